@@ -1,0 +1,212 @@
+"""NormSpec: which normalization, as a value with a short string form.
+
+Grammar::
+
+    spec    = kind [ ":" key "=" value { "," key "=" value } ] [ "+ws" ]
+    example = gn   gn:groups=16   gn:size=16   ln   in   bn   gn:groups=16,eps=1e-6+ws
+
+The module needs the standard library only, so that configurations and the command line can read
+a spec without loading torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# kind -> (default eps, keys accepted in the string form, depends on the other images of the batch)
+_KINDS: dict[str, tuple[float, tuple[str, ...], bool]] = {
+    "gn": (1e-5, ("groups", "size", "eps", "affine"), False),
+    "ln": (1e-5, ("eps", "affine"), False),
+    "in": (1e-5, ("eps", "affine"), False),
+    "ln2d": (1e-6, ("eps", "affine"), False),
+    "bn": (1e-5, ("eps", "affine"), True),
+    "syncbn": (1e-5, ("eps", "affine"), True),
+    "frozenbn": (1e-5, ("eps",), False),
+    "brn": (1e-5, ("eps", "affine"), True),
+    "frn": (1e-6, ("eps", "affine"), False),
+    "evonorm_s0": (1e-5, ("groups", "size", "eps", "affine"), False),
+    "none": (0.0, (), False),
+}
+KINDS: tuple[str, ...] = tuple(_KINDS)
+DEFAULT_NUM_GROUPS = 32
+
+
+class NormSpecError(ValueError):
+    """A normalization spec that cannot be read; the message lists what is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormSpec:
+    """One normalization: its kind and every number that defines it.
+
+    Attributes:
+        kind: one of `KINDS`.
+        groups: number of groups asked for (kinds `gn` and `evonorm_s0`; 32 when neither
+            `groups` nor `size` is given).
+        size: channels per group asked for; exclusive with `groups`.
+        eps: added to the biased variance, inside the root. None takes the kind's default.
+        affine: learn a per-channel scale and shift.
+        ws: the convolutions are weight-standardized (Qiao et al., arXiv 1903.10520).
+    """
+
+    kind: str
+    groups: int | None = None
+    size: int | None = None
+    eps: float | None = None
+    affine: bool = True
+    ws: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise NormSpecError(
+                f"unknown normalization {self.kind!r}; known kinds: {', '.join(KINDS)} "
+                "(any of them may end in +ws)"
+            )
+        default_eps, keys, _ = _KINDS[self.kind]
+        for key in ("groups", "size"):
+            value = getattr(self, key)
+            if value is None:
+                continue
+            if key not in keys:
+                raise NormSpecError(_unknown_key(self.kind, key))
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise NormSpecError(f"{self.kind}: {key} must be a positive integer, got {value!r}")
+        if self.groups is not None and self.size is not None:
+            raise NormSpecError(
+                f"{self.kind}: give groups (number of groups) or size (channels per group), "
+                f"not both; got groups={self.groups}, size={self.size}"
+            )
+        if "groups" in keys and self.groups is None and self.size is None:
+            object.__setattr__(self, "groups", DEFAULT_NUM_GROUPS)
+        if self.eps is None:
+            object.__setattr__(self, "eps", default_eps)
+        elif "eps" not in keys:
+            if self.eps != default_eps:
+                raise NormSpecError(_unknown_key(self.kind, "eps"))
+        elif not 0 < self.eps < 1:
+            raise NormSpecError(f"{self.kind}: eps must lie between 0 and 1, got {self.eps!r}")
+        if not self.affine and "affine" not in keys:
+            raise NormSpecError(_unknown_key(self.kind, "affine"))
+
+    @classmethod
+    def parse(cls, text: str | NormSpec) -> NormSpec:
+        """Read the string form; a NormSpec is returned as it is.
+
+        Raises:
+            NormSpecError: unknown kind or key (the message lists the known ones), a value of the
+                wrong type, or both `groups` and `size`.
+        """
+        if isinstance(text, NormSpec):
+            return text
+        if not isinstance(text, str):
+            raise NormSpecError(
+                f"a normalization is a string such as 'gn:groups=16' or a NormSpec, "
+                f"got {type(text).__name__}"
+            )
+        body, *suffixes = text.strip().lower().split("+")
+        # "1e+5" would split at its sign; no value here needs a positive exponent.
+        if suffixes not in ([], ["ws"]):
+            raise NormSpecError(
+                f"{text!r}: unknown suffix +{'+'.join(suffixes)}; the only known suffix is +ws"
+            )
+        kind, colon, options = body.partition(":")
+        if kind not in _KINDS:
+            cls(kind)  # raises with the list of kinds
+        if colon and not options:
+            raise NormSpecError(f"{text!r}: nothing follows the colon; write {kind!r} alone")
+        values: dict[str, Any] = {}
+        for item in options.split(",") if options else []:
+            key, equals, value = (part.strip() for part in item.partition("="))
+            if key not in _KINDS[kind][1]:
+                raise NormSpecError(_unknown_key(kind, key))
+            if not equals or not value:
+                raise NormSpecError(f"{text!r}: expected {key}=value, got {item!r}")
+            if key in values:
+                raise NormSpecError(f"{text!r}: {key} is given twice")
+            values[key] = _read_value(kind, key, value)
+        return cls(kind, ws=bool(suffixes), **values)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.groups is not None and self.groups != DEFAULT_NUM_GROUPS:
+            parts.append(f"groups={self.groups}")
+        if self.size is not None:
+            parts.append(f"size={self.size}")
+        if self.eps != _KINDS[self.kind][0]:
+            parts.append(f"eps={self.eps!r}")
+        if not self.affine:
+            parts.append("affine=false")
+        options = ":" + ",".join(parts) if parts else ""
+        return f"{self.kind}{options}{'+ws' if self.ws else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as plain JSON values; `NormSpec.from_dict` reads it back."""
+        return {
+            "kind": self.kind,
+            "groups": self.groups,
+            "size": self.size,
+            "eps": self.eps,
+            "affine": self.affine,
+            "ws": self.ws,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> NormSpec:
+        """Inverse of `to_dict`; unknown keys raise NormSpecError."""
+        known = ("kind", "groups", "size", "eps", "affine", "ws")
+        unknown = sorted(set(fields) - set(known))
+        if unknown or "kind" not in fields:
+            problem = f"unknown keys {unknown}" if unknown else "the key 'kind' is missing"
+            raise NormSpecError(f"{problem}; known keys: {', '.join(known)}")
+        return cls(**fields)
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """True when an image's output depends on the other images of its batch in training."""
+        return _KINDS[self.kind][2]
+
+    def num_groups(self, num_channels: int) -> int:
+        """The number of groups used for `num_channels` channels: always a divisor of it.
+
+        The divisor rule: the largest divisor of `num_channels` that is at most the number asked
+        for, of groups or (with `size`) of channels per group. `ln` has one group and `in` one
+        per channel.
+
+        Raises:
+            NormSpecError: the kind has no groups, or `num_channels` is not positive.
+        """
+        if num_channels < 1:
+            raise NormSpecError(f"num_channels must be positive, got {num_channels}")
+        if self.kind == "ln":
+            return 1
+        if self.kind == "in":
+            return num_channels
+        if self.size is not None:
+            return num_channels // _largest_divisor(num_channels, self.size)
+        if self.groups is not None:
+            return _largest_divisor(num_channels, self.groups)
+        raise NormSpecError(f"{self.kind} has no groups")
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def _unknown_key(kind: str, key: str) -> str:
+    keys = _KINDS[kind][1]
+    known = f"known keys: {', '.join(keys)}" if keys else f"{kind} takes no keys"
+    return f"{kind}: unknown key {key!r}; {known}"
+
+
+def _read_value(kind: str, key: str, value: str) -> int | float | bool:
+    try:
+        if key in ("groups", "size"):
+            return int(value)
+        if key == "eps":
+            return float(value)
+        return {"true": True, "false": False}[value]
+    except (ValueError, KeyError):
+        wanted = {"eps": "a number", "affine": "true or false"}.get(key, "a positive integer")
+        raise NormSpecError(f"{kind}: {key} must be {wanted}, got {value!r}") from None
