@@ -16,19 +16,17 @@ Every file is written beside its place and renamed, so a reader never sees half 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from groupnorm.files import write_atomic
 
 FORMAT = 1
 
 
 class StoreError(RuntimeError):
-    """The folder is not a study, is damaged, or is in use by another process."""
+    """The folder is not a study, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -58,44 +56,9 @@ class Cell:
     run: str
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write `data` to `path` so that the file is the old one or the whole new one, never a part."""
-    payload = data.encode() if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def to_json(value: Any) -> str:
     """The one JSON form of the store: indented, keys in the given order, newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-@contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made if absent); freed when the process dies.
-
-    Raises:
-        StoreError: another process holds it; the message is `refusal`.
-    """
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(refusal) from None
-        yield
 
 
 def read_manifest(out: Path) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""RunConfig -> model, data, optimizer, loop: the one place where library and experiment meet."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groupnorm import data, models
+from groupnorm.layers import norm_layer, recomputed_statistics
+from groupnorm.models.resnet_cifar import count_parameters
+from groupnorm.spec import NormSpec
+from groupnorm.training.classification import Classification
+from groupnorm.training.config import RunConfig
+from groupnorm.training.loop import Diverged, Metrics, train
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended: "finished" or "diverged" with its reason, and the metrics of every epoch."""
+
+    status: str
+    reason: str | None
+    metrics: list[Metrics]
+    model: torch.nn.Module
+
+
+def check(config: RunConfig) -> None:
+    """Check what only the library knows: that model and normalization can be built.
+
+    Raises:
+        ValueError: unknown model, or a normalization without a layer.
+    """
+    models.check_model(config.model)
+    norm_layer(config.norm)(32)
+
+
+def run(
+    config: RunConfig,
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    checkpoint: Path | None = None,
+    on_step: Callable[[int, int], None] = lambda step, total: None,
+    on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
+    on_start: Callable[[dict[str, Any]], None] = lambda env: None,
+) -> RunResult:
+    """Train and evaluate one configuration.
+
+    The same configuration, versions, machine and number of threads give the same bits. Torch's
+    default generators are left as they were.
+
+    Args:
+        device: "cpu" or "cuda".
+        data_root: folder to look for the data set in, before the usual places.
+        checkpoint: file to save to after every epoch and to continue from when it exists.
+        on_start: called once with the environment (versions, machine, parameter count).
+
+    Raises:
+        ValueError: the configuration cannot be built.
+        DataError: the data set is missing or damaged.
+        RuntimeError: the device is not there.
+    """
+    check(config)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(f"device {device!r} was asked for, but torch finds no CUDA device")
+    images = data.load(config.data, data_root)
+    norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = models.build_model(
+            config.model,
+            norm=norm,
+            num_classes=images.num_classes,
+            in_channels=images.channels,
+            width=config.width,
+            shortcut=config.shortcut,
+        )
+    model.to(device)
+    if config.memory_format == "channels_last":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
+    task = Classification(
+        config, images, device, recomputed_statistics if has_statistics else None
+    )
+    on_start({**environment(), "parameters": count_parameters(model), "data_version": images.version})
+    try:
+        metrics = train(
+            config, model, task, checkpoint=checkpoint, on_step=on_step, on_epoch=on_epoch
+        )
+    except Diverged as end:
+        return RunResult("diverged", end.reason, end.metrics, model)
+    return RunResult("finished", None, metrics, model)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and threads: what a record needs besides its configuration."""
+    return {
+        "groupnorm": version("groupnorm"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it, or its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

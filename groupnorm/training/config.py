@@ -1,0 +1,98 @@
+"""RunConfig: one complete training run as a frozen value whose hash names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from groupnorm.spec import NormSpec
+
+REFERENCE_IMAGES = 256
+"""Images of the optimizer step that `base_lr` belongs to: the paper's 8 workers times 32."""
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class RunConfig(BaseModel):
+    """Everything that decides the numbers of a run (Wu & He 2018, section 4.1).
+
+    The optimizer step sees `workers * batch_per_worker` images; batch norm's statistics belong to
+    the `batch_per_worker` images of one worker. The learning rate is 0.1 per 256 images of the
+    step: with 8 workers the paper's `0.1 * N / 32`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "resnet20"
+    width: Annotated[float, Field(gt=0)] = 1.0
+    shortcut: Literal["A", "B"] = "A"
+    norm: str = "gn"
+    data: str = "fashion-scenes"
+    train_images: Positive | None = None
+    """Train on the first so many images only; None for all."""
+    workers: Positive = 8
+    batch_per_worker: Positive = 32
+    epochs: Positive | None = None
+    steps: Positive | None = None
+    """Length in passes over the data, or in optimizer steps: exactly one of the two."""
+    schedule: Literal["step", "cosine"] = "step"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    base_lr: Annotated[float, Field(gt=0)] = 0.1
+    """Learning rate at 256 images a step."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """On every parameter, gamma and beta included."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("norm")
+    @classmethod
+    def _canonical_norm(cls, text: str) -> str:
+        return str(NormSpec.parse(text))
+
+    @model_validator(mode="after")
+    def _one_length(self) -> RunConfig:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"give epochs or steps, exactly one; got epochs={self.epochs}, steps={self.steps}"
+            )
+        return self
+
+    @property
+    def step_images(self) -> int:
+        """Images an optimizer step sees."""
+        return self.workers * self.batch_per_worker
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate: `base_lr` per 256 images of the step."""
+        return self.base_lr * self.step_images / REFERENCE_IMAGES
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the result, as plain values.
+
+        A norm without batch statistics computes the same for every split of the step's images
+        over workers, so only their product counts.
+        """
+        fields = self.model_dump()
+        if not NormSpec.parse(self.norm).uses_batch_statistics:
+            fields["workers"] = 1
+            fields["batch_per_worker"] = self.step_images
+        return fields
+
+    def digest(self) -> str:
+        """Ten hexadecimal digits of the hash of `identity()`: equal digests, equal results."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def run_name(self) -> str:
+        """The name of the run's folder: readable, and unique by the digest."""
+        fields = self.identity()
+        norm = "".join(c if c.isalnum() else "-" for c in self.norm)
+        split = f"{fields['workers']}x{fields['batch_per_worker']}"
+        return f"{norm}-{split}-s{self.seed}-{self.digest()}"

@@ -1,0 +1,26 @@
+"""Learning-rate schedules as pure functions of progress."""
+
+from __future__ import annotations
+
+import math
+
+DROPS = (0.3, 0.6, 0.9)
+"""The paper's drops at epochs 30, 60 and 90 of 100, as fractions of the run."""
+
+
+def lr_factor(schedule: str, step: int, total_steps: int, warmup_steps: int = 0) -> float:
+    """Factor on the peak learning rate for the 0-based `step`.
+
+    "step" divides by 10 at 30, 60 and 90 % of the run; "cosine" falls from 1 towards 0 over it.
+    During the first `warmup_steps` the factor rises linearly and is multiplied on top.
+    """
+    progress = step / total_steps
+    if schedule == "step":
+        factor = 0.1 ** sum(progress >= drop for drop in DROPS)
+    elif schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * progress))
+    else:
+        raise ValueError(f"unknown schedule {schedule!r}; known: step, cosine")
+    if step < warmup_steps:
+        factor *= (step + 1) / warmup_steps
+    return factor
