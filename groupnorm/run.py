@@ -13,7 +13,6 @@ import torch
 
 from groupnorm import data, models
 from groupnorm.layers import norm_layer, recomputed_statistics
-from groupnorm.models.resnet_cifar import count_parameters
 from groupnorm.spec import NormSpec
 from groupnorm.training.classification import Classification
 from groupnorm.training.config import RunConfig
@@ -88,7 +87,7 @@ def run(
     task = Classification(
         config, images, device, recomputed_statistics if has_statistics else None
     )
-    on_start({**environment(), "parameters": count_parameters(model), "data_version": images.version})
+    on_start({**environment(), "parameters": models.count_parameters(model), "data_version": images.version})
     try:
         metrics = train(
             config, model, task, checkpoint=checkpoint, on_step=on_step, on_epoch=on_epoch

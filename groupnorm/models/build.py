@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from groupnorm.layers import NormLayer
-from groupnorm.models.resnet_cifar import ResNetCifar
+from groupnorm.models.resnet_cifar import ResNetCifar, stage_widths
 from groupnorm.spec import NormSpec
 
 
@@ -22,6 +22,12 @@ def check_model(name: str) -> int:
             "resnet56, resnet110 (CIFAR-type ResNets of depth 6n + 2)"
         )
     return int(match[1])
+
+
+def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
+    """The channel counts that the model's norms see, without building it."""
+    check_model(name)
+    return stage_widths(width)
 
 
 def build_model(

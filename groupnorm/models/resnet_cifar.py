@@ -51,9 +51,7 @@ class ResNetCifar(nn.Module):
             raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 32, 56, 110, ...), got {depth}")
         if shortcut not in ("A", "B"):
             raise ValueError(f"shortcut must be 'A' or 'B', got {shortcut!r}")
-        widths = [round(channels * width) for channels in (16, 32, 64)]
-        if widths[0] < 1:
-            raise ValueError(f"width {width} leaves no channels; it must be at least 1/16")
+        widths = stage_widths(width)
         norm = norm_layer(norm)
         self.conv1 = _conv3x3(norm, in_channels, widths[0], stride=1)
         self.norm1 = norm(widths[0])
@@ -138,6 +136,18 @@ class SubsampleAndPad(nn.Module):
     def extra_repr(self) -> str:
         """The two numbers, for repr."""
         return f"stride={self.stride}, new_channels={self.new_channels}"
+
+
+def stage_widths(width: float) -> tuple[int, int, int]:
+    """Channels of the three stages: 16, 32 and 64 times `width`.
+
+    Raises:
+        ValueError: a stage would have no channels.
+    """
+    first, second, third = (round(channels * width) for channels in (16, 32, 64))
+    if first < 1:
+        raise ValueError(f"width {width} leaves no channels; it must be at least 1/16")
+    return first, second, third
 
 
 def _conv3x3(norm: NormLayer, in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:

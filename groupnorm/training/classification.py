@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -74,7 +75,8 @@ class Classification:
         if last_epochs and self.recompute is not None:
             with self.recompute(model, self._batches_for_statistics()):
                 precise = self._test(model)[1]
-        return {"val_loss": loss, "val_error": error, "precise_val_error": precise}
+        finite = loss if math.isfinite(loss) else None  # JSON has no NaN
+        return {"val_loss": finite, "val_error": error, "precise_val_error": precise}
 
     @property
     def _half(self) -> bool:

@@ -1,0 +1,7 @@
+"""Many runs: plan, runner, store, statistics, report."""
+
+from groupnorm.study.execute import StudyOutcome, run_study
+from groupnorm.study.plan import Plan, PlanError, StudyOptions
+from groupnorm.study.studies import STUDIES
+
+__all__ = ["STUDIES", "Plan", "PlanError", "StudyOptions", "StudyOutcome", "run_study"]

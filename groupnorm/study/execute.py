@@ -1,0 +1,128 @@
+"""A study from beginning to end: plan, check, train, report."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from groupnorm import data as datasets
+from groupnorm.files import LockedError, locked, write_atomic
+from groupnorm.run import environment
+from groupnorm.study.plan import Plan, PlanError
+from groupnorm.study.progress import StudyProgress
+from groupnorm.study.report import build_report
+from groupnorm.study.runner import run_trials
+from groupnorm.study.store import FORMAT, Record, StoreError, read_manifest, to_json
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """Where the report is, and the record of every run."""
+
+    report: Path
+    records: list[Record]
+
+
+def run_study(
+    plan: Plan,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    command: str = "",
+    console: Console | None = None,
+) -> StudyOutcome:
+    """Train what is missing of `plan` in the folder `out` and write its report.
+
+    Starting again on the same folder finishes what is missing and continues what is half done.
+
+    Args:
+        jobs: trials at a time; by default one for every core. The machine's cores are divided
+            among them.
+        command: how a user repeats the study; recorded and shown in the report.
+
+    Raises:
+        PlanError: jobs below 1, a device that is not there, or `out` holds another study.
+        DataError: the data set is missing or damaged.
+        StoreError: `out` is damaged.
+        LockedError: another process is at work on `out`.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    if jobs is not None and jobs < 1:
+        raise PlanError(f"jobs must be at least 1, got {jobs}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise PlanError(f"device {device!r} was asked for, but torch finds no CUDA device")
+    jobs = min(jobs or (cores if device == "cpu" else 1), len(plan.configs))
+    images = datasets.load(plan.options.data, data_root)
+    for config in plan.configs.values():
+        if config.step_images > len(images.train_labels):
+            raise PlanError(
+                f"a step of {config.workers} x {config.batch_per_worker} images needs more than "
+                f"the {len(images.train_labels)} training images of {images.name}"
+            )
+    manifest = _manifest(plan, images, command)
+    refusal = f"another study is at work in {out}; wait for it, or choose another --out"
+    try:
+        with locked(out / ".lock", refusal):
+            _claim(out, manifest)
+            console = console or Console()
+            with StudyProgress(plan.configs, console) as progress:
+                records = run_trials(
+                    out,
+                    plan.configs,
+                    progress,
+                    jobs=jobs,
+                    threads=max(1, cores // jobs),
+                    device=device,
+                    data_root=data_root,
+                )
+            return StudyOutcome(build_report(out), records)
+    except OSError as error:
+        raise StoreError(f"cannot write to {out}: {error}") from error
+
+
+def _manifest(plan: Plan, images: datasets.ImageSet, command: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "study": plan.study,
+        "title": plan.title,
+        "command": command,
+        "protocol": plan.protocol,
+        "scale": plan.options.scale,
+        "data": {
+            "name": images.name,
+            "version": images.version,
+            "train": len(images.train_labels),
+            "test": len(images.test_labels),
+            "classes": images.num_classes,
+        },
+        "options": plan.options.model_dump(),
+        "cells": [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in plan.cells],
+        "skipped": plan.skipped,
+        "versions": {key: environment()[key] for key in ("groupnorm", "python", "torch")},
+    }
+
+
+def _claim(out: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, or check that the one there asks for the same cells on the same data."""
+    path = out / "study.json"
+    if not path.exists():
+        write_atomic(path, to_json(manifest))
+        return
+    there = read_manifest(out)
+    for key in ("study", "cells", "data"):
+        if there[key] != manifest[key]:
+            raise PlanError(
+                f"{out} holds another study ({there['title']}, made by {there['command']!r}); "
+                "repeat that command to continue it, or choose another --out"
+            )
+
+
+__all__ = ["LockedError", "StudyOutcome", "run_study"]

@@ -1,0 +1,152 @@
+"""A plan: the cells of a study and the distinct runs that fill them. Nothing is trained here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from groupnorm import data as datasets
+from groupnorm import recipes, run
+from groupnorm.recipes.small_images import STEP_IMAGES
+from groupnorm.spec import NormSpec
+from groupnorm.study.store import Cell
+from groupnorm.training.config import RunConfig
+
+Scale = Literal["quick", "standard", "paper"]
+Protocol = Literal["fixed-step", "paper"]
+PAPER_WORKERS = 8
+
+
+class PlanError(ValueError):
+    """Options that make no study; the message says what to change."""
+
+
+class StudyOptions(BaseModel):
+    """What a user may choose; None takes the scale's own value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: Scale = "quick"
+    data: str = datasets.DEFAULT
+    model: str | None = None
+    norms: tuple[str, ...] | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    protocol: Protocol | None = None
+    epochs: int | None = None
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in the order of the tables, and one configuration for every distinct run."""
+
+    study: str
+    title: str
+    protocol: str
+    options: StudyOptions
+    cells: list[Cell]
+    configs: dict[str, RunConfig]
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+
+
+def base_recipe(options: StudyOptions) -> RunConfig:
+    """The scale's recipe with the user's model, data and epochs.
+
+    Raises:
+        PlanError: an unknown data set, model, or a number below 1.
+    """
+    if options.data not in datasets.NAMES:
+        raise PlanError(f"unknown data set {options.data!r}; known: {', '.join(datasets.NAMES)}")
+    for name in ("epochs", "seeds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise PlanError(f"{name} must be at least 1, got {value}")
+    config = {"quick": recipes.quick, "standard": recipes.standard, "paper": recipes.paper}[
+        options.scale
+    ](data=options.data)
+    changes: dict[str, Any] = {}
+    if options.epochs is not None:
+        changes["epochs"] = options.epochs
+    if options.model is not None:
+        changes["model"] = options.model
+    return vary(config, **changes)
+
+
+def vary(config: RunConfig, **changes: Any) -> RunConfig:
+    """`config` with some fields replaced, checked as if it had been written that way.
+
+    Raises:
+        PlanError: the result is no configuration, or names a model or norm that cannot be built.
+    """
+    try:
+        varied = RunConfig(**{**config.model_dump(), **changes})
+        run.check(varied)
+    except ValueError as error:
+        raise PlanError(_plain(error)) from None
+    return varied
+
+
+def with_batch(config: RunConfig, batch_per_worker: int, protocol: str) -> dict[str, int]:
+    """The fields `workers` and `batch_per_worker` of a batch size under a protocol.
+
+    `paper`: 8 workers, so a step sees 8 N images and the learning rate follows N. `fixed-step`: a
+    step sees the same images whatever N is, split into chunks of N.
+
+    Raises:
+        PlanError: N does not divide the step's images.
+    """
+    if batch_per_worker < 1:
+        raise PlanError(f"a batch size must be at least 1, got {batch_per_worker}")
+    if protocol == "paper":
+        return {"workers": PAPER_WORKERS, "batch_per_worker": batch_per_worker}
+    if STEP_IMAGES % batch_per_worker:
+        raise PlanError(
+            f"under the fixed-step protocol a batch size must divide the {STEP_IMAGES} images of "
+            f"a step, {batch_per_worker} does not; choose from 64, 32, 16, 8, 4, 2 or use "
+            "--protocol paper"
+        )
+    return {"workers": STEP_IMAGES // batch_per_worker, "batch_per_worker": batch_per_worker}
+
+
+def canonical_norms(texts: tuple[str, ...]) -> list[str]:
+    """The specs in canonical form, in order, none twice.
+
+    Raises:
+        PlanError: one cannot be read, or is given twice.
+    """
+    try:
+        norms = [str(NormSpec.parse(text)) for text in texts]
+    except ValueError as error:
+        raise PlanError(str(error)) from None
+    twice = sorted({norm for norm in norms if norms.count(norm) > 1})
+    if not norms or twice:
+        raise PlanError(f"norms given twice: {', '.join(twice)}" if twice else "no norm is given")
+    return norms
+
+
+class PlanBuilder:
+    """Collects cells; runs of equal hash are one run."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.configs: dict[str, RunConfig] = {}
+
+    def add(self, labels: dict[str, Any], config: RunConfig, seeds: int) -> None:
+        """One cell for each of the seeds 0 ... seeds - 1."""
+        for seed in range(seeds):
+            seeded = vary(config, seed=seed)
+            name = seeded.run_name()
+            self.configs.setdefault(name, seeded)
+            self.cells.append(Cell(labels, seed, name))
+
+
+def _plain(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg'].removeprefix('Value error, ')}"
+        for e in errors()
+    )

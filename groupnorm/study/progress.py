@@ -1,0 +1,136 @@
+"""Progress of a study: live lines in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from groupnorm.training.config import RunConfig
+
+
+def describe(config: RunConfig) -> str:
+    """One run in a few words, as progress and errors name it."""
+    fields = config.identity()
+    chunk = f" {fields['workers']}x{fields['batch_per_worker']}"
+    return f"{config.norm}{chunk} seed {config.seed}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class StudyProgress:
+    """Shows one line a trial (epoch, error, images/s, time left) and one for the whole.
+
+    Use as a context manager. On a terminal the lines are live; elsewhere every finished epoch
+    prints a plain line.
+    """
+
+    def __init__(self, configs: dict[str, RunConfig], console: Console) -> None:
+        self.configs = configs
+        self.console = console
+        self.began = time.monotonic()
+        self.trial_began: dict[str, tuple[float, int | None]] = {}
+        self.fractions = dict.fromkeys(configs, 0.0)
+        self.restored = 0.0  # share of the work that was there at the start
+        self.tasks: dict[str, TaskID] = {}
+        self.latest: dict[str, dict[str, Any]] = {}
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.total = self.bars.add_task("[bold]all trials", total=1.0, note="")
+
+    def __enter__(self) -> StudyProgress:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def started(self, name: str, config: RunConfig) -> None:
+        """A trial's process was started."""
+        self.trial_began[name] = (time.monotonic(), None)
+        self.tasks[name] = self.bars.add_task(describe(config), total=1.0, note="starting")
+        if not self.console.is_terminal:
+            self._line(f"{describe(config)}: started")
+
+    def stepped(self, name: str, step: int, total: int) -> None:
+        """A trial has done `step` of `total` steps."""
+        began, first = self.trial_began[name]
+        if first is None:
+            self.trial_began[name] = (time.monotonic(), step)
+            self.restored += step / total / len(self.configs)
+            first = step
+        self.fractions[name] = step / total
+        elapsed = time.monotonic() - began
+        left = (total - step) * elapsed / (step - first) if step > first else None
+        self._show(name, left)
+
+    def epoch(self, name: str, metrics: dict[str, Any]) -> None:
+        """A trial has finished an epoch."""
+        self.latest[name] = metrics
+        if not self.console.is_terminal:
+            epochs = self.configs[name].epochs
+            speed = metrics["timing"]["images_per_second"]
+            self._line(
+                f"{describe(self.configs[name])}: epoch {metrics['epoch']}"
+                f"{f'/{epochs}' if epochs else ''}, error {metrics['val_error']:.1f} %, "
+                f"{speed:,.0f} images/s; {self._whole()}"
+            )
+
+    def ended(self, name: str, status: str, reason: str | None) -> None:
+        """A trial has ended: "finished", "diverged" or "failed"."""
+        if name not in self.tasks:  # was done before this start
+            self.restored += 1 / len(self.configs)
+        self.fractions[name] = 1.0
+        if name in self.tasks:
+            self.bars.update(self.tasks[name], completed=1.0, visible=False)
+        text = f"{describe(self.configs[name])}: {status}"
+        if name not in self.tasks:
+            text += " before"
+        if reason:
+            text += f": {reason}"
+        elif name in self.latest:
+            text += f", error {self.latest[name]['val_error']:.1f} % after the last epoch"
+        self._line(text)
+        self.bars.update(self.total, completed=self._done(), note=self._whole())
+
+    def _show(self, name: str, left: float | None) -> None:
+        note = []
+        if name in self.latest:
+            metrics = self.latest[name]
+            note.append(f"epoch {metrics['epoch']}, error {metrics['val_error']:.1f} %")
+            note.append(f"{metrics['timing']['images_per_second']:,.0f} images/s")
+        if left is not None:
+            note.append(f"{clock(left)} left")
+        if name in self.tasks:
+            self.bars.update(
+                self.tasks[name], completed=self.fractions[name], note=", ".join(note)
+            )
+        self.bars.update(self.total, completed=self._done(), note=self._whole())
+
+    def _done(self) -> float:
+        return sum(self.fractions.values()) / len(self.fractions)
+
+    def _whole(self) -> str:
+        done = self._done()
+        fresh = done - self.restored
+        if fresh <= 0:
+            return f"all trials {100 * done:.0f} %"
+        left = (time.monotonic() - self.began) * (1 - done) / fresh
+        return f"all trials {100 * done:.0f} %, about {clock(left)} left"
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,159 @@
+"""Runs the trials of a plan in parallel processes. Knows nothing of what a study compares."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from groupnorm.files import write_atomic
+from groupnorm.study.store import Record, read_record, run_folder, to_json
+from groupnorm.training.config import RunConfig
+
+
+class Progress(Protocol):
+    """What the runner tells while it works."""
+
+    def started(self, name: str, config: RunConfig) -> None:
+        """A trial's process was started."""
+
+    def stepped(self, name: str, step: int, total: int) -> None:
+        """A trial has done `step` of `total` steps."""
+
+    def epoch(self, name: str, metrics: dict[str, Any]) -> None:
+        """A trial has finished an epoch."""
+
+    def ended(self, name: str, status: str, reason: str | None) -> None:
+        """A trial has ended: "finished", "diverged" or "failed"."""
+
+
+@dataclass
+class _Trial:
+    name: str
+    process: subprocess.Popen[str]
+    failure: str | None = None
+
+
+def run_trials(
+    out: Path,
+    configs: dict[str, RunConfig],
+    progress: Progress,
+    *,
+    jobs: int,
+    threads: int,
+    device: str = "cpu",
+    data_root: Path | None = None,
+) -> list[Record]:
+    """Finish every run of `configs` that is not done yet, `jobs` at a time.
+
+    A trial that fails costs only itself: its folder gets the reason in FAILED, and the next start
+    tries again. When this function is left by an exception (Ctrl-C), its processes are stopped;
+    what they had finished is kept.
+
+    Returns:
+        The records of all runs, in the order of `configs`.
+    """
+    waiting = []
+    for name, config in configs.items():
+        record = read_record(out, name)
+        if record.status in ("finished", "diverged"):
+            progress.ended(name, record.status, record.reason)
+            continue
+        folder = run_folder(out, name)
+        write_atomic(folder / "config.json", to_json(config.model_dump()))
+        (folder / "FAILED").unlink(missing_ok=True)
+        waiting.append(name)
+
+    events: queue.Queue[tuple[_Trial, dict[str, Any] | None]] = queue.Queue()
+    running: list[_Trial] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name = waiting.pop(0)
+                trial = _start(run_folder(out, name), events, threads, device, data_root)
+                running.append(trial)
+                progress.started(name, configs[name])
+            trial, event = events.get()
+            if event is not None:
+                _handle(trial, event, progress)
+                continue
+            running.remove(trial)
+            _finish(out, trial, progress)
+    finally:
+        for trial in running:
+            trial.process.kill()
+        for trial in running:
+            trial.process.wait()
+    return [read_record(out, name) for name in configs]
+
+
+def _start(
+    folder: Path,
+    events: queue.Queue[tuple[_Trial, dict[str, Any] | None]],
+    threads: int,
+    device: str,
+    data_root: Path | None,
+) -> _Trial:
+    command = [sys.executable, "-m", "groupnorm.study.worker", str(folder)]
+    command += ["--threads", str(threads), "--device", device]
+    if data_root is not None:
+        command += ["--data-root", str(data_root)]
+    with (folder / "log.txt").open("a") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its trials
+        )
+    trial = _Trial(folder.name, process)
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with contextlib.suppress(json.JSONDecodeError):  # a line cut by kill -9
+                events.put((trial, json.loads(line)))
+        process.wait()
+        events.put((trial, None))
+
+    threading.Thread(target=read, daemon=True).start()
+    return trial
+
+
+def _handle(trial: _Trial, event: dict[str, Any], progress: Progress) -> None:
+    if event["event"] == "step":
+        progress.stepped(trial.name, event["step"], event["total"])
+    elif event["event"] == "epoch":
+        progress.epoch(trial.name, event["metrics"])
+    elif event["event"] == "failed":
+        trial.failure = event["reason"]
+
+
+def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
+    for stream in (trial.process.stdin, trial.process.stdout):
+        if stream is not None:
+            stream.close()
+    folder = run_folder(out, trial.name)
+    if not (folder / "DONE").exists():
+        reason = trial.failure or _exit_reason(trial.process.returncode)
+        write_atomic(folder / "FAILED", to_json({"reason": reason}))
+    record = read_record(out, trial.name)
+    progress.ended(trial.name, record.status, record.reason)
+
+
+def _exit_reason(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "killed by signal 9 (by hand, or by the system when memory ran out)"
+    if code < 0:
+        return f"killed by signal {-code}"
+    return f"its process ended with exit status {code}; see log.txt in its folder"
