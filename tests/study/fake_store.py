@@ -1,0 +1,151 @@
+"""A store made up by a formula, for tests of what reads a store. No number in it was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+EPOCHS = 8
+BATCH_INDEPENDENT = ("gn", "ln", "in", "none")
+
+
+def fake_error(norm: str, batch: int, seed: int) -> float:
+    """A final error in percent with the shape of the paper's Figure 1."""
+    base = {"bn": 21.0, "gn": 22.0, "ln": 24.0, "in": 27.0}.get(norm.partition(":")[0], 23.0)
+    small_batch = 14.0 * (2.0 / batch) ** 1.6 if norm.startswith("bn") else 0.0
+    wobble = 0.3 * math.sin(7.0 * seed + len(norm) + batch)
+    return base + small_batch + wobble
+
+
+def fake_metrics(
+    norm: str, batch: int, seed: int, epochs: int = EPOCHS, final: float | None = None
+) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl that settle at `final` (`fake_error` unless given)."""
+    target = fake_error(norm, batch, seed) if final is None else final
+    rows = []
+    for epoch in range(1, epochs + 1):
+        left = math.exp(-6.0 * epoch / EPOCHS)
+        error = target + (88.0 - target) * left
+        precise = error - 0.4 * (target - 21.0) if norm.startswith("bn") else None
+        rows.append(
+            {
+                "epoch": epoch,
+                "step": 10 * epoch,
+                "lr": 0.1,
+                "train_loss": error / 50.0,
+                "train_error": 0.8 * error,
+                "val_loss": error / 45.0,
+                "val_error": error,
+                "precise_val_error": precise if epoch > epochs - 5 else None,
+                "timing": {
+                    "seconds": 2.0 + 0.1 * seed,
+                    "images_per_second": 1000.0 + epoch,
+                    "peak_memory_bytes": 50_000_000 + epoch,
+                },
+            }
+        )
+    return rows
+
+
+def write_run(out: Path, name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
+    """A finished run."""
+    folder = out / "runs" / name
+    folder.mkdir(parents=True)
+    full = {"model": "resnet8", "data": "digits", "epochs": EPOCHS, "base_lr": 0.1, **config}
+    (folder / "config.json").write_text(json.dumps(full))
+    env = {"python": "3.11.0", "torch": "0.0-fake", "cpu": "fake", "parameters": 78_042}
+    (folder / "env.json").write_text(json.dumps(env))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "DONE").write_text(json.dumps({"status": "finished", "reason": None}))
+    return folder
+
+
+def spoil(folder: Path, status: str, reason: str = "", epochs: int = 3) -> None:
+    """Turn a finished run into a diverged, failed, partial or missing one."""
+    (folder / "DONE").unlink()
+    if status == "missing":
+        for file in sorted(folder.iterdir()):
+            file.unlink()
+        folder.rmdir()
+        return
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:epochs]))
+    if status == "diverged":
+        (folder / "DONE").write_text(json.dumps({"status": "diverged", "reason": reason}))
+    elif status == "failed":
+        (folder / "FAILED").write_text(json.dumps({"reason": reason}))
+
+
+def batch_study(
+    out: Path,
+    norms: tuple[str, ...] = ("bn", "gn:groups=8", "gn:groups=8+ws"),
+    batches: tuple[int, ...] = (32, 8, 2),
+    seeds: int = 3,
+    study: str = "batch-size",
+) -> Path:
+    """A finished study under the fixed-step protocol: batch-independent norms share their runs."""
+    cells, skipped = [], []
+    for norm in norms:
+        shared = norm.partition(":")[0].partition("+")[0] in BATCH_INDEPENDENT
+        for batch in batches:
+            for seed in range(seeds):
+                run_batch = batches[0] if shared else batch
+                name = f"{norm.replace(':', '-').replace('=', '')}-n{run_batch}-s{seed}"
+                cells.append(
+                    {"labels": {"norm": norm, "batch_per_worker": batch}, "seed": seed, "run": name}
+                )
+                if not (out / "runs" / name).exists():
+                    config = {
+                        "norm": norm, "batch_per_worker": run_batch, "workers": 64 // run_batch,
+                        "seed": seed,
+                    }  # fmt: skip
+                    write_run(out, name, config, fake_metrics(norm, run_batch, seed))
+    write_manifest(out, study, cells, skipped)
+    return out
+
+
+def groups_study(out: Path, seeds: int = 3) -> Path:
+    """A finished study of group divisions in which 64 does not fit."""
+    cells, skipped = [], []
+    for division in ("groups", "size"):
+        for value in (64, 16, 8, 4, 2, 1):
+            norm = f"gn:{division}={value}"
+            labels = {"norm": norm, "division": division, "value": value, "batch_per_worker": 32}
+            if value == 64:
+                reason = "16 channels cannot be divided into 64 groups"
+                skipped.append({"labels": labels, "reason": reason})
+                continue
+            for seed in range(seeds):
+                name = f"{division}{value}-s{seed}"
+                worse = {("groups", 1): 1.2, ("size", 1): 4.3}.get((division, value), 0.0)
+                error = fake_error(norm, 32, seed) + worse
+                config = {"norm": norm, "batch_per_worker": 32, "workers": 2, "seed": seed}
+                write_run(out, name, config, fake_metrics(norm, 32, seed, final=error))
+                cells.append({"labels": labels, "seed": seed, "run": name})
+    write_manifest(out, "groups", cells, skipped)
+    return out
+
+
+def write_manifest(
+    out: Path, study: str, cells: list[dict[str, Any]], skipped: list[dict[str, Any]]
+) -> None:
+    """study.json for the given cells."""
+    manifest = {
+        "format": 1,
+        "study": study,
+        "title": "A made-up study",
+        "command": f"groupnorm study {study} --out DIR",
+        "protocol": "fixed-step",
+        "scale": "quick",
+        "data": {
+            "name": "digits", "version": "1", "train": 1437, "test": 360, "classes": 10,
+            "source": "a formula",
+        },
+        "options": {"scale": "quick", "model": None},
+        "cells": cells,
+        "skipped": skipped,
+        "versions": {"groupnorm": "0.1.0", "torch": "0.0-fake"},
+    }  # fmt: skip
+    (out / "study.json").write_text(json.dumps(manifest))

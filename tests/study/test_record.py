@@ -1,0 +1,135 @@
+"""A run's record: what it leaves, and that kill -9 at any moment changes nothing."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from groupnorm.study.record import record_run
+from groupnorm.study.store import read_metrics, to_json
+from groupnorm.training.checkpoint import CheckpointError
+from groupnorm.training.config import RunConfig
+
+CONFIG = RunConfig(
+    model="resnet8", width=0.25, data="digits", norm="bn", workers=8, batch_per_worker=4, epochs=12
+)
+
+
+def without_timing(rows):
+    return [{key: value for key, value in row.items() if key != "timing"} for row in rows]
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert worker(folder).wait(timeout=300) == 0
+    return folder
+
+
+def worker(folder):
+    """A process that trains CONFIG in `folder`; it lives until told, for its input stays open."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "config.json").exists():
+        (folder / "config.json").write_text(to_json(CONFIG.model_dump()))
+    return subprocess.Popen(
+        [sys.executable, "-m", "groupnorm.study.worker", str(folder), "--threads", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted, tmp_path):
+    seed = random.randrange(2**32)
+    print(f"seed of the moments: {seed}")
+    draw = random.Random(seed)
+    folder = tmp_path / "killed"
+    kills = 0
+    while not (folder / "DONE").exists():
+        with worker(folder) as process:
+            first_line = process.stdout.readline()
+            if kills < 4 and first_line:
+                time.sleep(draw.uniform(0, 0.6))
+                process.kill()
+                kills += process.wait() == -9
+            else:
+                process.stdout.read()
+                assert process.wait(timeout=300) == 0
+    assert kills >= 2, "the run ended before it could be killed twice; make it longer"
+    expected = without_timing(read_metrics(uninterrupted))
+    assert without_timing(read_metrics(folder)) == expected
+    assert len(expected) == CONFIG.epochs
+    theirs, ours = weights(uninterrupted), weights(folder)
+    for key in ("model", "optimizer", "generator", "epoch", "step"):
+        assert equal(ours[key], theirs[key]), key
+
+
+def test_what_a_record_holds(uninterrupted):
+    env = json.loads((uninterrupted / "env.json").read_text())
+    assert env["threads"] == 1
+    assert env["torch"] == torch.__version__
+    assert env["parameters"] > 1000
+    assert json.loads((uninterrupted / "DONE").read_text()) == {
+        "status": "finished",
+        "reason": None,
+    }
+    rows = read_metrics(uninterrupted)
+    assert [row["epoch"] for row in rows] == list(range(1, CONFIG.epochs + 1))
+    assert rows[-1]["val_error"] < 60 < rows[0]["train_error"], "it learns"
+    precise = [row["precise_val_error"] for row in rows]
+    assert precise[:-5] == [None] * (CONFIG.epochs - 5)
+    assert all(0 <= error <= 100 for error in precise[-5:])
+
+
+def test_another_seed_gives_other_numbers(uninterrupted, tmp_path):
+    other = CONFIG.model_copy(update={"seed": 1, "epochs": 1})
+    result = record_run(other, tmp_path, threads=1)
+    assert result.metrics[0]["train_loss"] != read_metrics(uninterrupted)[0]["train_loss"]
+
+
+def test_a_folder_of_another_configuration_is_refused(uninterrupted):
+    other = CONFIG.model_copy(update={"seed": 5})
+    with pytest.raises(CheckpointError, match="holds another run"):
+        record_run(other, uninterrupted, threads=1)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt cannot be read.*delete it"):
+        record_run(CONFIG, tmp_path, threads=1)
+
+
+def test_divergence_is_a_result(tmp_path):
+    hot = CONFIG.model_copy(update={"norm": "none", "base_lr": 1e8, "epochs": 2})
+    result = record_run(hot, tmp_path, threads=1)
+    assert result.status == "diverged"
+    assert "loss" in result.reason
+    assert json.loads((tmp_path / "DONE").read_text())["status"] == "diverged"
+
+
+def test_a_worker_ends_when_its_parent_is_gone(tmp_path):
+    long = CONFIG.model_copy(update={"epochs": 10_000})
+    (tmp_path / "config.json").write_text(to_json(long.model_dump()))
+    process = worker(tmp_path)
+    assert process.stdout.readline()
+    process.stdin.close()
+    process.stdout.read()
+    assert process.wait(timeout=30) == 1

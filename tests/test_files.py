@@ -1,0 +1,54 @@
+"""Atomic writing and locking."""
+
+import subprocess
+import sys
+
+import pytest
+
+from groupnorm.files import LockedError, locked, write_atomic
+
+
+def test_writes_and_replaces_text_and_bytes(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_atomic(path, "ä")
+    assert path.read_text(encoding="utf-8") == "ä"
+    write_atomic(path, b"\0\1")
+    assert path.read_bytes() == b"\0\1"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+
+    def refuse(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lock_is_exclusive_and_dies_with_its_process(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import sys, pathlib\n"
+        "from groupnorm.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'busy'):\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match="it is busy"), locked(path, "it is busy"):
+            pass
+        holder.kill()
+        holder.wait()
+    with locked(path, "still busy"):
+        pass

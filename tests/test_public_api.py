@@ -1,0 +1,56 @@
+"""The public names, pinned."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+import groupnorm
+
+PUBLIC = {
+    "groupnorm": {"GroupNorm", "GroupNormAct", "NormSpec", "explain", "group_norm", "norm_layer"},
+    "groupnorm.models": {
+        "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
+    },
+    "groupnorm.recipes": {"paper", "quick", "standard"},
+    "groupnorm.study": {
+        "STUDIES", "Plan", "PlanError", "StudyOptions", "StudyOutcome", "run_study",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names(name):
+    module = importlib.import_module(name)
+    assert set(module.__all__) == PUBLIC[name]
+    for public in module.__all__:
+        assert getattr(module, public).__doc__
+
+
+def test_unknown_names_raise():
+    with pytest.raises(AttributeError, match="no attribute 'BatchNorm'"):
+        _ = groupnorm.BatchNorm
+
+
+def test_dir_lists_the_public_names():
+    assert PUBLIC["groupnorm"] <= set(dir(groupnorm))
+
+
+def test_every_source_file_has_a_test_file():
+    root = Path(groupnorm.__file__).parent
+    tests = Path(__file__).parent
+    without = []
+    for path in root.rglob("*.py"):
+        inside = path.relative_to(root)
+        if path.name == "__init__.py":
+            continue
+        if not (tests / inside.parent / f"test_{path.name}").exists():
+            without.append(str(inside))
+    assert sorted(without) == sorted(COVERED_ELSEWHERE)
+
+
+COVERED_ELSEWHERE = {
+    "training/checkpoint.py",  # test_loop.py, study/test_record.py
+    "study/worker.py",  # study/test_record.py, study/test_runner.py
+    "study/execute.py",  # test_cli.py: a study from beginning to end
+}

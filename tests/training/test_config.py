@@ -1,0 +1,89 @@
+"""RunConfig: the learning-rate rule, the hash that names a run, and what it refuses."""
+
+import pytest
+from pydantic import ValidationError
+
+from groupnorm.training.config import RunConfig
+
+
+@pytest.mark.parametrize(
+    ("batch_per_worker", "lr"), [(32, 0.1), (16, 0.05), (8, 0.025), (4, 0.0125), (2, 0.00625)]
+)
+def test_the_papers_learning_rate_rule(batch_per_worker, lr):
+    config = RunConfig(batch_per_worker=batch_per_worker, epochs=1)
+    assert config.workers == 8
+    assert config.learning_rate == pytest.approx(lr)
+
+
+def test_learning_rate_is_per_256_images_for_any_number_of_workers():
+    assert RunConfig(workers=2, batch_per_worker=32, epochs=1).learning_rate == pytest.approx(0.025)
+
+
+def test_equal_steps_of_a_batch_independent_norm_are_one_run():
+    a = RunConfig(norm="gn:groups=8", workers=2, batch_per_worker=32, epochs=3)
+    b = RunConfig(norm="gn:groups=8", workers=32, batch_per_worker=2, epochs=3)
+    assert a.digest() == b.digest()
+    assert a.run_name() == b.run_name()
+
+
+def test_batch_norm_is_another_run_for_every_split():
+    a = RunConfig(norm="bn", workers=2, batch_per_worker=32, epochs=3)
+    b = RunConfig(norm="bn", workers=32, batch_per_worker=2, epochs=3)
+    assert a.digest() != b.digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"epochs": 4},
+        {"model": "resnet14"},
+        {"norm": "gn+ws"},
+        {"base_lr": 0.2},
+        {"data": "digits"},
+        {"train_images": 100},
+        {"workers": 4},
+        {"shortcut": "B"},
+        {"schedule": "cosine"},
+        {"memory_format": "channels_last"},
+    ],
+)
+def test_every_field_changes_the_hash(change):
+    fields = {"epochs": 3, "seed": 0}
+    assert RunConfig(**fields).digest() != RunConfig(**{**fields, **change}).digest()
+
+
+def test_norms_are_stored_in_canonical_form():
+    assert RunConfig(norm=" GN:groups=32 ", epochs=1).norm == "gn"
+
+
+def test_round_trip_through_json():
+    config = RunConfig(norm="bn+ws", steps=5, seed=7)
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "exactly one"),
+        ({"epochs": 1, "steps": 1}, "exactly one"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"epochs": 1, "batchsize": 2}, "batchsize"),
+        ({"epochs": 1, "norm": "xn"}, "known kinds"),
+        ({"epochs": 1, "schedule": "poly"}, "'step' or 'cosine'"),
+        ({"epochs": 1, "base_lr": 0}, "greater than 0"),
+    ],
+)
+def test_what_is_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        RunConfig(**fields)
+
+
+def test_it_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig(epochs=1).seed = 2
+
+
+def test_run_names_are_file_names():
+    name = RunConfig(norm="gn:groups=8,eps=1e-6+ws", epochs=1).run_name()
+    assert all(c.isalnum() or c == "-" for c in name)

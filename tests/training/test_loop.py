@@ -1,0 +1,156 @@
+"""The loop on a small task of its own: lengths, schedule, weight decay, resuming, divergence."""
+
+import pytest
+import torch
+from torch import nn
+
+from groupnorm.training.checkpoint import CheckpointError
+from groupnorm.training.config import RunConfig
+from groupnorm.training.loop import Diverged, train
+
+
+class Regression:
+    """Fit y = 2x; records which examples each step saw."""
+
+    def __init__(self, size=40, poison_at=None):
+        self.x = torch.linspace(-1, 1, size).unsqueeze(1)
+        self.seen = []
+        self.poison_at = poison_at
+        self.late = []
+
+    @property
+    def train_size(self):
+        return len(self.x)
+
+    def loss(self, model, indices, generator):
+        self.seen.append(indices.tolist())
+        x = self.x[indices] + 0.01 * torch.randn(len(indices), 1, generator=generator)
+        loss = (model(x) - 2 * x).square().mean()
+        if self.poison_at == len(self.seen):
+            loss = loss * float("nan")
+        return loss, 0
+
+    def evaluate(self, model, *, last_epochs):
+        self.late.append(last_epochs)
+        return {"val_error": float((model(self.x) - 2 * self.x).abs().max())}
+
+
+def make(**fields):
+    defaults = {"workers": 2, "batch_per_worker": 4, "base_lr": 3.2, "norm": "none"}
+    if "steps" not in fields:
+        defaults["epochs"] = 3
+    torch.manual_seed(0)
+    return RunConfig(**{**defaults, **fields}), nn.Linear(1, 1)
+
+
+def test_every_epoch_sees_every_example_once():
+    config, model = make()
+    task = Regression()
+    metrics = train(config, model, task)
+    assert len(task.seen) == 15
+    for epoch in range(3):
+        batches = task.seen[5 * epoch : 5 * epoch + 5]
+        assert sorted(sum(batches, [])) == list(range(40))
+    assert task.seen[:5] != task.seen[5:10]
+    assert [row["epoch"] for row in metrics] == [1, 2, 3]
+    assert [row["step"] for row in metrics] == [5, 10, 15]
+    assert metrics[-1]["val_error"] < 0.5 * metrics[0]["val_error"]
+
+
+def test_the_incomplete_batch_is_dropped():
+    config, model = make(epochs=1)
+    task = Regression(size=47)
+    train(config, model, task)
+    assert [len(batch) for batch in task.seen] == [8] * 5
+
+
+def test_length_in_steps():
+    config, model = make(steps=7)
+    task = Regression()
+    metrics = train(config, model, task)
+    assert len(task.seen) == 7
+    assert [row["step"] for row in metrics] == [5, 7]
+
+
+def test_the_schedule_is_applied():
+    config, model = make(epochs=10)
+    rates = [row["lr"] for row in train(config, model, Regression())]
+    assert rates == pytest.approx([0.1] * 3 + [0.01] * 3 + [0.001] * 3 + [0.0001])
+
+
+def test_the_last_five_epochs_are_announced():
+    config, model = make(epochs=7)
+    task = Regression()
+    train(config, model, task)
+    assert task.late == [False, False, True, True, True, True, True]
+
+
+def test_weight_decay_covers_every_parameter():
+    """With a loss of zero gradient only weight decay moves the parameters."""
+
+    class Still(Regression):
+        def loss(self, model, indices, generator):
+            return sum((p * 0).sum() for p in model.parameters()), 0
+
+    config, _ = make(weight_decay=0.5, epochs=1)
+    model = nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.Linear(2, 1))
+    nn.init.ones_(model[1].bias)
+    before = [p.detach().clone() for p in model.parameters()]
+    train(config, model, Still())
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert (new.abs() < old.abs()).all()
+
+
+def test_stopped_and_resumed_is_bit_for_bit_the_same(tmp_path):
+    config, model = make(epochs=6)
+    whole = train(config, model, Regression())
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(metrics):
+        if len(metrics) == 2:
+            raise Stop
+
+    path = tmp_path / "checkpoint.pt"
+    _, first = make(epochs=6)
+    with pytest.raises(Stop):
+        train(config, first, Regression(), checkpoint=path, on_epoch=stop_after_two)
+    _, second = make(epochs=6)
+    task = Regression()
+    resumed = train(config, second, task, checkpoint=path)
+    assert len(task.seen) == 4 * 5
+    assert torch.equal(model.weight, second.weight)
+    for a, b in zip(whole, resumed, strict=True):
+        assert {**a, "timing": 0} == {**b, "timing": 0}
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    config, model = make(epochs=1)
+    train(config, model, Regression(), checkpoint=path)
+    other, model = make(epochs=2)
+    with pytest.raises(CheckpointError, match=f"{config.digest()}.*{other.digest()}"):
+        train(other, model, Regression(), checkpoint=path)
+
+
+def test_nan_stops_the_run_and_keeps_the_epochs_before():
+    config, model = make()
+    with pytest.raises(Diverged, match="nan at step 8 of 15") as end:
+        train(config, model, Regression(poison_at=8))
+    assert [row["epoch"] for row in end.value.metrics] == [1]
+
+
+def test_too_few_examples_raise():
+    config, model = make()
+    with pytest.raises(ValueError, match="at least 8 training images, the data has 7"):
+        train(config, model, Regression(size=7))
+
+
+def test_default_generators_are_left_alone():
+    config, model = make(epochs=1)
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    train(config, model, Regression())
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,41 @@
+"""Learning-rate schedules as functions of progress."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groupnorm.training.schedules import lr_factor
+
+
+def test_the_papers_drops_at_epochs_30_60_and_90_of_100():
+    factors = [lr_factor("step", epoch, 100) for epoch in range(100)]
+    expected = [1.0] * 30 + [0.1] * 30 + [0.01] * 30 + [0.001] * 10
+    assert factors == pytest.approx(expected)
+
+
+def test_cosine_begins_at_one_and_ends_near_zero():
+    assert lr_factor("cosine", 0, 1000) == 1
+    assert lr_factor("cosine", 500, 1000) == pytest.approx(0.5)
+    assert 0 < lr_factor("cosine", 999, 1000) < 1e-5
+
+
+def test_warmup_is_linear_and_ends():
+    factors = [lr_factor("step", step, 100, warmup_steps=4) for step in range(5)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+@given(
+    st.sampled_from(["step", "cosine"]),
+    st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),
+)
+def test_the_factor_lies_between_zero_and_one_and_never_rises(schedule, place):
+    step, total = place
+    factor = lr_factor(schedule, step, total)
+    assert 0 < factor <= 1
+    if step:
+        assert factor <= lr_factor(schedule, step - 1, total)
+
+
+def test_unknown_schedule_raises():
+    with pytest.raises(ValueError, match="poly.*step, cosine"):
+        lr_factor("poly", 0, 10)
