@@ -1,0 +1,193 @@
+"""How figures look and how they are written: colours, fonts, and the same bytes every time.
+
+A figure is a list of panels. `render_files` draws them together for figures/*.svg and *.png;
+`render_panel` draws one alone for the page, where panels stand side by side on a wide screen and
+below each other on a phone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from groupnorm.spec import NormSpec, NormSpecError
+
+Color = str
+# Okabe & Ito's colour-blind-safe palette, without its yellow (unreadable on white).
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = PALETTE = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+)  # fmt: skip
+MARKERS = "osD^vPX<>*"
+# These kinds look the same in every study and in the paper's panels.
+KIND_COLORS = {"bn": BLUE, "gn": VERMILLION, "ln": GREEN, "in": PURPLE}
+GREY = "#5a5a5a"
+PAPER_BACKGROUND = "#f3f1ec"
+
+_RC = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "path.simplify": False,
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour and marker of one line."""
+
+    color: Color
+    marker: str = "o"
+    dashes: str = "-"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: how to draw it, what it shows in words, and its size in inches."""
+
+    draw: Callable[[Axes], None]
+    alt: str
+    width: float = 4.6
+    height: float = 3.6
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure of the report: panels in reading order, `columns` of them in a row."""
+
+    name: str
+    title: str
+    caption: str
+    panels: list[Panel]
+    columns: int = 2
+
+
+def norm_styles(norms: Iterable[str]) -> dict[str, Style]:
+    """A colour and marker for each norm, which depend on the set of spec strings alone.
+
+    BN, GN, LN and IN keep their colour in every study; the others take what is left in the order
+    of their strings. When colours run out they start again with dashed lines.
+    """
+    specs = sorted(set(norms))
+    taken: dict[str, Style] = {}
+    kinds = {spec: kind_of(spec) for spec in specs}
+    for kind, color in KIND_COLORS.items():
+        plain = [spec for spec in specs if kinds[spec] == kind]
+        if plain:
+            taken[plain[0]] = Style(color, MARKERS[list(KIND_COLORS).index(kind)])
+    used = {style.color for style in taken.values()}
+    free = [color for color in PALETTE if color not in used]
+    for index, spec in enumerate(spec for spec in specs if spec not in taken):
+        # Every palette colour is the first GN's or BN's when nothing is free any more.
+        color = free[index % len(free)] if free else PALETTE[index % len(PALETTE)]
+        dashes = "-" if index < len(free) else "--"
+        taken[spec] = Style(color, MARKERS[(len(KIND_COLORS) + index) % len(MARKERS)], dashes)
+    return {spec: taken[spec] for spec in specs}
+
+
+def sequence_colors(count: int) -> list[Color]:
+    """`count` colours from dark to light, ordered also for the colour-blind and in grey."""
+    colormap = matplotlib.colormaps["viridis"]
+    return [to_hex(colormap(0.85 * i / max(count - 1, 1))) for i in range(count)]
+
+
+def kind_of(norm: str) -> str | None:
+    """The kind of a spec without weight standardization; None with it or for no spec."""
+    try:
+        spec = NormSpec.parse(norm)
+    except NormSpecError:
+        return None
+    return None if spec.ws else spec.kind
+
+
+def render_files(spec: FigureSpec) -> dict[str, bytes]:
+    """The whole figure as {"svg": ..., "png": ...}; the same data give the same bytes."""
+    with _style(spec.name):
+        columns = min(spec.columns, len(spec.panels))
+        rows = [spec.panels[i : i + columns] for i in range(0, len(spec.panels), columns)]
+        widths = [max(row[c].width for row in rows if c < len(row)) for c in range(columns)]
+        heights = [max(panel.height for panel in row) for row in rows]
+        figure = Figure(figsize=(sum(widths), sum(heights)), layout="constrained")
+        grid = figure.add_gridspec(len(rows), columns, width_ratios=widths, height_ratios=heights)
+        for index, panel in enumerate(spec.panels):
+            panel.draw(figure.add_subplot(grid[index // columns, index % columns]))
+        _legend(figure, sum(widths))
+        return {"svg": _svg(figure, spec.name), "png": _png(figure)}
+
+
+def render_panel(spec: FigureSpec, index: int) -> str:
+    """One panel as an <svg> element for a page; every id in it starts with the panel's name."""
+    panel = spec.panels[index]
+    name = f"{spec.name}-{index}"
+    with _style(name):
+        figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
+        panel.draw(figure.add_subplot())
+        _legend(figure, panel.width)
+        text = _svg(figure, name).decode()
+    return text[text.index("<svg") :].rstrip() + "\n"
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    settings: Any = {**_RC, "svg.hashsalt": f"groupnorm-{name}"}
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
+        yield
+
+
+def _legend(figure: Figure, width: float) -> None:
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if len(found) < 2:
+        return
+    letters = max(len(label) for label in found)
+    columns = max(1, min(len(found), int(width / (0.5 + 0.085 * letters))))
+    figure.legend(
+        list(found.values()), list(found), loc="outside lower center", ncols=columns,
+        columnspacing=1.4, handlelength=2.0,
+    )  # fmt: skip
+
+
+def _svg(figure: Figure, name: str) -> bytes:
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    text = re.sub(r"<!--.*?-->\n?", "", buffer.getvalue(), flags=re.DOTALL)
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # matplotlib numbers its groups from one in every file: make ids unique over the page.
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    return text.encode()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
