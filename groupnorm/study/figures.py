@@ -82,6 +82,7 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
             mine = [row for row in rows if row.labels["norm"] == norm]
             points = [(row.labels["batch_per_worker"], row.error) for row in mine]
             _line_with_band(ax, points, styles[norm], norm)
+            _hollow(ax, "batch_per_worker", mine, styles[norm])
             bad += [
                 (row.labels["batch_per_worker"], styles[norm], row.status)
                 for row in mine
@@ -173,6 +174,7 @@ def _groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
             values = sorted({row.labels["value"] for row in mine}, reverse=True)
             _log_axis(ax, values, DIVISIONS[division], EXTREMES[division])
             _line_with_band(ax, points, style, None)
+            _hollow(ax, "value", mine, style)
             if limits:
                 ax.set_ylim(*limits)
             bad = [(row.labels["value"], style, row.status) for row in mine if row.error is None]
@@ -293,6 +295,13 @@ def _line_with_band(ax: Axes, points: list[Point], style: Style, label: str | No
     ax.plot(xs, means, color=style.color, marker=style.marker, ls=style.dashes, label=label)
 
 
+def _hollow(ax: Axes, axis: str, rows: Sequence[Row], style: Style) -> None:
+    """Open the markers of means that some seeds are missing from."""
+    for row in rows:
+        if row.mean is not None and row.status != "finished":
+            ax.plot(row.labels[axis], row.mean, marker=style.marker, color=style.color, mfc="white")
+
+
 def _mark_missing(ax: Axes, bad: list[tuple[float, Style, str]]) -> None:
     """A cross in the norm's colour and a word above the data wherever there is no number."""
     if not bad:
@@ -320,10 +329,13 @@ def _paper_panel(ax: Axes, table: published.Published, x: str | None = None) -> 
 
 def _band_words(rows: Sequence[Row], what: str = "The band") -> str:
     seeds = max((row.asked for row in rows), default=0)
-    if not any(row.spread is not None for row in rows):
-        return "There is one seed, so there is no spread to draw."
     verb = "are" if what.endswith("s") else "is"
-    return f"{what} {verb} one standard deviation over {seeds} seeds to either side of the mean."
+    words = f"{what} {verb} one standard deviation over {seeds} seeds to either side of the mean."
+    if not any(row.spread is not None for row in rows):
+        words = "No norm has two finished seeds, so there is no spread to draw."
+    if what == "The band" and any(row.error and row.status != "finished" for row in rows):
+        words += " A hollow marker is a mean that lacks a seed."
+    return words
 
 
 def _has_spread(points: Sequence[Point]) -> bool:

@@ -1,0 +1,82 @@
+"""NormSpec -> a picklable callable(num_channels) that builds layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
+from groupnorm.layers.group_norm import GroupNorm
+from groupnorm.layers.weight_standardization import WSConv2d
+from groupnorm.spec import NormSpec
+
+IMPLEMENTED = ("gn", "ln", "in", "bn", "syncbn", "none")
+"""The kinds of NormSpec that have a layer."""
+
+
+@dataclass(frozen=True)
+class NormLayer:
+    """Builds the norm of a spec for a number of channels; torchvision and timm take it as it is.
+
+    Attributes:
+        spec: what is built.
+        batch_per_worker: for `bn`, the images whose statistics belong together; None for all.
+    """
+
+    spec: NormSpec
+    batch_per_worker: int | None = None
+
+    def __call__(
+        self,
+        num_channels: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> nn.Module:
+        """A new layer for input (N, num_channels, *)."""
+        spec = self.spec
+        eps = spec.eps if spec.eps is not None else 1e-5
+        if spec.kind in ("gn", "ln", "in"):
+            groups = spec.num_groups(num_channels)
+            return GroupNorm(groups, num_channels, eps, spec.affine, device, dtype)
+        if spec.kind == "bn":
+            return BatchNorm(
+                num_channels,
+                eps,
+                affine=spec.affine,
+                device=device,
+                dtype=dtype,
+                batch_per_worker=self.batch_per_worker,
+            )
+        if spec.kind == "syncbn":
+            return SyncBatchNorm(num_channels, eps, affine=spec.affine, device=device, dtype=dtype)
+        return nn.Identity()
+
+
+def norm_layer(
+    spec: str | NormSpec | NormLayer, *, batch_per_worker: int | None = None
+) -> NormLayer:
+    """The factory of a spec; a factory is returned as it is.
+
+    Args:
+        batch_per_worker: for `bn`, the images whose statistics belong together; None for all.
+
+    Raises:
+        NormSpecError: the spec cannot be read.
+        ValueError: its kind has no layer in this version.
+    """
+    if isinstance(spec, NormLayer):
+        return spec
+    parsed = NormSpec.parse(spec)
+    if parsed.kind not in IMPLEMENTED:
+        raise ValueError(
+            f"{parsed.kind} has no layer in this version; kinds with one: {', '.join(IMPLEMENTED)}"
+        )
+    return NormLayer(parsed, batch_per_worker)
+
+
+def conv_layer(spec: str | NormSpec) -> Callable[..., nn.Conv2d]:
+    """The convolution that goes with a spec: `WSConv2d` with `+ws`, else `torch.nn.Conv2d`."""
+    return WSConv2d if NormSpec.parse(spec).ws else nn.Conv2d

@@ -1,0 +1,121 @@
+"""GroupNorm, a drop-in for torch.nn.GroupNorm, and its two extremes."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from groupnorm.ops import group_norm
+from groupnorm.ops.activations import check_activation
+from groupnorm.ops.backends import BACKENDS
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization over input (N, C, *) (Wu & He 2018, arXiv 1803.08494).
+
+    Takes the place of `torch.nn.GroupNorm`: same arguments, parameters, keys and initial values.
+
+    Args:
+        num_groups: number of groups, a divisor of num_channels.
+        num_channels: C.
+        eps: added to the biased variance inside the root.
+        affine: learn a scale and a shift per channel.
+        bias: with `affine`, learn the shift; False leaves the scale alone.
+        activation: applied to the result; see `groupnorm.group_norm`.
+        backend: "auto", or the name of the backend that must run.
+
+    Raises:
+        ValueError: num_channels is not a multiple of num_groups; unknown activation or backend.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        activation: str | None = None,
+        backend: str = "auto",
+    ) -> None:
+        if num_groups < 1 or num_channels < 1 or num_channels % num_groups:
+            raise ValueError(
+                f"num_channels must be a multiple of num_groups, got {num_channels} channels and "
+                f"{num_groups} groups; norm_layer('gn:groups={num_groups}') picks a divisor itself"
+            )
+        check_activation(activation)
+        if backend not in ("auto", *BACKENDS):
+            raise ValueError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+        super().__init__(num_groups, num_channels, eps, affine, device, dtype, bias=bias)
+        self.activation = activation
+        self.backend = backend
+
+    @property
+    def channels_per_group(self) -> int:
+        """C / num_groups."""
+        return self.num_channels // self.num_groups
+
+    def forward(self, input: Tensor) -> Tensor:
+        """activation(GN(input)), in the input's shape, dtype and memory format."""
+        if input.dim() >= 2 and input.shape[1] != self.num_channels:
+            raise ValueError(
+                f"expected input (N, {self.num_channels}, *), got {tuple(input.shape)} for {self}"
+            )
+        if self.training and input.numel() == input.shape[0] * self.num_groups > 0:
+            warnings.warn(
+                f"every group of {self} holds one value of input {tuple(input.shape)}, so the "
+                "output is the bias whatever the input is; use fewer groups",
+                stacklevel=2,
+            )
+        return group_norm(
+            input,
+            self.num_groups,
+            self.weight,
+            self.bias,
+            self.eps,
+            activation=self.activation,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        """Torch's fields, and those that differ from its defaults here."""
+        text = f"{super().extra_repr()}, channels_per_group={self.channels_per_group}"
+        if self.activation is not None:
+            text += f", activation={self.activation!r}"
+        if self.backend != "auto":
+            text += f", backend={self.backend!r}"
+        return text
+
+
+class GroupNormAct(GroupNorm):
+    """GroupNorm followed by an activation, ReLU by default; keys as without the activation."""
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        activation: str | None = "relu",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            num_groups,
+            num_channels,
+            eps,
+            affine,
+            device,
+            dtype,
+            bias=bias,
+            activation=activation,
+            backend=backend,
+        )

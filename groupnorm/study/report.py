@@ -1,0 +1,99 @@
+"""The report: report.html, tables.csv and figures/, made from the store alone.
+
+The same records give the same bytes: nothing here reads a clock, a random number or the machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from groupnorm.files import write_atomic
+from groupnorm.study import report_tables as tables
+from groupnorm.study.figure_style import FigureSpec, render_files, render_panel
+from groupnorm.study.figures import build_figures
+from groupnorm.study.report_text import PROTOCOLS, describe
+from groupnorm.study.statistics import Row, Study, load_study, summarize_study
+
+# Statuses as they appear in cells; such cells are marked in the page.
+_BAD = ("failed", "diverged", "missing", "partial", "unfinished")
+
+
+def build_report(out: Path) -> Path:
+    """Write report.html, tables.csv and figures/*.svg and *.png into the study's folder.
+
+    Returns:
+        The path of report.html, one file that opens offline.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    study = load_study(out)
+    rows = summarize_study(study)
+    figures = build_figures(study, rows) if rows else []
+    for figure in figures:
+        for extension, data in render_files(figure).items():
+            write_atomic(out / "figures" / f"{figure.name}.{extension}", data)
+    write_atomic(out / "tables.csv", tables.tables_csv(study, rows))
+    path = out / "report.html"
+    write_atomic(path, _page(study, rows, figures))
+    return path
+
+
+def main_table(out: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the report's main table, for the terminal.
+
+    One row per norm and one column per batch size, the largest first; batch norm with recomputed
+    statistics has a row of its own. The groups study has one row per way of dividing.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    study = load_study(out)
+    return tables.main_table_of(study, summarize_study(study))
+
+
+def _page(study: Study, rows: list[Row], figures: list[FigureSpec]) -> str:
+    template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["bad"] = _is_bad
+    manifest = study.manifest
+    header, body = tables.main_table_of(study, rows)
+    records = list(study.records.values())
+    return environment.from_string(template).render(
+        title=manifest.get("title", manifest["study"]),
+        paragraphs=describe(study, rows),
+        header=header,
+        body=body,
+        figures=[_drawn(figure) for figure in figures],
+        run_header=tables.RUN_HEADER,
+        run_groups=tables.run_groups(study, rows),
+        problems=tables.problems(study, rows),
+        runs=len(records),
+        protocol=manifest.get("protocol", ""),
+        protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
+        command=manifest.get("command", ""),
+        data=tables.settings([manifest.get("data", {})]),
+        options=tables.settings([{"scale": manifest.get("scale"), **manifest.get("options", {})}]),
+        configuration=tables.settings(record.config for record in records),
+        environment=tables.settings(
+            [manifest.get("versions", {}), *(record.env for record in records)]
+        ),
+    )
+
+
+def _drawn(figure: FigureSpec) -> dict[str, Any]:
+    panels = [
+        {"alt": panel.alt, "svg": Markup(render_panel(figure, index))}
+        for index, panel in enumerate(figure.panels)
+    ]
+    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "panels": panels}
+
+
+def _is_bad(text: str) -> bool:
+    return any(word in text for word in _BAD)

@@ -1,0 +1,209 @@
+"""The tables of a report: the main one, that of every run, the problems, and the settings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from groupnorm.study.statistics import (
+    Estimate,
+    Row,
+    Study,
+    final_error,
+    images_per_second,
+    peak_memory_bytes,
+    run_status,
+    seconds,
+)
+
+NOTHING = "–"
+RECOMPUTED = "(recomputed statistics)"
+DIVISIONS = {"groups": "number of groups", "size": "channels per group"}
+RUN_HEADER = [
+    "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
+    "status", "error", "recomputed", "training error", "images/s", "seconds", "peak memory",
+    "parameters",
+]  # fmt: skip
+CSV_MEASURES = [
+    "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
+    "images_per_second", "seconds", "peak_memory_bytes", "parameters", "val_error_mean",
+    "val_error_spread", "precise_val_error_mean", "precise_val_error_spread", "seeds_finished",
+    "seeds_asked",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Rows of the table of every run that share a configuration.
+
+    `shared` are the first cells, the same for every seed; `seeds` the others, one list a seed.
+    """
+
+    shared: list[str]
+    seeds: list[list[str]]
+
+
+def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table, as strings."""
+    if study.manifest["study"] == "groups":
+        return _groups_table(study, rows)
+    skipped = study.manifest.get("skipped", [])
+    labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
+    batches = sorted({label["batch_per_worker"] for label in labels}, reverse=True)
+    at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
+    gone = {(s["labels"]["norm"], s["labels"]["batch_per_worker"]) for s in skipped}
+    table = []
+    for norm in dict.fromkeys(label["norm"] for label in labels):
+        table.append([norm, *(_at_text(at, gone, (norm, batch)) for batch in batches)])
+        mine = [at.get((norm, batch)) for batch in batches]
+        if any(row and row.precise for row in mine):
+            cells = [row_text(row, row.precise) if row else NOTHING for row in mine]
+            table.append([f"{norm} {RECOMPUTED}", *cells])
+    return ["images per worker", *map(str, batches)], table
+
+
+def row_text(row: Row, value: Estimate | None) -> str:
+    """A cell such as "27.6 ± 0.3", "27.6 ± 0.3 (1 of 3 diverged)" or "diverged"."""
+    if value is None:
+        return row.status if row.status != "finished" else NOTHING
+    text = estimate_text(value)
+    if row.status == "finished":
+        return text
+    return f"{text} ({row.asked - row.finished} of {row.asked} {_plain_status(row)})"
+
+
+def estimate_text(value: Estimate | None, digits: int = 1) -> str:
+    """Mean and spread; a spread that would round to zero keeps one more digit."""
+    if value is None:
+        return NOTHING
+    text = f"{value.mean:.{digits}f}"
+    if value.spread is None:
+        return text
+    if 0 < value.spread < 0.5 * 10**-digits:
+        digits += 1
+    return f"{text} ± {value.spread:.{digits}f}"
+
+
+def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
+    """Every run once, grouped by configuration; a run that fills several cells names them all."""
+    merged: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        merged.setdefault(row.runs, []).append(row)
+    seeds = {cell.run: cell.seed for cell in study.cells}
+    groups = []
+    for names, same in merged.items():
+        row = same[0]
+        batches = ", ".join(dict.fromkeys(str(r.labels["batch_per_worker"]) for r in same))
+        norms = ", ".join(dict.fromkeys(r.labels["norm"] for r in same))
+        shared = [norms, batches, estimate_text(row.error, 2), estimate_text(row.precise, 2)]
+        groups.append(RunGroup(shared, [_run_cells(study, seeds[name], name) for name in names]))
+    return groups
+
+
+def problems(study: Study, rows: list[Row]) -> list[list[str]]:
+    """What is not finished: [where, what, reason] of every such row, then of what was skipped."""
+    found = [[label_text(row.labels), row.status, row.reason or ""] for row in rows]
+    bad = [line for line, row in zip(found, rows, strict=True) if row.status != "finished"]
+    skipped = study.manifest.get("skipped", [])
+    return bad + [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
+
+
+def label_text(labels: dict[str, Any]) -> str:
+    """A configuration in words, e.g. "bn, 2 images per worker"."""
+    norm, batch = labels.get("norm", "?"), labels.get("batch_per_worker")
+    return f"{norm}, {batch} images per worker" if batch is not None else str(norm)
+
+
+def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """[key, value] of what all records agree on, or every value of a key they differ in."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        for key, value in record.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            values.setdefault(key, {})[text] = None
+    return [[key, "; ".join(found)] for key, found in values.items()]
+
+
+def tables_csv(study: Study, rows: list[Row]) -> str:
+    """One line for every cell and seed, with the numbers unrounded; empty where there is none."""
+    names = list(dict.fromkeys(key for row in rows for key in row.labels))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, *CSV_MEASURES])
+    seeds = {(json.dumps(c.labels, sort_keys=True), c.run): c.seed for c in study.cells}
+    for row in rows:
+        key = json.dumps(row.labels, sort_keys=True)
+        for name in row.runs:
+            record = study.records[name]
+            status, reason = run_status(record)
+            done = status == "finished"
+            writer.writerow(
+                [
+                    *(row.labels.get(label) for label in names),
+                    seeds[key, name], name, status, reason, len(record.metrics),
+                    final_error(record.metrics) if done else None,
+                    final_error(record.metrics, "precise_val_error") if done else None,
+                    final_error(record.metrics, "train_error") if done else None,
+                    images_per_second(record), seconds(record), peak_memory_bytes(record),
+                    record.env.get("parameters"), row.mean, row.spread, row.precise_mean,
+                    row.precise_spread, row.finished, row.asked,
+                ]
+            )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _groups_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    skipped = study.manifest.get("skipped", [])
+    labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
+    values = sorted({label["value"] for label in labels}, reverse=True)
+    at = {(row.labels["division"], row.labels["value"]): row for row in rows}
+    gone = {(s["labels"]["division"], s["labels"]["value"]) for s in skipped}
+    table = [
+        [name, *(_at_text(at, gone, (division, value)) for value in values)]
+        for division, name in DIVISIONS.items()
+        if any(label["division"] == division for label in labels)
+    ]
+    return ["group division", *map(str, values)], table
+
+
+def _at_text(
+    at: dict[tuple[str, int], Row], gone: set[tuple[str, int]], place: tuple[str, int]
+) -> str:
+    row = at.get(place)
+    if row is None:
+        return "skipped" if place in gone else NOTHING
+    return row_text(row, row.error)
+
+
+def _plain_status(row: Row) -> str:
+    """The one status of all unfinished seeds, or "unfinished" for a mixture."""
+    unfinished = row.asked - row.finished
+    alone = (row.reason or "").startswith(f"{unfinished} of {row.asked} seeds {row.status}")
+    return row.status if alone else "unfinished"
+
+
+def _run_cells(study: Study, seed: int, name: str) -> list[str]:
+    record = study.records[name]
+    status, _ = run_status(record)
+    done = status == "finished"
+    keys = ("val_error", "precise_val_error", "train_error")
+    errors = [final_error(record.metrics, key) if done else None for key in keys]
+    memory = peak_memory_bytes(record)
+    parameters = record.env.get("parameters")
+    return [
+        str(seed),
+        status,
+        *(_number(error, ".2f") for error in errors),
+        _number(images_per_second(record), ",.0f"),
+        _number(seconds(record), ",.1f"),
+        f"{memory / 2**20:,.0f} MiB" if memory else NOTHING,
+        _number(parameters, ",d"),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)
