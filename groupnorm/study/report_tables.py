@@ -20,7 +20,7 @@ from groupnorm.study.statistics import (
     seconds,
 )
 
-NOTHING = "–"
+NOTHING = "\u2013"
 RECOMPUTED = "(recomputed statistics)"
 DIVISIONS = {"groups": "number of groups", "size": "channels per group"}
 RUN_HEADER = [

@@ -30,8 +30,8 @@ def describe(study: Study, rows: list[Row]) -> list[str]:
     if study.manifest["study"] == "groups":
         return [*paragraphs, *_groups_text(study, rows), *_incomplete(rows)]
     batches = batch_sizes(rows)
-    for batch in dict.fromkeys((batches[0], batches[-1])) if batches else ():
-        paragraphs.append(_at_batch(rows, batch))
+    ends = dict.fromkeys((*batches[:1], *batches[-1:]))
+    paragraphs += [_at_batch(rows, batch) for batch in ends]
     if len(batches) > 1:
         paragraphs += [_batch_norm_loss(rows, norm) for norm in norm_names(rows) if _is_bn(norm)]
         paragraphs.append(_paper_by_batch(study, rows))
@@ -49,9 +49,12 @@ def verdict(name_a: str, name_b: str, found: Comparison) -> str:
     if found.spread is None or found.clear is None:
         return f"{ahead} is {gap} below {behind}, with no spread to judge this by"
     if found.clear:
-        times = abs(found.difference) / found.spread if found.spread else 0
-        size = f"{times:.1f} times the spread over seeds" if times else "more than the spread"
-        return f"{ahead} is ahead of {behind} by {gap}, {size} ({_size(found.spread)})"
+        size = "while seeds do not differ at all"
+        if found.spread:
+            times = abs(found.difference) / found.spread
+            count = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
+            size = f"{count} times the spread over seeds ({_size(found.spread)})"
+        return f"{ahead} is clearly ahead of {behind} by {gap}, {size}"
     return (
         f"{ahead} is {gap} below {behind}, which is within twice the spread over seeds "
         f"({_size(found.spread)}): they cannot be told apart"
@@ -63,7 +66,8 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     counts = [f"{data[key]:,} {word}" for key, word in _DATA_WORDS.items() if key in data]
     size = f" ({', '.join(counts)})" if counts else ""
     batches = batch_sizes(rows)
-    kinds = f"{len(norm_names(rows))} normalizations"
+    count = len(norm_names(rows))
+    kinds = f"{count} normalization{'s' if count != 1 else ''}"
     if study.manifest["study"] == "groups":
         kinds = f"group norm with {len(rows)} group divisions"
     where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
@@ -108,12 +112,13 @@ def _at_batch(rows: list[Row], batch: int) -> str:
         if row.labels["batch_per_worker"] == batch and row.error
     }
     if not here:
-        return f"At {batch} images per worker no run has finished."
+        return f"At {batch} images per worker no run has finished. {_without_result(rows, batch)}"
     ranked = sorted(here, key=lambda norm: here[norm].mean)
     best = ranked[0]
     text = f"At {batch} images per worker {best} has the lowest error, {_value(here[best])}"
     if len(ranked) == 1:
-        return f"{text}; nothing else has finished there to compare it with."
+        text += "; nothing else has finished there to compare it with."
+        return f"{text} {_without_result(rows, batch)}"
     second = ranked[1]
     text += f"; {verdict(best, second, compare(here[best], here[second]))}."
     gn, bn = _first(rows, "gn"), _first(rows, "bn")
@@ -126,7 +131,16 @@ def _at_batch(rows: list[Row], batch: int) -> str:
             found = compare(here[gn], recomputed.precise)
             text += f"; against that, {verdict(gn, bn, found)}"
         text += "."
-    return text
+    return f"{text} {_without_result(rows, batch)}".rstrip()
+
+
+def _without_result(rows: list[Row], batch: int) -> str:
+    bad = [
+        f"{row.labels['norm']} ({row.status})"
+        for row in rows
+        if row.labels["batch_per_worker"] == batch and row.error is None
+    ]
+    return f"Without a result there: {', '.join(bad)}." if bad else ""
 
 
 def _batch_norm_loss(rows: list[Row], norm: str) -> str:
@@ -223,33 +237,42 @@ def _groups_text(study: Study, rows: list[Row]) -> list[str]:
             continue
         best = min(found, key=lambda value: found[value].mean)
         worst = max(found, key=lambda value: found[value].mean)
-        text = f"By {words}, {best} has the lowest error, {_value(found[best])}"
+        name = {value: _division(division, value) for value in (*found, *_PAPER_VALUES)}
+        text = f"By {words}, {name[best]} has the lowest error, {_value(found[best])}"
         if best != worst:
-            text += f"; against the highest, {worst} with {_value(found[worst])}, "
-            text += verdict(str(best), str(worst), compare(found[best], found[worst]))
+            text += f", and {name[worst]} the highest, {_value(found[worst])}: "
+            text += verdict(name[best], name[worst], compare(found[best], found[worst]))
         text += "."
         if 1 in found and best != 1 and worst != 1:
-            extreme = "layer norm" if division == "groups" else "instance norm"
-            text += f" The extreme, {extreme} (1): "
-            text += verdict(str(best), "1", compare(found[best], found[1])) + "."
-        paper = table.data[division]
-        errors = dict(zip(paper["value"], paper["error"], strict=True))
+            found_1 = compare(found[best], found[1])
+            text += f" The extreme: {verdict(name[best], name[1], found_1)}."
+        errors = dict(
+            zip(table.data[division]["value"], table.data[division]["error"], strict=True)
+        )
         top = min(errors, key=lambda value: errors[value])
-        text += f" In the paper {top} is best with {errors[top]}, and 1 has {errors[1]}."
-        if 1 in found and best != 1:
-            gap = compare(found[1], found[best])
+        text += f" In the paper {name[top]} is best with {errors[top]}, {name[1]} has {errors[1]}."
+        if best == 1:
+            text += " Here, other than there, the extreme has the lowest error."
+        elif 1 in found:
             text += (
                 " That the extreme is worse than the best division is seen here too."
-                if gap.clear
+                if compare(found[1], found[best]).clear
                 else " Whether the extreme is worse cannot be told from this study."
             )
-        elif best == 1:
-            text += " Here, other than there, the extreme has the lowest error."
         paragraphs.append(text)
     if not paragraphs:
         return ["No run has finished yet."]
     note = "The lowest of many close values is partly chance, here as in the paper's single runs."
     return [*paragraphs, f"{_compared(study)} {note}"]
+
+
+_PAPER_VALUES = (64, 32, 16, 8, 4, 2, 1)
+
+
+def _division(division: str, value: int) -> str:
+    if division == "groups":
+        return "1 group (layer norm)" if value == 1 else f"{value} groups"
+    return "1 channel per group (instance norm)" if value == 1 else f"{value} channels per group"
 
 
 def _incomplete(rows: list[Row]) -> list[str]:
