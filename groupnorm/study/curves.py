@@ -61,8 +61,8 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     for norm in dict.fromkeys(row.labels["norm"] for row in rows):
         mine = [row for row in rows if row.labels["norm"] == norm]
         if len(mine) > 1 and len({row.runs for row in mine}) == 1:
-            one = Series("every N (one run)", _records(study, mine[0]), Style(BLACK))
-            grouped[norm] = [one]
+            one = Series("every N", _records(study, mine[0]), Style(BLACK))
+            grouped[f"{norm} (one run for every N)"] = [one]
             continue
         grouped[norm] = [
             Series(
@@ -75,7 +75,7 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     everything = [series for group in grouped.values() for series in group]
     limits = _limits(everything, ("val_error",))
     panels = [
-        Panel(_drawer(series, "val_error", limits, norm), f"Validation curves of {norm}", 4.2, 3.4)
+        Panel(_drawer(series, "val_error", limits, norm), f"Validation curves of {norm}")
         for norm, series in grouped.items()
     ]
     caption = (
@@ -109,8 +109,6 @@ def _pair(series: list[Series], title: str) -> list[Panel]:
         Panel(
             _drawer(series, key, limits, title),
             f"{words.removesuffix(' (%)').capitalize()} against epoch, {title}",
-            4.2,
-            3.4,
         )
         for key, words in AXIS.items()
     ]

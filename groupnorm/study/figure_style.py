@@ -71,8 +71,8 @@ class Panel:
 
     draw: Callable[[Axes], None]
     alt: str
-    width: float = 4.6
-    height: float = 3.6
+    width: float = 4.0
+    height: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def render_files(spec: FigureSpec) -> dict[str, bytes]:
         grid = figure.add_gridspec(len(rows), columns, width_ratios=widths, height_ratios=heights)
         for index, panel in enumerate(spec.panels):
             panel.draw(figure.add_subplot(grid[index // columns, index % columns]))
-        _legend(figure, sum(widths))
+        _legend(figure)
         return {"svg": _svg(figure, spec.name), "png": _png(figure)}
 
 
@@ -146,7 +146,7 @@ def render_panel(spec: FigureSpec, index: int) -> str:
     with _style(name):
         figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
         panel.draw(figure.add_subplot())
-        _legend(figure, panel.width)
+        _legend(figure)
         text = _svg(figure, name).decode()
     return text[text.index("<svg") :].rstrip() + "\n"
 
@@ -161,15 +161,19 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _legend(figure: Figure, width: float) -> None:
+def _legend(figure: Figure) -> None:
+    """One legend under all axes; the figure grows by its height, so that the axes keep theirs."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if len(found) < 2:
         return
+    width, height = figure.get_size_inches()
     letters = max(len(label) for label in found)
-    columns = max(1, min(len(found), int(width / (0.5 + 0.085 * letters))))
+    columns = max(1, min(len(found), int(width / (0.6 + 0.085 * letters))))
+    lines = -(-len(found) // columns)
+    figure.set_size_inches(width, height + 0.2 * lines)
     figure.legend(
         list(found.values()), list(found), loc="outside lower center", ncols=columns,
         columnspacing=1.4, handlelength=2.0,

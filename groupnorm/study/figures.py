@@ -110,7 +110,7 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     )
     panels = [
         Panel(ours, f"Validation error against images per worker, {subject(study)}"),
-        Panel(paper, f"The paper's curve: {table.source}, {table.setting}", 3.0, 3.6),
+        Panel(paper, f"The paper's curve: {table.source}, {table.setting}", 2.7, 2.9),
     ]
     return FigureSpec("error-by-batch", "Error against batch size", caption, panels)
 
@@ -156,7 +156,7 @@ def _norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     height = max(2.6, 1.2 + 0.42 * len(rows))
     panels = [
         Panel(ours, f"Validation error per norm, {subject(study)}", height=height),
-        Panel(paper, f"The paper's errors: {table.source}, {table.setting}", 3.0, height),
+        Panel(paper, f"The paper's errors: {table.source}, {table.setting}", 2.7, height),
     ]
     return FigureSpec("error-by-norm", "Error by norm", caption, panels)
 
@@ -200,8 +200,8 @@ def _groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
         f"panels: the paper's own numbers ({table.source}; {table.setting})."
     )
     present = [d for d in DIVISIONS if any(row.labels["division"] == d for row in rows)]
-    panels = [Panel(ours(d), f"Validation error by {DIVISIONS[d]}", 4.2, 3.2) for d in present] + [
-        Panel(paper(d), f"The paper's error by {DIVISIONS[d]}: {table.source}", 4.2, 2.5)
+    panels = [Panel(ours(d), f"Validation error by {DIVISIONS[d]}") for d in present] + [
+        Panel(paper(d), f"The paper's error by {DIVISIONS[d]}: {table.source}", height=2.5)
         for d in present
     ]
     columns = max(len(present), 1)
@@ -216,7 +216,7 @@ def _recomputed_figure(rows: list[Row]) -> FigureSpec:
     if len(batches) == 1:
         columns = [(norm, at[norm, batches[0]]) for norm in norms]
         draw = _recomputed_panel(columns, [], "", f"{batches[0]} images per worker")
-        panels = [Panel(draw, "Error with running and with recomputed statistics", 3.6, 3.2)]
+        panels = [Panel(draw, "Error with running and with recomputed statistics", 3.4)]
     else:
         reference = next((norm for norm in norm_names(rows) if kind_of(norm) == "gn"), "")
         line = [(i, row.error) for i, b in enumerate(batches) if (row := at.get((reference, b)))]

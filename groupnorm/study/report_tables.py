@@ -124,6 +124,7 @@ def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
     for record in records:
         for key, value in record.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = NOTHING if value is None else text
             values.setdefault(key, {})[text] = None
     return [[key, "; ".join(found)] for key, found in values.items()]
 

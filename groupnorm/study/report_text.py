@@ -147,7 +147,7 @@ def _batch_norm_loss(rows: list[Row], norm: str) -> str:
     batches = batch_sizes(rows)
     large, small = _row(rows, norm, batches[0]), _row(rows, norm, batches[-1])
     missing = [
-        f"at {batch} it is {row.status if row else 'not asked for'}"
+        f"at {batch} it has no result ({row.status if row else 'not asked for'})"
         for batch, row in ((batches[0], large), (batches[-1], small))
         if row is None or row.error is None
     ]
@@ -284,7 +284,7 @@ def _incomplete(rows: list[Row]) -> list[str]:
     partly = any(row.error for row in bad)
     text = (
         f"Not everything finished: {len(bad)} of {len(rows)} configurations ({len(runs)} runs in "
-        f"all) have seeds that are {', '.join(statuses)}; they are listed under Problems."
+        f"all) lack seeds ({', '.join(statuses)}); they are listed under Problems."
     )
     if partly:
         text += " Means of such a configuration are over the seeds that finished, which flatters it"
