@@ -1,14 +1,14 @@
-"""Where files are looked for, and how they are read and written safely."""
+"""Where files are looked for, and how they are read safely."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from groupnorm.data.image_set import DataError
+from groupnorm.files import write_atomic
 
 
 def cache_folder() -> Path:
@@ -23,14 +23,12 @@ def cache_folder() -> Path:
 def search_folders(root: Path | None, known: Sequence[Path] = ()) -> list[Path]:
     """The folders to look in, in order.
 
-    A `root` given by the caller is the only one: a typing error in it must not silently find other
-    data. Otherwise: the environment variable GROUPNORM_DATA, the `known` places, `./data`, and the
-    cache folder.
+    The caller's `root`, the environment variable GROUPNORM_DATA, the `known` places, `./data`, and
+    the cache folder.
     """
-    if root is not None:
-        return [Path(root)]
     named = os.environ.get("GROUPNORM_DATA")
-    return [*([Path(named)] if named else []), *known, Path("data"), cache_folder()]
+    first = ([] if root is None else [Path(root)]) + ([Path(named)] if named else [])
+    return [*first, *known, Path("data"), cache_folder()]
 
 
 def first_match(
@@ -82,15 +80,4 @@ def check_digest(name: str, data: bytes, expected: str, algorithm: str, how_to_g
         )
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is the old one or the whole new one, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+__all__ = ["cache_folder", "check_digest", "first_match", "read_checked", "search_folders", "write_atomic"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from groupnorm.ops import group_norm
 from groupnorm.ops.activations import check_activation
-from groupnorm.ops.backends import BACKENDS
+from groupnorm.ops.backends import check_backend
 
 
 class GroupNorm(nn.GroupNorm):
@@ -49,8 +49,7 @@ class GroupNorm(nn.GroupNorm):
                 f"{num_groups} groups; norm_layer('gn:groups={num_groups}') picks a divisor itself"
             )
         check_activation(activation)
-        if backend not in ("auto", *BACKENDS):
-            raise ValueError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+        check_backend(backend)
         super().__init__(num_groups, num_channels, eps, affine, device, dtype, bias=bias)
         self.activation = activation
         self.backend = backend

@@ -2,59 +2,136 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from groupnorm.ops.backend_aten import needs_shift
+from groupnorm.ops import backend_aten, reference
 
-BACKENDS = ("aten", "reference")
-"""In the order in which "auto" tries them."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The backend that runs, and the reason."""
+class Backend:
+    """One implementation of the operation.
+
+    Attributes:
+        forward: (input, num_groups, weight, bias, eps, activation, residual) -> y.
+        dtypes: those of the input that it takes.
+        about: what it is, in a few words.
+        automatic: False when it runs only if asked for by name.
+    """
+
+    name: str
+    forward: Callable[..., Tensor]
+    dtypes: tuple[torch.dtype, ...]
+    about: str
+    automatic: bool = True
+
+    def why_not(self, input: Tensor) -> str | None:
+        """Why it cannot take `input`; None when it can."""
+        if input.dtype in self.dtypes:
+            return None
+        return f"takes {', '.join(str(d) for d in self.dtypes)}, got {input.dtype}"
+
+
+def _reference_forward(*args: object) -> Tensor:
+    return reference.forward(*args)[0]  # type: ignore[arg-type]
+
+
+# In the order in which "auto" tries them.
+_TABLE = (
+    Backend("aten", backend_aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
+    Backend("reference", _reference_forward, FLOATS, "the specification, slow", automatic=False),
+)
+BACKENDS: tuple[str, ...] = tuple(backend.name for backend in _TABLE)
+
+
+def check_backend(name: str) -> None:
+    """Raise ValueError, listing the known names, unless `name` is "auto" or a backend's."""
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; known: auto, {', '.join(BACKENDS)}")
+
+
+def choose(input: Tensor, backend: str = "auto") -> Backend:
+    """The backend that runs for `input` of shape (N, C, *); one asked for by name runs or raises.
+
+    Raises:
+        ValueError: an unknown name, or a dtype that the backend does not take.
+    """
+    check_backend(backend)
+    asked = [b for b in _TABLE if (b.automatic if backend == "auto" else b.name == backend)]
+    for candidate in asked:
+        if candidate.why_not(input) is None:
+            return candidate
+    reasons = "; ".join(f"{b.name} {b.why_not(input)}" for b in asked)
+    raise ValueError(f"no backend for this input: {reasons}. Convert the input first")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which backend runs and why; `str()` gives it as a line of text for each backend.
+
+    Attributes:
+        backend: name of the backend that runs.
+        reason: why this one.
+        off: name of each other backend, and why it does not run.
+    """
 
     backend: str
     reason: str
+    off: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.backend}: {self.reason}"
+        lines = [f"{self.backend}: {self.reason}"]
+        return "\n".join(lines + [f"{name} is off: {why}" for name, why in self.off.items()])
 
 
-def choose(input: Tensor, backend: str = "auto") -> Choice:
-    """The backend for `input` of shape (N, C, *); a backend asked for by name is taken.
+def explain(input: Tensor | None = None, backend: str = "auto") -> Explanation:
+    """The backend that `group_norm` runs for `input`, and why each other one is off.
+
+    Args:
+        input: tensor (N, C, *); None stands for contiguous float32 images on the CPU.
+        backend: as in `group_norm`.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
+        ValueError: an unknown backend, or input that none takes.
+
+    Example:
+        >>> import groupnorm
+        >>> groupnorm.explain().backend
+        'aten'
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
-    asked = "asked for by name; " if backend != "auto" else ""
-    if backend == "reference":
-        return Choice("reference", f"{asked}plain PyTorch, the specification; slow")
-    if needs_shift(input):
-        return Choice(
-            "aten",
-            f"{asked}PyTorch's operator on input shifted to zero mean per group, because on the "
-            "CPU it loses digits on input that is not contiguous as (N, C, *)",
+    if input is None:
+        input = torch.empty(1, 1, 1, 1)
+    chosen = choose(input, backend)
+    reason = chosen.about
+    if chosen.name == "aten" and backend_aten.needs_shift(input):
+        reason += (
+            "; each group is shifted to zero mean first, because on the CPU PyTorch loses digits "
+            "on input whose strides are not those of contiguous (N, C, *)"
         )
-    return Choice("aten", f"{asked}PyTorch's operator, accurate for this layout and device")
-
-
-def explain(input: Tensor, backend: str = "auto") -> str:
-    """In words: the backend that `group_norm` runs for `input`, and why.
-
-    Raises:
-        ValueError: an unknown backend.
-    """
-    return str(choose(input, backend))
+    if backend != "auto":
+        reason += "; asked for by name"
+    off = {}
+    for other in _TABLE:
+        if other is not chosen:
+            why = other.why_not(input) or ("" if other.automatic else "runs only by name")
+            off[other.name] = why or f"{chosen.name} comes first"
+            if backend != "auto":
+                off[other.name] = f"{backend} was asked for"
+    return Explanation(chosen.name, reason, off)
 
 
 def report() -> list[dict[str, str | bool]]:
-    """Every backend, whether it can run on this machine, and the reason."""
+    """Every backend, whether it can run on this machine, and what it is."""
     return [
-        {"name": "aten", "available": True, "reason": "on: PyTorch's operator, kept accurate"},
-        {"name": "reference", "available": True, "reason": "on: the specification, by name only"},
+        {
+            "name": backend.name,
+            "available": True,
+            "reason": backend.about + ("" if backend.automatic else "; runs only by name"),
+        }
+        for backend in _TABLE
     ]

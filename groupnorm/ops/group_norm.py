@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from groupnorm.ops import backend_aten, reference
 from groupnorm.ops.activations import check_activation
 from groupnorm.ops.backends import choose
 
@@ -44,9 +43,8 @@ def group_norm(
         ValueError: shapes, dtypes, activation or backend that do not fit.
     """
     _check(input, num_groups, weight, bias, activation, residual)
-    if choose(input, backend).backend == "reference":
-        return reference.forward(input, num_groups, weight, bias, eps, activation, residual)[0]
-    return backend_aten.forward(input, num_groups, weight, bias, eps, activation, residual)
+    run = choose(input, backend).forward
+    return run(input, num_groups, weight, bias, eps, activation, residual)
 
 
 def _check(
@@ -59,8 +57,6 @@ def _check(
 ) -> None:
     if input.dim() < 2:
         raise ValueError(f"input must have shape (N, C, *), got {tuple(input.shape)}")
-    if not input.is_floating_point():
-        raise ValueError(f"input must be floating point, got {input.dtype}; convert it first")
     channels = input.shape[1]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(

@@ -1,11 +1,11 @@
 """The specification: group normalization forward and backward in plain PyTorch, any float dtype.
 
 Letters: N batch, C channels, G groups, D = C / G channels per group, S = product of the spatial
-axes. All other backends are compared with these two functions and nothing else.
+axes. Every other backend is compared with these two functions and nothing else.
 
 Numeric contract: biased variance, eps inside the root, statistics in float32 for half and single
 input and in float64 for double, two passes, normalization in centred form, mean and rstd kept in
-the statistics' dtype, output in the input's dtype.
+the statistics' dtype, output in the input's dtype and memory format.
 """
 
 from __future__ import annotations
@@ -27,19 +27,28 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y = activation(GN(x) * weight + bias + residual) (Wu & He 2018, equations 1 to 7).
 
+    Differentiable operations only, so that autograd, forward mode and vmap go through it.
+
     Args:
         input: x of shape (N, C, *).
         num_groups: G, a divisor of C; group g holds the channels g D ... (g + 1) D - 1.
         weight: gamma, shape (C,), or None.
         bias: beta, shape (C,), or None.
+        eps: added to the biased variance inside the root.
+        activation: a name of `groupnorm.ops.activations.ACTIVATIONS`, or None.
         residual: same shape as the input, added before the activation, or None.
 
     Returns:
-        y in the input's shape and dtype; mean and rstd of shape (N, G) in the statistics' dtype.
+        y in the input's shape, dtype and memory format; mean and rstd of shape (N, G) in the
+        statistics' dtype. A group without elements has mean 0 and rstd 1 / sqrt(eps).
     """
-    mean, rstd = statistics(input, num_groups, eps)
-    z = _pre_activation(input, num_groups, weight, bias, residual, mean, rstd)
-    return _like(activate(z, activation), input), mean, rstd
+    x = _grouped(input, num_groups)
+    centred, mean = _centre(x, _group_mean(x).detach())
+    rstd = torch.rsqrt(_group_mean(centred * centred) + eps)
+    z = _pre_activation(centred * rstd, weight, bias, residual)
+    y = activate(z, activation).to(input.dtype)
+    shape_ng = x.shape[:2]
+    return y, mean.reshape(shape_ng), rstd.reshape(shape_ng)
 
 
 def backward(
@@ -62,98 +71,67 @@ def backward(
 
     Args:
         grad_output: dy, same shape as the input, in any layout.
+        input: x, and with it num_groups, weight, bias, activation and residual as in `forward`.
         mean: mean and `rstd` as `forward` returned them, shape (N, G).
 
     Returns:
-        dx and dresidual in the input's dtype and layout; dweight and dbias (C,) in the
+        dx and dresidual in the input's dtype and memory format; dweight and dbias (C,) in the
         statistics' dtype, also where the parameter is None.
     """
-    n, c = input.shape[:2]
-    dtype = statistics_dtype(input)
-    shape = (n, num_groups, -1) if input.numel() else (n, num_groups, 0)
-    z = _pre_activation(input, num_groups, weight, bias, residual, mean, rstd)
-    dz = grad_output.to(dtype) * derivative(z, activation)
-    xhat = _centred(input, num_groups, mean) * _per_group(rstd, input)
-    a = dz if weight is None else dz * _per_channel(weight, input)
-    a_g, xhat_g = a.reshape(shape), xhat.reshape(shape)
-    count = max(input.numel() // max(n * num_groups, 1), 1)
-    mean_a = a_g.sum(2, keepdim=True) / count
-    mean_ax = (a_g * xhat_g).sum(2, keepdim=True) / count
-    dx = rstd.unsqueeze(2) * (a_g - mean_a - xhat_g * mean_ax)
+    x = _grouped(input, num_groups)
+    shape = (*x.shape[:2], *[1] * (x.dim() - 2))
+    centred, _ = _centre(x, mean.reshape(shape))
+    rstd = rstd.reshape(shape)
+    xhat = centred * rstd
+    z = _pre_activation(xhat, weight, bias, residual)
+    dz = derivative(z, activation) * grad_output.to(x.dtype)  # in z's layout
+    a = _grouped(dz if weight is None else dz * _per_channel(weight, dz), num_groups)
+    dx = rstd * (a - _group_mean(a) - xhat * _group_mean(xhat * a))
     axes = [0, *range(2, input.dim())]
-    return (
-        _like(dx.reshape(input.shape), input),
-        (dz * xhat).sum(axes),
-        dz.sum(axes),
-        _like(dz, input),
-    )
+    dweight = (xhat.flatten(1, 2) * dz).sum(axes)
+    return dx.flatten(1, 2).to(input.dtype), dweight, dz.sum(axes), dz.to(input.dtype)
 
 
-def statistics_dtype(input: Tensor) -> torch.dtype:
-    """float64 for double input, float32 for everything else."""
-    return torch.float64 if input.dtype == torch.float64 else torch.float32
+def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for every other dtype."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def statistics(input: Tensor, num_groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(biased variance + eps) of every group, each (N, G), in two passes.
+def _grouped(x: Tensor, num_groups: int) -> Tensor:
+    """(N, C, *) -> (N, G, D, *) in the statistics' dtype: a view, whatever the layout."""
+    return x.to(statistics_dtype(x.dtype)).unflatten(1, (num_groups, x.shape[1] // num_groups))
 
-    A group without elements has mean 0 and rstd 1 / sqrt(eps).
+
+def _group_mean(x: Tensor) -> Tensor:
+    """Mean of every group of x (N, G, D, *), shape (N, G, 1, ...); 0 for an empty group."""
+    count = x[0, 0].numel() if x.shape[0] else 0
+    return x.sum(list(range(2, x.dim())), keepdim=True) / max(count, 1)
+
+
+def _centre(x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """x minus its group means, and the means.
+
+    `shift` is the means rounded once, which is too coarse when they are far above the spread:
+    what it leaves over is subtracted in turn.
     """
-    n = input.shape[0]
-    if input.numel() == 0:
-        zeros = input.new_zeros((n, num_groups), dtype=statistics_dtype(input))
-        return zeros, torch.rsqrt(zeros + eps)
-    x = input.to(statistics_dtype(input)).reshape(n, num_groups, -1)
-    mean = x.mean(2)
-    variance = (x - mean.unsqueeze(2)).square().mean(2)
-    return mean, torch.rsqrt(variance + eps)
+    centred = x - shift
+    rest = _group_mean(centred)
+    return centred - rest, shift + rest
 
 
 def _pre_activation(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
+    xhat: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
 ) -> Tensor:
-    z = _centred(input, num_groups, mean) * _per_group(rstd, input)
+    """z (N, C, *) = xhat * weight + bias + residual, from xhat (N, G, D, *)."""
+    z = xhat.flatten(1, 2)
     if weight is not None:
-        z = z * _per_channel(weight, input)
+        z = z * _per_channel(weight, z)
     if bias is not None:
-        z = z + _per_channel(bias, input)
+        z = z + _per_channel(bias, z)
     if residual is not None:
         z = z + residual.to(z.dtype)
     return z
 
 
-def _centred(input: Tensor, num_groups: int, mean: Tensor) -> Tensor:
-    return input.to(mean.dtype) - _per_group(mean, input)
-
-
-def _per_group(values_ng: Tensor, input: Tensor) -> Tensor:
-    """(N, G) -> (N, C, 1, ...), every value repeated for its group's channels."""
-    n, c = input.shape[:2]
-    repeated = values_ng.repeat_interleave(c // values_ng.shape[1], dim=1)
-    return repeated.view(n, c, *[1] * (input.dim() - 2))
-
-
-def _per_channel(values_c: Tensor, input: Tensor) -> Tensor:
-    return values_c.to(statistics_dtype(input)).view(1, -1, *[1] * (input.dim() - 2))
-
-
-def _like(value: Tensor, input: Tensor) -> Tensor:
-    """`value` in the dtype and memory format of `input`."""
-    return value.to(input.dtype).contiguous(memory_format=memory_format_of(input))
-
-
-def memory_format_of(input: Tensor) -> torch.memory_format:
-    """The memory format that a result should have: the input's, contiguous when in doubt."""
-    if input.is_contiguous():
-        return torch.contiguous_format
-    if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    if input.dim() == 5 and input.is_contiguous(memory_format=torch.channels_last_3d):
-        return torch.channels_last_3d
-    return torch.contiguous_format
+def _per_channel(values_c: Tensor, like: Tensor) -> Tensor:
+    return values_c.to(like.dtype).view(-1, *[1] * (like.dim() - 2))

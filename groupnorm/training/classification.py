@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groupnorm.data import ImageSet, augment, normalize
+from groupnorm.data import ImageSet
+from groupnorm.data.augment import augment, normalize
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
 
