@@ -34,7 +34,7 @@ class SceneConfig:
 
     canvas: tuple[int, int] = (32, 32)
     garments: tuple[int, int] = (1, 1)
-    size: tuple[float, float] = (16.0, 28.0)
+    size: tuple[float, float] = (22.0, 31.0)
     frames: int = 1
     speed: tuple[float, float] = (0.0, 0.0)
 
@@ -157,7 +157,7 @@ def make_scene(
 
 
 def _background(draw: Draws, canvas: tuple[int, int], backgrounds: Sequence[Array]) -> Array:
-    """A random crop of a random photograph, in [0, 1]; log-uniform scale, at least one to one."""
+    """A random crop of a random photograph, log-uniform in scale, darkened to stay behind."""
     table = backgrounds[draw.integer(0, len(backgrounds) - 1)]
     height, width = table.shape[0] - 1, table.shape[1] - 1
     largest = min(height / canvas[0], width / canvas[1])
@@ -167,7 +167,7 @@ def _background(draw: Draws, canvas: tuple[int, int], backgrounds: Sequence[Arra
     step = min(step, (height - 2 * margin) / canvas[0], (width - 2 * margin) / canvas[1])
     top = draw(margin, height - margin - step * canvas[0])
     left = draw(margin, width - margin - step * canvas[1])
-    return resample(table, top, left, step, step, *canvas) / 255
+    return resample(table, top, left, step, step, *canvas) * (draw(0.2, 0.7) / 255)
 
 
 def _place(
@@ -207,14 +207,11 @@ def _place(
 
 
 def _colours(draw: Draws) -> tuple[tuple[float, float], Array]:
-    """The shades of a garment's black and white, at least 0.4 apart, and its tint, (3,)."""
-    contrast = draw(0.4, 1.0)
+    """The shades of a garment's black and white, at least 0.5 apart, and its tint, (3,)."""
+    contrast = draw(0.5, 0.9)
     dark = draw(0.0, 1.0 - contrast)
-    shades = (dark, dark + contrast)
-    if draw() < 0.25:
-        shades = shades[::-1]
-    tint = np.array([draw(0.25, 1.0), draw(0.25, 1.0), draw(0.25, 1.0)])
-    return shades, tint / tint.max()
+    tint = np.array([draw(0.4, 1.0), draw(0.4, 1.0), draw(0.4, 1.0)])
+    return (dark, dark + contrast), tint / tint.max()
 
 
 def _light(draw: Draws, frames: Array) -> None:

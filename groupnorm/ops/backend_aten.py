@@ -21,38 +21,36 @@ def forward(
     """y = activation(GN(x) * weight + bias + residual), through `torch.group_norm`.
 
     On the CPU PyTorch computes the variance of channels_last input as E[x^2] - E[x]^2, which is
-    wrong for data with an offset (error 2 at mean 1,000 and standard deviation 1). Group norm does
-    not change when a group is shifted, so each group is shifted to about zero mean first; the
-    shift is a constant to autograd, and the gradient is exact all the same.
-
-    Half input is computed in float32 on the CPU, where PyTorch would keep mean and rstd in half,
-    and with float32 parameters on any device. Under `torch.export` the graph holds PyTorch's
-    group_norm and the activation alone.
-
-    Args, returns: as `groupnorm.ops.reference.forward`, without the statistics.
+    wrong for data with an offset. Group norm does not change when a group is shifted, so a
+    per-group shift to about zero mean goes first; it is a constant to autograd, and the gradient
+    is exact all the same. Half input is computed in float32 there, for PyTorch would keep mean and
+    rstd in half precision for the backward pass.
     """
-    if torch.compiler.is_exporting():
-        y = _group_norm(input, num_groups, weight, bias, eps)
-        return activate(y if residual is None else y + residual, activation)
-    if input.numel() == 0:  # PyTorch refuses empty spatial axes
-        return reference.forward(input, num_groups, weight, bias, eps, activation, residual)[0]
-    x = input.to(_compute_dtype(input, weight, bias))
-    if needs_shift(input):
-        x = _shifted(x, num_groups)
+    x = input
+    if not torch.compiler.is_exporting():
+        if input.numel() == 0:  # PyTorch refuses empty spatial axes
+            return reference.forward(input, num_groups, weight, bias, eps, activation, residual)[0]
+        x = input.to(_compute_dtype(input, weight, bias))
+        if needs_shift(input):
+            x = _shifted(x, num_groups)
     y = _group_norm(x, num_groups, weight, bias, eps)
     if residual is not None:
-        y = y + residual
+        y = y + residual.to(y.dtype)
     return activate(y, activation).to(input.dtype)
 
 
 def needs_shift(input: Tensor) -> bool:
     """True where PyTorch may take its one-pass variance: CPU, strides not those of (N, C, *).
 
-    Strides decide, not `is_contiguous()`: input of one channel or one position is contiguous
-    in both layouts, and PyTorch tells them apart by the strides of the axes of length 1.
+    Half input, which is converted anyway, is shifted in every layout: PyTorch normalizes as
+    a * x + b, which loses digits when the spread is far below the mean. Strides decide, not
+    `is_contiguous()`: input of one channel or one position is contiguous in both layouts, and
+    PyTorch tells them apart by the strides of the axes of length 1.
     """
     if input.device.type != "cpu":
         return False
+    if input.dtype in (torch.float16, torch.bfloat16):
+        return True
     expected = 1
     for size, stride in zip(reversed(input.shape), reversed(input.stride()), strict=True):
         if stride != expected:
@@ -79,6 +77,6 @@ def _compute_dtype(input: Tensor, weight: Tensor | None, bias: Tensor | None) ->
 
 def _shifted(x: Tensor, num_groups: int) -> Tensor:
     """x (N, C, *) minus its group means, the means being constants to autograd."""
-    grouped = x.unflatten(1, (num_groups, x.shape[1] // num_groups))
-    shift = grouped.detach().mean(list(range(2, grouped.dim())), keepdim=True)
-    return (grouped - shift).flatten(1, 2)
+    x = reference.grouped(x, num_groups)
+    shift = x.detach().mean(list(range(2, x.dim())), keepdim=True)
+    return (x - shift).flatten(1, 2)

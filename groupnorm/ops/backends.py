@@ -111,7 +111,7 @@ def explain(input: Tensor | None = None, backend: str = "auto") -> Explanation:
     if chosen.name == "aten" and backend_aten.needs_shift(input):
         reason += (
             "; each group is shifted to zero mean first, because on the CPU PyTorch loses digits "
-            "on input whose strides are not those of contiguous (N, C, *)"
+            "on channels_last and on half input"
         )
     if backend != "auto":
         reason += "; asked for by name"

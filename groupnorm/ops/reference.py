@@ -27,7 +27,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y = activation(GN(x) * weight + bias + residual) (Wu & He 2018, equations 1 to 7).
 
-    Differentiable operations only, so that autograd, forward mode and vmap go through it.
+    Differentiable operations only, so that autograd, forward mode and vmap go through it (autograd
+    gives dx in the layout of dy; `backward` gives it in the input's).
 
     Args:
         input: x of shape (N, C, *).
@@ -42,7 +43,7 @@ def forward(
         y in the input's shape, dtype and memory format; mean and rstd of shape (N, G) in the
         statistics' dtype. A group without elements has mean 0 and rstd 1 / sqrt(eps).
     """
-    x = _grouped(input, num_groups)
+    x = grouped(input, num_groups)
     centred, mean = _centre(x, _group_mean(x).detach())
     rstd = torch.rsqrt(_group_mean(centred * centred) + eps)
     z = _pre_activation(centred * rstd, weight, bias, residual)
@@ -78,14 +79,14 @@ def backward(
         dx and dresidual in the input's dtype and memory format; dweight and dbias (C,) in the
         statistics' dtype, also where the parameter is None.
     """
-    x = _grouped(input, num_groups)
+    x = grouped(input, num_groups)
     shape = (*x.shape[:2], *[1] * (x.dim() - 2))
     centred, _ = _centre(x, mean.reshape(shape))
     rstd = rstd.reshape(shape)
     xhat = centred * rstd
     z = _pre_activation(xhat, weight, bias, residual)
     dz = derivative(z, activation) * grad_output.to(x.dtype)  # in z's layout
-    a = _grouped(dz if weight is None else dz * _per_channel(weight, dz), num_groups)
+    a = grouped(dz if weight is None else dz * _per_channel(weight, dz), num_groups)
     dx = rstd * (a - _group_mean(a) - xhat * _group_mean(xhat * a))
     axes = [0, *range(2, input.dim())]
     dweight = (xhat.flatten(1, 2) * dz).sum(axes)
@@ -97,9 +98,10 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _grouped(x: Tensor, num_groups: int) -> Tensor:
+def grouped(x: Tensor, num_groups: int) -> Tensor:
     """(N, C, *) -> (N, G, D, *) in the statistics' dtype: a view, whatever the layout."""
-    return x.to(statistics_dtype(x.dtype)).unflatten(1, (num_groups, x.shape[1] // num_groups))
+    n, c, *spatial = x.shape
+    return x.to(statistics_dtype(x.dtype)).view(n, num_groups, c // num_groups, *spatial)
 
 
 def _group_mean(x: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
     return varied
 
 
-def with_batch(config: RunConfig, batch_per_worker: int, protocol: str) -> dict[str, int]:
+def with_batch(batch_per_worker: int, protocol: str) -> dict[str, int]:
     """The fields `workers` and `batch_per_worker` of a batch size under a protocol.
 
     `paper`: 8 workers, so a step sees 8 N images and the learning rate follows N. `fixed-step`: a

@@ -38,7 +38,7 @@ def batch_size(options: StudyOptions) -> Plan:
     builder = PlanBuilder()
     for norm in canonical_norms(options.norms or NORMS[options.scale]):
         for size in sorted(sizes, reverse=True):
-            config = vary(base, norm=norm, **with_batch(base, size, protocol))
+            config = vary(base, norm=norm, **with_batch(size, protocol))
             labels = {"norm": norm, "batch_per_worker": size}
             builder.add(labels, config, options.seeds or SEEDS[options.scale])
     title = "Error against batch size per worker"
@@ -56,7 +56,7 @@ def norms(options: StudyOptions) -> Plan:
     size = _one_size(options)
     builder = PlanBuilder()
     for norm in canonical_norms(options.norms or ("bn", "ln", "in", GN)):
-        config = vary(base, norm=norm, **with_batch(base, size, protocol))
+        config = vary(base, norm=norm, **with_batch(size, protocol))
         labels = {"norm": norm, "batch_per_worker": size}
         builder.add(labels, config, options.seeds or SEEDS[options.scale])
     title = f"Normalizations at {size} images per worker"
@@ -95,7 +95,7 @@ def groups(options: StudyOptions) -> Plan:
                     reason = f"{misfit[0]} channels cannot be divided into groups of {value}"
                 skipped.append({"labels": labels, "reason": reason})
                 continue
-            config = vary(base, norm=norm, **with_batch(base, size, protocol))
+            config = vary(base, norm=norm, **with_batch(size, protocol))
             builder.add(labels, config, options.seeds or SEEDS[options.scale])
     title = f"Group division at {size} images per worker"
     return Plan("groups", title, protocol, options, builder.cells, builder.configs, skipped)

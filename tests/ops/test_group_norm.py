@@ -97,10 +97,14 @@ def compare(
         assert worst <= limit, f"{name}: error {worst:.3g}, allowed {limit:.3g}"
     if x.is_contiguous():
         assert y.is_contiguous()
-        assert grads[0].is_contiguous()
     elif layout == "channels_last":
         assert y.stride() == x.stride()
-        assert grads[0].stride() == x.stride()
+    # Autograd through the reference's plain operations gives dx in the layout of dy.
+    if layout in ("contiguous", "channels_last") and (backend != "reference" or not grad_layout):
+        if x.is_contiguous():
+            assert grads[0].is_contiguous()
+        else:
+            assert grads[0].stride() == x.stride()
     return y
 
 
@@ -229,6 +233,7 @@ def test_any_shape_dtype_and_layout(data):
     )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:FutureWarning")  # PyTorch's forward mode
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradcheck_and_double_backward(layout, backend):
@@ -289,7 +294,7 @@ def test_export_emits_pytorchs_operator():
     ("change", "message"),
     [
         ({"x": torch.randn(3)}, r"\(N, C, \*\), got \(3,\)"),
-        ({"x": torch.ones(2, 4, dtype=torch.long)}, "floating point, got torch.int64"),
+        ({"x": torch.ones(2, 4, dtype=torch.long)}, "takes torch.float16, .* got torch.int64"),
         ({"groups": 3}, "got 4 channels and 3 groups"),
         ({"groups": 0}, "got 4 channels and 0 groups"),
         ({"weight": torch.ones(3)}, r"weight must have shape \(4,\).*got \(3,\)"),
