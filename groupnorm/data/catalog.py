@@ -1,22 +1,22 @@
-"""The data sets by name. Each is a module with `find(root)` and `load(root)`."""
+"""The data sets by name."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
+from groupnorm.data import cifar, digits, fashion_mnist, fashion_mnist_mini, fashion_scenes
 from groupnorm.data.image_set import DataError, ImageSet
 
-_MODULES = {
-    "digits": "digits",
-    "fashion-mnist-mini": "fashion_mnist_mini",
-    "fashion-scenes": "fashion_scenes",
-    "fashion-mnist": "fashion_mnist",
-    "cifar10": "cifar10",
-    "cifar100": "cifar100",
+# name -> (load, find)
+_SETS = {
+    "digits": (digits.load, digits.find),
+    "fashion-mnist-mini": (fashion_mnist_mini.load, fashion_mnist_mini.find),
+    "fashion-scenes": (fashion_scenes.load, fashion_scenes.find),
+    "fashion-mnist": (fashion_mnist.load, fashion_mnist.find),
+    "cifar10": (cifar.load_cifar10, cifar.find_cifar10),
+    "cifar100": (cifar.load_cifar100, cifar.find_cifar100),
 }
-NAMES: tuple[str, ...] = tuple(_MODULES)
+NAMES: tuple[str, ...] = tuple(_SETS)
 DEFAULT = "fashion-scenes"
 
 
@@ -33,8 +33,8 @@ def load(name: str, root: Path | None = None) -> ImageSet:
         DataError: an unknown name; files that are missing, truncated, or not the expected ones. The
             message says what was looked for, where, and how to get it.
     """
-    image_set: ImageSet = _module(name).load(root)
-    return image_set
+    _check(name)
+    return _SETS[name][0](root)
 
 
 def find(name: str, root: Path | None = None) -> str:
@@ -43,11 +43,10 @@ def find(name: str, root: Path | None = None) -> str:
     Raises:
         DataError: an unknown name, or missing files.
     """
-    place: str = _module(name).find(root)
-    return place
+    _check(name)
+    return _SETS[name][1](root)
 
 
-def _module(name: str) -> ModuleType:
-    if name not in _MODULES:
+def _check(name: str) -> None:
+    if name not in _SETS:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(NAMES)}")
-    return import_module(f"groupnorm.data.{_MODULES[name]}")
