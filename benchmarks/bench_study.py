@@ -1,0 +1,173 @@
+"""The default study's grid against a plain script, same work, interleaved.
+
+    python benchmarks/bench_study.py [--rounds 2] [--train-images 6000] [--out FILE.json]
+
+Work: the five trials of the default study (batch norm over 32, 8 and 2 images of a 64-image step,
+group norm, group norm with weight standardization; ResNet-8; fashion-scenes), one epoch each, with
+its evaluation on the test images. Each round runs the plain script's five trials in a process of
+their own with torch's default threads, then the study's five trials as the study runs them.
+
+Reported: training images/s of each trial on both sides (ours times the trials that run at once), and
+the wall time of the whole grid, with start-up and evaluation. Our evaluation does more: it also
+recomputes batch norm's statistics and tests with those. Medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from groupnorm import data
+from groupnorm.recipes import quick
+from groupnorm.run import environment
+from groupnorm.study.plan import vary, with_batch
+from groupnorm.study.progress import StudyProgress
+from groupnorm.study.runner import run_trials
+from groupnorm.study.studies import GN
+from groupnorm.training.config import RunConfig
+
+TRIALS = (("bn", 32), ("bn", 8), ("bn", 2), (GN, 32), (f"{GN}+ws", 32))
+
+
+def plain(train_images: int) -> None:
+    """The plain script's five trials, one after the other; prints JSON."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import plain_study
+
+    full = data.load(data.DEFAULT)
+    part = replace(
+        full,
+        train_images=full.train_images[:train_images].contiguous(),
+        train_labels=full.train_labels[:train_images],
+    )
+    results = []
+    for norm, chunk in TRIALS:
+        kind = "bn" if norm == "bn" else "gn+ws" if norm.endswith("+ws") else "gn"
+        images = chunk if kind == "bn" else plain_study.STEP_IMAGES
+        results.append(plain_study.train(part, kind, images, epochs=1))
+    print(json.dumps(results))
+
+
+def run_plain(train_images: int) -> dict[str, Any]:
+    """The plain side in a fresh process without any of our settings."""
+    command = [sys.executable, __file__, "--plain", "--train-images", str(train_images)]
+    began = time.perf_counter()
+    environ = {k: v for k, v in os.environ.items() if not k.endswith("NUM_THREADS")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+    wall = time.perf_counter() - began
+    trials = json.loads(done.stdout.splitlines()[-1])
+    return {"wall": wall, "trials": [trial["images_per_second"] for trial in trials]}
+
+
+def run_ours(train_images: int, jobs: int) -> dict[str, Any]:
+    """The study's side: the runner with one thread a trial."""
+    configs: dict[str, RunConfig] = {}
+    for norm, chunk in TRIALS:
+        fields = with_batch(chunk, "fixed-step")
+        config = vary(quick(), norm=norm, epochs=1, train_images=train_images, **fields)
+        configs[config.run_name()] = config
+    console = Console(quiet=True)
+    with tempfile.TemporaryDirectory() as folder, StudyProgress(configs, console) as progress:
+        began = time.perf_counter()
+        records = run_trials(Path(folder), configs, progress, jobs=jobs, threads=1)
+        wall = time.perf_counter() - began
+    assert all(record.status == "finished" for record in records), records
+    return {"wall": wall, "trials": [r.metrics[0]["timing"]["images_per_second"] for r in records]}
+
+
+def main() -> None:
+    """Run the rounds, print the table, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--train-images", type=int, default=6000)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.plain:
+        plain(arguments.train_images)
+        return
+    data.load(data.DEFAULT)  # made once, before anything is timed
+    cores = len(os.sched_getaffinity(0))
+    rounds = []
+    for number in range(1, arguments.rounds + 1):
+        rounds.append(
+            {
+                "plain": run_plain(arguments.train_images),
+                "groupnorm": run_ours(arguments.train_images, jobs=cores),
+            }
+        )
+        walls = {side: rounds[-1][side]["wall"] for side in rounds[-1]}
+        print(f"round {number}: {walls}", flush=True)
+    record = summarize(rounds, cores)
+    record |= {
+        "command": f"python benchmarks/bench_study.py --rounds {arguments.rounds} "
+        f"--train-images {arguments.train_images}",
+        "environment": environment(),
+        "rounds": rounds,
+    }
+    show(record)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def summarize(rounds: list[dict[str, Any]], cores: int) -> dict[str, Any]:
+    """Medians over the rounds; our throughput counts the trials that run at the same time."""
+    per_trial = []
+    for index, (norm, chunk) in enumerate(TRIALS):
+        theirs = statistics.median(r["plain"]["trials"][index] for r in rounds)
+        ours = statistics.median(r["groupnorm"]["trials"][index] for r in rounds) * cores
+        per_trial.append(
+            {"norm": norm, "chunk": chunk, "plain": theirs, "groupnorm": ours,
+             "ratio": ours / theirs}
+        )  # fmt: skip
+    walls = sorted(r["plain"]["wall"] / r["groupnorm"]["wall"] for r in rounds)
+    training = sorted(
+        sum(1 / speed for speed in r["plain"]["trials"])
+        / sum(1 / (cores * speed) for speed in r["groupnorm"]["trials"])
+        for r in rounds
+    )
+    return {
+        "trials": per_trial,
+        "wall_ratio": {"median": statistics.median(walls), "min": walls[0], "max": walls[-1]},
+        "training_ratio": {
+            "median": statistics.median(training),
+            "min": training[0],
+            "max": training[-1],
+        },
+        "cores": cores,
+    }
+
+
+def show(record: dict[str, Any]) -> None:
+    """The record as a table in the terminal."""
+    table = Table(title="training images per second")
+    for title in ("norm", "chunk", "plain script", "this package, all cores", "ratio"):
+        table.add_column(title, justify="right")
+    for trial in record["trials"]:
+        table.add_row(
+            trial["norm"],
+            str(trial["chunk"]),
+            f"{trial['plain']:,.0f}",
+            f"{trial['groupnorm']:,.0f}",
+            f"{trial['ratio']:.2f}",
+        )
+    Console().print(table)
+    for key, text in (("training_ratio", "training alone, whole grid"), ("wall_ratio", "whole grid with start-up and evaluation")):
+        r = record[key]
+        print(f"{text}: {r['median']:.2f} times faster (from {r['min']:.2f} to {r['max']:.2f})")
+
+
+if __name__ == "__main__":
+    main()
