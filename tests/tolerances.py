@@ -1,11 +1,12 @@
 """The one table of tolerances, each with its reason. Nothing loosens them: no option, no variable.
 
 Errors are against float64 on the same (already rounded) input, so the input's own rounding does
-not count. Letters: m the input's |mean| over its standard deviation, u the unit roundoff of the
-type the numbers are computed in (2^-24 for float32, 2^-53 for float64).
+not count. Letters: m = |mean| * rstd, how far a group lies from zero in units of its spread; u the
+unit roundoff of the type the numbers are computed in (2^-24 for float32, 2^-53 for float64).
 
 - Statistics: the mean of a group is a sum with relative error of a few u, so x - mean is off by a
-  few u * m, and xhat = (x - mean) * rstd by a few u * (1 + m) for unit spread.
+  few u * |mean|, and xhat = (x - mean) * rstd by a few u * (1 + m). What centres first and centres
+  again (the reference, the shift of the aten backend) has no such term: m = 0.
 - Output: xhat's error times |weight|, and the rounding of the sum with the bias.
 - dx: rstd * (a - mean(a) - xhat * mean(a * xhat)): relative to the largest |a| * rstd the error is
   again a few u * (1 + m).
@@ -43,7 +44,7 @@ def bound(dtype: torch.dtype, offset: float, scale: float, largest: float) -> fl
 
     Args:
         dtype: of input and result.
-        offset: |mean| over standard deviation of the input's groups.
+        offset: m, the largest |mean| * rstd of the groups; 0 for what centres twice.
         scale: what the computation's error is relative to: largest |weight| for the output,
             largest |a| * rstd for dx, the sum of absolute values for dweight and dbias.
         largest: largest absolute value of the result, for its rounding.

@@ -40,14 +40,14 @@ def derivative(z: Tensor, name: str | None) -> Tensor:
     """The activation's derivative at z, written out in differentiable operations.
 
     At the kinks of relu, leaky_relu and hardswish it is PyTorch's choice: 0 for relu and the
-    slope for leaky_relu at 0; for hardswish 0 at -3 and (2 z + 3) / 6 at 3.
+    slope for leaky_relu at 0; for hardswish 0 at -3 and 1 at 3.
     """
     if name is None:
         return torch.ones_like(z)
     if name == "relu":
         return (z > 0).to(z.dtype)
     if name == "leaky_relu":
-        return torch.where(z > 0, 1.0, LEAKY_SLOPE).to(z.dtype)
+        return torch.where(z > 0, torch.ones_like(z), LEAKY_SLOPE)
     if name == "silu":
         s = torch.sigmoid(z)
         return s * (1 + z * (1 - s))
@@ -63,5 +63,5 @@ def derivative(z: Tensor, name: str | None) -> Tensor:
         return t + z * torch.sigmoid(z) * (1 - t * t)
     if name == "hardswish":
         middle = (2 * z + 3) / 6
-        return torch.where(z <= -3, 0.0, torch.where(z <= 3, middle, 1.0))
+        return torch.where(z <= -3, 0.0, torch.where(z < 3, middle, 1.0))
     raise AssertionError(name)

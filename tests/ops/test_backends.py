@@ -1,0 +1,52 @@
+"""Which backend runs, and why."""
+
+import pytest
+import torch
+
+from groupnorm.ops import explain, group_norm
+from groupnorm.ops.backends import BACKENDS, choose, report
+
+
+def test_auto_takes_pytorchs_operator_and_says_so():
+    found = explain(torch.randn(2, 4, 3, 3))
+    assert found.backend == choose(torch.randn(2, 4)).name == "aten"
+    assert "shifted" not in found.reason
+    assert found.off == {"reference": "runs only by name"}
+    assert str(found) == f"aten: {found.reason}\nreference is off: runs only by name"
+    assert explain() == found
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last),
+        torch.randn(2, 4, 3, 3).bfloat16(),
+    ],
+)
+def test_the_shift_is_mentioned_where_it_happens(x):
+    assert "shifted to zero mean" in explain(x).reason
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_asked_for_by_name_runs(name):
+    found = explain(backend=name)
+    assert found.backend == name
+    assert "asked for by name" in found.reason
+    assert set(found.off) == set(BACKENDS) - {name}
+    y = group_norm(torch.randn(2, 4, 3, requires_grad=True), 2, backend=name)
+    assert y.grad_fn.name().startswith("NativeGroupNorm") == (name == "aten")
+
+
+def test_unknown_names_and_types_raise():
+    with pytest.raises(ValueError, match="unknown backend 'cudnn'; known: auto, aten, reference"):
+        explain(backend="cudnn")
+    with pytest.raises(ValueError, match=r"aten takes torch\.float16, .*, got torch\.int64"):
+        explain(torch.ones(2, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"reference takes .*got torch\.complex64"):
+        group_norm(torch.ones(2, 4, dtype=torch.complex64), 2, backend="reference")
+
+
+def test_report_lists_every_backend():
+    rows = report()
+    assert [row["name"] for row in rows] == list(BACKENDS)
+    assert all(row["available"] and row["reason"] for row in rows)
