@@ -8,7 +8,6 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class BatchNorm(nn.Module):
@@ -193,8 +192,12 @@ class _ChunkedBatchNorm(torch.autograd.Function):
         return output, mean, var
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "BatchNorm in training has no double backward (create_graph=True); "
+                "use torch.nn.BatchNorm2d where gradients of gradients are needed"
+            )
         centred, rstd, weight = ctx.saved_tensors
         rows = centred.dim() == 3
         layout = _rows_format(grad_output) if rows else torch.contiguous_format

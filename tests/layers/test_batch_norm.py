@@ -1,0 +1,204 @@
+"""Per-worker batch norm against separate copies of PyTorch's, one for each worker."""
+
+import copy
+import multiprocessing
+import socket
+
+import pytest
+import torch
+from torch import nn
+
+from groupnorm.layers import BatchNorm, SyncBatchNorm
+
+TOLERANCE = {  # relative to the largest value: sums of up to 12 * 35 products, a few roundings each
+    torch.float64: 1e-13,
+    torch.float32: 1e-5,
+}
+
+
+def pair(dtype, images, channels=6, workers=None):
+    torch.manual_seed(0)
+    ours = BatchNorm(channels, batch_per_worker=images, dtype=dtype)
+    nn.init.normal_(ours.weight)
+    nn.init.normal_(ours.bias)
+    theirs = [nn.BatchNorm2d(channels, dtype=dtype) for _ in range(workers or 12 // images)]
+    for one in theirs:
+        one.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def close(a, b, dtype):
+    assert a.shape == b.shape
+    assert (a - b).abs().max() <= TOLERANCE[dtype] * (1 + b.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("images", [12, 4, 3, 2, 1])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_equals_one_pytorch_layer_for_each_worker(dtype, images, layout, offset):
+    ours, theirs = pair(dtype, images)
+    for _ in range(2):  # twice, so that running statistics are averaged over time too
+        x = (torch.randn(12, 6, 5, 7, dtype=dtype) + offset).contiguous(memory_format=layout)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        y = ours(a)
+        reference = torch.cat([one(part) for one, part in zip(theirs, b.split(images))])
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        reference.backward(dy)
+        scale = 1 + offset
+        close(y / scale, reference / scale, dtype)
+        close(a.grad / scale, b.grad / scale, dtype)
+        close(ours.weight.grad / scale, sum(t.weight.grad for t in theirs) / scale, dtype)
+        close(ours.bias.grad, sum(t.bias.grad for t in theirs), dtype)
+    workers = len(theirs)
+    close(ours.running_mean, sum(t.running_mean for t in theirs) / workers, dtype)
+    close(ours.running_var, sum(t.running_var for t in theirs) / workers, dtype)
+    assert ours.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_no_loop_over_the_chunks(layout):
+    """The same operations run whatever the number of chunks."""
+    counts = []
+    for images in (32, 2):
+        layer = BatchNorm(4, batch_per_worker=images)
+        x = torch.randn(64, 4, 3, 3).contiguous(memory_format=layout).requires_grad_()
+        with torch.profiler.profile() as profile:
+            layer(x).backward(torch.randn(64, 4, 3, 3).contiguous(memory_format=layout))
+        counts.append(sum(event.name.startswith("aten::") for event in profile.events()))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5), (6, 4, 3, 2), (6, 4, 3, 2, 2)], ids=str)
+def test_ranks(shape):
+    layer = BatchNorm(4, batch_per_worker=3)
+    x = torch.randn(shape)
+    y = layer(x).view(2, 3, 4, -1)
+    assert torch.allclose(y.mean((1, 3)), torch.zeros(2, 4), atol=1e-6)
+    assert torch.allclose(y.var((1, 3), correction=0), torch.ones(2, 4), atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_gradcheck(layout):
+    layer = BatchNorm(3, batch_per_worker=2, dtype=torch.float64)
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64).contiguous(memory_format=layout)
+
+    def f(x, w, b):
+        return torch.func.functional_call(layer, {"weight": w, "bias": b}, (x,))
+
+    parameters = [torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(f, (x.requires_grad_(), *parameters))
+
+
+def test_a_gradient_in_another_layout():
+    layer = BatchNorm(4, batch_per_worker=2)
+    x = torch.randn(4, 4, 3, 5, requires_grad=True)
+    dy = torch.randn(4, 4, 3, 5)
+    (expected,) = torch.autograd.grad(layer(x), x, dy)
+    for other in (dy.contiguous(memory_format=torch.channels_last), dy[:, :1].expand_as(dy)):
+        (gradient,) = torch.autograd.grad(layer(x), x, other)
+        (plain,) = torch.autograd.grad(layer(x), x, other.contiguous())
+        assert torch.equal(gradient, plain)
+    assert not torch.equal(expected, gradient)
+
+
+def test_double_backward_raises_instead_of_being_wrong():
+    x = torch.randn(4, 3, 2, 2, requires_grad=True)
+    y = BatchNorm(3, batch_per_worker=2)(x)
+    with pytest.raises(RuntimeError, match="no double backward"):
+        torch.autograd.grad(y, x, torch.randn(4, 3, 2, 2), create_graph=True)
+
+
+def test_evaluation_is_plain_batch_norm_for_any_number_of_images():
+    ours, (theirs, *_) = pair(torch.float32, 4)
+    ours.running_mean.normal_()
+    ours.running_var.uniform_(0.5, 2)
+    theirs.load_state_dict(ours.state_dict())
+    ours.eval(), theirs.eval()
+    x = torch.randn(7, 6, 3, 3)
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_state_dicts_of_pytorch_load_both_ways():
+    ours, theirs = BatchNorm(5), nn.BatchNorm2d(5)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    assert [*ours.state_dict()] == [*theirs.state_dict()]
+
+
+@pytest.mark.parametrize("images", [5, 7, 24])
+def test_a_batch_that_is_no_multiple_raises(images):
+    with pytest.raises(ValueError, match=f"got 12 images and batch_per_worker={images}"):
+        BatchNorm(3, batch_per_worker=images)(torch.randn(12, 3, 2, 2))
+
+
+def test_other_errors():
+    with pytest.raises(ValueError, match=r"expected input \(N, 3, \*\), got \(4, 2, 2\)"):
+        BatchNorm(3)(torch.randn(4, 2, 2))
+    with pytest.raises(ValueError, match="more than one value per channel"):
+        BatchNorm(3, batch_per_worker=1)(torch.randn(4, 3))
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        BatchNorm(3, batch_per_worker=0)
+
+
+def test_syncbn_in_one_process_is_batch_norm_over_the_whole_batch():
+    sync, plain = SyncBatchNorm(3), BatchNorm(3)
+    x = torch.randn(8, 3, 4, 4)
+    assert torch.equal(sync(x), plain(x))
+
+
+def _worker(rank, port, queue):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(8, 3, 6, 6, generator=generator)
+    dy = torch.randn(8, 2, 2, 2, generator=generator)
+    part = slice(4 * rank, 4 * rank + 4)
+    model(x[part]).backward(dy[part])
+    try:
+        SyncBatchNorm(4)(torch.randn(2, 4, 2, 2))
+        refusal = None
+    except RuntimeError as error:
+        refusal = str(error)
+    gradients = [p.grad.numpy() for p in model.parameters()]
+    running = [b.numpy() for b in model.module[1].buffers()]
+    queue.put((rank, gradients, running, refusal))
+    torch.distributed.destroy_process_group()
+
+
+def test_one_process_with_chunks_equals_two_processes():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_worker, args=(rank, port, queue)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    results = sorted(queue.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
+    torch.manual_seed(0)
+    layer = BatchNorm(4, batch_per_worker=4)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.ReLU(), nn.Conv2d(4, 2, 3))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(8, 3, 6, 6, generator=generator)
+    model(x).backward(torch.randn(8, 2, 2, 2, generator=generator) / 2)  # DDP averages
+    for ours, theirs in zip(model.parameters(), results[0][1], strict=True):
+        assert torch.allclose(ours.grad, torch.from_numpy(theirs), atol=1e-5)
+    for index, name in enumerate(("running_mean", "running_var")):
+        mean = sum(torch.from_numpy(result[2][index]) for result in results) / 2
+        assert torch.allclose(getattr(layer, name), mean, atol=1e-6)
+    assert "convert_sync_batchnorm" in results[0][3]
+
+
+def test_copies_are_independent():
+    layer = BatchNorm(3, batch_per_worker=2)
+    twin = copy.deepcopy(layer)
+    layer(torch.randn(4, 3, 2, 2))
+    assert twin.num_batches_tracked == 0

@@ -1,0 +1,125 @@
+"""The contract of every norm layer that the factory builds."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from groupnorm.layers import IMPLEMENTED, norm_layer
+
+SPECS = ["gn", "gn:groups=2", "gn:size=4", "gn:affine=false", "ln", "in", "bn", "bn:affine=false",
+         "syncbn", "none", "gn+ws", "bn:eps=0.001"]  # fmt: skip
+SHAPES = [(6, 8), (6, 8, 5), (6, 8, 5, 3), (6, 8, 2, 3, 4)]
+
+pytestmark = pytest.mark.parametrize("spec", SPECS)
+
+
+def build(spec, **options):
+    torch.manual_seed(0)
+    layer = norm_layer(spec, batch_per_worker=3)(8, **options)
+    for parameter in layer.parameters():
+        if not parameter.is_meta:
+            torch.nn.init.normal_(parameter)
+    return layer
+
+
+def data(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(6, 8, 5, 3, generator=generator).to(dtype) * 2 + 3
+
+
+def test_every_kind_is_covered(spec):
+    assert {s.split(":")[0].split("+")[0] for s in SPECS} == set(IMPLEMENTED)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shape_dtype_and_layout(spec, shape):
+    if len(shape) == 2 and spec in ("in", "gn", "gn:affine=false", "gn+ws"):
+        pytest.skip("one value per group: tested in test_group_norm.py")
+    x = torch.randn(shape)
+    y = build(spec)(x)
+    assert y.shape == x.shape
+    assert y.dtype == x.dtype
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        y = build(spec)(x)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        (gradient,) = torch.autograd.grad(y, x, torch.randn_like(y))
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_state_dict_round_trip(spec):
+    layer, other = build(spec), norm_layer(spec, batch_per_worker=3)(8)
+    layer(data())
+    other.load_state_dict(layer.state_dict())
+    layer.eval(), other.eval()
+    assert torch.equal(layer(data()), other(data()))
+
+
+def test_deepcopy_and_pickle(spec):
+    layer = build(spec)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(data()), copy.deepcopy(layer)(data()))
+        assert repr(twin) == repr(layer)
+
+
+def test_the_factory_can_be_pickled(spec):
+    factory = norm_layer(spec, batch_per_worker=3)
+    assert pickle.loads(pickle.dumps(factory)) == factory
+
+
+def test_meta_device_then_reset(spec):
+    layer = norm_layer(spec, batch_per_worker=3)(8, device="meta")
+    layer.to_empty(device="cpu")
+    if hasattr(layer, "reset_parameters"):
+        layer.reset_parameters()
+    assert torch.equal(layer(data()), norm_layer(spec, batch_per_worker=3)(8)(data()))
+
+
+def test_repr_names_the_numbers(spec):
+    text = repr(build(spec))
+    if spec.startswith("bn"):
+        assert "batch_per_worker=3" in text
+        assert "8, eps=" in text
+    elif spec != "none" and spec != "syncbn":
+        assert "channels_per_group=" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_moving_to_another_dtype(spec, dtype):
+    y = build(spec).to(dtype)(data(dtype))
+    assert y.dtype == dtype
+    true = build(spec).double()(data(dtype).double())
+    tolerance = {torch.float64: 1e-12, torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
+    assert (y.double() - true).abs().max() < tolerance * true.abs().max()
+
+
+def test_train_and_eval(spec):
+    layer = build(spec)
+    trained = layer(data())
+    layer.eval()
+    evaluated = layer(data())
+    batch_norm = spec.startswith(("bn", "syncbn"))
+    assert torch.equal(trained, evaluated) == (not batch_norm)
+    before = copy.deepcopy(layer.state_dict())
+    layer(data() + 100)
+    assert all(torch.equal(before[k], v) for k, v in layer.state_dict().items())
+
+
+def test_independence_of_the_other_images(spec):
+    """A norm says of itself whether it looks at other images; in evaluation none does."""
+    factory = norm_layer(spec, batch_per_worker=3)
+    layer = build(spec)
+    changed = data()
+    changed[1:] += torch.randn(5, 8, 5, 3)
+    same = torch.equal(layer(data())[0], layer(changed)[0])
+    assert same == (not factory.spec.uses_batch_statistics)
+    layer.eval()
+    assert torch.equal(layer(data())[0], layer(changed)[0])
+
+
+def test_gradients_by_finite_differences(spec):
+    layer = build(spec).double()
+    x = data(torch.float64)[:, :, :2, :2].contiguous().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))

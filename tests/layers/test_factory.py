@@ -1,0 +1,69 @@
+"""NormSpec -> layer: the divisor rule, host libraries, kinds without a layer."""
+
+import pytest
+import torch
+from torch import nn
+
+from groupnorm.layers import BatchNorm, GroupNorm, WSConv2d, conv_layer, norm_layer
+from groupnorm.spec import KINDS, NormSpec
+
+
+@pytest.mark.parametrize(
+    ("spec", "channels", "groups"),
+    [
+        ("gn", 64, 32), ("gn", 16, 16), ("gn", 24, 24), ("gn", 48, 24), ("gn", 30, 30),
+        ("gn:groups=8", 20, 5), ("gn:groups=8", 7, 7), ("gn:groups=8", 11, 1),
+        ("gn:size=16", 64, 4), ("gn:size=16", 24, 2), ("gn:size=16", 8, 1),
+        ("ln", 64, 1), ("in", 64, 64),
+    ],
+)  # fmt: skip
+def test_divisor_rule(spec, channels, groups):
+    layer = norm_layer(spec)(channels)
+    assert isinstance(layer, GroupNorm)
+    assert layer.num_groups == groups
+    assert f"channels_per_group={channels // groups}" in repr(layer)
+    layer(torch.randn(2, channels, 3, 3))
+
+
+def test_fields_of_the_spec_reach_the_layer():
+    layer = norm_layer("gn:eps=0.001,affine=false")(8)
+    assert (layer.eps, layer.affine) == (1e-3, False)
+    layer = norm_layer("bn:eps=0.01", batch_per_worker=5)(8)
+    assert isinstance(layer, BatchNorm)
+    assert (layer.eps, layer.batch_per_worker) == (0.01, 5)
+    assert isinstance(norm_layer("none")(8), nn.Identity)
+
+
+def test_instance_norm_is_affine():
+    assert norm_layer("in")(8).weight.shape == (8,)
+
+
+def test_a_factory_is_passed_through():
+    factory = norm_layer("bn", batch_per_worker=2)
+    assert norm_layer(factory) is factory
+    assert norm_layer(NormSpec("gn")) == norm_layer("gn")
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"gn", "ln", "in", "bn", "syncbn", "none"}))
+def test_kinds_without_a_layer_say_so(kind):
+    with pytest.raises(ValueError, match=f"{kind} has no layer.*gn, ln, in, bn, syncbn, none"):
+        norm_layer(kind)
+
+
+def test_convolutions():
+    assert conv_layer("gn") is nn.Conv2d
+    assert isinstance(conv_layer("gn+ws")(3, 4, 3), WSConv2d)
+
+
+def test_torchvision_takes_the_factory():
+    import torchvision
+
+    model = torchvision.models.resnet18(norm_layer=norm_layer("gn"), num_classes=3)
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+    assert sum(isinstance(m, GroupNorm) for m in model.modules()) == 20
+
+
+def test_device_and_dtype_are_accepted():
+    layer = norm_layer("gn")(8, device="meta", dtype=torch.float64)
+    assert layer.weight.is_meta
+    assert layer.weight.dtype == torch.float64

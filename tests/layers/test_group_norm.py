@@ -1,0 +1,87 @@
+"""GroupNorm as a drop-in for torch.nn.GroupNorm."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from groupnorm import GroupNorm, GroupNormAct
+
+
+def test_same_numbers_parameters_and_keys_as_pytorch():
+    torch.manual_seed(0)
+    ours, theirs = GroupNorm(4, 8), nn.GroupNorm(4, 8)
+    assert isinstance(ours, nn.GroupNorm)
+    for name, parameter in theirs.named_parameters():
+        assert torch.equal(parameter, dict(ours.named_parameters())[name])
+    nn.init.normal_(theirs.weight)
+    nn.init.normal_(theirs.bias)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 8, 5, 3)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [({}, ["weight", "bias"]), ({"bias": False}, ["weight"]), ({"affine": False}, [])],
+)
+def test_parameters(options, names):
+    layer = GroupNorm(2, 4, **options)
+    assert [name for name, _ in layer.named_parameters()] == names
+    assert list(layer.buffers()) == []
+    layer(torch.randn(2, 4, 3))
+
+
+def test_repr_shows_torchs_fields_and_ours():
+    text = repr(GroupNorm(4, 12, eps=1e-6, activation="silu", backend="reference"))
+    for part in ("GroupNorm(4, 12, eps=1e-06, affine=True", "channels_per_group=3",
+                 "activation='silu'", "backend='reference'"):  # fmt: skip
+        assert part in text
+
+
+def test_group_norm_act_has_the_same_keys_and_applies_its_activation():
+    plain, fused = GroupNorm(2, 4), GroupNormAct(2, 4, activation="silu")
+    fused.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.allclose(fused(x), F.silu(plain(x)), atol=1e-6)
+    assert (GroupNormAct(2, 4)(x) >= 0).all()
+
+
+def test_identities():
+    x = torch.randn(3, 6, 4, 5, dtype=torch.float64)
+    one = GroupNorm(1, 6, dtype=torch.float64)(x)
+    assert torch.allclose(one, F.layer_norm(x, (6, 4, 5)))
+    each = GroupNorm(6, 6, dtype=torch.float64)(x)
+    assert torch.allclose(each, F.instance_norm(x))
+    assert torch.allclose(GroupNorm(2, 6, eps=1e-12, dtype=torch.float64)(7 * x + 3),
+                          GroupNorm(2, 6, eps=1e-12, dtype=torch.float64)(x))  # fmt: skip
+
+
+def test_one_value_per_group_warns_in_training():
+    layer = GroupNorm(4, 4)
+    nn.init.normal_(layer.bias)
+    with pytest.warns(UserWarning, match="every group .* holds one value"):
+        y = layer(torch.randn(3, 4))
+    assert torch.allclose(y, layer.bias.expand(3, 4), atol=1e-3)  # rstd is 316 here
+    layer.eval()
+    layer(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((3, 8), {}, "got 8 channels and 3 groups"),
+        ((0, 8), {}, "got 8 channels and 0 groups"),
+        ((2, 8), {"activation": "swish"}, "unknown activation 'swish'"),
+        ((2, 8), {"backend": "cudnn"}, "unknown backend 'cudnn'"),
+    ],
+)
+def test_bad_arguments(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        GroupNorm(*arguments, **options)
+
+
+def test_other_channels_are_named():
+    with pytest.raises(ValueError, match=r"expected input \(N, 8, \*\), got \(2, 6, 3\)"):
+        GroupNorm(2, 8)(torch.randn(2, 6, 3))

@@ -1,0 +1,93 @@
+"""Precise-BN: population statistics by definition, and everything back as it was."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from groupnorm.layers import BatchNorm, GroupNorm, recomputed_statistics
+
+
+def batches(count=5, images=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(images, 3, 4, 4, generator=generator) * (i + 1) + i for i in range(count)]
+
+
+@pytest.mark.parametrize("images", [8, 2])
+def test_statistics_are_those_of_all_values_together(images):
+    layer = BatchNorm(3, batch_per_worker=images)
+    everything = torch.cat(batches()).double()
+    with recomputed_statistics(layer, batches()):
+        assert torch.allclose(layer.running_mean.double(), everything.mean((0, 2, 3)), rtol=1e-6)
+        var = everything.transpose(0, 1).flatten(1).var(1)
+        # pooled with equal chunks; only the outermost Bessel correction is applied
+        assert torch.allclose(layer.running_var.double(), var, rtol=1e-5)
+
+
+def test_a_large_offset_does_not_cancel():
+    shifted = [batch + 1000 for batch in batches()]
+    layer = BatchNorm(3, batch_per_worker=4)
+    true = torch.cat(shifted).double().transpose(0, 1).flatten(1).var(1)
+    with recomputed_statistics(layer, shifted):
+        assert torch.allclose(layer.running_var.double(), true, rtol=1e-4)
+
+
+def test_deeper_layers_see_what_they_saw_in_training():
+    """The second layer's input is normalized by chunk, as in training, not by the new statistics."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        BatchNorm(3, batch_per_worker=2), nn.ReLU(), BatchNorm(3, batch_per_worker=2)
+    )
+    with torch.no_grad():
+        middle = torch.cat([model[1](copy.deepcopy(model[0])(b)) for b in batches()]).double()
+    with recomputed_statistics(model, batches()):
+        assert torch.allclose(model[2].running_mean.double(), middle.mean((0, 2, 3)), rtol=1e-5)
+
+
+def test_everything_is_put_back():
+    model = nn.Sequential(BatchNorm(3, batch_per_worker=2), nn.Dropout(), BatchNorm(3))
+    model(batches()[0])
+    model[1].eval()
+    before = copy.deepcopy(model.state_dict())
+    with recomputed_statistics(model, batches()):
+        assert not torch.equal(model[0].running_mean, before["0.running_mean"])
+        assert (model.training, model[1].training) == (True, False)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert (model[0].training, model[1].training) == (True, False)
+
+
+def test_it_is_put_back_after_an_error_too():
+    layer = BatchNorm(3, batch_per_worker=2)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(KeyError), recomputed_statistics(layer, batches()):
+        raise KeyError
+    with pytest.raises(ValueError, match="multiple of batch_per_worker"):
+        with recomputed_statistics(layer, [batches()[0][:3]]):
+            pass
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert not layer._forward_hooks
+
+
+def test_weights_and_generators_are_untouched():
+    layer = BatchNorm(3, batch_per_worker=2)
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    with recomputed_statistics(layer, batches()):
+        assert layer.weight.grad is None
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_nothing_to_recompute_is_an_error():
+    with pytest.raises(ValueError, match="no batch norm"):
+        with recomputed_statistics(GroupNorm(1, 3), batches()):
+            pass
+    with pytest.raises(ValueError, match="no batches"):
+        with recomputed_statistics(BatchNorm(3), []):
+            pass
+    with pytest.raises(ValueError, match="equally many values"):
+        with recomputed_statistics(BatchNorm(3), [batches()[0], batches()[0][:4]]):
+            pass

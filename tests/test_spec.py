@@ -1,0 +1,125 @@
+"""NormSpec: grammar, round trips, errors that list what is known, the divisor rule."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groupnorm.spec import KINDS, NormSpec, NormSpecError
+
+
+@st.composite
+def specs(draw):
+    kind = draw(st.sampled_from(KINDS))
+    fields = {"ws": draw(st.booleans())}
+    if kind in ("gn", "evonorm_s0"):
+        key = draw(st.sampled_from(["groups", "size", None]))
+        if key:
+            fields[key] = draw(st.integers(1, 4096))
+    if kind != "none":
+        fields["eps"] = draw(st.one_of(st.none(), st.floats(1e-12, 0.5)))
+    if kind not in ("none", "frozenbn"):
+        fields["affine"] = draw(st.booleans())
+    return NormSpec(kind, **fields)
+
+
+@given(specs())
+def test_round_trips(spec):
+    assert NormSpec.parse(str(spec)) == spec
+    assert NormSpec.from_dict(spec.to_dict()) == spec
+    assert NormSpec.parse(spec) is spec
+    assert hash(NormSpec.parse(str(spec))) == hash(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("gn", NormSpec("gn", groups=32, eps=1e-5)),
+        ("gn:groups=16", NormSpec("gn", groups=16)),
+        ("gn:size=16", NormSpec("gn", size=16)),
+        ("ln", NormSpec("ln")),
+        ("in", NormSpec("in")),
+        ("bn+ws", NormSpec("bn", ws=True)),
+        ("gn:groups=16,eps=1e-6+ws", NormSpec("gn", groups=16, eps=1e-6, ws=True)),
+        ("bn:affine=false", NormSpec("bn", affine=False)),
+        (" GN:Groups=8 ", NormSpec("gn", groups=8)),
+        ("frn", NormSpec("frn", eps=1e-6)),
+    ],
+)
+def test_grammar(text, spec):
+    assert NormSpec.parse(text) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "string"),
+    [("gn:groups=32", "gn"), ("gn:eps=0.00001", "gn"), ("bn:affine=true", "bn"),
+     ("gn:size=4,eps=0.001+ws", "gn:size=4,eps=0.001+ws")],
+)  # fmt: skip
+def test_canonical_string(text, string):
+    assert str(NormSpec.parse(text)) == string
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("xn", "unknown normalization 'xn'; known kinds: gn, ln, in, ln2d, bn"),
+        ("", "unknown normalization ''"),
+        ("gn:group=4", "unknown key 'group'; known keys: groups, size, eps, affine"),
+        ("ln:groups=4", "unknown key 'groups'; known keys: eps, affine"),
+        ("none:eps=1", "none takes no keys"),
+        ("gn:groups=0", "groups must be a positive integer, got 0"),
+        ("gn:groups=x", "groups must be a positive integer, got 'x'"),
+        ("gn:eps=2", "eps must lie between 0 and 1, got 2.0"),
+        ("gn:eps=nan", "eps must lie between 0 and 1"),
+        ("gn:eps=small", "eps must be a number, got 'small'"),
+        ("gn:affine=1", "affine must be true or false, got '1'"),
+        ("gn:groups=4,size=4", "not both; got groups=4, size=4"),
+        ("gn:groups=4,groups=8", "groups is given twice"),
+        ("gn:", "nothing follows the colon"),
+        ("gn:groups", "expected groups=value, got 'groups'"),
+        ("gn+xs", r"unknown suffix \+xs; the only known suffix is \+ws"),
+        ("gn+ws+ws", r"unknown suffix \+ws\+ws"),
+    ],
+)
+def test_errors_list_what_is_known(text, message):
+    with pytest.raises(NormSpecError, match=message):
+        NormSpec.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NormSpec.parse(3), "got int"),
+        (lambda: NormSpec("gn", groups=True), "positive integer, got True"),
+        (lambda: NormSpec("bn", groups=4), "bn: unknown key 'groups'"),
+        (lambda: NormSpec("none", affine=False), "none takes no keys"),
+        (lambda: NormSpec.from_dict({"kind": "gn", "group": 3}), r"unknown keys \['group'\]"),
+        (lambda: NormSpec.from_dict({}), "'kind' is missing"),
+        (lambda: NormSpec("bn").num_groups(8), "bn has no groups"),
+        (lambda: NormSpec("gn").num_groups(0), "positive, got 0"),
+    ],
+)
+def test_other_errors(make, message):
+    with pytest.raises(NormSpecError, match=message):
+        make()
+
+
+@given(st.integers(1, 500), st.integers(1, 64))
+def test_divisor_rule(channels, asked):
+    groups = NormSpec("gn", groups=asked).num_groups(channels)
+    assert channels % groups == 0
+    assert groups <= asked
+    assert not any(channels % larger == 0 for larger in range(groups + 1, asked + 1))
+    by_size = channels // NormSpec("gn", size=asked).num_groups(channels)
+    assert channels % by_size == 0
+    assert by_size <= asked
+    assert not any(channels % larger == 0 for larger in range(by_size + 1, asked + 1))
+
+
+def test_batch_statistics():
+    using = {kind for kind in KINDS if NormSpec(kind).uses_batch_statistics}
+    assert using == {"bn", "syncbn", "brn"}
+
+
+def test_it_is_frozen():
+    with pytest.raises(AttributeError):
+        NormSpec("gn").groups = 4
