@@ -5,18 +5,38 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from groupnorm.data.fashion_mnist_mini import CLASS_NAMES
 from groupnorm.data.image_set import DataError, ImageSet
-from groupnorm.data.places import first_match, search_folders
+from groupnorm.data.places import check_digest, first_match, search_folders
 
 NAME = "fashion-mnist"
 SIDE = 28
-SIZES = {"train": 60_000, "t10k": 10_000}
+# file -> (shape, sha256 of the file without gzip: distributions compress it in their own way)
+FILES = {
+    "train-images-idx3-ubyte": (
+        (60_000, SIDE, SIDE),
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    "train-labels-idx1-ubyte": (
+        (60_000,),
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    "t10k-images-idx3-ubyte": (
+        (10_000, SIDE, SIDE),
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        (10_000,),
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
 _SUBFOLDERS = ("", "fashion-mnist", "FashionMNIST/raw")
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 HOW_TO_GET = (
@@ -31,7 +51,16 @@ def find(root: Path | None = None) -> str:
     Raises:
         DataError: no folder has all of them; the message lists where was looked.
     """
-    return str(_folder(root))
+
+    def match(folder: Path) -> Path | None:
+        for below in _SUBFOLDERS:
+            place = folder / below
+            if all(_path(place, name).is_file() for name in FILES):
+                return place
+        return None
+
+    what = f"{NAME} ({', '.join(f'{name}[.gz]' for name in FILES)})"
+    return str(first_match(what, search_folders(root, [_DEBIAN]), match, HOW_TO_GET))
 
 
 def load(root: Path | None = None) -> ImageSet:
@@ -40,22 +69,34 @@ def load(root: Path | None = None) -> ImageSet:
     Raises:
         DataError: files are missing, truncated, or not Fashion-MNIST's.
     """
-    folder = _folder(root)
-    tensors = []
-    for split, count in SIZES.items():
-        images = read_idx(_file(folder, f"{split}-images-idx3-ubyte"), (count, SIDE, SIDE))
-        labels = read_idx(_file(folder, f"{split}-labels-idx1-ubyte"), (count,))
-        tensors += [torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long()]
+    folder = Path(find(root))
+    values = {
+        name: read_idx(_path(folder, name), shape, sha256)
+        for name, (shape, sha256) in FILES.items()
+    }
     return ImageSet(
-        NAME, "1", *tensors, class_names=CLASS_NAMES, flip=True, pad=2
-    )  # fmt: skip
+        name=NAME,
+        version="1",
+        train_images=values["train-images-idx3-ubyte"].unsqueeze(1),
+        train_labels=values["train-labels-idx1-ubyte"].long(),
+        test_images=values["t10k-images-idx3-ubyte"].unsqueeze(1),
+        test_labels=values["t10k-labels-idx1-ubyte"].long(),
+        class_names=CLASS_NAMES,
+        flip=True,
+        pad=2,
+    )
 
 
-def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An IDX file of bytes, plain or gzip, that must have `shape`.
+def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> Tensor:
+    """An IDX file of bytes, plain or gzip, that must have `shape`: uint8.
+
+    Args:
+        path: the file; a name that ends in .gz is decompressed.
+        shape: the expected shape.
+        sha256: the expected checksum of the file without gzip; None checks none.
 
     Raises:
-        DataError: unreadable, truncated, of another type or shape.
+        DataError: unreadable, truncated, of another type, shape or checksum.
     """
     try:
         data = path.read_bytes()
@@ -69,29 +110,14 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], 
             f"{path} is not an IDX file of {' x '.join(map(str, shape))} bytes: "
             f"it begins with {data[: len(header)].hex()}, expected {header.hex()}. {HOW_TO_GET}"
         )
-    expected = len(header) + int(np.prod(shape))
+    expected = len(header) + prod(shape)
     if len(data) != expected:
         raise DataError(f"{path} holds {len(data)} bytes, expected {expected}. {HOW_TO_GET}")
-    return np.frombuffer(data, np.uint8, offset=len(header)).reshape(shape).copy()
+    if sha256 is not None:
+        check_digest(str(path), data, sha256, "sha256", HOW_TO_GET)
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=len(header)).reshape(shape).copy())
 
 
-def _folder(root: Path | None) -> Path:
-    names = [f"{split}-{kind}" for split in SIZES for kind in ("images-idx3", "labels-idx1")]
-
-    def match(folder: Path) -> Path | None:
-        for below in _SUBFOLDERS:
-            place = folder / below
-            if all(_exists(place, f"{name}-ubyte") for name in names):
-                return place
-        return None
-
-    what = f"{NAME} ({', '.join(f'{name}-ubyte[.gz]' for name in names)})"
-    return first_match(what, search_folders(root, [_DEBIAN]), match, HOW_TO_GET)
-
-
-def _exists(folder: Path, name: str) -> bool:
-    return (folder / name).is_file() or (folder / f"{name}.gz").is_file()
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
+def _path(folder: Path, name: str) -> Path:
+    plain = folder / name
+    return plain if plain.is_file() else folder / f"{name}.gz"

@@ -112,7 +112,8 @@ _Parts = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[
 def _pack(parts: _Parts) -> bytes:
     """The cache file: the sha256 of the rest in hexadecimal, then an .npz archive."""
     buffer = BytesIO()
-    np.savez(buffer, **dict(zip(_PARTS, parts, strict=True)))
+    arrays = dict(zip(_PARTS, parts, strict=True))
+    np.savez(buffer, allow_pickle=False, **arrays)
     payload = buffer.getvalue()
     return hashlib.sha256(payload).hexdigest().encode() + payload
 

@@ -1,4 +1,4 @@
-"""ImageSet: a classification data set as four tensors, and DataError, the one error of this part."""
+"""ImageSet: a classification data set as four tensors. DataError: the one error of this part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class DataError(RuntimeError):
-    """Data is missing or damaged; the message says what was looked for, where, and how to get it."""
+    """Data is missing or damaged; the message says what was looked for, where, how to get it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class ImageSet:
 
     @cached_property
     def std(self) -> Tensor:
-        """Standard deviation over all training pixels per channel, float32 (C,), pixels in [0, 1]."""
+        """Standard deviation of the training pixels per channel, float32 (C,), pixels in [0, 1]."""
         return self._moments[1]
 
     @cached_property

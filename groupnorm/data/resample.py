@@ -54,7 +54,7 @@ def resample(
     return np.asarray((rows[:, width:] - rows[:, :width]) / (side_y * side_x))
 
 
-def _integral(table: Array, ys: Array, xs: Array) -> Array:
+def _integral(table: Array, ys: NDArray[np.floating], xs: NDArray[np.floating]) -> Array:
     """The integral from the top left corner to each (y, x): exact, as the table is bilinear."""
     height, width, channels = table.shape
     flat = table.reshape(height * width, channels)

@@ -119,7 +119,7 @@ class Draws:
 
     def log(self, low: float, high: float) -> float:
         """The next number, its logarithm uniform."""
-        return low * (high / low) ** self()
+        return low * math.pow(high / low, self())
 
     def integer(self, low: int, high: int) -> int:
         """The next number as an integer from low to high, both included."""
