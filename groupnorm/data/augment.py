@@ -31,7 +31,9 @@ def augment(
     """
     n, channels, height, width = images.shape
     shifts = torch.randint(0, 2 * pad + 1, (2, n), generator=generator)
-    mirrored = torch.rand(n, generator=generator) < 0.5 if flip else torch.zeros(n, dtype=torch.bool)
+    mirrored = torch.zeros(n, dtype=torch.bool)
+    if flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
     rows = shifts[0].unsqueeze(1) + torch.arange(height)
     columns = torch.arange(width).expand(n, width)
     columns = torch.where(mirrored.unsqueeze(1), width - 1 - columns, columns)

@@ -1,9 +1,9 @@
 """fashion-scenes: Fashion-MNIST garments on real photographs, 32x32 colour, made on first use.
 
-12,000 training scenes from the 10,000 training garments of fashion-mnist-mini, 4,000 test scenes from
-its 2,000 test garments, each twice. Training and test scenes share no garment, and their backgrounds
-come from separate regions of the photographs. Mean and spread differ strongly from image to image, as
-in natural photographs, so that statistics over a small batch are poor ones.
+12,000 training scenes from the 10,000 training garments of fashion-mnist-mini, 4,000 test scenes
+from its 2,000 test garments, each twice. Training and test scenes share no garment, and their
+backgrounds come from separate regions of the photographs. Mean and spread differ strongly from
+image to image, as in natural photographs, so that statistics over a small batch are poor ones.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import logging
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor
 
 from groupnorm.data import fashion_mnist_mini, photographs
 from groupnorm.data.image_set import ImageSet
-from groupnorm.data.places import cache_folder, write_atomic
+from groupnorm.data.places import cache_folder
 from groupnorm.data.resample import area_table
 from groupnorm.data.scenes import SceneConfig, cut_out, make_scene
+from groupnorm.files import write_atomic
 
 NAME = "fashion-scenes"
 VERSION = 1  # raise it with every change of the pixels
@@ -81,7 +83,7 @@ def load(root: Path | None = None) -> ImageSet:
         test_labels=test_labels,
         class_names=fashion_mnist_mini.CLASS_NAMES,
         flip=True,
-        pad=4,
+        pad=2,
     )
 
 
@@ -112,7 +114,7 @@ _Parts = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[
 def _pack(parts: _Parts) -> bytes:
     """The cache file: the sha256 of the rest in hexadecimal, then an .npz archive."""
     buffer = BytesIO()
-    arrays = dict(zip(_PARTS, parts, strict=True))
+    arrays: dict[str, Any] = dict(zip(_PARTS, parts, strict=True))
     np.savez(buffer, allow_pickle=False, **arrays)
     payload = buffer.getvalue()
     return hashlib.sha256(payload).hexdigest().encode() + payload

@@ -80,7 +80,7 @@ def load() -> list[NDArray[np.uint8]]:
     try:
         from PIL import Image
     except ImportError:
-        raise DataError(f"photographs are decoded with pillow, which is not installed; {_HOW}") from None
+        raise DataError(f"pillow, which decodes photographs, is not installed; {_HOW}") from None
     images = []
     for path, (_, _, sha256) in zip(find(), PHOTOGRAPHS, strict=True):
         with Image.open(BytesIO(read_checked(path, sha256, _HOW))) as image:

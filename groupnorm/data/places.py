@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from groupnorm.data.image_set import DataError
-from groupnorm.files import write_atomic
 
 
 def cache_folder() -> Path:
@@ -78,6 +77,3 @@ def check_digest(name: str, data: bytes, expected: str, algorithm: str, how_to_g
             f"{name} is damaged or another file: expected {algorithm} {expected}, "
             f"got {found} ({len(data):,} bytes); {how_to_get}"
         )
-
-
-__all__ = ["cache_folder", "check_digest", "first_match", "read_checked", "search_folders", "write_atomic"]

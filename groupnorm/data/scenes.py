@@ -1,9 +1,9 @@
 """Scenes: garments at random position and scale, tinted, on photographs, under random lighting.
 
 One function, `make_scene`, serves every task. Classification is the case of one garment and one
-frame; detection and segmentation take several garments with their boxes and exact masks; video takes
-several frames, in which each garment moves along a straight line. A scene depends on its key and on
-its number alone, not on how many scenes are made or in which order.
+frame; detection and segmentation take several garments with their boxes and exact masks; video
+takes several frames, in which each garment moves along a straight line. A scene depends on its key
+and on its number alone, not on how many scenes are made or in which order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SceneConfig:
 
     canvas: tuple[int, int] = (32, 32)
     garments: tuple[int, int] = (1, 1)
-    size: tuple[float, float] = (22.0, 31.0)
+    size: tuple[float, float] = (24.0, 31.0)
     frames: int = 1
     speed: tuple[float, float] = (0.0, 0.0)
 
@@ -197,7 +197,8 @@ def _place(
         if y0 >= y1 or x0 >= x1:
             continue
         cut = resample(table, (y0 - y) * step, (x0 - x) * step, step, step, y1 - y0, x1 - x0)
-        inside, shade = cut[..., :1], shades[0] * cut[..., :1] + (shades[1] - shades[0]) * cut[..., 1:]
+        inside = cut[..., :1]
+        shade = shades[0] * inside + (shades[1] - shades[0]) * cut[..., 1:]
         region = frames[t, y0:y1, x0:x1]
         region *= 1 - inside
         region += shade * tint

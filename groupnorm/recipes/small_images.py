@@ -10,23 +10,32 @@ from groupnorm.training.config import RunConfig
 
 STEP_IMAGES = 64
 """Images of a step under the fixed-step protocol."""
+QUICK_IMAGES = 6000
+"""Training images of the quick and standard scales (digits has fewer, and all are used)."""
 
 
-def quick(data: str = "fashion-scenes", epochs: int = 20) -> RunConfig:
-    """ResNet-8 in a few minutes on two CPU cores: the scale of the default study."""
+def quick(data: str = "fashion-scenes", epochs: int = 10) -> RunConfig:
+    """ResNet-8 in a few minutes on two CPU cores: the scale of the default study.
+
+    Few steps have to do, so the learning rate is far above the paper's 0.1 per 256 images, the
+    same for every norm: gamma = 0 keeps this shallow network near chance for its first hundred
+    steps, which a small learning rate only prolongs.
+    """
     return RunConfig(
         model="resnet8",
         data=data,
+        train_images=None if data == "digits" else QUICK_IMAGES,
         norm="gn:groups=8",
         workers=STEP_IMAGES // 32,
         batch_per_worker=32,
         epochs=epochs,
-        schedule="step",
-        base_lr=0.4,
+        schedule="cosine",
+        base_lr=1.2,
+        memory_format="channels_last",
     )
 
 
-def standard(data: str = "fashion-scenes", epochs: int = 20) -> RunConfig:
+def standard(data: str = "fashion-scenes", epochs: int = 10) -> RunConfig:
     """The quick recipe; a study of this scale adds batch sizes and seeds, not epochs."""
     return quick(data, epochs)
 
@@ -46,4 +55,5 @@ def paper(data: str = "fashion-scenes", epochs: int = 100) -> RunConfig:
         epochs=epochs,
         schedule="step",
         base_lr=0.1,
+        memory_format="channels_last",
     )

@@ -16,7 +16,7 @@ from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
 
 EVALUATION_BATCH = 256
-PRECISE_IMAGES = 4096
+PRECISE_IMAGES = 2048
 
 RecomputeStatistics = Callable[[nn.Module, Iterator[Tensor]], AbstractContextManager[None]]
 """Puts population statistics of the given batches in place of a model's running statistics."""
