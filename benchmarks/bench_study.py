@@ -7,8 +7,8 @@ group norm, group norm with weight standardization; ResNet-8; fashion-scenes), o
 its evaluation on the test images. Each round runs the plain script's five trials in a process of
 their own with torch's default threads, then the study's five trials as the study runs them.
 
-Reported: training images/s of each trial on both sides (ours times the trials that run at once), and
-the wall time of the whole grid, with start-up and evaluation. Our evaluation does more: it also
+Reported: training images/s of each trial on both sides (ours times the trials that run at once),
+and the wall time of the whole grid, with start-up and evaluation. Our evaluation does more: it also
 recomputes batch norm's statistics and tests with those. Medians over the rounds.
 """
 
@@ -89,7 +89,7 @@ def run_ours(train_images: int, jobs: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run the rounds, print the table, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--train-images", type=int, default=6000)
     parser.add_argument("--out", type=Path)
@@ -164,7 +164,10 @@ def show(record: dict[str, Any]) -> None:
             f"{trial['ratio']:.2f}",
         )
     Console().print(table)
-    for key, text in (("training_ratio", "training alone, whole grid"), ("wall_ratio", "whole grid with start-up and evaluation")):
+    for key, text in (
+        ("training_ratio", "training alone, whole grid"),
+        ("wall_ratio", "whole grid with start-up and evaluation"),
+    ):
         r = record[key]
         print(f"{text}: {r['median']:.2f} times faster (from {r['min']:.2f} to {r['max']:.2f})")
 

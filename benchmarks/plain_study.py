@@ -46,7 +46,8 @@ class StandardizedConv(nn.Conv2d):
         """Convolve with standardized weights."""
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
         std = weight.flatten(1).var(1, unbiased=False).add(1e-6).sqrt().view(-1, 1, 1, 1)
-        return self._conv_forward(x, weight / std, self.bias)
+        output: Tensor = self._conv_forward(x, weight / std, self.bias)
+        return output
 
 
 class Block(nn.Module):

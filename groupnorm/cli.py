@@ -152,9 +152,7 @@ def _study(name: str, given: dict[str, Any]) -> None:
             soft_wrap=True,
         )
         for skip in plan.skipped:
-            console.print(
-                f"skipped {skip['labels']['norm']}: {skip['reason']}", highlight=False
-            )
+            console.print(f"skipped {skip['labels']['norm']}: {skip['reason']}", highlight=False)
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             outcome = run_study(

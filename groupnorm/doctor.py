@@ -28,8 +28,10 @@ def examine(data_root: Path | None = None) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = None
     devices = [{"device": "cpu", "name": cpu_name(), "threads": torch.get_num_threads()}]
-    for index in range(torch.cuda.device_count()):
-        devices.append({"device": f"cuda:{index}", "name": torch.cuda.get_device_name(index)})
+    devices += [
+        {"device": f"cuda:{index}", "name": torch.cuda.get_device_name(index)}
+        for index in range(torch.cuda.device_count())
+    ]
     sets = []
     for name in data.NAMES:
         try:

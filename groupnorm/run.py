@@ -82,12 +82,11 @@ def run(
         )
     model.to(device)
     if config.memory_format == "channels_last":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
-    task = Classification(
-        config, images, device, recomputed_statistics if has_statistics else None
-    )
-    on_start({**environment(), "parameters": models.count_parameters(model), "data_version": images.version})
+    task = Classification(config, images, device, recomputed_statistics if has_statistics else None)
+    parameters = models.count_parameters(model)
+    on_start({**environment(), "parameters": parameters, "data_version": images.version})
     try:
         metrics = train(
             config, model, task, checkpoint=checkpoint, on_step=on_step, on_epoch=on_epoch
@@ -113,6 +112,7 @@ def cpu_name() -> str:
     """The processor's name as the system tells it, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(line for line in lines if line.startswith("model name"))
+        return name.split(":", 1)[1].strip()
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -2,8 +2,9 @@
 
     python scripts/make_fashion_mnist_mini.py [--source FOLDER] [--out FILE]
 
-FOLDER holds {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz; the default is where the Debian package
-dataset-fashion-mnist puts them. The result's sha256 must be the one in fashion_mnist_mini.py.
+FOLDER holds {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz; the default is where the Debian
+package dataset-fashion-mnist puts them. The result's sha256 must be the one in
+fashion_mnist_mini.py.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def read(form: _Form, place: Path, *, verify: bool = True, images: int | None = 
         DataError: a file is missing, damaged, or holds what does not belong there.
     """
     content = _archive_reader(form, place) if place.is_file() else _folder_reader(form, place)
-    tensors: list[Tensor] = []
+    splits = []
     for files, official in ((form.train, form.images_per_train_file), (form.test, TEST_IMAGES)):
         parts = []
         for name, md5 in files.items():
@@ -111,8 +111,18 @@ def read(form: _Form, place: Path, *, verify: bool = True, images: int | None = 
             if verify:
                 check_digest(where, data, md5, "md5", _how_to_get(form))
             parts.append(_read_batch(form, where, data, images or official))
-        tensors += [torch.cat([part[i] for part in parts]) for i in range(2)]
-    return ImageSet(form.name, "1", *tensors, class_names=form.class_names, flip=True, pad=4)
+        splits.append([torch.cat([part[i] for part in parts]) for i in range(2)])
+    return ImageSet(
+        name=form.name,
+        version="1",
+        train_images=splits[0][0],
+        train_labels=splits[0][1],
+        test_images=splits[1][0],
+        test_labels=splits[1][1],
+        class_names=form.class_names,
+        flip=True,
+        pad=4,
+    )
 
 
 def _read_batch(form: _Form, where: str, data: bytes, images: int) -> tuple[Tensor, Tensor]:

@@ -192,7 +192,7 @@ class _ChunkedBatchNorm(torch.autograd.Function):
         return output, mean, var
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "BatchNorm in training has no double backward (create_graph=True); "
@@ -207,7 +207,7 @@ class _ChunkedBatchNorm(torch.autograd.Function):
         count = centred.numel() // rstd.numel()
         sum_g = g.sum(axes, keepdim=True)
         sum_gx = (g * centred).sum(axes, keepdim=True) * rstd
-        all_but_channel = (0, 1) if rows else (0, 1, 3)
+        all_but_channel = [0, 1] if rows else [0, 1, 3]
         grad_weight = sum_gx.sum(all_but_channel)
         grad_bias = sum_g.sum(all_but_channel)
         broadcast = (1, 1, -1) if rows else (1, 1, -1, 1)
@@ -249,9 +249,7 @@ def _empty_like(input: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """A new tensor in the input's shape and memory format, and its view as `_view` gives it."""
     rows = _is_rows(input)
     layout = _rows_format(input) if rows else torch.contiguous_format
-    output = torch.empty(
-        input.shape, dtype=input.dtype, device=input.device, memory_format=layout
-    )
+    output = torch.empty(input.shape, dtype=input.dtype, device=input.device, memory_format=layout)
     return output, _view(output, images, rows)[1]
 
 

@@ -26,11 +26,12 @@ class WSConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution of `input` with the standardized weights."""
-        return self._conv_forward(input, standardize(self.weight, self.ws_eps), self.bias)
+        output: Tensor = self._conv_forward(input, standardize(self.weight, self.ws_eps), self.bias)
+        return output
 
     def extra_repr(self) -> str:
         """Torch's fields and ws_eps."""
-        return f"{super().extra_repr()}, ws_eps={self.ws_eps}"
+        return f"{super().extra_repr()}, ws_eps={self.ws_eps}"  # type: ignore[no-untyped-call]
 
 
 def standardize(weight: Tensor, eps: float) -> Tensor:

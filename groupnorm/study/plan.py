@@ -146,7 +146,8 @@ def _plain(error: ValueError) -> str:
     errors = getattr(error, "errors", None)
     if errors is None:
         return str(error)
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg'].removeprefix('Value error, ')}"
-        for e in errors()
-    )
+    parts = []
+    for problem in errors():
+        where = ".".join(map(str, problem["loc"])) or "configuration"
+        parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(parts)

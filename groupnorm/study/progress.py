@@ -116,9 +116,7 @@ class StudyProgress:
         if left is not None:
             note.append(f"{clock(left)} left")
         if name in self.tasks:
-            self.bars.update(
-                self.tasks[name], completed=self.fractions[name], note=", ".join(note)
-            )
+            self.bars.update(self.tasks[name], completed=self.fractions[name], note=", ".join(note))
         self.bars.update(self.total, completed=self._done(), note=self._whole())
 
     def _done(self) -> float:

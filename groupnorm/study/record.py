@@ -28,7 +28,7 @@ def record_run(
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
 ) -> RunResult:
-    """Train `config`, or go on from the folder's checkpoint, and keep the folder's files up to date.
+    """Train `config`, or go on from the folder's checkpoint, and keep the folder up to date.
 
     A run keeps the number of threads it began with: a reduction's bits depend on it.
 

@@ -1,1 +1,1 @@
-"""How to train: configuration, loop, schedules, optimizer, checkpoint. Knows no norm and no study."""
+"""How to train: configuration, loop, schedules, checkpoint. Knows no norm and no study."""

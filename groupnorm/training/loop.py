@@ -101,7 +101,7 @@ def train(
         on_epoch(metrics)
 
     model.train()
-    for epoch in range(epoch + 1, total_epochs + 1):  # noqa: B020, PLR1704 - resumes where it was
+    for epoch in range(epoch + 1, total_epochs + 1):  # noqa: B020 - resumes where it was
         started = time.perf_counter()
         order = torch.randperm(task.train_size, generator=generator)
         loss_sum, wrong, seen = 0.0, 0, 0

@@ -27,7 +27,7 @@ def keep_large_blocks() -> bool:
 
 def peak_memory_bytes() -> int:
     """Largest resident memory of this process so far in bytes (on CUDA: of its allocations)."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return int(torch.cuda.max_memory_allocated())
     import resource
 

@@ -42,7 +42,9 @@ def test_equals_one_pytorch_layer_for_each_worker(dtype, images, layout, offset)
         x = (torch.randn(12, 6, 5, 7, dtype=dtype) + offset).contiguous(memory_format=layout)
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         y = ours(a)
-        reference = torch.cat([one(part) for one, part in zip(theirs, b.split(images))])
+        reference = torch.cat(
+            [one(part) for one, part in zip(theirs, b.split(images), strict=True)]
+        )
         dy = torch.randn_like(y)
         y.backward(dy)
         reference.backward(dy)

@@ -58,9 +58,7 @@ def worker(folder):
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted, tmp_path):
-    seed = random.randrange(2**32)
-    print(f"seed of the moments: {seed}")
-    draw = random.Random(seed)
+    draw = random.Random()  # other moments every time: the result may not depend on them
     folder = tmp_path / "killed"
     kills = 0
     while not (folder / "DONE").exists():

@@ -50,7 +50,7 @@ def test_every_epoch_sees_every_example_once():
     assert len(task.seen) == 15
     for epoch in range(3):
         batches = task.seen[5 * epoch : 5 * epoch + 5]
-        assert sorted(sum(batches, [])) == list(range(40))
+        assert sorted(i for batch in batches for i in batch) == list(range(40))
     assert task.seen[:5] != task.seen[5:10]
     assert [row["epoch"] for row in metrics] == [1, 2, 3]
     assert [row["step"] for row in metrics] == [5, 10, 15]
@@ -105,16 +105,16 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(tmp_path):
     config, model = make(epochs=6)
     whole = train(config, model, Regression())
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_after_two(metrics):
         if len(metrics) == 2:
-            raise Stop
+            raise StopError
 
     path = tmp_path / "checkpoint.pt"
     _, first = make(epochs=6)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(config, first, Regression(), checkpoint=path, on_epoch=stop_after_two)
     _, second = make(epochs=6)
     task = Regression()

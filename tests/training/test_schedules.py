@@ -37,5 +37,5 @@ def test_the_factor_lies_between_zero_and_one_and_never_rises(schedule, place):
 
 
 def test_unknown_schedule_raises():
-    with pytest.raises(ValueError, match="poly.*step, cosine"):
+    with pytest.raises(ValueError, match=r"poly.*step, cosine"):
         lr_factor("poly", 0, 10)
