@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
-
 from groupnorm.layers import NormLayer
 from groupnorm.models.resnet_cifar import ResNetCifar, stage_widths
 from groupnorm.spec import NormSpec
+
+_DEPTHS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
 
 
 def check_model(name: str) -> int:
     """The depth of the CIFAR-type ResNet called `name` ("resnet8", "resnet20", ...).
 
     Raises:
-        ValueError: another name, or a depth that is not 6n + 2.
+        ValueError: another name; the message lists the known ones.
     """
-    match = re.fullmatch(r"resnet(\d+)", name)
-    if match is None or (int(match[1]) - 2) % 6 or int(match[1]) < 8:
+    if name not in _DEPTHS:
         raise ValueError(
-            f"unknown model {name!r}; known: resnet8, resnet14, resnet20, resnet32, resnet44, "
-            "resnet56, resnet110 (CIFAR-type ResNets of depth 6n + 2)"
+            f"unknown model {name!r}; known: {', '.join(_DEPTHS)} "
+            "(ResNets for small images, of depth 6n + 2)"
         )
-    return int(match[1])
+    return _DEPTHS[name]
 
 
 def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:

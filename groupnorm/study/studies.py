@@ -36,7 +36,7 @@ def batch_size(options: StudyOptions) -> Plan:
     if len(set(sizes)) < len(sizes):
         raise PlanError(f"batch sizes given twice: {', '.join(map(str, sizes))}")
     builder = PlanBuilder()
-    for norm in canonical_norms(options.norms or NORMS[options.scale]):
+    for norm in canonical_norms(NORMS[options.scale] if options.norms is None else options.norms):
         for size in sorted(sizes, reverse=True):
             config = vary(base, norm=norm, **with_batch(size, protocol))
             labels = {"norm": norm, "batch_per_worker": size}
@@ -55,7 +55,7 @@ def norms(options: StudyOptions) -> Plan:
     protocol = options.protocol or PROTOCOLS[options.scale]
     size = _one_size(options)
     builder = PlanBuilder()
-    for norm in canonical_norms(options.norms or ("bn", "ln", "in", GN)):
+    for norm in canonical_norms(("bn", "ln", "in", GN) if options.norms is None else options.norms):
         config = vary(base, norm=norm, **with_batch(size, protocol))
         labels = {"norm": norm, "batch_per_worker": size}
         builder.add(labels, config, options.seeds or SEEDS[options.scale])

@@ -1,0 +1,78 @@
+"""run(): from a configuration to metrics; determinism and what it refuses."""
+
+import pytest
+import torch
+
+from groupnorm.run import check, environment, run
+from groupnorm.training.config import RunConfig
+
+
+def config(**fields):
+    defaults = {"model": "resnet8", "width": 0.25, "data": "digits", "epochs": 1, "norm": "bn"}
+    return RunConfig(**{**defaults, "workers": 4, "batch_per_worker": 8, **fields})
+
+
+def without_timing(metrics):
+    return [{**row, "timing": None} for row in metrics]
+
+
+def test_the_same_configuration_gives_the_same_bits():
+    first, second = run(config()), run(config())
+    assert without_timing(first.metrics) == without_timing(second.metrics)
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_torchs_generator_is_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run(config())
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("norm", ["gn:groups=4", "ln", "in", "syncbn", "none", "gn:groups=4+ws"])
+def test_every_norm_trains(norm):
+    metrics = run(config(norm=norm)).metrics
+    assert metrics[0]["train_loss"] < 3
+    assert (metrics[0]["precise_val_error"] is None) == (norm != "syncbn")
+
+
+def test_a_batch_independent_norm_does_not_see_the_workers():
+    a = run(config(norm="gn:groups=4", workers=4, batch_per_worker=8)).metrics
+    b = run(config(norm="gn:groups=4", workers=16, batch_per_worker=2)).metrics
+    assert without_timing(a) == without_timing(b)
+    c = run(config(norm="bn", workers=16, batch_per_worker=2)).metrics
+    assert without_timing(c) != without_timing(run(config()).metrics)
+
+
+def test_half_precision_and_layouts_train():
+    for fields in ({"precision": "bfloat16"}, {"memory_format": "channels_last"}):
+        assert run(config(norm="gn:groups=4", **fields)).metrics[0]["train_loss"] < 3
+
+
+def test_channels_last_computes_the_same_to_rounding():
+    a, b = (
+        run(config(steps=3, epochs=None, memory_format=f)) for f in ("contiguous", "channels_last")
+    )
+    assert a.metrics[0]["train_loss"] == pytest.approx(b.metrics[0]["train_loss"], rel=1e-4)
+
+
+def test_fewer_training_images():
+    assert run(config(train_images=96)).metrics[0]["step"] == 3
+    with pytest.raises(ValueError, match=r"train_images=5000, but digits has 1437"):
+        run(config(train_images=5000))
+
+
+def test_what_cannot_be_built_is_refused():
+    with pytest.raises(ValueError, match="frn has no layer"):
+        check(config(norm="frn"))
+    with pytest.raises(ValueError, match="unknown model"):
+        check(config(model="resnet50"))
+
+
+def test_environment_names_versions_and_machine():
+    env = environment()
+    assert env["torch"] == torch.__version__
+    assert env["cpu"]
+    assert env["threads"] == torch.get_num_threads()
