@@ -1,18 +1,17 @@
 """CIFAR-10 and CIFAR-100 in the official Python form, a folder or the archive, read without trust.
 
-The files are pickles, and a pickle can run any code: they are read with an unpickler that knows
-nothing but NumPy arrays. Archives are read member by member and never extracted.
+Krizhevsky, Learning multiple layers of features from tiny images, 2009. The files are pickles, and a
+pickle can run any code: they are read with an unpickler that knows nothing but NumPy arrays. Archives
+are read in memory, the known members alone, and never extracted.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -20,10 +19,11 @@ from torch import Tensor
 
 from groupnorm.data.image_set import DataError, ImageSet
 from groupnorm.data.places import check_digest, first_match, search_folders
+from groupnorm.data.restricted_pickle import restricted_load
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """The official files of one of the two sets, with their MD5 sums."""
 
     name: str
@@ -36,7 +36,7 @@ class _Form:
     class_names: tuple[str, ...]
 
 
-CIFAR10 = _Form(
+CIFAR10 = Form(
     name="cifar10",
     folder="cifar-10-batches-py",
     archive="cifar-10-python.tar.gz",
@@ -55,7 +55,7 @@ CIFAR10 = _Form(
         "dog", "frog", "horse", "ship", "truck",
     ),
 )  # fmt: skip
-CIFAR100 = _Form(
+CIFAR100 = Form(
     name="cifar100",
     folder="cifar-100-python",
     archive="cifar-100-python.tar.gz",
@@ -63,9 +63,23 @@ CIFAR100 = _Form(
     test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
     images_per_train_file=50_000,
     label_key=b"fine_labels",
-    class_names=tuple(f"class {index}" for index in range(100)),
-)
+    class_names=(
+        "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
+        "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
+        "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch",
+        "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox",
+        "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+        "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom",
+        "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
+        "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road",
+        "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake",
+        "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+        "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle",
+        "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+    ),
+)  # fmt: skip
 TEST_IMAGES = 10_000
+_LARGEST_FILE = 1 << 28  # bytes; the greatest official file has 155 million
 
 
 def find_cifar10(root: Path | None = None) -> str:
@@ -92,40 +106,47 @@ def load_cifar100(root: Path | None = None) -> ImageSet:
     return read(CIFAR100, _place(CIFAR100, root))
 
 
-def read(form: _Form, place: Path, *, verify: bool = True, images: int | None = None) -> ImageSet:
+def read(form: Form, place: Path, *, verify: bool = True, images: int | None = None) -> ImageSet:
     """Read a folder or an archive.
 
     Args:
+        form: `CIFAR10` or `CIFAR100`.
+        place: the folder or the archive.
         verify: compare the files' MD5 sums with the official ones.
-        images: images per file, where it is not the official number.
+        images: images in each file, where it is not the official number.
 
     Raises:
         DataError: a file is missing, damaged, or holds what does not belong there.
     """
     content = _archive_reader(form, place) if place.is_file() else _folder_reader(form, place)
-    splits = []
-    for files, official in ((form.train, form.images_per_train_file), (form.test, TEST_IMAGES)):
+
+    def split(files: dict[str, str], official: int) -> tuple[Tensor, Tensor]:
         parts = []
         for name, md5 in files.items():
             where, data = f"{name} in {place}", content(name)
             if verify:
                 check_digest(where, data, md5, "md5", _how_to_get(form))
             parts.append(_read_batch(form, where, data, images or official))
-        splits.append([torch.cat([part[i] for part in parts]) for i in range(2)])
+        pixels, labels = zip(*parts, strict=True)
+        return torch.cat(pixels), torch.cat(labels)
+
+    train_images, train_labels = split(form.train, form.images_per_train_file)
+    test_images, test_labels = split(form.test, TEST_IMAGES)
     return ImageSet(
         name=form.name,
         version="1",
-        train_images=splits[0][0],
-        train_labels=splits[0][1],
-        test_images=splits[1][0],
-        test_labels=splits[1][1],
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
         class_names=form.class_names,
         flip=True,
         pad=4,
     )
 
 
-def _read_batch(form: _Form, where: str, data: bytes, images: int) -> tuple[Tensor, Tensor]:
+def _read_batch(form: Form, where: str, data: bytes, images: int) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, 32, 32) and labels of one file."""
     batch = restricted_load(data, where)
     if not isinstance(batch, dict):
         raise DataError(f"{where}: expected a dictionary, got {type(batch).__name__}")
@@ -136,43 +157,14 @@ def _read_batch(form: _Form, where: str, data: bytes, images: int) -> tuple[Tens
         raise DataError(f"{where}: expected {images} x 3072 pixels, got {pixels.shape}")
     if not isinstance(labels, list) or len(labels) != images:
         raise DataError(f"{where}: expected {form.label_key!r} to be a list of {images} labels")
-    if not all(isinstance(label, int) for label in labels):
-        raise DataError(f"{where}: expected whole numbers as labels")
+    classes = len(form.class_names)
+    wrong = [value for value in labels if type(value) is not int or not 0 <= value < classes]
+    if wrong:
+        raise DataError(f"{where}: expected labels from 0 to {classes - 1}, got {wrong[0]!r}")
     return torch.from_numpy(pixels.copy()).view(images, 3, 32, 32), torch.tensor(labels)
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Knows what an array of numbers is made of, and nothing else."""
-
-    _KNOWN = frozenset(
-        [
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("_codecs", "encode"),
-        ]
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no image file needs")
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
-
-
-def restricted_load(data: bytes, where: str) -> Any:
-    """The value of a pickle that may hold numbers, text, bytes, lists, dictionaries and arrays.
-
-    Raises:
-        DataError: the pickle is damaged, or asks for anything else.
-    """
-    try:
-        return _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise DataError(f"{where} cannot be read: {error}") from error
-
-
-def _folder_reader(form: _Form, folder: Path) -> Callable[[str], bytes]:
+def _folder_reader(form: Form, folder: Path) -> Callable[[str], bytes]:
     def content(name: str) -> bytes:
         try:
             return (folder / name).read_bytes()
@@ -184,16 +176,19 @@ def _folder_reader(form: _Form, folder: Path) -> Callable[[str], bytes]:
     return content
 
 
-def _archive_reader(form: _Form, archive: Path) -> Callable[[str], bytes]:
+def _archive_reader(form: Form, archive: Path) -> Callable[[str], bytes]:
     wanted = {f"{form.folder}/{name}": name for name in (*form.train, *form.test)}
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                if member.isfile() and member.name in wanted:
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts:
+                    raise DataError(f"{archive} is not the official one: it holds {member.name!r}")
+                if member.name in wanted and member.isfile() and member.size <= _LARGEST_FILE:
                     file = tar.extractfile(member)
                     found[wanted[member.name]] = file.read() if file else b""
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"cannot read {archive}: {error}. {_how_to_get(form)}") from error
 
     def content(name: str) -> bytes:
@@ -204,7 +199,7 @@ def _archive_reader(form: _Form, archive: Path) -> Callable[[str], bytes]:
     return content
 
 
-def _place(form: _Form, root: Path | None) -> Path:
+def _place(form: Form, root: Path | None) -> Path:
     def match(folder: Path) -> Path | None:
         if folder.name == form.folder and folder.is_dir():
             return folder
@@ -216,7 +211,7 @@ def _place(form: _Form, root: Path | None) -> Path:
     return first_match(what, search_folders(root), match, _how_to_get(form))
 
 
-def _how_to_get(form: _Form) -> str:
+def _how_to_get(form: Form) -> str:
     kind = form.name.upper()
     return (
         f"Get it with: python -c \"import torchvision; torchvision.datasets.{kind}('data', "

@@ -60,14 +60,27 @@ def norm_layer(
 ) -> NormLayer:
     """The factory of a spec; a factory is returned as it is.
 
+    The factory goes wherever a `callable(num_channels)` is taken:
+
+        >>> norm_layer("gn:groups=8")(64)
+        GroupNorm(8, 64, eps=1e-05, affine=True, bias=True, num_groups=8, channels_per_group=8)
+
     Args:
         batch_per_worker: for `bn`, the images whose statistics belong together; None for all.
 
     Raises:
         NormSpecError: the spec cannot be read.
-        ValueError: its kind has no layer in this version.
+        ValueError: its kind has no layer in this version; `batch_per_worker` is not positive, or
+            differs from that of the factory given.
     """
+    if batch_per_worker is not None and batch_per_worker < 1:
+        raise ValueError(f"batch_per_worker must be at least 1, got {batch_per_worker}")
     if isinstance(spec, NormLayer):
+        if batch_per_worker not in (None, spec.batch_per_worker):
+            raise ValueError(
+                f"the factory has batch_per_worker={spec.batch_per_worker}, got "
+                f"{batch_per_worker}; give its spec instead: norm_layer(factory.spec, ...)"
+            )
         return spec
     parsed = NormSpec.parse(spec)
     if parsed.kind not in IMPLEMENTED:
@@ -77,6 +90,11 @@ def norm_layer(
     return NormLayer(parsed, batch_per_worker)
 
 
-def conv_layer(spec: str | NormSpec) -> Callable[..., nn.Conv2d]:
-    """The convolution that goes with a spec: `WSConv2d` with `+ws`, else `torch.nn.Conv2d`."""
-    return WSConv2d if NormSpec.parse(spec).ws else nn.Conv2d
+def conv_layer(spec: str | NormSpec | NormLayer) -> Callable[..., nn.Conv2d]:
+    """The convolution that goes with a spec: `WSConv2d` with `+ws`, else `torch.nn.Conv2d`.
+
+    Raises:
+        NormSpecError: the spec cannot be read.
+    """
+    parsed = spec.spec if isinstance(spec, NormLayer) else NormSpec.parse(spec)
+    return WSConv2d if parsed.ws else nn.Conv2d

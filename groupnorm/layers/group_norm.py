@@ -50,9 +50,17 @@ class GroupNorm(nn.GroupNorm):
             )
         check_activation(activation)
         check_backend(backend)
-        super().__init__(num_groups, num_channels, eps, affine, device, dtype, bias=bias)
+        super().__init__(num_groups, num_channels, eps, affine, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)
         self.activation = activation
         self.backend = backend
+
+    def reset_parameters(self) -> None:
+        """Scale 1, shift 0."""
+        for parameter, init in ((self.weight, nn.init.ones_), (self.bias, nn.init.zeros_)):
+            if parameter is not None:
+                init(parameter)
 
     @property
     def channels_per_group(self) -> int:
@@ -82,8 +90,9 @@ class GroupNorm(nn.GroupNorm):
         )
 
     def extra_repr(self) -> str:
-        """Torch's fields, and those that differ from its defaults here."""
-        text = f"{super().extra_repr()}, channels_per_group={self.channels_per_group}"
+        """Torch's fields, the groups by name, and what differs from the defaults."""
+        text = f"{super().extra_repr()}, num_groups={self.num_groups}"
+        text += f", channels_per_group={self.channels_per_group}"
         if self.activation is not None:
             text += f", activation={self.activation!r}"
         if self.backend != "auto":

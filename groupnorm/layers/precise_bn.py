@@ -8,98 +8,99 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from groupnorm.layers.batch_norm import BatchNorm, unbiasing
+from groupnorm.layers.chunked_batch_norm import chunked_batch_norm
 
 
 @dataclass
 class _Pool:
-    """Sums over chunks, in float64: of means, squared means and biased variances."""
+    """Values seen per channel, their mean and the sum of squares about it (C,), in float64."""
 
-    chunks: int
     values: int
     mean: Tensor
-    square: Tensor
-    var: Tensor
+    about_mean: Tensor
+
+    def add(self, values: int, mean: Tensor, about_mean: Tensor) -> None:
+        """Merge another set of values into this one (Chan et al. 1979)."""
+        total = self.values + values
+        apart = mean - self.mean
+        self.mean = self.mean + apart * (values / total)
+        self.about_mean = self.about_mean + about_mean + apart**2 * (self.values * values / total)
+        self.values = total
 
 
 @contextmanager
 def recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
     """Within this context the model's batch norms hold statistics recomputed over `batches`.
 
-    The model runs in training mode under fixed weights: every batch norm normalizes each worker's
-    chunk with that chunk's statistics, as it did in training. The chunks are pooled by the law of
-    total variance: the mean of their variances plus the variance of their means, over all values
-    seen (Wu & Johnson, arXiv 2105.07576, section 3). On leaving, running statistics, counters and
-    training flags are as before.
+    The model runs in training mode under fixed weights, so that every batch norm normalizes each
+    worker's chunk with that chunk's statistics, as it did in training. All values that a layer
+    sees, over all chunks and batches, are pooled: their mean, and their unbiased variance, which
+    is the mean variance within the chunks plus the variance of the chunks' means (Wu & Johnson
+    2021, arXiv 2105.07576, section 3). On leaving, also by an exception, running statistics,
+    counters and training flags are as before; the weights are never touched.
 
     Args:
-        model: network with `groupnorm.layers.BatchNorm` layers.
+        model: network with batch norm layers, of this package or of PyTorch. A layer that does not
+            run keeps its running statistics.
         batches: inputs of the model, each a multiple of `batch_per_worker` images.
 
     Raises:
-        ValueError: `batches` is empty, or the model has no batch norm.
+        ValueError: `batches` is empty, or the model has no batch norm with running statistics.
     """
-    layers = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:
         raise ValueError("the model has no batch norm layer whose statistics could be recomputed")
     flags = [(module, module.training) for module in model.modules()]
-    before = [
-        [buffer.clone() for buffer in (m.running_mean, m.running_var, m.num_batches_tracked)]
-        for m in layers
-    ]
+    before = [[buffer.clone() for buffer in layer.buffers(recurse=False)] for layer in layers]
     pools: dict[nn.Module, _Pool] = {}
 
-    def collect(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        assert isinstance(layer, BatchNorm)
-        _, mean, var = layer.normalize(inputs[0])
-        mean, var = mean.double(), var.double()
-        values = layer.chunk_values(inputs[0])
-        pool = pools.setdefault(layer, _Pool(0, values, *(torch.zeros_like(mean[0]),) * 3))
-        if pool.values != values:
-            raise ValueError(
-                f"every chunk must hold equally many values, got {values} after {pool.values}"
-            )
-        pool.chunks += len(mean)
-        pool.mean = pool.mean + mean.sum(0)
-        pool.square = pool.square + mean.square().sum(0)
-        pool.var = pool.var + var.sum(0)
+    def collect(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        _, mean, var = chunked_batch_norm(x, None, None, 1e-5, x.shape[0])
+        values = x.numel() // x.shape[1]
+        mean, about_mean = mean[0].double(), var[0].double() * values
+        if layer in pools:
+            pools[layer].add(values, mean, about_mean)
+        else:
+            pools[layer] = _Pool(values, mean, about_mean)
 
-    handles = [layer.register_forward_hook(collect) for layer in layers]
+    handles = [layer.register_forward_pre_hook(collect) for layer in layers]
     try:
         model.train()
         with torch.no_grad():
             for batch in batches:
                 model(batch)
-        for handle in handles:
-            handle.remove()
         if not pools:
             raise ValueError("no batches were given to recompute the statistics from")
-        for layer in layers:
-            if layer in pools:
-                mean, var = _population(pools[layer])
-                layer.running_mean.copy_(mean)
-                layer.running_var.copy_(var)
-        _restore(flags)
+        _remove(handles)
+        _restore(flags, layers, before)
+        for layer, pool in pools.items():
+            _set(layer.running_mean, pool.mean)
+            _set(layer.running_var, pool.about_mean / max(pool.values - 1, 1))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-        _restore(flags)
-        for layer, (mean, var, count) in zip(layers, before, strict=True):
-            layer.running_mean.copy_(mean)
-            layer.running_var.copy_(var)
-            layer.num_batches_tracked.copy_(count)
+        _remove(handles)
+        _restore(flags, layers, before)
 
 
-def _population(pool: _Pool) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance of all values of all chunks."""
-    mean = pool.mean / pool.chunks
-    between = (pool.square / pool.chunks - mean.square()).clamp_min(0)
-    within = pool.var / pool.chunks
-    return mean, (within + between) * unbiasing(pool.values * pool.chunks)
+def _remove(handles: list[torch.utils.hooks.RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
-def _restore(flags: list[tuple[nn.Module, bool]]) -> None:
+def _restore(
+    flags: list[tuple[nn.Module, bool]], layers: list[_BatchNorm], before: list[list[Tensor]]
+) -> None:
     for module, training in flags:
         module.training = training
+    for layer, buffers in zip(layers, before, strict=True):
+        for buffer, value in zip(layer.buffers(recurse=False), buffers, strict=True):
+            _set(buffer, value)
+
+
+def _set(buffer: object, value: Tensor) -> None:
+    assert isinstance(buffer, Tensor)
+    with torch.no_grad():
+        buffer.copy_(value)

@@ -22,6 +22,13 @@ class WSConv2d(nn.Conv2d):
 
     def __init__(self, *args: Any, ws_eps: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not 0 < ws_eps < 1:
+            raise ValueError(f"ws_eps must lie between 0 and 1, got {ws_eps}")
+        if self.weight[0].numel() == 1:
+            raise ValueError(
+                f"a filter of one weight is standardized to 0, got {super().extra_repr()}; use "
+                "torch.nn.Conv2d for it"
+            )
         self.ws_eps = ws_eps
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,0 +1,81 @@
+"""Progress: live on a terminal, plain lines elsewhere."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from groupnorm.study.progress import StudyProgress, clock, describe
+from groupnorm.training.config import RunConfig
+
+
+def configs():
+    made = [
+        RunConfig(norm="bn", workers=32, batch_per_worker=2, epochs=4),
+        RunConfig(norm="gn:groups=8", workers=2, batch_per_worker=32, epochs=4),
+    ]
+    return {config.run_name(): config for config in made}
+
+
+def metrics(epoch):
+    return {"epoch": epoch, "val_error": 41.26, "timing": {"images_per_second": 1234.5}}
+
+
+def play(progress, runs):
+    bn, gn = runs
+    with progress:
+        progress.ended(gn, "finished", None)
+        progress.started(bn, runs[bn])
+        progress.stepped(bn, 1, 8)
+        progress.stepped(bn, 2, 8)
+        progress.epoch(bn, metrics(1))
+        progress.stepped(bn, 4, 8)
+        progress.ended(bn, "diverged", "loss nan at step 5 of 8")
+
+
+def test_plain_lines():
+    stream, runs = io.StringIO(), configs()
+    play(StudyProgress(runs, Console(file=stream, force_terminal=False, width=200)), runs)
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert lines[0] == "gn:groups=8 1x64 seed 0: finished before"
+    assert lines[1] == "bn 32x2 seed 0: started"
+    assert lines[2].startswith("bn 32x2 seed 0: epoch 1/4, error 41.3 %, 1,23")
+    assert "all trials 62 %" in lines[2]
+    assert "left" in lines[2]
+    assert lines[3] == "bn 32x2 seed 0: diverged: loss nan at step 5 of 8"
+
+
+def test_live_lines_on_a_terminal():
+    stream, runs = io.StringIO(), configs()
+    play(StudyProgress(runs, Console(file=stream, force_terminal=True, width=160)), runs)
+    text = stream.getvalue()
+    for part in ("all trials", "bn 32x2 seed 0", "100%"):
+        assert part in text
+
+
+def test_work_done_before_does_not_flatter_the_estimate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    runs = configs()
+    progress = StudyProgress(runs, Console(file=io.StringIO()))
+    bn, gn = runs
+    progress.ended(gn, "finished", None)
+    progress.started(bn, runs[bn])
+    progress.stepped(bn, 512, 1024)  # continues a run that was half done
+    now[0] = 10.0
+    progress.stepped(bn, 640, 1024)
+    assert progress._whole() == "all trials 81 %, about 0:30 left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3661, "1:01:01")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_describe():
+    assert describe(RunConfig(norm="bn", batch_per_worker=2, epochs=1)) == "bn 8x2 seed 0"
+    assert describe(RunConfig(norm="gn+ws", batch_per_worker=2, epochs=1)) == "gn+ws 1x16 seed 0"

@@ -1,0 +1,113 @@
+"""The classification task: loss, evaluation, recomputed statistics."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from groupnorm.data import ImageSet
+from groupnorm.training.classification import PRECISE_IMAGES, Classification
+from groupnorm.training.config import RunConfig
+
+
+def images(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
+
+
+DATA = ImageSet(
+    name="tiny", version="1", train_images=images(20, 0), train_labels=torch.arange(20) % 2,
+    test_images=images(10, 1), test_labels=torch.arange(10) % 2, class_names=("a", "b"),
+    flip=True, pad=1,
+)  # fmt: skip
+CONFIG = RunConfig(workers=2, batch_per_worker=3, epochs=1, norm="bn")
+
+
+class Always(nn.Module):
+    """Predicts one class with certainty, or what it is told."""
+
+    def __init__(self, label):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([[0.0, 0.0]]))
+        with torch.no_grad():
+            self.logits[0, label] = 3.0
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((self.training, x))
+        return self.logits.expand(len(x), 2)
+
+
+def test_loss_and_wrong_answers():
+    task = Classification(CONFIG, DATA, "cpu", None)
+    loss, wrong = task.loss(Always(0), torch.arange(6), torch.Generator())
+    assert wrong == 3
+    sure = torch.log(1 + torch.exp(torch.tensor(-3.0)))
+    assert loss.item() == pytest.approx(float((sure + 3 + sure) / 2), rel=1e-5)
+
+
+def test_evaluation_sees_every_test_image_unaugmented_once():
+    task = Classification(CONFIG, DATA, "cpu", None)
+    model = Always(1)
+    metrics = task.evaluate(model, last_epochs=True)
+    assert metrics["val_error"] == 50.0
+    assert metrics["precise_val_error"] is None
+    ((training, seen),) = model.seen
+    assert not training
+    assert model.training
+    back = (seen * DATA.std.view(1, 1, 1) + DATA.mean.view(1, 1, 1)) * 255
+    assert torch.equal(back.round().to(torch.uint8), DATA.test_images)
+
+
+def test_recomputed_statistics_are_used_in_the_last_epochs_only():
+    given = []
+
+    @contextmanager
+    def recompute(model, batches):
+        given.append(list(batches))
+        with torch.no_grad():
+            model.logits.copy_(-model.logits)
+        yield
+        with torch.no_grad():
+            model.logits.copy_(-model.logits)
+
+    data = replace(DATA, test_labels=torch.zeros(10, dtype=torch.long))
+    task = Classification(CONFIG, data, "cpu", recompute)
+    assert task.evaluate(Always(0), last_epochs=False)["precise_val_error"] is None
+    assert given == []
+    metrics = task.evaluate(Always(0), last_epochs=True)
+    assert (metrics["val_error"], metrics["precise_val_error"]) == (0.0, 100.0)
+    (batches,) = given
+    assert [len(batch) for batch in batches] == [6] * (min(20, PRECISE_IMAGES) // 6)
+
+
+def test_infinite_validation_loss_is_stored_as_none():
+    model = Always(0)
+    with torch.no_grad():
+        model.logits.fill_(float("nan"))
+    metrics = Classification(CONFIG, DATA, "cpu", None).evaluate(model, last_epochs=False)
+    assert metrics["val_loss"] is None
+
+
+def test_augmentation_follows_the_generator():
+    task = Classification(CONFIG, DATA, "cpu", None)
+    model = Always(0)
+    for seed in (0, 0, 1):
+        task.loss(model, torch.arange(6), torch.Generator().manual_seed(seed))
+    a, b, c = (x for _, x in model.seen)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_layout():
+    config = CONFIG.model_copy(update={"memory_format": "channels_last"})
+    colour = replace(
+        DATA,
+        train_images=DATA.train_images.repeat(1, 3, 1, 1),
+        test_images=DATA.test_images.repeat(1, 3, 1, 1),
+    )
+    model = Always(0)
+    Classification(config, colour, "cpu", None).loss(model, torch.arange(4), torch.Generator())
+    assert model.seen[0][1].is_contiguous(memory_format=torch.channels_last)
