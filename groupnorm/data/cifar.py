@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 in the official Python form, a folder or the archive, read without trust.
 
-Krizhevsky, Learning multiple layers of features from tiny images, 2009. The files are pickles, and a
-pickle can run any code: they are read with an unpickler that knows nothing but NumPy arrays. Archives
-are read in memory, the known members alone, and never extracted.
+Krizhevsky, Learning multiple layers of features from tiny images, 2009. The files are pickles, and
+a pickle can run any code: they are read with an unpickler that knows nothing but NumPy arrays.
+Archives are read in memory, the known members alone, and never extracted.
 """
 
 from __future__ import annotations
