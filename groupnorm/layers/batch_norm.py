@@ -124,7 +124,7 @@ def _forward(layer: _BatchNorm, input: Tensor, batch_per_worker: int | None) -> 
     if images == 0 or input.shape[0] % images:
         raise ValueError(
             f"the batch must be a multiple of batch_per_worker, got {input.shape[0]} images "
-            f"for {layer}"
+            f"and batch_per_worker={images}"
         )
     values = images * input[0, 0].numel()
     if values < 2:

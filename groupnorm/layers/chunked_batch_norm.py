@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Below this many positions a row is too short to pay for its own statistics (measured at 6x6, 4x4).
 _SHORTEST_ROW = 32
@@ -42,12 +41,17 @@ def chunked_batch_norm(
     wide = torch.float64 if input.dtype == torch.float64 else torch.float32
     weight = torch.ones(c, dtype=wide, device=input.device) if weight is None else weight.to(wide)
     bias = torch.zeros(c, dtype=wide, device=input.device) if bias is None else bias.to(wide)
-    if input.device.type == "cpu" and input.dtype == wide and not torch.compiler.is_compiling():
-        if input.is_contiguous() and input[0, 0].numel() >= _SHORTEST_ROW:
-            return _apply(_Rows, input, weight, bias, eps, images)
-        if _is_channels_last(input) and n > images:
-            return _apply(_ChannelsLast, input, weight, bias, eps, images)
-    return _side_by_side(input, weight, bias, eps, images)
+    x, way = input, _side_by_side
+    if input.device.type == "cpu":
+        x = input.to(wide)
+        if torch.compiler.is_compiling():
+            pass
+        elif x.is_contiguous() and x[0, 0].numel() >= _SHORTEST_ROW:
+            way = _Rows.apply
+        elif _is_channels_last(x) and n > images:
+            way = _ChannelsLast.apply
+    y, mean, var = way(x, weight, bias, eps, images)
+    return y.to(input.dtype), mean, var
 
 
 def _side_by_side(
@@ -97,8 +101,8 @@ class _Rows(torch.autograd.Function):
         return y.view(input.shape), mean, var
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_output: Tensor, *unused: Tensor) -> tuple[Any, ...]:
+        _refuse_double_backward()
         input, weight, mean, rstd = ctx.saved_tensors
         n, c = input.shape[:2]
         images, chunks = ctx.images, n // ctx.images
@@ -146,8 +150,8 @@ class _ChannelsLast(torch.autograd.Function):
         return y, mean, var
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_output: Tensor, *unused: Tensor) -> tuple[Any, ...]:
+        _refuse_double_backward()
         centred, weight, rstd = ctx.saved_tensors
         chunks, values, _ = centred.shape
         layout = _CHANNELS_LAST[grad_output.dim()]
@@ -175,9 +179,13 @@ def _channels_last_rows(x: Tensor, images: int) -> Tensor:
     return x.movedim(1, -1).view(x.shape[0] // images, -1, x.shape[1])
 
 
-def _apply(function: Any, *arguments: object) -> tuple[Tensor, Tensor, Tensor]:
-    result: tuple[Tensor, Tensor, Tensor] = function.apply(*arguments)
-    return result
+def _refuse_double_backward() -> None:
+    """Inside a backward, gradients are enabled when they are to be differentiated again."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "batch norm in training has no double backward here (create_graph=True); use "
+            "torch.nn.BatchNorm2d where gradients of gradients are needed"
+        )
 
 
 def _batch_norm_backward(

@@ -26,8 +26,8 @@ class WSConv2d(nn.Conv2d):
             raise ValueError(f"ws_eps must lie between 0 and 1, got {ws_eps}")
         if self.weight[0].numel() == 1:
             raise ValueError(
-                f"a filter of one weight is standardized to 0, got {super().extra_repr()}; use "
-                "torch.nn.Conv2d for it"
+                "a filter of one weight is standardized to 0, got weights of shape "
+                f"{tuple(self.weight.shape)}; use torch.nn.Conv2d for them"
             )
         self.ws_eps = ws_eps
 
@@ -38,7 +38,8 @@ class WSConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         """Torch's fields and ws_eps."""
-        return f"{super().extra_repr()}, ws_eps={self.ws_eps}"  # type: ignore[no-untyped-call]
+        fields: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{fields}, ws_eps={self.ws_eps}"
 
 
 def standardize(weight: Tensor, eps: float) -> Tensor:

@@ -9,11 +9,7 @@ import torch
 from torch import nn
 
 from groupnorm.layers import BatchNorm, SyncBatchNorm
-
-TOLERANCE = {  # relative to the largest value: sums of up to 12 * 35 products, a few roundings each
-    torch.float64: 1e-13,
-    torch.float32: 1e-5,
-}
+from tests.tolerances import bound
 
 
 def pair(dtype, images, channels=6, workers=None):
@@ -27,9 +23,11 @@ def pair(dtype, images, channels=6, workers=None):
     return ours, theirs
 
 
-def close(a, b, dtype):
+def close(a, b, dtype, offset=0.0, scale=None):
+    """`scale`: what the error is relative to, by default the largest value."""
     assert a.shape == b.shape
-    assert (a - b).abs().max() <= TOLERANCE[dtype] * (1 + b.abs().max())
+    largest = float(b.detach().abs().max())
+    assert (a - b).abs().max() <= 2 * bound(dtype, offset, scale or largest, largest)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -37,6 +35,7 @@ def close(a, b, dtype):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("offset", [0.0, 30.0])
 def test_equals_one_pytorch_layer_for_each_worker(dtype, images, layout, offset):
+    """Both are rounded, so twice the bound of one."""
     ours, theirs = pair(dtype, images)
     for _ in range(2):  # twice, so that running statistics are averaged over time too
         x = (torch.randn(12, 6, 5, 7, dtype=dtype) + offset).contiguous(memory_format=layout)
@@ -48,14 +47,15 @@ def test_equals_one_pytorch_layer_for_each_worker(dtype, images, layout, offset)
         dy = torch.randn_like(y)
         y.backward(dy)
         reference.backward(dy)
-        scale = 1 + offset
-        close(y / scale, reference / scale, dtype)
-        close(a.grad / scale, b.grad / scale, dtype)
-        close(ours.weight.grad / scale, sum(t.weight.grad for t in theirs) / scale, dtype)
-        close(ours.bias.grad, sum(t.bias.grad for t in theirs), dtype)
+        close(y, reference, dtype, offset)
+        close(a.grad, b.grad, dtype, offset)
+        total = float(dy.abs().sum((0, 2, 3)).max()) * 2
+        dw, db = (sum(getattr(t, name).grad for t in theirs) for name in ("weight", "bias"))
+        close(ours.weight.grad, dw, dtype, offset, 2 * total)
+        close(ours.bias.grad, db, dtype, 0, 2 * total)
     workers = len(theirs)
-    close(ours.running_mean, sum(t.running_mean for t in theirs) / workers, dtype)
-    close(ours.running_var, sum(t.running_var for t in theirs) / workers, dtype)
+    close(ours.running_mean, sum(t.running_mean for t in theirs) / workers, dtype, 0, 1 + offset)
+    close(ours.running_var, sum(t.running_var for t in theirs) / workers, dtype, offset)
     assert ours.num_batches_tracked == 2
 
 
@@ -105,13 +105,6 @@ def test_a_gradient_in_another_layout():
     assert not torch.equal(expected, gradient)
 
 
-def test_double_backward_raises_instead_of_being_wrong():
-    x = torch.randn(4, 3, 2, 2, requires_grad=True)
-    y = BatchNorm(3, batch_per_worker=2)(x)
-    with pytest.raises(RuntimeError, match="no double backward"):
-        torch.autograd.grad(y, x, torch.randn(4, 3, 2, 2), create_graph=True)
-
-
 def test_evaluation_is_plain_batch_norm_for_any_number_of_images():
     ours, (theirs, *_) = pair(torch.float32, 4)
     ours.running_mean.normal_()
@@ -136,8 +129,12 @@ def test_a_batch_that_is_no_multiple_raises(images):
 
 
 def test_other_errors():
-    with pytest.raises(ValueError, match=r"expected input \(N, 3, \*\), got \(4, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"\(N, 3, \*\) .* got \(4, 2, 2\)"):
         BatchNorm(3)(torch.randn(4, 2, 2))
+    with pytest.raises(ValueError, match=r"\(N, 3, \*\) .* got \(4, 3, 1, 1, 1, 1\)"):
+        BatchNorm(3).eval()(torch.randn(4, 3, 1, 1, 1, 1))
+    with pytest.raises(ValueError, match="got 0 images"):
+        BatchNorm(3)(torch.randn(0, 3, 2))
     with pytest.raises(ValueError, match="more than one value per channel"):
         BatchNorm(3, batch_per_worker=1)(torch.randn(4, 3))
     with pytest.raises(ValueError, match="at least 1, got 0"):
@@ -196,7 +193,7 @@ def test_one_process_with_chunks_equals_two_processes():
     for index, name in enumerate(("running_mean", "running_var")):
         mean = sum(torch.from_numpy(result[2][index]) for result in results) / 2
         assert torch.allclose(getattr(layer, name), mean, atol=1e-6)
-    assert "convert_sync_batchnorm" in results[0][3]
+    assert "syncbn in 2 processes needs an accelerator" in results[0][3]
 
 
 def test_copies_are_independent():

@@ -40,7 +40,11 @@ def test_instance_norm_is_affine():
 
 def test_a_factory_is_passed_through():
     factory = norm_layer("bn", batch_per_worker=2)
-    assert norm_layer(factory) is factory
+    assert norm_layer(factory) is norm_layer(factory, batch_per_worker=2) is factory
+    with pytest.raises(ValueError, match=r"factory has batch_per_worker=2, got 4"):
+        norm_layer(factory, batch_per_worker=4)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        norm_layer("bn", batch_per_worker=0)
     assert norm_layer(NormSpec("gn")) == norm_layer("gn")
 
 
@@ -53,6 +57,7 @@ def test_kinds_without_a_layer_say_so(kind):
 def test_convolutions():
     assert conv_layer("gn") is nn.Conv2d
     assert isinstance(conv_layer("gn+ws")(3, 4, 3), WSConv2d)
+    assert conv_layer(norm_layer("gn+ws")) is conv_layer(NormSpec("gn", ws=True)) is WSConv2d
 
 
 def test_torchvision_takes_the_factory():

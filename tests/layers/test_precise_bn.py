@@ -21,7 +21,6 @@ def test_statistics_are_those_of_all_values_together(images):
     with recomputed_statistics(layer, batches()):
         assert torch.allclose(layer.running_mean.double(), everything.mean((0, 2, 3)), rtol=1e-6)
         var = everything.transpose(0, 1).flatten(1).var(1)
-        # pooled with equal chunks; only the outermost Bessel correction is applied
         assert torch.allclose(layer.running_var.double(), var, rtol=1e-5)
 
 
@@ -87,6 +86,24 @@ def test_nothing_to_recompute_is_an_error():
         pass
     with pytest.raises(ValueError, match="no batches"), recomputed_statistics(BatchNorm(3), []):
         pass
-    unequal = recomputed_statistics(BatchNorm(3), [batches()[0], batches()[0][:4]])
-    with pytest.raises(ValueError, match="equally many values"), unequal:
-        pass
+
+
+def test_batches_of_different_sizes_are_weighted_by_their_values():
+    layer = BatchNorm(3, batch_per_worker=2)
+    unequal = [batch[: 2 * (i + 1)] for i, batch in enumerate(batches(4))]
+    everything = torch.cat(unequal).double().transpose(0, 1).flatten(1)
+    with recomputed_statistics(layer, unequal):
+        assert torch.allclose(layer.running_mean.double(), everything.mean(1), rtol=1e-6)
+        assert torch.allclose(layer.running_var.double(), everything.var(1), rtol=1e-5)
+
+
+def test_pytorchs_batch_norm_is_recomputed_too():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False))
+    unused = nn.BatchNorm2d(3)
+    model[1].unused = unused
+    with recomputed_statistics(model, batches()):
+        everything = torch.cat(batches()).transpose(0, 1).flatten(1)
+        assert torch.allclose(model[0].running_mean, everything.mean(1), rtol=1e-5)
+        assert torch.equal(unused.running_mean, torch.zeros(3))
+    assert torch.equal(model[0].running_mean, torch.zeros(3))
+    assert model[0].num_batches_tracked == 0

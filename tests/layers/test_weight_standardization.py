@@ -46,3 +46,10 @@ def test_drop_in_for_conv2d():
     ours.load_state_dict(theirs.state_dict())
     assert isinstance(ours, nn.Conv2d)
     assert "ws_eps=1e-06" in repr(ours)
+
+
+def test_what_cannot_be_standardized_raises():
+    with pytest.raises(ValueError, match=r"filter of one weight .* shape \(4, 1, 1, 1\)"):
+        WSConv2d(4, 4, 1, groups=4)
+    with pytest.raises(ValueError, match="between 0 and 1, got 0"):
+        WSConv2d(4, 4, 3, ws_eps=0)
