@@ -98,7 +98,8 @@ class _Rows(torch.autograd.Function):
         ctx.images = images
         mean, var = mean.squeeze(1), var.squeeze(1)
         ctx.mark_non_differentiable(mean, var)
-        return y.view(input.shape), mean, var
+        # Not a view to autograd, so that the caller may change it in place.
+        return torch.ops.aten._unsafe_view(y, input.shape), mean, var
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *unused: Tensor) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ def quick(data: str = "fashion-scenes", epochs: int = 10) -> RunConfig:
         batch_per_worker=32,
         epochs=epochs,
         schedule="cosine",
-        base_lr=1.2,
+        base_lr=0.8,
         memory_format="channels_last",
     )
 

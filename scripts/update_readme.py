@@ -1,0 +1,142 @@
+"""Write the README's tables from the records in results/.
+
+    python scripts/update_readme.py [--check]
+
+The README's text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is made from records.
+`--check` writes nothing and fails when the README is not what the records say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from groupnorm.study.report import main_table
+from groupnorm.study.statistics import summarize
+from groupnorm.study.store import read_manifest
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "results"
+
+
+def study_section(pattern: str, caption: str, *, figure: bool) -> str:
+    """A figure, the main table, and where the numbers come from."""
+    folder = only(pattern)
+    manifest = read_manifest(folder)
+    inside = folder.relative_to(ROOT).as_posix()
+    lines = [f"![Error against images per worker]({inside}/figures/error-by-batch.png)", ""]
+    lines = lines if figure else []
+    lines += [caption, "", *markdown(*main_table(folder)), "", source(folder, manifest)]
+    return "\n".join(lines)
+
+
+def source(folder: Path, manifest: dict[str, Any]) -> str:
+    """One sentence: command, data, seeds, spread, versions, machine, time."""
+    env = json.loads(next((folder / "runs").glob("*/env.json")).read_text())
+    config = json.loads(next((folder / "runs").glob("*/config.json")).read_text())
+    rows = summarize(folder)
+    seeds = max(row.asked for row in rows)
+    spread = "one seed, so no spread" if seeds == 1 else f"{seeds} seeds, ± sample deviation"
+    data = manifest["data"]
+    images = config["train_images"] or data["train"]
+    return (
+        f"Top-1 error in percent, median of the last 5 of {config['epochs']} epochs, {spread}; "
+        f"{config['model']} on {images:,} training and {data['test']:,} test images of "
+        f"{data['name']} (version {data['version']}). Made by `{manifest['command']}` with torch "
+        f"{env['torch']} on {env['cpu']}, {env['threads']} thread a trial; record: "
+        f"[{folder.relative_to(ROOT).as_posix()}]({folder.relative_to(ROOT).as_posix()})."
+    )
+
+
+def speed_section() -> str:
+    """The benchmark of the study against a plain script."""
+    path = next(iter(sorted(RESULTS.glob("bench-study-*/bench_study.json"))))
+    record = json.loads(path.read_text())
+    ratio, wall = record["training_ratio"], record["wall_ratio"]
+    header = ["training images/s", "plain script", "this package", "ratio"]
+    rows = [
+        [
+            f"{t['norm']}" + (f", statistics over {t['chunk']}" if t["norm"] == "bn" else ""),
+            f"{t['plain']:,.0f}",
+            f"{t['groupnorm']:,.0f}",
+            f"{t['ratio']:.1f}",
+        ]
+        for t in record["trials"]
+    ]
+    return "\n".join(
+        [
+            "Against the script one would write (torchvision transforms, DataLoader, `torch.nn` "
+            f"norms, one trial after the other), the same grid trains {ratio['median']:.1f} times "
+            f"faster on {record['cores']} cores (from {ratio['min']:.1f} to {ratio['max']:.1f} "
+            f"over {len(record['rounds'])} interleaved rounds; {wall['median']:.1f} times with "
+            "start-up and evaluation, of which ours does more):",
+            "",
+            *markdown(header, rows),
+            "",
+            f"`{record['command']}`, torch {record['environment']['torch']}; record: "
+            f"[{path.relative_to(ROOT).as_posix()}]({path.relative_to(ROOT).as_posix()}).",
+        ]
+    )
+
+
+def only(pattern: str) -> Path:
+    """The newest folder of results/ whose name matches."""
+    found = sorted(RESULTS.glob(pattern))
+    if not found:
+        raise SystemExit(f"no record matches results/{pattern}; run the study and put it there")
+    return found[-1]
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table, numbers to the right."""
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def updated(text: str) -> str:
+    """The README's text with every section made anew."""
+    sections = {
+        "default study": study_section(
+            "batch-size-quick-*",
+            "Every step sees the same 64 images at the same learning rate; only the number of "
+            "images per worker, from which batch norm takes its statistics, changes:",
+            figure=True,
+        ),
+        "paper study": study_section(
+            "batch-size-paper-protocol-*",
+            "The same with the paper's protocol: 8 workers, the step and its learning rate follow "
+            "the images per worker, so that the number of steps changes too:",
+            figure=False,
+        ),
+        "speed": speed_section(),
+    }
+    for name, body in sections.items():
+        begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        made = f"{begin}\n{body}\n{end}"
+        text, count = re.subn(pattern, lambda _, made=made: made, text, flags=re.DOTALL)  # type: ignore[misc]
+        if count != 1:
+            raise SystemExit(f"README.md should have one section {begin} ... {end}, found {count}")
+    return text
+
+
+def main() -> None:
+    """Write the README, or check it."""
+    parser = argparse.ArgumentParser(description="Write the README's tables from results/.")
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check = parser.parse_args().check
+    text = README.read_text()
+    made = updated(text)
+    if check and made != text:
+        sys.exit("README.md is not what results/ says; run python scripts/update_readme.py")
+    if not check:
+        README.write_text(made)
+
+
+if __name__ == "__main__":
+    main()

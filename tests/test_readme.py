@@ -1,0 +1,68 @@
+"""The README: its commands, its example, its numbers."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groupnorm.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+
+
+def test_the_two_commands_stand_in_it():
+    assert "pip install -e '.[study]' && groupnorm study batch-size" in README
+    assert "pip install -e '.[test]' && pytest" in README
+
+
+def test_every_command_in_it_exists():
+    import typer.main
+
+    tree = typer.main.get_command(app)
+    for name, rest in re.findall(r"`groupnorm (\w+) ?([\w-]*)", README.replace("\n", " ")):
+        assert name in tree.commands, name
+        if name == "study":
+            assert rest in tree.commands["study"].commands, rest
+    options = {option for command in tree.commands["study"].commands.values()
+               for parameter in command.params for option in parameter.opts}  # fmt: skip
+    for option in re.findall(r"`(--[\w-]+)", README):
+        assert option in options, option
+
+
+def test_the_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "aten" in done.stdout
+
+
+def test_its_numbers_are_those_of_the_records():
+    done = subprocess.run(
+        [sys.executable, "scripts/update_readme.py", "--check"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_a_changed_number_would_be_noticed(tmp_path):
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import update_readme
+
+    row = next(line for line in README.splitlines() if line.startswith("| bn |"))
+    assert update_readme.updated(README.replace(row, row.replace("| bn |", "| bn | 1"))) == README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
