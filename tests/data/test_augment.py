@@ -23,13 +23,16 @@ def seeded(seed=3):
 def candidates(image, pad, flip):
     """Every crop that pad-and-crop with flips can give of one image, uint8 (K, C, H, W)."""
     height, width = image.shape[1:]
-    found = []
-    for side in [image, image.flip(-1)] if flip else [image]:
-        padded = F.pad(side, (pad, pad, pad, pad))
-        for y in range(2 * pad + 1):
-            for x in range(2 * pad + 1):
-                found.append(padded[:, y : y + height, x : x + width])
-    return torch.stack(found)
+    sides = [image, image.flip(-1)] if flip else [image]
+    shifts = range(2 * pad + 1)
+    return torch.stack(
+        [
+            F.pad(side, (pad, pad, pad, pad))[:, y : y + height, x : x + width]
+            for side in sides
+            for y in shifts
+            for x in shifts
+        ]
+    )
 
 
 def test_normalize_is_the_formula():
