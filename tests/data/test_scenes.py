@@ -71,33 +71,38 @@ def test_masks_are_disjoint_and_boxes_tight(config, backgrounds, garments):
             assert inside[:, -1].any()
 
 
+def neighbourhood(mask):
+    """The pixels of a mask and their eight neighbours."""
+    padded = np.pad(mask, 1)
+    height, width = mask.shape
+    return np.logical_or.reduce(
+        [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    )
+
+
 def test_masks_are_the_pixels_that_change_with_the_garment(backgrounds, garments):
-    """Repainting one garment's tone changes pixels of its mask, and none beyond its soft edge."""
+    """Repainting one garment changes pixels of its mask, and beyond it at most a soft edge.
+
+    The edge is its own, one pixel wide, or that of a garment in front, through which it shines.
+    """
     flat = solid(garments)
     config = SceneConfig(canvas=(48, 48), garments=(3, 3), size=(14, 22))
-    checked = beyond = within = 0
+    checked = 0
     for index in range(30):
         scene = make_scene(KEY, index, config, backgrounds, flat)
         for j in range(3):
             garment = (index * 3 + j) % len(flat.labels)
             tone = flat.tone.copy()
             tone[garment] = 255 - tone[garment]
-            changed_garments = Garments(tone, flat.alpha, flat.labels)
-            other = make_scene(KEY, index, config, backgrounds, changed_garments)
+            repainted = Garments(tone, flat.alpha, flat.labels)
+            other = make_scene(KEY, index, config, backgrounds, repainted)
             changed = (scene.images[0] != other.images[0]).any(-1)
-            mask = scene.masks[0, j]
-            grown = mask.copy()
-            for axis in (0, 1):
-                for shift in (-1, 1):
-                    grown |= np.roll(mask, shift, axis)
-            beyond += int((changed & ~grown).sum())
-            within += int(changed.sum())
+            mask, front = scene.masks[0, j], scene.masks[0, j + 1 :].any(0)
+            assert not (changed & ~neighbourhood(mask) & ~neighbourhood(front)).any()
             if mask.sum() > 60:
                 assert changed[mask].mean() > 0.75
                 checked += 1
     assert checked > 50
-    # a hidden garment may still shine through the soft edge of the one before it
-    assert beyond < 0.005 * within
 
 
 def test_a_later_garment_hides_an_earlier_one(backgrounds, garments):
