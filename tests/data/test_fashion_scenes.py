@@ -20,6 +20,18 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Noise in place of scenes: the cache does not look at the pixels."""
+
+    def noise(split, count):
+        rng = np.random.default_rng(count)
+        images = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+        return images, rng.integers(0, 10, count)
+
+    monkeypatch.setattr(fashion_scenes, "make", noise)
+
+
+@pytest.fixture
 def no_making(monkeypatch):
     def fail(split, count):
         raise AssertionError("made again")
@@ -60,7 +72,7 @@ def test_statistics_differ_strongly_from_image_to_image():
     assert high > 3 * low
 
 
-def test_second_load_reads_the_cache(cache, monkeypatch):
+def test_second_load_reads_the_cache(cache, quick, monkeypatch):
     first = fashion_scenes.load()
     assert [path.name for path in cache.iterdir()] == [fashion_scenes.cache_file().name]
     monkeypatch.setattr(fashion_scenes, "make", None)
@@ -70,7 +82,7 @@ def test_second_load_reads_the_cache(cache, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty"])
-def test_a_damaged_cache_is_made_again(cache, caplog, damage):
+def test_a_damaged_cache_is_made_again(cache, quick, caplog, damage):
     first = fashion_scenes.load()
     path = fashion_scenes.cache_file()
     good = path.read_bytes()
@@ -83,7 +95,7 @@ def test_a_damaged_cache_is_made_again(cache, caplog, damage):
     assert path.read_bytes() == good
 
 
-def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path, caplog):
+def test_a_cache_that_cannot_be_written(quick, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(fashion_scenes, "COUNTS", COUNTS)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "file"))
