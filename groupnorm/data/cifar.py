@@ -180,7 +180,7 @@ def _archive_reader(form: Form, archive: Path) -> Callable[[str], bytes]:
     wanted = {f"{form.folder}/{name}": name for name in (*form.train, *form.test)}
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:

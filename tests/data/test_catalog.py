@@ -1,0 +1,58 @@
+"""The data sets by name."""
+
+import subprocess
+import sys
+
+import pytest
+
+from groupnorm import data
+
+
+def test_names():
+    assert data.NAMES == (
+        "digits",
+        "fashion-mnist-mini",
+        "fashion-scenes",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+    )
+    assert data.DEFAULT == "fashion-scenes"
+    assert data.DEFAULT in data.NAMES
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist-mini"])
+def test_load_and_find(name):
+    images = data.load(name)
+    assert isinstance(images, data.ImageSet)
+    assert images.name == name
+    assert isinstance(data.find(name), str)
+
+
+@pytest.mark.parametrize("attempt", [data.load, data.find])
+def test_unknown_name(attempt):
+    with pytest.raises(
+        data.DataError, match=r"unknown data set 'mnist'; known: digits, .*cifar100"
+    ):
+        attempt("mnist")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
+@pytest.mark.parametrize("attempt", [data.load, data.find])
+def test_missing_files(monkeypatch, tmp_path, attempt, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GROUPNORM_DATA", raising=False)
+    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(data.fashion_mnist, "_DEBIAN", tmp_path / "debian")
+    with pytest.raises(
+        data.DataError, match=rf"(?s)^{name} \(.*looked in.*root.*cache.*Get it with"
+    ):
+        attempt(name, tmp_path / "root")
+
+
+def test_import_loads_no_image_library():
+    code = "import sys, groupnorm.data; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "groupnorm.data.cifar" in loaded
+    assert not loaded & {"torchvision", "PIL", "sklearn", "skimage"}
