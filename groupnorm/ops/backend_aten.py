@@ -24,7 +24,10 @@ def forward(
     wrong for data with an offset. Group norm does not change when a group is shifted, so a
     per-group shift to about zero mean goes first; it is a constant to autograd, and the gradient
     is exact all the same. Half input is computed in float32 there, for PyTorch would keep mean and
-    rstd in half precision for the backward pass.
+    rstd in half precision for the backward pass. Under `torch.export` there is no shift: the graph
+    holds PyTorch's group_norm, the residual and the activation.
+
+    Args, returns: as `groupnorm.ops.reference.forward`, without the statistics.
     """
     x = input
     if not torch.compiler.is_exporting():
@@ -35,8 +38,8 @@ def forward(
             x = _shifted(x, num_groups)
     y = _group_norm(x, num_groups, weight, bias, eps)
     if residual is not None:
-        y = y + residual.to(y.dtype)
-    return activate(y, activation).to(input.dtype)
+        y = y + _cast(residual, y.dtype)
+    return _cast(activate(y, activation), input.dtype)
 
 
 def needs_shift(input: Tensor) -> bool:
@@ -63,9 +66,13 @@ def _group_norm(
     x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
     # torch.nn.functional.group_norm refuses a batch with one value in all; the operator does not.
-    weight = None if weight is None else weight.to(x.dtype)
-    bias = None if bias is None else bias.to(x.dtype)
+    weight = None if weight is None else _cast(weight, x.dtype)
+    bias = None if bias is None else _cast(bias, x.dtype)
     return torch.group_norm(x, num_groups, weight, bias, eps, torch.backends.cudnn.enabled)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x if x.dtype == dtype else x.to(dtype)  # torch.export records even an idle `to`
 
 
 def _compute_dtype(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> torch.dtype:

@@ -19,6 +19,7 @@ SHAPES = {  # (shape, groups): what it is there for
     "a group a channel": ((2, 6, 5, 3), 6),
     "ten channels a group": ((2, 30, 4, 4), 3),
     "one position": ((4, 16, 1, 1), 4),
+    "one row": ((1, 4, 1, 6), 2),
     "one channel": ((3, 1, 5, 4), 1),
     "rank 5": ((2, 6, 3, 4, 5), 3),
     "larger than a vector": ((2, 64, 17, 9), 32),
