@@ -185,3 +185,11 @@ def test_the_groups_study_says_when_the_extreme_wins_or_nothing_is_there(tmp_pat
     for folder in sorted((out / "runs").iterdir()):
         spoil(folder, "missing")
     assert "No run has finished yet." in words(out)
+
+
+def test_a_limit_of_training_images_is_told(tmp_path):
+    out = batch_study(tmp_path)
+    for path in out.glob("runs/*/config.json"):
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, "train_images": 1000}))
+    assert "(the first 1,000 of 1,437 training images, 360 test images" in words(out)
