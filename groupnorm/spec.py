@@ -80,6 +80,13 @@ class NormSpec:
             )
         if "groups" in keys and self.groups is None and self.size is None:
             object.__setattr__(self, "groups", DEFAULT_NUM_GROUPS)
+        for key in ("affine", "ws"):
+            if not isinstance(getattr(self, key), bool):
+                raise NormSpecError(
+                    f"{self.kind}: {key} must be True or False, got {getattr(self, key)!r}"
+                )
+        if self.eps is not None and not isinstance(self.eps, (int, float)):
+            raise NormSpecError(f"{self.kind}: eps must be a number, got {self.eps!r}")
         if self.eps is None:
             object.__setattr__(self, "eps", default_eps)
         elif "eps" not in keys:

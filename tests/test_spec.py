@@ -22,6 +22,17 @@ def specs(draw):
     return NormSpec(kind, **fields)
 
 
+@given(st.text(max_size=20))
+def test_any_text_is_read_or_refused(text):
+    """No other exception, and what is read can be written and read again."""
+    for candidate in (text, f"gn:{text}", f"bn:eps={text}", f"gn+{text}"):
+        try:
+            spec = NormSpec.parse(candidate)
+        except NormSpecError:
+            continue
+        assert NormSpec.parse(str(spec)) == spec
+
+
 @given(specs())
 def test_round_trips(spec):
     assert NormSpec.parse(str(spec)) == spec
@@ -94,6 +105,9 @@ def test_errors_list_what_is_known(text, message):
         (lambda: NormSpec("none", affine=False), "none takes no keys"),
         (lambda: NormSpec.from_dict({"kind": "gn", "group": 3}), r"unknown keys \['group'\]"),
         (lambda: NormSpec.from_dict({}), "'kind' is missing"),
+        (lambda: NormSpec.from_dict({"kind": "gn", "eps": "1e-5"}), "a number, got '1e-5'"),
+        (lambda: NormSpec.from_dict({"kind": "gn", "affine": "false"}), "or False, got 'false'"),
+        (lambda: NormSpec("gn", ws=1), "ws must be True or False, got 1"),
         (lambda: NormSpec("bn").num_groups(8), "bn has no groups"),
         (lambda: NormSpec("gn").num_groups(0), "positive, got 0"),
     ],

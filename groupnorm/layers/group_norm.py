@@ -73,7 +73,8 @@ class GroupNorm(nn.GroupNorm):
             raise ValueError(
                 f"expected input (N, {self.num_channels}, *), got {tuple(input.shape)} for {self}"
             )
-        if self.training and input.numel() == input.shape[0] * self.num_groups > 0:
+        one_each = input.numel() == input.shape[0] * self.num_groups > 0
+        if one_each and self.training and not torch.compiler.is_compiling():
             warnings.warn(
                 f"every group of {self} holds one value of input {tuple(input.shape)}, so the "
                 "output is the bias whatever the input is; use fewer groups",

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from groupnorm.layers import IMPLEMENTED, norm_layer
+from tests.tolerances import bound
 
 SPECS = ["gn", "gn:groups=2", "gn:size=4", "gn:affine=false", "ln", "in", "bn", "bn:affine=false",
          "syncbn", "none", "gn+ws", "bn:eps=0.001"]  # fmt: skip
@@ -88,11 +89,13 @@ def test_repr_names_the_numbers(spec):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_moving_to_another_dtype(spec, dtype):
-    y = build(spec).to(dtype)(data(dtype))
+    layer = build(spec).to(dtype)
+    y = copy.deepcopy(layer)(data(dtype))
     assert y.dtype == dtype
-    true = build(spec).double()(data(dtype).double())
-    tolerance = {torch.float64: 1e-12, torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
-    assert (y.double() - true).abs().max() < tolerance * true.abs().max()
+    assert all(p.dtype == dtype for p in layer.parameters())
+    true = layer.double()(data(dtype).double())
+    largest = float(true.detach().abs().max())
+    assert (y.double() - true).abs().max() <= bound(dtype, 5, 2 * largest, largest)
 
 
 def test_train_and_eval(spec):
@@ -123,3 +126,26 @@ def test_gradients_by_finite_differences(spec):
     layer = build(spec).double()
     x = data(torch.float64)[:, :, :2, :2].contiguous().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("training", [True, False])
+def test_compile_without_a_graph_break(spec, training):
+    torch.compiler.reset()
+    layer = build(spec).train(training)
+    twin = copy.deepcopy(layer)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    ours, eager = compiled(data()), twin(data())
+    largest = float(eager.detach().abs().max())
+    assert (ours - eager).abs().max() <= 2 * bound(torch.float32, 5, 2 * largest, largest)
+    for key, value in twin.state_dict().items():
+        assert torch.allclose(layer.state_dict()[key], value), key
+
+
+def test_export_in_evaluation(spec):
+    layer = build(spec).eval()
+    exported = torch.export.export(layer, (data(),)).module()
+    expected = layer(data())
+    largest = float(expected.detach().abs().max())
+    error = (exported(data()) - expected).abs().max()
+    assert error <= 2 * bound(torch.float32, 5, 2 * largest, largest)

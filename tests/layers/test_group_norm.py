@@ -68,6 +68,16 @@ def test_one_value_per_group_warns_in_training():
     layer(torch.randn(3, 4))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_warning_does_not_break_the_graph():
+    torch.compiler.reset()
+    layer = GroupNorm(4, 4)
+    nn.init.normal_(layer.bias)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    y = compiled(torch.randn(3, 4))
+    assert torch.allclose(y, layer.bias.expand(3, 4), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [

@@ -192,4 +192,4 @@ def test_a_limit_of_training_images_is_told(tmp_path):
     for path in out.glob("runs/*/config.json"):
         config = json.loads(path.read_text())
         path.write_text(json.dumps({**config, "train_images": 1000}))
-    assert "(the first 1,000 of 1,437 training images, 360 test images" in words(out)
+    assert "(the first 1,000 of 1,437 training images, 360 test images" in words(out)[0]
