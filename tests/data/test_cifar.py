@@ -1,10 +1,12 @@
 """CIFAR readers on small look-alikes of the official files, whole and damaged."""
 
+import gzip
 import hashlib
 import io
 import os
 import pickle
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -174,6 +176,16 @@ def test_bytes_changed_inside_the_archive(tmp_path):
     data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
     place.write_bytes(data)
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz"):
+        read(CIFAR10, place, verify=False, images=N)
+
+
+def test_compressed_stream_broken_inside_a_member(tmp_path):
+    place = write(tmp_path, CIFAR10, "archive", batches(CIFAR10))
+    raw = gzip.decompress(place.read_bytes())
+    squeeze = zlib.compressobj(wbits=31)
+    begin = squeeze.compress(raw[:12_000]) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    place.write_bytes(begin + b"\x07" * 100)  # a block of a type that does not exist
+    with pytest.raises(DataError, match=r"cannot read .*tar\.gz: .*invalid block.*Get it with"):
         read(CIFAR10, place, verify=False, images=N)
 
 

@@ -108,7 +108,13 @@ def test_damaged_content(tmp_path, small, damage, message, compressed):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[:-20], lambda data: b"plain", lambda data: data[:100] + bytes(50)]
+    "damage",
+    [
+        lambda data: data[:-20],
+        lambda data: b"plain",
+        lambda data: data[:10] + b"\x07" + data[11:],  # a block of a type that does not exist
+        lambda data: data[:-8] + bytes(4) + data[-4:],  # another checksum of gzip's own
+    ],
 )
 def test_damaged_compression(tmp_path, small, damage):
     write(tmp_path / "root", small)
