@@ -105,6 +105,19 @@ def test_masks_are_the_pixels_that_change_with_the_garment(backgrounds, garments
     assert checked > 50
 
 
+def test_a_mask_holds_the_pixels_covered_by_more_than_half(backgrounds, garments):
+    """Wherever a square of 20 pixels lies, 20 rows and 20 columns are covered by more than half."""
+    config = SceneConfig(canvas=(40, 40), size=(20, 20))
+    places = set()
+    for index in range(30):
+        scene = make_scene(KEY, index, config, backgrounds, solid(garments))
+        x0, y0, x1, y1 = scene.boxes[0, 0].tolist()
+        assert (x1 - x0, y1 - y0) == (20, 20)
+        assert scene.masks.sum() >= 20 * 20 - 4  # a corner may be covered by less
+        places.add((x0, y0))
+    assert len(places) > 20
+
+
 def test_a_later_garment_hides_an_earlier_one(backgrounds, garments):
     """Without the last garment's alpha the earlier ones' masks only grow."""
     hidden = 0
