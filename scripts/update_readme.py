@@ -31,8 +31,25 @@ def study_section(pattern: str, caption: str, *, figure: bool) -> str:
     inside = folder.relative_to(ROOT).as_posix()
     lines = [f"![Error against images per worker]({inside}/figures/error-by-batch.png)", ""]
     lines = lines if figure else []
+    if manifest["protocol"] == "paper":
+        caption += steps(folder)
     lines += [caption, "", *markdown(*main_table(folder)), "", source(folder, manifest)]
     return "\n".join(lines)
+
+
+def steps(folder: Path) -> str:
+    """How many steps the largest and the smallest batch were trained for, and what follows."""
+    taken = {}
+    for run in (folder / "runs").iterdir():
+        config = json.loads((run / "config.json").read_text())
+        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        taken[config["workers"] * config["batch_per_worker"] // 8] = last["step"]
+    most, fewest = max(taken), min(taken)
+    return (
+        f" {taken[most]:,} at {most} images per worker, {taken[fewest]:,} at {fewest}. So few "
+        f"steps leave every norm undertrained at {most}, and the rows are to be compared within a "
+        "column; the paper's 100 epochs of ImageNet do not have this problem."
+    )
 
 
 def source(folder: Path, manifest: dict[str, Any]) -> str:

@@ -64,7 +64,8 @@ def verdict(name_a: str, name_b: str, found: Comparison) -> str:
 def _what_was_measured(study: Study, rows: list[Row]) -> str:
     data = study.manifest.get("data", {})
     counts = [f"{data[key]:,} {word}" for key, word in _DATA_WORDS.items() if key in data]
-    limits = {record.config.get("train_images") for record in study.records.values()} - {None}
+    configs = [record.config for record in study.records.values()]
+    limits = [config["train_images"] for config in configs if config.get("train_images")]
     if limits and "train" in data:
         counts[0] = f"the first {max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
