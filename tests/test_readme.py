@@ -1,5 +1,6 @@
 """The README: its commands, its example, its numbers."""
 
+import json
 import re
 import subprocess
 import sys
@@ -66,3 +67,15 @@ def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if not target.startswith("http"):
             assert (document.parent / target).exists(), target
+
+
+def test_the_table_of_offset_errors_is_that_of_the_record():
+    (path,) = (ROOT / "results").glob("offset-accuracy-*/accuracy.json")
+    text = (ROOT / "docs" / "numerics.md").read_text()
+    for row in json.loads(path.read_text())["rows"]:
+        ours, theirs = row["groupnorm_channels_last"], row["torch_channels_last"]
+        assert (
+            f"| {row['mean']:,} | {row['torch_contiguous']:.1e} | {theirs:.1e} | {ours:.1e} |"
+            in text
+        )
+    assert theirs > 1000 * ours
