@@ -49,7 +49,9 @@ def _tell(event: str, **fields: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # os.read, not sys.stdin: a thread inside a buffered read makes the interpreter abort at exit
+    while os.read(0, 4096):
+        pass
     os._exit(1)
 
 

@@ -63,8 +63,9 @@ def load_checkpoint(
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"{path} cannot be read ({error}); delete it to train this run from the start"
+            f"{path} cannot be read ({first_line}); delete it to train this run from the start"
         ) from error
     if not isinstance(state, dict) or state.get("digest") != digest:
         found = state.get("digest") if isinstance(state, dict) else type(state).__name__

@@ -40,7 +40,9 @@ def equal(a, b):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert worker(folder).wait(timeout=300) == 0
+    with worker(folder) as process:
+        process.stdout.read()
+        assert process.wait(timeout=300) == 0
     return folder
 
 
@@ -126,8 +128,8 @@ def test_divergence_is_a_result(tmp_path):
 def test_a_worker_ends_when_its_parent_is_gone(tmp_path):
     long = CONFIG.model_copy(update={"epochs": 10_000})
     (tmp_path / "config.json").write_text(to_json(long.model_dump()))
-    process = worker(tmp_path)
-    assert process.stdout.readline()
-    process.stdin.close()
-    process.stdout.read()
-    assert process.wait(timeout=30) == 1
+    with worker(tmp_path) as process:
+        assert process.stdout.readline()
+        process.stdin.close()
+        process.stdout.read()
+        assert process.wait(timeout=30) == 1

@@ -93,7 +93,9 @@ def test_a_killed_trial_is_a_failed_cell_with_its_reason(tmp_path):
 
 def workers_of(out):
     """(pid, command line) of the worker processes of a store."""
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    listing = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    )
     found = []
     for line in listing.stdout.splitlines():
         if "groupnorm.study.worker" in line and str(out) in line:
