@@ -40,6 +40,7 @@ class _Trial:
     name: str
     process: subprocess.Popen[str]
     failure: str | None = None
+    reader: threading.Thread | None = None
 
 
 def run_trials(
@@ -92,6 +93,7 @@ def run_trials(
             trial.process.kill()
         for trial in running:
             trial.process.wait()
+            _close(trial)
     return [read_record(out, name) for name in configs]
 
 
@@ -126,7 +128,8 @@ def _start(
         process.wait()
         events.put((trial, None))
 
-    threading.Thread(target=read, daemon=True).start()
+    trial.reader = threading.Thread(target=read, daemon=True)
+    trial.reader.start()
     return trial
 
 
@@ -139,10 +142,17 @@ def _handle(trial: _Trial, event: dict[str, Any], progress: Progress) -> None:
         trial.failure = event["reason"]
 
 
-def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
+def _close(trial: _Trial) -> None:
+    """Close the pipes of an ended process, once its last line was read."""
+    if trial.reader is not None:
+        trial.reader.join()
     for stream in (trial.process.stdin, trial.process.stdout):
         if stream is not None:
             stream.close()
+
+
+def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
+    _close(trial)
     folder = run_folder(out, trial.name)
     if not (folder / "DONE").exists():
         reason = trial.failure or _exit_reason(trial.process.returncode)
