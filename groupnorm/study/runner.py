@@ -40,7 +40,6 @@ class _Trial:
     name: str
     process: subprocess.Popen[str]
     failure: str | None = None
-    reader: threading.Thread | None = None
 
 
 def run_trials(
@@ -93,7 +92,6 @@ def run_trials(
             trial.process.kill()
         for trial in running:
             trial.process.wait()
-            _close(trial)
     return [read_record(out, name) for name in configs]
 
 
@@ -128,8 +126,7 @@ def _start(
         process.wait()
         events.put((trial, None))
 
-    trial.reader = threading.Thread(target=read, daemon=True)
-    trial.reader.start()
+    threading.Thread(target=read, daemon=True).start()
     return trial
 
 
@@ -142,17 +139,10 @@ def _handle(trial: _Trial, event: dict[str, Any], progress: Progress) -> None:
         trial.failure = event["reason"]
 
 
-def _close(trial: _Trial) -> None:
-    """Close the pipes of an ended process, once its last line was read."""
-    if trial.reader is not None:
-        trial.reader.join()
+def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
     for stream in (trial.process.stdin, trial.process.stdout):
         if stream is not None:
             stream.close()
-
-
-def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
-    _close(trial)
     folder = run_folder(out, trial.name)
     if not (folder / "DONE").exists():
         reason = trial.failure or _exit_reason(trial.process.returncode)
