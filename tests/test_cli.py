@@ -134,20 +134,18 @@ def test_cuda_without_a_gpu_is_refused(tmp_path):
 
 def test_interrupted_it_says_how_to_go_on_and_then_does(tmp_path):
     arguments = ["study", "batch-size", *TINY, "--batch-sizes", "8", "--out", "s", "--epochs", "15"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [command(), *arguments],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    for line in process.stdout:
-        if "epoch 1/" in line:
-            break
-    refused = groupnorm(*arguments, cwd=tmp_path, check=False)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    ) as process:
+        read_until(process, "epoch 1/")
+        refused = groupnorm(*arguments, cwd=tmp_path, check=False)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
     assert refused.returncode == 2
     assert "another study is at work" in refused.stderr
     assert process.returncode == 130
@@ -158,26 +156,30 @@ def test_interrupted_it_says_how_to_go_on_and_then_does(tmp_path):
     assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 3
 
 
+def read_until(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"the process ended without saying {text!r}")
+
+
 def test_a_study_killed_with_its_trials_goes_on(tmp_path):
     arguments = ["study", "norms", "--data", "digits", "--norms", "in,ln", "--epochs", "15"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [command(), *arguments, "--out", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        if "epoch 2/" in line:
-            break
-    process.kill()
-    process.communicate()
+    ) as process:
+        read_until(process, "epoch 2/")
+        process.kill()
     time.sleep(1)
     groupnorm(*arguments, "--out", "s", cwd=tmp_path)
     groupnorm(*arguments, "--out", "whole", cwd=tmp_path)
     for run in (tmp_path / "whole" / "runs").iterdir():
-        other = tmp_path / "s" / "runs" / run.name
-        rows = [
-            [{**json.loads(line), "timing": None} for line in (folder / "metrics.jsonl").open()]
-            for folder in (run, other)
-        ]
-        assert rows[0] == rows[1]
+        assert metrics(run) == metrics(tmp_path / "s" / "runs" / run.name)
+
+
+def metrics(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "timing": None} for line in lines]
 
 
 def test_train_prints_epochs_as_json_and_continues(tmp_path):

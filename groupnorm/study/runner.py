@@ -39,6 +39,7 @@ class Progress(Protocol):
 class _Trial:
     name: str
     process: subprocess.Popen[str]
+    reader: threading.Thread
     failure: str | None = None
 
 
@@ -91,7 +92,7 @@ def run_trials(
         for trial in running:
             trial.process.kill()
         for trial in running:
-            trial.process.wait()
+            trial.reader.join()
     return [read_record(out, name) for name in configs]
 
 
@@ -116,17 +117,17 @@ def _start(
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its trials
         )
-    trial = _Trial(folder.name, process)
 
     def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            with contextlib.suppress(json.JSONDecodeError):  # a line cut by kill -9
-                events.put((trial, json.loads(line)))
-        process.wait()
+        with process:  # closes the pipes and waits for the process once its last line was read
+            assert process.stdout is not None
+            for line in process.stdout:
+                with contextlib.suppress(json.JSONDecodeError):  # a line cut by kill -9
+                    events.put((trial, json.loads(line)))
         events.put((trial, None))
 
-    threading.Thread(target=read, daemon=True).start()
+    trial = _Trial(folder.name, process, threading.Thread(target=read, daemon=True))
+    trial.reader.start()
     return trial
 
 
@@ -140,9 +141,7 @@ def _handle(trial: _Trial, event: dict[str, Any], progress: Progress) -> None:
 
 
 def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
-    for stream in (trial.process.stdin, trial.process.stdout):
-        if stream is not None:
-            stream.close()
+    trial.reader.join()
     folder = run_folder(out, trial.name)
     if not (folder / "DONE").exists():
         reason = trial.failure or _exit_reason(trial.process.returncode)

@@ -123,11 +123,10 @@ def test_no_trial_outlives_a_killed_runner(tmp_path):
         "from groupnorm.study.runner import run_trials\n"
         "run_trials(Path(sys.argv[1]), configs({'epochs': 5000}), Log(), jobs=1, threads=1)\n"
     )
-    runner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    wait_for(lambda: list(tmp_path.glob("runs/*/metrics.jsonl")))
-    assert workers_of(tmp_path)
-    runner.kill()
-    runner.wait()
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as runner:
+        wait_for(lambda: list(tmp_path.glob("runs/*/metrics.jsonl")))
+        assert workers_of(tmp_path)
+        runner.kill()
     wait_for(lambda: not workers_of(tmp_path))
 
 
