@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from groupnorm.cli import split_norms
+from groupnorm.files import LockedError, locked
 
 TINY = ["--data", "digits", "--epochs", "2", "--norms", "bn,gn:groups=4,gn:groups=4+ws"]
 
@@ -143,17 +144,28 @@ def test_interrupted_it_says_how_to_go_on_and_then_does(tmp_path):
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:
         read_until(process, "epoch 1/")
-        refused = groupnorm(*arguments, cwd=tmp_path, check=False)
+        with pytest.raises(LockedError), locked(tmp_path / "s" / ".lock", "at work"):
+            pass
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    assert refused.returncode == 2
-    assert "another study is at work" in refused.stderr
     assert process.returncode == 130
     assert "To continue: groupnorm study batch-size" in said
     assert "Traceback" not in said
     done = groupnorm(*arguments, cwd=tmp_path)
     assert "report:" in done.stdout
     assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 3
+
+
+def test_a_second_start_on_the_same_folder_is_refused(study, tmp_path):
+    shutil.copytree(study[0], tmp_path / "s")
+    with locked(tmp_path / "s" / ".lock", "at work"):
+        refused = groupnorm(
+            "study", "batch-size", *TINY, "--batch-sizes", "32,2", "--out", tmp_path / "s",
+            check=False,
+        )  # fmt: skip
+    assert refused.returncode == 2
+    assert "another study is at work" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def read_until(process, text):

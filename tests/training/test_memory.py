@@ -10,16 +10,20 @@ from groupnorm.training.memory import keep_large_blocks, peak_memory_bytes
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 def test_large_blocks_are_kept_from_step_to_step():
-    """Page faults per step, counted in a process of its own with and without the setting."""
+    """Page faults per step, counted in a process of its own with and without the setting.
+
+    The first steps fault either way: an aligned block does not fit where one of the same size was
+    freed until its neighbours are free too.
+    """
     code = (
         "import resource, sys, torch\n"
         "from groupnorm.training.memory import keep_large_blocks\n"
         "if sys.argv[1] == 'keep': assert keep_large_blocks()\n"
-        "def step():\n"
-        "    for _ in range(5): torch.empty(12_000_000).fill_(1)\n"
-        "step()\n"
+        "def steps(count):\n"
+        "    for _ in range(count): torch.empty(12_000_000).fill_(1)\n"
+        "steps(30)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "step()\n"
+        "steps(10)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
 
@@ -29,8 +33,7 @@ def test_large_blocks_are_kept_from_step_to_step():
         )
         return int(done.stdout)
 
-    # The heap cannot grow where the address space was laid out against it: then try again.
-    assert min(faults("keep") for _ in range(4)) < faults("default") / 10
+    assert faults("keep") < faults("default") / 10
 
 
 def test_other_systems_are_left_alone(monkeypatch):
