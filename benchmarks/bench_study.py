@@ -1,11 +1,12 @@
 """The default study's grid against a plain script, same work, interleaved.
 
-    python benchmarks/bench_study.py [--rounds 2] [--epochs 5] [--train-images 6000] [--out FILE.json]
+    python benchmarks/bench_study.py [--rounds 2] [--epochs 5] [--train-images 6000] [--out FILE]
 
 Work: the five trials of the default study (batch norm over 32, 8 and 2 images of a 64-image step,
-group norm, group norm with weight standardization; ResNet-8; fashion-scenes), some epochs each, with
-the evaluation on the test images after every epoch. Each round runs the plain script's five trials in a process of
-their own with torch's default threads, then the study's five trials as the study runs them.
+group norm, group norm with weight standardization; ResNet-8; fashion-scenes), some epochs each,
+with the evaluation on the test images after every epoch. Each round runs the plain script's five
+trials in a process of their own with torch's default threads, then the study's five trials as the
+study runs them.
 
 Reported: training images/s of each trial on both sides (ours times the trials that run at once),
 and the wall time of the whole grid, with start-up and evaluation. Our evaluation does more: it also
@@ -92,7 +93,7 @@ def run_ours(train_images: int, epochs: int, jobs: int) -> dict[str, Any]:
 
 def images_per_second(record: Record) -> float:
     """Of the training alone, over all epochs."""
-    speeds = [row["timing"]["images_per_second"] for row in record.metrics]
+    speeds: list[float] = [row["timing"]["images_per_second"] for row in record.metrics]
     return statistics.harmonic_mean(speeds)
 
 
@@ -115,7 +116,7 @@ def main() -> None:
         rounds.append(
             {
                 "plain": run_plain(arguments.train_images, arguments.epochs),
-                "groupnorm": run_ours(arguments.train_images, jobs=cores),
+                "groupnorm": run_ours(arguments.train_images, arguments.epochs, cores),
             }
         )
         walls = {side: rounds[-1][side]["wall"] for side in rounds[-1]}
