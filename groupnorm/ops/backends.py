@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from groupnorm.ops import backend_aten, reference
+from groupnorm.ops import backend_aten, backend_native, reference
+from groupnorm.ops.native_launch import why_off
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -21,6 +22,8 @@ class Backend:
         forward: (input, num_groups, weight, bias, eps, activation, residual) -> y.
         dtypes: those of the input that it takes.
         about: what it is, in a few words.
+        devices: kinds of device that it runs on; empty for any.
+        off: why it cannot run on this machine; empty when it can.
         automatic: False when it runs only if asked for by name.
     """
 
@@ -28,10 +31,16 @@ class Backend:
     forward: Callable[..., Tensor]
     dtypes: tuple[torch.dtype, ...]
     about: str
+    devices: tuple[str, ...] = ()
+    off: str = ""
     automatic: bool = True
 
     def why_not(self, input: Tensor) -> str | None:
         """Why it cannot take `input`; None when it can."""
+        if self.off:
+            return self.off
+        if self.devices and input.device.type not in self.devices:
+            return f"runs on {', '.join(self.devices)}, the input is on {input.device.type}"
         if input.dtype in self.dtypes:
             return None
         return f"takes {', '.join(str(d) for d in self.dtypes)}, got {input.dtype}"
@@ -43,6 +52,9 @@ def _reference_forward(*args: object) -> Tensor:
 
 # In the order in which "auto" tries them.
 _TABLE = (
+    Backend(
+        "native", backend_native.forward, FLOATS, "C++ kernels", devices=("cpu",), off=why_off
+    ),
     Backend("aten", backend_aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
     Backend("reference", _reference_forward, FLOATS, "the specification, slow", automatic=False),
 )
@@ -101,7 +113,7 @@ def explain(input: Tensor | None = None, backend: str = "auto") -> Explanation:
 
     Example:
         >>> import groupnorm
-        >>> groupnorm.explain().backend
+        >>> groupnorm.explain(backend="aten").backend
         'aten'
     """
     if input is None:
@@ -130,8 +142,9 @@ def report() -> list[dict[str, str | bool]]:
     return [
         {
             "name": backend.name,
-            "available": True,
-            "reason": backend.about + ("" if backend.automatic else "; runs only by name"),
+            "available": not backend.off,
+            "reason": backend.off
+            or backend.about + ("" if backend.automatic else "; runs only by name"),
         }
         for backend in _TABLE
     ]

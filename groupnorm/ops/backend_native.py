@@ -1,0 +1,130 @@
+"""The C++ kernels for the CPU as a backend: eager autograd, and what goes around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from groupnorm.ops import backend_aten, reference
+from groupnorm.ops.native_launch import launch_backward, launch_forward
+from groupnorm.ops.native_operator import operator
+
+
+def forward(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """y = activation(GN(x) * weight + bias + residual); see `groupnorm.ops.reference.forward`.
+
+    Forward-mode differentiation, vmap and `torch.export` go through PyTorch's operator, and so does
+    a tensor subclass: what differentiates or transforms needs operations it knows.
+    """
+    arguments = (input, num_groups, weight, bias, eps, activation, residual)
+    if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
+            return backend_aten.forward(*arguments)
+        return operator(*arguments)
+    if _transformed() or torch.jit.is_tracing():
+        return backend_aten.forward(*arguments)
+    if torch._C._len_torch_dispatch_stack() or type(input) not in _PLAIN:
+        return operator(*arguments)
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (input, weight, bias, residual)
+    ):
+        y: Tensor = _Function.apply(*arguments)
+        return y
+    return launch_forward(*arguments)[0]
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _transformed() -> bool:
+    """Inside a transformation of `torch.func`, or forward-mode differentiation."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+
+
+class _Function(torch.autograd.Function):
+    """The kernels in PyTorch's graph. Keeps the input, and mean and rstd of each group."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        num_groups: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+    ) -> Tensor:
+        y, statistics = launch_forward(
+            input, num_groups, weight, bias, eps, activation, residual
+        )
+        ctx.save_for_backward(
+            input, weight, bias, None if activation is None else residual, statistics
+        )
+        ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        input, weight, bias, residual, statistics = ctx.saved_tensors
+        dx, dweight, dbias, dresidual = _gradients(
+            grad_outputs[0],
+            input,
+            ctx.num_groups,
+            weight,
+            bias,
+            ctx.eps,
+            statistics,
+            ctx.activation,
+            residual,
+            ctx.needs_input_grad[6],
+        )
+        return (
+            dx if ctx.needs_input_grad[0] else None,
+            None,
+            dweight.to(weight.dtype) if ctx.needs_input_grad[2] else None,
+            dbias.to(bias.dtype) if ctx.needs_input_grad[3] else None,
+            None,
+            None,
+            dresidual,
+        )
+
+
+def _gradients(
+    grad_output: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    statistics: Tensor,
+    activation: str | None,
+    residual: Tensor | None,
+    needs_residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """By the kernels; by the reference where the gradients are to be differentiated again."""
+    if not torch.is_grad_enabled():
+        own_residual = needs_residual and activation is not None
+        dx, dweight, dbias, dresidual = launch_backward(
+            grad_output, input, num_groups, weight, bias, statistics, activation, residual,
+            own_residual,
+        )  # fmt: skip
+        if needs_residual and activation is None:
+            dresidual = grad_output
+        return dx, dweight, dbias, dresidual
+    _, mean, rstd = reference.forward(input, num_groups, weight, bias, eps, activation, residual)
+    dx, dweight, dbias, dresidual = reference.backward(
+        grad_output, input, num_groups, weight, bias, mean, rstd, activation, residual
+    )
+    return dx, dweight, dbias, dresidual if needs_residual else None

@@ -1,0 +1,501 @@
+// channels_last input (N, S, C): vectors run across the channels, never over part of a group.
+//
+// Sums are kept for each channel and folded into groups; constants of a group are laid out channel
+// by channel. So any number of channels per group takes the same path. k positions side by side
+// make a line, so that few or odd channels fill whole vectors too: to the loops a line is one
+// position with k * C channels.
+#pragma once
+
+#include "statistics.h"
+
+namespace groupnorm {
+namespace GN_ISA {
+
+constexpr int64_t kLinesPerSum = 64;    // no longer a sum in the wide type
+constexpr int64_t kLinesPerBlock = 32;  // that a tile of channels is walked over at once
+
+// How a sample's S positions make lines.
+struct Lines {
+  int64_t k, width, count, rest;  // positions in a line, numbers in it, lines, numbers left over
+
+  Lines(int64_t S, int64_t C, int lanes) : k(1) {
+    const int64_t tile = 4 * lanes;
+    const int64_t units[] = {tile, lanes};
+    for (int64_t unit : units) {
+      int64_t fits = 1;
+      while (fits * C % unit != 0) fits *= 2;  // lanes are a power of two
+      if (fits * C <= larger<int64_t>(2048, C) && 2 * fits <= S) {
+        k = fits;
+        break;
+      }
+    }
+    width = k * C;
+    count = S / k;
+    rest = (S - count * k) * C;
+  }
+};
+
+// f(tag, offset, lanes, vectors): `Tile` vectors at a time, then one, then part of one.
+template <int N> struct Count { static constexpr int value = N; };
+template <class W, int Tile, class F> GN_INLINE void for_tiles(int64_t width, F f) {
+  constexpr int L = kLanes<W>;
+  int64_t c = 0;
+  for (; c + Tile * L <= width; c += Tile * L) f(Whole{}, Count<Tile>{}, c, L);
+  for (; c + L <= width; c += L) f(Whole{}, Count<1>{}, c, L);
+  if (c < width) f(Part{}, Count<1>{}, c, int(width - c));
+}
+
+// Fewer vectors at a time where the arithmetic needs the registers.
+template <Activation A> constexpr int kTile = is_costly(A) || kVectorBytes < 64 ? 2 : 4;
+
+// ---- statistics ---------------------------------------------------------------------------------
+
+// Adds each channel's sums of d = x - shift and of d^2 over some lines of at least `width` numbers.
+template <class T>
+void add_channel_moments(const T* x, int64_t lines, int64_t stride, int64_t width,
+                         const Wide<T>* shift, double* sums, double* squares) {
+  using W = Wide<T>;
+  constexpr int L = kLanes<W>;
+  for_tiles<W, 4>(width, [&](auto partial, auto vectors, int64_t c, int n) GN_INLINE_LAMBDA {
+    constexpr bool P = decltype(partial)::value;
+    constexpr int U = decltype(vectors)::value;
+    Vector<W> around[U], s[U] = {}, q[U] = {};
+    for (int u = 0; u < U; ++u) around[u] = load<false>(shift + c + u * L);
+    const T* at = x + c;
+    for (int64_t i = 0; i < lines; ++i, at += stride)
+      for (int u = 0; u < U; ++u) {
+        const Vector<W> d = load<P>(at + u * L, n, around[u]) - around[u];
+        s[u] += d;
+        q[u] += d * d;
+      }
+    for (int u = 0; u < U; ++u) {
+      add_to(sums + c + u * L, s[u]);
+      add_to(squares + c + u * L, q[u]);
+    }
+  });
+}
+
+// sums[g] over the group's channels in all k positions of a line
+inline double fold(const double* values, const Lines& lines, int64_t C, int64_t D, int64_t g) {
+  double a = 0, b = 0, c = 0, d = 0;
+  for (int64_t j = 0; j < lines.k; ++j) {
+    const double* v = values + j * C + g * D;
+    int64_t i = 0;
+    for (; i + 4 <= D; i += 4) {
+      a += v[i];
+      b += v[i + 1];
+      c += v[i + 2];
+      d += v[i + 3];
+    }
+    for (; i < D; ++i) a += v[i];
+  }
+  return (a + b) + (c + d);
+}
+
+// Lines [from, to) of a sample; the last part of a sample has its left-over numbers too.
+template <class T>
+void sample_moments(const T* x, const Lines& l, int64_t from, int64_t to, bool with_rest,
+                    const Wide<T>* shift, double* sums, double* squares) {
+  std::memset(sums, 0, size_t(l.width) * sizeof(double));
+  std::memset(squares, 0, size_t(l.width) * sizeof(double));
+  for (int64_t i = from; i < to; i += kLinesPerSum)
+    add_channel_moments(x + i * l.width, smaller(kLinesPerSum, to - i), l.width, l.width, shift,
+                        sums, squares);
+  if (with_rest && l.rest)
+    add_channel_moments(x + l.count * l.width, 1, l.width, l.rest, shift, sums, squares);
+}
+
+// What a sample needs, channel by channel, for k positions.
+template <class W> struct Channels {
+  Scratch<W> mean, scale, shift;
+  explicit Channels(const Lines& l) : mean(l.width), scale(l.width), shift(l.width) {}
+  GN_INLINE Normalize<W> at(int64_t c) const {
+    return {load<false>(mean + c), load<false>(scale + c), load<false>(shift + c)};
+  }
+};
+
+// Copies the first C numbers k - 1 times behind themselves.
+template <class W> void repeat(W* values, int64_t C, int64_t k) {
+  for (int64_t j = 1; j < k; ++j) std::memcpy(values + j * C, values, size_t(C) * sizeof(W));
+}
+
+// A shift for each channel that is the same within a group: the mean of a few positions.
+template <class T>
+void channel_shifts(const T* x, const Problem& p, const Lines& l, Wide<T>* shift) {
+  const int64_t D = p.C / p.G, length = D * p.S;
+  const int64_t most = p.S < 512 ? 4 : 16;  // reading single numbers is slow
+  const int64_t wanted = larger<int64_t>(1, smaller(most, length / 16));
+  const int64_t channels = smaller(D, wanted), positions = larger<int64_t>(1, wanted / channels);
+  for (int64_t g = 0; g < p.G; ++g) {
+    double sum = 0;
+    for (int64_t i = 0; i < positions; ++i)
+      for (int64_t j = 0; j < channels; ++j) {
+        const T* at = x + i * (p.S / positions) * p.C + g * D + j * (D / channels);
+        sum += double(single(at));
+      }
+    const Wide<T> value = Wide<T>(sum / double(positions * channels));
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) shift[c] = value;
+  }
+  repeat(shift, p.C, l.k);
+}
+
+// From the sums of sample n to its statistics and the constants of its channels. Where a shift was
+// poor, a better one is put in `shift`, and the result is false.
+template <class W>
+bool finish_statistics(const Problem& p, const Lines& l, int64_t n, const double* sums,
+                       const double* squares, W* shift, Channels<W>& channels, bool last) {
+  const int64_t D = p.C / p.G;
+  const W* weight = static_cast<const W*>(p.weight);
+  const W* bias = static_cast<const W*>(p.bias);
+  bool good = true;
+  for (int64_t g = 0; g < p.G; ++g) {
+    const Moments m{fold(sums, l, p.C, D, g), fold(squares, l, p.C, D, g)};
+    const Statistics<W> s(m, double(D * p.S), shift[g * D], p.eps);
+    static_cast<W*>(p.mean)[n * p.G + g] = s.mean;
+    static_cast<W*>(p.rstd)[n * p.G + g] = s.rstd;
+    if (s.shift_was_poor && !last) good = false;
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+      const W scale = weight ? s.rstd * weight[c] : s.rstd;
+      channels.mean[c] = s.mean;
+      channels.scale[c] = scale;
+      channels.shift[c] = (bias ? bias[c] : W(0)) - s.rest * scale;
+    }
+  }
+  if (!good) {
+    for (int64_t c = 0; c < p.C; ++c) shift[c] = channels.mean[c];
+    repeat(shift, p.C, l.k);
+    return false;
+  }
+  repeat<W>(channels.mean, p.C, l.k);
+  repeat<W>(channels.scale, p.C, l.k);
+  repeat<W>(channels.shift, p.C, l.k);
+  return true;
+}
+
+// ---- forward ------------------------------------------------------------------------------------
+
+template <class T, Activation A>
+void apply_lines(const T* x, const T* residual, T* y, int64_t lines, int64_t stride, int64_t width,
+                 const Channels<Wide<T>>& channels) {
+  using W = Wide<T>;
+  constexpr int L = kLanes<W>;
+  for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
+                                    int n) GN_INLINE_LAMBDA {
+    constexpr bool P = decltype(partial)::value;
+    constexpr int U = decltype(vectors)::value;
+    Normalize<W> normalize[U];
+    for (int u = 0; u < U; ++u) normalize[u] = channels.at(c + u * L);
+    for (int64_t i = 0; i < lines; ++i)
+      for (int u = 0; u < U; ++u) {
+        const int64_t at = i * stride + c + u * L;
+        const Vector<W> z = normalize[u].template operator()<P>(load<P>(x + at, n),
+                                                                advance(residual, at), n);
+        store<P>(y + at, value_of<A>(z), n);
+      }
+  });
+}
+
+template <class T, class F>
+void apply_sample(const Problem& p, const Lines& l, int64_t n, int64_t from, int64_t to,
+                  bool with_rest, const Channels<Wide<T>>& channels, F apply) {
+  const int64_t size = p.S * p.C;
+  const T* x = static_cast<const T*>(p.x) + n * size;
+  const T* residual = advance(static_cast<const T*>(p.residual), n * size);
+  T* y = static_cast<T*>(p.y) + n * size;
+  auto lines = [&](int64_t first, int64_t count, int64_t width) {
+    const int64_t at = first * l.width;
+    apply(x + at, advance(residual, at), y + at, count, l.width, width, channels);
+  };
+  if (with_rest && l.rest) lines(l.count, 1, l.rest);
+  // backwards, for the end of the sample is what the cache still holds
+  for (int64_t i = to; i > from;) {
+    const int64_t count = smaller(kLinesPerBlock, i - from);
+    i -= count;
+    lines(i, count, l.width);
+  }
+}
+
+template <class T, class F> void forward_channels_last(const Problem& p, F apply) {
+  using W = Wide<T>;
+  const Lines l(p.S, p.C, kLanes<W>);
+  const int64_t size = p.S * p.C;
+  const T* all = static_cast<const T*>(p.x);
+  const int64_t parts = parts_for(p, p.N, size);
+  if (parts == 1) {
+    parallel(p, p.N, grain_for(size), [&](int64_t begin, int64_t end) {
+      Scratch<double> sums(l.width), squares(l.width);
+      Scratch<W> shift(l.width);
+      Channels<W> channels(l);
+      for (int64_t n = begin; n < end; ++n) {
+        const T* x = all + n * size;
+        channel_shifts(x, p, l, static_cast<W*>(shift));
+        for (int tries = 0; tries < 2; ++tries) {
+          sample_moments<T>(x, l, 0, l.count, true, shift, sums, squares);
+          if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1))
+            break;
+        }
+        apply_sample<T>(p, l, n, 0, l.count, true, channels, apply);
+      }
+    });
+    return;
+  }
+  const int64_t part = (l.count + parts - 1) / parts;
+  Scratch<double> sums(parts * l.width), squares(parts * l.width);
+  Scratch<W> shift(l.width);
+  Channels<W> channels(l);
+  for (int64_t n = 0; n < p.N; ++n) {
+    const T* x = all + n * size;
+    channel_shifts(x, p, l, static_cast<W*>(shift));
+    for (int tries = 0; tries < 2; ++tries) {
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
+          sample_moments<T>(x, l, from, to, k == parts - 1, shift, sums + k * l.width,
+                            squares + k * l.width);
+        }
+      });
+      for (int64_t k = 1; k < parts; ++k)
+        for (int64_t c = 0; c < l.width; ++c) {
+          sums[c] += sums[k * l.width + c];
+          squares[c] += squares[k * l.width + c];
+        }
+      if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1))
+            break;
+    }
+    parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
+        apply_sample<T>(p, l, n, from, to, k == parts - 1, channels, apply);
+      }
+    });
+  }
+}
+
+// ---- backward -----------------------------------------------------------------------------------
+
+// A sample in the backward direction.
+template <class T> struct SampleBackward {
+  const T* x;
+  const T* residual;
+  const T* dy;
+  T* dx;
+  T* dresidual;  // or null
+
+  SampleBackward(const Problem& p, int64_t at)
+      : x(static_cast<const T*>(p.x) + at),
+        residual(advance(static_cast<const T*>(p.residual), at)),
+        dy(static_cast<const T*>(p.dy) + at),
+        dx(static_cast<T*>(p.dx) + at),
+        dresidual(advance(static_cast<T*>(p.dresidual), at)) {}
+  SampleBackward from(int64_t at) const {
+    SampleBackward s = *this;
+    s.x += at;
+    s.residual = advance(residual, at);
+    s.dy += at;
+    s.dx += at;
+    s.dresidual = advance(dresidual, at);
+    return s;
+  }
+};
+
+// Adds each channel's sums of dz and of dz * (x - mean) over some lines; keeps dz where asked to.
+template <class T, Activation A>
+void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t stride,
+                           int64_t width, const Channels<Wide<T>>& channels, double* sums,
+                           double* products) {
+  using W = Wide<T>;
+  constexpr int L = kLanes<W>;
+  T* keep = b.dresidual ? b.dresidual : kKeepsGradient<T, A> ? b.dx : nullptr;
+  for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
+                                    int n) GN_INLINE_LAMBDA {
+    constexpr bool P = decltype(partial)::value;
+    constexpr int U = decltype(vectors)::value;
+    Normalize<W> normalize[U];
+    Vector<W> s[U] = {}, q[U] = {};
+    for (int u = 0; u < U; ++u) normalize[u] = channels.at(c + u * L);
+    for (int64_t i = 0; i < lines; ++i)
+      for (int u = 0; u < U; ++u) {
+        const int64_t at = i * stride + c + u * L;
+        const Vector<W> x = load<P>(b.x + at, n, normalize[u].mean);
+        const Vector<W> dz =
+            normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+        s[u] += dz;
+        q[u] += dz * (x - normalize[u].mean);
+        if (keep) store<P>(keep + at, dz, n);
+      }
+    for (int u = 0; u < U; ++u) {
+      add_to(sums + c + u * L, s[u]);
+      add_to(products + c + u * L, q[u]);
+    }
+  });
+}
+
+// Lines [from, to) of a sample.
+template <class T, class F>
+void sample_gradients(const SampleBackward<T>& b, const Lines& l, int64_t from, int64_t to,
+                      bool with_rest, const Channels<Wide<T>>& channels, double* sums,
+                      double* products, F add) {
+  std::memset(sums, 0, size_t(l.width) * sizeof(double));
+  std::memset(products, 0, size_t(l.width) * sizeof(double));
+  for (int64_t i = from; i < to; i += kLinesPerSum)
+    add(b.from(i * l.width), smaller(kLinesPerSum, to - i), l.width, l.width, channels, sums,
+        products);
+  if (with_rest && l.rest)
+    add(b.from(l.count * l.width), 1, l.width, l.rest, channels, sums, products);
+}
+
+// The constants of dx = dz * scale + (x - mean) * slope + constant, channel by channel.
+template <class W> struct GradientChannels {
+  Scratch<W> slope, constant;
+  explicit GradientChannels(const Lines& l) : slope(l.width), constant(l.width) {}
+};
+
+template <class T, Activation A>
+void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t stride, int64_t width,
+                    const Channels<Wide<T>>& channels, const GradientChannels<Wide<T>>& gradient) {
+  using W = Wide<T>;
+  constexpr int L = kLanes<W>;
+  const T* kept = b.dresidual ? b.dresidual : b.dx;
+  for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
+                                    int n) GN_INLINE_LAMBDA {
+    constexpr bool P = decltype(partial)::value;
+    constexpr int U = decltype(vectors)::value;
+    Normalize<W> normalize[U];
+    Vector<W> slope[U], constant[U];
+    for (int u = 0; u < U; ++u) {
+      normalize[u] = channels.at(c + u * L);
+      slope[u] = load<false>(gradient.slope + c + u * L);
+      constant[u] = load<false>(gradient.constant + c + u * L);
+    }
+    for (int64_t i = 0; i < lines; ++i)
+      for (int u = 0; u < U; ++u) {
+        const int64_t at = i * stride + c + u * L;
+        const Vector<W> x = load<P>(b.x + at, n);
+        Vector<W> dz;
+        if constexpr (kKeepsGradient<T, A>) dz = load<P>(kept + at, n);
+        else dz = normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+        store<P>(b.dx + at,
+                 dz * normalize[u].scale + ((x - normalize[u].mean) * slope[u] + constant[u]), n);
+      }
+  });
+}
+
+template <class T, class F>
+void write_sample_gradients(const SampleBackward<T>& b, const Lines& l, int64_t from, int64_t to,
+                            bool with_rest, const Channels<Wide<T>>& channels,
+                            const GradientChannels<Wide<T>>& gradient, F write) {
+  if (with_rest && l.rest)
+    write(b.from(l.count * l.width), 1, l.width, l.rest, channels, gradient);
+  for (int64_t i = to; i > from;) {
+    const int64_t count = smaller(kLinesPerBlock, i - from);
+    i -= count;
+    write(b.from(i * l.width), count, l.width, l.width, channels, gradient);
+  }
+}
+
+// A sample's constants as the forward pass had them, but for the mean's rest.
+template <class W>
+void load_channels(const Problem& p, const Lines& l, int64_t n, Channels<W>& channels) {
+  const int64_t D = p.C / p.G;
+  const W* weight = static_cast<const W*>(p.weight);
+  const W* bias = static_cast<const W*>(p.bias);
+  for (int64_t g = 0; g < p.G; ++g) {
+    const W mean = static_cast<const W*>(p.mean)[n * p.G + g];
+    const W rstd = static_cast<const W*>(p.rstd)[n * p.G + g];
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+      channels.mean[c] = mean;
+      channels.scale[c] = weight ? rstd * weight[c] : rstd;
+      channels.shift[c] = bias ? bias[c] : W(0);
+    }
+  }
+  repeat<W>(channels.mean, p.C, l.k);
+  repeat<W>(channels.scale, p.C, l.k);
+  repeat<W>(channels.shift, p.C, l.k);
+}
+
+// From the channels' sums of sample n to the gradients of the parameters and the constants of dx.
+template <class W>
+void finish_gradients(const Problem& p, const Lines& l, int64_t n, double* sums, double* products,
+                      W* dweight, W* dbias, GradientChannels<W>& gradient) {
+  const int64_t D = p.C / p.G;
+  const W* weight = static_cast<const W*>(p.weight);
+  for (int64_t j = 1; j < l.k; ++j)
+    for (int64_t c = 0; c < p.C; ++c) {
+      sums[c] += sums[j * p.C + c];
+      products[c] += products[j * p.C + c];
+    }
+  for (int64_t g = 0; g < p.G; ++g) {
+    const W rstd = static_cast<const W*>(p.rstd)[n * p.G + g];
+    double a = 0, b = 0;
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+      const double w = weight ? double(weight[c]) : 1.0;
+      a += w * sums[c];
+      b += w * products[c];
+      dbias[n * p.C + c] = W(sums[c]);
+      dweight[n * p.C + c] = W(products[c] * double(rstd));
+    }
+    const GroupGradient<W> group(a, b, double(D * p.S), rstd);
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+      gradient.slope[c] = group.slope;
+      gradient.constant[c] = group.constant;
+    }
+  }
+  repeat<W>(gradient.slope, p.C, l.k);
+  repeat<W>(gradient.constant, p.C, l.k);
+}
+
+template <class T, class Add, class Write>
+void backward_channels_last(const Problem& p, Add add, Write write) {
+  using W = Wide<T>;
+  const Lines l(p.S, p.C, kLanes<W>);
+  const int64_t size = p.S * p.C;
+  Scratch<W> dweight(p.N * p.C), dbias(p.N * p.C);
+  const int64_t parts = parts_for(p, p.N, size);
+  if (parts == 1) {
+    parallel(p, p.N, grain_for(size), [&](int64_t begin, int64_t end) {
+      Scratch<double> sums(l.width), products(l.width);
+      Channels<W> channels(l);
+      GradientChannels<W> gradient(l);
+      for (int64_t n = begin; n < end; ++n) {
+        const SampleBackward<T> b(p, n * size);
+        load_channels(p, l, n, channels);
+        sample_gradients<T>(b, l, 0, l.count, true, channels, sums, products, add);
+        finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);
+        write_sample_gradients<T>(b, l, 0, l.count, true, channels, gradient, write);
+      }
+    });
+  } else {
+    const int64_t part = (l.count + parts - 1) / parts;
+    Scratch<double> sums(parts * l.width), products(parts * l.width);
+    Channels<W> channels(l);
+    GradientChannels<W> gradient(l);
+    for (int64_t n = 0; n < p.N; ++n) {
+      const SampleBackward<T> b(p, n * size);
+      load_channels(p, l, n, channels);
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
+          sample_gradients<T>(b, l, from, to, k == parts - 1, channels, sums + k * l.width,
+                              products + k * l.width, add);
+        }
+      });
+      for (int64_t k = 1; k < parts; ++k)
+        for (int64_t c = 0; c < l.width; ++c) {
+          sums[c] += sums[k * l.width + c];
+          products[c] += products[k * l.width + c];
+        }
+      finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
+          write_sample_gradients<T>(b, l, from, to, k == parts - 1, channels, gradient, write);
+        }
+      });
+    }
+  }
+  sum_rows<W>(p, p.N, dweight, p.dweight);
+  sum_rows<W>(p, p.N, dbias, p.dbias);
+}
+
+}  // namespace GN_ISA
+}  // namespace groupnorm

@@ -1,0 +1,222 @@
+// Contiguous input (N, C, S): a group is one stretch of D * S numbers, a channel one row of S.
+#pragma once
+
+#include "short_rows.h"
+
+namespace groupnorm {
+namespace GN_ISA {
+
+// ---- forward ------------------------------------------------------------------------------------
+
+// Numbers [from, to) of a group.
+template <class T, Activation A>
+void apply_rows(const GroupForward<T>& g, int64_t S, int64_t from, int64_t to) {
+  using W = Wide<T>;
+  while (from < to) {
+    const int64_t c = from / S, end = smaller(to, (c + 1) * S);
+    const W scale = g.weight ? g.s.rstd * g.weight[c] : g.s.rstd;
+    const W shift = (g.bias ? g.bias[c] : W(0)) - g.s.rest * scale;
+    const Normalize<W> normalize{broadcast(g.s.mean), broadcast(scale), broadcast(shift)};
+    const T* x = g.x + from;
+    const T* residual = advance(g.residual, from);
+    T* y = g.y + from;
+    for_vectors<W>(end - from, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
+      constexpr bool P = decltype(partial)::value;
+      const Vector<W> z =
+          normalize.template operator()<P>(load<P>(x + i, n), advance(residual, i), n);
+      store<P>(y + i, value_of<A>(z), n);
+    });
+    from = end;
+  }
+}
+
+// `apply`: apply_rows, or apply_short_rows where rows are short.
+template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
+  using W = Wide<T>;
+  const int64_t D = p.C / p.G, length = D * p.S, groups = p.N * p.G;
+  const bool is_short = p.S < kShortRow;
+  const Spread<W> spread(p);
+  const W* weights = is_short ? spread.weight : static_cast<const W*>(p.weight);
+  const W* biases = is_short ? spread.bias : static_cast<const W*>(p.bias);
+  const T* all = static_cast<const T*>(p.x);
+
+  auto group = [&](int64_t i, const Statistics<W>& s) {
+    static_cast<W*>(p.mean)[i] = s.mean;
+    static_cast<W*>(p.rstd)[i] = s.rstd;
+    const int64_t first = i * length, parameter = i % p.G * (is_short ? length : D);
+    return GroupForward<T>{all + first,
+                           advance(static_cast<const T*>(p.residual), first),
+                           static_cast<T*>(p.y) + first,
+                           advance(weights, parameter),
+                           advance(biases, parameter),
+                           s};
+  };
+  const int64_t parts = parts_for(p, groups, length);
+  if (parts == 1) {
+    parallel(p, groups, grain_for(length), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        apply(group(i, statistics_of(all + i * length, length, p.eps)), p.S, 0, length);
+    });
+    return;
+  }
+  // Fewer groups than threads: each is split, and the parts' sums are added in their order.
+  const int64_t part = (length + parts - 1) / parts;
+  Scratch<Moments> partial(parts);
+  for (int64_t i = 0; i < groups; ++i) {
+    const T* x = all + i * length;
+    auto statistics = [&](W shift) {
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
+          partial[k] = moments_of(x + from, to - from, shift);
+        }
+      });
+      Moments total;
+      for (int64_t k = 0; k < parts; ++k) total += partial[k];
+      return Statistics<W>(total, double(length), shift, p.eps);
+    };
+    Statistics<W> s = statistics(shift_of(x, length));
+    if (s.shift_was_poor) s = statistics(s.mean);
+    const GroupForward<T> g = group(i, s);
+    parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
+        apply(g, p.S, from, to);
+      }
+    });
+  }
+}
+
+// ---- backward -----------------------------------------------------------------------------------
+
+// Adds, for numbers [from, to) of a group, each channel's sums of dz and of dz * (x - mean) to
+// `sums` and `products`. Keeps dz where asked to.
+template <class T, Activation A>
+void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64_t to,
+                       double* sums, double* products) {
+  using W = Wide<T>;
+  constexpr int L = kLanes<W>, U = is_costly(A) ? 2 : 4;
+  T* keep = g.dresidual ? g.dresidual : kKeepsGradient<T, A> ? g.dx : nullptr;
+  const Vector<W> mean = broadcast(g.mean);
+  while (from < to) {
+    const int64_t c = from / S, end = smaller(to, (c + 1) * S);
+    const W scale = g.weight ? g.rstd * g.weight[c] : g.rstd;
+    const Normalize<W> normalize{mean, broadcast(scale), broadcast(g.bias ? g.bias[c] : W(0))};
+    DoubleSum<W> sum, product;
+    while (from < end) {
+      const int64_t stop = smaller(end, from + 32 * U * L);
+      Vector<W> s[U] = {}, q[U] = {};
+      auto add = [&](auto partial, int64_t i, int n, int u) GN_INLINE_LAMBDA {
+        constexpr bool P = decltype(partial)::value;
+        const Vector<W> x = load<P>(g.x + i, n, mean);
+        const Vector<W> dz =
+            normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
+        s[u] += dz;
+        q[u] += dz * (x - mean);
+        if (keep) store<P>(keep + i, dz, n);
+      };
+      for (; from + U * L <= stop; from += U * L)
+        for (int u = 0; u < U; ++u) add(Whole{}, from + u * L, L, u);
+      for (; from + L <= stop; from += L) add(Whole{}, from, L, 0);
+      if (from < stop) add(Part{}, from, int(stop - from), 1);
+      from = stop;
+      for (int u = 1; u < U; ++u) {
+        s[0] += s[u];
+        q[0] += q[u];
+      }
+      sum.add(s[0]);
+      product.add(q[0]);
+    }
+    sums[c] += sum.total();
+    products[c] += product.total();
+  }
+}
+
+template <class T, Activation A>
+void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Wide<T>>& gradient,
+                         int64_t S, int64_t from, int64_t to) {
+  using W = Wide<T>;
+  const T* kept = g.dresidual ? g.dresidual : g.dx;
+  const Vector<W> mean = broadcast(g.mean), slope = broadcast(gradient.slope),
+                  constant = broadcast(gradient.constant);
+  while (from < to) {
+    const int64_t c = from / S, end = smaller(to, (c + 1) * S);
+    const Vector<W> scale = broadcast(g.weight ? g.rstd * g.weight[c] : g.rstd);
+    const Normalize<W> normalize{mean, scale, broadcast(g.bias ? g.bias[c] : W(0))};
+    const int64_t first = from;
+    for_vectors<W>(end - first, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
+      constexpr bool P = decltype(partial)::value;
+      i += first;
+      const Vector<W> x = load<P>(g.x + i, n);
+      Vector<W> dz;
+      if constexpr (kKeepsGradient<T, A>) dz = load<P>(kept + i, n);
+      else dz = normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
+      store<P>(g.dx + i, dz * scale + ((x - mean) * slope + constant), n);
+    });
+    from = end;
+  }
+}
+
+template <class T, class Add, class Write>
+void backward_contiguous(const Problem& p, Add add, Write write) {
+  using W = Wide<T>;
+  const int64_t D = p.C / p.G, length = D * p.S, groups = p.N * p.G;
+  const W* weight = static_cast<const W*>(p.weight);
+  const W* bias = static_cast<const W*>(p.bias);
+  Scratch<W> dweight(p.N * p.C), dbias(p.N * p.C);
+
+  // From the channels' sums to the parameters' gradients and the group's.
+  auto finish = [&](int64_t i, const double* sums, const double* products) {
+    const int64_t c0 = i % p.G * D, at = i / p.G * p.C + c0;
+    const W rstd = static_cast<const W*>(p.rstd)[i];
+    double a = 0, b = 0;
+    for (int64_t d = 0; d < D; ++d) {
+      const double w = weight ? double(weight[c0 + d]) : 1.0;
+      a += w * sums[d];
+      b += w * products[d];
+      dbias[at + d] = W(sums[d]);
+      dweight[at + d] = W(products[d] * double(rstd));
+    }
+    return GroupGradient<W>(a, b, double(length), rstd);
+  };
+  const int64_t parts = parts_for(p, groups, length);
+  if (parts == 1) {
+    parallel(p, groups, grain_for(length), [&](int64_t begin, int64_t end) {
+      Scratch<double> sums(D), products(D);
+      for (int64_t i = begin; i < end; ++i) {
+        const GroupBackward<T> g(p, i, length, D, weight, bias);
+        for (int64_t d = 0; d < D; ++d) sums[d] = products[d] = 0;
+        add(g, p.S, 0, length, sums, products);
+        write(g, finish(i, sums, products), p.S, 0, length);
+      }
+    });
+  } else {
+    const int64_t part = (length + parts - 1) / parts;
+    Scratch<double> partial(2 * parts * D);
+    for (int64_t i = 0; i < groups; ++i) {
+      const GroupBackward<T> g(p, i, length, D, weight, bias);
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          double* own = partial + 2 * k * D;
+          for (int64_t d = 0; d < 2 * D; ++d) own[d] = 0;
+          const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
+          add(g, p.S, from, to, own, own + D);
+        }
+      });
+      for (int64_t k = 1; k < parts; ++k)
+        for (int64_t d = 0; d < 2 * D; ++d) partial[d] += partial[2 * k * D + d];
+      const GroupGradient<W> gradient = finish(i, partial, partial + D);
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
+          write(g, gradient, p.S, from, to);
+        }
+      });
+    }
+  }
+  sum_rows<W>(p, p.N, dweight, p.dweight);
+  sum_rows<W>(p, p.N, dbias, p.dbias);
+}
+
+}  // namespace GN_ISA
+}  // namespace groupnorm

@@ -1,0 +1,139 @@
+// The Python module: chooses the instruction set and calls a kernel without the interpreter's lock.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "problem.h"
+
+namespace nb = nanobind;
+using groupnorm::Activation;
+using groupnorm::Problem;
+using groupnorm::Type;
+
+namespace {
+
+struct Kernels {
+  const char* name;
+  void (*forward)(const Problem&);
+  void (*backward)(const Problem&);
+  void (*activate)(Activation, const float*, float*, float*, int64_t);
+};
+
+#define GN_KERNELS(isa) \
+  Kernels { #isa, groupnorm::isa::forward, groupnorm::isa::backward, groupnorm::isa::activate }
+
+// What this processor runs, the fastest first.
+std::vector<Kernels> available() {
+  std::vector<Kernels> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    found.push_back(GN_KERNELS(avx512));
+  if (avx2) found.push_back(GN_KERNELS(avx2));
+#endif
+  found.push_back(GN_KERNELS(portable));
+  return found;
+}
+
+const std::vector<Kernels> all_kernels = available();
+Kernels kernels = all_kernels.front();
+groupnorm::ParallelFor parallel_for = nullptr;
+
+template <class P> P* pointer(uintptr_t address) { return reinterpret_cast<P*>(address); }
+
+Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
+                int activation, double eps, int threads) {
+  Problem p{};
+  p.N = N;
+  p.C = C;
+  p.G = G;
+  p.S = S;
+  p.channels_last = channels_last;
+  p.type = static_cast<Type>(type);
+  p.activation = static_cast<Activation>(activation);
+  p.eps = eps;
+  p.threads = parallel_for == nullptr ? 1 : threads;
+  p.parallel = parallel_for;
+  return p;
+}
+
+void forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
+             int activation, double eps, int threads, uintptr_t x, uintptr_t residual,
+             uintptr_t weight, uintptr_t bias, uintptr_t y, uintptr_t mean, uintptr_t rstd) {
+  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads);
+  p.x = pointer<const void>(x);
+  p.residual = pointer<const void>(residual);
+  p.weight = pointer<const void>(weight);
+  p.bias = pointer<const void>(bias);
+  p.y = pointer<void>(y);
+  p.mean = pointer<void>(mean);
+  p.rstd = pointer<void>(rstd);
+  nb::gil_scoped_release unlocked;
+  kernels.forward(p);
+}
+
+void backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
+              int activation, double eps, int threads, uintptr_t x, uintptr_t residual,
+              uintptr_t weight, uintptr_t bias, uintptr_t mean, uintptr_t rstd, uintptr_t dy,
+              uintptr_t dx, uintptr_t dresidual, uintptr_t dweight, uintptr_t dbias) {
+  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads);
+  p.x = pointer<const void>(x);
+  p.residual = pointer<const void>(residual);
+  p.weight = pointer<const void>(weight);
+  p.bias = pointer<const void>(bias);
+  p.mean = pointer<void>(mean);
+  p.rstd = pointer<void>(rstd);
+  p.dy = pointer<const void>(dy);
+  p.dx = pointer<void>(dx);
+  p.dresidual = pointer<void>(dresidual);
+  p.dweight = pointer<void>(dweight);
+  p.dbias = pointer<void>(dbias);
+  nb::gil_scoped_release unlocked;
+  kernels.backward(p);
+}
+
+void activate(int activation, uintptr_t z, uintptr_t value, uintptr_t slope, int64_t count) {
+  kernels.activate(static_cast<Activation>(activation), pointer<const float>(z),
+                   pointer<float>(value), pointer<float>(slope), count);
+}
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels& k : all_kernels) names.emplace_back(k.name);
+  return names;
+}
+
+void set_instruction_set(const std::string& name) {
+  for (const Kernels& k : all_kernels)
+    if (name == k.name) {
+      kernels = k;
+      return;
+    }
+  throw nb::value_error(("this processor has no kernels named " + name).c_str());
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Group normalization on the CPU; see backend_native.py, its only caller.";
+  m.def("forward", &forward);
+  m.def("backward", &backward);
+  m.def("activate", &activate, "Value and slope of an activation, for the tests.");
+  m.def("instruction_sets", &instruction_sets, "Those of this processor, the fastest first.");
+  m.def("instruction_set", [] { return std::string(kernels.name); }, "The one in use.");
+  m.def("set_instruction_set", &set_instruction_set);
+  m.def("set_parallel_for", [](uintptr_t address) {
+    parallel_for = reinterpret_cast<groupnorm::ParallelFor>(address);
+  });
+}

@@ -1,0 +1,60 @@
+// What a kernel is asked to do, in plain pointers and sizes.
+//
+// Letters, as everywhere: N batch, C channels, G groups, D = C / G channels per group, S positions.
+#pragma once
+
+#include <cstdint>
+
+namespace groupnorm {
+
+enum class Type : int { f32, f64, bf16, f16 };
+enum class Activation : int { none, relu, leaky_relu, silu, gelu, gelu_tanh, mish, hardswish };
+
+constexpr float kLeakySlope = 0.01f;
+
+// PyTorch's own `torch_parallel_for`: body(begin, end, context) on PyTorch's threads.
+using ParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain,
+                            void (*body)(int64_t, int64_t, void*), void* context);
+
+// Tensors are dense. x, residual, y, dy, dx, dresidual have `type` and shape (N, C, S), or
+// (N, S, C) with `channels_last`. "Wide" is double where `type` is f64, else float.
+struct Problem {
+  int64_t N, C, G, S;
+  bool channels_last;
+  Type type;
+  Activation activation;
+  double eps;
+  int threads;
+  ParallelFor parallel;
+
+  const void* x;
+  const void* residual;  // or null
+  const void* weight;    // wide (C), or null for 1
+  const void* bias;      // wide (C), or null for 0
+  void* mean;            // wide (N, G): written forward, read backward
+  void* rstd;
+
+  void* y;  // forward
+
+  const void* dy;   // backward
+  void* dx;         // may not be null
+  void* dresidual;  // or null
+  void* dweight;    // wide (C), or null
+  void* dbias;
+};
+
+// One set of kernels for each instruction set, from the same source.
+#define GN_DECLARE(isa)               \
+  namespace isa {                     \
+  void forward(const Problem&);       \
+  void backward(const Problem&);      \
+  void activate(Activation, const float* z, float* value, float* slope, int64_t count); \
+  }
+GN_DECLARE(portable)
+#if defined(__x86_64__)
+GN_DECLARE(avx2)
+GN_DECLARE(avx512)
+#endif
+#undef GN_DECLARE
+
+}  // namespace groupnorm

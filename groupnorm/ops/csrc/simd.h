@@ -1,0 +1,231 @@
+// Vectors of one instruction set, chosen by the compiler's flags: 64, 32 or 16 bytes.
+//
+// Built on the vector extension of GCC and clang, so that one source serves every instruction set.
+// No function or template of the standard library may be used in the kernels: the linker would
+// keep one copy of it for all instruction sets.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define GN_INLINE inline __attribute__((always_inline))
+
+namespace groupnorm {
+namespace GN_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+struct bf16 { uint16_t bits; };
+struct f16 { uint16_t bits; };
+
+template <class T> struct WideOf { using type = float; };
+template <> struct WideOf<double> { using type = double; };
+template <class T> using Wide = typename WideOf<T>::type;  // what T is computed in
+
+template <class W> struct VectorOf;
+template <> struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+};
+template <> struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+};
+template <class W> using Vector = typename VectorOf<W>::type;
+template <class W> constexpr int kLanes = kVectorBytes / int(sizeof(W));
+
+constexpr int kFloats = kLanes<float>;
+typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+typedef int32_t SignedBits __attribute__((vector_size(kVectorBytes)));
+typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint16_t HalfUnaligned __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+typedef float FloatHalf __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class W> GN_INLINE Vector<W> broadcast(W value) { return value - Vector<W>{}; }
+
+// value in the first `count` lanes, `fill` in the others
+template <class V, class E>
+GN_INLINE V first_lanes(const E* p, int count, V fill) {
+  std::memcpy(&fill, p, size_t(count) * sizeof(E));
+  return fill;
+}
+
+// ---- float <-> storage type, whole vectors ------------------------------------------------------
+
+GN_INLINE Vector<float> widen(Half h, bf16) {
+  return (Vector<float>)(__builtin_convertvector(h, Bits) << 16);
+}
+
+GN_INLINE Half narrow(Vector<float> v, bf16) {
+  Bits u = (Bits)v;
+  Bits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;  // to nearest, ties to even
+  Bits kept = (Bits)(v == v);
+  return __builtin_convertvector((rounded & kept) | (0x7fc0u & ~kept), Half);
+}
+
+GN_INLINE Vector<float> widen(Half h, f16) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtph_ps(__mmask16(0xffff), (__m256i)h);
+#elif defined(__AVX2__)
+  return _mm256_cvtph_ps((__m128i)h);
+#else
+  Bits u = __builtin_convertvector(h, Bits);
+  Bits magnitude = (u & 0x7fffu) << 13;
+  Vector<float> scaled = (Vector<float>)magnitude * 0x1p112f;  // exponent bias 15 to 127
+  Bits special = (Bits)(magnitude >= (0x7c00u << 13));         // infinity, NaN
+  Bits bits = ((Bits)scaled & ~special) | ((magnitude | 0x7f800000u) & special);
+  return (Vector<float>)(bits | ((u & 0x8000u) << 16));
+#endif
+}
+
+GN_INLINE Half narrow(Vector<float> v, f16) {
+#if defined(__AVX512F__)
+  return (Half)_mm512_maskz_cvtps_ph(__mmask16(0xffff), v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__AVX2__)
+  return (Half)_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  Bits u = (Bits)v, sign = (u >> 16) & 0x8000u;
+  u &= 0x7fffffffu;
+  // adding 0.5 lines a number below 2^-14 up with the spacing of small halves, 2^-24
+  Bits small = (Bits)((Vector<float>)u + 0.5f) - 0x3f000000u;
+  Bits normal = (u - 0x38000000u + 0xfffu + ((u >> 13) & 1u)) >> 13;  // ties to even
+  Bits is_small = (Bits)(u < 0x38800000u), is_large = (Bits)(u >= 0x47800000u);
+  Bits is_nan = (Bits)(u > 0x7f800000u);
+  Bits h = (small & is_small) | (normal & ~is_small);
+  h = (h & ~is_large) | (0x7c00u & is_large) | (0x0200u & is_nan);
+  return __builtin_convertvector(h | sign, Half);
+#endif
+}
+
+// ---- loads and stores ---------------------------------------------------------------------------
+
+template <class T> struct Memory {  // bf16, f16
+  static GN_INLINE Vector<float> load(const T* p) {
+    return widen((Half)*reinterpret_cast<const HalfUnaligned*>(p), T{});
+  }
+  static GN_INLINE void store(T* p, Vector<float> v) {
+    *reinterpret_cast<HalfUnaligned*>(p) = narrow(v, T{});
+  }
+  static GN_INLINE Vector<float> load_first(const T* p, int count, Vector<float> fill) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    __m256i h = _mm256_maskz_loadu_epi16(__mmask16((1u << count) - 1), p);
+    return _mm512_mask_mov_ps(fill, __mmask16((1u << count) - 1), widen((Half)h, T{}));
+#else
+    Vector<float> v = widen(first_lanes(p, count, Half{}), T{});
+    return first_lanes(reinterpret_cast<const float*>(&v), count, fill);
+#endif
+  }
+  static GN_INLINE void store_first(T* p, Vector<float> v, int count) {
+    Half h = narrow(v, T{});
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    _mm256_mask_storeu_epi16(p, __mmask16((1u << count) - 1), (__m256i)h);
+#else
+    std::memcpy(p, &h, size_t(count) * sizeof(T));
+#endif
+  }
+};
+
+template <> struct Memory<float> {
+  static GN_INLINE Vector<float> load(const float* p) {
+    return *reinterpret_cast<const VectorOf<float>::unaligned*>(p);
+  }
+  static GN_INLINE void store(float* p, Vector<float> v) {
+    *reinterpret_cast<VectorOf<float>::unaligned*>(p) = v;
+  }
+  static GN_INLINE Vector<float> load_first(const float* p, int count, Vector<float> fill) {
+#if defined(__AVX512F__)
+    return _mm512_mask_loadu_ps(fill, __mmask16((1u << count) - 1), p);
+#else
+    return first_lanes(p, count, fill);
+#endif
+  }
+  static GN_INLINE void store_first(float* p, Vector<float> v, int count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), v);
+#else
+    std::memcpy(p, &v, size_t(count) * sizeof(float));
+#endif
+  }
+};
+
+template <> struct Memory<double> {
+  static GN_INLINE Vector<double> load(const double* p) {
+    return *reinterpret_cast<const VectorOf<double>::unaligned*>(p);
+  }
+  static GN_INLINE void store(double* p, Vector<double> v) {
+    *reinterpret_cast<VectorOf<double>::unaligned*>(p) = v;
+  }
+  static GN_INLINE Vector<double> load_first(const double* p, int count, Vector<double> fill) {
+    return first_lanes(p, count, fill);
+  }
+  static GN_INLINE void store_first(double* p, Vector<double> v, int count) {
+    std::memcpy(p, &v, size_t(count) * sizeof(double));
+  }
+};
+
+// The whole vector, or its first `count` lanes when `Partial`.
+template <bool Partial, class T>
+GN_INLINE Vector<Wide<T>> load(const T* p, int count, Vector<Wide<T>> fill) {
+  if constexpr (Partial) return Memory<T>::load_first(p, count, fill);
+  else return Memory<T>::load(p);
+}
+template <bool Partial, class T> GN_INLINE Vector<Wide<T>> load(const T* p, int count = 0) {
+  const Vector<Wide<T>> zero = broadcast<Wide<T>>(0);
+  return load<Partial>(p, count, zero);
+}
+
+template <bool Partial, class T>
+GN_INLINE void store(T* p, Vector<Wide<T>> v, int count = 0) {
+  if constexpr (Partial) Memory<T>::store_first(p, v, count);
+  else Memory<T>::store(p, v);
+}
+
+// ---- sums in double -----------------------------------------------------------------------------
+
+// The lanes of float vectors, added up in double.
+template <class W> struct DoubleSum;
+template <> struct DoubleSum<double> {
+  Vector<double> low{};
+  GN_INLINE void add(Vector<double> v) { low += v; }
+  GN_INLINE double total() const {
+    double sum = 0;
+    for (int i = 0; i < kLanes<double>; ++i) sum += low[i];
+    return sum;
+  }
+};
+template <> struct DoubleSum<float> {
+  Vector<double> low{}, high{};
+  GN_INLINE void add(Vector<float> v) {
+    FloatHalf halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    low += __builtin_convertvector(halves[0], Vector<double>);
+    high += __builtin_convertvector(halves[1], Vector<double>);
+  }
+  GN_INLINE double total() const { return DoubleSum<double>{low + high}.total(); }
+};
+
+// sums[0 ... lanes) += v
+GN_INLINE void add_to(double* sums, Vector<double> v) {
+  Memory<double>::store(sums, Memory<double>::load(sums) + v);
+}
+GN_INLINE void add_to(double* sums, Vector<float> v) {
+  FloatHalf halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  add_to(sums, __builtin_convertvector(halves[0], Vector<double>));
+  add_to(sums + kLanes<double>, __builtin_convertvector(halves[1], Vector<double>));
+}
+
+template <class I> GN_INLINE I smaller(I a, I b) { return a < b ? a : b; }
+template <class I> GN_INLINE I larger(I a, I b) { return a > b ? a : b; }
+
+}  // namespace GN_ISA
+}  // namespace groupnorm

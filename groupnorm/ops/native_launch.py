@@ -1,0 +1,172 @@
+"""Loading the C++ kernels for the CPU, and calling them on tensors."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from groupnorm.ops import reference
+from groupnorm.ops.activations import ACTIVATIONS
+
+_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_ACTIVATIONS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    """The compiled module, or None and the reason."""
+    try:
+        from groupnorm.ops import _native  # type: ignore[attr-defined]
+    except ImportError as error:
+        return None, (
+            f"the C++ kernels are not there ({error}); install g++ or clang and cmake, then "
+            "install groupnorm again"
+        )
+    for path in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
+        run = getattr(ctypes.CDLL(str(path)), "torch_parallel_for", None)
+        if run is not None:  # PyTorch's own threads
+            _native.set_parallel_for(ctypes.cast(run, ctypes.c_void_p).value)
+            return _native, ""
+    return None, "this PyTorch has no torch_parallel_for; groupnorm needs torch 2.11 or later"
+
+
+_kernels, why_off = _load()
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets of this processor that there are kernels for, the fastest first."""
+    return list(_kernels.instruction_sets()) if _kernels is not None else []
+
+
+
+def launch_forward(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Output, and mean and rstd as one tensor (2, N, G)."""
+    if input.numel() == 0:
+        y, mean, rstd = reference.forward(
+            input, num_groups, weight, bias, eps, activation, residual
+        )
+        return y, torch.stack([mean, rstd])
+    assert _kernels is not None
+    x, channels_last = dense(input)
+    wide = reference.statistics_dtype(x.dtype)
+    weight, bias = _parameter(weight, wide), _parameter(bias, wide)
+    residual = _laid_out_as(x, residual)
+    y = torch.empty_like(x)
+    n, c = x.shape[:2]
+    statistics = torch.empty((2, n, num_groups), dtype=wide)
+    address = statistics.data_ptr()
+    _kernels.forward(
+        n,
+        c,
+        num_groups,
+        x.numel() // (n * c),
+        channels_last,
+        _TYPES[x.dtype],
+        _ACTIVATIONS[activation],
+        eps,
+        torch.get_num_threads(),
+        x.data_ptr(),
+        _address(residual),
+        _address(weight),
+        _address(bias),
+        y.data_ptr(),
+        address,
+        address + n * num_groups * statistics.element_size(),
+    )
+    return y, statistics
+
+
+def launch_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+    residual: Tensor | None,
+    needs_residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """dx, dweight and dbias (in the statistics' dtype), and dresidual if it is needed.
+
+    Without an activation dresidual is `grad_output`: then the caller may not ask for it.
+    """
+    if input.numel() == 0:
+        mean, rstd = statistics
+        dx, dweight, dbias, dz = reference.backward(
+            grad_output, input, num_groups, weight, bias, mean, rstd, activation, residual
+        )
+        return dx, dweight, dbias, dz if needs_residual else None
+    assert _kernels is not None
+    x, channels_last = dense(input)
+    wide = statistics.dtype
+    weight, bias = _parameter(weight, wide), _parameter(bias, wide)
+    residual = None if activation is None else _laid_out_as(x, residual)
+    dy = _laid_out_as(x, grad_output.to(x.dtype))
+    assert dy is not None
+    dx = torch.empty_like(x)
+    dresidual = torch.empty_like(x) if needs_residual else None
+    n, c = x.shape[:2]
+    dweight, dbias = torch.empty(c, dtype=wide), torch.empty(c, dtype=wide)
+    address = statistics.data_ptr()
+    _kernels.backward(
+        n,
+        c,
+        num_groups,
+        x.numel() // (n * c),
+        channels_last,
+        _TYPES[x.dtype],
+        _ACTIVATIONS[activation],
+        0.0,
+        torch.get_num_threads(),
+        x.data_ptr(),
+        _address(residual),
+        _address(weight),
+        _address(bias),
+        address,
+        address + n * num_groups * statistics.element_size(),
+        dy.data_ptr(),
+        dx.data_ptr(),
+        _address(dresidual),
+        dweight.data_ptr(),
+        dbias.data_ptr(),
+    )
+    return dx, dweight, dbias, dresidual
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """(C,) in the dtype of the statistics, without gaps."""
+    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
+        return parameter
+    return parameter.to(dtype).contiguous()
+
+
+def dense(x: Tensor) -> tuple[Tensor, bool]:
+    """x without gaps, copied if need be, and whether the channels lie innermost."""
+    if x.is_contiguous():
+        return x, False
+    if x.dim() > 2 and x.movedim(1, -1).is_contiguous():
+        return x, True
+    return x.contiguous(), False
+
+
+def _laid_out_as(x: Tensor, other: Tensor | None) -> Tensor | None:
+    """`other` with the strides of x, copied if need be."""
+    if other is None or other.stride() == x.stride():
+        return other
+    return torch.empty_like(x).copy_(other)

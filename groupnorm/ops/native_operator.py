@@ -1,0 +1,157 @@
+"""The C++ kernels as operators of PyTorch: for torch.compile and for tensors without memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groupnorm.ops import reference
+from groupnorm.ops.native_launch import dense, launch_backward, launch_forward
+
+
+def operator(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """`torch.ops.groupnorm.group_norm` without the statistics."""
+    y, _ = _forward(input, num_groups, weight, bias, eps, activation, residual)
+    return y
+
+
+@torch.library.custom_op("groupnorm::group_norm", mutates_args=(), device_types="cpu")
+def _forward(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Output, and mean and rstd as one tensor (2, N, G)."""
+    return launch_forward(input, num_groups, weight, bias, eps, activation, residual)
+
+
+@_forward.register_fake
+def _(
+    input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float, activation: Any,
+    residual: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    dtype = reference.statistics_dtype(input.dtype)
+    statistics = input.new_empty((2, input.shape[0], num_groups), dtype=dtype)
+    return torch.empty_like(dense(input)[0]), statistics
+
+
+@torch.library.custom_op("groupnorm::group_norm_backward", mutates_args=(), device_types="cpu")
+def _backward(
+    grad_output: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    statistics: Tensor,
+    activation: str | None,
+    residual: Tensor | None,
+    needs_residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dx, dweight, dbias, dresidual; the last is empty unless it is needed."""
+    dx, dweight, dbias, dresidual = launch_backward(
+        grad_output, input, num_groups, weight, bias, statistics, activation, residual,
+        needs_residual,
+    )  # fmt: skip
+    return dx, dweight, dbias, input.new_empty(0) if dresidual is None else dresidual
+
+
+@_backward.register_fake
+def _(
+    grad_output: Tensor, input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float,
+    statistics: Tensor, activation: Any, residual: Any, needs_residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    dx = torch.empty_like(dense(input)[0])
+    dweight = statistics.new_empty(input.shape[1])
+    dresidual = torch.empty_like(dx) if needs_residual else input.new_empty(0)
+    return dx, dweight, torch.empty_like(dweight), dresidual
+
+
+# ---- gradients ----------------------------------------------------------------------------------
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, num_groups, weight, bias, eps, activation, residual = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(
+        input, weight, bias, None if activation is None else residual, output[1]
+    )
+    ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
+
+
+def _differentiate(ctx: Any, grad_output: Tensor, unused: Tensor) -> tuple[Any, ...]:
+    input, weight, bias, residual, statistics = ctx.saved_tensors
+    needs_residual = ctx.needs_input_grad[6]
+    dx, dweight, dbias, dresidual = _backward(
+        grad_output, input, ctx.num_groups, weight, bias, ctx.eps, statistics, ctx.activation,
+        residual, needs_residual and ctx.activation is not None,
+    )  # fmt: skip
+    if ctx.activation is None:
+        dresidual = grad_output
+    return (
+        dx,
+        None,
+        None if weight is None else dweight.to(weight.dtype),
+        None if bias is None else dbias.to(bias.dtype),
+        None,
+        None,
+        dresidual if needs_residual else None,
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    grad_output, input, num_groups, weight, bias, eps, _, activation, residual, _ = inputs
+    ctx.save_for_backward(grad_output, input, weight, bias, residual)
+    ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
+
+
+def _differentiate_again(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    """Gradients of the gradients, through the differentiable reference."""
+    kept = ctx.saved_tensors
+    with torch.enable_grad():
+        tensors = [None if t is None else t.detach().requires_grad_() for t in kept]
+        grad_output, input, weight, bias, residual = tensors
+        assert grad_output is not None
+        assert input is not None
+        _, mean, rstd = reference.forward(
+            input, ctx.num_groups, weight, bias, ctx.eps, ctx.activation, residual
+        )
+        results = reference.backward(
+            grad_output, input, ctx.num_groups, weight, bias, mean, rstd, ctx.activation, residual
+        )
+        pairs = [
+            (result, gradient.to(result.dtype))
+            for result, gradient in zip(results, gradients, strict=True)
+            if gradient is not None and gradient.shape == result.shape and result.requires_grad
+        ]
+        found = torch.autograd.grad(
+            [result for result, _ in pairs],
+            [t for t in tensors if t is not None],
+            [gradient for _, gradient in pairs],
+            allow_unused=True,
+        )
+    each = iter(found)
+    d_grad, d_input, d_weight, d_bias, d_residual = (
+        None if t is None else next(each) for t in tensors
+    )
+    return d_grad, d_input, None, d_weight, d_bias, None, None, None, d_residual, None
+
+
+_backward.register_autograd(_differentiate_again, setup_context=_keep_backward)
