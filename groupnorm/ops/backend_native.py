@@ -36,12 +36,15 @@ def forward(
         return backend_aten.forward(*arguments)
     if torch._C._len_torch_dispatch_stack() or type(input) not in _PLAIN:
         return operator(*arguments)
-    if torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (input, weight, bias, residual)
+    if torch.is_grad_enabled() and (
+        input.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
     ):
         y: Tensor = _Function.apply(*arguments)
         return y
-    return launch_forward(*arguments)[0]
+    return launch_forward(*arguments, with_statistics=False)[0]
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)

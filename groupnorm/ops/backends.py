@@ -59,6 +59,7 @@ _TABLE = (
     Backend("reference", _reference_forward, FLOATS, "the specification, slow", automatic=False),
 )
 BACKENDS: tuple[str, ...] = tuple(backend.name for backend in _TABLE)
+_AUTOMATIC = tuple(backend for backend in _TABLE if backend.automatic)
 
 
 def check_backend(name: str) -> None:
@@ -73,6 +74,10 @@ def choose(input: Tensor, backend: str = "auto") -> Backend:
     Raises:
         ValueError: an unknown name, or a dtype that the backend does not take.
     """
+    if backend == "auto":  # at every call: kept short
+        for candidate in _AUTOMATIC:
+            if candidate.why_not(input) is None:
+                return candidate
     check_backend(backend)
     asked = [b for b in _TABLE if (b.automatic if backend == "auto" else b.name == backend)]
     for candidate in asked:

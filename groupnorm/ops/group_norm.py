@@ -71,8 +71,10 @@ def _check(
                 f"{name} must have shape ({channels},) for input {tuple(input.shape)}, "
                 f"got {tuple(parameter.shape)}"
             )
+        if parameter.dtype == input.dtype:
+            continue
         half = input.dtype in (torch.float16, torch.bfloat16)
-        if parameter.dtype != input.dtype and not (half and parameter.dtype == torch.float32):
+        if not (half and parameter.dtype == torch.float32):
             raise ValueError(
                 f"{name} is {parameter.dtype} but the input is {input.dtype}; they must agree "
                 "(float32 parameters also go with half input). Convert one of them"

@@ -50,13 +50,14 @@ def launch_forward(
     eps: float,
     activation: str | None,
     residual: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Output, and mean and rstd as one tensor (2, N, G)."""
+    with_statistics: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Output, and mean and rstd as one tensor (2, N, G) unless they are not wanted."""
     if input.numel() == 0:
-        y, mean, rstd = reference.forward(
+        y, *statistics_of = reference.forward(
             input, num_groups, weight, bias, eps, activation, residual
         )
-        return y, torch.stack([mean, rstd])
+        return y, torch.stack(statistics_of)
     assert _kernels is not None
     x, channels_last = dense(input)
     wide = reference.statistics_dtype(x.dtype)
@@ -64,8 +65,11 @@ def launch_forward(
     residual = _laid_out_as(x, residual)
     y = torch.empty_like(x)
     n, c = x.shape[:2]
-    statistics = torch.empty((2, n, num_groups), dtype=wide)
-    address = statistics.data_ptr()
+    statistics, mean, rstd = None, 0, 0
+    if with_statistics:
+        statistics = torch.empty((2, n, num_groups), dtype=wide)
+        mean = statistics.data_ptr()
+        rstd = mean + n * num_groups * statistics.element_size()
     _kernels.forward(
         n,
         c,
@@ -81,8 +85,8 @@ def launch_forward(
         _address(weight),
         _address(bias),
         y.data_ptr(),
-        address,
-        address + n * num_groups * statistics.element_size(),
+        mean,
+        rstd,
     )
     return y, statistics
 
@@ -113,7 +117,7 @@ def launch_backward(
     wide = statistics.dtype
     weight, bias = _parameter(weight, wide), _parameter(bias, wide)
     residual = None if activation is None else _laid_out_as(x, residual)
-    dy = _laid_out_as(x, grad_output.to(x.dtype))
+    dy = _laid_out_as(x, grad_output)
     assert dy is not None
     dx = torch.empty_like(x)
     dresidual = torch.empty_like(x) if needs_residual else None

@@ -36,7 +36,9 @@ def _forward(
     residual: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Output, and mean and rstd as one tensor (2, N, G)."""
-    return launch_forward(input, num_groups, weight, bias, eps, activation, residual)
+    y, statistics = launch_forward(input, num_groups, weight, bias, eps, activation, residual)
+    assert statistics is not None
+    return y, statistics
 
 
 @_forward.register_fake

@@ -7,13 +7,21 @@ from groupnorm.ops import explain, group_norm
 from groupnorm.ops.backends import BACKENDS, choose, report
 
 
-def test_auto_takes_pytorchs_operator_and_says_so():
+def test_auto_takes_the_kernels_and_says_so():
     found = explain(torch.randn(2, 4, 3, 3))
-    assert found.backend == choose(torch.randn(2, 4)).name == "aten"
-    assert "shifted" not in found.reason
-    assert found.off == {"reference": "runs only by name"}
-    assert str(found) == f"aten: {found.reason}\nreference is off: runs only by name"
+    assert found.backend == choose(torch.randn(2, 4)).name == "native"
+    assert found.off == {"aten": "native comes first", "reference": "runs only by name"}
+    assert str(found).splitlines()[0] == f"native: {found.reason}"
+    assert "reference is off: runs only by name" in str(found)
     assert explain() == found
+
+
+def test_elsewhere_than_on_the_cpu_pytorchs_operator_runs():
+    found = explain(torch.empty(2, 4, 3, 3, device="meta"))
+    assert found.backend == "aten"
+    assert found.off["native"] == "runs on cpu, the input is on meta"
+    with pytest.raises(ValueError, match="native runs on cpu, the input is on meta"):
+        group_norm(torch.empty(2, 4, device="meta"), 2, backend="native")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +32,8 @@ def test_auto_takes_pytorchs_operator_and_says_so():
     ],
 )
 def test_the_shift_is_mentioned_where_it_happens(x):
-    assert "shifted to zero mean" in explain(x).reason
+    assert "shifted to zero mean" in explain(x, "aten").reason
+    assert "shifted" not in explain(torch.randn(2, 4, 3, 3), "aten").reason
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -38,9 +47,9 @@ def test_a_backend_asked_for_by_name_runs(name):
 
 
 def test_unknown_names_and_types_raise():
-    with pytest.raises(ValueError, match="unknown backend 'cudnn'; known: auto, aten, reference"):
+    with pytest.raises(ValueError, match="unknown backend 'cudnn'; known: auto, native, aten, reference"):
         explain(backend="cudnn")
-    with pytest.raises(ValueError, match=r"aten takes torch\.float16, .*, got torch\.int64"):
+    with pytest.raises(ValueError, match=r"native takes torch\.float16, .*, got torch\.int64"):
         explain(torch.ones(2, 4, dtype=torch.long))
     with pytest.raises(ValueError, match=r"reference takes .*got torch\.complex64"):
         group_norm(torch.ones(2, 4, dtype=torch.complex64), 2, backend="reference")

@@ -60,14 +60,17 @@ void add_channel_moments(const T* x, int64_t lines, int64_t stride, int64_t widt
     constexpr bool P = decltype(partial)::value;
     constexpr int U = decltype(vectors)::value;
     Vector<W> around[U], s[U] = {}, q[U] = {};
+    GN_UNROLL
     for (int u = 0; u < U; ++u) around[u] = load<false>(shift + c + u * L);
     const T* at = x + c;
     for (int64_t i = 0; i < lines; ++i, at += stride)
+      GN_UNROLL
       for (int u = 0; u < U; ++u) {
         const Vector<W> d = load<P>(at + u * L, n, around[u]) - around[u];
         s[u] += d;
         q[u] += d * d;
       }
+    GN_UNROLL
     for (int u = 0; u < U; ++u) {
       add_to(sums + c + u * L, s[u]);
       add_to(squares + c + u * L, q[u]);
@@ -151,8 +154,7 @@ bool finish_statistics(const Problem& p, const Lines& l, int64_t n, const double
   for (int64_t g = 0; g < p.G; ++g) {
     const Moments m{fold(sums, l, p.C, D, g), fold(squares, l, p.C, D, g)};
     const Statistics<W> s(m, double(D * p.S), shift[g * D], p.eps);
-    static_cast<W*>(p.mean)[n * p.G + g] = s.mean;
-    static_cast<W*>(p.rstd)[n * p.G + g] = s.rstd;
+    write_statistics(p, n * p.G + g, s);
     if (s.shift_was_poor && !last) good = false;
     for (int64_t c = g * D; c < (g + 1) * D; ++c) {
       const W scale = weight ? s.rstd * weight[c] : s.rstd;
@@ -184,8 +186,10 @@ void apply_lines(const T* x, const T* residual, T* y, int64_t lines, int64_t str
     constexpr bool P = decltype(partial)::value;
     constexpr int U = decltype(vectors)::value;
     Normalize<W> normalize[U];
+    GN_UNROLL
     for (int u = 0; u < U; ++u) normalize[u] = channels.at(c + u * L);
     for (int64_t i = 0; i < lines; ++i)
+      GN_UNROLL
       for (int u = 0; u < U; ++u) {
         const int64_t at = i * stride + c + u * L;
         const Vector<W> z = normalize[u].template operator()<P>(load<P>(x + at, n),
@@ -213,6 +217,12 @@ void apply_sample(const Problem& p, const Lines& l, int64_t n, int64_t from, int
     i -= count;
     lines(i, count, l.width);
   }
+}
+
+// Sums of `parts` parts, each `width` numbers after the one before, added up in their order.
+inline void add_parts(double* sums, int64_t parts, int64_t width) {
+  for (int64_t k = 1; k < parts; ++k)
+    for (int64_t c = 0; c < width; ++c) sums[c] += sums[k * width + c];
 }
 
 template <class T, class F> void forward_channels_last(const Problem& p, F apply) {
@@ -254,11 +264,8 @@ template <class T, class F> void forward_channels_last(const Problem& p, F apply
                             squares + k * l.width);
         }
       });
-      for (int64_t k = 1; k < parts; ++k)
-        for (int64_t c = 0; c < l.width; ++c) {
-          sums[c] += sums[k * l.width + c];
-          squares[c] += squares[k * l.width + c];
-        }
+      add_parts(sums, parts, l.width);
+      add_parts(squares, parts, l.width);
       if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1))
             break;
     }
@@ -312,8 +319,10 @@ void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t st
     constexpr int U = decltype(vectors)::value;
     Normalize<W> normalize[U];
     Vector<W> s[U] = {}, q[U] = {};
+    GN_UNROLL
     for (int u = 0; u < U; ++u) normalize[u] = channels.at(c + u * L);
     for (int64_t i = 0; i < lines; ++i)
+      GN_UNROLL
       for (int u = 0; u < U; ++u) {
         const int64_t at = i * stride + c + u * L;
         const Vector<W> x = load<P>(b.x + at, n, normalize[u].mean);
@@ -323,6 +332,7 @@ void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t st
         q[u] += dz * (x - normalize[u].mean);
         if (keep) store<P>(keep + at, dz, n);
       }
+    GN_UNROLL
     for (int u = 0; u < U; ++u) {
       add_to(sums + c + u * L, s[u]);
       add_to(products + c + u * L, q[u]);
@@ -362,12 +372,14 @@ void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t 
     constexpr int U = decltype(vectors)::value;
     Normalize<W> normalize[U];
     Vector<W> slope[U], constant[U];
+    GN_UNROLL
     for (int u = 0; u < U; ++u) {
       normalize[u] = channels.at(c + u * L);
       slope[u] = load<false>(gradient.slope + c + u * L);
       constant[u] = load<false>(gradient.constant + c + u * L);
     }
     for (int64_t i = 0; i < lines; ++i)
+      GN_UNROLL
       for (int u = 0; u < U; ++u) {
         const int64_t at = i * stride + c + u * L;
         const Vector<W> x = load<P>(b.x + at, n);
@@ -419,11 +431,8 @@ void finish_gradients(const Problem& p, const Lines& l, int64_t n, double* sums,
                       W* dweight, W* dbias, GradientChannels<W>& gradient) {
   const int64_t D = p.C / p.G;
   const W* weight = static_cast<const W*>(p.weight);
-  for (int64_t j = 1; j < l.k; ++j)
-    for (int64_t c = 0; c < p.C; ++c) {
-      sums[c] += sums[j * p.C + c];
-      products[c] += products[j * p.C + c];
-    }
+  add_parts(sums, l.k, p.C);
+  add_parts(products, l.k, p.C);
   for (int64_t g = 0; g < p.G; ++g) {
     const W rstd = static_cast<const W*>(p.rstd)[n * p.G + g];
     double a = 0, b = 0;
@@ -479,11 +488,8 @@ void backward_channels_last(const Problem& p, Add add, Write write) {
                               products + k * l.width, add);
         }
       });
-      for (int64_t k = 1; k < parts; ++k)
-        for (int64_t c = 0; c < l.width; ++c) {
-          sums[c] += sums[k * l.width + c];
-          products[c] += products[k * l.width + c];
-        }
+      add_parts(sums, parts, l.width);
+      add_parts(products, parts, l.width);
       finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);
       parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
         for (int64_t k = begin; k < end; ++k) {

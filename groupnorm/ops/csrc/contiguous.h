@@ -12,8 +12,8 @@ namespace GN_ISA {
 template <class T, Activation A>
 void apply_rows(const GroupForward<T>& g, int64_t S, int64_t from, int64_t to) {
   using W = Wide<T>;
-  while (from < to) {
-    const int64_t c = from / S, end = smaller(to, (c + 1) * S);
+  for (int64_t c = from / S; from < to; ++c) {
+    const int64_t end = smaller(to, (c + 1) * S);
     const W scale = g.weight ? g.s.rstd * g.weight[c] : g.s.rstd;
     const W shift = (g.bias ? g.bias[c] : W(0)) - g.s.rest * scale;
     const Normalize<W> normalize{broadcast(g.s.mean), broadcast(scale), broadcast(shift)};
@@ -41,8 +41,7 @@ template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
   const T* all = static_cast<const T*>(p.x);
 
   auto group = [&](int64_t i, const Statistics<W>& s) {
-    static_cast<W*>(p.mean)[i] = s.mean;
-    static_cast<W*>(p.rstd)[i] = s.rstd;
+    write_statistics(p, i, s);
     const int64_t first = i * length, parameter = i % p.G * (is_short ? length : D);
     return GroupForward<T>{all + first,
                            advance(static_cast<const T*>(p.residual), first),
@@ -53,9 +52,16 @@ template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
   };
   const int64_t parts = parts_for(p, groups, length);
   if (parts == 1) {
+    // Small groups go several at a time: their statistics do not wait for one another.
+    const int64_t batch = larger<int64_t>(1, smaller<int64_t>(8, 8192 / length));
     parallel(p, groups, grain_for(length), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        apply(group(i, statistics_of(all + i * length, length, p.eps)), p.S, 0, length);
+      Scratch<Statistics<W>> s(batch);
+      for (int64_t first = begin; first < end; first += batch) {
+        const int64_t count = smaller(batch, end - first);
+        for (int64_t i = 0; i < count; ++i)
+          s[i] = statistics_of(all + (first + i) * length, length, p.eps);
+        for (int64_t i = 0; i < count; ++i) apply(group(first + i, s[i]), p.S, 0, length);
+      }
     });
     return;
   }
@@ -98,11 +104,11 @@ void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64
   constexpr int L = kLanes<W>, U = is_costly(A) ? 2 : 4;
   T* keep = g.dresidual ? g.dresidual : kKeepsGradient<T, A> ? g.dx : nullptr;
   const Vector<W> mean = broadcast(g.mean);
-  while (from < to) {
-    const int64_t c = from / S, end = smaller(to, (c + 1) * S);
+  for (int64_t c = from / S; from < to; ++c) {
+    const int64_t end = smaller(to, (c + 1) * S);
     const W scale = g.weight ? g.rstd * g.weight[c] : g.rstd;
     const Normalize<W> normalize{mean, broadcast(scale), broadcast(g.bias ? g.bias[c] : W(0))};
-    DoubleSum<W> sum, product;
+    double sum = 0, product = 0;
     while (from < end) {
       const int64_t stop = smaller(end, from + 32 * U * L);
       Vector<W> s[U] = {}, q[U] = {};
@@ -116,19 +122,21 @@ void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64
         if (keep) store<P>(keep + i, dz, n);
       };
       for (; from + U * L <= stop; from += U * L)
+        GN_UNROLL
         for (int u = 0; u < U; ++u) add(Whole{}, from + u * L, L, u);
       for (; from + L <= stop; from += L) add(Whole{}, from, L, 0);
       if (from < stop) add(Part{}, from, int(stop - from), 1);
       from = stop;
+      GN_UNROLL
       for (int u = 1; u < U; ++u) {
         s[0] += s[u];
         q[0] += q[u];
       }
-      sum.add(s[0]);
-      product.add(q[0]);
+      sum += total(s[0]);
+      product += total(q[0]);
     }
-    sums[c] += sum.total();
-    products[c] += product.total();
+    sums[c] += sum;
+    products[c] += product;
   }
 }
 
@@ -139,8 +147,8 @@ void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Wide<T>>
   const T* kept = g.dresidual ? g.dresidual : g.dx;
   const Vector<W> mean = broadcast(g.mean), slope = broadcast(gradient.slope),
                   constant = broadcast(gradient.constant);
-  while (from < to) {
-    const int64_t c = from / S, end = smaller(to, (c + 1) * S);
+  for (int64_t c = from / S; from < to; ++c) {
+    const int64_t end = smaller(to, (c + 1) * S);
     const Vector<W> scale = broadcast(g.weight ? g.rstd * g.weight[c] : g.rstd);
     const Normalize<W> normalize{mean, scale, broadcast(g.bias ? g.bias[c] : W(0))};
     const int64_t first = from;

@@ -31,7 +31,7 @@ struct Problem {
   const void* residual;  // or null
   const void* weight;    // wide (C), or null for 1
   const void* bias;      // wide (C), or null for 0
-  void* mean;            // wide (N, G): written forward, read backward
+  void* mean;            // wide (N, G): written forward (unless null), read backward
   void* rstd;
 
   void* y;  // forward

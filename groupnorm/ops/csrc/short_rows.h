@@ -90,19 +90,19 @@ void short_rows_gradient(const GroupBackward<T>& g, int64_t length, Wide<T>* sum
     const Normalize<W> normalize{mean, rstd * load<P>(g.weight + i, n), load<P>(g.bias + i, n)};
     return normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
   };
-  DoubleSum<W> a, a_centred;
+  Vector<W> a{}, a_centred{};
   for_vectors<W>(length, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
     const Vector<W> x = load<P>(g.x + i, n, mean);
     const Vector<W> dz = gradient(partial, i, n, x);
     const Vector<W> weighted = dz * load<P>(g.weight + i, n);
-    a.add(weighted);
-    a_centred.add(weighted * (x - mean));
+    a += weighted;
+    a_centred += weighted * (x - mean);
     store<P>(sums + i, load<P>(sums + i, n) + dz, n);
     store<P>(products + i, load<P>(products + i, n) + dz * ((x - mean) * rstd), n);
     if (keep) store<P>(keep + i, dz, n);
   });
-  const GroupGradient<W> group(a.total(), a_centred.total(), double(length), g.rstd);
+  const GroupGradient<W> group(total(a), total(a_centred), double(length), g.rstd);
   const Vector<W> slope = broadcast(group.slope), constant = broadcast(group.constant);
   for_vectors<W>(length, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;

@@ -12,6 +12,11 @@
 #endif
 
 #define GN_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define GN_UNROLL _Pragma("unroll")
+#else
+#define GN_UNROLL _Pragma("GCC unroll 8")
+#endif
 
 namespace groupnorm {
 namespace GN_ISA {
@@ -61,15 +66,35 @@ GN_INLINE V first_lanes(const E* p, int count, V fill) {
 
 // ---- float <-> storage type, whole vectors ------------------------------------------------------
 
-GN_INLINE Vector<float> widen(Half h, bf16) {
-  return (Vector<float>)(__builtin_convertvector(h, Bits) << 16);
+// GCC's __builtin_convertvector between integers takes detours: intrinsics where there are any.
+GN_INLINE Bits to_32(Half h) {
+#if defined(__AVX512F__)
+  return (Bits)_mm512_maskz_cvtepu16_epi32(__mmask16(0xffff), (__m256i)h);
+#elif defined(__AVX2__)
+  return (Bits)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+  return __builtin_convertvector(h, Bits);
+#endif
 }
+
+GN_INLINE Half to_16(Bits u) {  // numbers below 2^16
+#if defined(__AVX512F__)
+  return (Half)_mm512_maskz_cvtepi32_epi16(__mmask16(0xffff), (__m512i)u);
+#elif defined(__AVX2__)
+  __m256i packed = _mm256_packus_epi32((__m256i)u, (__m256i)u);
+  return (Half)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+  return __builtin_convertvector(u, Half);
+#endif
+}
+
+GN_INLINE Vector<float> widen(Half h, bf16) { return (Vector<float>)(to_32(h) << 16); }
 
 GN_INLINE Half narrow(Vector<float> v, bf16) {
   Bits u = (Bits)v;
   Bits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  Bits kept = (Bits)(v == v);
-  return __builtin_convertvector((rounded & kept) | (0x7fc0u & ~kept), Half);
+  Bits nan = 0x7fc0u - Bits{};
+  return to_16(v == v ? rounded : nan);
 }
 
 GN_INLINE Vector<float> widen(Half h, f16) {
@@ -78,7 +103,7 @@ GN_INLINE Vector<float> widen(Half h, f16) {
 #elif defined(__AVX2__)
   return _mm256_cvtph_ps((__m128i)h);
 #else
-  Bits u = __builtin_convertvector(h, Bits);
+  Bits u = to_32(h);
   Bits magnitude = (u & 0x7fffu) << 13;
   Vector<float> scaled = (Vector<float>)magnitude * 0x1p112f;  // exponent bias 15 to 127
   Bits special = (Bits)(magnitude >= (0x7c00u << 13));         // infinity, NaN
@@ -102,7 +127,7 @@ GN_INLINE Half narrow(Vector<float> v, f16) {
   Bits is_nan = (Bits)(u > 0x7f800000u);
   Bits h = (small & is_small) | (normal & ~is_small);
   h = (h & ~is_large) | (0x7c00u & is_large) | (0x0200u & is_nan);
-  return __builtin_convertvector(h | sign, Half);
+  return to_16(h | sign);
 #endif
 }
 
@@ -191,27 +216,21 @@ GN_INLINE void store(T* p, Vector<Wide<T>> v, int count = 0) {
 
 // ---- sums in double -----------------------------------------------------------------------------
 
-// The lanes of float vectors, added up in double.
-template <class W> struct DoubleSum;
-template <> struct DoubleSum<double> {
-  Vector<double> low{};
-  GN_INLINE void add(Vector<double> v) { low += v; }
-  GN_INLINE double total() const {
-    double sum = 0;
-    for (int i = 0; i < kLanes<double>; ++i) sum += low[i];
-    return sum;
-  }
-};
-template <> struct DoubleSum<float> {
-  Vector<double> low{}, high{};
-  GN_INLINE void add(Vector<float> v) {
-    FloatHalf halves[2];
-    std::memcpy(halves, &v, sizeof v);
-    low += __builtin_convertvector(halves[0], Vector<double>);
-    high += __builtin_convertvector(halves[1], Vector<double>);
-  }
-  GN_INLINE double total() const { return DoubleSum<double>{low + high}.total(); }
-};
+// The sum of the lanes, by halves.
+GN_INLINE double total(Vector<double> v) {
+  double sum = v[0];
+  GN_UNROLL
+  for (int i = 1; i < kLanes<double>; ++i) sum += v[i];
+  return sum;
+}
+template <int Bytes> struct FloatsOf { typedef float type __attribute__((vector_size(Bytes))); };
+template <int Bytes> GN_INLINE double total_of(typename FloatsOf<Bytes>::type v) {
+  typename FloatsOf<Bytes / 2>::type halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  if constexpr (Bytes > 16) return total_of<Bytes / 2>(halves[0] + halves[1]);
+  else return double(halves[0][0] + halves[1][0]) + double(halves[0][1] + halves[1][1]);
+}
+GN_INLINE double total(Vector<float> v) { return total_of<kVectorBytes>(v); }
 
 // sums[0 ... lanes) += v
 GN_INLINE void add_to(double* sums, Vector<double> v) {

@@ -38,7 +38,8 @@ template <> GN_INLINE double single(const double* x) { return *x; }
 
 // Mean of up to 16 numbers spread over the group.
 template <class T> Wide<T> shift_of(const T* x, int64_t count) {
-  const int64_t samples = larger<int64_t>(1, smaller<int64_t>(16, count / 16));
+  const int64_t most = count < 4096 ? 4 : 16;
+  const int64_t samples = larger<int64_t>(1, smaller(most, count / 16));
   const int64_t step = count / samples;
   double sum = 0;
   for (int64_t i = 0; i < samples; ++i) sum += double(single(x + i * step));
@@ -50,11 +51,12 @@ template <class T> Moments moments_of(const T* x, int64_t count, Wide<T> shift) 
   constexpr int L = kLanes<W>, U = 4;
   constexpr int64_t kBlock = 32 * U * L;  // no longer a sum in the wide type
   const Vector<W> around = broadcast(shift);
-  DoubleSum<W> sum, squares;
+  double sum = 0, squares = 0;
   for (int64_t i = 0; i < count;) {
     const int64_t end = smaller(count, i + kBlock);
     Vector<W> s[U] = {}, q[U] = {};
     for (; i + U * L <= end; i += U * L) {
+      GN_UNROLL
       for (int u = 0; u < U; ++u) {
         const Vector<W> d = load<false>(x + i + u * L) - around;
         s[u] += d;
@@ -69,10 +71,16 @@ template <class T> Moments moments_of(const T* x, int64_t count, Wide<T> shift) 
       q[0] += d * d;
     }
     i = smaller(i, end);
-    sum.add((s[0] + s[1]) + (s[2] + s[3]));
-    squares.add((q[0] + q[1]) + (q[2] + q[3]));
+    sum += total((s[0] + s[1]) + (s[2] + s[3]));
+    squares += total((q[0] + q[1]) + (q[2] + q[3]));
   }
-  return {sum.total(), squares.total()};
+  return {sum, squares};
+}
+
+template <class W> void write_statistics(const Problem& p, int64_t group, const Statistics<W>& s) {
+  if (p.mean == nullptr) return;
+  static_cast<W*>(p.mean)[group] = s.mean;
+  static_cast<W*>(p.rstd)[group] = s.rstd;
 }
 
 // Of a stretch that fits in cache: the second walk, around the mean itself, is rarely needed.
