@@ -34,7 +34,7 @@ SECONDS_PER_TURN = 0.004
 
 
 class Workload(NamedTuple):
-    """A norm as it occurs in a network: input (N, C, *), groups, eps and the activation after it."""
+    """A norm as networks have it: input (N, C, *), groups, eps and the activation after it."""
 
     name: str
     shape: tuple[int, ...]
@@ -263,10 +263,10 @@ def main() -> None:
             continue
         for layout in ("contiguous", "channels_last")[: 2 if len(work.shape) in LAYOUTS else 1]:
             for dtype in DTYPES:
-                for direction in ("forward", "forward+backward"):
-                    rows.append(
-                        bench_cell(work, layout, dtype, direction, with_compile=arguments.compile)
-                    )
+                rows += [
+                    bench_cell(work, layout, dtype, direction, with_compile=arguments.compile)
+                    for direction in ("forward", "forward+backward")
+                ]
         print(f"{work.name}: done", flush=True)
     summary = summarize(rows)
     show(rows, summary)

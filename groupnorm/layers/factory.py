@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,52 +11,82 @@ from torch import nn
 from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
 from groupnorm.layers.group_norm import GroupNorm
 from groupnorm.layers.weight_standardization import WSConv2d
+from groupnorm.ops.activations import check_activation
 from groupnorm.spec import NormSpec
 
 IMPLEMENTED = ("gn", "ln", "in", "bn", "syncbn", "none")
 """The kinds of NormSpec that have a layer."""
 
 
-@dataclass(frozen=True)
-class NormLayer:
-    """Builds the norm of a spec for a number of channels; torchvision and timm take it as it is.
+class NormLayer(functools.partial[nn.Module]):
+    """Builds the norm of a spec for a number of channels: `build_norm` with its keywords bound.
 
-    Attributes:
-        spec: what is built.
-        batch_per_worker: for `bn`, the images whose statistics belong together; None for all.
+    A `functools.partial`, because that is what timm takes beside classes and functions.
     """
 
-    spec: NormSpec
-    batch_per_worker: int | None = None
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NormLayer) and self.keywords == other.keywords
 
-    def __call__(
-        self,
-        num_channels: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        """A new layer for input (N, num_channels, *)."""
-        spec = self.spec
-        eps = spec.eps if spec.eps is not None else 1e-5
-        if spec.kind in ("gn", "ln", "in"):
-            groups = spec.num_groups(num_channels)
-            return GroupNorm(groups, num_channels, eps, spec.affine, device, dtype)
-        if spec.kind == "bn":
-            return BatchNorm(
-                num_channels,
-                eps,
-                affine=spec.affine,
-                device=device,
-                dtype=dtype,
-                batch_per_worker=self.batch_per_worker,
-            )
-        if spec.kind == "syncbn":
-            return SyncBatchNorm(num_channels, eps, affine=spec.affine, device=device, dtype=dtype)
-        return nn.Identity()
+    def __hash__(self) -> int:
+        return hash(tuple(self.keywords.items()))
+
+    @property
+    def spec(self) -> NormSpec:
+        """What is built."""
+        spec: NormSpec = self.keywords["spec"]
+        return spec
+
+    @property
+    def batch_per_worker(self) -> int | None:
+        """For `bn`, the images whose statistics belong together; None for all."""
+        batch_per_worker: int | None = self.keywords["batch_per_worker"]
+        return batch_per_worker
+
+
+def build_norm(
+    num_channels: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    spec: NormSpec,
+    batch_per_worker: int | None = None,
+    activation: str | None = None,
+    apply_act: bool = True,
+    inplace: bool = False,
+) -> nn.Module:
+    """A new layer for input (N, num_channels, *).
+
+    Args:
+        activation: for `gn`, `ln` and `in`: applied after the norm, in the same kernel.
+        apply_act: False leaves the activation out; timm's EfficientNet asks for it.
+        inplace: for timm too; the layer never overwrites its input.
+    """
+    eps = spec.eps if spec.eps is not None else 1e-5
+    if spec.kind in ("gn", "ln", "in"):
+        groups = spec.num_groups(num_channels)
+        activation = activation if apply_act else None
+        return GroupNorm(
+            groups, num_channels, eps, spec.affine, device, dtype, activation=activation
+        )
+    if spec.kind == "bn":
+        return BatchNorm(
+            num_channels,
+            eps,
+            affine=spec.affine,
+            device=device,
+            dtype=dtype,
+            batch_per_worker=batch_per_worker,
+        )
+    if spec.kind == "syncbn":
+        return SyncBatchNorm(num_channels, eps, affine=spec.affine, device=device, dtype=dtype)
+    return nn.Identity()
 
 
 def norm_layer(
-    spec: str | NormSpec | NormLayer, *, batch_per_worker: int | None = None
+    spec: str | NormSpec | NormLayer,
+    *,
+    batch_per_worker: int | None = None,
+    activation: str | None = None,
 ) -> NormLayer:
     """The factory of a spec; a factory is returned as it is.
 
@@ -67,11 +97,13 @@ def norm_layer(
 
     Args:
         batch_per_worker: for `bn`, the images whose statistics belong together; None for all.
+        activation: for `gn`, `ln` and `in`: applied after the norm, in the same kernel. For
+            networks that expect a norm with its activation, such as timm's EfficientNet.
 
     Raises:
         NormSpecError: the spec cannot be read.
-        ValueError: its kind has no layer in this version; `batch_per_worker` is not positive, or
-            differs from that of the factory given.
+        ValueError: its kind has no layer in this version, or none with an activation;
+            `batch_per_worker` is not positive, or differs from that of the factory given.
     """
     if batch_per_worker is not None and batch_per_worker < 1:
         raise ValueError(f"batch_per_worker must be at least 1, got {batch_per_worker}")
@@ -87,7 +119,12 @@ def norm_layer(
         raise ValueError(
             f"{parsed.kind} has no layer in this version; kinds with one: {', '.join(IMPLEMENTED)}"
         )
-    return NormLayer(parsed, batch_per_worker)
+    if activation is not None and parsed.kind not in ("gn", "ln", "in"):
+        raise ValueError(f"an activation goes with gn, ln and in, not with {parsed.kind}")
+    check_activation(activation)
+    return NormLayer(
+        build_norm, spec=parsed, batch_per_worker=batch_per_worker, activation=activation
+    )
 
 
 def conv_layer(spec: str | NormSpec | NormLayer) -> Callable[..., nn.Conv2d]:

@@ -32,7 +32,7 @@ def forward(
         if torch.compiler.is_exporting():
             return backend_aten.forward(*arguments)
         return operator(*arguments)
-    if _transformed() or torch.jit.is_tracing():
+    if _transformed() or torch._C._get_tracing_state() is not None:
         return backend_aten.forward(*arguments)
     if torch._C._len_torch_dispatch_stack() or type(input) not in _PLAIN:
         return operator(*arguments)
@@ -69,9 +69,7 @@ class _Function(torch.autograd.Function):
         activation: str | None,
         residual: Tensor | None,
     ) -> Tensor:
-        y, statistics = launch_forward(
-            input, num_groups, weight, bias, eps, activation, residual
-        )
+        y, statistics = launch_forward(input, num_groups, weight, bias, eps, activation, residual)
         ctx.save_for_backward(
             input, weight, bias, None if activation is None else residual, statistics
         )

@@ -58,10 +58,10 @@ def _check(
     if input.dim() < 2:
         raise ValueError(f"input must have shape (N, C, *), got {tuple(input.shape)}")
     channels = input.shape[1]
-    if num_groups < 1 or channels % num_groups:
+    if num_groups < 1 or channels < 1 or channels % num_groups:
         raise ValueError(
-            f"the number of channels must be a multiple of num_groups, got {channels} channels "
-            f"and {num_groups} groups (input {tuple(input.shape)})"
+            f"the number of channels must be a positive multiple of num_groups, got {channels} "
+            f"channels and {num_groups} groups (input {tuple(input.shape)})"
         )
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is None:

@@ -41,7 +41,6 @@ def instruction_sets() -> list[str]:
     return list(_kernels.instruction_sets()) if _kernels is not None else []
 
 
-
 def launch_forward(
     input: Tensor,
     num_groups: int,

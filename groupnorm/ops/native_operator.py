@@ -21,7 +21,7 @@ def operator(
     residual: Tensor | None,
 ) -> Tensor:
     """`torch.ops.groupnorm.group_norm` without the statistics."""
-    y, _ = _forward(input, num_groups, weight, bias, eps, activation, residual)
+    y: Tensor = _forward(input, num_groups, weight, bias, eps, activation, residual)[0]
     return y
 
 
@@ -89,9 +89,7 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     input, num_groups, weight, bias, eps, activation, residual = inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(
-        input, weight, bias, None if activation is None else residual, output[1]
-    )
+    ctx.save_for_backward(input, weight, bias, None if activation is None else residual, output[1])
     ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
 
 

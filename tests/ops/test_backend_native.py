@@ -1,8 +1,5 @@
 """What only the C++ kernels promise; their numbers against float64 are in test_group_norm.py."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -18,22 +15,6 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 def _instruction_set(request):
     with running(request.param):
         yield
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/cpuinfo")
-def test_every_instruction_set_of_this_processor_is_run():
-    names = native_launch.instruction_sets()
-    assert names[-1] == "portable"
-    flags = Path("/proc/cpuinfo").read_text().split()
-    assert ("avx512vl" in flags) == ("avx512" in names)
-    assert ("avx2" in flags) == ("avx2" in names)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -129,31 +110,6 @@ def test_half_numbers_are_converted_exactly(dtype):
     assert torch.equal(y.nan_to_num(), bias.to(dtype).nan_to_num())
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    ("shape", "groups"),
-    [((1, 8, 203, 211), 1), ((1, 24, 150, 149), 3), ((7, 16, 60, 61), 4), ((300, 64, 3, 3), 8)],
-    ids=str,
-)
-def test_threads(shape, groups, layout, count, threads):
-    """One sample or group is split among them; the same bits every time."""
-    threads(count)
-    x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
-    w, b = (torch.randn(shape[1], requires_grad=True) for _ in range(2))
-    dy = torch.randn(shape)
-
-    def run(x, w, b):
-        y = group_norm(x, groups, w, b, activation="silu", backend="native")
-        return [y, *torch.autograd.grad(y, (x, w, b), dy.to(y.dtype))]
-
-    once, twice = run(x, w, b), run(x, w, b)
-    true = run(*(t.detach().double().requires_grad_() for t in (x, w, b)))
-    for ours, again, exact in zip(once, twice, true, strict=True):
-        assert torch.equal(ours, again)
-        assert (ours.double() - exact).abs().max() <= 1e-5 * exact.abs().max()
-
-
 def test_statistics_on_request():
     x = torch.randn(3, 8, 5, 4) * 2 + 7
     _, statistics = torch.ops.groupnorm.group_norm(x, 4, None, None, 1e-5, None, None)
@@ -182,40 +138,3 @@ def test_a_residual_without_an_activation_is_not_kept():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         group_norm(x, 2, residual=r, backend="native")
     assert sum(t.numel() for t in kept) == x.numel() + 2 * 2 * 2
-
-
-def test_input_with_other_strides_is_copied():
-    x = torch.randn(4, 6, 5, 8).transpose(2, 3)[:, :, ::2]
-    dy = torch.randn(4, 6, 4, 5)
-    leaf = x.detach().requires_grad_()
-    y = group_norm(leaf, 3, backend="native")
-    (dx,) = torch.autograd.grad(y, leaf, dy)
-    same = group_norm(x.contiguous(), 3, backend="native")
-    assert torch.equal(y, same)
-    assert dx.shape == x.shape
-
-
-def test_channels_innermost_in_three_axes_is_kept():
-    x = torch.randn(2, 7, 12).transpose(1, 2)
-    y = group_norm(x, 3, backend="native")
-    assert y.stride() == x.stride()
-    assert torch.allclose(y, group_norm(x.contiguous(), 3, backend="native"), atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_after_a_fork(threads):
-    """In a DataLoader's worker, after the parent has used its threads."""
-    threads(2)
-    x = torch.randn(8, 16, 64, 64)
-    expected = group_norm(x, 4, backend="native")
-
-    class Normalized(torch.utils.data.Dataset):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, index):
-            return group_norm(x, 4, backend="native")
-
-    loader = torch.utils.data.DataLoader(Normalized(), num_workers=2, timeout=60)
-    for batch in loader:
-        assert torch.equal(batch[0], expected)

@@ -47,7 +47,9 @@ def test_a_backend_asked_for_by_name_runs(name):
 
 
 def test_unknown_names_and_types_raise():
-    with pytest.raises(ValueError, match="unknown backend 'cudnn'; known: auto, native, aten, reference"):
+    with pytest.raises(
+        ValueError, match="unknown backend 'cudnn'; known: auto, native, aten, reference"
+    ):
         explain(backend="cudnn")
     with pytest.raises(ValueError, match=r"native takes torch\.float16, .*, got torch\.int64"):
         explain(torch.ones(2, 4, dtype=torch.long))
