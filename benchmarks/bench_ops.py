@@ -248,13 +248,53 @@ def show(rows: list[dict[str, Any]], summary: list[dict[str, Any]]) -> None:
     console.print(short)
 
 
+COLOURS = {"contiguous": "#0072b2", "channels_last": "#d55e00"}
+MARKERS = {"float32": "o", "bfloat16": "s"}
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Times faster than eager for every workload: a panel for each direction."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    names = list(dict.fromkeys(row["workload"] for row in record["rows"]))
+    figure = Figure(figsize=(10, 0.32 * len(names) + 1.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, direction in zip(panels, ("forward", "forward+backward"), strict=True):
+        for layout, colour in COLOURS.items():
+            for dtype, marker in MARKERS.items():
+                rows = [
+                    row
+                    for row in record["rows"]
+                    if (row["direction"], row["layout"], row["dtype"]) == (direction, layout, dtype)
+                ]
+                panel.plot(
+                    [speedup(row) for row in rows],
+                    [names.index(row["workload"]) for row in rows],
+                    marker, color=colour, label=f"{layout}, {dtype}",
+                    markerfacecolor=colour if dtype == "float32" else "none",
+                )  # fmt: skip
+        panel.axvline(1, color="0.5", linewidth=0.8)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.tick_params(axis="x", which="both", labelsize=8)
+        panel.grid(axis="x", which="both", linewidth=0.3)
+        panel.set_title(direction.replace("+", " + "))
+        panel.set_xlabel("times faster than PyTorch eager with its activation")
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    panels[1].legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     """Measure every cell, print the tables, write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile too (slow to start)")
     parser.add_argument("--only", default="", help="workloads whose name contains this")
-    parser.add_argument("--out", type=Path, help="folder for bench_ops.json")
+    parser.add_argument("--out", type=Path, help="folder for bench_ops.json and speed.png")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []
@@ -280,6 +320,7 @@ def main() -> None:
             "rows": rows,
         }
         (arguments.out / "bench_ops.json").write_text(json.dumps(record, indent=1) + "\n")
+        draw(record, arguments.out / "speed.png")
 
 
 if __name__ == "__main__":

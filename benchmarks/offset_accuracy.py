@@ -1,4 +1,4 @@
-"""Error of PyTorch's group norm and ours on channels_last input with an offset.
+"""Error of PyTorch's group norm and ours on input with an offset, by layout.
 
     python benchmarks/offset_accuracy.py [--out FILE.json]
 
@@ -29,7 +29,7 @@ def error(output: Tensor, true: Tensor) -> float:
 
 def main() -> None:
     """Measure, print, write the record."""
-    parser = argparse.ArgumentParser(description="Error on channels_last input with an offset.")
+    parser = argparse.ArgumentParser(description="Error on input with an offset.")
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
     torch.manual_seed(0)
@@ -43,6 +43,7 @@ def main() -> None:
                 "mean": mean,
                 "torch_contiguous": error(F.group_norm(x, 32), true),
                 "torch_channels_last": error(F.group_norm(nhwc, 32), true),
+                "groupnorm_contiguous": error(group_norm(x, 32), true),
                 "groupnorm_channels_last": error(group_norm(nhwc, 32), true),
             }
         )

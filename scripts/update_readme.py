@@ -101,6 +101,53 @@ def speed_section() -> str:
     )
 
 
+def kernels_section() -> str:
+    """The C++ kernels: figure and summary of speed, errors beside PyTorch's."""
+    folder = only("bench-ops-*-1-thread-*")
+    record = json.loads((folder / "bench_ops.json").read_text())
+    inside = folder.relative_to(ROOT).as_posix()
+    accuracy = only("offset-accuracy-*") / "offset_accuracy.json"
+    errors = json.loads(accuracy.read_text())
+    columns = {
+        "torch_contiguous": "PyTorch, contiguous",
+        "torch_channels_last": "PyTorch, channels_last",
+        "groupnorm_contiguous": "ours, contiguous",
+        "groupnorm_channels_last": "ours, channels_last",
+    }
+    cells = [
+        [f"{row['mean']:,}", *(f"{row[key]:.1e}" for key in columns)] for row in errors["rows"]
+    ]
+    speeds = [
+        [
+            f"{line['direction'].replace('+', ' + ')}, {line['dtype']}, {line['layout']}",
+            f"{line['geometric_mean']:.2f}",
+            f"{line['worst']:.2f} ({line['worst_workload']})",
+        ]
+        for line in record["summary"]
+    ]
+    env = record["environment"]
+    return "\n".join(
+        [
+            "Largest error of the output against float64, input of unit spread around a mean:",
+            "",
+            *markdown(["mean", *columns.values()], cells),
+            "",
+            f"`{errors['command']}`; record: [{accuracy.relative_to(ROOT).as_posix()}]"
+            f"({accuracy.relative_to(ROOT).as_posix()}).",
+            "",
+            f"![Speed of the kernels]({inside}/speed.png)",
+            "",
+            "Times faster than PyTorch eager with its activation, one thread, over the workloads "
+            "of the figure:",
+            "",
+            *markdown(["", "geometric mean", "worst"], speeds),
+            "",
+            f"`{record['command']}`, torch {env['torch']}, {env['cpu']}; record: "
+            f"[{inside}]({inside}).",
+        ]
+    )
+
+
 def only(pattern: str) -> Path:
     """The newest folder of results/ whose name matches."""
     found = sorted(RESULTS.glob(pattern))
@@ -131,6 +178,7 @@ def updated(text: str) -> str:
             figure=False,
         ),
         "speed": speed_section(),
+        "kernels": kernels_section(),
     }
     for name, body in sections.items():
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"

@@ -40,7 +40,7 @@ def test_the_example_runs(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "aten" in done.stdout
+    assert "native" in done.stdout
 
 
 def test_its_numbers_are_those_of_the_records():

@@ -99,7 +99,8 @@ template <Activation A> GN_INLINE Floats value_of(Floats z) {
     MishParts m(z);
     return z * (m.n * m.q);
   }
-  if constexpr (A == Activation::hardswish) return z * (clamp(z + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f));
+  if constexpr (A == Activation::hardswish)
+    return z * (clamp(z + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f));
   return z;
 }
 

@@ -1,5 +1,5 @@
 // The kernels of one instruction set: GN_ISA names it, the compiler's flags choose it.
-#include "channels_last.h"
+#include "channels_last_backward.h"
 #include "contiguous.h"
 
 namespace groupnorm {

@@ -52,7 +52,8 @@ constexpr int kFloats = kLanes<float>;
 typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
 typedef int32_t SignedBits __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-typedef uint16_t HalfUnaligned __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+typedef uint16_t HalfUnaligned
+    __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
 typedef float FloatHalf __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class W> GN_INLINE Vector<W> broadcast(W value) { return value - Vector<W>{}; }
@@ -114,7 +115,8 @@ GN_INLINE Vector<float> widen(Half h, f16) {
 
 GN_INLINE Half narrow(Vector<float> v, f16) {
 #if defined(__AVX512F__)
-  return (Half)_mm512_maskz_cvtps_ph(__mmask16(0xffff), v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return (Half)_mm512_maskz_cvtps_ph(__mmask16(0xffff), v,
+                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__AVX2__)
   return (Half)_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else

@@ -1,0 +1,234 @@
+// channels_last input (N, S, C), backward: the same lines and tiles as forward.
+#pragma once
+
+#include "channels_last.h"
+
+namespace groupnorm {
+namespace GN_ISA {
+
+// A sample in the backward direction.
+template <class T> struct SampleBackward {
+  const T* x;
+  const T* residual;
+  const T* dy;
+  T* dx;
+  T* dresidual;  // or null
+
+  SampleBackward(const Problem& p, int64_t at)
+      : x(static_cast<const T*>(p.x) + at),
+        residual(advance(static_cast<const T*>(p.residual), at)),
+        dy(static_cast<const T*>(p.dy) + at),
+        dx(static_cast<T*>(p.dx) + at),
+        dresidual(advance(static_cast<T*>(p.dresidual), at)) {}
+  SampleBackward from(int64_t at) const {
+    SampleBackward s = *this;
+    s.x += at;
+    s.residual = advance(residual, at);
+    s.dy += at;
+    s.dx += at;
+    s.dresidual = advance(dresidual, at);
+    return s;
+  }
+};
+
+// Adds each channel's sums of dz and of dz * (x - mean) over some lines; keeps dz where asked to.
+template <class T, Activation A>
+void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t stride,
+                           int64_t width, const Channels<Wide<T>>& channels, double* sums,
+                           double* products) {
+  using W = Wide<T>;
+  constexpr int L = kLanes<W>;
+  T* keep = b.dresidual ? b.dresidual : kKeepsGradient<T, A> ? b.dx : nullptr;
+  for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
+                                    int n) GN_INLINE_LAMBDA {
+    constexpr bool P = decltype(partial)::value;
+    constexpr int U = decltype(vectors)::value;
+    Normalize<W> normalize[U];
+    Vector<W> s[U] = {}, q[U] = {};
+    GN_UNROLL
+    for (int u = 0; u < U; ++u) normalize[u] = channels.at(c + u * L);
+    for (int64_t i = 0; i < lines; ++i)
+      GN_UNROLL
+      for (int u = 0; u < U; ++u) {
+        const int64_t at = i * stride + c + u * L;
+        const Vector<W> x = load<P>(b.x + at, n, normalize[u].mean);
+        const Vector<W> dz =
+            normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+        s[u] += dz;
+        q[u] += dz * (x - normalize[u].mean);
+        if (keep) store<P>(keep + at, dz, n);
+      }
+    GN_UNROLL
+    for (int u = 0; u < U; ++u) {
+      add_to(sums + c + u * L, s[u]);
+      add_to(products + c + u * L, q[u]);
+    }
+  });
+}
+
+// Lines [from, to) of a sample.
+template <class T, class F>
+void sample_gradients(const SampleBackward<T>& b, const Lines& l, int64_t from, int64_t to,
+                      bool with_rest, const Channels<Wide<T>>& channels, double* sums,
+                      double* products, F add) {
+  std::memset(sums, 0, size_t(l.width) * sizeof(double));
+  std::memset(products, 0, size_t(l.width) * sizeof(double));
+  for (int64_t i = from; i < to; i += kLinesPerSum)
+    add(b.from(i * l.width), smaller(kLinesPerSum, to - i), l.width, l.width, channels, sums,
+        products);
+  if (with_rest && l.rest)
+    add(b.from(l.count * l.width), 1, l.width, l.rest, channels, sums, products);
+}
+
+// The constants of dx = dz * scale + (x - mean) * slope + constant, channel by channel.
+template <class W> struct GradientChannels {
+  Scratch<W> slope, constant;
+  explicit GradientChannels(const Lines& l) : slope(l.width), constant(l.width) {}
+};
+
+template <class T, Activation A>
+void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t stride,
+                             int64_t width, const Channels<Wide<T>>& channels,
+                             const GradientChannels<Wide<T>>& gradient) {
+  using W = Wide<T>;
+  constexpr int L = kLanes<W>;
+  const T* kept = b.dresidual ? b.dresidual : b.dx;
+  for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
+                                    int n) GN_INLINE_LAMBDA {
+    constexpr bool P = decltype(partial)::value;
+    constexpr int U = decltype(vectors)::value;
+    Normalize<W> normalize[U];
+    Vector<W> slope[U], constant[U];
+    GN_UNROLL
+    for (int u = 0; u < U; ++u) {
+      normalize[u] = channels.at(c + u * L);
+      slope[u] = load<false>(gradient.slope + c + u * L);
+      constant[u] = load<false>(gradient.constant + c + u * L);
+    }
+    for (int64_t i = 0; i < lines; ++i)
+      GN_UNROLL
+      for (int u = 0; u < U; ++u) {
+        const int64_t at = i * stride + c + u * L;
+        const Vector<W> x = load<P>(b.x + at, n);
+        Vector<W> dz;
+        if constexpr (kKeepsGradient<T, A>) dz = load<P>(kept + at, n);
+        else dz = normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+        store<P>(b.dx + at,
+                 dz * normalize[u].scale + ((x - normalize[u].mean) * slope[u] + constant[u]), n);
+      }
+  });
+}
+
+template <class T, class F>
+void write_sample_gradients(const SampleBackward<T>& b, const Lines& l, int64_t from, int64_t to,
+                            bool with_rest, const Channels<Wide<T>>& channels,
+                            const GradientChannels<Wide<T>>& gradient, F write) {
+  if (with_rest && l.rest)
+    write(b.from(l.count * l.width), 1, l.width, l.rest, channels, gradient);
+  for (int64_t i = to; i > from;) {
+    const int64_t count = smaller(kLinesPerBlock, i - from);
+    i -= count;
+    write(b.from(i * l.width), count, l.width, l.width, channels, gradient);
+  }
+}
+
+// A sample's constants as the forward pass had them, but for the mean's rest.
+template <class W>
+void load_channels(const Problem& p, const Lines& l, int64_t n, Channels<W>& channels) {
+  const int64_t D = p.C / p.G;
+  const W* weight = static_cast<const W*>(p.weight);
+  const W* bias = static_cast<const W*>(p.bias);
+  for (int64_t g = 0; g < p.G; ++g) {
+    const W mean = static_cast<const W*>(p.mean)[n * p.G + g];
+    const W rstd = static_cast<const W*>(p.rstd)[n * p.G + g];
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+      channels.mean[c] = mean;
+      channels.scale[c] = weight ? rstd * weight[c] : rstd;
+      channels.shift[c] = bias ? bias[c] : W(0);
+    }
+  }
+  repeat<W>(channels.mean, p.C, l.k);
+  repeat<W>(channels.scale, p.C, l.k);
+  repeat<W>(channels.shift, p.C, l.k);
+}
+
+// From the channels' sums of sample n to the gradients of the parameters and the constants of dx.
+template <class W>
+void finish_gradients(const Problem& p, const Lines& l, int64_t n, double* sums, double* products,
+                      W* dweight, W* dbias, GradientChannels<W>& gradient) {
+  const int64_t D = p.C / p.G;
+  const W* weight = static_cast<const W*>(p.weight);
+  add_parts(sums, l.k, p.C);
+  add_parts(products, l.k, p.C);
+  for (int64_t g = 0; g < p.G; ++g) {
+    const W rstd = static_cast<const W*>(p.rstd)[n * p.G + g];
+    double a = 0, b = 0;
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+      const double w = weight ? double(weight[c]) : 1.0;
+      a += w * sums[c];
+      b += w * products[c];
+      dbias[n * p.C + c] = W(sums[c]);
+      dweight[n * p.C + c] = W(products[c] * double(rstd));
+    }
+    const GroupGradient<W> group(a, b, double(D * p.S), rstd);
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+      gradient.slope[c] = group.slope;
+      gradient.constant[c] = group.constant;
+    }
+  }
+  repeat<W>(gradient.slope, p.C, l.k);
+  repeat<W>(gradient.constant, p.C, l.k);
+}
+
+template <class T, class Add, class Write>
+void backward_channels_last(const Problem& p, Add add, Write write) {
+  using W = Wide<T>;
+  const Lines l(p.S, p.C, kLanes<W>);
+  const int64_t size = p.S * p.C;
+  Scratch<W> dweight(p.N * p.C), dbias(p.N * p.C);
+  const int64_t parts = parts_for(p, p.N, size);
+  if (parts == 1) {
+    parallel(p, p.N, grain_for(size), [&](int64_t begin, int64_t end) {
+      Scratch<double> sums(l.width), products(l.width);
+      Channels<W> channels(l);
+      GradientChannels<W> gradient(l);
+      for (int64_t n = begin; n < end; ++n) {
+        const SampleBackward<T> b(p, n * size);
+        load_channels(p, l, n, channels);
+        sample_gradients<T>(b, l, 0, l.count, true, channels, sums, products, add);
+        finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);
+        write_sample_gradients<T>(b, l, 0, l.count, true, channels, gradient, write);
+      }
+    });
+  } else {
+    const int64_t part = (l.count + parts - 1) / parts;
+    Scratch<double> sums(parts * l.width), products(parts * l.width);
+    Channels<W> channels(l);
+    GradientChannels<W> gradient(l);
+    for (int64_t n = 0; n < p.N; ++n) {
+      const SampleBackward<T> b(p, n * size);
+      load_channels(p, l, n, channels);
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
+          sample_gradients<T>(b, l, from, to, k == parts - 1, channels, sums + k * l.width,
+                              products + k * l.width, add);
+        }
+      });
+      add_parts(sums, parts, l.width);
+      add_parts(products, parts, l.width);
+      finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);
+      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
+          write_sample_gradients<T>(b, l, from, to, k == parts - 1, channels, gradient, write);
+        }
+      });
+    }
+  }
+  sum_rows<W>(p, p.N, dweight, p.dweight);
+  sum_rows<W>(p, p.N, dbias, p.dbias);
+}
+
+}  // namespace GN_ISA
+}  // namespace groupnorm
