@@ -46,9 +46,9 @@ def steps(folder: Path) -> str:
         taken[config["workers"] * config["batch_per_worker"] // 8] = last["step"]
     most, fewest = max(taken), min(taken)
     return (
-        f" {taken[most]:,} at {most} images per worker, {taken[fewest]:,} at {fewest}. So few "
-        f"steps leave every norm undertrained at {most}, and the rows are to be compared within a "
-        "column; the paper's 100 epochs of ImageNet do not have this problem."
+        f" {taken[most]:,} at {most} images per worker, {taken[fewest]:,} at {fewest}. Rows are to "
+        "be compared within a column: at large batches there are few steps, which not every norm "
+        "takes equally well; the paper's 100 epochs of ImageNet do not have this problem."
     )
 
 
