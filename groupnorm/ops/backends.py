@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops import backend_aten, backend_native, reference
-from groupnorm.ops.native_launch import why_off
+from groupnorm.ops.native_launch import instruction_sets, why_off
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
