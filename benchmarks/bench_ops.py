@@ -277,7 +277,9 @@ def draw(record: dict[str, Any], path: Path) -> None:
         panel.axvline(1, color="0.5", linewidth=0.8)
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if value in (0.5, 2, 3, 5, 20) else "")
+        )
         panel.tick_params(axis="x", which="both", labelsize=8)
         panel.grid(axis="x", which="both", linewidth=0.3)
         panel.set_title(direction.replace("+", " + "))

@@ -106,7 +106,7 @@ def kernels_section() -> str:
     folder = only("bench-ops-*-1-thread-*")
     record = json.loads((folder / "bench_ops.json").read_text())
     inside = folder.relative_to(ROOT).as_posix()
-    accuracy = only("offset-accuracy-*") / "offset_accuracy.json"
+    accuracy = only("offset-accuracy-*") / "accuracy.json"
     errors = json.loads(accuracy.read_text())
     columns = {
         "torch_contiguous": "PyTorch, contiguous",

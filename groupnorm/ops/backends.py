@@ -52,7 +52,14 @@ def _reference_forward(*args: object) -> Tensor:
 
 # In the order in which "auto" tries them.
 _TABLE = (
-    Backend("native", backend_native.forward, FLOATS, "C++ kernels", devices=("cpu",), off=why_off),
+    Backend(
+        "native",
+        backend_native.forward,
+        FLOATS,
+        f"C++ kernels for {(*instruction_sets(), 'the CPU')[0]}",
+        devices=("cpu",),
+        off=why_off,
+    ),
     Backend("aten", backend_aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
     Backend("reference", _reference_forward, FLOATS, "the specification, slow", automatic=False),
 )
