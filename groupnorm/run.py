@@ -13,6 +13,7 @@ import torch
 
 from groupnorm import data, models
 from groupnorm.layers import norm_layer, recomputed_statistics
+from groupnorm.ops import explain
 from groupnorm.spec import NormSpec
 from groupnorm.training.classification import Classification
 from groupnorm.training.config import RunConfig
@@ -97,13 +98,15 @@ def run(
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and threads: what a record needs besides its configuration."""
+    """Versions, machine, kernels and threads: what a record needs besides its configuration."""
+    kernels = explain()
     return {
         "groupnorm": version("groupnorm"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
         "cpu": cpu_name(),
+        "group_norm": f"{kernels.backend}: {kernels.reason}",
         "threads": torch.get_num_threads(),
     }
 

@@ -75,4 +75,5 @@ def test_environment_names_versions_and_machine():
     env = environment()
     assert env["torch"] == torch.__version__
     assert env["cpu"]
+    assert env["group_norm"].startswith(("native: C++ kernels for ", "aten: "))
     assert env["threads"] == torch.get_num_threads()

@@ -71,6 +71,11 @@ def _check(
                 f"{name} must have shape ({channels},) for input {tuple(input.shape)}, "
                 f"got {tuple(parameter.shape)}"
             )
+        if parameter.device != input.device:
+            raise ValueError(
+                f"{name} is on {parameter.device} but the input is on {input.device}; "
+                "move one of them"
+            )
         if parameter.dtype == input.dtype:
             continue
         half = input.dtype in (torch.float16, torch.bfloat16)
@@ -80,8 +85,12 @@ def _check(
                 "(float32 parameters also go with half input). Convert one of them"
             )
     check_activation(activation)
-    if residual is not None and (residual.shape != input.shape or residual.dtype != input.dtype):
+    if residual is not None and (
+        residual.shape != input.shape
+        or residual.dtype != input.dtype
+        or residual.device != input.device
+    ):
         raise ValueError(
-            f"residual must be {input.dtype} of shape {tuple(input.shape)} as the input, "
-            f"got {residual.dtype} of shape {tuple(residual.shape)}"
+            f"residual must be {input.dtype} of shape {tuple(input.shape)} on {input.device} as "
+            f"the input, got {residual.dtype} of shape {tuple(residual.shape)} on {residual.device}"
         )

@@ -66,7 +66,7 @@ def launch_forward(
     n, c = x.shape[:2]
     statistics, mean, rstd = None, 0, 0
     if with_statistics:
-        statistics = torch.empty((2, n, num_groups), dtype=wide)
+        statistics = x.new_empty((2, n, num_groups), dtype=wide)
         mean = statistics.data_ptr()
         rstd = mean + n * num_groups * statistics.element_size()
     _kernels.forward(
@@ -121,7 +121,7 @@ def launch_backward(
     dx = torch.empty_like(x)
     dresidual = torch.empty_like(x) if needs_residual else None
     n, c = x.shape[:2]
-    dweight, dbias = torch.empty(c, dtype=wide), torch.empty(c, dtype=wide)
+    dweight, dbias = x.new_empty(c, dtype=wide), x.new_empty(c, dtype=wide)
     address = statistics.data_ptr()
     _kernels.backward(
         n,

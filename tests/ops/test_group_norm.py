@@ -288,6 +288,8 @@ def test_compile_without_a_graph_break(layout):
         ({"weight": torch.ones(3)}, r"weight must have shape \(4,\).*got \(3,\)"),
         ({"bias": torch.ones(2, 2)}, r"bias must have shape \(4,\).*got \(2, 2\)"),
         ({"weight": torch.ones(4).double()}, "weight is torch.float64 but the input is"),
+        ({"weight": torch.ones(4, device="meta")}, "weight is on meta but the input is on cpu"),
+        ({"residual": torch.ones(2, 4, 5, device="meta")}, r"residual .* of shape .* on meta"),
         ({"activation": "swish"}, "unknown activation 'swish'; known: None, relu"),
         ({"residual": torch.ones(2, 4)}, r"residual .* got torch.float32 of shape \(2, 4\)"),
         ({"backend": "cudnn"}, "unknown backend 'cudnn'; known: auto, native, aten, reference"),

@@ -86,6 +86,15 @@ def test_channels_innermost_in_three_axes_is_kept():
     assert torch.allclose(y, group_norm(x.contiguous(), 3, backend="native"), atol=1e-6)
 
 
+def test_another_default_device_does_not_matter():
+    x = torch.randn(2, 4, 5, requires_grad=True)
+    dy = torch.randn(2, 4, 5)
+    plain = torch.autograd.grad(group_norm(x, 2, backend="native"), x, dy)[0]
+    with torch.device("meta"):
+        inside = torch.autograd.grad(group_norm(x, 2, backend="native"), x, dy)[0]
+    assert torch.equal(plain, inside)
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_after_a_fork(threads):
     """In a DataLoader's worker, after the parent has used its threads."""
