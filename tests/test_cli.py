@@ -142,6 +142,8 @@ def test_interrupted_it_says_how_to_go_on_and_then_does(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # a shell's background job ignores Ctrl-C, and its children with it: not what is tested
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         read_until(process, "epoch 1/")
         with pytest.raises(LockedError), locked(tmp_path / "s" / ".lock", "at work"):
