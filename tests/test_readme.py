@@ -84,3 +84,18 @@ def test_the_table_of_the_training_gain_is_that_of_the_record():
     for row in json.loads(path.read_text())["rows"]:
         cell = f"{row['images_per_second']:.0f} ({row['low']:.0f} to {row['high']:.0f})"
         assert f"| {cell} |" in text
+
+
+def test_the_table_of_40_epochs_is_that_of_the_records():
+    from groupnorm.study.report import main_table
+
+    text = (ROOT / "docs" / "study.md").read_text()
+    tables = []
+    for name in ("batch-size-quick", "batch-norm-40-epochs", "batch-size-paper-protocol"):
+        (folder,) = (ROOT / "results").glob(f"{name}-*")
+        tables.append({row[0]: row[1:] for row in main_table(folder)[1]})
+    quick, long, paper = tables
+    for norm, errors in quick.items():
+        at_8 = paper[norm][1]
+        at_32, at_2 = long.get(norm, [at_8, at_8])
+        assert "| " + " | ".join([norm, *errors, at_32, at_8, at_2]) + " |" in text
