@@ -219,12 +219,6 @@ void apply_sample(const Problem& p, const Lines& l, int64_t n, int64_t from, int
   }
 }
 
-// Sums of `parts` parts, each `width` numbers after the one before, added up in their order.
-inline void add_parts(double* sums, int64_t parts, int64_t width) {
-  for (int64_t k = 1; k < parts; ++k)
-    for (int64_t c = 0; c < width; ++c) sums[c] += sums[k * width + c];
-}
-
 template <class T, class F> void forward_channels_last(const Problem& p, F apply) {
   using W = Wide<T>;
   const Lines l(p.S, p.C, kLanes<W>);
@@ -241,15 +235,13 @@ template <class T, class F> void forward_channels_last(const Problem& p, F apply
         channel_shifts(x, p, l, static_cast<W*>(shift));
         for (int tries = 0; tries < 2; ++tries) {
           sample_moments<T>(x, l, 0, l.count, true, shift, sums, squares);
-          if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1))
-            break;
+          if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1)) break;
         }
         apply_sample<T>(p, l, n, 0, l.count, true, channels, apply);
       }
     });
     return;
   }
-  const int64_t part = (l.count + parts - 1) / parts;
   Scratch<double> sums(parts * l.width), squares(parts * l.width);
   Scratch<W> shift(l.width);
   Channels<W> channels(l);
@@ -257,23 +249,16 @@ template <class T, class F> void forward_channels_last(const Problem& p, F apply
     const T* x = all + n * size;
     channel_shifts(x, p, l, static_cast<W*>(shift));
     for (int tries = 0; tries < 2; ++tries) {
-      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
-          sample_moments<T>(x, l, from, to, k == parts - 1, shift, sums + k * l.width,
-                            squares + k * l.width);
-        }
+      parallel_parts(p, parts, l.count, [&](int64_t k, int64_t from, int64_t to) {
+        sample_moments<T>(x, l, from, to, k == parts - 1, shift, sums + k * l.width,
+                          squares + k * l.width);
       });
       add_parts(sums, parts, l.width);
       add_parts(squares, parts, l.width);
-      if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1))
-            break;
+      if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1)) break;
     }
-    parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
-        apply_sample<T>(p, l, n, from, to, k == parts - 1, channels, apply);
-      }
+    parallel_parts(p, parts, l.count, [&](int64_t k, int64_t from, int64_t to) {
+      apply_sample<T>(p, l, n, from, to, k == parts - 1, channels, apply);
     });
   }
 }

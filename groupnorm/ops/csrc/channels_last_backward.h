@@ -201,28 +201,21 @@ void backward_channels_last(const Problem& p, Add add, Write write) {
       }
     });
   } else {
-    const int64_t part = (l.count + parts - 1) / parts;
     Scratch<double> sums(parts * l.width), products(parts * l.width);
     Channels<W> channels(l);
     GradientChannels<W> gradient(l);
     for (int64_t n = 0; n < p.N; ++n) {
       const SampleBackward<T> b(p, n * size);
       load_channels(p, l, n, channels);
-      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
-          sample_gradients<T>(b, l, from, to, k == parts - 1, channels, sums + k * l.width,
-                              products + k * l.width, add);
-        }
+      parallel_parts(p, parts, l.count, [&](int64_t k, int64_t from, int64_t to) {
+        sample_gradients<T>(b, l, from, to, k == parts - 1, channels, sums + k * l.width,
+                            products + k * l.width, add);
       });
       add_parts(sums, parts, l.width);
       add_parts(products, parts, l.width);
       finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);
-      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          const int64_t from = smaller(l.count, k * part), to = smaller(l.count, from + part);
-          write_sample_gradients<T>(b, l, from, to, k == parts - 1, channels, gradient, write);
-        }
+      parallel_parts(p, parts, l.count, [&](int64_t k, int64_t from, int64_t to) {
+        write_sample_gradients<T>(b, l, from, to, k == parts - 1, channels, gradient, write);
       });
     }
   }

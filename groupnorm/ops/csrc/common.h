@@ -35,6 +35,23 @@ GN_INLINE int64_t parts_for(const Problem& p, int64_t units, int64_t elements_ea
   return larger<int64_t>(1, smaller<int64_t>(p.threads, elements_each / kGrain));
 }
 
+// body(k, from, to) for `parts` stretches of [0, total), each of them worth a thread.
+template <class F> void parallel_parts(const Problem& p, int64_t parts, int64_t total, F body) {
+  const int64_t part = (total + parts - 1) / parts;
+  parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t from = smaller(total, k * part);
+      body(k, from, smaller(total, from + part));
+    }
+  });
+}
+
+// Sums of `parts` parts, each `width` numbers after the one before, added up in their order.
+inline void add_parts(double* sums, int64_t parts, int64_t width) {
+  for (int64_t k = 1; k < parts; ++k)
+    for (int64_t c = 0; c < width; ++c) sums[c] += sums[k * width + c];
+}
+
 // Memory for numbers, not initialized, aligned and padded to whole vectors.
 template <class E> class Scratch {
  public:

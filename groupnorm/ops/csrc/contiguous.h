@@ -66,16 +66,12 @@ template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
     return;
   }
   // Fewer groups than threads: each is split, and the parts' sums are added in their order.
-  const int64_t part = (length + parts - 1) / parts;
   Scratch<Moments> partial(parts);
   for (int64_t i = 0; i < groups; ++i) {
     const T* x = all + i * length;
     auto statistics = [&](W shift) {
-      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
-          partial[k] = moments_of(x + from, to - from, shift);
-        }
+      parallel_parts(p, parts, length, [&](int64_t k, int64_t from, int64_t to) {
+        partial[k] = moments_of(x + from, to - from, shift);
       });
       Moments total;
       for (int64_t k = 0; k < parts; ++k) total += partial[k];
@@ -84,11 +80,8 @@ template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
     Statistics<W> s = statistics(shift_of(x, length));
     if (s.shift_was_poor) s = statistics(s.mean);
     const GroupForward<T> g = group(i, s);
-    parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
-        apply(g, p.S, from, to);
-      }
+    parallel_parts(p, parts, length, [&](int64_t, int64_t from, int64_t to) {
+      apply(g, p.S, from, to);
     });
   }
 }
@@ -199,26 +192,18 @@ void backward_contiguous(const Problem& p, Add add, Write write) {
       }
     });
   } else {
-    const int64_t part = (length + parts - 1) / parts;
     Scratch<double> partial(2 * parts * D);
     for (int64_t i = 0; i < groups; ++i) {
       const GroupBackward<T> g(p, i, length, D, weight, bias);
-      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          double* own = partial + 2 * k * D;
-          for (int64_t d = 0; d < 2 * D; ++d) own[d] = 0;
-          const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
-          add(g, p.S, from, to, own, own + D);
-        }
+      parallel_parts(p, parts, length, [&](int64_t k, int64_t from, int64_t to) {
+        double* own = partial + 2 * k * D;
+        for (int64_t d = 0; d < 2 * D; ++d) own[d] = 0;
+        add(g, p.S, from, to, own, own + D);
       });
-      for (int64_t k = 1; k < parts; ++k)
-        for (int64_t d = 0; d < 2 * D; ++d) partial[d] += partial[2 * k * D + d];
+      add_parts(partial, parts, 2 * D);
       const GroupGradient<W> gradient = finish(i, partial, partial + D);
-      parallel(p, parts, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          const int64_t from = smaller(length, k * part), to = smaller(length, from + part);
-          write(g, gradient, p.S, from, to);
-        }
+      parallel_parts(p, parts, length, [&](int64_t, int64_t from, int64_t to) {
+        write(g, gradient, p.S, from, to);
       });
     }
   }

@@ -4,7 +4,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 

@@ -50,7 +50,6 @@ template <class W> constexpr int kLanes = kVectorBytes / int(sizeof(W));
 
 constexpr int kFloats = kLanes<float>;
 typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
-typedef int32_t SignedBits __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint16_t HalfUnaligned
     __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
