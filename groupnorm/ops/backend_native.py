@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from groupnorm.ops import backend_aten, reference
 from groupnorm.ops.native_launch import launch_backward, launch_forward
-from groupnorm.ops.native_operator import operator
+from groupnorm.ops.native_operator import gradients, keep, operator
 
 
 def forward(
@@ -59,50 +59,17 @@ class _Function(torch.autograd.Function):
     """The kernels in PyTorch's graph. Keeps the input, and mean and rstd of each group."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        num_groups: int,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-    ) -> Tensor:
-        y, statistics = launch_forward(input, num_groups, weight, bias, eps, activation, residual)
-        ctx.save_for_backward(
-            input, weight, bias, None if activation is None else residual, statistics
-        )
-        ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        y, statistics = launch_forward(*inputs)
+        keep(ctx, inputs, statistics)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        input, weight, bias, residual, statistics = ctx.saved_tensors
-        dx, dweight, dbias, dresidual = _gradients(
-            grad_outputs[0],
-            input,
-            ctx.num_groups,
-            weight,
-            bias,
-            ctx.eps,
-            statistics,
-            ctx.activation,
-            residual,
-            ctx.needs_input_grad[6],
-        )
-        return (
-            dx if ctx.needs_input_grad[0] else None,
-            None,
-            dweight.to(weight.dtype) if ctx.needs_input_grad[2] else None,
-            dbias.to(bias.dtype) if ctx.needs_input_grad[3] else None,
-            None,
-            None,
-            dresidual,
-        )
+        return gradients(ctx, grad_outputs[0], _backward)
 
 
-def _gradients(
+def _backward(
     grad_output: Tensor,
     input: Tensor,
     num_groups: int,
@@ -116,16 +83,11 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """By the kernels; by the reference where the gradients are to be differentiated again."""
     if not torch.is_grad_enabled():
-        own_residual = needs_residual and activation is not None
-        dx, dweight, dbias, dresidual = launch_backward(
+        return launch_backward(
             grad_output, input, num_groups, weight, bias, statistics, activation, residual,
-            own_residual,
+            needs_residual,
         )  # fmt: skip
-        if needs_residual and activation is None:
-            dresidual = grad_output
-        return dx, dweight, dbias, dresidual
     _, mean, rstd = reference.forward(input, num_groups, weight, bias, eps, activation, residual)
-    dx, dweight, dbias, dresidual = reference.backward(
+    return reference.backward(
         grad_output, input, num_groups, weight, bias, mean, rstd, activation, residual
     )
-    return dx, dweight, dbias, dresidual if needs_residual else None

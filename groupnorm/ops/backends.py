@@ -79,12 +79,8 @@ def choose(input: Tensor, backend: str = "auto") -> Backend:
     Raises:
         ValueError: an unknown name, or a dtype that the backend does not take.
     """
-    if backend == "auto":  # at every call: kept short
-        for candidate in _AUTOMATIC:
-            if candidate.why_not(input) is None:
-                return candidate
     check_backend(backend)
-    asked = [b for b in _TABLE if (b.automatic if backend == "auto" else b.name == backend)]
+    asked = _AUTOMATIC if backend == "auto" else [b for b in _TABLE if b.name == backend]
     for candidate in asked:
         if candidate.why_not(input) is None:
             return candidate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -86,31 +87,45 @@ def _(
 # ---- gradients ----------------------------------------------------------------------------------
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def keep(ctx: Any, inputs: tuple[Any, ...], statistics: Tensor | None) -> None:
+    """Save for the backward pass: the input, mean and rstd of each group, and what is there."""
     input, num_groups, weight, bias, eps, activation, residual = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(input, weight, bias, None if activation is None else residual, output[1])
+    ctx.save_for_backward(input, weight, bias, None if activation is None else residual, statistics)
     ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
 
 
-def _differentiate(ctx: Any, grad_output: Tensor, unused: Tensor) -> tuple[Any, ...]:
+def gradients(ctx: Any, grad_output: Tensor, backward: Callable[..., Any]) -> tuple[Any, ...]:
+    """The gradients of the seven inputs, from what `keep` saved.
+
+    Args:
+        backward: takes the arguments of `torch.ops.groupnorm.group_norm_backward`.
+    """
     input, weight, bias, residual, statistics = ctx.saved_tensors
-    needs_residual = ctx.needs_input_grad[6]
-    dx, dweight, dbias, dresidual = _backward(
+    needs = ctx.needs_input_grad
+    dx, dweight, dbias, dresidual = backward(
         grad_output, input, ctx.num_groups, weight, bias, ctx.eps, statistics, ctx.activation,
-        residual, needs_residual and ctx.activation is not None,
+        residual, needs[6] and ctx.activation is not None,
     )  # fmt: skip
     if ctx.activation is None:
         dresidual = grad_output
     return (
-        dx,
+        dx if needs[0] else None,
         None,
-        None if weight is None else dweight.to(weight.dtype),
-        None if bias is None else dbias.to(bias.dtype),
+        dweight.to(weight.dtype) if needs[2] else None,
+        dbias.to(bias.dtype) if needs[3] else None,
         None,
         None,
-        dresidual if needs_residual else None,
+        dresidual if needs[6] else None,
     )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    keep(ctx, inputs, output[1])
+
+
+def _differentiate(ctx: Any, grad_output: Tensor, unused: Tensor) -> tuple[Any, ...]:
+    return gradients(ctx, grad_output, _backward)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
