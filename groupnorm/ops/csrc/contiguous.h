@@ -22,6 +22,7 @@ void apply_rows(const GroupForward<T>& g, int64_t S, int64_t from, int64_t to) {
     T* y = g.y + from;
     for_vectors<W>(end - from, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
       constexpr bool P = decltype(partial)::value;
+      fetch_ahead(x + i);
       const Vector<W> z =
           normalize.template operator()<P>(load<P>(x + i, n), advance(residual, i), n);
       store<P>(y + i, value_of<A>(z), n);
@@ -107,6 +108,8 @@ void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64
       Vector<W> s[U] = {}, q[U] = {};
       auto add = [&](auto partial, int64_t i, int n, int u) GN_INLINE_LAMBDA {
         constexpr bool P = decltype(partial)::value;
+        fetch_ahead(g.x + i);
+        fetch_ahead(g.dy + i);
         const Vector<W> x = load<P>(g.x + i, n, mean);
         const Vector<W> dz =
             normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);

@@ -58,6 +58,7 @@ template <class T> Moments moments_of(const T* x, int64_t count, Wide<T> shift) 
     for (; i + U * L <= end; i += U * L) {
       GN_UNROLL
       for (int u = 0; u < U; ++u) {
+        fetch_ahead(x + i + u * L);
         const Vector<W> d = load<false>(x + i + u * L) - around;
         s[u] += d;
         q[u] += d * d;
