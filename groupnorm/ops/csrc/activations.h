@@ -21,10 +21,29 @@ GN_INLINE Floats reciprocal(Floats d) {
 #endif
 }
 
+// The smaller, the larger of x and a limit; NaN stays NaN.
+GN_INLINE Floats at_most(Floats x, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(__mmask16(0xffff), broadcast(limit), x);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(broadcast(limit), x);
+#else
+  return x > limit ? broadcast(limit) : x;
+#endif
+}
+GN_INLINE Floats at_least(Floats x, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(__mmask16(0xffff), broadcast(limit), x);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(broadcast(limit), x);
+#else
+  return x < limit ? broadcast(limit) : x;
+#endif
+}
+
 // e^x for x in [-87, 88] (clamped there), relative error below 2e-7; NaN stays NaN.
 GN_INLINE Floats exp_clamped(Floats x) {
-  x = x > 88.0f ? broadcast(88.0f) : x;
-  x = x < -87.0f ? broadcast(-87.0f) : x;
+  x = at_least(at_most(x, 88.0f), -87.0f);
   const float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer
   Floats shifted = x * 1.44269504f + kRound;
   Floats n = shifted - kRound;
@@ -36,8 +55,12 @@ GN_INLINE Floats exp_clamped(Floats x) {
   p = p * r + 0.166665207f;
   p = p * r + 0.499999935f;
   p = p * (r * r) + r + 1.0f;
+#if defined(__AVX512F__)
+  return _mm512_maskz_scalef_ps(__mmask16(0xffff), p, n);
+#else
   Bits exponent = ((Bits)shifted + (127u - 0x4b400000u)) << 23;
   return p * (Floats)exponent;
+#endif
 }
 
 GN_INLINE Floats sigmoid(Floats z) {
@@ -51,7 +74,7 @@ GN_INLINE Floats normal_cdf(Floats z, Floats& bell) {
   bell = exp_clamped(-0.5f * a * a);
   bell = a > 13.0f ? Floats{} : bell;
   // the tail over the bell, as a polynomial in 1 / (1 + 0.3 a): relative error 1.3e-7
-  Floats t = reciprocal(1.0f + 0.3f * (a > 13.0f ? broadcast(13.0f) : a));
+  Floats t = reciprocal(1.0f + 0.3f * at_most(a, 13.0f));
   Floats p = t * 0.0359320305f - 0.158277139f;
   p = p * t + 0.208208382f;
   p = p * t - 0.0553953238f;
@@ -75,19 +98,14 @@ GN_INLINE Floats tanh_gelu_gate(Floats z) {  // (1 + tanh(u)) / 2 = sigmoid(2 u)
 struct MishParts {
   Floats e, n, q;
   explicit GN_INLINE MishParts(Floats z) {
-    e = exp_clamped(z > 20.0f ? broadcast(20.0f) : z);
+    e = exp_clamped(at_most(z, 20.0f));
     n = e * (e + 2.0f);
     q = reciprocal(n + 2.0f);
   }
 };
 
-GN_INLINE Floats clamp(Floats v, float low, float high) {
-  v = v < low ? broadcast(low) : v;
-  return v > high ? broadcast(high) : v;
-}
-
 template <Activation A> GN_INLINE Floats value_of(Floats z) {
-  if constexpr (A == Activation::relu) return z < 0.0f ? Floats{} : z;
+  if constexpr (A == Activation::relu) return at_least(z, 0.0f);
   if constexpr (A == Activation::leaky_relu) return z > 0.0f ? z : kLeakySlope * z;
   if constexpr (A == Activation::silu) return z * sigmoid(z);
   if constexpr (A == Activation::gelu) {
@@ -100,7 +118,7 @@ template <Activation A> GN_INLINE Floats value_of(Floats z) {
     return z * (m.n * m.q);
   }
   if constexpr (A == Activation::hardswish)
-    return z * (clamp(z + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f));
+    return z * (at_least(at_most(z + 3.0f, 6.0f), 0.0f) * (1.0f / 6.0f));
   return z;
 }
 

@@ -8,11 +8,13 @@ namespace GN_ISA {
 
 // A sample in the backward direction.
 template <class T> struct SampleBackward {
+  using W = Wide<T>;
   const T* x;
   const T* residual;
   const T* dy;
   T* dx;
-  T* dresidual;  // or null
+  T* dresidual;       // or null
+  W* kept = nullptr;  // for dz; see keep_gradient
 
   SampleBackward(const Problem& p, int64_t at)
       : x(static_cast<const T*>(p.x) + at),
@@ -27,18 +29,18 @@ template <class T> struct SampleBackward {
     s.dy += at;
     s.dx += at;
     s.dresidual = advance(dresidual, at);
+    s.kept = advance(kept, at);
     return s;
   }
 };
 
-// Adds each channel's sums of dz and of dz * (x - mean) over some lines; keeps dz where asked to.
+// Adds each channel's sums of dz and of dz * (x - mean) over some lines.
 template <class T, Activation A>
 void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t stride,
                            int64_t width, const Channels<Wide<T>>& channels, double* sums,
                            double* products) {
   using W = Wide<T>;
   constexpr int L = kLanes<W>;
-  T* keep = b.dresidual ? b.dresidual : kKeepsGradient<T, A> ? b.dx : nullptr;
   for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
                                     int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
@@ -56,7 +58,7 @@ void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t st
             normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
         s[u] += dz;
         q[u] += dz * (x - normalize[u].mean);
-        if (keep) store<P>(keep + at, dz, n);
+        keep_gradient<A, P>(b, at, dz, n);
       }
     GN_UNROLL
     for (int u = 0; u < U; ++u) {
@@ -92,7 +94,6 @@ void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t 
                              const GradientChannels<Wide<T>>& gradient) {
   using W = Wide<T>;
   constexpr int L = kLanes<W>;
-  const T* kept = b.dresidual ? b.dresidual : b.dx;
   for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
                                     int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
@@ -110,9 +111,9 @@ void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t 
       for (int u = 0; u < U; ++u) {
         const int64_t at = i * stride + c + u * L;
         const Vector<W> x = load<P>(b.x + at, n);
-        Vector<W> dz;
-        if constexpr (kKeepsGradient<T, A>) dz = load<P>(kept + at, n);
-        else dz = normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+        const Vector<W> dz = kept_gradient<A, P>(b, at, n, [&]() GN_INLINE_LAMBDA {
+          return normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+        });
         store<P>(b.dx + at,
                  dz * normalize[u].scale + ((x - normalize[u].mean) * slope[u] + constant[u]), n);
       }
@@ -192,8 +193,10 @@ void backward_channels_last(const Problem& p, Add add, Write write) {
       Scratch<double> sums(l.width), products(l.width);
       Channels<W> channels(l);
       GradientChannels<W> gradient(l);
+      Scratch<W> kept(kept_apart<T>(p, size));
       for (int64_t n = begin; n < end; ++n) {
-        const SampleBackward<T> b(p, n * size);
+        SampleBackward<T> b(p, n * size);
+        if (kept_apart<T>(p, size)) b.kept = kept;
         load_channels(p, l, n, channels);
         sample_gradients<T>(b, l, 0, l.count, true, channels, sums, products, add);
         finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);

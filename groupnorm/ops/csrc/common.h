@@ -123,9 +123,36 @@ template <class W> struct GroupGradient {
   }
 };
 
-// dz is kept in the output instead of being computed twice, where its type loses nothing.
-template <class T, Activation A>
-constexpr bool kKeepsGradient = is_costly(A) && sizeof(T) == sizeof(Wide<T>);
+// ---- dz between the two walks of the backward pass ----------------------------------------------
+
+// Where the slope is costly, dz is kept instead of being computed twice: in the output where its
+// type loses nothing, else (`kept`) in memory of its own while that fits in the cache.
+constexpr int64_t kMostKept = 131072;  // numbers
+
+template <class T> GN_INLINE int64_t kept_apart(const Problem& p, int64_t count) {
+  const bool apart = sizeof(T) < sizeof(Wide<T>) && is_costly(p.activation);
+  return apart && count <= kMostKept ? count : 0;
+}
+
+// `at`: what has pointers dx, dresidual (or null) and kept (or null).
+template <Activation A, bool P, class At>
+GN_INLINE void keep_gradient(const At& at, int64_t i, Vector<typename At::W> dz, int n) {
+  if (at.dresidual) store<P>(at.dresidual + i, dz, n);
+  if constexpr (!is_costly(A)) return;
+  else if constexpr (sizeof(*at.dx) < sizeof(typename At::W)) {
+    if (at.kept) store<P>(at.kept + i, dz, n);
+  } else if (!at.dresidual) {
+    store<P>(at.dx + i, dz, n);
+  }
+}
+
+template <Activation A, bool P, class At, class F>
+GN_INLINE Vector<typename At::W> kept_gradient(const At& at, int64_t i, int n, F again) {
+  if constexpr (!is_costly(A)) return again();
+  else if constexpr (sizeof(*at.dx) < sizeof(typename At::W))
+    return at.kept ? load<P>(at.kept + i, n) : again();
+  else return load<P>((at.dresidual ? at.dresidual : at.dx) + i, n);
+}
 
 // Sum over the rows, in their order, of `values` (rows, C): the gradient of a parameter.
 template <class W>

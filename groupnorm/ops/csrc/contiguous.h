@@ -90,13 +90,12 @@ template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
 // ---- backward -----------------------------------------------------------------------------------
 
 // Adds, for numbers [from, to) of a group, each channel's sums of dz and of dz * (x - mean) to
-// `sums` and `products`. Keeps dz where asked to.
+// `sums` and `products`.
 template <class T, Activation A>
 void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64_t to,
                        double* sums, double* products) {
   using W = Wide<T>;
   constexpr int L = kLanes<W>, U = is_costly(A) ? 2 : 4;
-  T* keep = g.dresidual ? g.dresidual : kKeepsGradient<T, A> ? g.dx : nullptr;
   const Vector<W> mean = broadcast(g.mean);
   for (int64_t c = from / S; from < to; ++c) {
     const int64_t end = smaller(to, (c + 1) * S);
@@ -115,7 +114,7 @@ void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64
             normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
         s[u] += dz;
         q[u] += dz * (x - mean);
-        if (keep) store<P>(keep + i, dz, n);
+        keep_gradient<A, P>(g, i, dz, n);
       };
       for (; from + U * L <= stop; from += U * L)
         GN_UNROLL
@@ -140,7 +139,6 @@ template <class T, Activation A>
 void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Wide<T>>& gradient,
                          int64_t S, int64_t from, int64_t to) {
   using W = Wide<T>;
-  const T* kept = g.dresidual ? g.dresidual : g.dx;
   const Vector<W> mean = broadcast(g.mean), slope = broadcast(gradient.slope),
                   constant = broadcast(gradient.constant);
   for (int64_t c = from / S; from < to; ++c) {
@@ -152,9 +150,9 @@ void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Wide<T>>
       constexpr bool P = decltype(partial)::value;
       i += first;
       const Vector<W> x = load<P>(g.x + i, n);
-      Vector<W> dz;
-      if constexpr (kKeepsGradient<T, A>) dz = load<P>(kept + i, n);
-      else dz = normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
+      const Vector<W> dz = kept_gradient<A, P>(g, i, n, [&]() GN_INLINE_LAMBDA {
+        return normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
+      });
       store<P>(g.dx + i, dz * scale + ((x - mean) * slope + constant), n);
     });
     from = end;
@@ -187,8 +185,10 @@ void backward_contiguous(const Problem& p, Add add, Write write) {
   if (parts == 1) {
     parallel(p, groups, grain_for(length), [&](int64_t begin, int64_t end) {
       Scratch<double> sums(D), products(D);
+      Scratch<W> kept(kept_apart<T>(p, length));
       for (int64_t i = begin; i < end; ++i) {
-        const GroupBackward<T> g(p, i, length, D, weight, bias);
+        GroupBackward<T> g(p, i, length, D, weight, bias);
+        if (kept_apart<T>(p, length)) g.kept = kept;
         for (int64_t d = 0; d < D; ++d) sums[d] = products[d] = 0;
         add(g, p.S, 0, length, sums, products);
         write(g, finish(i, sums, products), p.S, 0, length);
