@@ -60,7 +60,7 @@ def launch_forward(
     assert _kernels is not None
     x, channels_last = dense(input)
     wide = reference.statistics_dtype(x.dtype)
-    weight, bias = _parameter(weight, wide), _parameter(bias, wide)
+    weight, bias, narrow = _parameters(weight, bias, x.dtype, wide)
     residual = _laid_out_as(x, residual)
     y = torch.empty_like(x)
     n, c = x.shape[:2]
@@ -79,6 +79,7 @@ def launch_forward(
         _ACTIVATIONS[activation],
         eps,
         torch.get_num_threads(),
+        narrow,
         x.data_ptr(),
         _address(residual),
         _address(weight),
@@ -114,7 +115,7 @@ def launch_backward(
     assert _kernels is not None
     x, channels_last = dense(input)
     wide = statistics.dtype
-    weight, bias = _parameter(weight, wide), _parameter(bias, wide)
+    weight, bias, narrow = _parameters(weight, bias, x.dtype, wide)
     residual = None if activation is None else _laid_out_as(x, residual)
     dy = _laid_out_as(x, grad_output)
     assert dy is not None
@@ -133,6 +134,7 @@ def launch_backward(
         _ACTIVATIONS[activation],
         0.0,
         torch.get_num_threads(),
+        narrow,
         x.data_ptr(),
         _address(residual),
         _address(weight),
@@ -152,8 +154,18 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _parameters(
+    weight: Tensor | None, bias: Tensor | None, narrow: torch.dtype, wide: torch.dtype
+) -> tuple[Tensor | None, Tensor | None, bool]:
+    """Both without gaps, and in the dtype `narrow` (which is True then) or in `wide`."""
+    is_narrow = (weight is None or weight.dtype == narrow) and (
+        bias is None or bias.dtype == narrow
+    )
+    dtype = narrow if is_narrow else wide
+    return _parameter(weight, dtype), _parameter(bias, dtype), is_narrow
+
+
 def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """(C,) in the dtype of the statistics, without gaps."""
     if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
         return parameter
     return parameter.to(dtype).contiguous()
@@ -163,9 +175,15 @@ def dense(x: Tensor) -> tuple[Tensor, bool]:
     """x without gaps, copied if need be, and whether the channels lie innermost."""
     if x.is_contiguous():
         return x, False
+    memory_format = _CHANNELS_LAST.get(x.dim())
+    if memory_format is not None and x.is_contiguous(memory_format=memory_format):
+        return x, True
     if x.dim() > 2 and x.movedim(1, -1).is_contiguous():
         return x, True
     return x.contiguous(), False
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # the others by their strides
 
 
 def _laid_out_as(x: Tensor, other: Tensor | None) -> Tensor | None:

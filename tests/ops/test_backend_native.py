@@ -110,6 +110,19 @@ def test_half_numbers_are_converted_exactly(dtype):
     assert torch.equal(y.nan_to_num(), bias.to(dtype).nan_to_num())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_parameters_of_any_float_type_and_stride_give_the_same(dtype):
+    """Half parameters are widened without loss, whether by the kernels or before them."""
+    x = torch.randn(2, 22, 5, 3).to(dtype)
+    weight, bias = (torch.randn(22).to(dtype) for _ in range(2))
+    expected = group_norm(x, 2, weight.float(), bias.float(), backend="native")
+    gaps = torch.stack([weight, weight], 1)[:, 0]
+    for w, b in ((weight, bias), (weight.float(), bias), (gaps, bias), (gaps, bias.float())):
+        assert torch.equal(group_norm(x, 2, w, b, backend="native"), expected)
+    only_bias = group_norm(x, 2, None, bias, backend="native")
+    assert torch.equal(only_bias, group_norm(x, 2, None, bias.float(), backend="native"))
+
+
 def test_statistics_on_request():
     x = torch.randn(3, 8, 5, 4) * 2 + 7
     _, statistics = torch.ops.groupnorm.group_norm(x, 4, None, None, 1e-5, None, None)

@@ -165,6 +165,17 @@ def test_activation_and_residual(activation, residual, layout, backend):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "case", [((2, 12, 5, 7), 3), ((2, 8, 9), 4), ((1, 12, 128, 96), 1)], ids=str
+)
+def test_half_types_with_a_costly_activation(case, dtype, residual, layout, backend):
+    """The kernels keep dz of small groups in float32 and compute it again in large ones."""
+    compare(*case, dtype, backend, layout=layout, activation="silu", residual=residual)
+
+
 @pytest.mark.parametrize("affine", ["both", "weight", "bias", "none"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_parameters(dtype, affine, backend):

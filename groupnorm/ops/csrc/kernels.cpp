@@ -39,7 +39,26 @@ template <class T> Loops<T> loops_for(Activation a) {
   return loops_with<T, Activation::none>();
 }
 
+// A copy of parameter (C) in the wide type; null for null.
+template <class T> const void* widened(const void* parameter, int64_t C, Wide<T>* copy) {
+  if (parameter == nullptr) return nullptr;
+  const T* from = static_cast<const T*>(parameter);
+  for_vectors<Wide<T>>(C, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
+    constexpr bool P = decltype(partial)::value;
+    store<P>(copy + i, load<P>(from + i, n), n);
+  });
+  return copy;
+}
+
 template <class T> void run(const Problem& p, bool backward) {
+  if (sizeof(T) < sizeof(Wide<T>) && p.narrow_parameters) {
+    Scratch<Wide<T>> weight(p.C), bias(p.C);
+    Problem wide = p;
+    wide.weight = widened<T>(p.weight, p.C, weight);
+    wide.bias = widened<T>(p.bias, p.C, bias);
+    wide.narrow_parameters = false;
+    return run<T>(wide, backward);
+  }
   const Loops<T> loops = loops_for<T>(p.activation);
   const bool is_short = p.S < kShortRow;
   if (!backward && p.channels_last) forward_channels_last<T>(p, loops.apply_lines);

@@ -74,7 +74,7 @@ int64_t bytes_of(const Problem& p) {
 template <class P> P* pointer(uintptr_t address) { return reinterpret_cast<P*>(address); }
 
 Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-                int activation, double eps, int threads) {
+                int activation, double eps, int threads, bool narrow_parameters) {
   Problem p{};
   p.N = N;
   p.C = C;
@@ -86,13 +86,16 @@ Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, 
   p.eps = eps;
   p.threads = parallel_for == nullptr ? 1 : threads;
   p.parallel = parallel_for;
+  p.narrow_parameters = narrow_parameters;
   return p;
 }
 
 void forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-             int activation, double eps, int threads, uintptr_t x, uintptr_t residual,
-             uintptr_t weight, uintptr_t bias, uintptr_t y, uintptr_t mean, uintptr_t rstd) {
-  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads);
+             int activation, double eps, int threads, bool narrow_parameters, uintptr_t x,
+             uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t y, uintptr_t mean,
+             uintptr_t rstd) {
+  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads,
+                      narrow_parameters);
   p.x = pointer<const void>(x);
   p.residual = pointer<const void>(residual);
   p.weight = pointer<const void>(weight);
@@ -106,10 +109,12 @@ void forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int
 }
 
 void backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-              int activation, double eps, int threads, uintptr_t x, uintptr_t residual,
-              uintptr_t weight, uintptr_t bias, uintptr_t mean, uintptr_t rstd, uintptr_t dy,
-              uintptr_t dx, uintptr_t dresidual, uintptr_t dweight, uintptr_t dbias) {
-  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads);
+              int activation, double eps, int threads, bool narrow_parameters, uintptr_t x,
+              uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t mean, uintptr_t rstd,
+              uintptr_t dy, uintptr_t dx, uintptr_t dresidual, uintptr_t dweight,
+              uintptr_t dbias) {
+  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads,
+                      narrow_parameters);
   p.x = pointer<const void>(x);
   p.residual = pointer<const void>(residual);
   p.weight = pointer<const void>(weight);

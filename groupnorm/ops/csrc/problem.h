@@ -29,8 +29,9 @@ struct Problem {
 
   const void* x;
   const void* residual;  // or null
-  const void* weight;    // wide (C), or null for 1
-  const void* bias;      // wide (C), or null for 0
+  const void* weight;    // (C), or null for 1; wide unless `narrow_parameters`
+  const void* bias;      // (C), or null for 0
+  bool narrow_parameters;  // weight and bias have `type`
   void* mean;            // wide (N, G): written forward (unless null), read backward
   void* rstd;
 
