@@ -3,8 +3,9 @@
     python benchmarks/new_memory.py [--out FILE.json]
 
 Median milliseconds of copying a float32 tensor into kept memory, into new memory, into new memory
-with huge pages (as the kernels ask for), and into new memory with glibc keeping freed blocks. One
-thread; the last way is measured in the end, for it cannot be undone.
+with huge pages (as the kernels ask for), and into new memory with glibc keeping freed blocks; and
+of group norm with ReLU, ours and PyTorch's, before and after glibc was told to keep blocks. One
+thread; what keeps blocks is measured in the end, for it cannot be undone.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from groupnorm.ops import group_norm
 from groupnorm.run import environment
 from groupnorm.training.memory import keep_large_blocks
 
@@ -33,6 +36,16 @@ def huge(y: Tensor) -> Tensor:
     end = (y.data_ptr() + y.numel() * y.element_size()) // PAGE * PAGE
     ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_HUGEPAGE)
     return y
+
+
+def ours(x: Tensor) -> Tensor:
+    """The kernels, ReLU in the same pass."""
+    return group_norm(x, 4, activation="relu", backend="native")
+
+
+def eager(x: Tensor) -> Tensor:
+    """PyTorch's operator and its ReLU."""
+    return F.relu(F.group_norm(x, 4))
 
 
 def median(call: Callable[[], object]) -> float:
@@ -62,11 +75,15 @@ def main() -> None:
                 "kept": median(lambda x=x, kept=kept: kept.copy_(x)),  # type: ignore[misc]
                 "new": median(lambda x=x: torch.empty_like(x).copy_(x)),  # type: ignore[misc]
                 "new_huge_pages": median(lambda x=x: huge(torch.empty_like(x)).copy_(x)),  # type: ignore[misc]
+                "group_norm": median(lambda x=x: ours(x)),  # type: ignore[misc]
+                "eager": median(lambda x=x: eager(x)),  # type: ignore[misc]
             }
         )
     keep_large_blocks()
     for x, row in zip(inputs, rows, strict=True):
         row["new_kept_blocks"] = median(lambda x=x: torch.empty_like(x).copy_(x))  # type: ignore[misc]
+        row["group_norm_kept_blocks"] = median(lambda x=x: ours(x))  # type: ignore[misc]
+        row["eager_kept_blocks"] = median(lambda x=x: eager(x))  # type: ignore[misc]
         print(*(f"{key} {value:.1f}" for key, value in row.items()))
     record = {
         "command": "python benchmarks/new_memory.py",

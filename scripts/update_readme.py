@@ -122,9 +122,16 @@ def kernels_section() -> str:
             f"{line['direction'].replace('+', ' + ')}, {line['dtype']}, {line['layout']}",
             f"{line['geometric_mean']:.2f}",
             f"{line['worst']:.2f} ({line['worst_workload']})",
+            f"{line['over_compile']:.2f}",
         ]
         for line in record["summary"]
     ]
+    copies = [line for line in record["copies_summary"] if line["dtype"] == "float32"]
+    in_copies = " and ".join(
+        f"{line['geometric_mean']:.2f} on {line['layout']} (worst {line['worst']:.2f}, PyTorch "
+        f"{line['eager']:.2f})"
+        for line in copies
+    )
     env = record["environment"]
     return "\n".join(
         [
@@ -140,7 +147,10 @@ def kernels_section() -> str:
             "Times faster than PyTorch eager with its activation, one thread, over the workloads "
             "of the figure:",
             "",
-            *markdown(["", "geometric mean", "worst"], speeds),
+            *markdown(["", "geometric mean", "worst", "than torch.compile"], speeds),
+            "",
+            "Forward without an activation, float32, in copies of the same bytes in the cache: "
+            f"{in_copies}.",
             "",
             f"`{record['command']}`, torch {env['torch']}, {env['cpu']}; record: "
             f"[{inside}]({inside}).",

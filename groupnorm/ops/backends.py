@@ -64,12 +64,13 @@ _TABLE = (
     Backend("reference", _reference_forward, FLOATS, "the specification, slow", automatic=False),
 )
 BACKENDS: tuple[str, ...] = tuple(backend.name for backend in _TABLE)
-_AUTOMATIC = tuple(backend for backend in _TABLE if backend.automatic)
+_ASKED = {"auto": tuple(backend for backend in _TABLE if backend.automatic)}
+_ASKED |= {backend.name: (backend,) for backend in _TABLE}
 
 
 def check_backend(name: str) -> None:
     """Raise ValueError, listing the known names, unless `name` is "auto" or a backend's."""
-    if name != "auto" and name not in BACKENDS:
+    if name not in _ASKED:
         raise ValueError(f"unknown backend {name!r}; known: auto, {', '.join(BACKENDS)}")
 
 
@@ -80,7 +81,7 @@ def choose(input: Tensor, backend: str = "auto") -> Backend:
         ValueError: an unknown name, or a dtype that the backend does not take.
     """
     check_backend(backend)
-    asked = _AUTOMATIC if backend == "auto" else [b for b in _TABLE if b.name == backend]
+    asked = _ASKED[backend]
     for candidate in asked:
         if candidate.why_not(input) is None:
             return candidate
