@@ -1,9 +1,9 @@
-"""Write the README's tables from the records in results/.
+"""Write the tables of README.md and docs/kernels.md from the records in results/.
 
     python scripts/update_readme.py [--check]
 
-The README's text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is made from records.
-`--check` writes nothing and fails when the README is not what the records say.
+Their text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is made from records. `--check`
+writes nothing and fails when a document is not what the records say.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from groupnorm.study.store import read_manifest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+KERNELS = ROOT / "docs" / "kernels.md"
 RESULTS = ROOT / "results"
 
 
@@ -158,6 +159,99 @@ def kernels_section() -> str:
     )
 
 
+# What the kernels were to reach on one thread: (direction, dtype, layout) -> times faster than
+# PyTorch eager with its activation, as a geometric mean and in the worst cell.
+AIMS = {
+    ("forward", "float32", "contiguous"): (2.0, 1.0),
+    ("forward", "float32", "channels_last"): (2.0, 1.0),
+    ("forward+backward", "float32", "contiguous"): (2.0, 1.0),
+    ("forward+backward", "float32", "channels_last"): (4.0, 1.2),
+    ("forward+backward", "bfloat16", "channels_last"): (10.0, 1.5),
+}
+MOST_COPIES = 1.5  # forward without an activation, float32, in the cache
+
+
+def aims_section() -> str:
+    """What was aimed at beside what was measured."""
+    folder = only("bench-ops-*-1-thread-*")
+    record = json.loads((folder / "bench_ops.json").read_text())
+    rows = []
+    for line in record["summary"]:
+        aim = AIMS.get((line["direction"], line["dtype"], line["layout"]))
+        if aim is not None:
+            name = f"{line['direction'].replace('+', ' + ')}, {line['dtype']}, {line['layout']}"
+            found = line["geometric_mean"], line["worst"]
+            rows.append([name, *(cell(f, a, f >= a) for f, a in zip(found, aim, strict=True))])
+    for line in record["copies_summary"]:
+        if line["dtype"] == "float32":
+            found = line["geometric_mean"], line["worst"]
+            name = f"forward over a copy in the cache, {line['layout']}"
+            rows.append([name, *(cell(f, MOST_COPIES, f <= MOST_COPIES) for f in found)])
+    header = ["measured (aimed at)", "geometric mean", "worst cell"]
+    return "\n".join(markdown(header, rows))
+
+
+def cell(found: float, aim: float, reached: bool) -> str:
+    """A number, its aim, and whether it was missed."""
+    return f"{found:.2f} ({aim:g})" + ("" if reached else " missed")
+
+
+def memory_section() -> str:
+    """What new memory costs, and what takes the cost away."""
+    path = only("new-memory-*") / "new_memory.json"
+    record = json.loads(path.read_text())
+    columns = {
+        "kept": "copy, kept memory",
+        "new": "copy, new memory",
+        "new_huge_pages": "with huge pages",
+        "new_kept_blocks": "with kept blocks",
+        "group_norm": "ours",
+        "group_norm_kept_blocks": "ours, kept blocks",
+        "eager": "PyTorch",
+        "eager_kept_blocks": "PyTorch, kept blocks",
+    }
+    rows = [
+        [f"{row['megabytes']:.0f} MB", *(f"{row[name]:.1f}" for name in columns)]
+        for row in record["rows"]
+    ]
+    return "\n".join(markdown(["milliseconds", *columns.values()], rows))
+
+
+def call_section() -> str:
+    """What a call costs beside its arithmetic."""
+    path = only("call-overhead-*") / "call_overhead.json"
+    rows = {row["call"]: row for row in json.loads(path.read_text())["rows"]}
+    what = [name.removeprefix("eager, ") for name in rows if name.startswith("eager")]
+    header = ["microseconds", "ours", "PyTorch", "ours, cold", "PyTorch, cold"]
+    return "\n".join(
+        markdown(
+            header,
+            [
+                [name.replace("+", " + ")]
+                + [
+                    f"{rows[f'{who}, {name}'][state]:.0f}"
+                    for state in ("warm", "cold")
+                    for who in ("groupnorm", "eager")
+                ]
+                for name in what
+            ],
+        )
+    )
+
+
+def training_section() -> str:
+    """What a training gains, images per second."""
+    path = only("bench-training-*") / "bench_training.json"
+    record = json.loads(path.read_text())
+    found: dict[str, dict[str, str]] = {}
+    for row in record["rows"]:
+        text = f"{row['images_per_second']:.0f} ({row['low']:.0f} to {row['high']:.0f})"
+        found.setdefault(row["layout"], {})[row["way"]] = text
+    header = ["", "`torch.nn.GroupNorm`", "`aten`", "C++ kernels"]
+    rows = [[at, *(by[way] for way in ("torch", "aten", "native"))] for at, by in found.items()]
+    return "\n".join(markdown(header, rows))
+
+
 def only(pattern: str) -> Path:
     """The newest folder of results/ whose name matches."""
     found = sorted(RESULTS.glob(pattern))
@@ -172,9 +266,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def updated(text: str) -> str:
-    """The README's text with every section made anew."""
-    sections = {
+def readme_sections() -> dict[str, str]:
+    """Name of each section of README.md, and its text."""
+    return {
         "default study": study_section(
             "batch-size-quick-*",
             "Every step sees the same 64 images at the same learning rate; only the number of "
@@ -190,27 +284,42 @@ def updated(text: str) -> str:
         "speed": speed_section(),
         "kernels": kernels_section(),
     }
+
+
+def kernels_sections() -> dict[str, str]:
+    """Name of each section of docs/kernels.md, and its text."""
+    return {
+        "aims": aims_section(),
+        "memory": memory_section(),
+        "training": training_section(),
+        "call": call_section(),
+    }
+
+
+def updated(text: str, sections: dict[str, str]) -> str:
+    """A document's text with every section made anew."""
     for name, body in sections.items():
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         made = f"{begin}\n{body}\n{end}"
         text, count = re.subn(pattern, lambda _, made=made: made, text, flags=re.DOTALL)  # type: ignore[misc]
         if count != 1:
-            raise SystemExit(f"README.md should have one section {begin} ... {end}, found {count}")
+            raise SystemExit(f"a document should have one section {begin} ... {end}, found {count}")
     return text
 
 
 def main() -> None:
-    """Write the README, or check it."""
-    parser = argparse.ArgumentParser(description="Write the README's tables from results/.")
+    """Write the documents, or check them."""
+    parser = argparse.ArgumentParser(description="Write the documents' tables from results/.")
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
-    text = README.read_text()
-    made = updated(text)
-    if check and made != text:
-        sys.exit("README.md is not what results/ says; run python scripts/update_readme.py")
-    if not check:
-        README.write_text(made)
+    for path, sections in ((README, readme_sections()), (KERNELS, kernels_sections())):
+        text = path.read_text()
+        made = updated(text, sections)
+        if check and made != text:
+            sys.exit(f"{path.name} is not what results/ says; run python scripts/update_readme.py")
+        if not check:
+            path.write_text(made)
 
 
 if __name__ == "__main__":
