@@ -176,6 +176,7 @@ def bench_cell(
         raise AssertionError(f"{work.name}, {layout}, {dtype_name}: wrong by {found}")
     norms: dict[str, Norm] = {"groupnorm": ours, "eager": eager}
     if with_compile:
+        torch.compiler.reset()  # else the cells share one limit of recompilations
         norms["compile"] = torch.compile(eager, dynamic=False)
     variants = {name: turn(norm, work, data, direction) for name, norm in norms.items()}
     kept = torch.empty_like(data.x)
