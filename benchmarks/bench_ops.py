@@ -5,8 +5,7 @@
 For every workload, layout, dtype and direction: first a correctness gate against float64 (PyTorch's
 own errors are recorded, not gated), then all variants in turns in this one process. GB/s counts the
 bytes that must move whatever the implementation (forward: read x, write y; backward: read x and dy,
-write dx) over the median time. `copy` moves the bytes of the forward floor into a kept tensor; the
-forward pass without an activation is timed against it for tensors that fit in the cache.
+write dx) over the median time. `copy` moves the bytes of the forward floor into a kept tensor.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from groupnorm.run import environment
 
 ROUNDS = 15
 SECONDS_PER_TURN = 0.004
-IN_CACHE = (1e6, 12e6)  # bytes of a tensor: below, the call counts; above, x and y leave the cache
 
 
 class Workload(NamedTuple):
@@ -196,32 +194,6 @@ def bench_cell(
     }
 
 
-def bench_copies(work: Workload, layout: str, dtype_name: str) -> dict[str, Any] | None:
-    """The forward pass without its activation, in copies; None for what does not fit the cache."""
-    data = make_inputs(work, layout, DTYPES[dtype_name])
-    size = data.x.numel() * data.x.element_size()
-    if not IN_CACHE[0] <= size <= IN_CACHE[1]:
-        return None
-    kept = torch.empty_like(data.x)
-    plain = work._replace(activation=None)
-    variants = {
-        "groupnorm": turn(ours, plain, data, "forward"),
-        "eager": turn(eager, plain, data, "forward"),
-        "copy": lambda: kept.copy_(data.x),
-    }
-    seconds = measure(variants)
-    copies = {name: seconds[name]["median"] / seconds["copy"]["median"] for name in seconds}
-    return {
-        "workload": work.name,
-        "layout": layout,
-        "dtype": dtype_name,
-        "bytes": size,
-        "seconds": seconds,
-        "copies": copies["groupnorm"],
-        "copies_of_eager": copies["eager"],
-    }
-
-
 def speedup(row: dict[str, Any], peer: str = "eager") -> float:
     """How many times faster than the peer, by the medians."""
     seconds = row["seconds"]
@@ -253,28 +225,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
-def summarize_copies(copies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Geometric mean and worst cell of the forward pass in copies, by dtype and layout."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in copies:
-        found.setdefault((row["dtype"], row["layout"]), []).append(row)
-    return [
-        {
-            "dtype": dtype,
-            "layout": layout,
-            "cells": len(group),
-            "geometric_mean": statistics.geometric_mean(row["copies"] for row in group),
-            "worst": max(row["copies"] for row in group),
-            "worst_workload": max(group, key=lambda row: float(row["copies"]))["workload"],
-            "eager": statistics.geometric_mean(row["copies_of_eager"] for row in group),
-        }
-        for (dtype, layout), group in found.items()
-    ]
-
-
-def show(
-    rows: list[dict[str, Any]], summary: list[dict[str, Any]], copies: list[dict[str, Any]]
-) -> None:
+def show(rows: list[dict[str, Any]], summary: list[dict[str, Any]]) -> None:
     """The record as tables in the terminal."""
     console = Console(width=150)
     cells = Table(title="median microseconds, GB/s of the floor, times faster than eager")
@@ -302,15 +253,6 @@ def show(
             f"{compiled:.2f}" if compiled else "-",
         )  # fmt: skip
     console.print(short)
-    floor = Table(title="forward without an activation, in copies in the cache")
-    for title in ("dtype", "layout", "cells", "geometric mean", "worst", "where", "eager"):
-        floor.add_column(title, justify="right")
-    for line in copies:
-        floor.add_row(
-            line["dtype"], line["layout"], str(line["cells"]), f"{line['geometric_mean']:.2f}",
-            f"{line['worst']:.2f}", line["worst_workload"], f"{line['eager']:.2f}",
-        )  # fmt: skip
-    console.print(floor)
 
 
 COLOURS = {"contiguous": "#0072b2", "channels_last": "#d55e00"}
@@ -364,7 +306,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for bench_ops.json and speed.png")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows, copies = [], []
+    rows = []
     for work in WORKLOADS:
         if arguments.only not in work.name:
             continue
@@ -374,11 +316,9 @@ def main() -> None:
                     bench_cell(work, layout, dtype, direction, with_compile=arguments.compile)
                     for direction in ("forward", "forward+backward")
                 ]
-                copies.append(bench_copies(work, layout, dtype))
         print(f"{work.name}: done", flush=True)
-    in_cache = [row for row in copies if row is not None]
-    summary, floor = summarize(rows), summarize_copies(in_cache)
-    show(rows, summary, floor)
+    summary = summarize(rows)
+    show(rows, summary)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         command = f"python benchmarks/bench_ops.py --threads {arguments.threads}"
@@ -388,9 +328,7 @@ def main() -> None:
             "command": command,
             "environment": environment(),
             "summary": summary,
-            "copies_summary": floor,
             "rows": rows,
-            "copies": in_cache,
         }
         (arguments.out / "bench_ops.json").write_text(json.dumps(record, indent=1) + "\n")
         draw(record, arguments.out / "speed.png")

@@ -127,11 +127,12 @@ def kernels_section() -> str:
         ]
         for line in record["summary"]
     ]
-    copies = [line for line in record["copies_summary"] if line["dtype"] == "float32"]
+    copies = json.loads((only("bench-copies-*") / "bench_copies.json").read_text())
     in_copies = " and ".join(
-        f"{line['geometric_mean']:.2f} on {line['layout']} (worst {line['worst']:.2f}, PyTorch "
-        f"{line['eager']:.2f})"
-        for line in copies
+        f"{line['kernel']:.2f} on {line['layout']} ({line['groupnorm']:.2f} with the call and a "
+        f"new output, PyTorch {line['eager']:.2f})"
+        for line in copies["summary"]
+        if line["dtype"] == "float32"
     )
     env = record["environment"]
     return "\n".join(
@@ -150,8 +151,8 @@ def kernels_section() -> str:
             "",
             *markdown(["", "geometric mean", "worst", "than torch.compile"], speeds),
             "",
-            "Forward without an activation, float32, in copies of the same bytes in the cache: "
-            f"{in_copies}.",
+            "The kernels' forward pass without an activation, float32, in copies of the same bytes "
+            f"in the cache: {in_copies}; `{copies['command']}`.",
             "",
             f"`{record['command']}`, torch {env['torch']}, {env['cpu']}; record: "
             f"[{inside}]({inside}).",
@@ -182,10 +183,11 @@ def aims_section() -> str:
             name = f"{line['direction'].replace('+', ' + ')}, {line['dtype']}, {line['layout']}"
             found = line["geometric_mean"], line["worst"]
             rows.append([name, *(cell(f, a, f >= a) for f, a in zip(found, aim, strict=True))])
-    for line in record["copies_summary"]:
+    copies = json.loads((only("bench-copies-*") / "bench_copies.json").read_text())
+    for line in copies["summary"]:
         if line["dtype"] == "float32":
-            found = line["geometric_mean"], line["worst"]
-            name = f"forward over a copy in the cache, {line['layout']}"
+            found = line["kernel"], line["worst"]
+            name = f"forward in copies in the cache, {line['layout']}"
             rows.append([name, *(cell(f, MOST_COPIES, f <= MOST_COPIES) for f in found)])
     header = ["measured (aimed at)", "geometric mean", "worst cell"]
     return "\n".join(markdown(header, rows))
