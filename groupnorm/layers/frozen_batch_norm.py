@@ -33,6 +33,9 @@ class FrozenBatchNorm(nn.Module):
         ValueError: the channels do not match.
     """
 
+    # detectron2's: its releases up to 0.6 take an older state's running_var for one without eps.
+    _version = 3
+
     weight: Tensor
     bias: Tensor
     running_mean: Tensor

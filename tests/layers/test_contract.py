@@ -118,6 +118,18 @@ def test_moving_to_another_dtype(spec, dtype):
     assert (y.double() - true).abs().max() <= bound(dtype, 5, 2 * largest, largest)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_input_with_single_parameters(spec, dtype, training):
+    layer = build(spec).train(training)
+    x = data(dtype)
+    true = copy.deepcopy(layer).double()(x.double())
+    y = layer(x)
+    largest = float(true.detach().abs().max())
+    assert y.dtype == dtype
+    assert (y - true).abs().max() <= bound(dtype, 5, 2 * largest, largest)
+
+
 def test_train_and_eval(spec):
     layer = build(spec)
     trained = layer(data())

@@ -75,7 +75,9 @@ def test_a_damaged_state_does_not_load(missing):
 def test_nothing_is_learned_and_nothing_kept():
     layer = FrozenBatchNorm(4)
     assert not list(layer.parameters())
-    assert [*layer.state_dict()] == ["weight", "bias", "running_mean", "running_var"]
+    state = layer.state_dict()
+    assert [*state] == ["weight", "bias", "running_mean", "running_var"]
+    assert state._metadata[""]["version"] == 3  # as detectron2's
     kept = []
 
     def pack(t):

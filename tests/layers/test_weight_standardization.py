@@ -143,6 +143,21 @@ def test_drop_in(kind):
     assert kind(4, 4, 3, device="meta").weight.is_meta
 
 
+@pytest.mark.parametrize("form", WS_FORMS)
+def test_compile_and_export(form):
+    torch.compiler.reset()
+    model = nn.Sequential(
+        WSConv2d(3, 4, 3, ws_form=form), WSConvTranspose2d(4, 2, 3, groups=2, ws_form=form)
+    )
+    x = torch.randn(2, 3, 7, 6)
+    expected = model(x)
+    largest = float(expected.detach().abs().max())
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    exported = torch.export.export(model, (x,)).module()
+    for other in (compiled, exported):
+        assert (other(x) - expected).abs().max() <= 2 * bound(torch.float32, 1, largest, largest)
+
+
 def test_what_cannot_be_standardized_raises():
     with pytest.raises(ValueError, match=r"filter of one weight .* shape \(4, 1, 1, 1\)"):
         WSConv2d(4, 4, 1, groups=4)
