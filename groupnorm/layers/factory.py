@@ -17,7 +17,14 @@ from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from groupnorm.layers.group_norm import GroupNorm
 from groupnorm.layers.layer_norm import LayerNorm2d
 from groupnorm.layers.scaled_weight_standardization import ScaledWSConv2d
-from groupnorm.layers.weight_standardization import WSConv2d
+from groupnorm.layers.weight_standardization import (
+    WSConv1d,
+    WSConv2d,
+    WSConv3d,
+    WSConvTranspose1d,
+    WSConvTranspose2d,
+    WSConvTranspose3d,
+)
 from groupnorm.ops.activations import check_activation
 from groupnorm.spec import NormSpec
 
@@ -169,20 +176,47 @@ def norm_and_activation(
     return norm(num_channels), follows
 
 
-def conv_layer(
-    spec: str | NormSpec | NormLayer, activation: str | None = None
-) -> Callable[..., nn.Conv2d]:
-    """The convolution that goes with a spec, called as `torch.nn.Conv2d` is.
+_CONVOLUTIONS: dict[tuple[int, bool], tuple[type[nn.Module], type[nn.Module]]] = {
+    # (dims, transposed): plain, weight-standardized
+    (1, False): (nn.Conv1d, WSConv1d),
+    (2, False): (nn.Conv2d, WSConv2d),
+    (3, False): (nn.Conv3d, WSConv3d),
+    (1, True): (nn.ConvTranspose1d, WSConvTranspose1d),
+    (2, True): (nn.ConvTranspose2d, WSConvTranspose2d),
+    (3, True): (nn.ConvTranspose3d, WSConvTranspose3d),
+}
 
-    `WSConv2d` (form "timm") with `+ws`, `ScaledWSConv2d` with `+nf`, else `torch.nn.Conv2d`.
+
+def conv_layer(
+    spec: str | NormSpec | NormLayer,
+    activation: str | None = None,
+    *,
+    dims: int = 2,
+    transposed: bool = False,
+) -> Callable[..., nn.Module]:
+    """The convolution that goes with a spec, called as PyTorch's of the same name is.
+
+    `WSConv2d` (form "timm") with `+ws`, `ScaledWSConv2d` with `+nf`, else `torch.nn.Conv2d`, and
+    so on for the other dimensions.
 
     Args:
         activation: for `+nf`: the one that made the convolution's input.
+        dims: spatial axes, 1 to 3.
+        transposed: the transposed convolution.
 
     Raises:
         NormSpecError: the spec cannot be read.
+        ValueError: dims is not 1, 2 or 3; `+nf` with any but plain convolutions of 2 dimensions.
     """
     parsed = spec.spec if isinstance(spec, NormLayer) else NormSpec.parse(spec)
+    if (dims, transposed) not in _CONVOLUTIONS:
+        raise ValueError(f"a convolution has 1, 2 or 3 dimensions, got dims={dims}")
     if parsed.nf:
+        if dims != 2 or transposed:
+            raise ValueError(
+                f"{parsed} has plain convolutions of 2 dimensions only, got dims={dims}, "
+                f"transposed={transposed}"
+            )
         return functools.partial(ScaledWSConv2d, activation=activation)
-    return WSConv2d if parsed.ws else nn.Conv2d
+    plain, standardized = _CONVOLUTIONS[dims, transposed]
+    return standardized if parsed.ws else plain

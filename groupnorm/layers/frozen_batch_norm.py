@@ -33,7 +33,7 @@ class FrozenBatchNorm(nn.Module):
         ValueError: the channels do not match.
     """
 
-    # detectron2's: its releases up to 0.6 take an older state's running_var for one without eps.
+    # detectron2's: some of its releases take an older state's running_var for one without eps.
     _version = 3
 
     weight: Tensor

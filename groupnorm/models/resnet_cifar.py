@@ -200,12 +200,12 @@ _relu = functools.partial(nn.ReLU, inplace=True)
 
 def _conv3x3(
     norm: NormLayer, in_channels: int, out_channels: int, stride: int, *, after_relu: bool = True
-) -> nn.Conv2d:
+) -> nn.Module:
     conv = conv_layer(norm, "relu" if after_relu else None)
     return conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=_needs_bias(norm))
 
 
-def _conv1x1(norm: NormLayer, in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
+def _conv1x1(norm: NormLayer, in_channels: int, out_channels: int, stride: int) -> nn.Module:
     conv = conv_layer(norm, "relu")
     return conv(in_channels, out_channels, 1, stride=stride, bias=_needs_bias(norm))
 

@@ -106,6 +106,26 @@ def test_convolutions():
     assert conv.activation == "relu"
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolutions_of_all_dimensions(dims, transposed):
+    name = f"Conv{'Transpose' if transposed else ''}{dims}d"
+    plain = conv_layer("gn", dims=dims, transposed=transposed)
+    assert plain is getattr(nn, name)
+    standardized = conv_layer("gn+ws", dims=dims, transposed=transposed)
+    assert standardized.__name__ == f"WS{name}"
+    x = torch.randn(1, 3, *[5] * dims)
+    assert standardized(3, 4, 3)(x).shape == plain(3, 4, 3)(x).shape
+
+
+def test_convolutions_that_are_not_there():
+    with pytest.raises(ValueError, match="1, 2 or 3 dimensions, got dims=4"):
+        conv_layer("gn", dims=4)
+    for options in ({"dims": 3}, {"transposed": True}):
+        with pytest.raises(ValueError, match=r"none\+nf has plain convolutions of 2 dimensions"):
+            conv_layer("none+nf", **options)
+
+
 def test_torchvision_takes_the_factory():
     import torchvision
 
