@@ -2,8 +2,8 @@
 
 Grammar::
 
-    spec    = kind [ ":" key "=" value { "," key "=" value } ] [ "+ws" ]
-    example = gn   gn:groups=16   gn:size=16   ln   in   bn   gn:groups=16,eps=1e-6+ws
+    spec    = kind [ ":" key "=" value { "," key "=" value } ] [ "+ws" | "+nf" ]
+    example = gn   gn:groups=16   gn:size=16   ln   in   bn   gn:groups=16,eps=1e-6+ws   none+nf
 
 The module needs the standard library only, so that configurations and the command line can read
 a spec without loading torch.
@@ -12,7 +12,7 @@ a spec without loading torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 # kind -> (default eps, keys accepted in the string form, depends on the other images of the batch)
@@ -24,13 +24,17 @@ _KINDS: dict[str, tuple[float, tuple[str, ...], bool]] = {
     "bn": (1e-5, ("eps", "affine"), True),
     "syncbn": (1e-5, ("eps", "affine"), True),
     "frozenbn": (1e-5, ("eps",), False),
-    "brn": (1e-5, ("eps", "affine"), True),
-    "frn": (1e-6, ("eps", "affine"), False),
+    "brn": (1e-5, ("r", "d", "ramp", "eps", "affine"), True),
+    "frn": (1e-6, ("learn_eps", "eps", "affine"), False),
     "evonorm_s0": (1e-5, ("groups", "size", "eps", "affine"), False),
     "none": (0.0, (), False),
 }
 KINDS: tuple[str, ...] = tuple(_KINDS)
 DEFAULT_NUM_GROUPS = 32
+# Batch renormalization as the group norm paper ran it (Wu & He 2018, section 4.1): r, d, no ramp.
+_RENORM: dict[str, float] = {"r": 1.5, "d": 0.5, "ramp": 0}
+_LARGEST = 10_000_000
+_WITH_ACTIVATION = ("frn", "evonorm_s0")
 
 
 class NormSpecError(ValueError):
@@ -48,7 +52,13 @@ class NormSpec:
         size: channels per group asked for; exclusive with `groups`.
         eps: added to the biased variance, inside the root. None takes the kind's default.
         affine: learn a per-channel scale and shift.
+        r: for `brn`, the largest factor between batch and running standard deviation; at least 1.
+        d: for `brn`, the largest distance of batch and running mean, in standard deviations.
+        ramp: for `brn`, the training step at which r and d have their full size; 0 from the start.
+        learn_eps: for `frn`, learn an addition to eps, which maps of one position need.
         ws: the convolutions are weight-standardized (Qiao et al., arXiv 1903.10520).
+        nf: for `none`: scaled weight standardization and the residual scaling of normalizer-free
+            ResNets (Brock et al. 2021, arXiv 2101.08692) take the norm's place.
     """
 
     kind: str
@@ -56,13 +66,18 @@ class NormSpec:
     size: int | None = None
     eps: float | None = None
     affine: bool = True
+    r: float | None = None
+    d: float | None = None
+    ramp: int | None = None
+    learn_eps: bool = False
     ws: bool = False
+    nf: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise NormSpecError(
                 f"unknown normalization {self.kind!r}; known kinds: {', '.join(KINDS)} "
-                "(any of them may end in +ws)"
+                "(any of them may end in +ws, and none in +nf)"
             )
         default_eps, keys, _ = _KINDS[self.kind]
         for key in ("groups", "size"):
@@ -80,7 +95,7 @@ class NormSpec:
             )
         if "groups" in keys and self.groups is None and self.size is None:
             object.__setattr__(self, "groups", DEFAULT_NUM_GROUPS)
-        for key in ("affine", "ws"):
+        for key in ("affine", "learn_eps", "ws", "nf"):
             if not isinstance(getattr(self, key), bool):
                 raise NormSpecError(
                     f"{self.kind}: {key} must be True or False, got {getattr(self, key)!r}"
@@ -94,8 +109,33 @@ class NormSpec:
                 raise NormSpecError(_unknown_key(self.kind, "eps"))
         elif not 0 < self.eps < 1:
             raise NormSpecError(f"{self.kind}: eps must lie between 0 and 1, got {self.eps!r}")
-        if not self.affine and "affine" not in keys:
-            raise NormSpecError(_unknown_key(self.kind, "affine"))
+        for key, default in (("affine", True), ("learn_eps", False)):
+            if getattr(self, key) != default and key not in keys:
+                raise NormSpecError(_unknown_key(self.kind, key))
+        if self.nf and (self.kind != "none" or self.ws):
+            raise NormSpecError(
+                f"{self.kind}{'+ws' if self.ws else ''}: +nf stands in for a norm; write 'none+nf'"
+            )
+        self._check_renorm()
+
+    def _check_renorm(self) -> None:
+        if self.kind != "brn":
+            for key in _RENORM:
+                if getattr(self, key) is not None:
+                    raise NormSpecError(_unknown_key(self.kind, key))
+            return
+        for key, default in _RENORM.items():
+            value = default if getattr(self, key) is None else getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise NormSpecError(f"brn: {key} must be a number, got {value!r}")
+            if key == "ramp" and value % 1:
+                raise NormSpecError(f"brn: ramp must be a number of steps, got {value!r}")
+            least = 1 if key == "r" else 0
+            if not least <= value <= _LARGEST:
+                raise NormSpecError(
+                    f"brn: {key} must lie between {least} and {_LARGEST}, got {value!r}"
+                )
+            object.__setattr__(self, key, int(value) if key == "ramp" else float(value))
 
     @classmethod
     def parse(cls, text: str | NormSpec) -> NormSpec:
@@ -114,9 +154,10 @@ class NormSpec:
             )
         body, *suffixes = text.strip().lower().split("+")
         # "1e+5" would split at its sign; no value here needs a positive exponent.
-        if suffixes not in ([], ["ws"]):
+        if suffixes not in ([], ["ws"], ["nf"]):
             raise NormSpecError(
-                f"{text!r}: unknown suffix +{'+'.join(suffixes)}; the only known suffix is +ws"
+                f"{text!r}: unknown suffix +{'+'.join(suffixes)}; known suffixes, one at a time: "
+                "+ws, and +nf after none"
             )
         kind, colon, options = body.partition(":")
         if kind not in _KINDS:
@@ -133,7 +174,7 @@ class NormSpec:
             if key in values:
                 raise NormSpecError(f"{text!r}: {key} is given twice")
             values[key] = _read_value(kind, key, value)
-        return cls(kind, ws=bool(suffixes), **values)
+        return cls(kind, ws=suffixes == ["ws"], nf=suffixes == ["nf"], **values)
 
     def __str__(self) -> str:
         parts = []
@@ -141,38 +182,41 @@ class NormSpec:
             parts.append(f"groups={self.groups}")
         if self.size is not None:
             parts.append(f"size={self.size}")
+        for key, default in _RENORM.items():
+            if getattr(self, key) not in (None, default):
+                parts.append(f"{key}={getattr(self, key)!r}")
+        if self.learn_eps:
+            parts.append("learn_eps=true")
         if self.eps != _KINDS[self.kind][0]:
             parts.append(f"eps={self.eps!r}")
         if not self.affine:
             parts.append("affine=false")
         options = ":" + ",".join(parts) if parts else ""
-        return f"{self.kind}{options}{'+ws' if self.ws else ''}"
+        return f"{self.kind}{options}{'+ws' if self.ws else ''}{'+nf' if self.nf else ''}"
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as plain JSON values; `NormSpec.from_dict` reads it back."""
-        return {
-            "kind": self.kind,
-            "groups": self.groups,
-            "size": self.size,
-            "eps": self.eps,
-            "affine": self.affine,
-            "ws": self.ws,
-        }
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> NormSpec:
+    def from_dict(cls, values: Mapping[str, Any]) -> NormSpec:
         """Inverse of `to_dict`; unknown keys raise NormSpecError."""
-        known = ("kind", "groups", "size", "eps", "affine", "ws")
-        unknown = sorted(set(fields) - set(known))
-        if unknown or "kind" not in fields:
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown or "kind" not in values:
             problem = f"unknown keys {unknown}" if unknown else "the key 'kind' is missing"
             raise NormSpecError(f"{problem}; known keys: {', '.join(known)}")
-        return cls(**fields)
+        return cls(**values)
 
     @property
     def uses_batch_statistics(self) -> bool:
         """True when an image's output depends on the other images of its batch in training."""
         return _KINDS[self.kind][2]
+
+    @property
+    def brings_activation(self) -> bool:
+        """True when the norm ends in an activation of its own, which takes the place of ReLU."""
+        return self.kind in _WITH_ACTIVATION
 
     def num_groups(self, num_channels: int) -> int:
         """The number of groups used for `num_channels` channels: always a divisor of it.
@@ -207,13 +251,23 @@ def _unknown_key(kind: str, key: str) -> str:
     return f"{kind}: unknown key {key!r}; {known}"
 
 
+_WANTED = {
+    "groups": "a positive integer",
+    "size": "a positive integer",
+    "ramp": "a number of steps",
+    "eps": "a number",
+    "r": "a number",
+    "d": "a number",
+}
+
+
 def _read_value(kind: str, key: str, value: str) -> int | float | bool:
     try:
-        if key in ("groups", "size"):
+        if key in ("groups", "size", "ramp"):
             return int(value)
-        if key == "eps":
+        if key in ("eps", "r", "d"):
             return float(value)
         return {"true": True, "false": False}[value]
     except (ValueError, KeyError):
-        wanted = {"eps": "a number", "affine": "true or false"}.get(key, "a positive integer")
+        wanted = _WANTED.get(key, "true or false")
         raise NormSpecError(f"{kind}: {key} must be {wanted}, got {value!r}") from None

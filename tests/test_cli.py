@@ -97,7 +97,6 @@ def test_another_study_in_the_same_folder_is_refused(study):
     ("arguments", "message"),
     [
         (["study", "batch-size", "--norms", "bn,xn"], "unknown normalization 'xn'; known kinds"),
-        (["study", "batch-size", "--norms", "frn"], "frn has no layer"),
         (["study", "batch-size", "--data", "imagenet"], "unknown data set 'imagenet'"),
         (["study", "batch-size", "--batch-sizes", "32,x"], "whole numbers, as 32,8,2"),
         (["study", "batch-size", "--batch-sizes", "7"], "64 images of a step, 7 does not"),

@@ -65,8 +65,8 @@ def test_fewer_training_images():
 
 
 def test_what_cannot_be_built_is_refused():
-    with pytest.raises(ValueError, match="frn has no layer"):
-        check(config(norm="frn"))
+    with pytest.raises(ValueError, match="unknown normalization 'xn'"):
+        check(config().model_copy(update={"norm": "xn"}))
     with pytest.raises(ValueError, match="unknown model"):
         check(config(model="resnet50"))
 

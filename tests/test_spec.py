@@ -11,6 +11,14 @@ from groupnorm.spec import KINDS, NormSpec, NormSpecError
 def specs(draw):
     kind = draw(st.sampled_from(KINDS))
     fields = {"ws": draw(st.booleans())}
+    if kind == "none":
+        fields["nf"] = not fields["ws"] and draw(st.booleans())
+    if kind == "frn":
+        fields["learn_eps"] = draw(st.booleans())
+    if kind == "brn":
+        fields["r"] = draw(st.one_of(st.none(), st.floats(1, 1e7)))
+        fields["d"] = draw(st.one_of(st.none(), st.floats(0, 1e7), st.integers(0, 9)))
+        fields["ramp"] = draw(st.one_of(st.none(), st.integers(0, 10_000_000)))
     if kind in ("gn", "evonorm_s0"):
         key = draw(st.sampled_from(["groups", "size", None]))
         if key:
@@ -54,6 +62,10 @@ def test_round_trips(spec):
         ("bn:affine=false", NormSpec("bn", affine=False)),
         (" GN:Groups=8 ", NormSpec("gn", groups=8)),
         ("frn", NormSpec("frn", eps=1e-6)),
+        ("frn:learn_eps=true", NormSpec("frn", learn_eps=True)),
+        ("brn", NormSpec("brn", r=1.5, d=0.5, ramp=0)),
+        ("brn:r=3,d=5,ramp=40000+ws", NormSpec("brn", r=3, d=5, ramp=40_000, ws=True)),
+        ("none+nf", NormSpec("none", nf=True)),
     ],
 )
 def test_grammar(text, spec):
@@ -63,7 +75,8 @@ def test_grammar(text, spec):
 @pytest.mark.parametrize(
     ("text", "string"),
     [("gn:groups=32", "gn"), ("gn:eps=0.00001", "gn"), ("bn:affine=true", "bn"),
-     ("gn:size=4,eps=0.001+ws", "gn:size=4,eps=0.001+ws")],
+     ("gn:size=4,eps=0.001+ws", "gn:size=4,eps=0.001+ws"), ("brn:r=1.5,ramp=0", "brn"),
+     ("brn:d=5", "brn:d=5.0"), ("none+nf", "none+nf")],
 )  # fmt: skip
 def test_canonical_string(text, string):
     assert str(NormSpec.parse(text)) == string
@@ -87,7 +100,14 @@ def test_canonical_string(text, string):
         ("gn:groups=4,groups=8", "groups is given twice"),
         ("gn:", "nothing follows the colon"),
         ("gn:groups", "expected groups=value, got 'groups'"),
-        ("gn+xs", r"unknown suffix \+xs; the only known suffix is \+ws"),
+        ("gn+xs", r"unknown suffix \+xs; known suffixes, one at a time: \+ws, and \+nf after"),
+        ("gn+nf", r"gn: \+nf stands in for a norm; write 'none\+nf'"),
+        ("none+ws+nf", r"unknown suffix \+ws\+nf"),
+        ("bn:r=2", "bn: unknown key 'r'; known keys: eps, affine"),
+        ("brn:r=0.5", "r must lie between 1 and 10000000, got 0.5"),
+        ("brn:d=nan", "d must lie between 0"),
+        ("brn:ramp=1.5", "ramp must be a number of steps, got '1.5'"),
+        ("frn:learn_eps=yes", "learn_eps must be true or false, got 'yes'"),
         ("gn+ws+ws", r"unknown suffix \+ws\+ws"),
     ],
 )
@@ -107,6 +127,11 @@ def test_errors_list_what_is_known(text, message):
         (lambda: NormSpec.from_dict({}), "'kind' is missing"),
         (lambda: NormSpec.from_dict({"kind": "gn", "eps": "1e-5"}), "a number, got '1e-5'"),
         (lambda: NormSpec.from_dict({"kind": "gn", "affine": "false"}), "or False, got 'false'"),
+        (lambda: NormSpec("bn", r=2.0), "bn: unknown key 'r'"),
+        (lambda: NormSpec("bn", learn_eps=True), "bn: unknown key 'learn_eps'"),
+        (lambda: NormSpec("brn", ramp=0.5), "ramp must be a number of steps, got 0.5"),
+        (lambda: NormSpec("brn", d="1"), "d must be a number, got '1'"),
+        (lambda: NormSpec("none", ws=True, nf=True), r"none\+ws: \+nf stands in"),
         (lambda: NormSpec("gn", ws=1), "ws must be True or False, got 1"),
         (lambda: NormSpec("bn").num_groups(8), "bn has no groups"),
         (lambda: NormSpec("gn").num_groups(0), "positive, got 0"),
@@ -132,6 +157,11 @@ def test_divisor_rule(channels, asked):
 def test_batch_statistics():
     using = {kind for kind in KINDS if NormSpec(kind).uses_batch_statistics}
     assert using == {"bn", "syncbn", "brn"}
+
+
+def test_norms_with_their_own_activation():
+    bringing = {kind for kind in KINDS if NormSpec(kind).brings_activation}
+    assert bringing == {"frn", "evonorm_s0"}
 
 
 def test_it_is_frozen():

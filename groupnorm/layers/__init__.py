@@ -1,21 +1,61 @@
 """Modules: parameters, initialization, repr."""
 
 from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
-from groupnorm.layers.factory import IMPLEMENTED, NormLayer, conv_layer, norm_layer
+from groupnorm.layers.batch_renorm import BatchRenorm, renorm_limits
+from groupnorm.layers.evonorm import EvoNormS0
+from groupnorm.layers.factory import NormLayer, conv_layer, norm_and_activation, norm_layer
+from groupnorm.layers.filter_response_norm import FilterResponseNorm
+from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from groupnorm.layers.group_norm import GroupNorm, GroupNormAct
+from groupnorm.layers.layer_norm import LayerNorm2d
 from groupnorm.layers.precise_bn import recomputed_statistics
-from groupnorm.layers.weight_standardization import WSConv2d, standardize
+from groupnorm.layers.scaled_weight_standardization import ScaledWSConv2d, activation_gain
+from groupnorm.layers.statistics_sets import (
+    normalize_over_sets,
+    statistics_blocks,
+    statistics_set,
+)
+from groupnorm.layers.weight_parametrization import WeightStandardization, standardize_convolutions
+from groupnorm.layers.weight_standardization import (
+    WS_FORMS,
+    WSConv1d,
+    WSConv2d,
+    WSConv3d,
+    WSConvTranspose1d,
+    WSConvTranspose2d,
+    WSConvTranspose3d,
+    standardize,
+)
 
 __all__ = [
-    "IMPLEMENTED",
+    "WS_FORMS",
     "BatchNorm",
+    "BatchRenorm",
+    "EvoNormS0",
+    "FilterResponseNorm",
+    "FrozenBatchNorm",
     "GroupNorm",
     "GroupNormAct",
+    "LayerNorm2d",
     "NormLayer",
+    "ScaledWSConv2d",
     "SyncBatchNorm",
+    "WSConv1d",
     "WSConv2d",
+    "WSConv3d",
+    "WSConvTranspose1d",
+    "WSConvTranspose2d",
+    "WSConvTranspose3d",
+    "WeightStandardization",
+    "activation_gain",
     "conv_layer",
+    "norm_and_activation",
     "norm_layer",
+    "normalize_over_sets",
     "recomputed_statistics",
+    "renorm_limits",
     "standardize",
+    "standardize_convolutions",
+    "statistics_blocks",
+    "statistics_set",
 ]

@@ -108,36 +108,63 @@ def _processes() -> int:
 
 
 def _forward(layer: _BatchNorm, input: Tensor, batch_per_worker: int | None) -> Tensor:
+    check_input(layer, input)
+    if not layer.training:
+        return evaluate(layer, input)
+    images = images_per_chunk(layer, input, batch_per_worker)
+    output, mean, var = chunked_batch_norm(input, layer.weight, layer.bias, layer.eps, images)
+    update_running(layer, mean, var, images * input[0, 0].numel())
+    return output
+
+
+def check_input(layer: _BatchNorm, input: Tensor) -> None:
+    """Raise ValueError unless the input is (N, C, *) with at most three spatial axes."""
     if not 2 <= input.dim() <= 5 or input.shape[1] != layer.num_features:
         raise ValueError(
             f"expected input (N, {layer.num_features}, *) with at most three spatial axes, got "
             f"{tuple(input.shape)} for {layer}"
         )
+
+
+def evaluate(layer: _BatchNorm, input: Tensor) -> Tensor:
+    """The input normalized with the running statistics."""
     running_mean, running_var = layer.running_mean, layer.running_var
-    assert running_mean is not None
-    assert running_var is not None
-    if not layer.training:
-        return F.batch_norm(
-            input, running_mean, running_var, layer.weight, layer.bias, eps=layer.eps
-        )
+    return F.batch_norm(input, running_mean, running_var, layer.weight, layer.bias, eps=layer.eps)
+
+
+def images_per_chunk(layer: _BatchNorm, input: Tensor, batch_per_worker: int | None) -> int:
+    """How many images share their statistics in training: batch_per_worker, or all N.
+
+    Raises:
+        ValueError: N is not a multiple of it, or a chunk has one value per channel.
+    """
     images = batch_per_worker or input.shape[0]
     if images == 0 or input.shape[0] % images:
         raise ValueError(
             f"the batch must be a multiple of batch_per_worker, got {input.shape[0]} images "
             f"and batch_per_worker={images}"
         )
-    values = images * input[0, 0].numel()
-    if values < 2:
+    if images * input[0, 0].numel() < 2:
         raise ValueError(
             f"batch norm needs more than one value per channel and worker in training, got input "
             f"{tuple(input.shape)} for {layer}"
         )
-    output, mean, var = chunked_batch_norm(input, layer.weight, layer.bias, layer.eps, images)
+    return images
+
+
+def update_running(layer: _BatchNorm, mean: Tensor, var: Tensor, values: int) -> None:
+    """Move the running statistics towards the mean over the chunks.
+
+    Args:
+        mean: (K, C), and `var`, the biased variances, alike.
+        values: per channel and chunk, for the unbiased variance.
+    """
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    assert layer.num_batches_tracked is not None
+    assert layer.momentum is not None
     with torch.no_grad():
-        assert layer.num_batches_tracked is not None
-        assert layer.momentum is not None
         layer.num_batches_tracked.add_(1)
         unbiased = var.mean(0) * (values / (values - 1))
-        running_mean.lerp_(mean.mean(0).to(running_mean.dtype), layer.momentum)
-        running_var.lerp_(unbiased.to(running_var.dtype), layer.momentum)
-    return output
+        layer.running_mean.lerp_(mean.mean(0).to(layer.running_mean.dtype), layer.momentum)
+        layer.running_var.lerp_(unbiased.to(layer.running_var.dtype), layer.momentum)

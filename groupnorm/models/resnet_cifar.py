@@ -6,10 +6,13 @@ Depth 6n + 2: a 3x3 convolution, then three stages of n basic blocks at 16, 32 a
 
 from __future__ import annotations
 
+import functools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groupnorm.layers import NormLayer, conv_layer, norm_layer
+from groupnorm.layers import NormLayer, conv_layer, norm_and_activation, norm_layer
+from groupnorm.models.nf_block import NFBlock, SignalVariance
 from groupnorm.spec import NormSpec
 
 
@@ -22,10 +25,18 @@ class ResNetCifar(nn.Module):
     layer, and gamma = 0 on the last norm of each block (Wu & He 2018, section 4.1), so that every
     block starts as its shortcut.
 
+    A norm that brings its own activation (`frn`, `evonorm_s0`) takes the place of a norm and its
+    ReLU. On the last norm of a block and on a shortcut's it leaves its activation out, and ReLU
+    follows the addition, as with every norm.
+
+    With `none+nf` it is a normalizer-free ResNet: scaled weight standardization, the blocks of
+    `NFBlock`, whose activations come before the convolutions, and a ReLU after the last of them.
+
     Args:
         depth: 6n + 2: 8, 14, 20, 32, 44, 56, 110.
         norm: normalization of every layer, as spec, string, or factory (which also knows
             `batch_per_worker`). With `+ws` every convolution is weight-standardized.
+            An activation of the factory takes the place of the ReLU that follows a norm.
         num_classes: number of outputs.
         in_channels: channels of the images.
         width: factor on 16, 32, 64.
@@ -53,19 +64,26 @@ class ResNetCifar(nn.Module):
             raise ValueError(f"shortcut must be 'A' or 'B', got {shortcut!r}")
         widths = stage_widths(width)
         norm = norm_layer(norm)
-        self.conv1 = _conv3x3(norm, in_channels, widths[0], stride=1)
-        self.norm1 = norm(widths[0])
+        nf = norm.spec.nf
+        self.conv1 = _conv3x3(norm, in_channels, widths[0], 1, after_relu=False)
+        self.norm1, self.act1 = norm_and_activation(norm, widths[0], nn.Identity if nf else _relu)
         blocks_per_stage = (depth - 2) // 6
         stages = []
         channels = widths[0]
+        variance = SignalVariance()
         for index, out_channels in enumerate(widths):
-            blocks = []
+            blocks: list[nn.Module] = []
             for position in range(blocks_per_stage):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(BasicBlock(channels, out_channels, stride, norm, shortcut))
+                if nf:
+                    block = _nf_block(channels, out_channels, stride, norm, shortcut, variance)
+                    blocks.append(block)
+                else:
+                    blocks.append(BasicBlock(channels, out_channels, stride, norm, shortcut))
                 channels = out_channels
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
+        self.last_act = _relu() if nf else nn.Identity()
         self.linear = nn.Linear(channels, num_classes)
         self._initialize()
 
@@ -78,45 +96,72 @@ class ResNetCifar(nn.Module):
         for module in self.modules():
             if isinstance(module, BasicBlock):
                 gamma = getattr(module.norm2, "weight", None)
-                if gamma is not None:
+                if isinstance(gamma, nn.Parameter):  # a frozen one stays
                     nn.init.zeros_(gamma)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W)."""
-        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        x = self.stages(x)
+        x = self.act1(self.norm1(self.conv1(x)))
+        x = self.last_act(self.stages(x))
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with norms: relu(norm2(conv2(relu(norm1(conv1(x))))) + shortcut(x))."""
+    """Two 3x3 convolutions with norms: relu(norm2(conv2(act1(norm1(conv1(x))))) + shortcut(x)).
+
+    act1 is ReLU, or nothing after a norm that brings its own activation.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, norm: NormLayer, shortcut: str
     ) -> None:
         super().__init__()
         self.conv1 = _conv3x3(norm, in_channels, out_channels, stride)
-        self.norm1 = norm(out_channels)
+        self.norm1, self.act1 = norm_and_activation(norm, out_channels, _relu)
         self.conv2 = _conv3x3(norm, out_channels, out_channels, 1)
-        self.norm2 = norm(out_channels)
+        self.norm2 = norm(out_channels, apply_act=False)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             if shortcut == "A":
                 self.shortcut = SubsampleAndPad(stride, out_channels - in_channels)
             else:
-                conv = conv_layer(norm.spec)(
-                    in_channels, out_channels, 1, stride=stride, bias=_needs_bias(norm)
-                )
-                self.shortcut = nn.Sequential(conv, norm(out_channels))
+                conv = _conv1x1(norm, in_channels, out_channels, stride)
+                self.shortcut = nn.Sequential(conv, norm(out_channels, apply_act=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """Output (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        out = self.act1(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         return F.relu(out + self.shortcut(x), inplace=True)
+
+
+def _nf_block(
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    norm: NormLayer,
+    shortcut: str,
+    variance: SignalVariance,
+) -> NFBlock:
+    path: nn.Module | None = None
+    path_variance = None
+    if stride != 1 or in_channels != out_channels:
+        if shortcut == "A":
+            path = SubsampleAndPad(stride, out_channels - in_channels)
+            path_variance = in_channels / out_channels  # the new channels are zero
+        else:
+            path = _conv1x1(norm, in_channels, out_channels, stride)
+            path_variance = 1.0
+    return NFBlock(
+        _conv3x3(norm, in_channels, out_channels, stride),
+        _conv3x3(norm, out_channels, out_channels, 1),
+        path,
+        shortcut_after_activation=shortcut == "B",
+        beta=variance.next_beta(path_variance),
+    )
 
 
 class SubsampleAndPad(nn.Module):
@@ -150,10 +195,19 @@ def stage_widths(width: float) -> tuple[int, int, int]:
     return first, second, third
 
 
-def _conv3x3(norm: NormLayer, in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
-    return conv_layer(norm.spec)(
-        in_channels, out_channels, 3, stride=stride, padding=1, bias=_needs_bias(norm)
-    )
+_relu = functools.partial(nn.ReLU, inplace=True)
+
+
+def _conv3x3(
+    norm: NormLayer, in_channels: int, out_channels: int, stride: int, *, after_relu: bool = True
+) -> nn.Module:
+    conv = conv_layer(norm, "relu" if after_relu else None)
+    return conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=_needs_bias(norm))
+
+
+def _conv1x1(norm: NormLayer, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    conv = conv_layer(norm, "relu")
+    return conv(in_channels, out_channels, 1, stride=stride, bias=_needs_bias(norm))
 
 
 def _needs_bias(norm: NormLayer) -> bool:

@@ -7,6 +7,7 @@ import socket
 import pytest
 import torch
 from torch import nn
+from torch.distributed.nn.functional import all_gather
 
 from groupnorm.layers import BatchNorm, SyncBatchNorm
 from tests.tolerances import bound
@@ -159,6 +160,11 @@ def _worker(rank, port, queue):
     dy = torch.randn(8, 2, 2, 2, generator=generator)
     part = slice(4 * rank, 4 * rank + 4)
     model(x[part]).backward(dy[part])
+    # Synchronized by hand: every process normalizes what all of them hold, and keeps its part.
+    mine = x[part].clone().requires_grad_()
+    everything = torch.cat(all_gather(mine))
+    synchronized = nn.BatchNorm2d(3)(everything)[part]
+    (of_mine,) = torch.autograd.grad(synchronized, mine, x[part] ** 2)
     try:
         SyncBatchNorm(4)(torch.randn(2, 4, 2, 2))
         refusal = None
@@ -166,7 +172,8 @@ def _worker(rank, port, queue):
         refusal = str(error)
     gradients = [p.grad.numpy() for p in model.parameters()]
     running = [b.numpy() for b in model.module[1].buffers()]
-    queue.put((rank, gradients, running, refusal))
+    sync = (synchronized.detach().numpy(), of_mine.numpy())
+    queue.put((rank, gradients, running, refusal, sync))
     torch.distributed.destroy_process_group()
 
 
@@ -194,6 +201,13 @@ def test_one_process_with_chunks_equals_two_processes():
         mean = sum(torch.from_numpy(result[2][index]) for result in results) / 2
         assert torch.allclose(getattr(layer, name), mean, atol=1e-6)
     assert "syncbn in 2 processes needs an accelerator" in results[0][3]
+    # In one process syncbn gives what the two would synchronize to, and the same gradients.
+    x.requires_grad_()
+    y = SyncBatchNorm(3)(x)
+    (dx,) = torch.autograd.grad(y, x, x.detach() ** 2)
+    for ours, index in ((y, 0), (dx, 1)):
+        theirs = torch.cat([torch.from_numpy(result[4][index]) for result in results])
+        assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 def test_copies_are_independent():

@@ -6,11 +6,14 @@ import pickle
 import pytest
 import torch
 
-from groupnorm.layers import IMPLEMENTED, norm_layer
+from groupnorm.layers import norm_layer
+from groupnorm.spec import KINDS, NormSpec
 from tests.tolerances import bound
 
 SPECS = ["gn", "gn:groups=2", "gn:size=4", "gn:affine=false", "ln", "in", "bn", "bn:affine=false",
-         "syncbn", "none", "gn+ws", "bn:eps=0.001"]  # fmt: skip
+         "syncbn", "none", "none+nf", "gn+ws", "bn:eps=0.001", "ln2d", "ln2d:affine=false",
+         "frozenbn", "brn", "brn:r=3,d=5,ramp=8", "brn:affine=false", "frn", "frn:learn_eps=true",
+         "frn:affine=false", "evonorm_s0:groups=2", "evonorm_s0:affine=false"]  # fmt: skip
 SHAPES = [(6, 8), (6, 8, 5), (6, 8, 5, 3), (6, 8, 2, 3, 4)]
 
 pytestmark = pytest.mark.parametrize("spec", SPECS)
@@ -31,13 +34,15 @@ def data(dtype=torch.float32):
 
 
 def test_every_kind_is_covered(spec):
-    assert {s.split(":")[0].split("+")[0] for s in SPECS} == set(IMPLEMENTED)
+    assert {NormSpec.parse(s).kind for s in SPECS} == set(KINDS)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_shape_dtype_and_layout(spec, shape):
     if len(shape) == 2 and spec in ("in", "gn", "gn:affine=false", "gn+ws"):
         pytest.skip("one value per group: tested in test_group_norm.py")
+    if len(shape) == 2 and spec in ("frn", "frn:affine=false"):
+        pytest.skip("one position: tested in test_filter_response_norm.py")
     x = torch.randn(shape)
     y = build(spec)(x)
     assert y.shape == x.shape
@@ -48,6 +53,16 @@ def test_shape_dtype_and_layout(spec, shape):
         assert y.is_contiguous(memory_format=torch.channels_last)
         (gradient,) = torch.autograd.grad(y, x, torch.randn_like(y))
         assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_gradient_in_another_layout(spec):
+    x = data().contiguous(memory_format=torch.channels_last).requires_grad_()
+    dy = torch.randn(6, 8, 5, 3)
+    (mixed,) = torch.autograd.grad(build(spec)(x), x, dy)
+    same = dy.contiguous(memory_format=torch.channels_last)
+    (expected,) = torch.autograd.grad(build(spec)(x), x, same)
+    largest = float(expected.abs().max())
+    assert (mixed - expected).abs().max() <= 2 * bound(torch.float32, 5, 4 * largest, largest)
 
 
 def test_state_dict_round_trip(spec):
@@ -83,8 +98,13 @@ def test_repr_names_the_numbers(spec):
     if spec.startswith("bn"):
         assert "batch_per_worker=3" in text
         assert "8, eps=" in text
-    elif spec != "none" and spec != "syncbn":
+    elif spec.startswith("brn"):
+        assert "batch_per_worker=3" in text
+        assert "ramp_steps=" in text
+    elif spec.startswith(("gn", "ln:", "in", "evonorm")) or spec == "ln":
         assert "channels_per_group=" in text
+    elif spec not in ("none", "none+nf", "syncbn"):
+        assert "(8, eps=" in text
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -98,13 +118,24 @@ def test_moving_to_another_dtype(spec, dtype):
     assert (y.double() - true).abs().max() <= bound(dtype, 5, 2 * largest, largest)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_input_with_single_parameters(spec, dtype, training):
+    layer = build(spec).train(training)
+    x = data(dtype)
+    true = copy.deepcopy(layer).double()(x.double())
+    y = layer(x)
+    largest = float(true.detach().abs().max())
+    assert y.dtype == dtype
+    assert (y - true).abs().max() <= bound(dtype, 5, 2 * largest, largest)
+
+
 def test_train_and_eval(spec):
     layer = build(spec)
     trained = layer(data())
     layer.eval()
     evaluated = layer(data())
-    batch_norm = spec.startswith(("bn", "syncbn"))
-    assert torch.equal(trained, evaluated) == (not batch_norm)
+    assert torch.equal(trained, evaluated) == (not NormSpec.parse(spec).uses_batch_statistics)
     before = copy.deepcopy(layer.state_dict())
     layer(data() + 100)
     assert all(torch.equal(before[k], v) for k, v in layer.state_dict().items())
@@ -124,6 +155,12 @@ def test_independence_of_the_other_images(spec):
 
 def test_gradients_by_finite_differences(spec):
     layer = build(spec).double()
+    if spec.startswith("brn"):
+        # r and d are constants to autograd: hold them at their limits, for good.
+        layer.momentum = 0
+        layer.running_mean.fill_(-1e3)
+        layer.running_var.fill_(1e-2)
+        layer.num_batches_tracked.fill_(8)
     x = data(torch.float64)[:, :, :2, :2].contiguous().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))
 

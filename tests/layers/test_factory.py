@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.layers import BatchNorm, GroupNorm, WSConv2d, conv_layer, norm_layer
+from groupnorm.layers import (
+    BatchNorm,
+    BatchRenorm,
+    GroupNorm,
+    ScaledWSConv2d,
+    WSConv2d,
+    conv_layer,
+    norm_and_activation,
+    norm_layer,
+)
 from groupnorm.spec import KINDS, NormSpec
 
 
@@ -48,16 +57,73 @@ def test_a_factory_is_passed_through():
     assert norm_layer(NormSpec("gn")) == norm_layer("gn")
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"gn", "ln", "in", "bn", "syncbn", "none"}))
-def test_kinds_without_a_layer_say_so(kind):
-    with pytest.raises(ValueError, match=f"{kind} has no layer.*gn, ln, in, bn, syncbn, none"):
-        norm_layer(kind)
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"gn", "ln", "in"}))
+def test_only_group_norms_fuse_an_activation(kind):
+    with pytest.raises(ValueError, match=f"an activation goes with gn, ln and in, not with {kind}"):
+        norm_layer(kind, activation="relu")
+
+
+def test_fields_of_the_other_kinds_reach_the_layer():
+    layer = norm_layer("brn:r=3,d=5,ramp=40,eps=0.01", batch_per_worker=5)(8)
+    assert isinstance(layer, BatchRenorm)
+    assert (layer.r_max, layer.d_max, layer.ramp_steps) == (3, 5, 40)
+    assert (layer.eps, layer.batch_per_worker) == (0.01, 5)
+    layer = norm_layer("brn")(8)
+    assert (layer.r_max, layer.d_max, layer.ramp_steps) == (1.5, 0.5, 0)
+    layer = norm_layer("frn:learn_eps=true,affine=false")(8)
+    assert {name for name, _ in layer.named_parameters()} == {"tau", "learned_eps"}
+    layer = norm_layer("evonorm_s0:size=4,eps=0.01")(8)
+    assert (layer.num_groups, layer.eps) == (2, 0.01)
+    assert norm_layer("frozenbn:eps=0.01")(8).eps == 0.01
+    assert norm_layer("ln2d")(8).eps == 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_norm_and_its_activation(kind):
+    norm = norm_layer(kind)
+    layer, follows = norm_and_activation(norm, 8)
+    assert isinstance(follows, nn.Identity) == (kind in ("frn", "evonorm_s0"))
+    plain = norm(8, apply_act=False)
+    x = torch.randn(4, 8, 3, 3)
+    assert follows(layer(x)).min() > -1  # EvoNorm's x * sigmoid(x) is a little below 0
+    assert plain(x).min() < -1
+
+
+def test_an_activation_asked_for_is_not_doubled():
+    layer, follows = norm_and_activation(norm_layer("gn:groups=2", activation="silu"), 8)
+    assert isinstance(follows, nn.Identity)
+    assert layer.activation == "silu"
+    _, follows = norm_and_activation(norm_layer("gn"), 8, nn.SiLU)
+    assert isinstance(follows, nn.SiLU)
 
 
 def test_convolutions():
     assert conv_layer("gn") is nn.Conv2d
     assert isinstance(conv_layer("gn+ws")(3, 4, 3), WSConv2d)
     assert conv_layer(norm_layer("gn+ws")) is conv_layer(NormSpec("gn", ws=True)) is WSConv2d
+    conv = conv_layer("none+nf", "relu")(3, 4, 3)
+    assert isinstance(conv, ScaledWSConv2d)
+    assert conv.activation == "relu"
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolutions_of_all_dimensions(dims, transposed):
+    name = f"Conv{'Transpose' if transposed else ''}{dims}d"
+    plain = conv_layer("gn", dims=dims, transposed=transposed)
+    assert plain is getattr(nn, name)
+    standardized = conv_layer("gn+ws", dims=dims, transposed=transposed)
+    assert standardized.__name__ == f"WS{name}"
+    x = torch.randn(1, 3, *[5] * dims)
+    assert standardized(3, 4, 3)(x).shape == plain(3, 4, 3)(x).shape
+
+
+def test_convolutions_that_are_not_there():
+    with pytest.raises(ValueError, match="1, 2 or 3 dimensions, got dims=4"):
+        conv_layer("gn", dims=4)
+    for options in ({"dims": 3}, {"transposed": True}):
+        with pytest.raises(ValueError, match=r"none\+nf has plain convolutions of 2 dimensions"):
+            conv_layer("none+nf", **options)
 
 
 def test_torchvision_takes_the_factory():

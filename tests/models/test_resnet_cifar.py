@@ -7,6 +7,7 @@ from torch import nn
 from groupnorm.layers import norm_layer
 from groupnorm.models import ResNetCifar, build_model, count_parameters
 from groupnorm.models.resnet_cifar import BasicBlock, SubsampleAndPad
+from groupnorm.spec import KINDS
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_other_depths_raise(depth):
         ResNetCifar(depth, norm="gn")
 
 
-@pytest.mark.parametrize("norm", ["gn", "gn:size=4", "ln", "in", "bn", "syncbn", "none", "gn+ws"])
+@pytest.mark.parametrize("norm", ["gn:size=4", "gn+ws", "brn+ws", "none+nf", *KINDS])
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_shapes_and_gradients_for_every_norm(norm, shortcut):
     torch.manual_seed(0)
@@ -59,11 +60,18 @@ def test_gamma_is_zero_on_the_last_norm_of_each_block_only():
     assert torch.equal(model.norm1.weight, torch.ones_like(model.norm1.weight))
 
 
-def test_every_block_starts_as_its_shortcut():
+@pytest.mark.parametrize("norm", ["gn", "brn", "ln2d", "frn", "evonorm_s0"])
+def test_every_block_starts_as_its_shortcut(norm):
     torch.manual_seed(1)
-    block = ResNetCifar(8, norm="gn").stages[1][0]
+    block = ResNetCifar(8, norm=norm).stages[1][0]
     x = torch.randn(2, 16, 8, 8).relu()
     assert torch.equal(block(x), block.shortcut(x))
+
+
+def test_a_frozen_gamma_is_not_zeroed():
+    """It would stay 0 for ever."""
+    norm2 = ResNetCifar(8, norm="frozenbn").stages[0][0].norm2
+    assert torch.equal(norm2.weight, torch.ones(16))
 
 
 def test_he_initialization():

@@ -82,7 +82,6 @@ def test_groups_study_says_what_it_skips():
         ("batch-size", {"data": "cifar"}, "unknown data set 'cifar'; known: digits"),
         ("batch-size", {"model": "resnet18"}, "unknown model 'resnet18'"),
         ("batch-size", {"norms": ("bn", "xn")}, "known kinds"),
-        ("batch-size", {"norms": ("frn",)}, "frn has no layer"),
         ("batch-size", {"norms": ("gn", "gn:groups=32")}, "given twice: gn"),
         ("batch-size", {"norms": ()}, "no norm"),
         ("batch-size", {"batch_sizes": (24,)}, "64 images of a step, 24 does not"),

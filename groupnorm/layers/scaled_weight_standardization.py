@@ -1,0 +1,81 @@
+"""Convolutions that keep the variance of their input without a norm (Brock et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groupnorm.layers.weight_standardization import standardize
+from groupnorm.ops.activations import activate, check_activation
+
+
+class ScaledWSConv2d(nn.Conv2d):
+    """Scaled weight standardization (Brock et al. 2021, arXiv 2101.08692, equations 4 and 5).
+
+    A filter w of fan-in n becomes gain * gamma / sqrt(n) * (w - mean(w)) / sqrt(var(w) + eps), with
+    the biased variance, a learned `gain` per output channel (from 1), and gamma =
+    `activation_gain(activation)`. With independent inputs of unit variance before that activation,
+    each output has unit variance in expectation. Keys `weight`, `bias` and `gain` (shape
+    (out_channels, 1, 1, 1)), as in timm's ScaledStdConv2d.
+
+    Args:
+        activation: the one that made the input, a name of `groupnorm.ops.activations` or None;
+            other arguments as in `torch.nn.Conv2d`.
+        ws_eps: added to the biased variance of a filter, inside the root.
+
+    Raises:
+        ValueError: unknown activation, or filters of one weight.
+    """
+
+    def __init__(
+        self, *args: Any, activation: str | None = None, ws_eps: float = 1e-6, **kwargs: Any
+    ) -> None:
+        gamma = activation_gain(activation)
+        super().__init__(*args, **kwargs)
+        self.activation = activation
+        self.ws_eps = ws_eps
+        standardize(self.weight.detach().to("meta"), "timm", ws_eps)  # refuses one-weight filters
+        self.scale = gamma / math.sqrt(self.weight[0].numel())
+        self.gain = nn.Parameter(self.weight.new_ones(self.out_channels, 1, 1, 1))
+
+    def reset_parameters(self) -> None:
+        """Weight and bias as in `torch.nn.Conv2d`, gain 1."""
+        super().reset_parameters()
+        if hasattr(self, "gain"):  # the base class calls this before there is one
+            nn.init.ones_(self.gain)
+
+    def standardized_weight(self) -> Tensor:
+        """The weight that the convolution uses, of the shape of `weight`."""
+        return standardize(self.weight, "timm", self.ws_eps) * (self.gain * self.scale)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution of `input` with the scaled standardized weights."""
+        output: Tensor = self._conv_forward(input, self.standardized_weight(), self.bias)
+        return output
+
+    def extra_repr(self) -> str:
+        """Torch's fields, the activation and ws_eps."""
+        fields: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{fields}, activation={self.activation!r}, ws_eps={self.ws_eps}"
+
+
+def activation_gain(activation: str | None) -> float:
+    """gamma = 1 / sqrt(Var(f(z))) for an activation f and z ~ N(0, 1).
+
+    For ReLU this is sqrt(2 / (1 - 1 / pi)) = 1.7129 (Brock et al. 2021, section 4.1); the tables
+    of gains in use (1.7140 for ReLU) are its estimates from random samples. Computed here
+    by the trapezoid rule in float64, to 1e-7.
+
+    Raises:
+        ValueError: unknown activation.
+    """
+    check_activation(activation)
+    z = torch.linspace(-12, 12, 24_001, dtype=torch.float64, device="cpu")
+    density = torch.exp(-z * z / 2)
+    density = density / density.sum()
+    y = activate(z, activation)
+    mean = (density * y).sum()
+    return float((density * (y - mean) ** 2).sum().rsqrt())

@@ -1,0 +1,91 @@
+"""Weight standardization of the convolutions of an existing model, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
+
+from groupnorm.layers.weight_standardization import check_form, standardize
+
+
+class WeightStandardization(nn.Module):
+    """A parametrization for `torch.nn.utils.parametrize`: `standardize` with its arguments bound.
+
+    Example:
+        >>> conv = nn.Conv2d(3, 8, 3)
+        >>> _ = parametrize.register_parametrization(conv, "weight", WeightStandardization("bit"))
+
+    Args:
+        form: and eps and transposed_groups, as in `standardize`.
+    """
+
+    def __init__(
+        self,
+        form: str = "timm",
+        eps: float | None = None,
+        *,
+        transposed_groups: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.form = form
+        self.eps = check_form(form, eps)
+        self.transposed_groups = transposed_groups
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The standardized weight, of the same shape."""
+        return standardize(weight, self.form, self.eps, transposed_groups=self.transposed_groups)
+
+    def extra_repr(self) -> str:
+        """The form and its eps."""
+        return f"form={self.form!r}, eps={self.eps}"
+
+
+def standardize_convolutions(
+    model: nn.Module,
+    form: str = "timm",
+    eps: float | None = None,
+    *,
+    skip: Collection[str] = (),
+) -> list[str]:
+    """Standardize the weights of every convolution of a model before use; the model is changed.
+
+    Plain and transposed convolutions of 1 to 3 dimensions, by
+    `torch.nn.utils.parametrize`: the learned weight moves to the key
+    `<name>.parametrizations.weight.original`, and
+    `parametrize.remove_parametrizations(conv, "weight")` writes the standardized weight back as an
+    ordinary one, for export. A model that is built new takes `conv_layer("...+ws")` instead.
+
+    Args:
+        model: any module; itself, if it is a convolution.
+        form: and eps, as in `standardize`.
+        skip: names of convolutions to leave as they are, as in `model.named_modules()`.
+
+    Returns:
+        The names of the convolutions changed, in the model's order.
+
+    Raises:
+        ValueError: a name in `skip` is no convolution; a convolution has filters of one weight,
+            or is standardized already; unknown form, eps outside (0, 1). The model is unchanged.
+    """
+    check_form(form, eps)
+    found = {name: m for name, m in model.named_modules() if isinstance(m, _ConvNd)}
+    unknown = sorted(set(skip) - set(found))
+    if unknown:
+        raise ValueError(f"skip names what is no convolution of the model: {', '.join(unknown)}")
+    chosen = {name: conv for name, conv in found.items() if name not in skip}
+    parametrizations = {}
+    for name, conv in chosen.items():
+        if hasattr(conv, "standardized_weight") or parametrize.is_parametrized(conv, "weight"):
+            raise ValueError(f"the weight of {name!r} is standardized or parametrized already")
+        groups = conv.groups if conv.transposed else None
+        parametrizations[name] = WeightStandardization(form, eps, transposed_groups=groups)
+        try:
+            parametrizations[name](conv.weight.detach().to("meta"))
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}; name it in skip") from None
+    for name, conv in chosen.items():
+        parametrize.register_parametrization(conv, "weight", parametrizations[name])
+    return list(chosen)
