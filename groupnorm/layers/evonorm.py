@@ -32,8 +32,8 @@ class EvoNormS0(nn.Module):
         num_channels: C.
         eps: added to the biased variance inside the root.
         affine: learn a scale and a shift per channel; v is learned in any case.
-        apply_act: False leaves x * weight + bias, without activation and, as in the authors' own
-            code, without statistics, for a norm that an addition follows.
+        apply_act: False leaves x * weight + bias, without activation and, as in timm, without
+            statistics, for a norm that an addition follows.
 
     Raises:
         ValueError: num_channels is not a multiple of num_groups; in forward, the channels do not
