@@ -37,7 +37,8 @@ DataOption = Annotated[
     str | None, typer.Option("--data", help="Data set; 'groupnorm doctor' lists them.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="resnet8, resnet14, resnet20, ... resnet110.")
+    str | None,
+    typer.Option("--model", help="resnet8, resnet14, ... resnet110, resnet18, 34, 50, 101, vgg16."),
 ]
 NormsOption = Annotated[
     str | None,

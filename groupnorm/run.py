@@ -36,7 +36,7 @@ def check(config: RunConfig) -> None:
     Raises:
         ValueError: unknown model, or a normalization without a layer.
     """
-    models.check_model(config.model)
+    models.check_model(config.model, config.width)
     norm_layer(config.norm)(32)
 
 

@@ -102,7 +102,7 @@ def test_another_study_in_the_same_folder_is_refused(study):
         (["study", "batch-size", "--batch-sizes", "7"], "64 images of a step, 7 does not"),
         (["study", "batch-size", "--protocol", "papr"], "'fixed-step' or 'paper'"),
         (["study", "batch-size", "--scale", "huge"], "'quick', 'standard' or 'paper'"),
-        (["study", "batch-size", "--model", "vgg16"], "unknown model 'vgg16'"),
+        (["study", "batch-size", "--model", "vgg19"], "unknown model 'vgg19'"),
         (["study", "batch-size", "--epochs", "0"], "at least 1, got 0"),
         (["study", "batch-size", "--jobs", "0"], "jobs must be at least 1"),
         (["study", "batch-size", "--data", "cifar10", "--data-root", "."], "cifar-10-batches-py"),

@@ -43,6 +43,7 @@ PUBLIC = {
     },
     "groupnorm.models": {
         "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
+        "imagenet_resnet", "load_published", "vgg16",
     },
     "groupnorm.recipes": {"paper", "quick", "standard"},
     "groupnorm.study": {

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from groupnorm.layers import NormLayer
-from groupnorm.models.resnet_cifar import ResNetCifar, stage_widths
+from groupnorm.models import resnet_cifar, resnet_imagenet, vgg
 from groupnorm.spec import NormSpec
 
-_DEPTHS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
+_CIFAR = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
+_IMAGENET = {f"resnet{depth}": depth for depth in resnet_imagenet.BLOCKS_PER_STAGE}
+_DEPTHS = {**_CIFAR, **_IMAGENET, "vgg16": 16}
 
 
-def check_model(name: str) -> int:
-    """The depth of the CIFAR-type ResNet called `name` ("resnet8", "resnet20", ...).
+def check_model(name: str, width: float = 1.0) -> int:
+    """The depth of the model called `name` ("resnet8", "resnet50", "vgg16", ...).
 
     Raises:
-        ValueError: another name; the message lists the known ones.
+        ValueError: another name, in which case the message lists the known ones; or a width other
+            than 1 of a model that is no CIFAR-type ResNet.
     """
     if name not in _DEPTHS:
         raise ValueError(
-            f"unknown model {name!r}; known: {', '.join(_DEPTHS)} "
-            "(ResNets for small images, of depth 6n + 2)"
+            f"unknown model {name!r}; known: {', '.join(_CIFAR)} "
+            "(ResNets for small images, of depth 6n + 2), "
+            f"{', '.join(_IMAGENET)} (ResNets for ImageNet), vgg16"
+        )
+    if width != 1 and name not in _CIFAR:
+        raise ValueError(
+            f"{name} has its published width; width={width} goes with {', '.join(_CIFAR)}"
         )
     return _DEPTHS[name]
 
 
 def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
-    """The channel counts that the model's norms see, without building it."""
-    check_model(name)
-    return stage_widths(width)
+    """The channel counts that the model's norms see, without building it.
+
+    Raises:
+        ValueError: as `check_model`.
+    """
+    depth = check_model(name, width)
+    if name in _CIFAR:
+        return resnet_cifar.stage_widths(width)
+    return vgg.WIDTHS if name == "vgg16" else resnet_imagenet.stage_widths(depth)
 
 
 def build_model(
@@ -37,14 +53,34 @@ def build_model(
     in_channels: int = 3,
     width: float = 1.0,
     shortcut: str = "A",
-) -> ResNetCifar:
+) -> nn.Module:
     """Build a model by name with freshly initialized weights from torch's default generator.
 
+    `ResNetCifar`, `imagenet_resnet` or `vgg16`; nothing is downloaded.
+
+    Args:
+        name: "resnet8", "resnet14", ... "resnet110" for small images; "resnet18", "resnet34",
+            "resnet50", "resnet101" and "vgg16" for ImageNet.
+        norm: normalization of every layer.
+        num_classes: number of outputs.
+        in_channels: channels of the images.
+        width: factor on the channels of a CIFAR-type ResNet.
+        shortcut: of a CIFAR-type ResNet, "A" or "B". The ImageNet ResNets always have
+            projections ("B", where the shape changes), VGG-16 has none.
+
     Raises:
-        ValueError: unknown name, shortcut or normalization.
+        ValueError: unknown name, shortcut or normalization, or what the model does not take.
+        ImportError: the ImageNet models without torchvision.
     """
-    return ResNetCifar(
-        check_model(name),
+    depth = check_model(name, width)
+    if name == "vgg16":
+        return vgg.vgg16(norm=norm, num_classes=num_classes, in_channels=in_channels)
+    if name in _IMAGENET:
+        return resnet_imagenet.imagenet_resnet(
+            depth, norm=norm, num_classes=num_classes, in_channels=in_channels
+        )
+    return resnet_cifar.ResNetCifar(
+        depth,
         norm=norm,
         num_classes=num_classes,
         in_channels=in_channels,

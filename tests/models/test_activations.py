@@ -6,10 +6,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from groupnorm.layers import norm_layer
 from groupnorm.models import build_model
+from groupnorm.models.resnet_imagenet import Bottleneck
+from groupnorm.models.vgg import vgg16_features
 from groupnorm.spec import KINDS
 
 # What the activations of the models come down to: ReLU, the TLU's max, EvoNorm's sigmoid.
 SEEN_AS = {"relu": "relu", "relu_": "relu", "maximum": "tlu", "sigmoid": "evonorm"}
+
+# What follows a convolution within a block; ReLU for every other norm.
+INNER = {"frn": "tlu", "evonorm_s0": "evonorm"}
 
 
 class Recorder(TorchDispatchMode):
@@ -28,11 +33,15 @@ class Recorder(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def recorded(model, x):
+    with Recorder() as recorder, torch.no_grad():
+        model(x)
+    return recorder.steps
+
+
 def steps(norm, shortcut="A"):
     model = build_model("resnet8", norm=norm, num_classes=3, width=0.5, shortcut=shortcut)
-    with Recorder() as recorder, torch.no_grad():
-        model(torch.randn(4, 3, 8, 8))
-    return recorder.steps
+    return recorded(model, torch.randn(4, 3, 8, 8))
 
 
 def expected(inner, transition):
@@ -45,7 +54,7 @@ def expected(inner, transition):
 @pytest.mark.parametrize("suffix", ["", "+ws"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_activation_after_every_convolution(kind, suffix, shortcut):
-    inner = {"frn": "tlu", "evonorm_s0": "evonorm"}.get(kind, "relu")
+    inner = INNER.get(kind, "relu")
     transition = ["conv"] if shortcut == "B" else []
     assert steps(kind + suffix, shortcut) == expected(inner, transition)
 
@@ -60,6 +69,44 @@ def test_normalizer_free_networks_activate_before_every_convolution(shortcut):
 def test_a_fused_activation_takes_the_place_of_relu():
     fused = steps(norm_layer("gn:groups=4", activation="hardswish"))
     assert fused == [step for step in expected("fused", []) if step != "fused"]
+
+
+@pytest.mark.parametrize("suffix", ["", "+ws"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_imagenet_resnets(kind, suffix):
+    """Four stages of two basic blocks, the first of the last three with a projection."""
+    inner = INNER.get(kind, "relu")
+    block = ["conv", inner, "conv"]
+    stage = [*block, "conv", "relu", *block, "relu"]
+    model = build_model("resnet18", norm=kind + suffix, num_classes=3)
+    found = recorded(model, torch.randn(2, 3, 64, 64))
+    assert found == ["conv", inner, *2 * [*block, "relu"], *3 * stage]
+
+
+@pytest.mark.parametrize("suffix", ["", "+ws"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bottlenecks(kind, suffix):
+    inner = INNER.get(kind, "relu")
+    block = ["conv", inner, "conv", inner, "conv"]
+    plain = Bottleneck(32, 8, norm_layer=kind + suffix)
+    assert recorded(plain, torch.randn(2, 32, 8, 8)) == [*block, "relu"]
+    projection = Bottleneck(8, 8, 2, torch.nn.Identity(), norm_layer=kind + suffix)
+    assert recorded(projection, torch.randn(2, 8, 8, 8)) == [*block, "conv", "relu"]
+
+
+@pytest.mark.parametrize("suffix", ["", "+ws"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_vgg(kind, suffix):
+    features = vgg16_features(kind + suffix)
+    found = recorded(features, torch.randn(2, 3, 64, 64))
+    assert found == 13 * ["conv", INNER.get(kind, "relu")]
+
+
+def test_a_fused_activation_takes_the_place_of_relu_in_the_large_networks():
+    norm = norm_layer("gn:groups=4", activation="hardswish")
+    assert recorded(vgg16_features(norm), torch.randn(2, 3, 64, 64)) == 13 * ["conv"]
+    found = recorded(Bottleneck(32, 8, norm_layer=norm), torch.randn(2, 32, 8, 8))
+    assert found == ["conv", "conv", "conv", "relu"]
 
 
 def test_the_check_can_fail():

@@ -1,6 +1,7 @@
 """Models by name."""
 
 import pytest
+import torch
 
 from groupnorm.models import build_model, channel_widths, check_model
 
@@ -8,24 +9,48 @@ from groupnorm.models import build_model, channel_widths, check_model
 def test_depths_by_name():
     assert check_model("resnet8") == 8
     assert check_model("resnet110") == 110
+    assert [check_model(f"resnet{d}") for d in (18, 34, 50, 101)] == [18, 34, 50, 101]
+    assert check_model("vgg16") == 16
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50", "resnet18", "resnet", "vgg16", "resnet20 ", "ResNet8"]
+    "name", ["resnet26", "resnet152", "resnet", "vgg19", "resnet20 ", "ResNet8"]
 )
 def test_unknown_names_list_the_known_ones(name):
-    """resnet50 would be 6n + 2, but everybody means another network by it."""
-    with pytest.raises(ValueError, match=r"unknown model .*known: resnet8, resnet14"):
+    """Also depths of the form 6n + 2 that nobody has published."""
+    with pytest.raises(ValueError, match=r"unknown model .*known: resnet8, .*resnet101.*vgg16"):
         check_model(name)
     with pytest.raises(ValueError, match="unknown model"):
         build_model(name, norm="gn", num_classes=10)
 
 
-def test_widths_are_those_of_the_model():
-    assert channel_widths("resnet8") == (16, 32, 64)
-    model = build_model("resnet8", norm="bn", num_classes=3, width=0.5)
+def test_resnet50_is_the_one_everybody_means():
+    """50 is 6n + 2 as well."""
+    with torch.device("meta"):
+        model = build_model("resnet50", norm="gn", num_classes=10)
+    assert model.fc.in_features == 2048
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16"])
+def test_only_the_small_networks_have_a_width(name):
+    for refused in (check_model, channel_widths):
+        with pytest.raises(ValueError, match=rf"{name} has its published width; width=0\.5"):
+            refused(name, 0.5)
+    with pytest.raises(ValueError, match=f"{name} has its published width"):
+        build_model(name, norm="gn", num_classes=10, width=2)
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet8", 0.5), ("resnet18", 1), ("vgg16", 1)])
+def test_widths_are_those_of_the_model(name, width):
+    with torch.device("meta"):
+        model = build_model(name, norm="bn", num_classes=3, width=width)
     found = {m.num_features for m in model.modules() if hasattr(m, "running_mean")}
-    assert found == set(channel_widths("resnet8", 0.5))
+    assert found == set(channel_widths(name, width))
+
+
+def test_widths_without_a_factor():
+    assert channel_widths("resnet8") == (16, 32, 64)
+    assert channel_widths("resnet101") == (64, 128, 256, 512, 1024, 2048)
 
 
 def test_options_reach_the_model():
@@ -33,3 +58,9 @@ def test_options_reach_the_model():
     assert model.linear.out_features == 7
     assert model.conv1.in_channels == 1
     assert len(model.stages[0]) == 2
+    with torch.device("meta"):
+        model = build_model("resnet34", norm="gn", num_classes=7, in_channels=1)
+        assert (model.conv1.in_channels, model.fc.out_features) == (1, 7)
+        assert [len(getattr(model, f"layer{i}")) for i in (1, 2, 3, 4)] == [3, 4, 6, 3]
+        model = build_model("vgg16", norm="gn", num_classes=7, in_channels=1)
+        assert (model.features[0].in_channels, model.classifier[6].out_features) == (1, 7)

@@ -80,7 +80,7 @@ def test_groups_study_says_what_it_skips():
     ("study", "fields", "message"),
     [
         ("batch-size", {"data": "cifar"}, "unknown data set 'cifar'; known: digits"),
-        ("batch-size", {"model": "resnet18"}, "unknown model 'resnet18'"),
+        ("batch-size", {"model": "resnet9"}, "unknown model 'resnet9'"),
         ("batch-size", {"norms": ("bn", "xn")}, "known kinds"),
         ("batch-size", {"norms": ("gn", "gn:groups=32")}, "given twice: gn"),
         ("batch-size", {"norms": ()}, "no norm"),
