@@ -87,5 +87,5 @@ COVERED_ELSEWHERE = {
     "training/checkpoint.py",  # test_loop.py, study/test_record.py
     "study/curves.py",  # study/test_figures.py
     "study/worker.py",  # study/test_record.py, study/test_runner.py
-    "study/execute.py",  # test_cli.py: a study from beginning to end
+    "study/execute.py",  # cli/test_study.py: a study from beginning to end
 }

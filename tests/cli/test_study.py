@@ -5,33 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from groupnorm.cli import split_norms
 from groupnorm.files import LockedError, locked
+from tests.cli.commands import command, groupnorm
 
 TINY = ["--data", "digits", "--epochs", "2", "--norms", "bn,gn:groups=4,gn:groups=4+ws"]
-
-
-def command():
-    """The installed `groupnorm` command beside this Python, or the one on the path."""
-    beside = Path(sys.executable).with_name("groupnorm")
-    found = str(beside) if beside.exists() else shutil.which("groupnorm")
-    assert found, "install the package first: pip install -e '.[test]'"
-    return found
-
-
-def groupnorm(*arguments, cwd=None, check=True):
-    done = subprocess.run(
-        [command(), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=600
-    )
-    if check:
-        assert done.returncode == 0, done.stderr + done.stdout
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -91,35 +72,6 @@ def test_another_study_in_the_same_folder_is_refused(study):
     )
     assert done.returncode == 2
     assert "holds another study" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["study", "batch-size", "--norms", "bn,xn"], "unknown normalization 'xn'; known kinds"),
-        (["study", "batch-size", "--data", "imagenet"], "unknown data set 'imagenet'"),
-        (["study", "batch-size", "--batch-sizes", "32,x"], "whole numbers, as 32,8,2"),
-        (["study", "batch-size", "--batch-sizes", "7"], "64 images of a step, 7 does not"),
-        (["study", "batch-size", "--protocol", "papr"], "'fixed-step' or 'paper'"),
-        (["study", "batch-size", "--scale", "huge"], "'quick', 'standard' or 'paper'"),
-        (["study", "batch-size", "--model", "vgg19"], "unknown model 'vgg19'"),
-        (["study", "batch-size", "--epochs", "0"], "at least 1, got 0"),
-        (["study", "batch-size", "--jobs", "0"], "jobs must be at least 1"),
-        (["study", "batch-size", "--data", "cifar10", "--data-root", "."], "cifar-10-batches-py"),
-        (["study", "norms", "--batch-sizes", "8,2"], "one batch size"),
-        (["report", "."], "holds no study"),
-        (["train", "norm=gn", "epochs=1", "lr=3"], "lr"),
-        (["train", "norm=gn"], "exactly one"),
-        (["train", "norm"], "KEY=VALUE, got 'norm'"),
-        (["train", "--config", "none.json"], "none.json"),
-    ],
-)
-def test_bad_input_is_answered_in_words(arguments, message, tmp_path):
-    done = groupnorm(*arguments, cwd=tmp_path, check=False)
-    assert done.returncode == 2, done.stdout
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path):
@@ -193,50 +145,3 @@ def test_a_study_killed_with_its_trials_goes_on(tmp_path):
 def metrics(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{**json.loads(line), "timing": None} for line in lines]
-
-
-def test_train_prints_epochs_as_json_and_continues(tmp_path):
-    settings = ["data=digits", "norm=gn:groups=4", "model=resnet8", "width=0.25"]
-    settings += ["workers=2", "batch_per_worker=16", "epochs=2"]
-    done = groupnorm("train", *settings, "--json", "--out", tmp_path / "run")
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2]
-    assert (tmp_path / "run" / "DONE").exists()
-    done = groupnorm("train", *settings[:-1], "epochs=3", "--out", tmp_path / "run", check=False)
-    assert done.returncode == 2
-    assert "holds another run" in done.stderr
-
-
-def test_doctor(tmp_path):
-    found = json.loads(groupnorm("doctor", "--json", cwd=tmp_path).stdout)
-    assert found["versions"]["torch"]
-    assert {b["name"] for b in found["backends"]} >= {"aten", "reference"}
-    sets = {entry["name"]: entry for entry in found["data"]}
-    assert sets["digits"]["found"]
-    assert sets["fashion-mnist-mini"]["found"]
-    words = groupnorm("doctor", cwd=tmp_path).stdout
-    for name in ("torch", "aten", "fashion-scenes", "cifar10"):
-        assert name in words
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["study"], ["study", "batch-size"], ["study", "norms"], ["study", "groups"],
-     ["train"], ["report"], ["doctor"]],
-)  # fmt: skip
-def test_help(arguments):
-    assert "Usage" in groupnorm(*arguments, "--help").stdout
-
-
-@pytest.mark.parametrize(
-    ("text", "specs"),
-    [
-        ("bn", ("bn",)),
-        ("bn,gn", ("bn", "gn")),
-        ("gn:groups=8,eps=1e-6+ws,in", ("gn:groups=8,eps=1e-6+ws", "in")),
-        ("bn:eps=1e-3,affine=false, ln", ("bn:eps=1e-3,affine=false", "ln")),
-        ("bn,xn", ("bn", "xn")),
-    ],
-)
-def test_split_norms(text, specs):
-    assert split_norms(text) == specs

@@ -1,0 +1,74 @@
+"""The options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="Data set; 'groupnorm doctor' lists them.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="resnet8, resnet14, ... resnet110, resnet18, 34, 50, 101, vgg16."),
+]
+NormsOption = Annotated[
+    str | None,
+    typer.Option("--norms", help="Normalizations, as bn,gn:groups=8,gn:groups=8+ws,ln,in."),
+]
+SizesOption = Annotated[
+    str | None, typer.Option("--batch-sizes", help="Images per worker, as 32,8,2.")
+]
+SizeOption = Annotated[
+    str | None, typer.Option("--batch-sizes", help="Images per worker: one number.")
+]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        help="fixed-step: every step sees the same images, only batch norm's chunk varies; "
+        "paper: 8 workers, the step and its learning rate follow the batch size.",
+    ),
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Repetitions of every cell.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the study.")]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", help="Trials at a time; by default one for every core.")
+]
+ScaleOption = Annotated[
+    str,
+    typer.Option(
+        "--scale",
+        help="quick: minutes; standard: more batch sizes, three seeds; paper: the paper's grid.",
+    ),
+]
+RootOption = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder to look for data in first.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+
+
+def split_norms(text: str) -> tuple[str, ...]:
+    """Split a list of specs at its commas, leaving the commas inside a spec alone.
+
+    A piece such as `eps=1e-6` goes on with the spec before it; every other piece begins one.
+    """
+    specs: list[str] = []
+    for piece in text.split(","):
+        if specs and re.match(r"\s*\w+\s*=", piece):
+            specs[-1] += "," + piece
+        else:
+            specs.append(piece.strip())
+    return tuple(specs)
+
+
+def integers(text: str, option: str) -> tuple[int, ...]:
+    """The whole numbers of a list such as 32,8,2."""
+    try:
+        return tuple(int(piece) for piece in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} takes whole numbers, as 32,8,2; got {text!r}") from None

@@ -1,0 +1,182 @@
+"""groupnorm study ... and groupnorm report."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.table import Table
+
+from groupnorm.cli.options import (
+    DataOption,
+    DeviceOption,
+    EpochsOption,
+    JobsOption,
+    ModelOption,
+    NormsOption,
+    OutOption,
+    ProtocolOption,
+    RootOption,
+    ScaleOption,
+    SeedsOption,
+    SizeOption,
+    SizesOption,
+    integers,
+    split_norms,
+)
+from groupnorm.cli.terminal import (
+    console,
+    errors,
+    errors_in_words,
+    escaped,
+    fail,
+    from_options,
+    print_json,
+)
+
+study_app = typer.Typer(
+    help="Compare normalizations by training many small networks.", no_args_is_help=True
+)
+
+
+@study_app.command("batch-size")
+def study_batch_size(
+    data: DataOption = None,
+    model: ModelOption = None,
+    norms: NormsOption = None,
+    batch_sizes: SizesOption = None,
+    protocol: ProtocolOption = None,
+    epochs: EpochsOption = None,
+    seeds: SeedsOption = None,
+    scale: ScaleOption = "quick",
+    out: OutOption = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "cpu",
+    data_root: RootOption = None,
+) -> None:
+    """Error against images per worker, for several norms (the paper's Table 2)."""
+    _study("batch-size", locals())
+
+
+@study_app.command("norms")
+def study_norms(
+    data: DataOption = None,
+    model: ModelOption = None,
+    norms: NormsOption = None,
+    batch_sizes: SizeOption = None,
+    protocol: ProtocolOption = None,
+    epochs: EpochsOption = None,
+    seeds: SeedsOption = None,
+    scale: ScaleOption = "quick",
+    out: OutOption = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "cpu",
+    data_root: RootOption = None,
+) -> None:
+    """Training and validation curves of BN, LN, IN and GN (the paper's Figure 4)."""
+    _study("norms", locals())
+
+
+@study_app.command("groups")
+def study_groups(
+    data: DataOption = None,
+    model: ModelOption = None,
+    batch_sizes: SizeOption = None,
+    protocol: ProtocolOption = None,
+    epochs: EpochsOption = None,
+    seeds: SeedsOption = None,
+    scale: ScaleOption = "quick",
+    out: OutOption = None,
+    jobs: JobsOption = None,
+    device: DeviceOption = "cpu",
+    data_root: RootOption = None,
+) -> None:
+    """Error against number of groups and channels per group (the paper's Table 3)."""
+    _study("groups", locals())
+
+
+def _study(name: str, given: dict[str, Any]) -> None:
+    with errors_in_words():
+        from groupnorm.study import STUDIES, StudyOptions, run_study
+
+        out: Path = given.pop("out") or Path(f"groupnorm-study-{name}")
+        jobs, device, root = given.pop("jobs"), given.pop("device"), given.pop("data_root")
+        chosen = {key: value for key, value in given.items() if value is not None}
+        if "norms" in chosen:
+            chosen["norms"] = split_norms(chosen["norms"])
+        if "batch_sizes" in chosen:
+            chosen["batch_sizes"] = integers(chosen["batch_sizes"], "--batch-sizes")
+        plan = STUDIES[name](from_options(StudyOptions, chosen))
+        command = shlex.join(["groupnorm", *sys.argv[1:]])
+        console.print(
+            f"{plan.title}: {len(plan.cells)} cells, {len(plan.configs)} distinct runs, "
+            f"{plan.protocol} protocol, on {plan.options.data}, in {out}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for skip in plan.skipped:
+            console.print(f"skipped {skip['labels']['norm']}: {skip['reason']}", highlight=False)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            outcome = run_study(
+                plan,
+                out,
+                jobs=jobs,
+                device=device,
+                data_root=root,
+                command=command,
+                console=console,
+            )
+        except KeyboardInterrupt:
+            errors.print(
+                f"stopped; what was finished is kept in {out}. To continue: {command}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(130) from None
+        _print_main_table(out)
+        console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+        failed = [record for record in outcome.records if record.status == "failed"]
+        if failed:
+            fail(
+                f"{len(failed)} of {len(outcome.records)} runs failed; the report says why. "
+                "The same command tries them again."
+            )
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the main table as JSON.")] = False,
+) -> None:
+    """Rebuild report.html, tables.csv and the figures of a study from its records."""
+    with errors_in_words():
+        from groupnorm.study.report import build_report, main_table
+
+        path = build_report(folder)
+        if as_json:
+            header, rows = main_table(folder)
+            print_json([dict(zip(header, row, strict=True)) for row in rows])
+            return
+        _print_main_table(folder)
+        console.print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+def _print_main_table(folder: Path) -> None:
+    from groupnorm.study.report import main_table
+
+    header, rows = main_table(folder)
+    table = Table()
+    for index, title in enumerate(header):
+        table.add_column(title, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(escaped(cell) for cell in row))
+    console.print(table)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,83 @@
+"""groupnorm train: one configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groupnorm.cli.options import DeviceOption, RootOption
+from groupnorm.cli.terminal import console, errors_in_words, fail, from_options, print_json
+
+
+def train(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="KEY=VALUE for the fields of RunConfig: model, width, shortcut, norm, data, "
+            "train_images, workers, batch_per_worker, epochs or steps, schedule, warmup_epochs, "
+            "base_lr, momentum, nesterov, weight_decay, precision, memory_format, seed."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="JSON file of a RunConfig to start from.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the record and the checkpoint to continue from."),
+    ] = None,
+    device: DeviceOption = "cpu",
+    data_root: RootOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every epoch as JSON.")] = False,
+) -> None:
+    """Train one configuration: groupnorm train norm=bn batch_per_worker=2 epochs=5."""
+    with errors_in_words():
+        import tempfile
+
+        import torch
+
+        from groupnorm.study.record import record_run
+        from groupnorm.training.config import RunConfig
+
+        run_config = from_options(RunConfig, _read_settings(config, settings or []))
+
+        def show(metrics: dict[str, Any]) -> None:
+            if as_json:
+                print_json(metrics, indent=None)
+                return
+            console.print(
+                f"epoch {metrics['epoch']}: train error {metrics['train_error']:.1f} %, "
+                f"validation error {metrics['val_error']:.1f} %, "
+                f"{metrics['timing']['images_per_second']:,.0f} images/s",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        with tempfile.TemporaryDirectory() as scratch:
+            result = record_run(
+                run_config,
+                out or Path(scratch),
+                threads=torch.get_num_threads(),
+                device=device,
+                data_root=data_root,
+                on_epoch=show,
+            )
+        if result.status == "diverged":
+            fail(f"the run diverged: {result.reason}")
+
+
+def _read_settings(path: Path | None, settings: list[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if path is not None:
+        try:
+            fields = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--config {path} cannot be read: {error}") from None
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"expected KEY=VALUE, got {setting!r}")
+        fields[key] = value
+    return fields
