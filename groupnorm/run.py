@@ -18,6 +18,7 @@ from groupnorm.spec import NormSpec
 from groupnorm.training.classification import Classification
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Diverged, Metrics, train
+from groupnorm.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def run(
     *,
     device: str = "cpu",
     data_root: Path | None = None,
+    processes: Processes = ALONE,
     checkpoint: Path | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
@@ -58,6 +60,7 @@ def run(
     Args:
         device: "cpu" or "cuda".
         data_root: folder to look for the data set in, before the usual places.
+        processes: those that train together; all call this function.
         checkpoint: file to save to after every epoch and to continue from when it exists.
         on_start: called once with the environment (versions, machine, parameter count).
 
@@ -69,15 +72,15 @@ def run(
     check(config)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(f"device {device!r} was asked for, but torch finds no CUDA device")
-    images = data.load(config.data, data_root)
+    batches = load_batches(config, device, data_root)
     norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = models.build_model(
             config.model,
             norm=norm,
-            num_classes=images.num_classes,
-            in_channels=images.channels,
+            num_classes=batches.num_classes,
+            in_channels=batches.channels,
             width=config.width,
             shortcut=config.shortcut,
         )
@@ -85,16 +88,34 @@ def run(
     if config.memory_format == "channels_last":
         model.to(memory_format=torch.channels_last)
     has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
-    task = Classification(config, images, device, recomputed_statistics if has_statistics else None)
+    recompute = recomputed_statistics if has_statistics else None
+    task = Classification(config, batches, recompute, processes)
     parameters = models.count_parameters(model)
-    on_start({**environment(), "parameters": parameters, "data_version": images.version})
+    on_start({**environment(), "parameters": parameters, "data_version": batches.version})
     try:
         metrics = train(
-            config, model, task, checkpoint=checkpoint, on_step=on_step, on_epoch=on_epoch
+            config,
+            model,
+            task,
+            processes=processes,
+            checkpoint=checkpoint,
+            on_step=on_step,
+            on_epoch=on_epoch,
         )
     except Diverged as end:
         return RunResult("diverged", end.reason, end.metrics, model)
     return RunResult("finished", None, metrics, model)
+
+
+def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data.Batches:
+    """The data of a configuration, ready for training on `device`.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+        ValueError: it has fewer images than the configuration trains on.
+    """
+    images = data.load(config.data, data_root)
+    return data.InMemory(images, config.train_images, device)
 
 
 def environment() -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""Data sets by name, as uint8 tensors in memory, and their augmentation."""
+"""Data sets by name, and their batches, ready for a network."""
 
+from groupnorm.data.batches import Batches
 from groupnorm.data.catalog import DEFAULT, NAMES, find, load
 from groupnorm.data.image_set import DataError, ImageSet
+from groupnorm.data.in_memory import InMemory
 
-__all__ = ["DEFAULT", "NAMES", "DataError", "ImageSet", "find", "load"]
+__all__ = ["DEFAULT", "NAMES", "Batches", "DataError", "ImageSet", "InMemory", "find", "load"]

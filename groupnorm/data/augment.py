@@ -15,6 +15,7 @@ def augment(
     mean: Tensor,
     std: Tensor,
     generator: torch.Generator,
+    of: tuple[int, slice] | None = None,
 ) -> Tensor:
     """Pad with black, crop at random, flip half of the images, normalize (He et al. 2016, 4.2).
 
@@ -25,15 +26,18 @@ def augment(
         mean: per channel (C,), pixels in [0, 1].
         std: likewise.
         generator: source of all draws, on the CPU.
+        of: (whole, rows): the images are `rows` of a batch of `whole` images, and are what they
+            would be in it; None when they are the batch.
 
     Returns:
         float32 (N, C, H, W) on the device of the images.
     """
     n, channels, height, width = images.shape
-    shifts = torch.randint(0, 2 * pad + 1, (2, n), generator=generator)
+    whole, part = of or (n, slice(None))
+    shifts = torch.randint(0, 2 * pad + 1, (2, whole), generator=generator)[:, part]
     mirrored = torch.zeros(n, dtype=torch.bool)
     if flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
+        mirrored = (torch.rand(whole, generator=generator) < 0.5)[part]
     rows = shifts[0].unsqueeze(1) + torch.arange(height)
     columns = torch.arange(width).expand(n, width)
     columns = torch.where(mirrored.unsqueeze(1), width - 1 - columns, columns)

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groupnorm.files import write_atomic
+from groupnorm.training.optimizer_step import Tally
 
 
 class CheckpointError(RuntimeError):
     """The checkpoint cannot be read, or belongs to another configuration."""
 
 
+@dataclass
+class Progress:
+    """How far a training has come. Nothing random is in it: that follows from seed and step.
+
+    Attributes:
+        epoch: whole epochs done.
+        step: optimizer steps done.
+        metrics: one dict for each whole epoch.
+        tally: the sums of the epoch begun, empty between epochs.
+        seconds: spent on the epoch begun, before this process took over.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+
+
 def save_checkpoint(
     path: Path,
     *,
     digest: str,
-    epoch: int,
-    step: int,
+    progress: Progress,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    metrics: list[dict[str, Any]],
 ) -> None:
-    """Write the state after `epoch` whole epochs (`step` steps) atomically to `path`.
+    """Write the state atomically to `path`.
 
     The metrics so far are part of it, so that weights and metrics can never disagree.
     """
@@ -35,12 +54,9 @@ def save_checkpoint(
     torch.save(
         {
             "digest": digest,
-            "epoch": epoch,
-            "step": step,
+            "progress": dataclasses.asdict(progress),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "generator": generator.get_state(),
-            "metrics": metrics,
         },
         buffer,
     )
@@ -48,14 +64,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path,
-    *,
-    digest: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> tuple[int, int, list[dict[str, Any]]]:
-    """Restore model, optimizer and generator in place; returns (epoch, step, metrics).
+    path: Path, *, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Restore model and optimizer in place; returns how far they had come.
 
     Raises:
         CheckpointError: damaged file, or the checkpoint of a run with another digest.
@@ -72,8 +83,13 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path} belongs to run {found!r}, this run is {digest!r}; delete it to start afresh"
         )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    generator_state: Tensor = state["generator"]
-    generator.set_state(generator_state)
-    return int(state["epoch"]), int(state["step"]), list(state["metrics"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["progress"]
+        return Progress(**{**done, "tally": Tally(**done["tally"])})
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} was written by another version ({error}); delete it to train this run from "
+            "the start"
+        ) from error

@@ -1,4 +1,4 @@
-"""The classification task: images held as one uint8 tensor, cross-entropy, top-1 error."""
+"""The classification task: cross-entropy, top-1 error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groupnorm.data import ImageSet
-from groupnorm.data.augment import augment, normalize
+from groupnorm.data import Batches
+from groupnorm.data.batches import epoch_order, epoch_steps
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
+from groupnorm.training.processes import ALONE, Processes
 
-EVALUATION_BATCH = 256
 PRECISE_IMAGES = 2048
+_STATISTICS_EPOCH = 0  # epochs count from 1: images of its own
 
 RecomputeStatistics = Callable[[nn.Module, Iterator[Tensor]], AbstractContextManager[None]]
 """Puts population statistics of the given batches in place of a model's running statistics."""
@@ -31,46 +32,32 @@ class Classification:
     arXiv 2105.07576). It is None for models without running statistics, and before.
 
     Args:
+        batches: the data.
         recompute: the context manager that recomputes statistics; None when no layer has any.
     """
 
     def __init__(
-        self, config: RunConfig, data: ImageSet, device: str, recompute: RecomputeStatistics | None
+        self,
+        config: RunConfig,
+        batches: Batches,
+        recompute: RecomputeStatistics | None,
+        processes: Processes = ALONE,
     ) -> None:
         self.config = config
+        self.batches = batches
         self.recompute = recompute
-        limit = config.train_images or len(data.train_labels)
-        if limit > len(data.train_labels):
-            raise ValueError(
-                f"train_images={limit}, but {data.name} has {len(data.train_labels)} of them"
-            )
-        self.train_images = data.train_images[:limit].to(device)
-        self.train_labels = data.train_labels[:limit].to(device)
-        self.test_images = data.test_images.to(device)
-        self.test_labels = data.test_labels.to(device)
-        self.mean, self.std = data.mean.to(device), data.std.to(device)
-        self.pad, self.flip = data.pad, data.flip
-        self.device = device
+        self.processes = processes
 
-    @property
-    def train_size(self) -> int:
-        """Number of training images."""
-        return len(self.train_labels)
-
-    def loss(
-        self, model: nn.Module, indices: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, int]:
-        """Mean cross-entropy of the augmented images, and how many were classified wrong."""
-        images = self._augmented(indices, generator)
-        labels = self.train_labels[indices]
-        with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
-            logits = model(images)
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+        """Mean cross-entropy of the images, and how many were classified wrong."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._half):
+            logits = model(self._laid_out(images))
             loss = F.cross_entropy(logits, labels)
         return loss, int((logits.detach().argmax(1) != labels).sum())
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, *, last_epochs: bool) -> Metrics:
-        """Top-1 error in percent and mean loss over the test images."""
+        """Top-1 error in percent and mean loss over the test images, over all processes."""
         loss, error = self._test(model)
         precise = None
         if last_epochs and self.recompute is not None:
@@ -85,35 +72,28 @@ class Classification:
 
     def _test(self, model: nn.Module) -> tuple[float, float]:
         model.eval()
-        loss, wrong = 0.0, 0
-        for first in range(0, len(self.test_labels), EVALUATION_BATCH):
-            images = self.test_images[first : first + EVALUATION_BATCH]
-            labels = self.test_labels[first : first + EVALUATION_BATCH]
-            with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
-                logits = model(self._laid_out(normalize(images, self.mean, self.std))).float()
+        loss, wrong, seen = 0.0, 0, 0
+        device = next(model.parameters()).device
+        for images, labels in self.batches.test(self.processes.rank, self.processes.count):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self._half):
+                logits = model(self._laid_out(images)).float()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             wrong += int((logits.argmax(1) != labels).sum())
+            seen += len(labels)
         model.train()
-        return loss / len(self.test_labels), 100.0 * wrong / len(self.test_labels)
+        loss, all_wrong, images_seen = self.processes.sums((loss, wrong, seen), device)
+        return loss / images_seen, 100.0 * all_wrong / images_seen
 
     def _batches_for_statistics(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(self.config.seed)
-        order = torch.randperm(self.train_size, generator=generator)
-        step = self.config.step_images
-        for first in range(0, min(PRECISE_IMAGES, self.train_size) - step + 1, step):
-            yield self._augmented(order[first : first + step], generator)
-
-    def _augmented(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        return self._laid_out(
-            augment(
-                self.train_images[indices],
-                pad=self.pad,
-                flip=self.flip,
-                mean=self.mean,
-                std=self.std,
-                generator=generator,
-            )
-        )
+        """Every process goes through all of them, as large as a pass of its training."""
+        seed, step_images = self.config.seed, self.config.step_images
+        order = epoch_order(self.batches.train_size, seed, _STATISTICS_EPOCH)
+        steps = epoch_steps(order[:PRECISE_IMAGES], step_images, seed, _STATISTICS_EPOCH)
+        parts = self.processes.count * self.config.accumulate
+        for part in range(parts):
+            rows = Processes(part, parts).share(step_images)
+            for images, _ in self.batches.train(steps, rows):
+                yield self._laid_out(images)
 
     def _laid_out(self, images: Tensor) -> Tensor:
         if self.config.memory_format == "channels_last":

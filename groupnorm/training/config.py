@@ -33,8 +33,13 @@ class RunConfig(BaseModel):
     data: str = "fashion-scenes"
     train_images: Positive | None = None
     """Train on the first so many images only; None for all."""
+    image_size: Annotated[int, Field(ge=32)] | None = None
+    """Pixels of the square crop, for data sets of image files; None for 224."""
     workers: Positive = 8
     batch_per_worker: Positive = 32
+    accumulate: Positive = 1
+    """Passes that a process makes its images of a step in: less memory, the same result to
+    rounding. The images whose statistics belong together stay `batch_per_worker`."""
     epochs: Positive | None = None
     steps: Positive | None = None
     """Length in passes over the data, or in optimizer steps: exactly one of the two."""
@@ -42,11 +47,15 @@ class RunConfig(BaseModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     base_lr: Annotated[float, Field(gt=0)] = 0.1
     """Learning rate at 256 images a step."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
+    """Of "sgd"; "adam" has the usual betas of 0.9 and 0.999."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """On every parameter, gamma and beta included."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    """Train through torch.compile."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -63,6 +72,19 @@ class RunConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _whole_passes(self) -> RunConfig:
+        batch_statistics = NormSpec.parse(self.norm).uses_batch_statistics
+        parts = self.workers if batch_statistics else self.step_images
+        if parts % self.accumulate:
+            what = f"{self.workers} workers" if batch_statistics else f"{parts} images of a step"
+            raise ValueError(f"accumulate={self.accumulate} does not divide the {what}")
+        if self.accumulate > 1 and NormSpec.parse(self.norm).kind == "syncbn":
+            raise ValueError(
+                f"syncbn needs all images of a step at once, got accumulate={self.accumulate}"
+            )
+        return self
+
     @property
     def step_images(self) -> int:
         """Images an optimizer step sees."""
@@ -72,6 +94,24 @@ class RunConfig(BaseModel):
     def learning_rate(self) -> float:
         """Peak learning rate: `base_lr` per 256 images of the step."""
         return self.base_lr * self.step_images / REFERENCE_IMAGES
+
+    def check_processes(self, count: int) -> None:
+        """Raise ValueError unless `count` processes can share every step.
+
+        With batch statistics each process takes whole workers; otherwise any equal share will do.
+        """
+        if NormSpec.parse(self.norm).uses_batch_statistics:
+            if self.workers % (count * self.accumulate):
+                raise ValueError(
+                    f"{self.workers} workers cannot be divided among {count} processes with "
+                    f"accumulate={self.accumulate}: batch norm's statistics belong to a whole "
+                    "worker. Start a number of processes that divides the workers"
+                )
+        elif self.step_images % (count * self.accumulate):
+            raise ValueError(
+                f"the {self.step_images} images of a step cannot be divided among {count} "
+                f"processes with accumulate={self.accumulate}"
+            )
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result, as plain values.

@@ -10,27 +10,33 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from groupnorm.training.checkpoint import load_checkpoint, save_checkpoint
+from groupnorm.data import Batches
+from groupnorm.data.batches import epoch_order, epoch_steps
+from groupnorm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import peak_memory_bytes
+from groupnorm.training.optimizer_step import Tally, accumulate_gradients
+from groupnorm.training.optimizers import build_optimizer
+from groupnorm.training.processes import ALONE, Processes
 from groupnorm.training.schedules import lr_factor
 
 Metrics = dict[str, Any]
+SAVE_SECONDS = 600.0
+"""A checkpoint is written after every epoch, and after so many seconds within one."""
 
 
 class Task(Protocol):
     """What differs between classification, detection and video: data, loss and evaluation."""
 
     @property
-    def train_size(self) -> int:
-        """Number of training examples."""
+    def batches(self) -> Batches:
+        """The data."""
         ...
 
-    def loss(
-        self, model: nn.Module, indices: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, int]:
-        """Mean loss of the examples at `indices`, and how many of them were wrong."""
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+        """Mean loss of the examples, and how many of them were wrong."""
         ...
 
     def evaluate(self, model: nn.Module, *, last_epochs: bool) -> Metrics:
@@ -52,105 +58,120 @@ def train(
     model: nn.Module,
     task: Task,
     *,
+    processes: Processes = ALONE,
     checkpoint: Path | None = None,
+    save_seconds: float = SAVE_SECONDS,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
 ) -> list[Metrics]:
     """Train `model` on `task` as `config` says; one dict of metrics for every epoch.
 
-    SGD with momentum, weight decay on every parameter, the last incomplete batch of an epoch
-    dropped. With `checkpoint`, the state is saved there after every epoch, and training goes on
-    from it when it exists: bit for bit as if it had not stopped.
+    SGD with momentum (or Adam), weight decay on every parameter, the last incomplete batch of an
+    epoch dropped. With `checkpoint`, the state is saved there after every epoch and every
+    `save_seconds`, and training goes on from it when it exists: bit for bit as if it had not
+    stopped, and with any number of processes to rounding.
 
     Args:
+        processes: the processes that train together, each with an equal share of every step; all
+            call this function, and the first one writes the checkpoint.
         on_step: called with (steps done, total steps) after every step.
         on_epoch: called with all metrics so far after every epoch, once they are safely stored.
 
     Raises:
         Diverged: the loss became NaN or infinite.
         CheckpointError: the checkpoint is damaged or belongs to another configuration.
-        ValueError: fewer training examples than images in a step.
+        ValueError: fewer training examples than images in a step, or shares that do not fit.
     """
-    steps_per_epoch = task.train_size // config.step_images
+    config.check_processes(processes.count)
+    size, step_images = task.batches.train_size, config.step_images
+    steps_per_epoch = size // step_images
     if steps_per_epoch == 0:
         raise ValueError(
             f"a step of {config.workers} x {config.batch_per_worker} images needs at least "
-            f"{config.step_images} training images, the data has {task.train_size}"
+            f"{step_images} training images, the data has {size}"
         )
     total_steps = config.steps or (config.epochs or 0) * steps_per_epoch
     total_epochs = math.ceil(total_steps / steps_per_epoch)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
 
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        weight_decay=config.weight_decay,
-    )
-    generator = torch.Generator().manual_seed(config.seed)
-    epoch, step, metrics = 0, 0, list[Metrics]()
+    optimizer = build_optimizer(config, model.parameters())
+    done = Progress()
     if checkpoint is not None and checkpoint.exists():
-        epoch, step, metrics = load_checkpoint(
-            checkpoint,
-            digest=config.digest(),
-            model=model,
-            optimizer=optimizer,
-            generator=generator,
-        )
-        on_epoch(metrics)
+        done = load_checkpoint(checkpoint, digest=config.digest(), model=model, optimizer=optimizer)
+        on_epoch(done.metrics)
+    network: Any = torch.compile(model) if config.compile else model
+    if processes.count > 1:
+        network = DistributedDataParallel(network, broadcast_buffers=False)
+
+    def save() -> None:
+        if checkpoint is not None and processes.first:
+            digest = config.digest()
+            save_checkpoint(
+                checkpoint, digest=digest, progress=done, model=model, optimizer=optimizer
+            )
 
     model.train()
-    for epoch in range(epoch + 1, total_epochs + 1):  # noqa: B020 - resumes where it was
-        started = time.perf_counter()
-        order = torch.randperm(task.train_size, generator=generator)
-        loss_sum, wrong, seen = 0.0, 0, 0
-        for first in range(0, steps_per_epoch * config.step_images, config.step_images):
-            if step == total_steps:
-                break
-            lr = config.learning_rate * lr_factor(config.schedule, step, total_steps, warmup_steps)
+    while done.step < total_steps:
+        epoch, tally = done.epoch + 1, done.tally
+        clock = saved = time.perf_counter()
+        first_step = done.epoch * steps_per_epoch
+        steps = epoch_steps(epoch_order(size, config.seed, epoch), step_images, config.seed, epoch)
+        steps = steps[done.step - first_step : total_steps - first_step]
+        end = done.step + len(steps)
+        shares = task.batches.train(steps, processes.share(step_images))
+        for _ in steps:
+            factor = lr_factor(config.schedule, done.step, total_steps, warmup_steps)
             for group in optimizer.param_groups:
-                group["lr"] = lr
-            indices = order[first : first + config.step_images]
-            loss, batch_wrong = task.loss(model, indices, generator)
-            loss_value = loss.item()
-            if not math.isfinite(loss_value):
-                raise Diverged(f"loss {loss_value} at step {step + 1} of {total_steps}", metrics)
+                group["lr"] = config.learning_rate * factor
+            begun = time.perf_counter()
+            images, labels = next(shares)
+            tally.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = accumulate_gradients(
+                network, images, labels, task.loss,
+                passes=config.accumulate, processes=processes, tally=tally,
+            )  # fmt: skip
+            if not math.isfinite(loss):
+                reason = f"loss {loss} at step {done.step + 1} of {total_steps}"
+                raise Diverged(reason, done.metrics)
+            begun = time.perf_counter()
             optimizer.step()
-            step += 1
-            loss_sum += loss_value * len(indices)
-            wrong += batch_wrong
-            seen += len(indices)
-            on_step(step, total_steps)
-        seconds = time.perf_counter() - started
-        evaluation = task.evaluate(model, last_epochs=epoch > total_epochs - 5)
-        metrics.append(
-            {
-                "epoch": epoch,
-                "step": step,
-                "lr": lr,
-                "train_loss": loss_sum / seen,
-                "train_error": 100.0 * wrong / seen,
-                **evaluation,
-                "timing": {
-                    "seconds": time.perf_counter() - started,
-                    "images_per_second": seen / seconds,
-                    "peak_memory_bytes": peak_memory_bytes(),
-                },
-            }
-        )
-        if checkpoint is not None:
-            save_checkpoint(
-                checkpoint,
-                digest=config.digest(),
-                epoch=epoch,
-                step=step,
-                model=model,
-                optimizer=optimizer,
-                generator=generator,
-                metrics=metrics,
-            )
-        on_epoch(metrics)
-    return metrics
+            tally.backward_seconds += time.perf_counter() - begun
+            done.step += 1
+            on_step(done.step, total_steps)
+            now = time.perf_counter()
+            done.seconds, clock = done.seconds + now - clock, now
+            if now - saved >= save_seconds and done.step < end:
+                save()
+                saved = now
+        metrics: Metrics = {
+            "epoch": epoch,
+            "step": done.step,
+            "lr": config.learning_rate * factor,
+            "train_loss": tally.loss / tally.images,
+            "train_error": 100.0 * tally.wrong / tally.images,
+            **task.evaluate(model, last_epochs=epoch > total_epochs - 5),
+        }
+        if counts := task.batches.counts():
+            metrics["image_counts"] = counts
+        seconds = done.seconds + time.perf_counter() - clock
+        metrics["timing"] = _timing(tally, done.seconds, seconds)
+        done.metrics.append(metrics)
+        done.epoch, done.tally, done.seconds = epoch, Tally(), 0.0
+        save()
+        on_epoch(done.metrics)
+    return done.metrics
+
+
+def _timing(tally: Tally, training_seconds: float, seconds: float) -> dict[str, float]:
+    """Of an epoch: all `seconds`, with evaluation; images of all processes per second of training;
+    and where the first process's seconds of training went. Backward includes the optimizer."""
+    return {
+        "seconds": seconds,
+        "images": tally.images,
+        "images_per_second": tally.images / training_seconds,
+        "data_seconds": tally.data_seconds,
+        "forward_seconds": tally.forward_seconds,
+        "backward_seconds": tally.backward_seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.data import ImageSet
+from groupnorm.data import ImageSet, InMemory
 from groupnorm.training.classification import PRECISE_IMAGES, Classification
 from groupnorm.training.config import RunConfig
+from groupnorm.training.processes import Processes
 
 
 def images(n, seed):
@@ -41,15 +42,15 @@ class Always(nn.Module):
 
 
 def test_loss_and_wrong_answers():
-    task = Classification(CONFIG, DATA, "cpu", None)
-    loss, wrong = task.loss(Always(0), torch.arange(6), torch.Generator())
+    task = Classification(CONFIG, InMemory(DATA), None)
+    loss, wrong = task.loss(Always(0), torch.zeros(6, 1, 4, 4), torch.arange(6) % 2)
     assert wrong == 3
     sure = torch.log(1 + torch.exp(torch.tensor(-3.0)))
     assert loss.item() == pytest.approx(float((sure + 3 + sure) / 2), rel=1e-5)
 
 
 def test_evaluation_sees_every_test_image_unaugmented_once():
-    task = Classification(CONFIG, DATA, "cpu", None)
+    task = Classification(CONFIG, InMemory(DATA), None)
     model = Always(1)
     metrics = task.evaluate(model, last_epochs=True)
     assert metrics["val_error"] == 50.0
@@ -74,7 +75,7 @@ def test_recomputed_statistics_are_used_in_the_last_epochs_only():
             model.logits.copy_(-model.logits)
 
     data = replace(DATA, test_labels=torch.zeros(10, dtype=torch.long))
-    task = Classification(CONFIG, data, "cpu", recompute)
+    task = Classification(CONFIG, InMemory(data), recompute)
     assert task.evaluate(Always(0), last_epochs=False)["precise_val_error"] is None
     assert given == []
     metrics = task.evaluate(Always(0), last_epochs=True)
@@ -83,31 +84,34 @@ def test_recomputed_statistics_are_used_in_the_last_epochs_only():
     assert [len(batch) for batch in batches] == [6] * (min(20, PRECISE_IMAGES) // 6)
 
 
+def test_statistics_are_recomputed_over_the_same_images_however_many_processes():
+    given = {}
+    for processes in (Processes(), Processes(1, 2)):
+
+        @contextmanager
+        def recompute(model, batches, processes=processes):
+            given[processes.count] = list(batches)
+            yield
+
+        task = Classification(CONFIG, InMemory(DATA), recompute, processes)
+        task.recompute(None, task._batches_for_statistics()).__enter__()
+    assert [len(batch) for batch in given[2]] == [3] * 6
+    halves = given[2]
+    together = [torch.cat([a, b]) for a, b in zip(halves[:3], halves[3:], strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(given[1], together, strict=True))
+
+
 def test_infinite_validation_loss_is_stored_as_none():
     model = Always(0)
     with torch.no_grad():
         model.logits.fill_(float("nan"))
-    metrics = Classification(CONFIG, DATA, "cpu", None).evaluate(model, last_epochs=False)
+    metrics = Classification(CONFIG, InMemory(DATA), None).evaluate(model, last_epochs=False)
     assert metrics["val_loss"] is None
-
-
-def test_augmentation_follows_the_generator():
-    task = Classification(CONFIG, DATA, "cpu", None)
-    model = Always(0)
-    for seed in (0, 0, 1):
-        task.loss(model, torch.arange(6), torch.Generator().manual_seed(seed))
-    a, b, c = (x for _, x in model.seen)
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
 
 
 def test_layout():
     config = CONFIG.model_copy(update={"memory_format": "channels_last"})
-    colour = replace(
-        DATA,
-        train_images=DATA.train_images.repeat(1, 3, 1, 1),
-        test_images=DATA.test_images.repeat(1, 3, 1, 1),
-    )
     model = Always(0)
-    Classification(config, colour, "cpu", None).loss(model, torch.arange(4), torch.Generator())
+    task = Classification(config, InMemory(DATA), None)
+    task.loss(model, torch.zeros(4, 3, 4, 4), torch.zeros(4, dtype=torch.long))
     assert model.seen[0][1].is_contiguous(memory_format=torch.channels_last)

@@ -1,5 +1,7 @@
 """The loop on a small task of its own: lengths, schedule, weight decay, resuming, divergence."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from groupnorm.training.checkpoint import CheckpointError
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Diverged, train
+from groupnorm.training.processes import Processes
 
 
 class Regression:
@@ -19,12 +22,25 @@ class Regression:
         self.late = []
 
     @property
+    def batches(self):
+        return self
+
+    @property
     def train_size(self):
         return len(self.x)
 
-    def loss(self, model, indices, generator):
-        self.seen.append(indices.tolist())
-        x = self.x[indices] + 0.01 * torch.randn(len(indices), 1, generator=generator)
+    def train(self, steps, rows):
+        for step in steps:
+            indices = step.indices[rows]
+            self.seen.append(indices.tolist())
+            generator = torch.Generator().manual_seed(step.seed)
+            noise = torch.randn(len(step.indices), 1, generator=generator)[rows]
+            yield self.x[indices] + 0.01 * noise, indices
+
+    def counts(self):
+        return {}
+
+    def loss(self, model, x, indices):
         loss = (model(x) - 2 * x).square().mean()
         if self.poison_at == len(self.seen):
             loss = loss * float("nan")
@@ -54,7 +70,7 @@ def test_every_epoch_sees_every_example_once():
     assert task.seen[:5] != task.seen[5:10]
     assert [row["epoch"] for row in metrics] == [1, 2, 3]
     assert [row["step"] for row in metrics] == [5, 10, 15]
-    assert metrics[-1]["val_error"] < 0.5 * metrics[0]["val_error"]
+    assert metrics[-1]["val_error"] < metrics[0]["val_error"] < 2
 
 
 def test_the_incomplete_batch_is_dropped():
@@ -89,7 +105,7 @@ def test_weight_decay_covers_every_parameter():
     """With a loss of zero gradient only weight decay moves the parameters."""
 
     class Still(Regression):
-        def loss(self, model, indices, generator):
+        def loss(self, model, x, indices):
             return sum((p * 0).sum() for p in model.parameters()), 0
 
     config, _ = make(weight_decay=0.5, epochs=1)
@@ -123,6 +139,85 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(tmp_path):
     assert torch.equal(model.weight, second.weight)
     for a, b in zip(whole, resumed, strict=True):
         assert {**a, "timing": 0} == {**b, "timing": 0}
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 13])
+def test_stopped_within_an_epoch_it_goes_on_bit_for_bit(tmp_path, stop_at):
+    """A checkpoint after every step, and an end by an exception that no handler sees."""
+    config, model = make(epochs=3)
+    whole = train(config, model, Regression())
+
+    class StopError(Exception):
+        pass
+
+    def stop(step, total):
+        if step == stop_at + 1:
+            raise StopError
+
+    path = tmp_path / "checkpoint.pt"
+    _, first = make(epochs=3)
+    with pytest.raises(StopError):
+        train(config, first, Regression(), checkpoint=path, save_seconds=0, on_step=stop)
+    _, second = make(epochs=3)
+    task = Regression()
+    resumed = train(config, second, task, checkpoint=path)
+    assert len(task.seen) == 15 - stop_at
+    assert torch.equal(model.weight, second.weight)
+    for a, b in zip(whole, resumed, strict=True):
+        assert b["timing"]["images"] == 40
+        assert {**a, "timing": 0} == {**b, "timing": 0}
+
+
+def test_nothing_is_saved_within_an_epoch_before_its_time(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    config, model = make(epochs=2)
+    found = []
+    train(
+        config, model, Regression(), checkpoint=path,
+        on_step=lambda step, total: found.append(path.exists()),
+    )  # fmt: skip
+    assert found == [False] * 5 + [True] * 5
+
+
+def test_timing_says_where_the_seconds_went():
+    class Slow(Regression):
+        def train(self, steps, rows):
+            for batch in super().train(steps, rows):
+                time.sleep(0.02)
+                yield batch
+
+        def loss(self, model, x, indices):
+            time.sleep(0.03)
+            return super().loss(model, x, indices)
+
+        def evaluate(self, model, *, last_epochs):
+            time.sleep(0.2)
+            return {}
+
+    config, model = make(epochs=1)
+    (row,) = train(config, model, Slow())
+    timing = row["timing"]
+    assert timing["data_seconds"] >= 5 * 0.02
+    assert timing["forward_seconds"] >= 5 * 0.03
+    assert timing["backward_seconds"] > 0
+    parts = sum(timing[f"{part}_seconds"] for part in ("data", "forward", "backward"))
+    training = timing["images"] / timing["images_per_second"]
+    assert parts <= training <= timing["seconds"] - 0.2
+
+
+def test_what_the_data_counts_is_in_the_metrics():
+    class Damaged(Regression):
+        def counts(self):
+            return {"replaced_images": 3}
+
+    config, model = make(epochs=1)
+    assert train(config, model, Damaged())[0]["image_counts"] == {"replaced_images": 3}
+
+
+def test_shares_that_do_not_fit_are_refused():
+    config, model = make(norm="bn", workers=2)
+    with pytest.raises(ValueError, match="2 workers cannot be divided among 4 processes"):
+        train(config, model, Regression(), processes=Processes(0, 4))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):

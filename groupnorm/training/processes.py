@@ -1,0 +1,57 @@
+"""The processes that share a training, and what they tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train together; alone by default.
+
+    Attributes:
+        rank: 0 to count - 1; the process of rank 0 writes what is kept.
+        count: number of processes. More than one have torch.distributed's default group.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """True for the one process that writes."""
+        return self.rank == 0
+
+    def share(self, size: int) -> slice:
+        """This process's part of `size` things, which `count` divides."""
+        part = size // self.count
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def sums(self, values: Sequence[float], device: torch.device | str) -> list[float]:
+        """The sums over all processes, the same in each."""
+        if self.count == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its mean over all processes, in place."""
+        if self.count == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.count
+        begin = 0
+        for tensor in tensors:
+            end = begin + tensor.numel()
+            tensor.copy_(flat[begin:end].view_as(tensor))
+            begin = end
+
+
+ALONE = Processes()
