@@ -33,6 +33,7 @@ PUBLIC = {
         "conv_layer",
         "norm_and_activation",
         "norm_layer",
+        "norm_modules",
         "normalize_over_sets",
         "recomputed_statistics",
         "renorm_limits",
@@ -41,6 +42,7 @@ PUBLIC = {
         "statistics_blocks",
         "statistics_set",
     },
+    "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
         "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
         "imagenet_resnet", "load_published", "vgg16",

@@ -8,6 +8,7 @@ from groupnorm.layers.filter_response_norm import FilterResponseNorm
 from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from groupnorm.layers.group_norm import GroupNorm, GroupNormAct
 from groupnorm.layers.layer_norm import LayerNorm2d
+from groupnorm.layers.norms import norm_modules
 from groupnorm.layers.precise_bn import recomputed_statistics
 from groupnorm.layers.scaled_weight_standardization import ScaledWSConv2d, activation_gain
 from groupnorm.layers.statistics_sets import (
@@ -51,6 +52,7 @@ __all__ = [
     "conv_layer",
     "norm_and_activation",
     "norm_layer",
+    "norm_modules",
     "normalize_over_sets",
     "recomputed_statistics",
     "renorm_limits",
