@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from groupnorm import data, models
+from groupnorm.cost import measure_cost
+from groupnorm.data.batches import Step
 from groupnorm.layers import norm_layer, recomputed_statistics
 from groupnorm.ops import explain
 from groupnorm.spec import NormSpec
@@ -47,6 +49,7 @@ def run(
     device: str = "cpu",
     data_root: Path | None = None,
     processes: Processes = ALONE,
+    with_cost: bool = True,
     checkpoint: Path | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
@@ -61,8 +64,9 @@ def run(
         device: "cpu" or "cuda".
         data_root: folder to look for the data set in, before the usual places.
         processes: those that train together; all call this function.
+        with_cost: measure the training step's cost first (`groupnorm.cost.measure_cost`).
         checkpoint: file to save to after every epoch and to continue from when it exists.
-        on_start: called once with the environment (versions, machine, parameter count).
+        on_start: called once with the environment (versions, machine, parameter count, cost).
 
     Raises:
         ValueError: the configuration cannot be built.
@@ -91,7 +95,10 @@ def run(
     recompute = recomputed_statistics if has_statistics else None
     task = Classification(config, batches, recompute, processes)
     parameters = models.count_parameters(model)
-    on_start({**environment(), "parameters": parameters, "data_version": batches.version})
+    env = {**environment(), "parameters": parameters, "data_version": batches.version}
+    if with_cost and processes.first:
+        env["cost"] = _cost(config, model, batches, processes)
+    on_start(env)
     try:
         metrics = train(
             config,
@@ -116,6 +123,18 @@ def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data
     """
     images = data.load(config.data, data_root)
     return data.InMemory(images, config.train_images, device)
+
+
+def _cost(
+    config: RunConfig, model: torch.nn.Module, batches: data.Batches, processes: Processes
+) -> dict[str, Any]:
+    """Of a pass as the training makes it, on its first images."""
+    count = config.step_images // (processes.count * config.accumulate)
+    step = Step(config.seed, torch.arange(min(count, batches.train_size)))
+    images, _ = next(iter(batches.train([step])))
+    if config.memory_format == "channels_last":
+        images = images.contiguous(memory_format=torch.channels_last)
+    return measure_cost(model, images, precision=config.precision)
 
 
 def environment() -> dict[str, Any]:

@@ -71,6 +71,15 @@ def test_what_cannot_be_built_is_refused():
         check(config(model="resnet9"))
 
 
+def test_the_cost_is_measured_once_when_asked_for_and_changes_nothing():
+    told = []
+    with_cost = run(config(), on_start=told.append)
+    without = run(config(), with_cost=False, on_start=told.append)
+    assert told[0]["cost"]["images"] == 32
+    assert "cost" not in told[1]
+    assert without_timing(with_cost.metrics) == without_timing(without.metrics)
+
+
 def test_environment_names_versions_and_machine():
     env = environment()
     assert env["torch"] == torch.__version__

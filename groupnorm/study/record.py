@@ -56,7 +56,7 @@ def record_run(
         def on_start(env: dict[str, Any]) -> None:
             if not continues:
                 write_atomic(env_path, to_json(env))
-            elif {**first, "continued_with": None} != {**env, "continued_with": None}:
+            elif env != {key: first.get(key) for key in env}:
                 write_atomic(env_path, to_json({**first, "continued_with": env}))
 
         def after_epoch(metrics: list[Metrics]) -> None:
@@ -67,6 +67,7 @@ def record_run(
             config,
             device=device,
             data_root=data_root,
+            with_cost=not continues,
             checkpoint=checkpoint,
             on_step=on_step,
             on_epoch=after_epoch,
