@@ -33,6 +33,10 @@ ProtocolOption = Annotated[
         "paper: 8 workers, the step and its learning rate follow the batch size.",
     ),
 ]
+ImagesOption = Annotated[
+    int | None,
+    typer.Option("--train-images", help="Train on the first so many images of the data set only."),
+]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Repetitions of every cell.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the study.")]

@@ -62,11 +62,12 @@ def run_study(
     jobs = min(jobs or (cores if device == "cpu" else 1), len(plan.configs))
     images = datasets.load(plan.options.data, data_root)
     for config in plan.configs.values():
-        if config.step_images > len(images.train_labels):
-            raise PlanError(
-                f"a step of {config.workers} x {config.batch_per_worker} images needs more than "
-                f"the {len(images.train_labels)} training images of {images.name}"
-            )
+        there = len(images.train_labels)
+        if there < max(config.step_images, config.train_images or 0):
+            what = f"a step of {config.workers} x {config.batch_per_worker} images"
+            if config.train_images:
+                what += f" from the first {config.train_images}"
+            raise PlanError(f"{what} needs more than the {there} training images of {images.name}")
     manifest = _manifest(plan, images, command)
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:

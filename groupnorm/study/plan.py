@@ -34,6 +34,7 @@ class StudyOptions(BaseModel):
     norms: tuple[str, ...] | None = None
     batch_sizes: tuple[int, ...] | None = None
     protocol: Protocol | None = None
+    train_images: int | None = None
     epochs: int | None = None
     seeds: int | None = None
 
@@ -59,7 +60,7 @@ def base_recipe(options: StudyOptions) -> RunConfig:
     """
     if options.data not in datasets.NAMES:
         raise PlanError(f"unknown data set {options.data!r}; known: {', '.join(datasets.NAMES)}")
-    for name in ("epochs", "seeds"):
+    for name in ("train_images", "epochs", "seeds"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise PlanError(f"{name} must be at least 1, got {value}")
@@ -67,10 +68,9 @@ def base_recipe(options: StudyOptions) -> RunConfig:
         options.scale
     ](data=options.data)
     changes: dict[str, Any] = {}
-    if options.epochs is not None:
-        changes["epochs"] = options.epochs
-    if options.model is not None:
-        changes["model"] = options.model
+    for name in ("train_images", "epochs", "model"):
+        if getattr(options, name) is not None:
+            changes[name] = getattr(options, name)
     return vary(config, **changes)
 
 

@@ -51,6 +51,7 @@ def test_the_paper_scale_is_the_papers_recipe():
         for c in batch_size(StudyOptions(scale="paper")).configs.values()
     }
     assert (config.epochs, config.schedule, config.base_lr) == (100, "step", 0.1)
+    assert config.train_images is None
     assert (config.momentum, config.nesterov, config.weight_decay) == (0.9, True, 1e-4)
 
 
@@ -88,6 +89,7 @@ def test_groups_study_says_what_it_skips():
         ("batch-size", {"batch_sizes": (0,)}, "at least 1, got 0"),
         ("batch-size", {"batch_sizes": (8, 8)}, "given twice"),
         ("batch-size", {"epochs": 0}, "epochs must be at least 1"),
+        ("batch-size", {"train_images": 0}, "train_images must be at least 1"),
         ("batch-size", {"seeds": 0}, "seeds must be at least 1"),
         ("norms", {"batch_sizes": (8, 2)}, "one batch size"),
         ("groups", {"norms": ("gn",)}, "leave --norms out"),
