@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.data import Batches
-from groupnorm.data.batches import epoch_order, epoch_steps
+from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
 from groupnorm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import peak_memory_bytes
@@ -119,7 +119,7 @@ def train(
         steps = steps[done.step - first_step : total_steps - first_step]
         end = done.step + len(steps)
         shares = task.batches.train(steps, processes.share(step_images))
-        for _ in steps:
+        for step in steps:
             factor = lr_factor(config.schedule, done.step, total_steps, warmup_steps)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
@@ -127,10 +127,13 @@ def train(
             images, labels = next(shares)
             tally.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
-            loss = accumulate_gradients(
-                network, images, labels, task.loss,
-                passes=config.accumulate, processes=processes, tally=tally,
-            )  # fmt: skip
+            on_cuda = [images.device] if images.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=on_cuda):  # dropout draws from torch's generator
+                torch.manual_seed(seed_of(step.seed, "dropout", processes.rank))
+                loss = accumulate_gradients(
+                    network, images, labels, task.loss,
+                    passes=config.accumulate, processes=processes, tally=tally,
+                )  # fmt: skip
             if not math.isfinite(loss):
                 reason = f"loss {loss} at step {done.step + 1} of {total_steps}"
                 raise Diverged(reason, done.metrics)
