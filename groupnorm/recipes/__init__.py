@@ -1,5 +1,38 @@
-"""Complete runs, as functions that return a RunConfig."""
+"""Complete runs: recipes for small images, and published comparisons by name."""
 
+from functools import partial
+
+from groupnorm.recipes import cifar, imagenet
+from groupnorm.recipes.experiment import Experiment, Recipe, Scale, Variant
+from groupnorm.recipes.pets import pets
 from groupnorm.recipes.small_images import paper, quick, standard
 
-__all__ = ["paper", "quick", "standard"]
+EXPERIMENTS: dict[str, Recipe] = {
+    "imagenet-batch-size": imagenet.batch_size,
+    "imagenet-norms": imagenet.norms,
+    "imagenet-groups": imagenet.groups,
+    "imagenet-resnet101": imagenet.resnet101,
+    "imagenet-vgg16": imagenet.vgg16,
+    "imagenet-batch-renorm": imagenet.batch_renorm,
+    "imagenet-large-batch": imagenet.large_batch,
+    "pets-resnet34": partial(pets, depth=34),
+    "pets-resnet50": partial(pets, depth=50),
+}
+for _depth in (56, 110):
+    for _suffix, _convention in (("", "per-256"), ("-one-worker", "per-32")):
+        _fixed = {"depth": _depth, "convention": _convention}
+        EXPERIMENTS[f"cifar10-resnet{_depth}-batch-size{_suffix}"] = partial(
+            cifar.batch_size, **_fixed
+        )
+        EXPERIMENTS[f"cifar10-resnet{_depth}-groups{_suffix}"] = partial(cifar.groups, **_fixed)
+
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "Recipe",
+    "Scale",
+    "Variant",
+    "paper",
+    "quick",
+    "standard",
+]

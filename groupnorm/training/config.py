@@ -47,10 +47,8 @@ class RunConfig(BaseModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     base_lr: Annotated[float, Field(gt=0)] = 0.1
     """Learning rate at 256 images a step."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
-    """Of "sgd"; "adam" has the usual betas of 0.9 and 0.999."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """On every parameter, gamma and beta included."""
     precision: Literal["float32", "bfloat16"] = "float32"

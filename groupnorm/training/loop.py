@@ -18,7 +18,6 @@ from groupnorm.training.checkpoint import Progress, load_checkpoint, save_checkp
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import peak_memory_bytes
 from groupnorm.training.optimizer_step import Tally, accumulate_gradients
-from groupnorm.training.optimizers import build_optimizer
 from groupnorm.training.processes import ALONE, Processes
 from groupnorm.training.schedules import lr_factor
 
@@ -66,7 +65,7 @@ def train(
 ) -> list[Metrics]:
     """Train `model` on `task` as `config` says; one dict of metrics for every epoch.
 
-    SGD with momentum (or Adam), weight decay on every parameter, the last incomplete batch of an
+    SGD with momentum, weight decay on every parameter, the last incomplete batch of an
     epoch dropped. With `checkpoint`, the state is saved there after every epoch and every
     `save_seconds`, and training goes on from it when it exists: bit for bit as if it had not
     stopped, and with any number of processes to rounding.
@@ -94,7 +93,13 @@ def train(
     total_epochs = math.ceil(total_steps / steps_per_epoch)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
 
-    optimizer = build_optimizer(config, model.parameters())
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        weight_decay=config.weight_decay,
+    )
     done = Progress()
     if checkpoint is not None and checkpoint.exists():
         done = load_checkpoint(checkpoint, digest=config.digest(), model=model, optimizer=optimizer)
