@@ -18,13 +18,18 @@ EXPERIMENTS: dict[str, Recipe] = {
     "pets-resnet34": partial(pets, depth=34),
     "pets-resnet50": partial(pets, depth=50),
 }
+_CONVENTIONS: tuple[tuple[str, cifar.Convention], ...] = (
+    ("", "per-256"),
+    ("-one-worker", "per-32"),
+)
 for _depth in (56, 110):
-    for _suffix, _convention in (("", "per-256"), ("-one-worker", "per-32")):
-        _fixed = {"depth": _depth, "convention": _convention}
+    for _suffix, _convention in _CONVENTIONS:
         EXPERIMENTS[f"cifar10-resnet{_depth}-batch-size{_suffix}"] = partial(
-            cifar.batch_size, **_fixed
+            cifar.batch_size, depth=_depth, convention=_convention
         )
-        EXPERIMENTS[f"cifar10-resnet{_depth}-groups{_suffix}"] = partial(cifar.groups, **_fixed)
+        EXPERIMENTS[f"cifar10-resnet{_depth}-groups{_suffix}"] = partial(
+            cifar.groups, depth=_depth, convention=_convention
+        )
 
 __all__ = [
     "EXPERIMENTS",

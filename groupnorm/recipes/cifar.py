@@ -13,7 +13,11 @@ Convention = Literal["per-256", "per-32"]
 """What 0.1 belongs to: the paper's 256 images of 8 workers of 32 ("per-256"), or 32 images of a
 single worker ("per-32"), as in copies that kept the formula 0.1 * N / 32 and dropped the workers:
 eight times hotter per image."""
-_WIDTHS_DIVIDE = (16, 8, 4, 2, 1)
+_SIZES: dict[Convention, tuple[int, ...]] = {
+    "per-256": (32, 16, 8, 4, 2),
+    "per-32": (256, 128, 64, 32, 16, 8),
+}
+_DIVISIONS: tuple[int, ...] = (16, 8, 4, 2, 1)
 
 
 def recipe(depth: int, convention: Convention = "per-256") -> RunConfig:
@@ -48,7 +52,7 @@ def batch_size(scale: Scale, depth: int, convention: Convention) -> Experiment:
     For ResNet-110 only single results are published. Smoke: 4 and 2 images.
     """
     base = recipe(depth, convention)
-    sizes = (32, 16, 8, 4, 2) if convention == "per-256" else (256, 128, 64, 32, 16, 8)
+    sizes = _SIZES[convention]
     if scale == "smoke":
         base, sizes = smoke(base, 4, SMOKE_DATA), (4, 2)
     published = {
@@ -82,7 +86,7 @@ def groups(scale: Scale, depth: int, convention: Convention) -> Experiment:
     the extremes.
     """
     base = recipe(depth, convention)
-    values = _WIDTHS_DIVIDE
+    values = _DIVISIONS
     if scale == "smoke":
         base, values = smoke(base, 4, SMOKE_DATA), (16, 1)
     suffix = "" if convention == "per-256" else "-one-worker"
@@ -97,7 +101,7 @@ def groups(scale: Scale, depth: int, convention: Convention) -> Experiment:
         result={56: "one worker: 9.5 with 16 groups to 12.3 with 1", 110: "none"}[depth],
         time="not measured",
         shows="groups",
-        variants=by_division(base, values, values),
+        variants=by_division(base, values),
         published=("cifar10-resnet56-groups",) if depth == 56 else (),
         seeds=3 if scale == "full" else 1,
     )

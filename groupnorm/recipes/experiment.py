@@ -85,10 +85,8 @@ def by_norm_and_size(
     )
 
 
-def by_division(
-    base: RunConfig, groups: Iterable[int], sizes: Iterable[int]
-) -> tuple[Variant, ...]:
-    """A cell for every number of groups and every number of channels per group."""
+def by_division(base: RunConfig, values: tuple[int, ...]) -> tuple[Variant, ...]:
+    """A cell for every number of groups, and for every number of channels per group."""
     return tuple(
         Variant(
             {
@@ -99,6 +97,6 @@ def by_division(
             },
             base.model_copy(update={"norm": f"gn:{division}={value}"}),
         )
-        for division, values in (("groups", groups), ("size", sizes))
+        for division in ("groups", "size")
         for value in values
     )

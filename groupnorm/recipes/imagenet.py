@@ -98,7 +98,7 @@ def groups(scale: Scale = "full") -> Experiment:
         result="best 24.1 with 32 groups, 24.2 with 16 channels per group",
         time=_A_RUN,
         shows="groups",
-        variants=by_division(_base(scale), values, values),
+        variants=by_division(_base(scale), values),
         published=("imagenet-groups",),
     )
 

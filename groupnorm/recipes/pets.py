@@ -5,9 +5,9 @@ from __future__ import annotations
 from groupnorm.recipes.experiment import Experiment, Scale, Variant, smoke
 from groupnorm.training.config import RunConfig
 
-LEARNING_RATES = (0.1, 0.4, 1.6)
+LEARNING_RATES: tuple[float, ...] = (0.1, 0.4, 1.6)
 """Per 256 images; every norm is tried with each of them at each batch size."""
-SIZES = (4, 1)
+SIZES: tuple[int, ...] = (4, 1)
 NORMS = ("bn", "gn", "gn+ws")
 
 
