@@ -70,6 +70,8 @@ def run(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(f"device {device!r} was asked for, but torch finds no CUDA device")
     images = data.load(config.data, data_root)
+    if isinstance(images, data.ImageFiles):
+        raise ValueError(f"{config.data} is a set of image files; only sets in memory are trained")
     norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -61,6 +61,8 @@ def run_study(
         raise PlanError(f"device {device!r} was asked for, but torch finds no CUDA device")
     jobs = min(jobs or (cores if device == "cpu" else 1), len(plan.configs))
     images = datasets.load(plan.options.data, data_root)
+    if isinstance(images, datasets.ImageFiles):
+        raise PlanError(f"{images.name} is a set of image files; studies train sets in memory")
     for config in plan.configs.values():
         if config.step_images > len(images.train_labels):
             raise PlanError(

@@ -1,0 +1,83 @@
+"""Batches: what training and evaluation read, whatever the data set is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+ALL = slice(None)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The examples of one optimizer step.
+
+    All that is random about the step's images follows from `seed` and their place in `indices`:
+    neither the number of processes nor where an epoch was resumed changes an image.
+
+    Attributes:
+        seed: non-negative, below 2**63.
+        indices: int64 (n,), into the training examples.
+    """
+
+    seed: int
+    indices: Tensor
+
+
+class Batches(Protocol):
+    """Training and test batches of a data set, ready for a network."""
+
+    name: str
+    version: str
+    num_classes: int
+    channels: int
+    train_size: int
+    test_size: int
+
+    def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every step its augmented, normalized images and their labels.
+
+        Args:
+            rows: which places of every step to make; a process makes its share.
+
+        Yields:
+            float32 (m, C, H, W) and int64 (m,), on the device.
+        """
+        ...
+
+    def test(self, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every `every`-th batch of the test examples, from batch `first` on, normalized."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """What was met on the way and belongs in the record, such as unreadable images."""
+        ...
+
+
+def seed_of(*what: int | str) -> int:
+    """A seed below 2**63 for a purpose; other words or numbers give an unrelated one."""
+    digest = hashlib.sha256(" ".join(map(str, what)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator_of(*what: int | str) -> torch.Generator:
+    """A generator on the CPU, seeded for a purpose."""
+    return torch.Generator().manual_seed(seed_of(*what))
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """The order of the examples in an epoch: a permutation (size,), int64."""
+    return torch.randperm(size, generator=generator_of(seed, "order", epoch))
+
+
+def epoch_steps(order: Tensor, step_images: int, seed: int, epoch: int) -> list[Step]:
+    """An epoch's steps of `step_images` examples each; the incomplete last one is dropped."""
+    return [
+        Step(seed_of(seed, "step", epoch, number), order[first : first + step_images])
+        for number, first in enumerate(range(0, len(order) - step_images + 1, step_images))
+    ]
