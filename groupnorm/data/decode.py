@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from groupnorm.data.image_set import DataError
 
@@ -54,6 +54,8 @@ def read_rgb(path: str) -> tuple[Image.Image, bool]:
                 return _to_rgb(image), mode != "RGB"
     except (UnreadableError, MemoryError):
         raise
+    except UnidentifiedImageError:
+        raise UnreadableError(f"not an image in {', '.join(FORMATS)}") from None
     except Exception as error:  # a damaged image can raise nearly anything
         raise UnreadableError(f"{type(error).__name__}: {error}") from error
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from groupnorm.data.decode import UnreadableError, read_rgb
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
-from groupnorm.data.photo_transforms import draws_of, test_transform, train_transform
+from groupnorm.data.photo_transforms import draws_of, evaluation_transform, train_transform
 
 MOST_UNREADABLE = 1000  # files one after another; more is a broken disk, not a broken image
 
@@ -84,15 +84,13 @@ class TrainExamples(Dataset[Made]):
         )
 
 
-class TestExamples(Dataset[Made]):
+class EvaluationExamples(Dataset[Made]):
     """Test examples without those that cannot be decoded; the item of a sequence of indices."""
-
-    __test__ = False  # not a test, whatever pytest thinks of the name
 
     def __init__(self, files: ImageFiles, image_size: int) -> None:
         self.paths, self.labels = files.test_paths, files.test_labels
         self.image_size = image_size
-        self.transform = test_transform(image_size)
+        self.transform = evaluation_transform(image_size)
 
     def __getitem__(self, indices: Sequence[int]) -> Made:
         making = _Making(self.image_size)
@@ -127,6 +125,7 @@ class _Making:
 
     def made(self, failure: str = "") -> Made:
         shape = (0, 3, self.image_size, self.image_size)
-        images = torch.stack(self.images) if self.images else torch.empty(shape)
+        # stacked pictures keep Pillow's order, channels last
+        images = torch.stack(self.images).contiguous() if self.images else torch.empty(shape)
         labels = torch.tensor(self.labels, dtype=torch.int64)
         return Made(images, labels, self.unreadable, self.converted, failure)

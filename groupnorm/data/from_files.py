@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.decode import UnreadableError, read_rgb
-from groupnorm.data.examples import Made, Share, TestExamples, TrainExamples
+from groupnorm.data.examples import Made, Share, EvaluationExamples, TrainExamples
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
 
@@ -88,7 +88,7 @@ class FromFiles:
         starts = range(first * self.batch, self.test_size, every * self.batch)
         batches = (range(s, min(s + self.batch, self.test_size)) for s in starts)
         seen = 0
-        for made in self._make(TestExamples(self.files, self.image_size), batches):
+        for made in self._make(EvaluationExamples(self.files, self.image_size), batches):
             self._left_out.update(made.unreadable)
             self._converted.update(("test", index) for index in made.converted)
             seen += len(made.labels)

@@ -73,7 +73,7 @@ def train_transform(image_size: int) -> Transform:
     return augment
 
 
-def test_transform(image_size: int) -> Transform:
+def evaluation_transform(image_size: int) -> Transform:
     """Resize the short side to image_size * 256 / 224, cut out the centre, normalize."""
     prepare: Transform = v2.Compose(
         [
