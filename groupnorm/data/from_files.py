@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.decode import UnreadableError, read_rgb
-from groupnorm.data.examples import Made, Share, EvaluationExamples, TrainExamples
+from groupnorm.data.examples import EvaluationExamples, Made, Share, TrainExamples
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
 

@@ -8,7 +8,7 @@ import torch
 
 from groupnorm.data import examples
 from groupnorm.data.decode import read_rgb
-from groupnorm.data.examples import Share, EvaluationExamples, TrainExamples
+from groupnorm.data.examples import EvaluationExamples, Share, TrainExamples
 from groupnorm.data.photo_transforms import draws_of, evaluation_transform, train_transform
 from tests.data.image_trees import mixed_set
 
