@@ -50,6 +50,7 @@ def plain(train_images: int, epochs: int) -> None:
     import plain_study
 
     full = data.load(data.DEFAULT)
+    assert isinstance(full, data.ImageSet)
     part = replace(
         full,
         train_images=full.train_images[:train_images].contiguous(),

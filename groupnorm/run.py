@@ -22,6 +22,10 @@ from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Diverged, Metrics, train
 from groupnorm.training.processes import ALONE, Processes
 
+IMAGE_SIZE = 224  # pixels, of data sets of image files
+EVALUATION_BATCH = 64
+MOST_DECODERS = 16
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -117,12 +121,24 @@ def run(
 def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data.Batches:
     """The data of a configuration, ready for training on `device`.
 
+    Image files are decoded in as many processes as torch has threads, at most `MOST_DECODERS`.
+
     Raises:
         DataError: the data set is missing or damaged.
         ValueError: it has fewer images than the configuration trains on.
     """
     images = data.load(config.data, data_root)
-    return data.InMemory(images, config.train_images, device)
+    if isinstance(images, data.ImageSet):
+        return data.InMemory(images, config.train_images, device)
+    from groupnorm.data.from_files import FromFiles  # which needs torchvision and pillow
+
+    return FromFiles(
+        images.first_train(config.train_images),
+        config.image_size or IMAGE_SIZE,
+        EVALUATION_BATCH,
+        min(torch.get_num_threads(), MOST_DECODERS),
+        device,
+    )
 
 
 def _cost(

@@ -2,7 +2,18 @@
 
 from groupnorm.data.batches import Batches
 from groupnorm.data.catalog import DEFAULT, NAMES, find, load
+from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError, ImageSet
 from groupnorm.data.in_memory import InMemory
 
-__all__ = ["DEFAULT", "NAMES", "Batches", "DataError", "ImageSet", "InMemory", "find", "load"]
+__all__ = [
+    "DEFAULT",
+    "NAMES",
+    "Batches",
+    "DataError",
+    "ImageFiles",
+    "ImageSet",
+    "InMemory",
+    "find",
+    "load",
+]

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from groupnorm.data import cifar, digits, fashion_mnist, fashion_mnist_mini, fashion_scenes
+from groupnorm.data import (
+    cifar,
+    digits,
+    fashion_mnist,
+    fashion_mnist_mini,
+    fashion_scenes,
+    image_folder,
+    imagenet,
+    pets,
+    photo_patches,
+)
+from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError, ImageSet
 
-# name -> (load, find)
-_SETS = {
+Load = Callable[[Path | None], ImageSet | ImageFiles]
+Find = Callable[[Path | None], str]
+_SETS: dict[str, tuple[Load, Find]] = {
     "digits": (digits.load, digits.find),
     "fashion-mnist-mini": (fashion_mnist_mini.load, fashion_mnist_mini.find),
     "fashion-scenes": (fashion_scenes.load, fashion_scenes.find),
     "fashion-mnist": (fashion_mnist.load, fashion_mnist.find),
     "cifar10": (cifar.load_cifar10, cifar.find_cifar10),
     "cifar100": (cifar.load_cifar100, cifar.find_cifar100),
+    "imagenet": (imagenet.load, imagenet.find),
+    "imagefolder": (image_folder.load, image_folder.find),
+    "pets": (pets.load, pets.find),
+    "photo-patches": (photo_patches.load, photo_patches.find),
 }
 NAMES: tuple[str, ...] = tuple(_SETS)
 DEFAULT = "fashion-scenes"
 
 
-def load(name: str, root: Path | None = None) -> ImageSet:
-    """Load a data set.
+def load(name: str, root: Path | None = None) -> ImageSet | ImageFiles:
+    """Load a data set: small images in memory, photographs as lists of files.
 
     Args:
         name: one of `NAMES`.

@@ -89,7 +89,9 @@ def run_study(
         raise StoreError(f"cannot write to {out}: {error}") from error
 
 
-def _manifest(plan: Plan, images: datasets.ImageSet, command: str) -> dict[str, Any]:
+def _manifest(
+    plan: Plan, images: datasets.ImageSet | datasets.ImageFiles, command: str
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "study": plan.study,

@@ -16,6 +16,10 @@ def test_names():
         "fashion-mnist",
         "cifar10",
         "cifar100",
+        "imagenet",
+        "imagefolder",
+        "pets",
+        "photo-patches",
     )
     assert data.DEFAULT == "fashion-scenes"
     assert data.DEFAULT in data.NAMES
@@ -32,12 +36,14 @@ def test_load_and_find(name):
 @pytest.mark.parametrize("attempt", [data.load, data.find])
 def test_unknown_name(attempt):
     with pytest.raises(
-        data.DataError, match=r"unknown data set 'mnist'; known: digits, .*cifar100"
+        data.DataError, match=r"unknown data set 'mnist'; known: digits, .*cifar100, .*pets"
     ):
         attempt("mnist")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "cifar100", "fashion-mnist", "imagenet", "imagefolder", "pets"]
+)
 @pytest.mark.parametrize("attempt", [data.load, data.find])
 def test_missing_files(monkeypatch, tmp_path, attempt, name):
     monkeypatch.chdir(tmp_path)
@@ -55,4 +61,4 @@ def test_import_loads_no_image_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "groupnorm.data.cifar" in loaded
-    assert not loaded & {"torchvision", "PIL", "sklearn", "skimage"}
+    assert not loaded & {"torchvision", "PIL", "sklearn", "skimage", "scipy"}

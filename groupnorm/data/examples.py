@@ -1,0 +1,131 @@
+"""What the worker processes do: the images of one step or one test batch, from files to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from groupnorm.data.decode import UnreadableError, read_rgb
+from groupnorm.data.image_files import ImageFiles
+from groupnorm.data.image_set import DataError
+from groupnorm.data.photo_transforms import draws_of, evaluation_transform, train_transform
+
+MOST_UNREADABLE = 1000  # files one after another; more is a broken disk, not a broken image
+
+
+class Share(NamedTuple):
+    """A process's share of a step: the step's seed, places in it, and examples at these places."""
+
+    seed: int
+    places: Sequence[int]
+    indices: Sequence[int]
+
+
+class Made(NamedTuple):
+    """What comes back: tensors, and what was met on the way.
+
+    Attributes:
+        images: float32 (m, 3, S, S).
+        labels: int64 (m,).
+        unreadable: indices of files that could not be decoded.
+        converted: indices of files that were not RGB.
+        failure: the message of a DataError, or nothing. Raised in a worker process, it would
+            arrive as a traceback.
+    """
+
+    images: Tensor
+    labels: Tensor
+    unreadable: list[int]
+    converted: list[int]
+    failure: str
+
+
+class TrainExamples(Dataset[Made]):
+    """Augmented training examples; the item of a `Share`."""
+
+    def __init__(self, files: ImageFiles, image_size: int) -> None:
+        self.paths, self.labels = files.train_paths, files.train_labels
+        self.image_size = image_size
+        self.transform = train_transform(image_size)
+
+    def __getitem__(self, share: Share) -> Made:
+        making = _Making(self.image_size)
+        try:
+            for place, index in zip(share.places, share.indices, strict=True):
+                self._make(making, share.seed, place, index)
+        except DataError as error:
+            return making.made(str(error))
+        return making.made()
+
+    def _make(self, making: _Making, seed: int, place: int, index: int) -> None:
+        """The example at `index`, or else the next one that can be read."""
+        first = ""
+        tries = min(len(self.paths), MOST_UNREADABLE)
+        for candidate in range(index, index + tries):
+            candidate %= len(self.paths)
+            path = self.paths[candidate]
+            try:
+                image, converted = read_rgb(path)
+            except UnreadableError as error:
+                first = first or f"{path}: {error}"
+                making.unreadable.append(candidate)
+                continue
+            with draws_of(seed, place):
+                pixels = self.transform(image)
+            making.add(pixels, int(self.labels[candidate]), candidate, converted)
+            return
+        raise DataError(
+            f"{tries:,} training images one after another cannot be decoded, the first {first}; "
+            "the data set is damaged (was the disk full when it was unpacked?): get it again"
+        )
+
+
+class EvaluationExamples(Dataset[Made]):
+    """Test examples without those that cannot be decoded; the item of a sequence of indices."""
+
+    def __init__(self, files: ImageFiles, image_size: int) -> None:
+        self.paths, self.labels = files.test_paths, files.test_labels
+        self.image_size = image_size
+        self.transform = evaluation_transform(image_size)
+
+    def __getitem__(self, indices: Sequence[int]) -> Made:
+        making = _Making(self.image_size)
+        try:
+            for index in indices:
+                try:
+                    image, converted = read_rgb(self.paths[index])
+                except UnreadableError:
+                    making.unreadable.append(index)
+                    continue
+                making.add(self.transform(image), int(self.labels[index]), index, converted)
+        except DataError as error:
+            return making.made(str(error))
+        return making.made()
+
+
+class _Making:
+    """Collects a batch."""
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+        self.images: list[Tensor] = []
+        self.labels: list[int] = []
+        self.unreadable: list[int] = []
+        self.converted: list[int] = []
+
+    def add(self, image: Tensor, label: int, index: int, converted: bool) -> None:
+        self.images.append(image)
+        self.labels.append(label)
+        if converted:
+            self.converted.append(index)
+
+    def made(self, failure: str = "") -> Made:
+        shape = (0, 3, self.image_size, self.image_size)
+        # stacked pictures keep Pillow's order, channels last
+        images = torch.stack(self.images).contiguous() if self.images else torch.empty(shape)
+        labels = torch.tensor(self.labels, dtype=torch.int64)
+        return Made(images, labels, self.unreadable, self.converted, failure)

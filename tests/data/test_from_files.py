@@ -1,0 +1,226 @@
+"""Batches of image files: the same for any number of processes, and whatever goes wrong."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from groupnorm.data import DataError
+from groupnorm.data.batches import Batches, Step
+from groupnorm.data.from_files import FromFiles
+from tests.data.image_trees import mixed_set
+
+SIZE = 16
+BROKEN_TRAIN, BROKEN_TEST, GREY = (3, 4, 11), (0, 5), (1, 2, 6)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return mixed_set(tmp_path, broken_train=BROKEN_TRAIN, broken_test=BROKEN_TEST, grey=GREY)
+
+
+def batches(files, processes=0, batch=3):
+    return FromFiles(files, SIZE, batch, processes, "cpu")
+
+
+def epoch(steps=3, images=4, seed=0):
+    """Steps whose seeds and orders differ."""
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
+    return [Step(10**18 + 7 * seed + n, order[n * images : (n + 1) * images]) for n in range(steps)]
+
+
+def same(first, second):
+    first, second = list(first), list(second)
+    return len(first) == len(second) and all(
+        torch.equal(a, c) and torch.equal(b, d)
+        for (a, b), (c, d) in zip(first, second, strict=True)
+    )
+
+
+def test_it_is_batches(files):
+    made: Batches = batches(files)
+    assert (made.name, made.version) == ("toy", files.version)
+    assert (made.num_classes, made.channels) == (12, 3)
+    assert (made.train_size, made.test_size) == (12, 7)
+
+
+def test_training_batches(files):
+    made = list(batches(files).train(epoch()))
+    for (images, labels), step in zip(made, epoch(), strict=True):
+        assert (images.shape, images.dtype) == ((4, 3, SIZE, SIZE), torch.float32)
+        expected = [{3: 5, 4: 5, 11: 0}.get(i, i) for i in step.indices.tolist()]
+        assert labels.tolist() == expected
+    assert not same(made, batches(files).train([Step(s.seed + 1, s.indices) for s in epoch()]))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_number_of_processes_changes_nothing(files, processes):
+    alone, several = batches(files), batches(files, processes)
+    for seed in (0, 1):
+        assert same(alone.train(epoch(seed=seed)), several.train(epoch(seed=seed)))
+    assert same(alone.test(), several.test())
+    assert alone.counts() == several.counts()
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_an_epoch_resumed_in_the_middle_is_the_same(files, processes):
+    made = batches(files, processes)
+    steps = epoch(steps=6, images=2)
+    straight = list(made.train(steps))
+    for k in range(7):
+        assert same(straight[k:], made.train(steps[k:]))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_shares_of_several_processes_make_the_whole(files, processes):
+    made = batches(files, processes)
+    whole = list(made.train(epoch()))
+    for shares in ([slice(0, 1), slice(1, 4)], [slice(0, 2), slice(2, 4), slice(4, 9)]):
+        parts = [list(made.train(epoch(), rows)) for rows in shares]
+        joined = [
+            (torch.cat([p[0] for p in step]), torch.cat([p[1] for p in step]))
+            for step in zip(*parts, strict=True)
+        ]
+        assert same(whole, joined)
+    every_second = list(made.train(epoch(), slice(1, None, 2)))
+    assert same([(i[1::2], n[1::2]) for i, n in whole], every_second)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_test_batches(files, processes):
+    made = batches(files, processes)
+    labels = [n.tolist() for _, n in made.test()]
+    assert labels == [[1, 2], [3, 4], [6]]
+    everything = list(made.test())
+    assert same(everything[::2], made.test(0, 2))
+    assert same(everything[1::2], made.test(1, 2))
+    assert list(made.test(9, 2)) == []
+
+
+def test_a_test_batch_of_which_nothing_remains_is_left_out(tmp_path):
+    made = batches(mixed_set(tmp_path, broken_test=(3, 4, 5)))
+    assert [n.tolist() for _, n in made.test()] == [[0, 1, 2], [6]]
+    assert list(made.test(1, 3)) == []
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_counts_are_of_distinct_files_given_out(files, processes):
+    made = batches(files, processes)
+    nothing = {"replaced_images": 0, "left_out_images": 0, "converted_images": 0}
+    assert made.counts() == nothing
+    for _ in range(2):
+        list(made.train(epoch()))
+        assert made.counts() == {**nothing, "replaced_images": 3, "converted_images": 3}
+    list(made.test())
+    assert made.counts() == {"replaced_images": 3, "left_out_images": 2, "converted_images": 6}
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_what_is_read_ahead_is_not_counted(files, processes):
+    made = batches(files, processes)
+    running = made.train([Step(0, torch.tensor([i])) for i in (0, 1, 3, 4, 6)])
+    next(running)
+    next(running)
+    time.sleep(0.3)
+    assert made.counts()["replaced_images"] == 0
+    next(running)
+    assert made.counts()["replaced_images"] == 2  # 3, and 4 that should have replaced it
+    running.close()
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_torchs_generator_is_left_alone(files, processes):
+    made = batches(files, processes)
+    before = torch.get_rng_state()
+    list(made.train(epoch()))
+    list(made.test())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_nothing_can_be_read(tmp_path, processes):
+    made = batches(mixed_set(tmp_path, broken_train=range(12), broken_test=range(7)), processes)
+    with pytest.raises(DataError, match=r"^12 training images one after another .*train/0.jpg: "):
+        list(made.train([Step(0, torch.tensor([0]))]))
+    with pytest.raises(DataError, match=r"^none of the 7 test images of toy .*test/0.jpg: "):
+        list(made.test())
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_missing_file_is_an_error_in_words(files, tmp_path, processes):
+    (tmp_path / "train/7.jpg").unlink()
+    with pytest.raises(DataError, match=r"^cannot read .*train/7.jpg: No such file or directory$"):
+        list(batches(files, processes).train(epoch()))
+
+
+@pytest.mark.parametrize("indices", [[0, 12], [-1]])
+def test_indices_out_of_range(files, indices):
+    with pytest.raises(ValueError, match="expected indices from 0 to 11, got"):
+        list(batches(files).train([Step(0, torch.tensor(indices))]))
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"processes": -1}])
+def test_wrong_arguments(files, wrong):
+    with pytest.raises(ValueError, match="expected image_size and batch of at least 1"):
+        batches(files, **wrong)
+
+
+def children():
+    return {child.pid for child in multiprocessing.active_children()}
+
+
+def test_dropped_in_the_middle_leaves_no_process(files):
+    before = children()
+    running = batches(files, 2).train(epoch(steps=3) * 20)
+    next(running)
+    assert len(children() - before) == 2
+    running.close()
+    deadline = time.monotonic() + 20
+    while children() - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not children() - before
+
+
+def test_two_at_a_time(files):
+    """Evaluation on training images while an epoch is under way."""
+    made = batches(files, 1)
+    running = made.train(epoch())
+    first = next(running)
+    assert same(made.train(epoch(seed=1)), batches(files).train(epoch(seed=1)))
+    assert same([first, *running], batches(files).train(epoch()))
+
+
+def drain_while_killing(running, before):
+    for _ in running:
+        for pid in children() - before:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+
+
+def test_a_killed_process_is_an_error_in_words(files):
+    """Torch may tell it from a signal handler, wherever the main process is at that moment."""
+    before = children()
+    running = batches(files, 2).train(epoch() * 30)
+    with pytest.raises(RuntimeError, match=r"process that decodes images was killed|killed by"):
+        drain_while_killing(running, before)
+
+
+def test_nothing_is_said_at_exit_when_an_epoch_is_left_in_the_middle(files, tmp_path):
+    script = f"""
+import torch
+from groupnorm.data.batches import Step
+from groupnorm.data.from_files import FromFiles
+from tests.data.image_trees import mixed_set
+files = mixed_set(__import__("pathlib").Path({str(tmp_path / "again")!r}))
+running = FromFiles(files, 16, 3, 2, "cpu").train([Step(0, torch.arange(4))] * 50)
+print(next(running)[1].tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3]\n", "")
