@@ -52,6 +52,7 @@ class Experiment:
 Recipe = Callable[[Scale], Experiment]
 
 SMOKE_STEPS = 2
+SMOKE_IMAGES = 32
 SMOKE_WORKERS = 2
 SMOKE_SIZE = 64  # pixels: two by two positions are left at the end of an ImageNet network
 
@@ -62,6 +63,7 @@ def smoke(config: RunConfig, batch_per_worker: int, data: str) -> RunConfig:
         update={
             "data": data,
             "image_size": SMOKE_SIZE if config.image_size else None,
+            "train_images": SMOKE_IMAGES,
             "epochs": None,
             "steps": SMOKE_STEPS,
             "warmup_epochs": 0.0,

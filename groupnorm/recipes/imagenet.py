@@ -158,7 +158,7 @@ def batch_renorm(scale: Scale = "full") -> Experiment:
         result="BRN 26.3, BN 27.3, GN 24.2",
         time=_A_RUN,
         shows="norms",
-        variants=by_norm_and_size(base, ("brn:r=1.5,d=0.5", "bn", "gn"), (4,)),
+        variants=by_norm_and_size(base, ("brn", "bn", "gn"), (4,)),
         published=("imagenet-batch-renorm",),
     )
 
