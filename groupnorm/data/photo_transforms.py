@@ -97,7 +97,7 @@ def draws_of(seed: int, place: int) -> Iterator[None]:
         seed: non-negative, of the step.
         place: of the example among the step's.
     """
-    mixed = np.random.SeedSequence((seed, place)).generate_state(1, np.uint64)[0]
+    mixed = np.random.SeedSequence((place, seed)).generate_state(1, np.uint64)[0]
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.default_generator.manual_seed(int(mixed))
     torch.set_num_threads(1)

@@ -29,7 +29,10 @@ def test_shape_and_type():
 
 
 def test_draws_follow_from_seed_and_place_alone():
-    images = {key: augmented(photo(), *key) for key in [(0, 0), (0, 1), (1, 0), (2**63 - 1, 5)]}
+    images = {
+        key: augmented(photo(), *key)
+        for key in [(0, 0), (0, 1), (1, 0), (2**32, 0), (2**63 - 1, 5)]
+    }
     torch.manual_seed(99)
     for key, image in images.items():
         assert torch.equal(augmented(photo(), *key), image)
