@@ -12,7 +12,7 @@ from groupnorm.cli.options import split_norms
 from groupnorm.cli.terminal import console, errors, errors_in_words, escaped, print_json
 
 _NOTE = (
-    "Memory of the tensors of a training step. Workspaces, the process itself (on CUDA its context) "
+    "Memory of the tensors of a training step. Workspaces, the process (on CUDA its context) "
     "and what the allocator cannot use come on top: on the CPU the resident memory of a ResNet-20 "
     "was 1.3 to 1.4 times as much. docs/cost.md says what is counted."
 )
