@@ -7,7 +7,7 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 
 from groupnorm.study.costs import milliseconds
-from groupnorm.study.figure_style import FigureSpec, Panel, norm_styles
+from groupnorm.study.figure_style import FigureSpec, Panel, Style, norm_styles
 from groupnorm.study.statistics import Row
 
 ERROR_LABEL = "validation error (%)"
@@ -19,12 +19,13 @@ def cost_figures(rows: list[Row]) -> list[FigureSpec]:
         return []
     batch = max(row.labels["batch_per_worker"] for row in rows)
     here = [row for row in rows if row.labels["batch_per_worker"] == batch and row.error]
+    styles = norm_styles(row.labels["norm"] for row in rows)  # as in the other figures
     axes: tuple[tuple[str, str, Callable[[Row], float | None]], ...] = (
         ("time of training (ms per image)", "time per image", _time),
         ("saved for backward (MiB per image)", "memory saved per image", _saved),
     )
     panels = [
-        Panel(_panel(here, label, cost), f"Validation error against {words}", 4.0, 3.4)
+        Panel(_panel(here, styles, label, cost), f"Validation error against {words}", 4.0, 3.4)
         for label, words, cost in axes
         if any(cost(row) is not None for row in here)
     ]
@@ -49,10 +50,8 @@ def _saved(row: Row) -> float | None:
 
 
 def _panel(
-    rows: list[Row], label: str, cost: Callable[[Row], float | None]
+    rows: list[Row], styles: dict[str, Style], label: str, cost: Callable[[Row], float | None]
 ) -> Callable[[Axes], None]:
-    styles = norm_styles(row.labels["norm"] for row in rows)
-
     def draw(ax: Axes) -> None:
         for row in rows:
             x, norm = cost(row), row.labels["norm"]
@@ -63,7 +62,7 @@ def _panel(
                         marker=styles[norm].marker, ms=8, capsize=3, ls="none", label=norm,
                         mfc=styles[norm].color if full else "white")  # fmt: skip
         ax.margins(x=0.15, y=0.15)
-        ax.set_xlim(left=0)
+        ax.set_xlim(0, 1.1 * max([x for row in rows if (x := cost(row)) is not None], default=1.0))
         ax.set_xlabel(label)
         ax.set_ylabel(ERROR_LABEL)
 
