@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     import typer
 
-    from groupnorm.cli import doctor, study, train
+    from groupnorm.cli import doctor, plan, study, train
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"the command line needs {missing.name}; install it with: pip install 'groupnorm[study]'"
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.add_typer(study.study_app, name="study")
 app.command("report")(study.report)
 app.command("train")(train.train)
+app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 
 

@@ -64,7 +64,7 @@ def measure_cost(
             with counting_saved(trial, images) as saved:
                 loss = forward()
             saved_bytes, flops = saved.total, counter.get_total_flops()
-            del saved
+            saved.release()
             loss.backward()  # type: ignore[no-untyped-call]
             training_flops = counter.get_total_flops()
         with NormTimes(trial, device) as times:

@@ -24,6 +24,10 @@ class SavedBytes:
         """Bytes of all storages seen so far."""
         return sum(storage.nbytes() for storage in self._storages.values())
 
+    def release(self) -> None:
+        """Forget the storages, which are kept from being freed until then."""
+        self._storages.clear()
+
     def _pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._held_already:

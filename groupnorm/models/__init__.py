@@ -1,6 +1,6 @@
 """Architectures; each takes `norm`, a NormSpec, its string, or a factory made from one."""
 
-from groupnorm.models.build import build_model, channel_widths, check_model
+from groupnorm.models.build import build_model, channel_widths, check_model, usual_images
 from groupnorm.models.checkpoints import load_published
 from groupnorm.models.resnet_cifar import ResNetCifar, count_parameters
 from groupnorm.models.resnet_imagenet import imagenet_resnet
@@ -14,5 +14,6 @@ __all__ = [
     "count_parameters",
     "imagenet_resnet",
     "load_published",
+    "usual_images",
     "vgg16",
 ]

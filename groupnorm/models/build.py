@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from groupnorm.layers import NormLayer
@@ -43,6 +45,33 @@ def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
     if name in _CIFAR:
         return resnet_cifar.stage_widths(width)
     return vgg.WIDTHS if name == "vgg16" else resnet_imagenet.stage_widths(depth)
+
+
+@dataclass(frozen=True)
+class UsualImages:
+    """What a model is usually trained on.
+
+    Attributes:
+        size: side of the images in pixels.
+        multiple: sizes go in steps of it, for the model halves its maps so often.
+        smallest: size that leaves the last maps more than one position.
+        classes: number of outputs.
+    """
+
+    size: int
+    multiple: int
+    smallest: int
+    classes: int
+
+
+def usual_images(name: str) -> UsualImages:
+    """The images of CIFAR-10 or of ImageNet, by the kind of the model.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    check_model(name)
+    return UsualImages(32, 8, 8, 10) if name in _CIFAR else UsualImages(224, 32, 64, 1000)
 
 
 def build_model(

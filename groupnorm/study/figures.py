@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from groupnorm.study import curves, published
+from groupnorm.study.cost_figure import cost_figures
 from groupnorm.study.figure_style import (
     BLACK,
     BLUE,
@@ -40,7 +41,11 @@ RECOMPUTED = "recomputed statistics"
 def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """The figures of a study, in the report's order; the first is the main one."""
     if study.manifest["study"] == "groups":
-        return [_groups_figure(study, rows), *curves.group_figures(study, rows)]
+        return [
+            _groups_figure(study, rows),
+            *curves.group_figures(study, rows),
+            *cost_figures(rows),
+        ]
     batches = batch_sizes(rows)
     main = _batch_figure if len(batches) > 1 else _norms_figure
     figures = [main(study, rows)]
@@ -49,7 +54,7 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     figures.append(curves.norm_figure(study, rows))
     if len(batches) > 1:
         figures.append(curves.batch_figure(study, rows))
-    return figures
+    return figures + cost_figures(rows)
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[int]:

@@ -64,12 +64,16 @@ def _page(study: Study, rows: list[Row], figures: list[FigureSpec]) -> str:
     environment.tests["bad"] = _is_bad
     manifest = study.manifest
     header, body = tables.main_table_of(study, rows)
+    cost_header, cost_body = tables.cost_table(rows)
     records = list(study.records.values())
+    environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
         paragraphs=describe(study, rows),
         header=header,
         body=body,
+        cost_header=cost_header,
+        cost_body=cost_body,
         figures=[_drawn(figure) for figure in figures],
         run_header=tables.RUN_HEADER,
         run_groups=tables.run_groups(study, rows),
@@ -81,9 +85,7 @@ def _page(study: Study, rows: list[Row], figures: list[FigureSpec]) -> str:
         data=tables.settings([manifest.get("data", {})]),
         options=tables.settings([{"scale": manifest.get("scale"), **manifest.get("options", {})}]),
         configuration=tables.settings(record.config for record in records),
-        environment=tables.settings(
-            [manifest.get("versions", {}), *(record.env for record in records)]
-        ),
+        environment=tables.settings([manifest.get("versions", {}), *environments]),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from groupnorm.study.costs import COSTS, run_cost
 from groupnorm.study.statistics import (
     Estimate,
     Row,
@@ -104,6 +105,27 @@ def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
     return groups
 
 
+def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of costs; no rows when no run has recorded any.
+
+    One row per configuration whose runs have costs, with the error beside it.
+    """
+    header = ["norm", "images per worker", "error", *(title for title, _, _ in COSTS.values())]
+    body = []
+    for row in rows:
+        if not row.cost:
+            continue
+        cells = [
+            _number(None if key not in row.cost else factor * row.cost[key], f",.{digits}f")
+            for key, (_, factor, digits) in COSTS.items()
+        ]
+        memory = row.peak_memory_bytes
+        peak = f"{memory / 2**20:,.0f}" if memory else NOTHING
+        body.append([row.labels["norm"], str(row.labels["batch_per_worker"]),
+                     row_text(row, row.error), *cells, peak])  # fmt: skip
+    return [*header, "peak memory, MiB"], body
+
+
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     """What is not finished: [where, what, reason] of every such row, then of what was skipped."""
     found = [[label_text(row.labels), row.status, row.reason or ""] for row in rows]
@@ -134,7 +156,8 @@ def tables_csv(study: Study, rows: list[Row]) -> str:
     names = list(dict.fromkeys(key for row in rows for key in row.labels))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *CSV_MEASURES])
+    costs = list(COSTS) if any(row.cost for row in rows) else []
+    writer.writerow([*names, *CSV_MEASURES, *costs])
     seeds = {(json.dumps(c.labels, sort_keys=True), c.run): c.seed for c in study.cells}
     for row in rows:
         key = json.dumps(row.labels, sort_keys=True)
@@ -142,6 +165,7 @@ def tables_csv(study: Study, rows: list[Row]) -> str:
             record = study.records[name]
             status, reason = run_status(record)
             done = status == "finished"
+            cost = run_cost(record)
             writer.writerow(
                 [
                     *(row.labels.get(label) for label in names),
@@ -152,6 +176,7 @@ def tables_csv(study: Study, rows: list[Row]) -> str:
                     images_per_second(record), seconds(record), peak_memory_bytes(record),
                     record.env.get("parameters"), row.mean, row.spread, row.precise_mean,
                     row.precise_spread, row.finished, row.asked,
+                    *(cost.get(key) for key in costs),
                 ]
             )  # fmt: skip
     return buffer.getvalue()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from groupnorm.study.costs import mean_cost, run_cost
 from groupnorm.study.store import Cell, Record, read_cells, read_manifest, read_record
 
 # From best to worst; the status of a row is the worst one among its seeds.
@@ -52,6 +53,8 @@ class Row:
         seconds: mean over seeds of the training time of a run.
         peak_memory_bytes: the largest of any seed.
         parameters: number of trained parameters.
+        cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; empty for
+            records that have none.
     """
 
     labels: dict[str, Any]
@@ -67,6 +70,7 @@ class Row:
     seconds: float | None
     peak_memory_bytes: int | None
     parameters: int | None
+    cost: dict[str, float] = field(default_factory=dict)
 
     @property
     def error(self) -> Estimate | None:
@@ -239,6 +243,7 @@ def _row(cells: list[Cell], records: dict[str, Record]) -> Row:
         seconds=_mean(_present(seconds, finished)),
         peak_memory_bytes=int(max(memory)) if memory else None,
         parameters=next((count for count in parameters if count is not None), None),
+        cost=mean_cost([run_cost(record) for record in finished]),
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from groupnorm.models import build_model, channel_widths, check_model
+from groupnorm.models import build_model, channel_widths, check_model, usual_images
 
 
 def test_depths_by_name():
@@ -64,3 +64,11 @@ def test_options_reach_the_model():
         assert [len(getattr(model, f"layer{i}")) for i in (1, 2, 3, 4)] == [3, 4, 6, 3]
         model = build_model("vgg16", norm="gn", num_classes=7, in_channels=1)
         assert (model.features[0].in_channels, model.classifier[6].out_features) == (1, 7)
+
+
+def test_usual_images():
+    assert usual_images("resnet20").size == 32
+    assert usual_images("vgg16") == usual_images("resnet50")
+    assert usual_images("resnet50").classes == 1000
+    with pytest.raises(ValueError, match="unknown model"):
+        usual_images("resnet9")

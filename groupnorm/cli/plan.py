@@ -1,0 +1,109 @@
+"""groupnorm plan: what fits into a given memory, for each norm."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from groupnorm.cli.options import split_norms
+from groupnorm.cli.terminal import console, errors, errors_in_words, escaped, print_json
+
+_NOTE = (
+    "Memory of the tensors of a training step. Workspaces, the process (on CUDA its context) "
+    "and what the allocator cannot use come on top: on the CPU the resident memory of a ResNet-20 "
+    "was 1.3 to 1.4 times as much. docs/cost.md says what is counted."
+)
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="Model, as resnet20, resnet50 or vgg16.")],
+    memory: Annotated[str, typer.Option("--memory", help="What there is, as 16GiB or 800MB.")],
+    norms: Annotated[
+        str, typer.Option("--norms", help="Normalizations, as bn,gn:groups=8,gn+ws.")
+    ] = "bn,gn,gn+ws,frn",
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=1, help="Side of the images in pixels.")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of a step.")] = 32,
+    num_classes: Annotated[
+        int | None, typer.Option("--num-classes", min=1, help="Outputs of the model.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32, or bfloat16 for mixed precision.")
+    ] = "float32",
+    optimizer: Annotated[str, typer.Option("--optimizer", help="sgd or adam.")] = "sgd",
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Largest batch and largest images that fit into a memory, for each norm."""
+    with errors_in_words():
+        from groupnorm.cost.peak import TrainingStep
+        from groupnorm.cost.plan import fit, parse_memory
+        from groupnorm.models import build_model, usual_images
+        from groupnorm.spec import NormSpec
+
+        limit, usual = parse_memory(memory), usual_images(model)
+        size = image_size or usual.size
+        classes = num_classes or usual.classes
+        specs = [str(NormSpec.parse(text)) for text in split_norms(norms)]
+        fits = {}
+        with errors.status("planning") as status:
+            for spec in specs:
+
+                def show(what: str, spec: str = spec) -> None:
+                    status.update(f"{model} with {escaped(spec)}: {what}")
+
+                if not errors.is_terminal:
+                    errors.print(f"{model} with {escaped(spec)} ...", highlight=False)
+                step = TrainingStep(
+                    lambda spec=spec: build_model(model, norm=spec, num_classes=classes),  # type: ignore[misc]
+                    precision=precision,
+                    optimizer=optimizer,
+                )
+                fits[spec] = fit(
+                    step, limit, channels=3, image_size=size, batch=batch,
+                    multiple=usual.multiple, smallest=usual.smallest, on_count=show,
+                )  # fmt: skip
+        asked = {
+            "model": model, "memory_bytes": limit, "image_size": size, "batch": batch,
+            "num_classes": classes, "precision": precision, "optimizer": optimizer,
+        }  # fmt: skip
+        if as_json:
+            print_json({**asked, "norms": {spec: _as_json(found) for spec, found in fits.items()}})
+            return
+        _print(asked, fits)
+
+
+def _as_json(found: Any) -> dict[str, Any]:
+    fields = asdict(found)
+    del fields["limit"]
+    return {**fields, "peak": found.step.peak}
+
+
+def _print(asked: dict[str, Any], fits: dict[str, Any]) -> None:
+    size, batch = asked["image_size"], asked["batch"]
+    console.print(
+        f"{asked['model']} in {asked['memory_bytes'] / 2**20:,.0f} MiB, {asked['precision']}, "
+        f"{asked['optimizer']}; step of {batch} images of {size} x {size}; memory in MiB",
+        highlight=False,
+    )
+    table = Table()
+    columns = (
+        "norm", "weights", "gradients", "state", "saved per image", "peak", "largest batch",
+        "largest images",
+    )  # fmt: skip
+    for index, title in enumerate(columns):
+        table.add_column(title, justify="left" if index == 0 else "right")
+    for spec, found in fits.items():
+        step, side = found.step, found.largest_image_size
+        numbers = (step.weights, step.gradients, step.optimizer, found.saved_per_image, step.peak)
+        table.add_row(
+            escaped(spec),
+            *(f"{number / 2**20:,.1f}" for number in numbers),
+            f"{found.largest_batch:,}" if found.largest_batch else "none fits",
+            str(side) if side else "none fits",
+        )
+    console.print(table)
+    console.print(_NOTE, highlight=False)

@@ -1,0 +1,112 @@
+"""What fits into a given memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from groupnorm.cost.peak import StepMemory, TrainingStep
+from groupnorm.cost.search import largest
+
+_UNITS = {"B": 1, "": 1} | {
+    f"{prefix}{unit}": base**power
+    for unit, base in (("B", 1000), ("iB", 1024))
+    for power, prefix in enumerate("KMGT", 1)
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What of one model fits into `limit` bytes.
+
+    Attributes:
+        step: the memory of a step at the batch and image size asked for.
+        saved_per_image: bytes kept for the backward pass that every further image adds.
+        largest_batch: images at the image size asked for, and `largest_image_size`, the side in
+            pixels at the batch asked for; None when the smallest does not fit.
+    """
+
+    limit: int
+    step: StepMemory
+    saved_per_image: int
+    largest_batch: int | None
+    largest_image_size: int | None
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a text such as 16GiB, 800MB or 2e9.
+
+    kB, MB, GB and TB are powers of 1000; KiB, MiB, GiB and TiB powers of 1024; capitals do not
+    matter.
+
+    Raises:
+        ValueError: unreadable, or not positive.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    units = {unit.lower(): size for unit, size in _UNITS.items()}
+    if not found or found[2].lower() not in units or float(found[1]) <= 0:
+        raise ValueError(f"memory is a number and a unit, as 16GiB, 800MB or 24GB; got {text!r}")
+    bytes_ = float(found[1]) * units[found[2].lower()]
+    if not 1 <= bytes_ < 2**60:
+        raise ValueError(f"memory lies between 1 byte and 2**60 bytes, got {text!r}")
+    return int(bytes_)
+
+
+def fit(
+    step: TrainingStep,
+    limit: int,
+    *,
+    channels: int,
+    image_size: int,
+    batch: int,
+    multiple: int,
+    smallest: int,
+    on_count: Callable[[str], None] = lambda text: None,
+) -> Fit:
+    """The largest batch and the largest image whose training step fits into `limit` bytes.
+
+    Args:
+        channels: of the square images.
+        image_size: side of the images in pixels, for the largest batch.
+        batch: images, for the largest image size.
+        multiple: image sizes looked at are multiples of it, from `smallest` on.
+        on_count: called before each count with what is counted.
+
+    Raises:
+        ValueError: images that the model does not take.
+    """
+
+    def count(images: int, size: int) -> StepMemory:
+        on_count(f"{images} images of {size} x {size}")
+        with _refused(images, size):
+            return step.memory((channels, size, size), images)
+
+    def side(n: int) -> int:
+        return smallest + (n - 1) * multiple
+
+    asked, twice = count(batch, image_size), count(2 * batch, image_size)
+    known = {batch: asked.peak, 2 * batch: twice.peak}
+    at_start = max(1, round((image_size - smallest) / multiple) + 1)
+    images = largest(
+        lambda n: known.get(n) or count(n, image_size).peak, limit, start=batch, power=1
+    )
+    n = largest(lambda n: count(batch, side(n)).peak, limit, start=at_start, power=2)
+    return Fit(
+        limit=limit,
+        step=asked,
+        saved_per_image=(twice.saved - asked.saved) // batch,
+        largest_batch=images,
+        largest_image_size=None if n is None else side(n),
+    )
+
+
+@contextmanager
+def _refused(images: int, size: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # an operation of the model says what does not fit
+        raise ValueError(
+            f"the model does not take {images} images of {size} x {size} pixels: {error}"
+        ) from None

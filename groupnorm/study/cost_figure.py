@@ -1,0 +1,69 @@
+"""The figure of error against cost: time and memory for each norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+
+from groupnorm.study.costs import milliseconds
+from groupnorm.study.figure_style import FigureSpec, Panel, Style, norm_styles
+from groupnorm.study.statistics import Row
+
+ERROR_LABEL = "validation error (%)"
+
+
+def cost_figures(rows: list[Row]) -> list[FigureSpec]:
+    """Error against time and against saved memory at the largest batch; none without costs."""
+    if not rows:
+        return []
+    batch = max(row.labels["batch_per_worker"] for row in rows)
+    here = [row for row in rows if row.labels["batch_per_worker"] == batch and row.error]
+    styles = norm_styles(row.labels["norm"] for row in rows)  # as in the other figures
+    axes: tuple[tuple[str, str, Callable[[Row], float | None]], ...] = (
+        ("time of training (ms per image)", "time per image", _time),
+        ("saved for backward (MiB per image)", "memory saved per image", _saved),
+    )
+    panels = [
+        Panel(_panel(here, styles, label, cost), f"Validation error against {words}", 4.0, 3.4)
+        for label, words, cost in axes
+        if any(cost(row) is not None for row in here)
+    ]
+    if not panels:
+        return []
+    caption = (
+        f"Final validation error against what a norm costs, at {batch} images per worker: lower "
+        "left is better. Time is that of forward pass, backward pass with the optimizer, and data, "
+        "measured while the study ran; memory is what the forward pass keeps for the backward "
+        "pass. Bars are one standard deviation over seeds."
+    )
+    return [FigureSpec("error-by-cost", "Error against cost", caption, panels)]
+
+
+def _time(row: Row) -> float | None:
+    return milliseconds(row.cost)
+
+
+def _saved(row: Row) -> float | None:
+    saved = row.cost.get("saved_bytes_per_image")
+    return None if saved is None else saved / 2**20
+
+
+def _panel(
+    rows: list[Row], styles: dict[str, Style], label: str, cost: Callable[[Row], float | None]
+) -> Callable[[Axes], None]:
+    def draw(ax: Axes) -> None:
+        for row in rows:
+            x, norm = cost(row), row.labels["norm"]
+            if x is None or row.error is None:
+                continue
+            full = row.status == "finished"
+            ax.errorbar(x, row.error.mean, yerr=row.spread, color=styles[norm].color,
+                        marker=styles[norm].marker, ms=8, capsize=3, ls="none", label=norm,
+                        mfc=styles[norm].color if full else "white")  # fmt: skip
+        ax.margins(x=0.15, y=0.15)
+        ax.set_xlim(0, 1.1 * max([x for row in rows if (x := cost(row)) is not None], default=1.0))
+        ax.set_xlabel(label)
+        ax.set_ylabel(ERROR_LABEL)
+
+    return draw

@@ -1,0 +1,33 @@
+"""groupnorm plan, as a user types it."""
+
+import json
+
+from tests.cli.commands import groupnorm
+
+
+def test_json_and_table_hold_the_same():
+    options = ("resnet8", "--memory", "100MiB", "--norms", "bn,frn", "--batch", "8")
+    found = json.loads(groupnorm("plan", *options, "--json").stdout)
+    assert found["memory_bytes"] == 100 * 2**20
+    assert set(found["norms"]) == {"bn", "frn"}
+    bn, frn = found["norms"]["bn"], found["norms"]["frn"]
+    assert frn["largest_batch"] < bn["largest_batch"]
+    assert frn["saved_per_image"] > 1.4 * bn["saved_per_image"]
+    assert bn["peak"] == sum(bn["step"].values())
+    table = groupnorm("plan", *options)
+    assert f" {bn['largest_batch']} " in table.stdout
+    assert f" {frn['largest_image_size']} " in table.stdout
+    assert "resnet8 with frn" in table.stderr  # progress
+
+
+def test_errors_in_words():
+    for arguments, words in (
+        (("resnet9", "--memory", "1GiB"), "unknown model 'resnet9'"),
+        (("resnet8", "--memory", "much"), "as 16GiB, 800MB"),
+        (("resnet8", "--memory", "1GiB", "--norms", "xn"), "unknown normalization 'xn'"),
+        (("resnet8", "--memory", "1GiB", "--precision", "half"), "got 'half'"),
+    ):
+        done = groupnorm("plan", *arguments, check=False)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
