@@ -41,6 +41,7 @@ class StudyProgress:
         self.restored = 0.0  # share of the work that was there at the start
         self.tasks: dict[str, TaskID] = {}
         self.latest: dict[str, dict[str, Any]] = {}
+        self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -71,7 +72,8 @@ class StudyProgress:
         began, first = self.trial_began[name]
         if first is None:
             self.trial_began[name] = (time.monotonic(), step)
-            self.restored += step / total / len(self.configs)
+            if name not in self.lost:
+                self.restored += step / total / len(self.configs)
             first = step
         self.fractions[name] = step / total
         elapsed = time.monotonic() - began
@@ -106,6 +108,17 @@ class StudyProgress:
             text += f", error {self.latest[name]['val_error']:.1f} % after the last epoch"
         self._line(text)
         self.bars.update(self.total, completed=self._done(), note=self._whole())
+
+    def moved(self, name: str, reason: str) -> None:
+        """A trial has lost its place on a cluster and waits for another."""
+        self.lost.add(name)
+        if name in self.tasks:
+            self.bars.update(self.tasks.pop(name), visible=False)
+        self._line(f"{describe(self.configs[name])}: {reason}")
+
+    def told(self, text: str) -> None:
+        """Something about the cluster itself."""
+        self._line(text)
 
     def _show(self, name: str, left: float | None) -> None:
         note = []
