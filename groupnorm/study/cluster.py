@@ -132,9 +132,8 @@ class _Runner:
         )
         actor = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here)
         self.mailbox = actor.remote()
-        self.remote = ray.remote(as_task).options(
-            num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0
-        )
+        self.remote = ray.remote(as_task)
+        self.options = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "max_retries": 0}
 
     def run(self, waiting: list[str], jobs: int) -> None:
         """Until every trial has ended; whatever ends this early takes the trials along."""
@@ -173,7 +172,8 @@ class _Runner:
             data_root=self.data_root,
             installation=installation(),
         )
-        self.tasks[self.remote.options(name=name).remote(job, self.mailbox)] = name
+        task = self.remote.options(name=name, **self.options).remote(job, self.mailbox)
+        self.tasks[task] = name
 
     def handle(self, event: Event) -> None:
         """Keep what a trial sent and pass on what it told."""
