@@ -94,13 +94,14 @@ class StudyProgress:
 
     def ended(self, name: str, status: str, reason: str | None) -> None:
         """A trial has ended: "finished", "diverged" or "failed"."""
-        if name not in self.tasks:  # was done before this start
+        before = name not in self.tasks and status != "failed"  # was done before this start
+        if before:
             self.restored += 1 / len(self.configs)
         self.fractions[name] = 1.0
         if name in self.tasks:
             self.bars.update(self.tasks[name], completed=1.0, visible=False)
         text = f"{describe(self.configs[name])}: {status}"
-        if name not in self.tasks:
+        if before:
             text += " before"
         if reason:
             text += f": {reason}"
