@@ -40,6 +40,7 @@ from groupnorm.study.runner import Progress, finish, prepare
 from groupnorm.study.store import Record, read_metrics, read_record, run_folder, to_json
 from groupnorm.training.config import RunConfig
 
+POLL = 0.3  # seconds between two looks at what the trials told
 PATIENCE = 3  # times a trial may lose its place without finishing an epoch in between
 
 
@@ -97,8 +98,9 @@ def run_trials_on_cluster(
             token = secrets.token_hex(16)
             write_atomic(out / TOKEN_FILE, token)
             try:
-                runner = _Runner(ray, out.absolute(), token, configs, progress, cluster)
-                runner.device, runner.data_root = device, data_root
+                root = None if data_root is None else data_root.absolute()
+                common = {"out": out.absolute(), "token": token, "device": device}
+                runner = _Runner(ray, configs, progress, cluster, {**common, "data_root": root})
                 runner.run(waiting, jobs or len(waiting))
             finally:
                 (out / TOKEN_FILE).unlink(missing_ok=True)
@@ -106,22 +108,22 @@ def run_trials_on_cluster(
 
 
 class _Runner:
-    """The loop that sends trials out and takes what they tell."""
+    """The loop that sends trials out and takes what they tell.
 
-    device = "cpu"
-    data_root: Path | None = None
+    `common` is what all jobs have in common, by the names of `Job`.
+    """
 
     def __init__(
         self,
         ray: Any,
-        out: Path,
-        token: str,
         configs: dict[str, RunConfig],
         progress: ClusterProgress,
         cluster: Cluster,
+        common: dict[str, Any],
     ) -> None:
-        self.ray, self.out, self.token = ray, out, token
-        self.configs, self.progress, self.cluster = configs, progress, cluster
+        self.ray, self.configs, self.progress, self.cluster = ray, configs, progress, cluster
+        self.out: Path = common["out"]
+        self.common = {**common, "threads": cluster.cpus, "installation": installation()}
         self.trials = {name: _Trial() for name in configs}
         self.tasks: dict[Any, str] = {}  # Ray's reference of a task -> name of its trial
         self.active: set[str] = set()  # trials that have a place
@@ -143,15 +145,15 @@ class _Runner:
                     self.submit(waiting.pop(0))
                 # First who has ended, then what was told: so nothing told before an end is missed.
                 tasks = list(self.tasks)
-                ended, _ = self.ray.wait(tasks, num_returns=len(tasks), timeout=0)
-                for event in self.ray.get(self.mailbox.take.remote(0.5)):
+                ended, _ = self.ray.wait(tasks, num_returns=len(tasks), timeout=POLL)
+                for event in self.ray.get(self.mailbox.take.remote()):
                     self.handle(event)
                 for task in ended:
                     name = self.tasks.pop(task)
                     self.active.discard(name)
                     self.end(name, task, waiting)
                 self.watch()
-        except self.ray.exceptions.ActorDiedError as error:
+        except self.ray.exceptions.RayActorError as error:
             raise ClusterError(f"the cluster was lost: {first_line(error)}") from None
         finally:
             self.stop()
@@ -165,12 +167,7 @@ class _Runner:
             attempt=trial.attempt,
             config=to_json(self.configs[name].model_dump()),
             files=state_files(run_folder(self.out, name)),
-            out=self.out,
-            token=self.token,
-            threads=self.cluster.cpus,
-            device=self.device,
-            data_root=self.data_root,
-            installation=installation(),
+            **self.common,
         )
         task = self.remote.options(name=name, **self.options).remote(job, self.mailbox)
         self.tasks[task] = name
@@ -202,8 +199,9 @@ class _Runner:
         except InstallationError as error:
             raise ClusterError(str(getattr(error, "cause", error))) from None
         except (errors.NodeDiedError, errors.WorkerCrashedError, errors.LocalRayletDiedError) as e:
-            failure = self.lost(name, first_line(e))
-            if failure is None:
+            done = (run_folder(self.out, name) / "DONE").exists()
+            failure = None if done else self.lost(name, first_line(e))
+            if not done and failure is None:
                 waiting.insert(0, name)
                 return
         except errors.RayTaskError as error:

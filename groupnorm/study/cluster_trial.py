@@ -7,7 +7,6 @@ changes. Nothing here needs Ray but `as_task`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import hashlib
@@ -63,33 +62,37 @@ class Job:
 
 
 class Mailbox:
-    """What all trials tell, in order, until the study takes it; an actor beside the study.
+    """What all trials tell, in order, until the study takes it; an actor beside the study."""
 
-    It holds few events at a time: a trial that tells more waits, and so do its checkpoints.
-    """
+    def __init__(self) -> None:
+        self.events: list[Event] = []
 
-    def __init__(self, size: int = 16) -> None:
-        self.events: asyncio.Queue[Event] = asyncio.Queue(size)
+    def put(self, event: Event) -> None:
+        """Add one event. Its files take the place of older ones that still wait."""
+        for older in self.events:
+            if (older["name"], older["attempt"]) == (event["name"], event["attempt"]):
+                for file in event["files"]:
+                    older["files"].pop(file, None)
+        self.events.append(event)
 
-    async def put(self, event: Event) -> None:
-        """Add one event; returns once there was room for it."""
-        await self.events.put(event)
-
-    async def take(self, seconds: float) -> list[Event]:
-        """All events that wait; the first may take `seconds` to come."""
-        taken = []
-        with contextlib.suppress(asyncio.TimeoutError):
-            taken.append(await asyncio.wait_for(self.events.get(), seconds))
-        while not self.events.empty():
-            taken.append(self.events.get_nowait())
+    def take(self) -> list[Event]:
+        """All events that wait."""
+        taken, self.events = self.events, []
         return taken
+
+    def settle(self) -> None:
+        """Return once every call before this one is done."""
 
 
 def as_task(job: Job, mailbox: Any) -> str | None:
-    """`run_attempt` as a Ray task: every event is in the mailbox before the trial goes on."""
+    """`run_attempt` as a Ray task; all it told is in the mailbox when it ends."""
     import ray
 
-    return run_attempt(job, lambda event: ray.get(mailbox.put.remote(event)))
+    # Waiting for the mailbox would free this task's CPUs for another trial meanwhile, so only the
+    # end waits. An actor takes one caller's calls in their order, the last one after all others.
+    failure = run_attempt(job, mailbox.put.remote)
+    ray.get(mailbox.settle.remote())
+    return failure
 
 
 def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:

@@ -1,6 +1,5 @@
 """What runs on a node, without a cluster: the folder it works in, and what it sends back."""
 
-import asyncio
 import dataclasses
 
 import pytest
@@ -110,15 +109,12 @@ def test_files_are_sent_when_they_were_replaced(tmp_path):
     assert state_files(tmp_path) == {"checkpoint.pt": b"1", "metrics.jsonl": b"2"}
 
 
-def test_the_mailbox_keeps_order_and_makes_tellers_wait():
-    async def scene():
-        box = Mailbox(size=2)
-        tellers = [asyncio.create_task(box.put({"n": n})) for n in range(5)]
-        await asyncio.sleep(0.01)
-        waiting = sum(not teller.done() for teller in tellers)
-        taken = []
-        while len(taken) < 5:
-            taken += await box.take(1.0)
-        return waiting, [event["n"] for event in taken], await box.take(0.01)
-
-    assert asyncio.run(scene()) == (3, [0, 1, 2, 3, 4], [])
+def test_the_mailbox_keeps_order_and_of_a_file_the_newest():
+    box = Mailbox()
+    for attempt, number, files in ((1, 1, {"a": b"1", "b": b"1"}), (1, 2, {"a": b"2"}), (2, 3, {})):
+        box.put({"name": "x", "attempt": attempt, "number": number, "files": files})
+    box.put({"name": "y", "attempt": 1, "number": 4, "files": {"b": b"4"}})
+    taken = box.take()
+    assert [event["number"] for event in taken] == [1, 2, 3, 4]
+    assert [event["files"] for event in taken] == [{"b": b"1"}, {"a": b"2"}, {}, {"b": b"4"}]
+    assert box.take() == []
