@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import groupnorm
-from groupnorm.study.store import read_metrics, run_folder
+from groupnorm.study.cluster import _Runner, _Trial
+from groupnorm.study.store import read_metrics, run_folder, write_metrics
 from tests.study.cluster_process import kill_node, trials_of
 from tests.study.test_runner import config, run
 
@@ -99,7 +101,8 @@ def test_a_lost_node_costs_only_its_running_trials(nodes, tmp_path):
     assert events[-1] == ["records", "", ["finished"] * 3 + ["failed"]], said
     assert len(hit) == 1
     assert said == ""
-    assert most_at_a_time(events) == 2  # a node has one CPU
+    # A node has one CPU; a trial's end may be told after the next one's start, on one node at most.
+    assert most_at_a_time(events) in (2, 3)
     count = {n: sum(e[:2] == ["started", n] for e in events) for n in names}
     assert count == {n: 2 if n in hit else 1 for n in names}
     assert {e[1] for e in events if e[0] == "moved"} == hit
@@ -145,3 +148,19 @@ def test_a_node_with_other_sources_is_an_error(nodes, tmp_path):
     assert events[-1][0] == "error"
     assert "Install the same on every node" in events[-1][2]
     assert trials_of(nodes.head["pids"]) == set()
+
+
+def test_a_trial_that_never_gets_anywhere_is_given_up(tmp_path):
+    """Three places lost without an epoch in between; an epoch begins the count anew."""
+    moves = []
+    progress = SimpleNamespace(moved=lambda name, reason: moves.append(reason))
+    runner = SimpleNamespace(trials={"x": _Trial()}, out=tmp_path, progress=progress)
+
+    def lose():
+        return _Runner.lost(runner, "x", "node died")
+
+    assert [lose(), lose()] == [None, None]
+    write_metrics(run_folder(tmp_path, "x"), [{"epoch": 1}])
+    assert [lose(), lose()] == [None, None]
+    assert "lost its place 3 times" in lose()
+    assert [move.rpartition("from ")[2] for move in moves] == ["the start"] * 2 + ["epoch 1"] * 2
