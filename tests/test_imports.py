@@ -94,6 +94,11 @@ def test_importing_the_package_is_cheap():
     assert "torch" not in loaded_by("import groupnorm.spec")
 
 
+def test_the_command_line_needs_neither_ray_nor_tensorboard():
+    loaded = loaded_by("import groupnorm.cli, groupnorm.study, groupnorm.study.track")
+    assert not loaded & {"ray", "tensorboard", "torch.utils.tensorboard"}
+
+
 def test_the_library_half_needs_torch_and_numpy_only():
     loaded = loaded_by("import groupnorm.layers, groupnorm.models")
     assert not loaded & {"torchvision", "matplotlib", "pydantic", "rich", "typer", "sklearn"}

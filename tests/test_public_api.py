@@ -49,7 +49,7 @@ PUBLIC = {
     },
     "groupnorm.recipes": {"paper", "quick", "standard"},
     "groupnorm.study": {
-        "STUDIES", "Plan", "PlanError", "StudyOptions", "StudyOutcome", "run_study",
+        "STUDIES", "Cluster", "Plan", "PlanError", "StudyOptions", "StudyOutcome", "run_study",
     },
 }  # fmt: skip
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 DataOption = Annotated[
     str | None, typer.Option("--data", help="Data set; 'groupnorm doctor' lists them.")
@@ -54,6 +55,49 @@ RootOption = Annotated[
     Path | None, typer.Option("--data-root", help="Folder to look for data in first.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+
+TrackOption = Annotated[
+    str | None,
+    typer.Option("--track", help="tensorboard: curves for TensorBoard, in OUT/tensorboard."),
+]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="[ADDRESS]",
+        help="Run the trials on a Ray cluster. Without ADDRESS, or with local: a Ray started for "
+        "this study; auto: the one on this machine; HOST:PORT or ray://HOST:PORT: that one.",
+    ),
+]
+CpusOption = Annotated[
+    int | None,
+    typer.Option("--cpus-per-trial", help="With --cluster: CPUs, and threads, of a trial; 1."),
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-trial",
+        help="With --cluster: GPUs of a trial, as 0.5; 1 with --device cuda, else 0.",
+    ),
+]
+
+
+class ClusterCommand(TyperCommand):
+    """A command whose option --cluster may stand without a value, which then is `local`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare --cluster its value, then parse as always."""
+        return super().parse_args(ctx, with_address(args))
+
+
+def with_address(arguments: list[str]) -> list[str]:
+    """The arguments with `local` after a --cluster that nothing, or another option, follows."""
+    given = []
+    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        given.append(argument)
+        if argument == "--cluster" and following.startswith("-"):
+            given.append("local")
+    return given
 
 
 def split_norms(text: str) -> tuple[str, ...]:

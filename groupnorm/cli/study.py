@@ -12,9 +12,13 @@ import typer
 from rich.table import Table
 
 from groupnorm.cli.options import (
+    ClusterCommand,
+    ClusterOption,
+    CpusOption,
     DataOption,
     DeviceOption,
     EpochsOption,
+    GpusOption,
     ImagesOption,
     JobsOption,
     ModelOption,
@@ -26,6 +30,7 @@ from groupnorm.cli.options import (
     SeedsOption,
     SizeOption,
     SizesOption,
+    TrackOption,
     integers,
     split_norms,
 )
@@ -44,7 +49,7 @@ study_app = typer.Typer(
 )
 
 
-@study_app.command("batch-size")
+@study_app.command("batch-size", cls=ClusterCommand)
 def study_batch_size(
     data: DataOption = None,
     model: ModelOption = None,
@@ -59,12 +64,16 @@ def study_batch_size(
     jobs: JobsOption = None,
     device: DeviceOption = "cpu",
     data_root: RootOption = None,
+    cluster: ClusterOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+    track: TrackOption = None,
 ) -> None:
     """Error against images per worker, for several norms (the paper's Table 2)."""
     _study("batch-size", locals())
 
 
-@study_app.command("norms")
+@study_app.command("norms", cls=ClusterCommand)
 def study_norms(
     data: DataOption = None,
     model: ModelOption = None,
@@ -79,12 +88,16 @@ def study_norms(
     jobs: JobsOption = None,
     device: DeviceOption = "cpu",
     data_root: RootOption = None,
+    cluster: ClusterOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+    track: TrackOption = None,
 ) -> None:
     """Training and validation curves of BN, LN, IN and GN (the paper's Figure 4)."""
     _study("norms", locals())
 
 
-@study_app.command("groups")
+@study_app.command("groups", cls=ClusterCommand)
 def study_groups(
     data: DataOption = None,
     model: ModelOption = None,
@@ -98,6 +111,10 @@ def study_groups(
     jobs: JobsOption = None,
     device: DeviceOption = "cpu",
     data_root: RootOption = None,
+    cluster: ClusterOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+    track: TrackOption = None,
 ) -> None:
     """Error against number of groups and channels per group (the paper's Table 3)."""
     _study("groups", locals())
@@ -109,6 +126,10 @@ def _study(name: str, given: dict[str, Any]) -> None:
 
         out: Path = given.pop("out") or Path(f"groupnorm-study-{name}")
         jobs, device, root = given.pop("jobs"), given.pop("device"), given.pop("data_root")
+        track = given.pop("track")
+        cluster = _cluster(
+            given.pop("cluster"), given.pop("cpus_per_trial"), given.pop("gpus_per_trial"), device
+        )
         chosen = {key: value for key, value in given.items() if value is not None}
         if "norms" in chosen:
             chosen["norms"] = split_norms(chosen["norms"])
@@ -134,6 +155,8 @@ def _study(name: str, given: dict[str, Any]) -> None:
                 data_root=root,
                 command=command,
                 console=console,
+                cluster=cluster,
+                track=track,
             )
         except KeyboardInterrupt:
             errors.print(
@@ -151,6 +174,18 @@ def _study(name: str, given: dict[str, Any]) -> None:
                 f"{len(failed)} of {len(outcome.records)} runs failed; the report says why. "
                 "The same command tries them again."
             )
+
+
+def _cluster(address: str | None, cpus: int | None, gpus: float | None, device: str) -> Any:
+    if address is None:
+        for option, value in (("--cpus-per-trial", cpus), ("--gpus-per-trial", gpus)):
+            if value is not None:
+                raise ValueError(f"{option} goes with --cluster")
+        return None
+    from groupnorm.study import Cluster
+
+    usual = 1 if device.startswith("cuda") else 0
+    return Cluster(address, 1 if cpus is None else cpus, usual if gpus is None else gpus)
 
 
 def report(

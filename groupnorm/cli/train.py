@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groupnorm.cli.options import DeviceOption, RootOption
+from groupnorm.cli.options import DeviceOption, RootOption, TrackOption
 from groupnorm.cli.terminal import console, errors_in_words, fail, from_options, print_json
 
 
@@ -30,6 +30,7 @@ def train(
     ] = None,
     device: DeviceOption = "cpu",
     data_root: RootOption = None,
+    track: TrackOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every epoch as JSON.")] = False,
 ) -> None:
     """Train one configuration: groupnorm train norm=bn batch_per_worker=2 epochs=5."""
@@ -39,11 +40,23 @@ def train(
         import torch
 
         from groupnorm.study.record import record_run
+        from groupnorm.study.track import check_track, recorded_curves
         from groupnorm.training.config import RunConfig
 
+        if track is not None:  # before anything is trained
+            check_track(track)
+            if out is None:
+                raise ValueError("--track needs --out, the folder that gets the curves")
         run_config = from_options(RunConfig, _read_settings(config, settings or []))
+        name = run_config.run_name()
+
+        curves = None
 
         def show(metrics: dict[str, Any]) -> None:
+            nonlocal curves
+            if track is not None and out is not None:
+                curves = curves or recorded_curves(out / "tensorboard" / name, out)
+                curves.epoch(metrics)
             if as_json:
                 print_json(metrics, indent=None)
                 return
@@ -64,6 +77,8 @@ def train(
                 data_root=data_root,
                 on_epoch=show,
             )
+        if curves is not None:
+            curves.close()
         if result.status == "diverged":
             fail(f"the run diverged: {result.reason}")
 

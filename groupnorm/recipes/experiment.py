@@ -59,18 +59,22 @@ SMOKE_SIZE = 64  # pixels: two by two positions are left at the end of an ImageN
 
 def smoke(config: RunConfig, batch_per_worker: int, data: str) -> RunConfig:
     """The same network, norm and optimizer for two steps of a few images."""
-    return config.model_copy(
-        update={
-            "data": data,
-            "image_size": SMOKE_SIZE if config.image_size else None,
-            "train_images": SMOKE_IMAGES,
-            "epochs": None,
-            "steps": SMOKE_STEPS,
-            "warmup_epochs": 0.0,
-            "workers": min(config.workers, SMOKE_WORKERS),
-            "batch_per_worker": batch_per_worker,
-        }
+    return changed(
+        config,
+        data=data,
+        image_size=SMOKE_SIZE if config.image_size else None,
+        train_images=SMOKE_IMAGES,
+        epochs=None,
+        steps=SMOKE_STEPS,
+        warmup_epochs=0.0,
+        workers=min(config.workers, SMOKE_WORKERS),
+        batch_per_worker=batch_per_worker,
     )
+
+
+def changed(config: RunConfig, **changes: Any) -> RunConfig:
+    """`config` with some fields replaced, checked as if it had been written that way."""
+    return RunConfig(**{**config.model_dump(), **changes})
 
 
 def by_norm_and_size(
@@ -80,7 +84,7 @@ def by_norm_and_size(
     return tuple(
         Variant(
             {"norm": norm, "batch_per_worker": size},
-            base.model_copy(update={"norm": norm, "batch_per_worker": size}),
+            changed(base, norm=norm, batch_per_worker=size),
         )
         for norm in norms
         for size in sizes
@@ -97,7 +101,7 @@ def by_division(base: RunConfig, values: tuple[int, ...]) -> tuple[Variant, ...]
                 "value": value,
                 "batch_per_worker": base.batch_per_worker,
             },
-            base.model_copy(update={"norm": f"gn:{division}={value}"}),
+            changed(base, norm=f"gn:{division}={value}"),
         )
         for division in ("groups", "size")
         for value in values

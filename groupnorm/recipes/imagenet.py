@@ -7,6 +7,7 @@ from groupnorm.recipes.experiment import (
     Scale,
     by_division,
     by_norm_and_size,
+    changed,
     smoke,
 )
 from groupnorm.training.config import RunConfig
@@ -40,7 +41,7 @@ def recipe(model: str = "resnet50") -> RunConfig:
 
 
 def _base(scale: Scale, model: str = "resnet50", batch_per_worker: int = 32) -> RunConfig:
-    config = recipe(model).model_copy(update={"batch_per_worker": batch_per_worker})
+    config = changed(recipe(model), batch_per_worker=batch_per_worker)
     return config if scale == "full" else smoke(config, min(batch_per_worker, 4), SMOKE_DATA)
 
 
@@ -172,9 +173,7 @@ def large_batch(scale: Scale = "full") -> Experiment:
     statistics of 32), 90 epochs and BiT's learning rate of 0.03 per 256 images with warm-up over 16
     epochs (its 5,000 steps). Smoke: 2 workers of 4 images.
     """
-    base = recipe().model_copy(
-        update={"workers": 128, "epochs": 90, "base_lr": 0.03, "warmup_epochs": 16.0}
-    )
+    base = changed(recipe(), workers=128, epochs=90, base_lr=0.03, warmup_epochs=16.0)
     if scale == "smoke":
         base = smoke(base, 4, SMOKE_DATA)
     return Experiment(

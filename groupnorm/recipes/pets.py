@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groupnorm.recipes.experiment import Experiment, Scale, Variant, smoke
+from groupnorm.recipes.experiment import Experiment, Scale, Variant, changed, smoke
 from groupnorm.training.config import RunConfig
 
 LEARNING_RATES: tuple[float, ...] = (0.1, 0.4, 1.6)
@@ -45,7 +45,7 @@ def pets(scale: Scale, depth: int) -> Experiment:
     variants = tuple(
         Variant(
             {"norm": norm, "batch_per_worker": size, "base_lr": rate},
-            base.model_copy(update={"norm": norm, "batch_per_worker": size, "base_lr": rate}),
+            changed(base, norm=norm, batch_per_worker=size, base_lr=rate),
         )
         for norm in NORMS
         for size in sizes

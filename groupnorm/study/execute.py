@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ from rich.console import Console
 from groupnorm import data as datasets
 from groupnorm.files import LockedError, locked, write_atomic
 from groupnorm.run import environment
+from groupnorm.study.cluster import run_trials_on_cluster
+from groupnorm.study.cluster_connection import Cluster, check_device, check_ray
 from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.progress import StudyProgress
 from groupnorm.study.report import build_report
-from groupnorm.study.runner import run_trials
+from groupnorm.study.runner import available_cores, run_trials
 from groupnorm.study.store import FORMAT, Record, StoreError, read_manifest, to_json
+from groupnorm.study.track import TrackedProgress, check_track
 
 
 @dataclass(frozen=True)
@@ -37,29 +39,38 @@ def run_study(
     data_root: Path | None = None,
     command: str = "",
     console: Console | None = None,
+    cluster: Cluster | None = None,
+    track: str | None = None,
 ) -> StudyOutcome:
     """Train what is missing of `plan` in the folder `out` and write its report.
 
     Starting again on the same folder finishes what is missing and continues what is half done.
 
     Args:
-        jobs: trials at a time; by default one for every core. The machine's cores are divided
-            among them.
+        jobs: trials at a time; by default one for every core, or as many as the cluster holds. The
+            machine's cores are divided among them.
         command: how a user repeats the study; recorded and shown in the report.
+        cluster: the Ray cluster that the trials run on; without one, processes on this machine.
+        track: "tensorboard" writes every run's curves to `out`/tensorboard.
 
     Raises:
         PlanError: jobs below 1, a device that is not there, or `out` holds another study.
+        ClusterError: Ray is missing, or the cluster does not answer or fit; see
+            `run_trials_on_cluster`.
+        TrackError: `track` is unknown, or its package is missing.
         DataError: the data set is missing or damaged.
         StoreError: `out` is damaged.
         LockedError: another process is at work on `out`.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
     if jobs is not None and jobs < 1:
         raise PlanError(f"jobs must be at least 1, got {jobs}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if track is not None:
+        check_track(track)
+    if cluster is not None:
+        check_ray()
+        check_device(cluster, device)
+    elif device.startswith("cuda") and not torch.cuda.is_available():
         raise PlanError(f"device {device!r} was asked for, but torch finds no CUDA device")
-    jobs = min(jobs or (cores if device == "cpu" else 1), len(plan.configs))
     images = datasets.load(plan.options.data, data_root)
     for config in plan.configs.values():
         there = len(images.train_labels)
@@ -74,16 +85,32 @@ def run_study(
         with locked(out / ".lock", refusal):
             _claim(out, manifest)
             console = console or Console()
-            with StudyProgress(plan.configs, console) as progress:
-                records = run_trials(
-                    out,
-                    plan.configs,
-                    progress,
-                    jobs=jobs,
-                    threads=max(1, cores // jobs),
-                    device=device,
-                    data_root=data_root,
-                )
+            show = StudyProgress(plan.configs, console)
+            if track is not None:
+                show = TrackedProgress(out, plan.configs, console)
+            with show as progress:
+                if cluster is not None:
+                    records = run_trials_on_cluster(
+                        out,
+                        plan.configs,
+                        progress,
+                        cluster=cluster,
+                        jobs=jobs,
+                        device=device,
+                        data_root=data_root,
+                    )
+                else:
+                    cores = available_cores()
+                    jobs = min(jobs or (cores if device == "cpu" else 1), len(plan.configs))
+                    records = run_trials(
+                        out,
+                        plan.configs,
+                        progress,
+                        jobs=jobs,
+                        threads=max(1, cores // jobs),
+                        device=device,
+                        data_root=data_root,
+                    )
             return StudyOutcome(build_report(out), records)
     except OSError as error:
         raise StoreError(f"cannot write to {out}: {error}") from error

@@ -41,6 +41,7 @@ class StudyProgress:
         self.restored = 0.0  # share of the work that was there at the start
         self.tasks: dict[str, TaskID] = {}
         self.latest: dict[str, dict[str, Any]] = {}
+        self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -71,7 +72,8 @@ class StudyProgress:
         began, first = self.trial_began[name]
         if first is None:
             self.trial_began[name] = (time.monotonic(), step)
-            self.restored += step / total / len(self.configs)
+            if name not in self.lost:
+                self.restored += step / total / len(self.configs)
             first = step
         self.fractions[name] = step / total
         elapsed = time.monotonic() - began
@@ -92,13 +94,14 @@ class StudyProgress:
 
     def ended(self, name: str, status: str, reason: str | None) -> None:
         """A trial has ended: "finished", "diverged" or "failed"."""
-        if name not in self.tasks:  # was done before this start
+        before = name not in self.tasks and status != "failed"  # was done before this start
+        if before:
             self.restored += 1 / len(self.configs)
         self.fractions[name] = 1.0
         if name in self.tasks:
             self.bars.update(self.tasks[name], completed=1.0, visible=False)
         text = f"{describe(self.configs[name])}: {status}"
-        if name not in self.tasks:
+        if before:
             text += " before"
         if reason:
             text += f": {reason}"
@@ -106,6 +109,17 @@ class StudyProgress:
             text += f", error {self.latest[name]['val_error']:.1f} % after the last epoch"
         self._line(text)
         self.bars.update(self.total, completed=self._done(), note=self._whole())
+
+    def moved(self, name: str, reason: str) -> None:
+        """A trial has lost its place on a cluster and waits for another."""
+        self.lost.add(name)
+        if name in self.tasks:
+            self.bars.update(self.tasks.pop(name), visible=False)
+        self._line(f"{describe(self.configs[name])}: {reason}")
+
+    def told(self, text: str) -> None:
+        """Something about the cluster itself."""
+        self._line(text)
 
     def _show(self, name: str, left: float | None) -> None:
         note = []

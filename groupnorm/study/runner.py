@@ -62,17 +62,7 @@ def run_trials(
     Returns:
         The records of all runs, in the order of `configs`.
     """
-    waiting = []
-    for name, config in configs.items():
-        record = read_record(out, name)
-        if record.status in ("finished", "diverged"):
-            progress.ended(name, record.status, record.reason)
-            continue
-        folder = run_folder(out, name)
-        write_atomic(folder / "config.json", to_json(config.model_dump()))
-        (folder / "FAILED").unlink(missing_ok=True)
-        waiting.append(name)
-
+    waiting = prepare(out, configs, progress)
     events: queue.Queue[tuple[_Trial, dict[str, Any] | None]] = queue.Queue()
     running: list[_Trial] = []
     try:
@@ -96,19 +86,42 @@ def run_trials(
     return [read_record(out, name) for name in configs]
 
 
-def _start(
-    folder: Path,
-    events: queue.Queue[tuple[_Trial, dict[str, Any] | None]],
-    threads: int,
-    device: str,
-    data_root: Path | None,
-) -> _Trial:
+def available_cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def prepare(out: Path, configs: dict[str, RunConfig], progress: Progress) -> list[str]:
+    """The names of the runs that are not done yet, with their folders made ready."""
+    waiting = []
+    for name, config in configs.items():
+        record = read_record(out, name)
+        if record.status in ("finished", "diverged"):
+            progress.ended(name, record.status, record.reason)
+            continue
+        folder = run_folder(out, name)
+        write_atomic(folder / "config.json", to_json(config.model_dump()))
+        (folder / "FAILED").unlink(missing_ok=True)
+        waiting.append(name)
+    return waiting
+
+
+def start_worker(
+    folder: Path, threads: int, device: str, data_root: Path | None
+) -> subprocess.Popen[str]:
+    """Start the process that finishes the run in `folder`.
+
+    It tells its progress in JSON lines on its standard output, ends when its standard input is
+    closed, and adds what goes wrong to `log.txt`.
+    """
     command = [sys.executable, "-m", "groupnorm.study.worker", str(folder)]
     command += ["--threads", str(threads), "--device", device]
     if data_root is not None:
         command += ["--data-root", str(data_root)]
     with (folder / "log.txt").open("a") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -117,6 +130,34 @@ def _start(
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its trials
         )
+
+
+def finish(out: Path, name: str, failure: str | None, progress: Progress) -> None:
+    """Tell how a trial has ended; one without a result gets the reason `failure` in FAILED."""
+    folder = run_folder(out, name)
+    if not (folder / "DONE").exists():
+        write_atomic(folder / "FAILED", to_json({"reason": failure}))
+    record = read_record(out, name)
+    progress.ended(name, record.status, record.reason)
+
+
+def exit_reason(code: int) -> str:
+    """Why a worker that told no failure has ended, from its exit status."""
+    if code == -signal.SIGKILL:
+        return "killed by signal 9 (by hand, or by the system when memory ran out)"
+    if code < 0:
+        return f"killed by signal {-code}"
+    return f"its process ended with exit status {code}; see log.txt in its folder"
+
+
+def _start(
+    folder: Path,
+    events: queue.Queue[tuple[_Trial, dict[str, Any] | None]],
+    threads: int,
+    device: str,
+    data_root: Path | None,
+) -> _Trial:
+    process = start_worker(folder, threads, device, data_root)
 
     def read() -> None:
         with process:  # closes the pipes and waits for the process once its last line was read
@@ -142,17 +183,4 @@ def _handle(trial: _Trial, event: dict[str, Any], progress: Progress) -> None:
 
 def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
     trial.reader.join()
-    folder = run_folder(out, trial.name)
-    if not (folder / "DONE").exists():
-        reason = trial.failure or _exit_reason(trial.process.returncode)
-        write_atomic(folder / "FAILED", to_json({"reason": reason}))
-    record = read_record(out, trial.name)
-    progress.ended(trial.name, record.status, record.reason)
-
-
-def _exit_reason(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "killed by signal 9 (by hand, or by the system when memory ran out)"
-    if code < 0:
-        return f"killed by signal {-code}"
-    return f"its process ended with exit status {code}; see log.txt in its folder"
+    finish(out, trial.name, trial.failure or exit_reason(trial.process.returncode), progress)

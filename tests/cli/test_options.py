@@ -1,6 +1,6 @@
 import pytest
 
-from groupnorm.cli.options import split_norms
+from groupnorm.cli.options import split_norms, with_address
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,17 @@ from groupnorm.cli.options import split_norms
 )
 def test_split_norms(text, specs):
     assert split_norms(text) == specs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["--cluster"], ["--cluster", "local"]),
+        (["--cluster", "--out", "x"], ["--cluster", "local", "--out", "x"]),
+        (["--cluster", "auto", "--out", "x"], ["--cluster", "auto", "--out", "x"]),
+        (["--cluster=host:1", "--seeds", "2"], ["--cluster=host:1", "--seeds", "2"]),
+        (["--seeds", "2"], ["--seeds", "2"]),
+    ],
+)
+def test_a_bare_cluster_is_local(arguments, given):
+    assert with_address(arguments) == given

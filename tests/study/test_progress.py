@@ -69,6 +69,28 @@ def test_work_done_before_does_not_flatter_the_estimate(monkeypatch):
     assert progress._whole() == "all trials 81 %, about 0:30 left"
 
 
+def test_a_moved_trial_is_told_and_its_work_counts_as_made_here(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream, runs = io.StringIO(), configs()
+    progress = StudyProgress(runs, Console(file=stream, width=200))
+    bn, gn = runs
+    progress.told("cluster local: 1 node")
+    progress.started(bn, runs[bn])
+    progress.stepped(bn, 0, 1024)
+    now[0] = 10.0
+    progress.stepped(bn, 768, 1024)
+    progress.moved(bn, "its node was lost; goes on elsewhere from epoch 2")
+    progress.started(bn, runs[bn])
+    progress.stepped(bn, 512, 1024)  # a quarter of the whole in 10 seconds
+    assert progress._whole() == "all trials 25 %, about 0:30 left"
+    progress.ended(gn, "failed", "never had a place")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "cluster local: 1 node"
+    assert lines[2] == "bn 32x2 seed 0: its node was lost; goes on elsewhere from epoch 2"
+    assert lines[-1] == "gn:groups=8 1x64 seed 0: failed: never had a place"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3661, "1:01:01")]
 )
