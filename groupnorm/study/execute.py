@@ -17,6 +17,7 @@ from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.progress import StudyProgress
 from groupnorm.study.report import build_report
 from groupnorm.study.runner import run_trials
+from groupnorm.study.shown import shows, tables_beside
 from groupnorm.study.store import FORMAT, Record, StoreError, read_manifest, to_json
 
 
@@ -90,7 +91,7 @@ def run_study(
 
 
 def _manifest(plan: Plan, images: datasets.ImageSet, command: str) -> dict[str, Any]:
-    return {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "study": plan.study,
         "title": plan.title,
@@ -107,8 +108,14 @@ def _manifest(plan: Plan, images: datasets.ImageSet, command: str) -> dict[str, 
         "options": plan.options.model_dump(),
         "cells": [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in plan.cells],
         "skipped": plan.skipped,
+        "shows": plan.shows,
+        "published": None if plan.published is None else list(plan.published),
+        "tuned_over": plan.tuned_over,
         "versions": {key: environment()[key] for key in ("groupnorm", "python", "torch")},
     }
+    manifest["shows"] = shows(manifest)
+    manifest["published"] = [table.id for table in tables_beside(manifest)]
+    return manifest
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> None:

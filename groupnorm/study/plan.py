@@ -41,7 +41,17 @@ class StudyOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order of the tables, and one configuration for every distinct run."""
+    """Cells in the order of the tables, and one configuration for every distinct run.
+
+    Attributes:
+        skipped: what could not be run, {"labels", "reason"} each.
+        shows: the kind of report, "batch-size", "norms" or "groups"; None: what study and cells
+            tell (`groupnorm.study.shown.shows`).
+        published: ids of the published tables to put beside, the main figure's first; None: the
+            paper's table for what the study shows.
+        tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
+            cell then has it. None: nothing was tuned.
+    """
 
     study: str
     title: str
@@ -50,6 +60,9 @@ class Plan:
     cells: list[Cell]
     configs: dict[str, RunConfig]
     skipped: list[dict[str, Any]] = field(default_factory=list)
+    shows: str | None = None
+    published: tuple[str, ...] | None = None
+    tuned_over: str | None = None
 
 
 def base_recipe(options: StudyOptions) -> RunConfig:
