@@ -23,7 +23,7 @@ ALLOWED = {
     "run": {"spec", "ops", "layers", "models", "cost", "data", "training", "recipes"},
     "study": {"spec", "files", "ops", "layers", "models", "data", "training", "recipes", "run"},
     "doctor": {"ops", "data", "run"},
-    "cli": {"spec", "models", "cost", "study", "run", "doctor", "training.config"},
+    "cli": {"recipes", "spec", "models", "cost", "study", "run", "doctor", "training.config"},
     "__init__": {"spec", "ops", "layers"},
 }
 

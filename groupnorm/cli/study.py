@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.table import Table
 
+from groupnorm.cli.experiments import add_experiments, print_list
 from groupnorm.cli.options import (
     ClusterCommand,
     ClusterOption,
@@ -45,8 +46,23 @@ from groupnorm.cli.terminal import (
 )
 
 study_app = typer.Typer(
-    help="Compare normalizations by training many small networks.", no_args_is_help=True
+    help="Compare normalizations by training many networks.", invoke_without_command=True
 )
+
+
+@study_app.callback()
+def study(
+    context: typer.Context,
+    as_list: Annotated[
+        bool, typer.Option("--list", help="Show the published comparisons.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: as JSON.")] = False,
+) -> None:
+    """Compare normalizations by training many networks."""
+    if as_list:
+        print_list(as_json)
+    elif context.invoked_subcommand is None:
+        console.print(context.get_help(), highlight=False, markup=False)
 
 
 @study_app.command("batch-size", cls=ClusterCommand)
@@ -70,7 +86,7 @@ def study_batch_size(
     track: TrackOption = None,
 ) -> None:
     """Error against images per worker, for several norms (the paper's Table 2)."""
-    _study("batch-size", locals())
+    run_named("batch-size", locals())
 
 
 @study_app.command("norms", cls=ClusterCommand)
@@ -94,7 +110,7 @@ def study_norms(
     track: TrackOption = None,
 ) -> None:
     """Training and validation curves of BN, LN, IN and GN (the paper's Figure 4)."""
-    _study("norms", locals())
+    run_named("norms", locals())
 
 
 @study_app.command("groups", cls=ClusterCommand)
@@ -117,12 +133,19 @@ def study_groups(
     track: TrackOption = None,
 ) -> None:
     """Error against number of groups and channels per group (the paper's Table 3)."""
-    _study("groups", locals())
+    run_named("groups", locals())
 
 
-def _study(name: str, given: dict[str, Any]) -> None:
+def run_named(name: str, given: dict[str, Any]) -> None:
+    """Run a study by name with what the user gave; None leaves an option at its default."""
     with errors_in_words():
-        from groupnorm.study import STUDIES, StudyOptions, run_study
+        from groupnorm.study import (
+            STUDIES,
+            ExperimentOptions,
+            StudyOptions,
+            experiment_plan,
+            run_study,
+        )
 
         out: Path = given.pop("out") or Path(f"groupnorm-study-{name}")
         jobs, device, root = given.pop("jobs"), given.pop("device"), given.pop("data_root")
@@ -135,11 +158,14 @@ def _study(name: str, given: dict[str, Any]) -> None:
             chosen["norms"] = split_norms(chosen["norms"])
         if "batch_sizes" in chosen:
             chosen["batch_sizes"] = integers(chosen["batch_sizes"], "--batch-sizes")
-        plan = STUDIES[name](from_options(StudyOptions, chosen))
+        if name in STUDIES:
+            plan = STUDIES[name](from_options(StudyOptions, chosen))
+        else:
+            plan = experiment_plan(name, from_options(ExperimentOptions, chosen))
         command = shlex.join(["groupnorm", *sys.argv[1:]])
         console.print(
             f"{plan.title}: {len(plan.cells)} cells, {len(plan.configs)} distinct runs, "
-            f"{plan.protocol} protocol, on {plan.options.data}, in {out}",
+            f"{plan.protocol} protocol, on {plan.data}, in {out}",
             highlight=False,
             soft_wrap=True,
         )
@@ -186,6 +212,9 @@ def _cluster(address: str | None, cpus: int | None, gpus: float | None, device: 
 
     usual = 1 if device.startswith("cuda") else 0
     return Cluster(address, 1 if cpus is None else cpus, usual if gpus is None else gpus)
+
+
+add_experiments(study_app, run_named)
 
 
 def report(

@@ -18,6 +18,7 @@ from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.progress import StudyProgress
 from groupnorm.study.report import build_report
 from groupnorm.study.runner import available_cores, run_trials
+from groupnorm.study.shown import shows, tables_beside
 from groupnorm.study.store import FORMAT, Record, StoreError, read_manifest, to_json
 from groupnorm.study.track import TrackedProgress, check_track
 
@@ -71,7 +72,7 @@ def run_study(
         check_device(cluster, device)
     elif device.startswith("cuda") and not torch.cuda.is_available():
         raise PlanError(f"device {device!r} was asked for, but torch finds no CUDA device")
-    images = datasets.load(plan.options.data, data_root)
+    images = datasets.load(plan.data, data_root)
     for config in plan.configs.values():
         there = len(images.train_labels)
         if there < max(config.step_images, config.train_images or 0):
@@ -119,7 +120,7 @@ def run_study(
 def _manifest(
     plan: Plan, images: datasets.ImageSet | datasets.ImageFiles, command: str
 ) -> dict[str, Any]:
-    return {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "study": plan.study,
         "title": plan.title,
@@ -136,8 +137,14 @@ def _manifest(
         "options": plan.options.model_dump(),
         "cells": [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in plan.cells],
         "skipped": plan.skipped,
+        "shows": plan.shows,
+        "published": None if plan.published is None else list(plan.published),
+        "tuned_over": plan.tuned_over,
         "versions": {key: environment()[key] for key in ("groupnorm", "python", "torch")},
     }
+    manifest["shows"] = shows(manifest)
+    manifest["published"] = [table.id for table in tables_beside(manifest)]
+    return manifest
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> None:

@@ -23,6 +23,18 @@ class PlanError(ValueError):
     """Options that make no study; the message says what to change."""
 
 
+class ExperimentOptions(BaseModel):
+    """What a user may change about a published comparison; None keeps what was published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: recipes.Scale = "full"
+    data: str | None = None
+    train_images: int | None = None
+    epochs: int | None = None
+    seeds: int | None = None
+
+
 class StudyOptions(BaseModel):
     """What a user may choose; None takes the scale's own value."""
 
@@ -41,15 +53,34 @@ class StudyOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order of the tables, and one configuration for every distinct run."""
+    """Cells in the order of the tables, and one configuration for every distinct run.
+
+    Attributes:
+        skipped: what could not be run, {"labels", "reason"} each.
+        shows: the kind of report, "batch-size", "norms" or "groups"; None: what study and cells
+            tell (`groupnorm.study.shown.shows`).
+        published: ids of the published tables to put beside, the main figure's first; None: the
+            paper's table for what the study shows.
+        tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
+            cell then has it. None: nothing was tuned.
+    """
 
     study: str
     title: str
     protocol: str
-    options: StudyOptions
+    options: StudyOptions | ExperimentOptions
     cells: list[Cell]
     configs: dict[str, RunConfig]
     skipped: list[dict[str, Any]] = field(default_factory=list)
+    shows: str | None = None
+    published: tuple[str, ...] | None = None
+    tuned_over: str | None = None
+
+    @property
+    def data(self) -> str:
+        """The data set of all runs."""
+        (name,) = {config.data for config in self.configs.values()}
+        return name
 
 
 def base_recipe(options: StudyOptions) -> RunConfig:
@@ -58,12 +89,7 @@ def base_recipe(options: StudyOptions) -> RunConfig:
     Raises:
         PlanError: an unknown data set, model, or a number below 1.
     """
-    if options.data not in datasets.NAMES:
-        raise PlanError(f"unknown data set {options.data!r}; known: {', '.join(datasets.NAMES)}")
-    for name in ("train_images", "epochs", "seeds"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise PlanError(f"{name} must be at least 1, got {value}")
+    check_options(options)
     config = {"quick": recipes.quick, "standard": recipes.standard, "paper": recipes.paper}[
         options.scale
     ](data=options.data)
@@ -72,6 +98,16 @@ def base_recipe(options: StudyOptions) -> RunConfig:
         if getattr(options, name) is not None:
             changes[name] = getattr(options, name)
     return vary(config, **changes)
+
+
+def check_options(options: StudyOptions | ExperimentOptions) -> None:
+    """Raise PlanError for an unknown data set or a number below 1."""
+    if options.data is not None and options.data not in datasets.NAMES:
+        raise PlanError(f"unknown data set {options.data!r}; known: {', '.join(datasets.NAMES)}")
+    for name in ("train_images", "epochs", "seeds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise PlanError(f"{name} must be at least 1, got {value}")
 
 
 def vary(config: RunConfig, **changes: Any) -> RunConfig:

@@ -8,7 +8,7 @@ from tests.cli.commands import groupnorm
 @pytest.mark.parametrize(
     "arguments",
     [[], ["study"], ["study", "batch-size"], ["study", "norms"], ["study", "groups"],
-     ["train"], ["report"], ["doctor"]],
+     ["study", "imagenet-vgg16"], ["train"], ["report"], ["doctor"]],
 )  # fmt: skip
 def test_help(arguments):
     assert "Usage" in groupnorm(*arguments, "--help").stdout

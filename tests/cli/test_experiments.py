@@ -1,0 +1,40 @@
+"""The published comparisons on the command line."""
+
+import json
+
+from groupnorm.recipes import EXPERIMENTS
+from tests.cli.commands import groupnorm
+
+
+def test_the_list():
+    words = groupnorm("study", "--list").stdout
+    for name, recipe in EXPERIMENTS.items():
+        assert f"{name}  {recipe('full').title[:20]}" in words
+    listed = json.loads(groupnorm("study", "--list", "--json").stdout)
+    assert [entry["name"] for entry in listed] == list(EXPERIMENTS)
+    assert all(entry["source"] and entry["result"] for entry in listed)
+
+
+def test_a_smoke_study_from_image_files_to_the_report(tmp_path):
+    out = tmp_path / "out"
+    done = groupnorm("study", "pets-resnet34", "--scale", "smoke", "--out", out)
+    assert "6 cells, 6 distinct runs, paper protocol, on photo-patches" in done.stdout
+    manifest = json.loads((out / "study.json").read_text())
+    assert manifest["tuned_over"] == "base_lr"
+    assert "smoke scale" in (out / "report.html").read_text()
+    for run in (out / "runs").iterdir():
+        (row,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        assert row["image_counts"] == {
+            "replaced_images": 0,
+            "left_out_images": 0,
+            "converted_images": 0,
+        }
+        assert row["step"] == 2
+
+
+def test_missing_data_is_answered_in_words(tmp_path):
+    done = groupnorm("study", "imagenet-norms", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "imagenet (" in done.stderr
+    assert "looked in" in done.stderr
+    assert "Traceback" not in done.stderr
