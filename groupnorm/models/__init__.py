@@ -1,6 +1,6 @@
 """Architectures; each takes `norm`, a NormSpec, its string, or a factory made from one."""
 
-from groupnorm.models.build import build_model, channel_widths, check_model
+from groupnorm.models.build import build_model, channel_widths, check_model, watched_convolution
 from groupnorm.models.checkpoints import load_published
 from groupnorm.models.resnet_cifar import ResNetCifar, count_parameters
 from groupnorm.models.resnet_imagenet import imagenet_resnet
@@ -15,4 +15,5 @@ __all__ = [
     "imagenet_resnet",
     "load_published",
     "vgg16",
+    "watched_convolution",
 ]

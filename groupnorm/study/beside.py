@@ -97,7 +97,7 @@ def trained(study: Study) -> tuple[list[str], str]:
 
 
 def compares_in_size(table: Published, study: Study) -> bool:
-    """Whether table and study share one model and the data, so that more than directions compare."""
+    """Whether table and study share one model and the data: more than directions compare then."""
     models, data = trained(study)
     return (
         len(models) == 1
