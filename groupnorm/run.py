@@ -97,7 +97,8 @@ def run(
         model.to(memory_format=torch.channels_last)
     has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
     recompute = recomputed_statistics if has_statistics else None
-    task = Classification(config, batches, recompute, processes)
+    watched = models.watched_convolution(config.model, model)
+    task = Classification(config, batches, recompute, processes, watched)
     parameters = models.count_parameters(model)
     env = {**environment(), "parameters": parameters, "data_version": batches.version}
     if with_cost and processes.first:

@@ -45,7 +45,7 @@ PUBLIC = {
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
         "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
-        "imagenet_resnet", "load_published", "usual_images", "vgg16",
+        "imagenet_resnet", "load_published", "usual_images", "vgg16", "watched_convolution",
     },
     "groupnorm.recipes": {"paper", "quick", "standard"},
     "groupnorm.study": {

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from groupnorm import models
 from groupnorm.run import check, environment, run
 from groupnorm.training.config import RunConfig
 
@@ -86,3 +87,16 @@ def test_environment_names_versions_and_machine():
     assert env["cpu"]
     assert env["group_norm"].startswith(("native: C++ kernels for ", "aten: "))
     assert env["threads"] == torch.get_num_threads()
+
+
+def test_the_watched_convolutions_responses_are_recorded_every_epoch(monkeypatch):
+    small = config(epochs=2)
+    assert "response_percentiles" not in run(small, with_cost=False).metrics[0]
+
+    def last(name, model):
+        return [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+
+    monkeypatch.setattr(models, "watched_convolution", last)
+    rows = run(small, with_cost=False).metrics
+    assert [list(row["response_percentiles"]) for row in rows] == [["1", "20", "80", "99"]] * 2
+    assert rows[0]["response_percentiles"] != rows[1]["response_percentiles"]

@@ -1,6 +1,12 @@
 """Architectures; each takes `norm`, a NormSpec, its string, or a factory made from one."""
 
-from groupnorm.models.build import build_model, channel_widths, check_model, usual_images
+from groupnorm.models.build import (
+    build_model,
+    channel_widths,
+    check_model,
+    usual_images,
+    watched_convolution,
+)
 from groupnorm.models.checkpoints import load_published
 from groupnorm.models.resnet_cifar import ResNetCifar, count_parameters
 from groupnorm.models.resnet_imagenet import imagenet_resnet
@@ -16,4 +22,5 @@ __all__ = [
     "load_published",
     "usual_images",
     "vgg16",
+    "watched_convolution",
 ]

@@ -57,7 +57,7 @@ def batch_size(scale: Scale, depth: int, convention: Convention) -> Experiment:
         base, sizes = smoke(base, 4, SMOKE_DATA), (4, 2)
     published = {
         56: ("cifar10-resnet56-batch-size", "cifar10-he2016"),
-        110: ("cifar10-resnet110", "cifar10-he2016"),
+        110: ("cifar10-resnet110-author", "cifar10-he2016"),
     }
     suffix = "" if convention == "per-256" else "-one-worker"
     words = "8 workers, lr 0.1 per 256 images" if not suffix else "one worker, lr 0.1 per 32 images"

@@ -61,7 +61,7 @@ def batch_size(scale: Scale = "full") -> Experiment:
         variants=by_norm_and_size(
             _base(scale), ("bn", "gn"), SIZES if scale == "full" else SIZES[-2:]
         ),
-        published=("imagenet-batch-size",),
+        published=("imagenet-batch-size", "imagenet-switchable-8-gpus", "imagenet-batch-norm-at-2"),
     )
 
 

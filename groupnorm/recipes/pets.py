@@ -59,6 +59,6 @@ def pets(scale: Scale, depth: int) -> Experiment:
         time="not measured",
         shows="batch-size",
         variants=variants,
-        published=("pets-notebooks",),
+        published=("pets-notebook", "pets-notebook-ws"),
         tuned_over="base_lr",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +122,24 @@ def kind_of(norm: str) -> str | None:
     except NormSpecError:
         return None
     return None if spec.ws else spec.kind
+
+
+def log_axis(ax: Axes, values: Sequence[int], label: str, one: str | None = None) -> None:
+    """A log2 axis from the largest value on the left to the smallest on the right."""
+    ax.set_xscale("log", base=2)
+    names = [f"1\n({one})" if one and value == 1 else str(value) for value in values]
+    ax.set_xticks(list(values), names)
+    ax.minorticks_off()
+    if values:
+        ax.set_xlim(max(values) * 1.3, min(values) / 1.3)
+    ax.set_xlabel(label)
+
+
+def name_axis(ax: Axes, names: Sequence[str]) -> None:
+    """A row for every name, the first at the bottom."""
+    ax.set_yticks(range(len(names)), list(names))
+    ax.set_ylim(-0.6, len(names) - 0.3)
+    ax.grid(visible=False, axis="y")
 
 
 def render_files(spec: FigureSpec) -> dict[str, bytes]:

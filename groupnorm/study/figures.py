@@ -11,50 +11,48 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from groupnorm.study import curves, published
+from groupnorm.study import curves, published_panels
+from groupnorm.study.beside import trained
 from groupnorm.study.cost_figure import cost_figures
 from groupnorm.study.figure_style import (
     BLACK,
     BLUE,
-    GREY,
     KIND_COLORS,
-    MARKERS,
-    PAPER_BACKGROUND,
     FigureSpec,
     Panel,
     Style,
     kind_of,
+    log_axis,
+    name_axis,
     norm_styles,
 )
+from groupnorm.study.published import DIVISIONS
+from groupnorm.study.published_panels import EXTREMES, described, first_table
+from groupnorm.study.responses import response_figures
+from groupnorm.study.shown import shows
 from groupnorm.study.statistics import Estimate, Row, Study
 
 # Where a value stands; None where there is none, which breaks the line.
 Point = tuple[float, Estimate | None]
 ERROR_LABEL = "validation error (%)"
-DIVISIONS = {"groups": "number of groups", "size": "channels per group"}
-# What one group, and one channel per group, are called.
-EXTREMES = {"groups": "LN", "size": "IN"}
 RUNNING = "running statistics"
 RECOMPUTED = "recomputed statistics"
 
 
 def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """The figures of a study, in the report's order; the first is the main one."""
-    if study.manifest["study"] == "groups":
-        return [
-            _groups_figure(study, rows),
-            *curves.group_figures(study, rows),
-            *cost_figures(rows),
-        ]
+    after = [*response_figures(study, rows), *cost_figures(rows)]
+    kind = shows(study.manifest)
+    if kind == "groups":
+        return [_groups_figure(study, rows), *curves.group_figures(study, rows), *after]
     batches = batch_sizes(rows)
-    main = _batch_figure if len(batches) > 1 else _norms_figure
-    figures = [main(study, rows)]
+    figures = [(_batch_figure if kind == "batch-size" else _norms_figure)(study, rows)]
     if any(row.precise for row in rows):
         figures.append(_recomputed_figure(rows))
     figures.append(curves.norm_figure(study, rows))
     if len(batches) > 1:
         figures.append(curves.batch_figure(study, rows))
-    return figures + cost_figures(rows)
+    return [*figures, *after]
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[int]:
@@ -69,19 +67,16 @@ def norm_names(rows: Sequence[Row]) -> list[str]:
 
 def subject(study: Study) -> str:
     """What was trained on what, e.g. "resnet8 on digits"."""
-    models = {r.config["model"] for r in study.records.values() if "model" in r.config}
-    model = ", ".join(sorted(models)) or study.manifest.get("options", {}).get("model")
-    data = study.manifest.get("data", {}).get("name", "?")
-    return f"{model or 'model'} on {data}"
+    models, data = trained(study)
+    return f"{', '.join(models) or 'model'} on {data}"
 
 
 def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
-    table = published.load("imagenet-batch-size")
     styles = norm_styles(norm_names(rows))
     batches = batch_sizes(rows)
 
     def ours(ax: Axes) -> None:
-        _log_axis(ax, batches, "images per worker (N)")
+        log_axis(ax, batches, "images per worker (N)")
         bad: list[tuple[float, Style, str]] = []
         for norm in norm_names(rows):
             mine = [row for row in rows if row.labels["norm"] == norm]
@@ -97,31 +92,18 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
         ax.set_ylabel(ERROR_LABEL)
         ax.set_title(f"This study: {subject(study)}")
 
-    def paper(ax: Axes) -> None:
-        sizes = table.data["batch_per_worker"]
-        _log_axis(ax, sizes, "images per GPU")
-        for kind, index, where in (("bn", -2, (-4, 6)), ("gn", -1, (8, 8))):
-            style = Style(KIND_COLORS[kind], MARKERS[list(KIND_COLORS).index(kind)])
-            ax.plot(sizes, table.data[kind], color=style.color, marker=style.marker)
-            spot = (sizes[index], table.data[kind][index])
-            ax.annotate(kind.upper(), spot, where, textcoords="offset points", color=style.color,
-                        ha="right", weight="bold")  # fmt: skip
-        _paper_panel(ax, table)
-
     caption = (
         "Final validation error against images per worker; the largest batch is on the left, as "
-        f"in the paper's Figure 1. {_band_words(rows)} The small panel holds the paper's own "
-        f"numbers ({table.source}; {table.setting}) on its own axis."
+        f"in the paper's Figure 1. {_band_words(rows)}"
     )
-    panels = [
-        Panel(ours, f"Validation error against images per worker, {subject(study)}"),
-        Panel(paper, f"The paper's curve: {table.source}, {table.setting}", 2.7, 2.9),
-    ]
+    panels = [Panel(ours, f"Validation error against images per worker, {subject(study)}")]
+    if table := first_table(study, published_panels.has_batches):
+        caption += f" The small panel holds {described(table)} on its own axis."
+        panels.append(published_panels.batch_panel(table))
     return FigureSpec("error-by-batch", "Error against batch size", caption, panels)
 
 
 def _norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
-    table = published.load("imagenet-norms")
     styles = norm_styles(norm_names(rows))
     worst_first = sorted(rows, key=lambda row: -(row.mean if row.mean is not None else 1e9))
     names = [row.labels["norm"] for row in worst_first]
@@ -139,35 +121,22 @@ def _norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
                         marker=style.marker, ms=8, capsize=4)  # fmt: skip
             ax.annotate(f"{row.error.mean:.1f}", (row.error.mean, y), (0, 9), ha="center",
                         textcoords="offset points", size=9)  # fmt: skip
-        _name_axis(ax, names)
+        name_axis(ax, names)
         ax.set_xlabel(ERROR_LABEL)
         ax.set_title(f"This study: {subject(study)}")
 
-    def paper(ax: Axes) -> None:
-        pairs = sorted(zip(table.data["error"], table.data["norm"], strict=True), reverse=True)
-        for y, (error, kind) in enumerate(pairs):
-            marker = MARKERS[list(KIND_COLORS).index(kind)]
-            ax.plot(error, y, marker, color=KIND_COLORS[kind], ms=8)
-            ax.annotate(f"{error}", (error, y), (0, 9), ha="center", textcoords="offset points",
-                        size=9)  # fmt: skip
-        _name_axis(ax, [kind.upper() for _, kind in pairs])
-        ax.margins(x=0.15)
-        _paper_panel(ax, table, x="top-1 error (%)")
-
-    caption = (
-        f"Final validation error per norm, best at the top. {_band_words(rows, 'Bars')} The small "
-        f"panel holds the paper's own numbers ({table.source}; {table.setting})."
-    )
+    caption = f"Final validation error per norm, best at the top. {_band_words(rows, 'Bars')}"
     height = max(2.6, 1.2 + 0.42 * len(rows))
-    panels = [
-        Panel(ours, f"Validation error per norm, {subject(study)}", height=height),
-        Panel(paper, f"The paper's errors: {table.source}, {table.setting}", 2.7, height),
-    ]
+    panels = [Panel(ours, f"Validation error per norm, {subject(study)}", height=height)]
+    batches = batch_sizes(rows)
+    batch = batches[0] if batches else None
+    if table := first_table(study, lambda t: published_panels.has_norms(t, batch)):
+        caption += f" The small panel holds {described(table)}."
+        panels.append(published_panels.norm_panel(table, batch, height))
     return FigureSpec("error-by-norm", "Error by norm", caption, panels)
 
 
 def _groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
-    table = published.load("imagenet-groups")
     limits = _limits([row.error for row in rows])
 
     def ours(division: str) -> Callable[[Axes], None]:
@@ -177,7 +146,7 @@ def _groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
             points = [(row.labels["value"], row.error) for row in mine]
             style = Style(KIND_COLORS["gn"], "s")
             values = sorted({row.labels["value"] for row in mine}, reverse=True)
-            _log_axis(ax, values, DIVISIONS[division], EXTREMES[division])
+            log_axis(ax, values, DIVISIONS[division], EXTREMES[division])
             _line_with_band(ax, points, style, None)
             _hollow(ax, "value", mine, style)
             if limits:
@@ -189,26 +158,15 @@ def _groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
 
         return draw
 
-    def paper(division: str) -> Callable[[Axes], None]:
-        def draw(ax: Axes) -> None:
-            data = table.data[division]
-            _log_axis(ax, data["value"], DIVISIONS[division], EXTREMES[division])
-            ax.plot(data["value"], data["error"], color=KIND_COLORS["gn"], marker="s")
-            ax.set_ylim(23.6, 28.9)
-            _paper_panel(ax, table)
-
-        return draw
-
     caption = (
         "Final validation error by number of groups and by channels per group. One group is layer "
-        f"norm (LN), one channel per group is instance norm (IN). {_band_words(rows)} Small "
-        f"panels: the paper's own numbers ({table.source}; {table.setting})."
+        f"norm (LN), one channel per group is instance norm (IN). {_band_words(rows)}"
     )
     present = [d for d in DIVISIONS if any(row.labels["division"] == d for row in rows)]
-    panels = [Panel(ours(d), f"Validation error by {DIVISIONS[d]}") for d in present] + [
-        Panel(paper(d), f"The paper's error by {DIVISIONS[d]}: {table.source}", height=2.5)
-        for d in present
-    ]
+    panels = [Panel(ours(d), f"Validation error by {DIVISIONS[d]}") for d in present]
+    if table := first_table(study, published_panels.has_groups):
+        caption += f" Small panels: {described(table)}."
+        panels += published_panels.group_panels(table, present)
     columns = max(len(present), 1)
     return FigureSpec("error-by-groups", "Error against groups", caption, panels, columns)
 
@@ -273,23 +231,6 @@ def _recomputed_panel(
     return draw
 
 
-def _log_axis(ax: Axes, values: Sequence[int], label: str, one: str | None = None) -> None:
-    """A log2 axis from the largest value on the left to the smallest on the right."""
-    ax.set_xscale("log", base=2)
-    names = [f"1\n({one})" if one and value == 1 else str(value) for value in values]
-    ax.set_xticks(list(values), names)
-    ax.minorticks_off()
-    if values:
-        ax.set_xlim(max(values) * 1.3, min(values) / 1.3)
-    ax.set_xlabel(label)
-
-
-def _name_axis(ax: Axes, names: Sequence[str]) -> None:
-    ax.set_yticks(range(len(names)), list(names))
-    ax.set_ylim(-0.6, len(names) - 0.3)
-    ax.grid(visible=False, axis="y")
-
-
 def _line_with_band(ax: Axes, points: list[Point], style: Style, label: str | None) -> None:
     ordered = sorted(points, key=lambda point: -point[0])
     xs, means, spreads = _arrays(ordered)
@@ -321,15 +262,6 @@ def _mark_missing(ax: Axes, bad: list[tuple[float, Style, str]]) -> None:
                     ha="center", color=style.color, size=14, weight="bold")  # fmt: skip
         ax.annotate(status, (x, y), (-20, 0), textcoords="offset points", va="center", size=8.5)
     ax.set_ylim(low, high + step * max(levels.values()))
-
-
-def _paper_panel(ax: Axes, table: published.Published, x: str | None = None) -> None:
-    ax.set_facecolor(PAPER_BACKGROUND)
-    ax.set_title(f"{table.source}\nResNet-50 on ImageNet", color=GREY, size=9.5)
-    if x is None:
-        ax.set_ylabel("top-1 error (%)")
-    else:
-        ax.set_xlabel(x)
 
 
 def _band_words(rows: Sequence[Row], what: str = "The band") -> str:

@@ -13,10 +13,12 @@ from markupsafe import Markup
 
 from groupnorm.files import write_atomic
 from groupnorm.study import report_tables as tables
+from groupnorm.study.beside import BESIDE_HEADER, beside
 from groupnorm.study.figure_style import FigureSpec, render_files, render_panel
 from groupnorm.study.figures import build_figures
 from groupnorm.study.report_text import PROTOCOLS, describe
 from groupnorm.study.statistics import Row, Study, load_study, summarize_study
+from groupnorm.study.tuning import chosen_note, chosen_rows, tuning_table
 
 # Statuses as they appear in cells; such cells are marked in the page.
 _BAD = ("failed", "diverged", "missing", "partial", "unfinished")
@@ -32,14 +34,14 @@ def build_report(out: Path) -> Path:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = load_study(out)
-    rows = summarize_study(study)
+    rows, tried = _rows(study)
     figures = build_figures(study, rows) if rows else []
     for figure in figures:
         for extension, data in render_files(figure).items():
             write_atomic(out / "figures" / f"{figure.name}.{extension}", data)
-    write_atomic(out / "tables.csv", tables.tables_csv(study, rows))
+    write_atomic(out / "tables.csv", _csv(study, rows, tried))
     path = out / "report.html"
-    write_atomic(path, _page(study, rows, figures))
+    write_atomic(path, _page(study, rows, tried, figures))
     return path
 
 
@@ -53,10 +55,23 @@ def main_table(out: Path) -> tuple[list[str], list[list[str]]]:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = load_study(out)
-    return tables.main_table_of(study, summarize_study(study))
+    return tables.main_table_of(study, _rows(study)[0])
 
 
-def _page(study: Study, rows: list[Row], figures: list[FigureSpec]) -> str:
+def _rows(study: Study) -> tuple[list[Row], list[Row] | None]:
+    """The rows to show, and in a tuned study all of them, else None."""
+    rows = summarize_study(study)
+    tuned_over = study.manifest.get("tuned_over")
+    return (chosen_rows(rows, tuned_over), rows) if tuned_over else (rows, None)
+
+
+def _csv(study: Study, rows: list[Row], tried: list[Row] | None) -> str:
+    if tried is None:
+        return tables.tables_csv(study, rows)
+    return tables.tables_csv(study, tried, chosen=rows)
+
+
+def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[FigureSpec]) -> str:
     template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -67,17 +82,23 @@ def _page(study: Study, rows: list[Row], figures: list[FigureSpec]) -> str:
     cost_header, cost_body = tables.cost_table(rows)
     records = list(study.records.values())
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
+    tuned_over = study.manifest.get("tuned_over")
+    every = rows if tried is None else tried
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
-        paragraphs=describe(study, rows),
+        paragraphs=describe(study, rows, tried),
         header=header,
         body=body,
         cost_header=cost_header,
         cost_body=cost_body,
+        note=chosen_note(rows, tuned_over) if tuned_over else "",
+        tuning=tuning_table(every, rows, tuned_over) if tuned_over else None,
+        beside=beside(study, rows),
+        beside_header=BESIDE_HEADER,
         figures=[_drawn(figure) for figure in figures],
         run_header=tables.RUN_HEADER,
-        run_groups=tables.run_groups(study, rows),
-        problems=tables.problems(study, rows),
+        run_groups=tables.run_groups(study, every),
+        problems=tables.problems(study, every),
         runs=len(records),
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),

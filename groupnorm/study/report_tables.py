@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from groupnorm.study.costs import COSTS, run_cost
+from groupnorm.study.published import DIVISIONS
+from groupnorm.study.shown import shows
 from groupnorm.study.statistics import (
     Estimate,
     Row,
@@ -23,7 +25,6 @@ from groupnorm.study.statistics import (
 
 NOTHING = "\u2013"
 RECOMPUTED = "(recomputed statistics)"
-DIVISIONS = {"groups": "number of groups", "size": "channels per group"}
 RUN_HEADER = [
     "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
     "status", "error", "recomputed", "training error", "images/s", "seconds", "peak memory",
@@ -50,7 +51,7 @@ class RunGroup:
 
 def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table, as strings."""
-    if study.manifest["study"] == "groups":
+    if shows(study.manifest) == "groups":
         return _groups_table(study, rows)
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
@@ -95,11 +96,14 @@ def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
     for row in rows:
         merged.setdefault(row.runs, []).append(row)
     seeds = {cell.run: cell.seed for cell in study.cells}
+    tuned = study.manifest.get("tuned_over")
     groups = []
     for names, same in merged.items():
         row = same[0]
         batches = ", ".join(dict.fromkeys(str(r.labels["batch_per_worker"]) for r in same))
         norms = ", ".join(dict.fromkeys(r.labels["norm"] for r in same))
+        if tuned:
+            norms += f", {tuned} {row.labels[tuned]}"
         shared = [norms, batches, estimate_text(row.error, 2), estimate_text(row.precise, 2)]
         groups.append(RunGroup(shared, [_run_cells(study, seeds[name], name) for name in names]))
     return groups
@@ -128,16 +132,18 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     """What is not finished: [where, what, reason] of every such row, then of what was skipped."""
-    found = [[label_text(row.labels), row.status, row.reason or ""] for row in rows]
+    tuned = study.manifest.get("tuned_over")
+    found = [[label_text(row.labels, tuned), row.status, row.reason or ""] for row in rows]
     bad = [line for line, row in zip(found, rows, strict=True) if row.status != "finished"]
     skipped = study.manifest.get("skipped", [])
     return bad + [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
 
 
-def label_text(labels: dict[str, Any]) -> str:
-    """A configuration in words, e.g. "bn, 2 images per worker"."""
+def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
+    """A configuration in words, e.g. "bn, 2 images per worker" or "bn, ..., base_lr 0.1"."""
     norm, batch = labels.get("norm", "?"), labels.get("batch_per_worker")
-    return f"{norm}, {batch} images per worker" if batch is not None else str(norm)
+    text = f"{norm}, {batch} images per worker" if batch is not None else str(norm)
+    return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
 
 
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
@@ -151,13 +157,17 @@ def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
     return [[key, "; ".join(found)] for key, found in values.items()]
 
 
-def tables_csv(study: Study, rows: list[Row]) -> str:
-    """One line for every cell and seed, with the numbers unrounded; empty where there is none."""
+def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -> str:
+    """One line for every cell and seed, with the numbers unrounded; empty where there is none.
+
+    With `chosen`, the rows that tuning chose among `rows`, a first column says which they are.
+    """
     names = list(dict.fromkeys(key for row in rows for key in row.labels))
+    mark = [] if chosen is None else ["chosen"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     costs = list(COSTS) if any(row.cost for row in rows) else []
-    writer.writerow([*names, *CSV_MEASURES, *costs])
+    writer.writerow([*mark, *names, *CSV_MEASURES, *costs])
     seeds = {(json.dumps(c.labels, sort_keys=True), c.run): c.seed for c in study.cells}
     for row in rows:
         key = json.dumps(row.labels, sort_keys=True)
@@ -168,6 +178,7 @@ def tables_csv(study: Study, rows: list[Row]) -> str:
             cost = run_cost(record)
             writer.writerow(
                 [
+                    *([] if chosen is None else ["yes" if row in chosen else "no"]),
                     *(row.labels.get(label) for label in names),
                     seeds[key, name], name, status, reason, len(record.metrics),
                     final_error(record.metrics) if done else None,

@@ -7,9 +7,20 @@ Without a spread nothing is called clear, and the text says so.
 from __future__ import annotations
 
 from groupnorm.study import published
+from groupnorm.study.beside import compares_in_size, find, match
 from groupnorm.study.figure_style import kind_of
-from groupnorm.study.figures import DIVISIONS, batch_sizes, norm_names, subject
+from groupnorm.study.figures import batch_sizes, norm_names, subject
+from groupnorm.study.published import DIVISIONS, SPREAD, Published
+from groupnorm.study.published_panels import (
+    first_table,
+    has_batches,
+    has_groups,
+    has_norms,
+    short_names,
+)
+from groupnorm.study.shown import shows
 from groupnorm.study.statistics import CLEAR, Comparison, Estimate, Row, Study, compare
+from groupnorm.study.tuning import how_tuned
 
 PROTOCOLS = {
     "fixed-step": (
@@ -24,20 +35,30 @@ PROTOCOLS = {
 }
 
 
-def describe(study: Study, rows: list[Row]) -> list[str]:
-    """The report's opening paragraphs, plain text."""
+def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> list[str]:
+    """The report's opening paragraphs, plain text.
+
+    Args:
+        rows: what the report shows.
+        tried: in a tuned study every row, of which `rows` are those chosen.
+    """
+    kind = shows(study.manifest)
     paragraphs = [_what_was_measured(study, rows), _how_to_read(rows)]
-    if study.manifest["study"] == "groups":
-        return [*paragraphs, *_groups_text(study, rows), *_incomplete(rows)]
+    if tried is not None:
+        paragraphs.append(how_tuned(tried, study.manifest["tuned_over"]))
+    incomplete = _incomplete(rows if tried is None else tried)
+    if kind == "groups":
+        return [*paragraphs, *_groups_text(study, rows), *incomplete]
     batches = batch_sizes(rows)
     ends = dict.fromkeys((*batches[:1], *batches[-1:]))
     paragraphs += [_at_batch(rows, batch) for batch in ends]
     if len(batches) > 1:
         paragraphs += [_batch_norm_loss(rows, norm) for norm in norm_names(rows) if _is_bn(norm)]
-        paragraphs.append(_paper_by_batch(study, rows))
+    if kind == "batch-size":
+        paragraphs.append(_published_by_batch(study, rows))
     elif batches:
-        paragraphs.append(_paper_by_norm(study, rows))
-    return [paragraph for paragraph in [*paragraphs, *_incomplete(rows)] if paragraph]
+        paragraphs.append(_published_by_norm(study, rows))
+    return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
 
 
 def verdict(name_a: str, name_b: str, found: Comparison) -> str:
@@ -72,7 +93,7 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     batches = batch_sizes(rows)
     count = len(norm_names(rows))
     kinds = f"{count} normalization{'s' if count != 1 else ''}"
-    if study.manifest["study"] == "groups":
+    if shows(study.manifest) == "groups":
         kinds = f"group norm with {len(rows)} group divisions"
     where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
     if len(batches) == 1:
@@ -100,13 +121,18 @@ def _how_to_read(rows: list[Row]) -> str:
             text += " With two seeds the spread itself is only roughly known."
         return text
     table = published.load("cifar10-resnet20-batch-size")
-    spreads = table.data["bn_spread"] + table.data["gn:groups=8_spread"]
+    columns = [column for name, column in table.data.items() if name.endswith(SPREAD)]
+    spreads = [spread for column in columns for spread in column]
     return (
         f"{text}. There is no spread to compare with, because no configuration has two finished "
         "seeds: differences of the size that seeds usually make cannot be told apart from chance. "
-        f"(In a published five-seed sweep of ResNet-20 on CIFAR-10, {table.source.paper}, that "
+        f"(In a published {_COUNTS[table.runs]}-seed sweep of {table.model} on {table.dataset}, "
+        f"{table.source.paper}, that "
         f"standard deviation was {min(spreads)} to {max(spreads)} points.)"
     )
+
+
+_COUNTS = ("no", "one", "two", "three", "four", "five")
 
 
 def _at_batch(rows: list[Row], batch: int) -> str:
@@ -180,39 +206,56 @@ def _batch_norm_loss(rows: list[Row], norm: str) -> str:
     return f"{text}."
 
 
-def _paper_by_batch(study: Study, rows: list[Row]) -> str:
-    table = published.load("imagenet-batch-size")
-    sizes: list[int] = table.data["batch_per_worker"]
-    gn, bn = _first(rows, "gn"), _first(rows, "bn")
-    common = [batch for batch in batch_sizes(rows) if batch in sizes]
-    if not (gn and bn and common):
+def _published_by_batch(study: Study, rows: list[Row]) -> str:
+    """The table's differences to batch norm at the ends of what both have, and ours."""
+    table = first_table(study, has_batches)
+    common = [b for b in batch_sizes(rows) if table and b in table.data["batch_per_worker"]]
+    if not (table and common):
         return ""
-    parts = []
-    for batch in dict.fromkeys((common[0], common[-1])):
-        place = sizes.index(batch)
-        difference = table.data["gn"][place] - table.data["bn"][place]
-        parts.append(_direction(rows, gn, bn, batch, difference))
-    return f"{_compared(study)} {' '.join(parts)} {table.note}"
-
-
-def _paper_by_norm(study: Study, rows: list[Row]) -> str:
-    table = published.load("imagenet-norms")
-    errors = dict(zip(table.data["norm"], table.data["error"], strict=True))
-    bn = _first(rows, "bn")
-    batch = batch_sizes(rows)[0]
+    norms = [norm for norm in table.data if norm != "batch_per_worker" and SPREAD not in norm]
     parts = [
-        _direction(rows, norm, bn, batch, errors[kind] - errors["bn"])
-        for kind in ("gn", "ln", "in")
-        if bn and (norm := _first(rows, kind))
+        part
+        for batch in dict.fromkeys((common[0], common[-1]))
+        for part in _directions(table, norms, rows, batch, batch)
     ]
-    return f"{_compared(study)} {' '.join(parts)}" if parts else ""
+    return f"{_compared(table, study)} {' '.join(parts)} {table.note}".rstrip() if parts else ""
 
 
-def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: float) -> str:
-    """Does `norm` against `bn` point the way the paper's difference (norm minus BN) does?"""
-    side = "below" if paper < 0 else "above"
-    name = (kind_of(norm) or norm).upper()
-    text = f"At {batch} images the paper has {name} {_points(abs(paper))} {side} BN"
+def _published_by_norm(study: Study, rows: list[Row]) -> str:
+    batch = batch_sizes(rows)[0]
+    table = first_table(study, lambda t: has_norms(t, batch))
+    if table is None:
+        return ""
+    there = table.batch_per_worker if "norm" in table.data else batch
+    norms = table.data.get("norm") or [n for n in list(table.data)[1:] if SPREAD not in n]
+    parts = _directions(table, norms, rows, batch, there)
+    return f"{_compared(table, study)} {' '.join(parts)}" if parts else ""
+
+
+def _directions(
+    table: Published, norms: list[str], rows: list[Row], batch: int, there: int | None
+) -> list[str]:
+    """What the table has of each norm against batch norm at `there`, and we at `batch`."""
+    bn = _first(rows, "bn")
+    base = find(table, norm="bn", batch_per_worker=there)
+    names = short_names(norms)
+    parts = []
+    for norm in norms:
+        ours = match(norm, norm_names(rows)) or _first(rows, kind_of(norm) or "")
+        found = find(table, norm=norm, batch_per_worker=there)
+        if norm != "bn" and bn and ours and base and found:
+            difference = found.error - base.error
+            at = f"At {batch} images"
+            if there not in (None, batch):
+                at = f"At {there} images (here {batch})"
+            text = f"{at} {table.owner} has {names[norm]}"
+            parts.append(_direction(rows, ours, bn, batch, difference, text))
+    return parts
+
+
+def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: float, begun: str) -> str:
+    """Does `norm` against `bn` point the way a published difference (norm minus BN) does?"""
+    text = f"{begun} {_points(abs(paper))} {'below' if paper < 0 else 'above'} BN"
     ours, theirs = _row(rows, norm, batch), _row(rows, bn, batch)
     if not (ours and theirs and ours.error and theirs.error):
         return f"{text}; here one of the two has no result."
@@ -229,7 +272,7 @@ def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: float) ->
 
 
 def _groups_text(study: Study, rows: list[Row]) -> list[str]:
-    table = published.load("imagenet-groups")
+    table = first_table(study, has_groups)
     paragraphs = []
     for division, words in DIVISIONS.items():
         found = {
@@ -241,7 +284,9 @@ def _groups_text(study: Study, rows: list[Row]) -> list[str]:
             continue
         best = min(found, key=lambda value: found[value].mean)
         worst = max(found, key=lambda value: found[value].mean)
-        name = {value: _division(division, value) for value in (*found, *_PAPER_VALUES)}
+        theirs = table.data.get(division, {}) if table else {}
+        errors = dict(zip(theirs.get("value", ()), theirs.get("error", ()), strict=True))
+        name = {value: _division(division, value) for value in (*found, *errors)}
         text = f"By {words}, {name[best]} has the lowest error, {_value(found[best])}"
         if best != worst:
             text += f", and {name[worst]} the highest, {_value(found[worst])}: "
@@ -250,14 +295,14 @@ def _groups_text(study: Study, rows: list[Row]) -> list[str]:
         if 1 in found and best != 1 and worst != 1:
             found_1 = compare(found[best], found[1])
             text += f" The extreme: {verdict(name[best], name[1], found_1)}."
-        errors = dict(
-            zip(table.data[division]["value"], table.data[division]["error"], strict=True)
-        )
-        top = min(errors, key=lambda value: errors[value])
-        text += f" In the paper {name[top]} is best with {errors[top]}, {name[1]} has {errors[1]}."
+        top = min(errors, key=lambda value: errors[value], default=None)
+        if table and top is not None:
+            text += f" In {table.owner} {name[top]} is best with {errors[top]}"
+            text += f", {name[1]} has {errors[1]}." if 1 in errors else "."
         if best == 1:
-            text += " Here, other than there, the extreme has the lowest error."
-        elif 1 in found:
+            text += " Here, other than there," if 1 in errors and top != 1 else " Here"
+            text += " the extreme has the lowest error."
+        elif 1 in found and 1 in errors:
             text += (
                 " That the extreme is worse than the best division is seen here too."
                 if compare(found[1], found[best]).clear
@@ -266,11 +311,12 @@ def _groups_text(study: Study, rows: list[Row]) -> list[str]:
         paragraphs.append(text)
     if not paragraphs:
         return ["No run has finished yet."]
-    note = "The lowest of many close values is partly chance, here as in the paper's single runs."
-    return [*paragraphs, f"{_compared(study)} {note}"]
-
-
-_PAPER_VALUES = (64, 32, 16, 8, 4, 2, 1)
+    note = "The lowest of many close values is partly chance"
+    if table is None:
+        return [*paragraphs, f"{note}."]
+    owner = "the paper" if table.owner == "the paper" else "the table"
+    there = f"here as in {owner}'s single runs" if table.runs == 1 else "here as there"
+    return [*paragraphs, f"{_compared(table, study)} {note}, {there}."]
 
 
 def _division(division: str, value: int) -> str:
@@ -296,10 +342,13 @@ def _incomplete(rows: list[Row]) -> list[str]:
     return [text]
 
 
-def _compared(study: Study) -> str:
+def _compared(table: Published, study: Study) -> str:
+    owner = table.owner[0].upper() + table.owner[1:]
+    text = f"{owner} measured {table.model} on {table.dataset}"
+    if compares_in_size(table, study):
+        return f"{text}, as this study does."
     return (
-        f"The paper measured ResNet-50 on ImageNet; this is {subject(study)}, so only the "
-        "direction of a difference can be compared."
+        f"{text}; this is {subject(study)}, so only the direction of a difference can be compared."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from groupnorm.training.loop import Metrics
 from groupnorm.training.processes import ALONE, Processes
 
 PRECISE_IMAGES = 2048
+PERCENTILES = (1, 20, 80, 99)
 _STATISTICS_EPOCH = 0  # epochs count from 1: images of its own
 
 RecomputeStatistics = Callable[[nn.Module, Iterator[Tensor]], AbstractContextManager[None]]
@@ -31,9 +32,14 @@ class Classification:
     `PRECISE_IMAGES` augmented training images under fixed weights (Precise-BN; Wu & Johnson,
     arXiv 2105.07576). It is None for models without running statistics, and before.
 
+    With `watched` also `response_percentiles`: {"1", "20", "80", "99"} -> that percentile of the
+    module's output for the first batch of test images (of the first process), in evaluation mode
+    with running statistics, as in Wu & He 2018, Figure 6; None when one of them is not finite.
+
     Args:
         batches: the data.
         recompute: the context manager that recomputes statistics; None when no layer has any.
+        watched: the module of the model whose responses to record; None for none.
     """
 
     def __init__(
@@ -42,11 +48,13 @@ class Classification:
         batches: Batches,
         recompute: RecomputeStatistics | None,
         processes: Processes = ALONE,
+        watched: nn.Module | None = None,
     ) -> None:
         self.config = config
         self.batches = batches
         self.recompute = recompute
         self.processes = processes
+        self.watched = watched
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         """Mean cross-entropy of the images, and how many were classified wrong."""
@@ -58,13 +66,23 @@ class Classification:
     @torch.no_grad()
     def evaluate(self, model: nn.Module, *, last_epochs: bool) -> Metrics:
         """Top-1 error in percent and mean loss over the test images, over all processes."""
-        loss, error = self._test(model)
+        if self.watched is None:
+            responses: Metrics = {}
+            loss, error = self._test(model)
+        else:
+            with _first_percentiles(self.watched) as responses:
+                loss, error = self._test(model)
         precise = None
         if last_epochs and self.recompute is not None:
             with self.recompute(model, self._batches_for_statistics()):
                 precise = self._test(model)[1]
         finite = loss if math.isfinite(loss) else None  # JSON has no NaN
-        return {"val_loss": finite, "val_error": error, "precise_val_error": precise}
+        return {
+            "val_loss": finite,
+            "val_error": error,
+            "precise_val_error": precise,
+            **responses,
+        }
 
     @property
     def _half(self) -> bool:
@@ -99,3 +117,36 @@ class Classification:
         if self.config.memory_format == "channels_last":
             return images.contiguous(memory_format=torch.channels_last)
         return images
+
+
+@contextmanager
+def _first_percentiles(module: nn.Module) -> Iterator[Metrics]:
+    """Fills the dict it gives with `response_percentiles` when `module` first runs inside."""
+    found: Metrics = {}
+
+    def note(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not found:
+            found["response_percentiles"] = percentiles(output)
+
+    handle = module.register_forward_hook(note)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def percentiles(values: Tensor) -> dict[str, float] | None:
+    """{"1": ..., "20": ..., "80": ..., "99": ...} of all elements of a tensor of any shape.
+
+    Interpolated linearly between neighbours. None when a value is not finite, or there is none.
+    """
+    ordered = values.detach().float().flatten().sort().values  # torch.quantile stops at 2**24
+    count = len(ordered)
+    if not count or not torch.isfinite(ordered[[0, -1]]).all():
+        return None
+    found = {}
+    for percent in PERCENTILES:
+        low, part = divmod(percent * (count - 1), 100)
+        ends = ordered[low : low + 2].double().tolist()
+        found[str(percent)] = ends[0] + part / 100 * (ends[-1] - ends[0])
+    return found

@@ -18,7 +18,7 @@ def test_help(arguments):
     ("arguments", "message"),
     [
         (["study", "batch-size", "--norms", "bn,xn"], "unknown normalization 'xn'; known kinds"),
-        (["study", "batch-size", "--data", "imagenet"], "unknown data set 'imagenet'"),
+        (["study", "batch-size", "--data", "imagenette"], "unknown data set 'imagenette'"),
         (["study", "batch-size", "--batch-sizes", "32,x"], "whole numbers, as 32,8,2"),
         (["study", "batch-size", "--batch-sizes", "7"], "64 images of a step, 7 does not"),
         (["study", "batch-size", "--protocol", "papr"], "'fixed-step' or 'paper'"),

@@ -167,3 +167,40 @@ def add_costs(out: Path) -> None:
                 "data_seconds": 0.25,
             }  # fmt: skip
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def add_to_manifest(out: Path, **keys: Any) -> Path:
+    """Put keys into study.json."""
+    manifest = json.loads((out / "study.json").read_text())
+    (out / "study.json").write_text(json.dumps({**manifest, **keys}))
+    return out
+
+
+def tuned_study(out: Path, seeds: int = 2) -> Path:
+    """Two norms, each tuned over three learning rates: BN's best is 0.1, GN's is 0.3."""
+    worse = {"bn": {0.1: 0.0, 0.3: 1.5, 1.0: 4.0}, "gn": {0.1: 3.0, 0.3: 0.0, 1.0: 2.0}}
+    cells = []
+    for norm, rates in worse.items():
+        for rate, more in rates.items():
+            for seed in range(seeds):
+                name = f"{norm}-lr{rate}-s{seed}"
+                labels = {"norm": norm, "batch_per_worker": 32, "base_lr": rate}
+                cells.append({"labels": labels, "seed": seed, "run": name})
+                error = fake_error(norm, 32, seed) + more
+                config = {"norm": norm, "batch_per_worker": 32, "base_lr": rate, "seed": seed}
+                write_run(out, name, config, fake_metrics(norm, 32, seed, final=error))
+    write_manifest(out, "tuned", cells, [])
+    return add_to_manifest(out, shows="norms", tuned_over="base_lr", published=["pets-notebook"])
+
+
+def add_responses(out: Path) -> Path:
+    """Give every run of a study the percentiles of a watched convolution's responses."""
+    for path in sorted(out.glob("runs/*/metrics.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        grow = 0.3 if path.parent.name.startswith("none") else 0.02
+        for row in rows:
+            size = 1 + grow * row["epoch"]
+            found = {"1": -3 * size, "20": -size, "80": 0.8 * size, "99": 2.5 * size}
+            row["response_percentiles"] = found
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return out

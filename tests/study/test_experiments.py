@@ -25,7 +25,8 @@ def test_plans_are_consistent(name, scale):
         assert config.run_name() == cell.run
     manifest = {"cells": [vars(cell) for cell in plan.cells]}
     assert read_cells(json.loads(json.dumps(manifest))) == plan.cells
-    assert plan.data == ("imagenet" if name.startswith("imagenet") else plan.data)
+    full = {"imagenet": "imagenet", "pets": "pets", "cifar10": "cifar10"}[name.split("-")[0]]
+    assert plan.data == (full if scale == "full" else experiment.variants[0].config.data)
 
 
 def test_what_a_user_may_change():

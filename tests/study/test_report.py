@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pytest
 
 from groupnorm.study.report import build_report, main_table
-from groupnorm.study.report_tables import main_table_of
+from groupnorm.study.report_tables import main_table_of, tables_csv
 from groupnorm.study.statistics import load_study, summarize_study
 from groupnorm.study.store import StoreError
-from tests.study.fake_store import batch_study, groups_study, spoil
+from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil, tuned_study
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" $a^{b$"
 VOID = {"meta", "br", "hr", "img", "link"}
@@ -80,8 +80,8 @@ def test_what_the_store_says_is_escaped(troubled):
 def test_sections_come_in_order(troubled):
     order = re.findall(r'<section id="([^"]+)"', troubled[1].read_text())
     assert order == [
-        "error-by-batch", "table", "running-and-recomputed", "curves-by-norm", "curves-by-batch",
-        "runs", "problems", "measured",
+        "error-by-batch", "table", "beside", "running-and-recomputed", "curves-by-norm",
+        "curves-by-batch", "runs", "problems", "measured",
     ]  # fmt: skip
 
 
@@ -161,3 +161,62 @@ def test_a_folder_without_a_study_is_refused(tmp_path, read):
     with pytest.raises(StoreError, match="holds no study"):
         read(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_stands_beside_every_table_its_manifest_names(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2), seeds=1)
+    names = ["cifar10-resnet20-batch-size", "cifar10-resnet56-groups", "imagenet-resnet101"]
+    add_to_manifest(out, published=names)
+    text = build_report(out).read_text()
+    section = text[text.index('<section id="beside">') :]
+    section = section[: section.index("</section>")]
+    for word in ("BeFranke/GroupNorm, commit 954f6e7", "19.7 ± 0.59", "14.05 ± 0.29 (gn:groups=8)"):
+        assert word in section
+    assert section.count("only the direction of differences compares") == 3
+    assert section.count("It has no number for a configuration of this study.") == 1
+    assert "Published curve: BeFranke" in text
+    assert "The paper" not in text.replace("The paper&#39;s", "")
+    add_to_manifest(out, published=[])
+    assert '<section id="beside">' not in build_report(out).read_text()
+
+
+def test_a_tuned_study_shows_the_best_value_and_every_value_tried(tmp_path):
+    out = tuned_study(tmp_path)
+    text = build_report(out).read_text()
+    assert 'section id="tuning"' in text
+    assert "same number of values for every norm, 3" in text
+    assert "Values of base_lr chosen: bn, 32 images per worker: 0.1; gn, 32 images" in text
+    header, body = main_table(out)
+    study = load_study(out)
+    by_value = {(r.labels["norm"], r.labels["base_lr"]): r for r in summarize_study(study)}
+    assert header == ["images per worker", "32"]
+    assert body[0] == ["bn", f"{by_value['bn', 0.1].mean:.1f} ± {by_value['bn', 0.1].spread:.1f}"]
+    assert body[-1][1].startswith(f"{by_value['gn', 0.3].mean:.1f}")
+    lines = (out / "tables.csv").read_text().splitlines()
+    assert lines[0].startswith("chosen,norm,batch_per_worker,base_lr,seed")
+    assert len(lines) == 1 + len(study.cells)
+    assert sum(line.startswith("yes,bn,32,0.1,") for line in lines) == 2
+    assert sum(line.startswith("yes,") for line in lines) == 4
+    assert not tables_csv(study, list(by_value.values())).startswith("chosen")
+
+
+def test_every_value_tried_is_among_the_runs_and_problems(tmp_path):
+    out = tuned_study(tmp_path)
+    spoil(out / "runs/gn-lr1.0-s0", "diverged", "the loss is not finite")
+    text = build_report(out).read_text()
+    assert "gn, 32 images per worker, base_lr 1.0" in text
+    assert ">gn, base_lr 1.0</th>" in text
+    assert "1 of 6 configurations (12 runs in all) lack seeds (diverged)" in text
+
+
+def test_a_study_that_says_what_it_shows_is_shown_so(tmp_path):
+    out = batch_study(tmp_path / "a", ("bn", "gn"), (32, 2), 1, study="anything")
+    assert "error-by-batch" in build_report(out).read_text()
+    out = groups_study(tmp_path / "b", seeds=1)
+    add_to_manifest(
+        out, study="cifar-groups", shows="groups", published=["cifar10-resnet56-groups"]
+    )
+    text = build_report(out).read_text()
+    assert 'id="error-by-groups"' in text
+    assert "In CharlesJWC/GroupNorm-pytorch, commit 03b0db3 16 groups is best with 9.5" in text
+    assert "Wu &amp; He" not in text
