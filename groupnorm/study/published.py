@@ -61,7 +61,12 @@ class Published:
     @property
     def owner(self) -> str:
         """Whose table it is in a sentence: "the paper" of this package, or the source's name."""
-        return "the paper" if self.source.arxiv == PAPER else self.source.paper
+        return "the paper" if self.is_the_papers else self.source.paper.partition(", commit ")[0]
+
+    @property
+    def is_the_papers(self) -> bool:
+        """Whether it is from the paper that this package reproduces."""
+        return self.source.arxiv == PAPER
 
 
 @dataclass(frozen=True)

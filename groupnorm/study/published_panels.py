@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
@@ -39,7 +38,7 @@ def has_batches(table: Published) -> bool:
 
 
 def has_norms(table: Published, batch: int | None) -> bool:
-    """Whether a table compares norms, at one batch size or at `batch` among others."""
+    """Whether a table compares norms, at its one batch size or at `batch`."""
     return bool(_by_norm(table, batch))
 
 
@@ -50,7 +49,7 @@ def has_groups(table: Published) -> bool:
 
 def described(table: Published) -> str:
     """The table in a caption, e.g. "the paper's own numbers (Wu & He 2018, Table 1; ...)"."""
-    whose = "published numbers" if _foreign(table) else "the paper's own numbers"
+    whose = "the paper's own numbers" if table.is_the_papers else "published numbers"
     return f"{whose} ({table.source}; {table.setting})"
 
 
@@ -62,9 +61,12 @@ def batch_panel(table: Published) -> Panel:
         lines.setdefault(found.norm, []).append(found)
     styles, names = norm_styles(lines), short_names(lines)
     highest = max(lines, key=lambda norm: lines[norm][-1].error)
+    ends = [line[-1].error for line in lines.values()]
+    everything = [found.error for line in lines.values() for found in line]
+    close = 0.15 * (max(everything) - min(everything))
 
     def draw(ax: Axes) -> None:
-        log_axis(ax, sizes, "images per worker" if _foreign(table) else "images per GPU")
+        log_axis(ax, sizes, "images per GPU" if table.is_the_papers else "images per worker")
         for norm, line in lines.items():
             xs = [v.batch_per_worker for v in line if v.batch_per_worker is not None]
             errors = [v.error for v in line]
@@ -77,6 +79,8 @@ def batch_panel(table: Published) -> Panel:
                 ax.fill_between(xs, low, high, color=color, alpha=0.18, linewidth=0)
             # The line that ends highest would leave the panel with a name at its end.
             index, where = (max(-2, -len(line)), (-4, 6)) if norm == highest else (-1, (8, 8))
+            if any(0 < end - errors[-1] < close for end in ends):
+                where = (8, -15)
             ax.annotate(names[norm], (xs[index], errors[index]), where, color=color,
                         textcoords="offset points", ha="right", weight="bold")  # fmt: skip
         _frame(ax, table)
@@ -130,7 +134,10 @@ def short_names(norms: Iterable[str]) -> dict[str, str]:
     specs = {norm: NormSpec.parse(norm) for norm in norms}
     plain = {n: s.kind.upper() + "+WS" * s.ws + "+NF" * s.nf for n, s in specs.items()}
     names = list(plain.values())
-    return {norm: name if names.count(name) == 1 else norm for norm, name in plain.items()}
+    return {
+        norm: name if names.count(name) == 1 or name == norm.upper() else norm
+        for norm, name in plain.items()
+    } | {norm: norm for norm in specs if norm == "none"}
 
 
 def _by_norm(table: Published, batch: int | None) -> dict[str, float]:
@@ -138,23 +145,20 @@ def _by_norm(table: Published, batch: int | None) -> dict[str, float]:
     if has_groups(table) or "model" in table.data:
         return {}
     errors: dict[str, list[float]] = {}
+    one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1
     for found in values(table):
-        if "norm" in table.data or found.batch_per_worker == batch:
+        if one_size or found.batch_per_worker == batch:
             errors.setdefault(found.norm, []).append(found.error)
     return {norm: fmean(several) for norm, several in errors.items()}
 
 
-def _foreign(table: Published) -> bool:
-    return table.owner == table.source.paper
-
-
 def _whose(table: Published, what: str) -> str:
-    return f"Published {what}" if _foreign(table) else f"The paper's {what}"
+    return f"The paper's {what}" if table.is_the_papers else f"Published {what}"
 
 
 def _frame(ax: Axes, table: Published, x: str | None = None) -> None:
     ax.set_facecolor(PAPER_BACKGROUND)
-    source = "\n".join(textwrap.wrap(str(table.source), 34))
+    source = str(table.source) if table.is_the_papers else table.owner
     ax.set_title(f"{source}\n{table.model} on {table.dataset}", color=GREY, size=9.5)
     if x is None:
         ax.set_ylabel("top-1 error (%)")

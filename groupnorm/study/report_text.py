@@ -226,7 +226,8 @@ def _published_by_norm(study: Study, rows: list[Row]) -> str:
     table = first_table(study, lambda t: has_norms(t, batch))
     if table is None:
         return ""
-    there = table.batch_per_worker if "norm" in table.data else batch
+    sizes = table.data.get("batch_per_worker", [table.batch_per_worker])
+    there = sizes[0] if len(sizes) == 1 else batch
     norms = table.data.get("norm") or [n for n in list(table.data)[1:] if SPREAD not in n]
     parts = _directions(table, norms, rows, batch, there)
     return f"{_compared(table, study)} {' '.join(parts)}" if parts else ""
@@ -241,7 +242,8 @@ def _directions(
     names = short_names(norms)
     parts = []
     for norm in norms:
-        ours = match(norm, norm_names(rows)) or _first(rows, kind_of(norm) or "")
+        mine = norm_names(rows)
+        ours = norm if norm in mine else next((n for n in mine if match(norm, [n])), "")
         found = find(table, norm=norm, batch_per_worker=there)
         if norm != "bn" and bn and ours and base and found:
             difference = found.error - base.error

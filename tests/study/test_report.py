@@ -218,5 +218,5 @@ def test_a_study_that_says_what_it_shows_is_shown_so(tmp_path):
     )
     text = build_report(out).read_text()
     assert 'id="error-by-groups"' in text
-    assert "In CharlesJWC/GroupNorm-pytorch, commit 03b0db3 16 groups is best with 9.5" in text
+    assert "In CharlesJWC/GroupNorm-pytorch 16 groups is best with 9.5" in text
     assert "Wu &amp; He" not in text

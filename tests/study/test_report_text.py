@@ -7,6 +7,7 @@ import pytest
 from groupnorm.study.report_text import describe, verdict
 from groupnorm.study.statistics import Comparison, load_study, summarize_study
 from tests.study.fake_store import (
+    add_to_manifest,
     batch_study,
     fake_metrics,
     groups_study,
@@ -193,3 +194,37 @@ def test_a_limit_of_training_images_is_told(tmp_path):
         config = json.loads(path.read_text())
         path.write_text(json.dumps({**config, "train_images": 1000}))
     assert "(the first 1,000 of 1,437 training images, 360 test images" in words(out)[0]
+
+
+def test_other_tables_are_named_and_compared_as_they_are(tmp_path):
+    out = batch_study(tmp_path / "a", ("bn", "gn:groups=8", "in"), (32, 8))
+    add_to_manifest(out, published=["cifar10-resnet56-batch-size"])
+    text = " ".join(words(out))
+    assert "CharlesJWC/GroupNorm-pytorch measured ResNet-56 on CIFAR-10; this is resnet8" in text
+    assert "At 32 images CharlesJWC/GroupNorm-pytorch has GN 2.0 points above BN; here" in text
+    assert "has IN 2.2 points above BN; here" in text
+    assert "affine" not in text  # instance norm without affine is not the study's
+    assert "the paper has" not in text
+    out = batch_study(tmp_path / "b", ("bn", "none", "gn"), (16,), 2, "norms")
+    add_to_manifest(out, published=["imagenet-vgg16"])
+    text = " ".join(words(out))
+    assert "At 32 images (here 16) the paper has none 1.2 points above BN; here it is" in text
+    add_to_manifest(out, published=["pets-notebook"])
+    assert "At 4 images (here 16) amaarora/amaarora.github.io has GN 21.6" in " ".join(words(out))
+
+
+def test_the_same_model_and_data_are_said_to_be_the_same(tmp_path):
+    out = batch_study(tmp_path, ("bn", "gn:groups=8"), (32, 2))
+    data = {"name": "cifar10", "train": 50_000, "test": 10_000, "classes": 10}
+    add_to_manifest(out, published=["cifar10-resnet20-batch-size"], data=data)
+    for path in out.glob("runs/*/config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model": "resnet20"}))
+    text = " ".join(words(out))
+    assert "BeFranke/GroupNorm measured ResNet-20 on CIFAR-10, as this study does." in text
+
+
+def test_without_a_table_nothing_is_compared(tmp_path):
+    for out in (batch_study(tmp_path / "a"), groups_study(tmp_path / "b")):
+        text = " ".join(words(add_to_manifest(out, published=[])))
+        assert "In the paper" not in text
+        assert "paper has" not in text
