@@ -22,7 +22,8 @@ ALLOWED = {
     "run": {"spec", "ops", "layers", "models", "data", "training", "recipes"},
     "study": {"spec", "files", "ops", "layers", "models", "data", "training", "recipes", "run"},
     "doctor": {"ops", "data", "run"},
-    "cli": {"spec", "study", "run", "doctor", "training.config"},
+    "cli": {"spec", "study", "run", "doctor", "training.config", "training.launch"},
+    "__main__": {"cli"},
     "__init__": {"spec", "ops", "layers"},
 }
 

@@ -73,7 +73,8 @@ def train(
 
     Args:
         processes: the processes that train together, each with an equal share of every step; all
-            call this function, and the first one writes the checkpoint.
+            call this function, and the first one reads and writes the checkpoint: the others
+            need not see its file.
         on_step: called with (steps done, total steps) after every step.
         on_epoch: called with all metrics so far after every epoch, once they are safely stored.
 
@@ -96,8 +97,11 @@ def train(
 
     optimizer = build_optimizer(config, model.parameters())
     done = Progress()
-    if checkpoint is not None and checkpoint.exists():
-        done = load_checkpoint(checkpoint, digest=config.digest(), model=model, optimizer=optimizer)
+    saved_before = checkpoint is not None and processes.first and checkpoint.exists()
+    content = checkpoint.read_bytes() if checkpoint is not None and saved_before else None
+    content = processes.told_by_first(content)
+    if checkpoint is not None and content is not None:
+        done = load_checkpoint(content, checkpoint, config=config, model=model, optimizer=optimizer)
         on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
     if processes.count > 1:
@@ -105,9 +109,8 @@ def train(
 
     def save() -> None:
         if checkpoint is not None and processes.first:
-            digest = config.digest()
             save_checkpoint(
-                checkpoint, digest=digest, progress=done, model=model, optimizer=optimizer
+                checkpoint, config=config, progress=done, model=model, optimizer=optimizer
             )
 
     model.train()
