@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -25,6 +26,14 @@ from groupnorm.training.schedules import lr_factor
 Metrics = dict[str, Any]
 SAVE_SECONDS = 600.0
 """A checkpoint is written after every epoch, and after so many seconds within one."""
+
+_BUFFERS_STAY: Any = {
+    next(  # newer versions of PyTorch have another name for it, and warn about the old one
+        name
+        for name in ("forward_sync_buffers", "broadcast_buffers")
+        if name in inspect.signature(DistributedDataParallel).parameters
+    ): False
+}
 
 
 class Task(Protocol):
@@ -105,7 +114,7 @@ def train(
         on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
     if processes.count > 1:
-        network = DistributedDataParallel(network, broadcast_buffers=False)
+        network = DistributedDataParallel(network, **_BUFFERS_STAY)
 
     def save() -> None:
         if checkpoint is not None and processes.first:
