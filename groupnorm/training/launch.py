@@ -38,11 +38,13 @@ class Launch:
         processes: its place among those that train together.
         local: its place among those of this machine.
         store: where the processes meet; None for one alone.
+        voice: another connection to it, for one may be waiting for an answer.
     """
 
     processes: Processes = ALONE
     local: int = 0
     store: Store | None = None
+    voice: Store | None = None
     _speaking: threading.Lock = field(default_factory=threading.Lock)
 
     def say_once(self, say: Callable[[], None]) -> None:
@@ -51,7 +53,7 @@ class Launch:
         When it returns in this process, what was to be said is said.
         """
         with self._speaking:
-            if self.store is None or _first_to_speak(self.store):
+            if self.voice is None or _first_to_speak(self.voice):
                 say()
 
     def device(self, device: str) -> str:
@@ -83,7 +85,7 @@ def find_launch() -> Launch:
     processes = Processes(_number("RANK"), count)
     seconds = datetime.timedelta(seconds=SILENT_SECONDS)
     store, _, _ = next(rendezvous("env://", processes.rank, count, timeout=seconds))
-    return Launch(processes, _number("LOCAL_RANK", 0), store)
+    return Launch(processes, _number("LOCAL_RANK", 0), store, store.clone())
 
 
 @contextlib.contextmanager
@@ -176,11 +178,10 @@ def _number(name: str, default: int | None = None) -> int:
     return int(text)
 
 
-def _first_to_speak(store: Store) -> bool:
+def _first_to_speak(voice: Store) -> bool:
     """True in one process only; where the store died with its process, in every one."""
     try:
-        # A connection of its own: another thread may be waiting for an answer on the first.
-        return bool(store.clone().add("groupnorm/spoken", 1) == 1)
+        return bool(voice.add("groupnorm/spoken", 1) == 1)
     except RuntimeError:
         return True
 

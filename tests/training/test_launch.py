@@ -61,10 +61,17 @@ def test_an_environment_that_makes_no_sense(monkeypatch, values, message):
 def test_two_processes_meet_and_one_speaks(monkeypatch):
     """Both ends of the launch in one process, on the store that they meet at."""
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    launches = [
-        Launch(Processes(rank, 2), rank, dist.TCPStore("127.0.0.1", server.port))
-        for rank in range(2)
-    ]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(server.port))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    launches = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        launches.append(find_launch())
+    assert [launch.processes for launch in launches] == [Processes(0, 2), Processes(1, 2)]
+    assert [launch.local for launch in launches] == [0, 1]
     said = []
     threads = [
         threading.Thread(target=launch.say_once, args=(lambda rank=rank: said.append(rank),))
@@ -81,9 +88,10 @@ def test_two_processes_meet_and_one_speaks(monkeypatch):
 def test_where_the_store_died_everyone_speaks():
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     store = dist.TCPStore("127.0.0.1", server.port)
+    launch = Launch(Processes(1, 2), 1, store, store.clone())
     del server
     said = []
-    Launch(Processes(1, 2), 1, store).say_once(lambda: said.append("lost"))
+    launch.say_once(lambda: said.append("lost"))
     assert said == ["lost"]
 
 
