@@ -65,7 +65,7 @@ def run(
     default generators are left as they were.
 
     Args:
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N".
         data_root: folder to look for the data set in, before the usual places.
         processes: those that train together; all call this function.
         with_cost: measure the training step's cost first (`groupnorm.cost.measure_cost`).
@@ -73,14 +73,16 @@ def run(
         on_start: called once with the environment (versions, machine, parameter count, cost).
 
     Raises:
-        ValueError: the configuration cannot be built.
+        ValueError: the configuration cannot be built, or not be shared by so many processes.
         DataError: the data set is missing or damaged.
         RuntimeError: the device is not there.
     """
     check(config)
+    config.check_processes(processes.count)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(f"device {device!r} was asked for, but torch finds no CUDA device")
-    batches = load_batches(config, device, data_root)
+    with processes.first_goes_first():  # it may put the data into the cache
+        batches = load_batches(config, device, data_root)
     norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -100,7 +102,13 @@ def run(
     watched = models.watched_convolution(config.model, model)
     task = Classification(config, batches, recompute, processes, watched)
     parameters = models.count_parameters(model)
-    env = {**environment(), "parameters": parameters, "data_version": batches.version}
+    env = {
+        **environment(),
+        "processes": processes.count,
+        "backend": processes.backend,
+        "parameters": parameters,
+        "data_version": batches.version,
+    }
     if with_cost and processes.first:
         env["cost"] = _cost(config, model, batches, processes)
     on_start(env)

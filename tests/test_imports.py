@@ -23,7 +23,18 @@ ALLOWED = {
     "run": {"spec", "ops", "layers", "models", "cost", "data", "training", "recipes"},
     "study": {"spec", "files", "ops", "layers", "models", "data", "training", "recipes", "run"},
     "doctor": {"ops", "data", "run"},
-    "cli": {"recipes", "spec", "models", "cost", "study", "run", "doctor", "training.config"},
+    "cli": {
+        "recipes",
+        "spec",
+        "models",
+        "cost",
+        "study",
+        "run",
+        "doctor",
+        "training.config",
+        "training.launch",
+    },
+    "__main__": {"cli"},
     "__init__": {"spec", "ops", "layers"},
 }
 

@@ -39,6 +39,12 @@ STORAGE = {
 # Half numbers below the smallest normal one have an absolute spacing.
 TINY = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0, torch.float16: 2.0**-24}
 
+# Twenty steps of a training in float64, computed in one process or in several: each step sums in
+# another order (a few u), and 20 steps with momentum at a learning rate that learns multiply such
+# differences by some thousands; 1e-9 leaves a factor of a thousand to what was seen. In float32
+# the same growth would leave three digits.
+TWENTY_STEPS = 1e-9
+
 
 def bound(dtype: torch.dtype, offset: float, scale: float, largest: float) -> float:
     """Largest allowed absolute error.

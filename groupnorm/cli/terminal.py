@@ -16,8 +16,14 @@ errors = Console(stderr=True)
 
 
 @contextmanager
-def errors_in_words() -> Iterator[None]:
-    """Turn the package's own errors into one message and exit status 2."""
+def errors_in_words(
+    say_once: Callable[[Callable[[], None]], None] = lambda say: say(),
+) -> Iterator[None]:
+    """Turn the package's own errors into one message and exit status 2.
+
+    Args:
+        say_once: calls its argument in one of the processes that fail together.
+    """
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -26,12 +32,19 @@ def errors_in_words() -> Iterator[None]:
             RuntimeError,
         ):
             raise
-        fail(str(error))
+        message = str(error)
+        say_once(lambda: say_error(message))
+        raise typer.Exit(2) from None
+
+
+def say_error(message: str) -> None:
+    """Say what is wrong, on standard error."""
+    errors.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong and end with status 2."""
-    errors.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
+    say_error(message)
     raise typer.Exit(2)
 
 

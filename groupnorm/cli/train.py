@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from groupnorm.cli.options import DeviceOption, RootOption, TrackOption
-from groupnorm.cli.terminal import console, errors_in_words, fail, from_options, print_json
+from groupnorm.cli.terminal import (
+    console,
+    errors_in_words,
+    from_options,
+    print_json,
+    say_error,
+)
 
 
 def train(
@@ -17,8 +23,9 @@ def train(
         list[str] | None,
         typer.Argument(
             help="KEY=VALUE for the fields of RunConfig: model, width, shortcut, norm, data, "
-            "train_images, workers, batch_per_worker, epochs or steps, schedule, warmup_epochs, "
-            "base_lr, momentum, nesterov, weight_decay, precision, memory_format, seed."
+            "train_images, workers, batch_per_worker, accumulate, epochs or steps, schedule, "
+            "warmup_epochs, base_lr, optimizer, momentum, nesterov, weight_decay, precision, "
+            "compile, memory_format, seed."
         ),
     ] = None,
     config: Annotated[
@@ -33,54 +40,69 @@ def train(
     track: TrackOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every epoch as JSON.")] = False,
 ) -> None:
-    """Train one configuration: groupnorm train norm=bn batch_per_worker=2 epochs=5."""
+    """Train one configuration: groupnorm train norm=bn batch_per_worker=2 epochs=5.
+
+    In many processes, each with its share of every step's images: torchrun --nproc-per-node 8 -m
+    groupnorm train ...
+    """
     with errors_in_words():
         import tempfile
 
         import torch
 
-        from groupnorm.study.record import record_run
+        from groupnorm.study.record import record_run, what_is_kept
         from groupnorm.study.track import check_track, recorded_curves
         from groupnorm.training.config import RunConfig
+        from groupnorm.training.launch import find_launch, joined, told_to_end
 
+        launch = find_launch()
+
+    curves = None
+
+    def kept() -> str:
+        return what_is_kept(out)
+
+    def last_words(reason: str) -> None:
+        launch.say_once(lambda: say_error(f"{reason}; {kept()}"))
+
+    def show(metrics: dict[str, Any]) -> None:
+        nonlocal curves
+        if track is not None and out is not None:
+            folder = out / "tensorboard" / run_config.run_name()
+            curves = curves or recorded_curves(folder, out)
+            curves.epoch(metrics)
+        if as_json:
+            print_json(metrics, indent=None)
+            return
+        console.print(
+            f"epoch {metrics['epoch']}: train error {metrics['train_error']:.1f} %, "
+            f"validation error {metrics['val_error']:.1f} %, "
+            f"{metrics['timing']['images_per_second']:,.0f} images/s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    with told_to_end(launch, last_words), errors_in_words(launch.say_once):
         if track is not None:  # before anything is trained
             check_track(track)
             if out is None:
                 raise ValueError("--track needs --out, the folder that gets the curves")
         run_config = from_options(RunConfig, _read_settings(config, settings or []))
-        name = run_config.run_name()
-
-        curves = None
-
-        def show(metrics: dict[str, Any]) -> None:
-            nonlocal curves
-            if track is not None and out is not None:
-                curves = curves or recorded_curves(out / "tensorboard" / name, out)
-                curves.epoch(metrics)
-            if as_json:
-                print_json(metrics, indent=None)
-                return
-            console.print(
-                f"epoch {metrics['epoch']}: train error {metrics['train_error']:.1f} %, "
-                f"validation error {metrics['val_error']:.1f} %, "
-                f"{metrics['timing']['images_per_second']:,.0f} images/s",
-                highlight=False,
-                soft_wrap=True,
-            )
-
-        with tempfile.TemporaryDirectory() as scratch:
+        own_device = launch.device(device)
+        with joined(launch, own_device, kept), tempfile.TemporaryDirectory() as scratch:
             result = record_run(
                 run_config,
                 out or Path(scratch),
                 threads=torch.get_num_threads(),
-                device=device,
+                device=own_device,
                 data_root=data_root,
+                processes=launch.processes,
                 on_epoch=show,
             )
         if curves is not None:
             curves.close()
         if result.status == "diverged":
-            fail(f"the run diverged: {result.reason}")
+            raise RuntimeError(f"the run diverged: {result.reason}")
 
 
 def _read_settings(path: Path | None, settings: list[str]) -> dict[str, Any]:

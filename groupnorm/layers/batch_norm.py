@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 import torch.distributed
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules._functions import SyncBatchNorm as torchs_sync_batch_norm  # noqa: N813
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from groupnorm.layers.chunked_batch_norm import chunked_batch_norm
+from groupnorm.layers.synchronized_batch_norm import synchronized_batch_norm
 
 
 class BatchNorm(_BatchNorm):
@@ -61,19 +63,22 @@ class BatchNorm(_BatchNorm):
         return f"{torchs}, batch_per_worker={self.batch_per_worker}"
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """Batch normalization over the images of all workers of the step.
 
     In one process the step's batch holds all workers, so that the whole batch is normalized
-    together, on any device. In several processes it is `torch.nn.SyncBatchNorm`, which needs an
-    accelerator.
+    together. In several processes of torch.distributed's default group the statistics are those of
+    all their images, however many each has: on the CPU by `synchronized_batch_norm`, computed in
+    float32 for half input, elsewhere by the function behind `torch.nn.SyncBatchNorm`. (It is no
+    subclass of that: DistributedDataParallel refuses those on the CPU.) Running statistics are the
+    same in each process.
 
     Args:
         num_features: C of input (N, C, *), and the others as in `BatchNorm`.
 
     Raises (forward):
-        ValueError: rank or channels do not match; in training, one value per channel.
-        RuntimeError: training in several processes on the CPU.
+        ValueError: rank or channels do not match; in training, one value per channel over all
+            processes.
     """
 
     def __init__(
@@ -85,19 +90,30 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, True, None, device, dtype)
+        super().__init__(num_features, eps, momentum, affine, True, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalized input, in the same shape, dtype and memory format."""
         processes = _processes()
         if not self.training or processes == 1:
             return _forward(self, input, None)
-        if input.device.type == "cpu":
-            raise RuntimeError(
-                f"syncbn in {processes} processes needs an accelerator, got input on the CPU; "
-                "on the CPU train in one process, whose batch holds all workers"
-            )
-        return super().forward(input)
+        check_input(self, input)
+        if input.device.type != "cpu":
+            return _synchronized_by_torch(self, input, processes)
+        output, mean, var, values = synchronized_batch_norm(input, self.weight, self.bias, self.eps)
+        update_running(self, mean.unsqueeze(0), var.unsqueeze(0), values)
+        return output
+
+
+def _synchronized_by_torch(layer: SyncBatchNorm, input: Tensor, processes: int) -> Tensor:
+    assert layer.num_batches_tracked is not None
+    layer.num_batches_tracked.add_(1)
+    running = layer.running_mean, layer.running_var
+    group = torch.distributed.group.WORLD
+    output: Tensor = torchs_sync_batch_norm.apply(
+        input, layer.weight, layer.bias, *running, layer.eps, layer.momentum, group, processes
+    )
+    return output
 
 
 def _processes() -> int:

@@ -34,7 +34,8 @@ class _Pool:
 def recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
     """Within this context the model's batch norms hold statistics recomputed over `batches`.
 
-    The model runs in training mode under fixed weights, so that every batch norm normalizes each
+    The model runs in training mode under fixed weights and fixed running statistics (which batch
+    renormalization corrects towards), so that every batch norm normalizes each
     worker's chunk with that chunk's statistics, as it did in training. All values that a layer
     sees, over all chunks and batches, are pooled: their mean, and their unbiased variance, which
     is the mean variance within the chunks plus the variance of the chunks' means (Wu & Johnson
@@ -72,6 +73,7 @@ def recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> Iterat
         with torch.no_grad():
             for batch in batches:
                 model(batch)
+                _put_back(layers, before)
         if not pools:
             raise ValueError("no batches were given to recompute the statistics from")
         _remove(handles)
@@ -95,6 +97,10 @@ def _restore(
 ) -> None:
     for module, training in flags:
         module.training = training
+    _put_back(layers, before)
+
+
+def _put_back(layers: list[_BatchNorm], before: list[list[Tensor]]) -> None:
     for layer, buffers in zip(layers, before, strict=True):
         for buffer, value in zip(layer.buffers(recurse=False), buffers, strict=True):
             _set(buffer, value)

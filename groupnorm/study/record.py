@@ -12,10 +12,13 @@ import torch
 from groupnorm.files import locked, write_atomic
 from groupnorm.run import RunResult, run
 from groupnorm.study.store import to_json, write_metrics
-from groupnorm.training.checkpoint import CheckpointError
+from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
 from groupnorm.training.memory import keep_large_blocks
+from groupnorm.training.processes import ALONE, Processes
+
+CHECKPOINT = "checkpoint.pt"
 
 
 def record_run(
@@ -25,33 +28,43 @@ def record_run(
     threads: int,
     device: str = "cpu",
     data_root: Path | None = None,
+    processes: Processes = ALONE,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
 ) -> RunResult:
     """Train `config`, or go on from the folder's checkpoint, and keep the folder up to date.
 
-    A run keeps the number of threads it began with: a reduction's bits depend on it.
+    A run keeps the number of threads it began with as long as it keeps its number of processes: a
+    reduction's bits depend on both. Of several processes, which all call this function, the first
+    one alone uses the folder and is called back; all return after the record is complete.
+
+    Args:
+        threads: of each process.
 
     Raises:
         CheckpointError: the folder holds another configuration, or a damaged checkpoint.
         LockedError: another process is at work in the folder.
     """
-    config_path, env_path, checkpoint = (
-        folder / name for name in ("config.json", "env.json", "checkpoint.pt")
-    )
+    keep_large_blocks()
+    if not processes.first:
+        torch.set_num_threads(processes.told_by_first(threads))
+        result = run(
+            config,
+            device=device,
+            data_root=data_root,
+            processes=processes,
+            checkpoint=folder / CHECKPOINT,
+        )
+        processes.wait()
+        return result
+    env_path, checkpoint = folder / "env.json", folder / CHECKPOINT
     with locked(folder / ".lock", f"{folder} is in use by another process"):
-        if config_path.exists():
-            there = RunConfig.model_validate_json(config_path.read_text())
-            if there.digest() != config.digest():
-                raise CheckpointError(
-                    f"{folder} holds another run ({there.run_name()}); choose another folder"
-                )
-        else:
-            write_atomic(config_path, to_json(config.model_dump()))
+        _claim(config, folder)
         continues = checkpoint.exists() and env_path.exists()
         first = json.loads(env_path.read_text()) if continues else {}
-        torch.set_num_threads(first.get("threads", threads))
-        keep_large_blocks()
+        if first.get("processes", 1) == processes.count:
+            threads = first.get("threads", threads)
+        torch.set_num_threads(processes.told_by_first(threads))
 
         def on_start(env: dict[str, Any]) -> None:
             if not continues:
@@ -68,6 +81,7 @@ def record_run(
             device=device,
             data_root=data_root,
             with_cost=not continues,
+            processes=processes,
             checkpoint=checkpoint,
             on_step=on_step,
             on_epoch=after_epoch,
@@ -75,4 +89,33 @@ def record_run(
         )
         write_metrics(folder, result.metrics)
         write_atomic(folder / "DONE", to_json({"status": result.status, "reason": result.reason}))
+        processes.wait()
     return result
+
+
+def what_is_kept(folder: Path | None) -> str:
+    """After a loss, in words: what the checkpoint in `folder` holds, and how to go on from it."""
+    if folder is None:
+        return "nothing is kept, because no folder was given with --out"
+    path = folder / CHECKPOINT
+    try:
+        step = checkpoint_step(path)
+    except FileNotFoundError:
+        return f"{folder} holds no checkpoint yet; the same command starts from the beginning"
+    except (OSError, CheckpointError) as error:
+        return str(error)
+    return f"the checkpoint of step {step} in {folder} is intact; the same command goes on from it"
+
+
+def _claim(config: RunConfig, folder: Path) -> None:
+    """Write the folder's config.json, or find that it holds this run."""
+    path = folder / "config.json"
+    if not path.exists():
+        write_atomic(path, to_json(config.model_dump()))
+        return
+    there = RunConfig.model_validate_json(path.read_text())
+    if there.digest() != config.digest():
+        raise CheckpointError(
+            f"{folder} holds another run ({there.run_name()}): {config.unlike(there.identity())}. "
+            "Choose another folder"
+        )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from groupnorm.files import write_atomic
+from groupnorm.training.config import RunConfig
 from groupnorm.training.optimizer_step import Tally
 
 
@@ -41,7 +42,7 @@ class Progress:
 def save_checkpoint(
     path: Path,
     *,
-    digest: str,
+    config: RunConfig,
     progress: Progress,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -53,7 +54,8 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save(
         {
-            "digest": digest,
+            "digest": config.digest(),
+            "identity": config.identity(),
             "progress": dataclasses.asdict(progress),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -64,32 +66,70 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, *, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    content: bytes,
+    path: Path,
+    *,
+    config: RunConfig,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
 ) -> Progress:
     """Restore model and optimizer in place; returns how far they had come.
 
+    Args:
+        content: of the file.
+        path: where it came from, for the messages.
+
     Raises:
-        CheckpointError: damaged file, or the checkpoint of a run with another digest.
+        CheckpointError: damaged file, or the checkpoint of a run with another digest; the message
+            says which fields differ.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    state = _unpack(content, path)
+    if state.get("digest") != config.digest():
+        found, identity = state.get("digest"), state.get("identity")
+        how = f": {config.unlike(identity)}" if isinstance(identity, dict) else ""
         raise CheckpointError(
-            f"{path} cannot be read ({first_line}); delete it to train this run from the start"
-        ) from error
-    if not isinstance(state, dict) or state.get("digest") != digest:
-        found = state.get("digest") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(
-            f"{path} belongs to run {found!r}, this run is {digest!r}; delete it to start afresh"
+            f"{path} belongs to run {found!r}, this run is {config.digest()!r}{how}. Delete it to "
+            "start afresh"
         )
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        done = state["progress"]
-        return Progress(**{**done, "tally": Tally(**done["tally"])})
+        return _progress(state)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} was written by another version ({error}); delete it to train this run from "
             "the start"
         ) from error
+
+
+def checkpoint_step(path: Path) -> int:
+    """The optimizer step that a checkpoint was written after; the whole file is read.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        FileNotFoundError: it is not there.
+    """
+    try:
+        return _progress(_unpack(path.read_bytes(), path)).step
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} was written by another version ({error})") from error
+
+
+def _unpack(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"{path} cannot be read ({first_line}); delete it to train this run from the start"
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(state).__name__}, not a checkpoint; delete it to start afresh"
+        )
+    return state
+
+
+def _progress(state: dict[str, Any]) -> Progress:
+    done = state["progress"]
+    return Progress(**{**done, "tally": Tally(**done["tally"])})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from groupnorm.data import Batches
 from groupnorm.data.batches import epoch_order, epoch_steps
+from groupnorm.spec import NormSpec
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
 from groupnorm.training.processes import ALONE, Processes
@@ -74,7 +75,11 @@ class Classification:
                 loss, error = self._test(model)
         precise = None
         if last_epochs and self.recompute is not None:
-            with self.recompute(model, self._batches_for_statistics()):
+            device = next(model.parameters()).device.type
+            with (
+                torch.autocast(device, torch.bfloat16, enabled=self._half),
+                self.recompute(model, self._batches_for_statistics()),
+            ):
                 precise = self._test(model)[1]
         finite = loss if math.isfinite(loss) else None  # JSON has no NaN
         return {
@@ -103,11 +108,15 @@ class Classification:
         return loss / images_seen, 100.0 * all_wrong / images_seen
 
     def _batches_for_statistics(self) -> Iterator[Tensor]:
-        """Every process goes through all of them, as large as a pass of its training."""
+        """Every process goes through all of them, as large as a pass of its training.
+
+        Synchronized statistics belong to the whole step, which makes one batch.
+        """
         seed, step_images = self.config.seed, self.config.step_images
         order = epoch_order(self.batches.train_size, seed, _STATISTICS_EPOCH)
         steps = epoch_steps(order[:PRECISE_IMAGES], step_images, seed, _STATISTICS_EPOCH)
-        parts = self.processes.count * self.config.accumulate
+        synchronized = NormSpec.parse(self.config.norm).kind == "syncbn"
+        parts = 1 if synchronized else self.processes.count * self.config.accumulate
         for part in range(parts):
             rows = Processes(part, parts).share(step_images)
             for images, _ in self.batches.train(steps, rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -122,6 +123,28 @@ class RunConfig(BaseModel):
             fields["workers"] = 1
             fields["batch_per_worker"] = self.step_images
         return fields
+
+    def unlike(self, other: Mapping[str, Any]) -> str:
+        """In words, how this run differs from one whose `identity()` was `other`; "" if nothing.
+
+        It says so where batch norm would not mean the same.
+        """
+        fields = self.identity()
+        differing = [
+            f"{name} was {other.get(name)!r}, is {fields.get(name)!r}"
+            for name in dict.fromkeys([*fields, *other])
+            if fields.get(name) != other.get(name)
+        ]
+        text = ", ".join(differing)
+        batch_statistics = NormSpec.parse(self.norm).uses_batch_statistics
+        split = any(fields[key] != other.get(key) for key in ("workers", "batch_per_worker"))
+        if batch_statistics and split and fields["norm"] == other.get("norm"):
+            text += (
+                f". Batch norm's meaning would change: {self.norm} takes its statistics, in each "
+                "step, from the images of workers, whose number and size must stay; the number of "
+                "processes may change"
+            )
+        return text
 
     def digest(self) -> str:
         """Ten hexadecimal digits of the hash of `identity()`: equal digests, equal results."""

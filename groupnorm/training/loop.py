@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -24,6 +25,14 @@ from groupnorm.training.schedules import lr_factor
 Metrics = dict[str, Any]
 SAVE_SECONDS = 600.0
 """A checkpoint is written after every epoch, and after so many seconds within one."""
+
+_BUFFERS_STAY: Any = {
+    next(  # newer versions of PyTorch have another name for it, and warn about the old one
+        name
+        for name in ("forward_sync_buffers", "broadcast_buffers")
+        if name in inspect.signature(DistributedDataParallel).parameters
+    ): False
+}
 
 
 class Task(Protocol):
@@ -72,7 +81,8 @@ def train(
 
     Args:
         processes: the processes that train together, each with an equal share of every step; all
-            call this function, and the first one writes the checkpoint.
+            call this function, and the first one reads and writes the checkpoint: the others
+            need not see its file.
         on_step: called with (steps done, total steps) after every step.
         on_epoch: called with all metrics so far after every epoch, once they are safely stored.
 
@@ -101,18 +111,20 @@ def train(
         weight_decay=config.weight_decay,
     )
     done = Progress()
-    if checkpoint is not None and checkpoint.exists():
-        done = load_checkpoint(checkpoint, digest=config.digest(), model=model, optimizer=optimizer)
+    saved_before = checkpoint is not None and processes.first and checkpoint.exists()
+    content = checkpoint.read_bytes() if checkpoint is not None and saved_before else None
+    content = processes.told_by_first(content)
+    if checkpoint is not None and content is not None:
+        done = load_checkpoint(content, checkpoint, config=config, model=model, optimizer=optimizer)
         on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
     if processes.count > 1:
-        network = DistributedDataParallel(network, broadcast_buffers=False)
+        network = DistributedDataParallel(network, **_BUFFERS_STAY)
 
     def save() -> None:
         if checkpoint is not None and processes.first:
-            digest = config.digest()
             save_checkpoint(
-                checkpoint, digest=digest, progress=done, model=model, optimizer=optimizer
+                checkpoint, config=config, progress=done, model=model, optimizer=optimizer
             )
 
     model.train()

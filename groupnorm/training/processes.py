@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Processes:
     def first(self) -> bool:
         """True for the one process that writes."""
         return self.rank == 0
+
+    @property
+    def backend(self) -> str | None:
+        """What the processes talk through, "gloo" or "nccl"; None when there is one."""
+        return dist.get_backend() if self.count > 1 else None
 
     def share(self, size: int) -> slice:
         """This process's part of `size` things, which `count` divides."""
@@ -52,6 +61,27 @@ class Processes:
             end = begin + tensor.numel()
             tensor.copy_(flat[begin:end].view_as(tensor))
             begin = end
+
+    def told_by_first(self, value: T) -> T:
+        """The first process's `value`, in each; plain values and bytes."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        self.sums([0.0], "cuda" if self.backend == "nccl" else "cpu")
+
+    @contextlib.contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The first process goes through the block, then all others, who find what it left."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
 
 ALONE = Processes()

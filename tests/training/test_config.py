@@ -87,3 +87,39 @@ def test_it_is_frozen():
 def test_run_names_are_file_names():
     name = RunConfig(norm="gn:groups=8,eps=1e-6+ws", epochs=1).run_name()
     assert all(c.isalnum() or c == "-" for c in name)
+
+
+def test_differences_in_words():
+    one, other = RunConfig(norm="bn", epochs=1), RunConfig(norm="bn", epochs=2, seed=3)
+    assert one.unlike(one.identity()) == ""
+    assert other.unlike(one.identity()) == "epochs was 1, is 2, seed was 0, is 3"
+    assert "width was None, is 1.0" in one.unlike({"norm": "bn"})
+
+
+@pytest.mark.parametrize("norm", ["bn", "brn", "syncbn"])
+@pytest.mark.parametrize("change", [{"workers": 4}, {"batch_per_worker": 16}])
+def test_a_change_of_batch_norms_meaning_is_named(norm, change):
+    one = RunConfig(norm=norm, epochs=1)
+    text = RunConfig(norm=norm, epochs=1, **change).unlike(one.identity())
+    assert "Batch norm's meaning would change" in text
+
+
+def test_another_split_changes_no_other_norms_meaning():
+    one = RunConfig(norm="gn", workers=8, batch_per_worker=4, epochs=1)
+    assert one.unlike(RunConfig(workers=2, batch_per_worker=16, epochs=1).identity()) == ""
+    assert "meaning" not in one.unlike(RunConfig(workers=2, epochs=1).identity())
+
+
+@pytest.mark.parametrize(
+    ("fields", "count", "message"),
+    [
+        ({"norm": "bn"}, 3, "8 workers cannot be divided among 3 processes"),
+        ({"norm": "bn", "accumulate": 4}, 4, "accumulate=4"),
+        ({"norm": "gn"}, 3, "256 images of a step cannot be divided among 3"),
+    ],
+)
+def test_processes_that_cannot_share_a_step(fields, count, message):
+    config = RunConfig(epochs=1, **fields)
+    config.check_processes(2)
+    with pytest.raises(ValueError, match=message):
+        config.check_processes(count)

@@ -1,0 +1,191 @@
+"""The processes that torchrun starts: joining them, speaking with one voice, losing one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from groupnorm.training.processes import ALONE, Processes
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+SILENT_SECONDS = 180
+"""A process that keeps the others waiting for so long is lost, too. One that dies is missed at
+once; this is for one that hangs, or a machine that is cut off."""
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the training has died, or all were told to end."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the environment says of this process; alone when nothing was launched.
+
+    Attributes:
+        processes: its place among those that train together.
+        local: its place among those of this machine.
+        store: where the processes meet; None for one alone.
+        voice: another connection to it, for one may be waiting for an answer.
+    """
+
+    processes: Processes = ALONE
+    local: int = 0
+    store: Store | None = None
+    voice: Store | None = None
+    _speaking: threading.Lock = field(default_factory=threading.Lock)
+
+    def say_once(self, say: Callable[[], None]) -> None:
+        """Call `say` unless a process of the launch has done so before.
+
+        When it returns in this process, what was to be said is said.
+        """
+        with self._speaking:
+            if self.voice is None or _first_to_speak(self.voice):
+                say()
+
+    def device(self, device: str) -> str:
+        """This process's device of the kind `device`: on CUDA a GPU of its own.
+
+        Raises:
+            RuntimeError: fewer GPUs than processes on this machine.
+        """
+        if device != "cuda" or self.processes.count == 1:
+            return device
+        found = torch.cuda.device_count()
+        if self.local >= found:
+            raise RuntimeError(
+                f"process {self.local} of this machine needs a GPU of its own, torch finds "
+                f"{found}; start as many processes as there are GPUs (torchrun --nproc-per-node)"
+            )
+        return f"cuda:{self.local}"
+
+
+def find_launch() -> Launch:
+    """What torchrun's environment variables describe (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_*).
+
+    Raises:
+        ValueError: some of them are missing or are no numbers.
+    """
+    count = _number("WORLD_SIZE", 1)
+    if count == 1:
+        return Launch()
+    processes = Processes(_number("RANK"), count)
+    seconds = datetime.timedelta(seconds=SILENT_SECONDS)
+    store, _, _ = next(rendezvous("env://", processes.rank, count, timeout=seconds))
+    return Launch(processes, _number("LOCAL_RANK", 0), store, store.clone())
+
+
+@contextlib.contextmanager
+def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[None]:
+    """Within this context the launch's processes are torch.distributed's default group.
+
+    It is gloo on the CPU and nccl on "cuda:...".
+
+    Args:
+        kept: says, after a loss, what is left of the work.
+
+    Raises:
+        ProcessLostError: an operation with the others failed because one has died, is silent, or
+            never came.
+    """
+    if launch.store is None:
+        yield
+        return
+    try:
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)
+        dist.init_process_group(
+            "nccl" if device.startswith("cuda") else "gloo",
+            store=launch.store,
+            rank=launch.processes.rank,
+            world_size=launch.processes.count,
+            timeout=datetime.timedelta(seconds=SILENT_SECONDS),
+        )
+        yield
+    except RuntimeError as error:
+        if not _is_of_a_lost_process(error):
+            raise
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ProcessLostError(
+            f"a process of the training was lost ({first_line}); {kept()}"
+        ) from error
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def told_to_end(launch: Launch, last_words: Callable[[str], None]) -> Iterator[None]:
+    """Within this context, SIGTERM and SIGINT end a process of several with `last_words`.
+
+    torchrun sends SIGTERM to what is left when a process is lost. A thread listens, because the
+    main thread may be inside an operation that waits for the lost process and lets no Python run.
+    The exit status is 1.
+
+    Args:
+        last_words: called with the reason, from that thread.
+    """
+    if launch.store is None:
+        yield
+        return
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+
+    def listen() -> None:
+        for number in iter(lambda: ear.recv(1), b""):
+            name = signal.Signals(number[0]).name
+            last_words(f"a process of the training was lost, or all were told to end ({name} came)")
+            os._exit(1)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    wakeup = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        mouth.close()
+        listener.join()
+        ear.close()
+
+
+def _number(name: str, default: int | None = None) -> int:
+    text = os.environ.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdigit():
+        raise ValueError(
+            f"WORLD_SIZE says that {os.environ['WORLD_SIZE']} processes train together, but "
+            f"{name} is {text!r}; start them with torchrun"
+            if name != "WORLD_SIZE"
+            else f"WORLD_SIZE must be a number of processes, got {text!r}; torchrun sets it"
+        )
+    return int(text)
+
+
+def _first_to_speak(voice: Store) -> bool:
+    """True in one process only; where the store died with its process, in every one."""
+    try:
+        return bool(voice.add("groupnorm/spoken", 1) == 1)
+    except RuntimeError:
+        return True
+
+
+def _is_of_a_lost_process(error: RuntimeError) -> bool:
+    """Gloo's errors are plain RuntimeErrors, with the place in its source at their beginning."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

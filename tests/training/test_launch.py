@@ -1,0 +1,141 @@
+"""What torchrun's environment says, speaking once, being told to end."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from groupnorm.training.launch import (
+    Launch,
+    ProcessLostError,
+    find_launch,
+    joined,
+    told_to_end,
+)
+from groupnorm.training.processes import ALONE, Processes
+
+NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(autouse=True)
+def _no_launch(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_alone_without_a_launch(monkeypatch):
+    assert find_launch().processes == ALONE
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    launch = find_launch()
+    assert launch.processes == ALONE
+    said = []
+    for _ in range(2):
+        launch.say_once(lambda: said.append(1))
+    assert said == [1, 1]
+    before = signal.getsignal(signal.SIGTERM)
+    with told_to_end(launch, said.append), joined(launch, "cpu", str):
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be a number of processes, got 'two'"),
+        ({"WORLD_SIZE": "2"}, "2 processes train together, but RANK is None; .* torchrun"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK is '-1'"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(monkeypatch, values, message):
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        find_launch()
+
+
+def test_two_processes_meet_and_one_speaks(monkeypatch):
+    """Both ends of the launch in one process, on the store that they meet at."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(server.port))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    launches = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        launches.append(find_launch())
+    assert [launch.processes for launch in launches] == [Processes(0, 2), Processes(1, 2)]
+    assert [launch.local for launch in launches] == [0, 1]
+    said = []
+    threads = [
+        threading.Thread(target=launch.say_once, args=(lambda rank=rank: said.append(rank),))
+        for rank, launch in enumerate(launches)
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 1
+
+
+def test_where_the_store_died_everyone_speaks():
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", server.port)
+    launch = Launch(Processes(1, 2), 1, store, store.clone())
+    del server
+    said = []
+    launch.say_once(lambda: said.append("lost"))
+    assert said == ["lost"]
+
+
+def test_every_process_has_a_gpu_of_its_own():
+    found = torch.cuda.device_count()
+    launch = Launch(Processes(found, found + 2), found)
+    assert launch.device("cpu") == "cpu"
+    assert Launch().device("cuda") == "cuda"
+    with pytest.raises(RuntimeError, match=f"needs a GPU of its own, torch finds {found};"):
+        launch.device("cuda")
+    if found:
+        assert Launch(Processes(0, 2), 0).device("cuda") == "cuda:0"
+
+
+@pytest.mark.parametrize("message", ["[../gloo/transport/tcp/pair.cc:547] Connection closed by x"])
+def test_what_says_that_a_process_was_lost(message, monkeypatch):
+    launch = Launch(Processes(0, 2), 0, dist.HashStore())
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    with (
+        pytest.raises(ProcessLostError, match=r"lost \(\[../gloo.*\); all is well"),
+        joined(launch, "cpu", lambda: "all is well"),
+    ):
+        raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), joined(launch, "cpu", str):
+        raise RuntimeError("out of memory")
+
+
+STUCK = """
+import sys, time, threading
+import torch.distributed as dist
+from groupnorm.training.launch import Launch, told_to_end
+from groupnorm.training.processes import Processes
+
+launch = Launch(Processes(0, 2), 0, dist.HashStore())
+store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+with told_to_end(launch, lambda reason: print(reason, flush=True)):
+    print("ready", flush=True)
+    store.get("what nobody sets")  # waits in C++, for minutes
+"""
+
+
+def test_told_to_end_while_waiting_for_the_lost():
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout.readline() == "ready\n"
+        one.send_signal(signal.SIGTERM)
+        assert "SIGTERM came" in one.stdout.read()
+        assert one.wait(10) == 1
