@@ -26,6 +26,8 @@ def hold_nodes():
         node = cluster.add_node(num_cpus=1, include_dashboard=False, _system_config=quick)
         tell_node(cluster, node)
         for line in sys.stdin:
+            killed = {n for n in cluster.worker_nodes if not n.remaining_processes_alive()}
+            cluster.worker_nodes -= killed  # or it would wait for them
             node = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": line.strip()})
             cluster.wait_for_nodes()
             tell_node(cluster, node)
