@@ -34,9 +34,9 @@ class _Pool:
 def recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
     """Within this context the model's batch norms hold statistics recomputed over `batches`.
 
-    The model runs in training mode under fixed weights and fixed running statistics (which batch
-    renormalization corrects towards), so that every batch norm normalizes each
-    worker's chunk with that chunk's statistics, as it did in training. All values that a layer
+    The model runs in training mode under fixed weights and fixed running statistics, which batch
+    renormalization corrects towards. So every batch norm normalizes each worker's chunk with that
+    chunk's statistics, as it did in training. All values that a layer
     sees, over all chunks and batches, are pooled: their mean, and their unbiased variance, which
     is the mean variance within the chunks plus the variance of the chunks' means (Wu & Johnson
     2021, arXiv 2105.07576, section 3). On leaving, also by an exception, running statistics,

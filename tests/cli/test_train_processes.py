@@ -19,7 +19,7 @@ from tests.processes import in_processes
 
 FIELDS = {
     "data": "digits", "model": "resnet8", "width": 0.25, "norm": "bn", "workers": 4,
-    "batch_per_worker": 4, "train_images": 320, "epochs": 30,
+    "batch_per_worker": 4, "train_images": 320, "epochs": 16,
 }  # fmt: skip
 SETTINGS = [f"{key}={value}" for key, value in FIELDS.items()]
 

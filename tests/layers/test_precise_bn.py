@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.layers import BatchNorm, GroupNorm, recomputed_statistics
+from groupnorm.layers import BatchNorm, BatchRenorm, GroupNorm, recomputed_statistics
 
 
 def batches(count=5, images=8, seed=0):
@@ -107,3 +107,16 @@ def test_pytorchs_batch_norm_is_recomputed_too():
         assert torch.equal(unused.running_mean, torch.zeros(3))
     assert torch.equal(model[0].running_mean, torch.zeros(3))
     assert model[0].num_batches_tracked == 0
+
+
+def test_batch_renormalization_does_not_see_how_the_batches_are_cut():
+    """It corrects towards running statistics, which recomputing must not move."""
+    torch.manual_seed(0)
+    x = 3 * torch.randn(8, 2, 4, 4, dtype=torch.float64) + 1
+    found = []
+    for parts in (1, 4):
+        layers = [BatchRenorm(2, batch_per_worker=2, dtype=torch.float64) for _ in range(2)]
+        model = nn.Sequential(*layers)
+        with recomputed_statistics(model, x.chunk(parts)):
+            found.append(layers[1].running_var.clone())
+    assert torch.allclose(found[0], found[1], rtol=1e-12)
