@@ -22,16 +22,17 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of the tensors of a training step; the fields add up to `peak`.
+    """Bytes of the tensors of a training step; all fields but `gradients` add up to `peak`.
 
     Attributes:
         weights: parameters, and buffers such as running statistics.
-        gradients: one for each parameter.
+        gradients: one for each parameter, once all are there. At the fullest moment only some may
+            be, while what was saved is given back: those count in `transient`.
         optimizer: momentum of SGD, both moments of Adam.
         batch: images and labels.
         saved: what the forward pass and the loss keep for the backward pass.
-        transient: what the fullest moment of the step holds beyond all these: outputs that nobody
-            keeps, gradients of activations, or the optimizer's intermediate results.
+        transient: what the fullest moment of the step holds beyond the others: outputs that nobody
+            keeps, gradients of activations and of parameters, the optimizer's intermediate results.
     """
 
     weights: int
@@ -44,15 +45,14 @@ class StepMemory:
     @property
     def peak(self) -> int:
         """Bytes at the fullest moment of the step."""
-        held = self.weights + self.gradients + self.optimizer
-        return held + self.batch + self.saved + self.transient
+        return self.weights + self.optimizer + self.batch + self.saved + self.transient
 
 
 class TrainingStep:
     """A training step of a classifier on the CPU whose memory is counted, not taken.
 
-    The step is that of `groupnorm.training.loop` in its steady state: the forward pass, while the
-    gradients of the step before are still there; gradients set to None; backward pass; optimizer.
+    The step is that of `groupnorm.training.loop` in its steady state: no gradients, forward pass,
+    backward pass, optimizer.
     It runs in PyTorch's `FakeTensorMode`, where a tensor has a shape and no memory, and every
     storage counts from its birth to its end. Not counted: workspaces inside an operation, rounding
     and fragmentation by the allocator, the process itself, the data set.
@@ -93,11 +93,10 @@ class TrainingStep:
             ValueError: images that the model does not take.
         """
         with torch.random.fork_rng(devices=[]), self._fake, torch.enable_grad():
-            self._fill_gradients()
+            self._update.zero_grad(set_to_none=True)
             given = [torch.empty(batch, *image_shape), torch.empty(batch, dtype=torch.int64)]
             kinds = (
                 [*self._parameters, *self._model.buffers()],
-                [parameter.grad for parameter in self._parameters],
                 tree_leaves(list(self._update.state.values())),
                 given,
             )
@@ -105,14 +104,17 @@ class TrainingStep:
             held = [live.add(tensors) for tensors in kinds]
             with live:
                 saved = self._run(*given)
-            weights, gradients, state, both = held
+            weights, state, both = held
+            gradients = sum(p.numel() * p.element_size() for p in self._trained())
             transient = live.peak - sum(held) - saved
         return StepMemory(weights, gradients, state, both, saved, transient)
 
     def _fill_gradients(self) -> None:
-        for parameter in self._parameters:
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
+        for parameter in self._trained():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self._parameters if parameter.requires_grad]
 
     def _run(self, images: Tensor, labels: Tensor) -> int:
         with counting_saved(self._model, images, labels) as saved:
@@ -120,7 +122,6 @@ class TrainingStep:
                 loss = F.cross_entropy(self._model(images), labels)
             total = saved.total
             saved.release()
-        self._update.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._update.step()
         return total

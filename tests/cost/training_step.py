@@ -40,9 +40,9 @@ def main(norm, batch, size):
     def step(images):
         inputs = torch.randn(images, 3, size, size)
         loss = F.cross_entropy(model(inputs), torch.zeros(images, dtype=torch.int64))
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     step(2)
     step(2)
