@@ -24,14 +24,23 @@ def test_every_command_in_it_exists():
     import typer.main
 
     tree = typer.main.get_command(app)
-    for name, rest in re.findall(r"`groupnorm (\w+) ?([\w-]*)", README.replace("\n", " ")):
+    for name, rest in re.findall(r"`groupnorm (\w+) ?((?!-)[\w-]*)", README.replace("\n", " ")):
         assert name in tree.commands, name
-        if name == "study":
+        if name == "study" and rest:
             assert rest in tree.commands["study"].commands, rest
     options = {option for command in tree.commands["study"].commands.values()
                for parameter in command.params for option in parameter.opts}  # fmt: skip
     for option in re.findall(r"`(--[\w-]+)", README):
         assert option in options, option
+
+
+def test_the_page_of_recipes_names_every_recipe_and_no_other():
+    from groupnorm.recipes import EXPERIMENTS
+
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    named = set(re.findall(r"`(?:groupnorm study )?((?:imagenet|cifar10|pets)-[\w-]+)", text))
+    both = {f"{name}-one-worker" for name in named} & set(EXPERIMENTS)  # said once for all
+    assert named | both == set(EXPERIMENTS)
 
 
 def test_the_example_runs(tmp_path):
