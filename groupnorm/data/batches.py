@@ -54,8 +54,8 @@ class Batches(Protocol):
         """Every `every`-th batch of the test examples, from batch `first` on, normalized."""
         ...
 
-    def counts(self) -> dict[str, int]:
-        """What was met on the way and belongs in the record, such as unreadable images."""
+    def met(self) -> dict[str, set[str]]:
+        """Names of what was met on the way and belongs in the record, such as unreadable images."""
         ...
 
 

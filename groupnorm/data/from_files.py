@@ -20,7 +20,7 @@ class FromFiles:
     """The `Batches` of image files.
 
     A training image that cannot be decoded is replaced by the next one that can, with that one's
-    label; a test image that cannot be decoded is left out. `counts` tells how many.
+    label; a test image that cannot be decoded is left out. `met` tells which.
 
     Args:
         files: the data set.
@@ -47,9 +47,9 @@ class FromFiles:
         self.train_size, self.test_size = len(files.train_paths), len(files.test_paths)
         self.files, self.image_size, self.batch = files, image_size, batch
         self.processes, self.device = processes, device
-        self._replaced: set[int] = set()
-        self._left_out: set[int] = set()
-        self._converted: set[tuple[str, int]] = set()
+        self._replaced: set[str] = set()
+        self._left_out: set[str] = set()
+        self._converted: set[str] = set()
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """For every step its augmented, normalized images and their labels.
@@ -68,8 +68,8 @@ class FromFiles:
         """
         shares = (self._share(step, rows) for step in steps)
         for made in self._make(TrainExamples(self.files, self.image_size), shares):
-            self._replaced.update(made.unreadable)
-            self._converted.update(("train", index) for index in made.converted)
+            self._replaced.update(_names("train", made.unreadable))
+            self._converted.update(_names("train", made.converted))
             yield self._moved(made)
 
     def test(self, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
@@ -89,24 +89,24 @@ class FromFiles:
         batches = (range(s, min(s + self.batch, self.test_size)) for s in starts)
         seen = 0
         for made in self._make(EvaluationExamples(self.files, self.image_size), batches):
-            self._left_out.update(made.unreadable)
-            self._converted.update(("test", index) for index in made.converted)
+            self._left_out.update(_names("test", made.unreadable))
+            self._converted.update(_names("test", made.converted))
             seen += len(made.labels)
             if len(made.labels):
                 yield self._moved(made)
         if not seen:
             self._check_any_test_image()
 
-    def counts(self) -> dict[str, int]:
-        """Distinct files met so far, in the batches given out by this object.
+    def met(self) -> dict[str, set[str]]:
+        """Files met so far, in the batches given out by this object, as split and number.
 
         `replaced_images`: training images that cannot be decoded. `left_out_images`: such test
         images. `converted_images`: images of either kind that were not RGB.
         """
         return {
-            "replaced_images": len(self._replaced),
-            "left_out_images": len(self._left_out),
-            "converted_images": len(self._converted),
+            "replaced_images": set(self._replaced),
+            "left_out_images": set(self._left_out),
+            "converted_images": set(self._converted),
         }
 
     def _share(self, step: Step, rows: slice) -> Share:
@@ -160,6 +160,10 @@ class FromFiles:
             f"none of the {self.test_size:,} test images of {self.name} can be decoded, the first "
             f"{reason}; the data set is damaged: get it again"
         )
+
+
+def _names(split: str, indices: Iterable[int]) -> Iterator[str]:
+    return (f"{split} {index}" for index in indices)
 
 
 def _unchanged(made: Any) -> Any:

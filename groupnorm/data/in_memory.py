@@ -61,6 +61,6 @@ class InMemory:
             images = normalize(self._test_images[batch], self._mean, self._std)
             yield images, self._test_labels[batch]
 
-    def counts(self) -> dict[str, int]:
+    def met(self) -> dict[str, set[str]]:
         """Nothing: every image was read when the set was loaded."""
         return {}

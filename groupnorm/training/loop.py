@@ -172,8 +172,8 @@ def train(
             "train_error": 100.0 * tally.wrong / tally.images,
             **task.evaluate(model, last_epochs=epoch > total_epochs - 5),
         }
-        if counts := task.batches.counts():
-            metrics["image_counts"] = counts
+        if met := processes.union(task.batches.met()):
+            metrics["image_counts"] = {what: len(names) for what, names in met.items()}
         seconds = done.seconds + time.perf_counter() - clock
         metrics["timing"] = _timing(tally, done.seconds, seconds)
         done.metrics.append(metrics)

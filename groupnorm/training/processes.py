@@ -62,6 +62,14 @@ class Processes:
             tensor.copy_(flat[begin:end].view_as(tensor))
             begin = end
 
+    def union(self, sets: dict[str, set[str]]) -> dict[str, set[str]]:
+        """The unions over all processes, the same in each; every process gives the same keys."""
+        if self.count == 1:
+            return sets
+        each: list[dict[str, set[str]]] = [{} for _ in range(self.count)]
+        dist.all_gather_object(each, sets)
+        return {key: set().union(*(one[key] for one in each)) for key in sets}
+
     def told_by_first(self, value: T) -> T:
         """The first process's `value`, in each; plain values and bytes."""
         if self.count == 1:

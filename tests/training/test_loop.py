@@ -37,7 +37,7 @@ class Regression:
             noise = torch.randn(len(step.indices), 1, generator=generator)[rows]
             yield self.x[indices] + 0.01 * noise, indices
 
-    def counts(self):
+    def met(self):
         return {}
 
     def loss(self, model, x, indices):
@@ -212,11 +212,14 @@ def test_timing_says_where_the_seconds_went():
 
 def test_what_the_data_counts_is_in_the_metrics():
     class Damaged(Regression):
-        def counts(self):
-            return {"replaced_images": 3}
+        def met(self):
+            return {"replaced_images": {"train 1", "train 4", "train 7"}, "left_out_images": set()}
 
     config, model = make(epochs=1)
-    assert train(config, model, Damaged())[0]["image_counts"] == {"replaced_images": 3}
+    assert train(config, model, Damaged())[0]["image_counts"] == {
+        "replaced_images": 3,
+        "left_out_images": 0,
+    }
 
 
 def test_shares_that_do_not_fit_are_refused():

@@ -12,6 +12,7 @@ def test_alone_nothing_changes(tmp_path):
     assert ALONE.backend is None
     assert ALONE.share(6) == slice(0, 6)
     assert ALONE.sums([1.5, 2], "cpu") == [1.5, 2]
+    assert ALONE.union({"a": {"x"}}) == {"a": {"x"}}
     assert ALONE.told_by_first({"a": 1}) == {"a": 1}
     tensor = torch.tensor([1.0, 2.0])
     ALONE.average([tensor])
@@ -39,6 +40,7 @@ def work(rank, count, folder):
             (folder / "made").write_text("made")
     return {
         "sums": me.sums([rank, 0.1], "cpu"),
+        "union": me.union({"a": {f"only {rank}", "all"}, "b": set()}),
         "averages": [tensor.tolist() for tensor in tensors],
         "in place": kept.tolist() == tensors[1].tolist(),
         "told": [me.told_by_first(rank + 10), me.told_by_first(None if me.first else b"x")],
@@ -52,6 +54,7 @@ def test_three_processes(tmp_path):
     results = in_processes(3, work, tmp_path)
     for rank, result in enumerate(results):
         assert result["sums"] == pytest.approx([3, 0.3])
+        assert result["union"] == {"a": {"only 0", "only 1", "only 2", "all"}, "b": set()}
         assert result["averages"] == [[1, 2], [[3, 3], [3, 3]]]
         assert result["in place"]
         assert result["told"] == [10, None]
