@@ -93,7 +93,7 @@ class ClusterCommand(TyperCommand):
 def with_address(arguments: list[str]) -> list[str]:
     """The arguments with `local` after a --cluster that nothing, or another option, follows."""
     given = []
-    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
         given.append(argument)
         if argument == "--cluster" and following.startswith("-"):
             given.append("local")

@@ -3,7 +3,7 @@
 from functools import partial
 
 from groupnorm.recipes import cifar, imagenet
-from groupnorm.recipes.experiment import Experiment, Recipe, Scale, Variant
+from groupnorm.recipes.experiment import Experiment, Recipe, Variant
 from groupnorm.recipes.pets import pets
 from groupnorm.recipes.small_images import paper, quick, standard
 
@@ -34,8 +34,6 @@ for _depth in (56, 110):
 __all__ = [
     "EXPERIMENTS",
     "Experiment",
-    "Recipe",
-    "Scale",
     "Variant",
     "paper",
     "quick",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from groupnorm import data as datasets
 from groupnorm import recipes, run
+from groupnorm.recipes.experiment import Scale as ExperimentScale
 from groupnorm.recipes.small_images import STEP_IMAGES
 from groupnorm.spec import NormSpec
 from groupnorm.study.store import Cell
@@ -28,7 +29,7 @@ class ExperimentOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scale: recipes.Scale = "full"
+    scale: ExperimentScale = "full"
     data: str | None = None
     train_images: int | None = None
     epochs: int | None = None

@@ -20,6 +20,7 @@ def test_split_norms(text, specs):
 @pytest.mark.parametrize(
     ("arguments", "given"),
     [
+        ([], []),
         (["--cluster"], ["--cluster", "local"]),
         (["--cluster", "--out", "x"], ["--cluster", "local", "--out", "x"]),
         (["--cluster", "auto", "--out", "x"], ["--cluster", "auto", "--out", "x"]),

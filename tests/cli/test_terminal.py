@@ -27,7 +27,7 @@ def test_help(arguments):
         (["study", "batch-size", "--epochs", "0"], "at least 1, got 0"),
         (
             ["study", "batch-size", "--data", "digits", "--train-images", "5000"],
-            "64 images from the first 5000 needs more than the 1437",
+            "needs more than the 1437 training images of digits",
         ),
         (["study", "batch-size", "--jobs", "0"], "jobs must be at least 1"),
         (["study", "batch-size", "--data", "cifar10", "--data-root", "."], "cifar-10-batches-py"),

@@ -143,6 +143,11 @@ def test_a_node_with_other_sources_is_an_error(nodes, tmp_path):
     shutil.copytree(ROOT / "groupnorm", tmp_path / "other" / "groupnorm")
     with (tmp_path / "other" / "groupnorm" / "spec.py").open("a") as file:
         file.write("# one line more\n")
+    # An editable installation's finder would come before PYTHONPATH.
+    (tmp_path / "other" / "sitecustomize.py").write_text(
+        "import sys\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'ScikitBuild' not in type(f).__name__]\n"
+    )
     other = nodes.add(tmp_path / "other")
     runs = [config(seed=seed, epochs=300) for seed in range(2)]
     try:
