@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from groupnorm.ops import backend_aten, backend_native, reference
+from groupnorm.ops import backend_aten, backend_native, backend_triton, reference
 from groupnorm.ops.native_launch import instruction_sets, why_off
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -59,6 +59,17 @@ _TABLE = (
         f"C++ kernels for {(*instruction_sets(), 'the CPU')[0]}",
         devices=("cpu",),
         off=why_off,
+    ),
+    Backend(
+        "triton",
+        backend_triton.forward,
+        (torch.float16, torch.bfloat16, torch.float32),
+        "Triton kernels for CUDA, interpreted on the CPU"
+        if backend_triton.interpreted
+        else "Triton kernels for CUDA",
+        devices=("cuda", "cpu") if backend_triton.interpreted else ("cuda",),
+        off=backend_triton.why_off,
+        automatic=False,  # until they have run and been measured on a GPU
     ),
     Backend("aten", backend_aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
     Backend("reference", _reference_forward, FLOATS, "the specification, slow", automatic=False),

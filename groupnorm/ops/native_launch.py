@@ -11,6 +11,7 @@ from torch import Tensor
 
 from groupnorm.ops import reference
 from groupnorm.ops.activations import ACTIVATIONS
+from groupnorm.ops.dense import dense, laid_out_as
 
 _TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _ACTIVATIONS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
@@ -61,7 +62,7 @@ def launch_forward(
     x, channels_last = dense(input)
     wide = reference.statistics_dtype(x.dtype)
     weight, bias, narrow = _parameters(weight, bias, x.dtype, wide)
-    residual = _laid_out_as(x, residual)
+    residual = laid_out_as(x, residual)
     y = torch.empty_like(x)
     n, c = x.shape[:2]
     statistics, mean, rstd = None, 0, 0
@@ -116,8 +117,8 @@ def launch_backward(
     x, channels_last = dense(input)
     wide = statistics.dtype
     weight, bias, narrow = _parameters(weight, bias, x.dtype, wide)
-    residual = None if activation is None else _laid_out_as(x, residual)
-    dy = _laid_out_as(x, grad_output)
+    residual = None if activation is None else laid_out_as(x, residual)
+    dy = laid_out_as(x, grad_output)
     assert dy is not None
     dx = torch.empty_like(x)
     dresidual = torch.empty_like(x) if needs_residual else None
@@ -169,25 +170,3 @@ def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
         return parameter
     return parameter.to(dtype).contiguous()
-
-
-def dense(x: Tensor) -> tuple[Tensor, bool]:
-    """x without gaps, copied if need be, and whether the channels lie innermost."""
-    if x.is_contiguous():
-        return x, False
-    memory_format = _CHANNELS_LAST.get(x.dim())
-    if memory_format is not None and x.is_contiguous(memory_format=memory_format):
-        return x, True
-    if x.dim() > 2 and x.movedim(1, -1).is_contiguous():
-        return x, True
-    return x.contiguous(), False
-
-
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # the others by their strides
-
-
-def _laid_out_as(x: Tensor, other: Tensor | None) -> Tensor | None:
-    """`other` with the strides of x, copied if need be."""
-    if other is None or other.stride() == x.stride():
-        return other
-    return torch.empty_like(x).copy_(other)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from groupnorm.ops import reference
-from groupnorm.ops.native_launch import dense, launch_backward, launch_forward
+from groupnorm.ops.dense import dense
+from groupnorm.ops.kernel_gradients import (
+    differentiate_again,
+    gradients,
+    keep_of_backward,
+    keep_of_operator,
+)
+from groupnorm.ops.native_launch import launch_backward, launch_forward
 
 
 def operator(
@@ -84,89 +90,9 @@ def _(
     return dx, dweight, torch.empty_like(dweight), dresidual
 
 
-# ---- gradients ----------------------------------------------------------------------------------
-
-
-def keep(ctx: Any, inputs: tuple[Any, ...], statistics: Tensor | None) -> None:
-    """Save for the backward pass: the input, mean and rstd of each group, and what is there."""
-    input, num_groups, weight, bias, eps, activation, residual = inputs
-    ctx.save_for_backward(input, weight, bias, None if activation is None else residual, statistics)
-    ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
-
-
-def gradients(ctx: Any, grad_output: Tensor, backward: Callable[..., Any]) -> tuple[Any, ...]:
-    """The gradients of the seven inputs, from what `keep` saved.
-
-    Args:
-        backward: takes the arguments of `torch.ops.groupnorm.group_norm_backward`.
-    """
-    input, weight, bias, residual, statistics = ctx.saved_tensors
-    needs = ctx.needs_input_grad
-    dx, dweight, dbias, dresidual = backward(
-        grad_output, input, ctx.num_groups, weight, bias, ctx.eps, statistics, ctx.activation,
-        residual, needs[6] and ctx.activation is not None,
-    )  # fmt: skip
-    if ctx.activation is None:
-        dresidual = grad_output
-    return (
-        dx if needs[0] else None,
-        None,
-        dweight.to(weight.dtype) if needs[2] else None,
-        dbias.to(bias.dtype) if needs[3] else None,
-        None,
-        None,
-        dresidual if needs[6] else None,
-    )
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    keep(ctx, inputs, output[1])
-
-
 def _differentiate(ctx: Any, grad_output: Tensor, unused: Tensor) -> tuple[Any, ...]:
     return gradients(ctx, grad_output, _backward)
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
-
-
-def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    grad_output, input, num_groups, weight, bias, eps, _, activation, residual, _ = inputs
-    ctx.save_for_backward(grad_output, input, weight, bias, residual)
-    ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
-
-
-def _differentiate_again(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-    """Gradients of the gradients, through the differentiable reference."""
-    kept = ctx.saved_tensors
-    with torch.enable_grad():
-        tensors = [None if t is None else t.detach().requires_grad_() for t in kept]
-        grad_output, input, weight, bias, residual = tensors
-        assert grad_output is not None
-        assert input is not None
-        _, mean, rstd = reference.forward(
-            input, ctx.num_groups, weight, bias, ctx.eps, ctx.activation, residual
-        )
-        results = reference.backward(
-            grad_output, input, ctx.num_groups, weight, bias, mean, rstd, ctx.activation, residual
-        )
-        pairs = [
-            (result, gradient.to(result.dtype))
-            for result, gradient in zip(results, gradients, strict=True)
-            if gradient is not None and gradient.shape == result.shape and result.requires_grad
-        ]
-        found = torch.autograd.grad(
-            [result for result, _ in pairs],
-            [t for t in tensors if t is not None],
-            [gradient for _, gradient in pairs],
-            allow_unused=True,
-        )
-    each = iter(found)
-    d_grad, d_input, d_weight, d_bias, d_residual = (
-        None if t is None else next(each) for t in tensors
-    )
-    return d_grad, d_input, None, d_weight, d_bias, None, None, None, d_residual, None
-
-
-_backward.register_autograd(_differentiate_again, setup_context=_keep_backward)
+_forward.register_autograd(_differentiate, setup_context=keep_of_operator)
+_backward.register_autograd(differentiate_again, setup_context=keep_of_backward)

@@ -10,7 +10,11 @@ from groupnorm.ops.backends import BACKENDS, choose, report
 def test_auto_takes_the_kernels_and_says_so():
     found = explain(torch.randn(2, 4, 3, 3))
     assert found.backend == choose(torch.randn(2, 4)).name == "native"
-    assert found.off == {"aten": "native comes first", "reference": "runs only by name"}
+    assert found.off == {
+        "triton": "runs only by name",
+        "aten": "native comes first",
+        "reference": "runs only by name",
+    }
     assert str(found).splitlines()[0] == f"native: {found.reason}"
     assert "reference is off: runs only by name" in str(found)
     assert explain() == found
@@ -48,7 +52,7 @@ def test_a_backend_asked_for_by_name_runs(name):
 
 def test_unknown_names_and_types_raise():
     with pytest.raises(
-        ValueError, match="unknown backend 'cudnn'; known: auto, native, aten, reference"
+        ValueError, match="unknown backend 'cudnn'; known: auto, native, triton, aten, reference"
     ):
         explain(backend="cudnn")
     with pytest.raises(ValueError, match=r"native takes torch\.float16, .*, got torch\.int64"):

@@ -1,0 +1,28 @@
+"""Tensors without gaps, in one of the two layouts that kernels know."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dense(x: Tensor) -> tuple[Tensor, bool]:
+    """x without gaps, copied if need be, and whether the channels lie innermost."""
+    if x.is_contiguous():
+        return x, False
+    memory_format = _CHANNELS_LAST.get(x.dim())
+    if memory_format is not None and x.is_contiguous(memory_format=memory_format):
+        return x, True
+    if x.dim() > 2 and x.movedim(1, -1).is_contiguous():
+        return x, True
+    return x.contiguous(), False
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # the others by their strides
+
+
+def laid_out_as(x: Tensor, other: Tensor | None) -> Tensor | None:
+    """`other` with the strides of x, copied if need be."""
+    if other is None or other.stride() == x.stride():
+        return other
+    return torch.empty_like(x).copy_(other)

@@ -1,0 +1,156 @@
+"""How the Triton kernels cut a tensor: which path, and the sizes of its tiles.
+
+Letters: N batch, C channels, G groups, D channels per group, S positions. Tiles are powers of two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that decide, in elements unless said otherwise. Not yet measured on a GPU.
+
+    Attributes:
+        resident_forward: a slab of at most so many elements stays on chip in the forward pass.
+        resident_backward: the same in the backward pass, which holds x and dy.
+        together: small groups are put together in slabs of up to so many.
+        tile: of the kernels that walk in tiles.
+        row: longest row of a tile along contiguous positions.
+        row_bytes: shortest row along the channels of channels_last: two sectors of memory.
+        row_channels: longest row along the channels of channels_last.
+        partials: most partial results that one program merges at a time.
+        tiles_per_split: from here on a slab is split further, which bounds the rounding errors of
+            a split's sums, even where that makes more programs than run at a time.
+        programs_per_processor: how many programs a slab's splitting aims at.
+    """
+
+    resident_forward: int = 16384
+    resident_backward: int = 8192
+    together: int = 1024
+    tile: int = 4096
+    row: int = 1024
+    row_bytes: int = 64
+    row_channels: int = 64
+    partials: int = 4096
+    tiles_per_split: int = 64
+    programs_per_processor: int = 4
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the slabs of a tensor are cut.
+
+    Attributes:
+        resident: one tile holds a slab.
+        slab_groups: groups of a slab (the last slab of a sample may have fewer).
+        group_size: channels of a group.
+        slabs: of a sample.
+        block_c: channels of a tile; `block_s` its positions; `block_g` at least `slab_groups`.
+        channel_blocks: tiles along the channels of a slab; more than one only for a single group.
+        position_blocks: tiles along the positions.
+    """
+
+    resident: bool
+    slab_groups: int
+    group_size: int
+    slabs: int
+    block_c: int
+    block_s: int
+    block_g: int
+    channel_blocks: int
+    position_blocks: int
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a slab."""
+        return self.channel_blocks * self.position_blocks
+
+    @property
+    def warps(self) -> int:
+        """Of 32 threads; 16 to 32 elements of a tile for each thread."""
+        return min(max(power_of_two(self.block_c * self.block_s) // 1024, 1), 16)
+
+
+def tiling(
+    num_channels: int,
+    num_groups: int,
+    num_positions: int,
+    element_size: int,
+    channels_last: bool,
+    resident: int,
+    limits: Limits,
+) -> Tiling:
+    """Cut a tensor (N, C, S) whose sizes are at least 1.
+
+    Args:
+        element_size: bytes of an element.
+        resident: the slab of at most so many elements that stays on chip.
+        limits: the other sizes.
+    """
+    size = num_channels // num_groups
+    least = 1
+    if channels_last:
+        least = min(-(-limits.row_bytes // (element_size * size)), num_groups)
+    block_s = power_of_two(num_positions)
+    is_resident = power_of_two(least * size) * block_s <= resident
+    if is_resident:
+        slab_groups = max(least, limits.together // block_s // size)
+    elif channels_last:
+        slab_groups = max(least, limits.row_channels // size)
+    else:
+        slab_groups = 1
+    slab_groups = min(slab_groups, num_groups)
+    if channels_last:  # a few groups fewer, where then more channels at a time can be read
+        slab_groups = max(
+            range(max(least, slab_groups // 2), slab_groups + 1),
+            key=lambda groups: (multiple_of(groups * size, element_size), groups),
+        )
+
+    block_c = power_of_two(slab_groups * size)
+    if not is_resident and channels_last:
+        if slab_groups == 1:
+            block_c = min(block_c, limits.row_channels)
+        block_s = min(block_s, max(limits.tile // block_c, 1))
+    elif not is_resident:
+        block_s = min(block_s, limits.row)
+        block_c = min(block_c, max(limits.tile // block_s, 1))
+    return Tiling(
+        is_resident,
+        slab_groups,
+        size,
+        -(-num_groups // slab_groups),
+        block_c,
+        block_s,
+        power_of_two(slab_groups),
+        -(-slab_groups * size // block_c),
+        -(-num_positions // block_s),
+    )
+
+
+def split(tiles: int, others: int, processors: int, limits: Limits, width: int) -> tuple[int, int]:
+    """Splits of `tiles` neighbouring tiles, and tiles of a split; none is empty.
+
+    Args:
+        others: programs that there are for each split.
+        width: values of each split that one program merges together.
+    """
+    wanted = -(-processors * limits.programs_per_processor // others)
+    wanted = max(wanted, -(-tiles // limits.tiles_per_split))
+    wanted = max(min(wanted, tiles, limits.partials // width), 1)
+    each = -(-tiles // wanted)
+    return -(-tiles // each), each
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is at least `number`."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def multiple_of(number: int, element_size: int) -> int:
+    """The largest power of two that divides `number` and makes at most 16 bytes of elements."""
+    return min(number & -number, 16 // element_size)

@@ -1,0 +1,87 @@
+"""What the Triton kernels of both directions share: tiles, their addresses, folding into groups.
+
+Letters: N batch, C channels, G groups, D channels per group, S positions. A tensor is read as tiles
+of channels x positions, whatever its layout: only the address of an element differs (`places_of`).
+A slab is some whole neighbouring groups of one sample, or a single group, whose channels are then
+walked in blocks. Values per channel are folded into their groups and spread back by comparing group
+numbers, so that no number of channels per group is special.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Sizes that are the same kernel whatever they are; the others tell whether addresses align.
+SIZES = (
+    "num_samples",
+    "num_groups",
+    "group_size",
+    "slab_groups",
+    "slabs",
+    "channel_blocks",
+    "position_blocks",
+    "tiles_per_split",
+    "splits",
+)
+
+
+@triton.jit
+def divided(size, MULTIPLE: tl.constexpr):
+    """`size`, which MULTIPLE divides: so the compiler knows it, and reads that many at a time."""
+    return size // MULTIPLE * MULTIPLE
+
+
+@triton.jit
+def places_of(
+    sample, channels, positions, num_channels, num_positions, CHANNELS_LAST: tl.constexpr
+):
+    """Offsets of a tile [channels, positions] of one sample, in 64 bits."""
+    c = channels.to(tl.int64)[:, None]
+    s = positions.to(tl.int64)[None, :]
+    whole = sample.to(tl.int64) * num_channels * num_positions
+    if CHANNELS_LAST:
+        return whole + (s * num_channels + c)
+    else:
+        return whole + (c * num_positions + s)
+
+
+@triton.jit
+def fold(values_c, group_c, BLOCK_G: tl.constexpr):
+    """Sums over the channels of each group: [channels] -> [groups]; group -1 is none."""
+    member = group_c[:, None] == tl.arange(0, BLOCK_G)[None, :]
+    return tl.sum(tl.where(member, values_c[:, None], 0.0), 0)
+
+
+@triton.jit
+def spread(values_g, group_c, BLOCK_G: tl.constexpr):
+    """The value of each channel's group: [groups] -> [channels]."""
+    member = group_c[:, None] == tl.arange(0, BLOCK_G)[None, :]
+    return tl.sum(tl.where(member, values_g[None, :], 0.0), 1)
+
+
+@triton.jit
+def of_channels(parameter, channels, ok, HAS: tl.constexpr, absent: tl.constexpr):
+    """gamma or beta of the channels in float32; `absent` where there is none."""
+    if HAS:
+        return tl.load(parameter + channels, mask=ok, other=absent).to(tl.float32)
+    else:
+        return tl.full(channels.shape, absent, tl.float32)
+
+
+@triton.jit
+def with_residual(z, r, places, mask, HAS_R: tl.constexpr):
+    """Z plus the residual's tile, where there is a residual."""
+    if HAS_R:
+        return z + tl.load(r + places, mask=mask, other=0.0).to(tl.float32)
+    else:
+        return z
+
+
+@triton.jit
+def block_of_tile(tile, channel_blocks, position_blocks, CHANNELS_LAST: tl.constexpr):
+    """Which block of channels and which of positions a tile is: along memory in both layouts."""
+    if CHANNELS_LAST:
+        return tile % channel_blocks, tile // channel_blocks
+    else:
+        return tile // position_blocks, tile % position_blocks
