@@ -41,13 +41,13 @@ def activate(z, ACTIVATION: tl.constexpr):
     if ACTIVATION == _RELU:
         return tl.where(z <= 0, 0.0, z)
     elif ACTIVATION == _LEAKY_RELU:
-        return tl.where(z > 0, z, _SLOPE * z)
+        return tl.where(z > 0, z, z * _SLOPE)
     elif ACTIVATION == _SILU:
         return z / (1.0 + tl.exp(-z))
     elif ACTIVATION == _GELU:
         return 0.5 * z * (1.0 + tl.erf(z * _SQRT_HALF))
     elif ACTIVATION == _GELU_TANH:
-        return 0.5 * z * (1.0 + _tanh(_TANH_SCALE * (z + _CUBIC * z * z * z)))
+        return 0.5 * z * (1.0 + _tanh((z + z * z * z * _CUBIC) * _TANH_SCALE))
     elif ACTIVATION == _MISH:
         return z * _tanh_softplus(z)
     elif ACTIVATION == _HARDSWISH:
@@ -67,11 +67,11 @@ def slope(z, ACTIVATION: tl.constexpr):
         s = 1.0 / (1.0 + tl.exp(-z))
         return s * (1.0 + z * (1.0 - s))
     elif ACTIVATION == _GELU:
-        density = _DENSITY * tl.exp(-0.5 * z * z)
+        density = tl.exp(-0.5 * z * z) * _DENSITY
         return 0.5 * (1.0 + tl.erf(z * _SQRT_HALF)) + z * density
     elif ACTIVATION == _GELU_TANH:
-        t = _tanh(_TANH_SCALE * (z + _CUBIC * z * z * z))
-        inner = _TANH_SCALE * (1.0 + 3.0 * _CUBIC * z * z)
+        t = _tanh((z + z * z * z * _CUBIC) * _TANH_SCALE)
+        inner = (1.0 + z * z * (3.0 * _CUBIC)) * _TANH_SCALE
         return 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * inner
     elif ACTIVATION == _MISH:
         t = _tanh_softplus(z)
