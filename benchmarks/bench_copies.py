@@ -18,21 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_ops import (
-    DTYPES,
-    LAYOUTS,
-    WORKLOADS,
-    Inputs,
-    Workload,
-    eager,
-    make_inputs,
-    measure,
-    turn,
-)
+from bench_ops import eager, turn
 from bench_ops import ours as call
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from turns import on_cpu
+from workloads import CPU, DTYPES, Inputs, Workload, layouts, make_inputs
 
 from groupnorm.ops import native_launch
 from groupnorm.run import environment
@@ -68,7 +60,7 @@ def bench_cell(work: Workload, layout: str, dtype: str) -> dict[str, Any] | None
     called = turn(call, plain, data, "forward")()
     if not torch.equal(made, called):
         raise AssertionError(f"{work.name}, {layout}, {dtype}: kernel and call differ")
-    seconds = measure(
+    seconds = on_cpu(
         {
             "kernel": kernel,
             "groupnorm": turn(call, plain, data, "forward"),
@@ -110,9 +102,9 @@ def main() -> None:
     out = parser.parse_args().out
     torch.set_num_threads(1)
     rows = []
-    for work in WORKLOADS:
-        for layout in ("contiguous", "channels_last")[: 2 if len(work.shape) in LAYOUTS else 1]:
-            rows += [bench_cell(work, layout, dtype) for dtype in DTYPES]
+    for work in CPU:
+        for layout in layouts(work):
+            rows += [bench_cell(work, layout, dtype) for dtype in work.dtypes]
     measured = [row for row in rows if row is not None]
     summary = summarize(measured)
     table = Table(title="forward without an activation, in copies: geometric means")

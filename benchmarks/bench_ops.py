@@ -1,102 +1,54 @@
-"""Group norm and its activation on the CPU: ours against PyTorch eager and a copy, interleaved.
+"""Group norm and its activation: ours against PyTorch, other kernels and a copy, interleaved.
 
     python benchmarks/bench_ops.py [--threads 1] [--compile] [--only NAME] [--out FOLDER]
+    python benchmarks/bench_ops.py --device cuda [--compile] [--only NAME] [--out FOLDER]
 
-For every workload, layout, dtype and direction: first a correctness gate against float64 (PyTorch's
-own errors are recorded, not gated), then all variants in turns in this one process. GB/s counts the
-bytes that must move whatever the implementation (forward: read x, write y; backward: read x and dy,
-write dx) over the median time. `copy` moves the bytes of the forward floor into a kept tensor.
+For every workload, layout, dtype and direction: first a correctness gate against float64 (the
+others' errors are recorded, not gated), then all variants in turns in this one process. GB/s counts
+the bytes that must move whatever the implementation (forward: read x, write y; backward: read x and
+dy, write dx) over the median time. `copy` moves the bytes of the forward floor into a kept tensor.
+On CUDA the backend is `triton`, times are those of the GPU with other data in its cache, the
+backward pass is timed by itself, too, and Liger-Kernel and FlagGems run where they are installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import shlex
 import statistics
-import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+import workloads
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from turns import on_cpu, on_cuda
+from workloads import DTYPES, Inputs, Workload, layouts, make_inputs
 
 from groupnorm.ops import group_norm, reference
 from groupnorm.ops.activations import activate
 from groupnorm.run import environment
 
-ROUNDS = 15
-SECONDS_PER_TURN = 0.004
-
-
-class Workload(NamedTuple):
-    """A norm as networks have it: input (N, C, *), groups, eps and the activation after it."""
-
-    name: str
-    shape: tuple[int, ...]
-    groups: int
-    eps: float
-    activation: str | None
-
-
-WORKLOADS = (
-    Workload("diffusion U-Net, middle", (2, 1280, 8, 8), 32, 1e-5, "silu"),
-    Workload("diffusion U-Net, transformer", (2, 640, 32, 32), 32, 1e-6, None),
-    Workload("diffusion U-Net, level 0", (2, 320, 64, 64), 32, 1e-5, "silu"),
-    Workload("detection tower, P2", (2, 256, 200, 272), 32, 1e-5, "relu"),
-    Workload("detection tower, P5", (2, 256, 25, 42), 32, 1e-5, "relu"),
-    Workload("detection tower, P7", (2, 256, 7, 11), 32, 1e-5, "relu"),
-    Workload("mask head", (32, 256, 14, 14), 32, 1e-5, "relu"),
-    Workload("ResNet-50, stage 1", (8, 64, 56, 56), 32, 1e-5, "relu"),
-    Workload("ResNet-50, stage 3", (16, 256, 14, 14), 32, 1e-5, "relu"),
-    Workload("CIFAR ResNet, stage 1", (32, 16, 32, 32), 8, 1e-5, "relu"),
-    Workload("CIFAR ResNet, stage 3", (32, 64, 8, 8), 8, 1e-5, "relu"),
-    Workload("federated ResNet-18", (20, 64, 32, 32), 2, 1e-5, "relu"),
-    Workload("diffusion policy, 16 steps", (64, 512, 16), 8, 1e-5, "mish"),
-    Workload("diffusion policy, 4 steps", (64, 2048, 4), 8, 1e-5, "mish"),
-    Workload("diffusion policy, stem", (128, 64, 38, 38), 4, 1e-5, "relu"),
-    Workload("SegResNet 3D", (1, 16, 48, 48, 48), 8, 1e-5, "relu"),
-)
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Largest error against float64, in units of the largest result (see tests/tolerances.py).
-GATE = {torch.float32: 3e-6, torch.bfloat16: 1e-2}
-
-
-class Inputs(NamedTuple):
-    """One cell's tensors."""
-
-    x: Tensor
-    weight: Tensor
-    bias: Tensor
-    grad: Tensor
-
-
-def make_inputs(work: Workload, layout: str, dtype: torch.dtype) -> Inputs:
-    """Random input in the layout, parameters near 1 and 0, a random gradient in the same layout."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    x, grad = draw(*work.shape), draw(*work.shape)
-    channels = work.shape[1]
-    weight, bias = 1 + 0.1 * draw(channels), 0.1 * draw(channels)
-    if layout == "channels_last":
-        memory_format = LAYOUTS[len(work.shape)]
-        x, grad = (t.contiguous(memory_format=memory_format) for t in (x, grad))
-    return Inputs(*(t.to(dtype) for t in (x, weight, bias, grad)))
+GATE = {torch.float32: 3e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "cpu": ("forward", "forward+backward"),
+    "cuda": ("forward", "backward", "forward+backward"),
+}
+FLOOR = {"forward": 2, "backward": 3, "forward+backward": 5}
 
 
 def ours(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The native backend."""
+    """The kernels for the device."""
+    backend = "triton" if x.is_cuda else "native"
     return group_norm(
-        x, work.groups, weight, bias, work.eps, activation=work.activation, backend="native"
+        x, work.groups, weight, bias, work.eps, activation=work.activation, backend=backend
     )
 
 
@@ -106,6 +58,36 @@ def eager(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 Norm = Callable[[Workload, Tensor, Tensor, Tensor], Tensor]
+
+
+@cache
+def others() -> dict[str, Norm]:
+    """Other projects' kernels for CUDA that are installed here, and the activation after them."""
+    found: dict[str, Norm] = {}
+    try:
+        from liger_kernel.ops.group_norm import LigerGroupNormFunction  # type: ignore
+    except ImportError:
+        pass
+    else:
+
+        def liger(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            channels = x.shape[1]
+            y = LigerGroupNormFunction.apply(x, weight, bias, channels, work.groups, work.eps)
+            return activate(y, work.activation)
+
+        found["liger"] = liger
+    try:
+        import flag_gems  # type: ignore
+    except ImportError:
+        pass
+    else:
+
+        def flaggems(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            with flag_gems.use_gems():
+                return eager(work, x, weight, bias)
+
+        found["flaggems"] = flaggems
+    return found
 
 
 def turn(norm: Norm, work: Workload, data: Inputs, direction: str) -> Callable[[], Any]:
@@ -118,6 +100,10 @@ def turn(norm: Norm, work: Workload, data: Inputs, direction: str) -> Callable[[
 
         return forward
     leaves = [t.detach().requires_grad_() for t in (data.x, data.weight, data.bias)]
+
+    if direction == "backward":
+        y = norm(work, *leaves)
+        return lambda: torch.autograd.grad(y, leaves, data.grad, retain_graph=True)
 
     def forward_backward() -> tuple[Tensor, ...]:
         return torch.autograd.grad(norm(work, *leaves), leaves, data.grad)
@@ -141,42 +127,33 @@ def errors(norm: Norm, work: Workload, data: Inputs) -> dict[str, float]:
     }
 
 
-def measure(variants: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
-    """Seconds of one call: median and quartiles over rounds in which all variants take turns."""
-    calls = {}
-    for name, call in variants.items():
-        call()
-        began = time.perf_counter()
-        call()
-        calls[name] = max(1, math.ceil(SECONDS_PER_TURN / (time.perf_counter() - began)))
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(ROUNDS):
-        for name, call in variants.items():
-            began = time.perf_counter()
-            for _ in range(calls[name]):
-                call()
-            seconds[name].append((time.perf_counter() - began) / calls[name])
-    result = {}
-    for name, values in seconds.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        result[name] = {"median": middle, "low": low, "high": high}
-    return result
-
-
 def bench_cell(
-    work: Workload, layout: str, dtype_name: str, direction: str, *, with_compile: bool
+    work: Workload, layout: str, dtype_name: str, direction: str, device: str, compiled: list[str]
 ) -> dict[str, Any]:
     """One row of the record."""
     dtype = DTYPES[dtype_name]
-    data = make_inputs(work, layout, dtype)
+    data = make_inputs(work, layout, dtype, device)
     found = errors(ours, work, data)
     if max(found.values()) > GATE[dtype]:
         raise AssertionError(f"{work.name}, {layout}, {dtype_name}: wrong by {found}")
     norms: dict[str, Norm] = {"groupnorm": ours, "eager": eager}
-    if with_compile:
+    if device == "cuda":
+        norms |= others()
+    for mode in compiled:
         torch.compiler.reset()  # else the cells share one limit of recompilations
-        norms["compile"] = torch.compile(eager, dynamic=False)
-    variants = {name: turn(norm, work, data, direction) for name, norm in norms.items()}
+        norms["compile" if mode == "default" else mode] = torch.compile(
+            eager, dynamic=False, mode=mode
+        )
+    variants, failed = {}, {}
+    for name, norm in norms.items():
+        try:
+            variants[name] = turn(norm, work, data, direction)
+            variants[name]()
+        except Exception as error:
+            if name == "groupnorm":
+                raise
+            variants.pop(name, None)
+            failed[name] = f"{type(error).__name__}: {str(error)[:200]}"
     kept = torch.empty_like(data.x)
     variants["copy"] = lambda: kept.copy_(data.x)
     size = data.x.numel() * data.x.element_size()
@@ -188,9 +165,10 @@ def bench_cell(
         "layout": layout,
         "dtype": dtype_name,
         "direction": direction,
-        "floor_bytes": size * (2 if direction == "forward" else 5),
-        "seconds": measure(variants),
+        "floor_bytes": size * FLOOR[direction],
+        "seconds": (on_cuda if device == "cuda" else on_cpu)(variants),
         "errors": {"groupnorm": found, "eager": errors(eager, work, data)},
+        "failed": failed,
     }
 
 
@@ -256,7 +234,7 @@ def show(rows: list[dict[str, Any]], summary: list[dict[str, Any]]) -> None:
 
 
 COLOURS = {"contiguous": "#0072b2", "channels_last": "#d55e00"}
-MARKERS = {"float32": "o", "bfloat16": "s"}
+MARKERS = {"float32": "o", "bfloat16": "s", "float16": "^"}
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -265,11 +243,12 @@ def draw(record: dict[str, Any], path: Path) -> None:
     from matplotlib.ticker import FuncFormatter
 
     names = list(dict.fromkeys(row["workload"] for row in record["rows"]))
+    dtypes = {row["dtype"] for row in record["rows"]}
     figure = Figure(figsize=(10, 0.32 * len(names) + 1.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, direction in zip(panels, ("forward", "forward+backward"), strict=True):
         for layout, colour in COLOURS.items():
-            for dtype, marker in MARKERS.items():
+            for dtype in sorted(dtypes, reverse=True):
                 rows = [
                     row
                     for row in record["rows"]
@@ -278,7 +257,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 panel.plot(
                     [speedup(row) for row in rows],
                     [names.index(row["workload"]) for row in rows],
-                    marker, color=colour, label=f"{layout}, {dtype}",
+                    MARKERS[dtype], color=colour, label=f"{layout}, {dtype}",
                     markerfacecolor=colour if dtype == "float32" else "none",
                 )  # fmt: skip
         panel.axvline(1, color="0.5", linewidth=0.8)
@@ -300,28 +279,35 @@ def draw(record: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Measure every cell, print the tables, write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile too (slow to start)")
     parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--out", type=Path, help="folder for bench_ops.json and speed.png")
     arguments = parser.parse_args()
+    device = arguments.device
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU, and torch finds none")
     torch.set_num_threads(arguments.threads)
+    modes = {"cpu": ["default"], "cuda": ["default", "max-autotune-no-cudagraphs"]}
+    compiled = modes[device] if arguments.compile else []
     rows = []
-    for work in WORKLOADS:
+    for work in workloads.CPU if device == "cpu" else workloads.GPU:
         if arguments.only not in work.name:
             continue
-        for layout in ("contiguous", "channels_last")[: 2 if len(work.shape) in LAYOUTS else 1]:
-            for dtype in DTYPES:
+        for layout in layouts(work):
+            for dtype in work.dtypes:
                 rows += [
-                    bench_cell(work, layout, dtype, direction, with_compile=arguments.compile)
-                    for direction in ("forward", "forward+backward")
+                    bench_cell(work, layout, dtype, direction, device, compiled)
+                    for direction in DIRECTIONS[device]
                 ]
         print(f"{work.name}: done", flush=True)
     summary = summarize(rows)
     show(rows, summary)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        command = f"python benchmarks/bench_ops.py --threads {arguments.threads}"
+        command = "python benchmarks/bench_ops.py"
+        command += " --device cuda" if device == "cuda" else f" --threads {arguments.threads}"
         command += " --compile" if arguments.compile else ""
         command += f" --only {shlex.quote(arguments.only)}" if arguments.only else ""
         record = {

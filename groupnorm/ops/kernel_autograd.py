@@ -78,6 +78,7 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs_and_kernels: Any) -> Tensor:
         *inputs, kernels = inputs_and_kernels
+        y: Tensor
         y, statistics = kernels.launch_forward(*inputs)
         keep(ctx, tuple(inputs), statistics)
         ctx.kernels = kernels

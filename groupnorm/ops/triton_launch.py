@@ -200,7 +200,7 @@ def _without_gaps(parameter: Tensor | None) -> Tensor | None:
 
 def _on(x: Tensor) -> Any:
     """Triton launches on the current device."""
-    return torch.cuda.device_of(x)
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 @cache

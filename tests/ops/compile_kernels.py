@@ -1,6 +1,6 @@
 """Compile the Triton kernels for GPUs that need not be there; a line of JSON for each kernel.
 
-    TRITON_INTERPRET=0 python -m tests.ops.compile_kernels 90
+TRITON_INTERPRET=0 python -m tests.ops.compile_kernels 90
 """
 
 import inspect
@@ -90,4 +90,4 @@ if __name__ == "__main__":
         for kernel in kernels:
             for channels_last in (False, True):
                 found = compiled(kernel, channels_last, path, int(sys.argv[1]))
-                print(json.dumps(found), flush=True)
+                sys.stdout.write(json.dumps(found) + "\n")
