@@ -126,6 +126,7 @@ def test_repeated_runs_give_the_same_bits(layout):
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # NumPy, interpreting
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_over_the_whole_range(name):
     """GN of zeros is 0: what is activated is the residual. A few units of rounding, as in C++."""
