@@ -51,7 +51,7 @@ def activate(z, ACTIVATION: tl.constexpr):
     elif ACTIVATION == _MISH:
         return z * _tanh_softplus(z)
     elif ACTIVATION == _HARDSWISH:
-        return z * tl.minimum(tl.maximum(z + 3.0, 0.0), 6.0) / 6.0
+        return z * (tl.minimum(tl.maximum(z + 3.0, 0.0), 6.0) / 6.0)
     else:
         return z
 
@@ -71,8 +71,9 @@ def slope(z, ACTIVATION: tl.constexpr):
         return 0.5 * (1.0 + tl.erf(z * _SQRT_HALF)) + z * density
     elif ACTIVATION == _GELU_TANH:
         t = _tanh((z + z * z * z * _CUBIC) * _TANH_SCALE)
-        inner = (1.0 + z * z * (3.0 * _CUBIC)) * _TANH_SCALE
-        return 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * inner
+        near = tl.minimum(tl.maximum(z, -30.0), 30.0)  # t is 1 or -1 beyond, and z * z may overflow
+        inner = (1.0 + near * near * (3.0 * _CUBIC)) * _TANH_SCALE
+        return 0.5 * (1.0 + t) + 0.5 * near * (1.0 - t * t) * inner
     elif ACTIVATION == _MISH:
         t = _tanh_softplus(z)
         return t + z * (1.0 - t * t) / (1.0 + tl.exp(-z))
