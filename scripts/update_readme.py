@@ -299,8 +299,10 @@ def readme_sections() -> dict[str, str]:
         ),
         "paper study": study_section(
             "batch-size-paper-protocol-*",
-            "The same with the paper's protocol: 8 workers, the step and its learning rate follow "
-            "the images per worker, so that the number of steps changes too:",
+            "The same with the paper's protocol (a record from before today's order of images; "
+            "[docs/study.md](docs/study.md) says how much that can change): 8 workers, the step "
+            "and its learning rate follow the images per worker, so that the number of steps "
+            "changes too:",
             figure=False,
         ),
         "speed": speed_section(),
