@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/kernels.md and docs/study.md from the records in results/.
+"""Write the tables of README.md and of pages in docs/ from the records in results/.
 
     python scripts/update_readme.py [--check]
 
@@ -348,6 +348,11 @@ def cost_section() -> str:
     )
 
 
+def cost_sections() -> dict[str, str]:
+    """Name of each section of docs/cost.md, and its text."""
+    return {"cost": cost_section()}
+
+
 def updated(text: str, sections: dict[str, str]) -> str:
     """A document's text with every section made anew."""
     for name, body in sections.items():
@@ -365,8 +370,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the documents' tables from results/.")
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
-    documents = {README: readme_sections, KERNELS: kernels_sections, STUDY: study_sections}
-    documents[COST] = lambda: {"cost": cost_section()}
+    documents = {
+        README: readme_sections,
+        KERNELS: kernels_sections,
+        STUDY: study_sections,
+        COST: cost_sections,
+    }
     for path, sections in documents.items():
         text = path.read_text()
         made = updated(text, sections())

@@ -31,6 +31,7 @@ DASHES = ("-", "--", ":", "-.")
 # These kinds look the same in every study and in the paper's panels.
 KIND_COLORS = {"bn": BLUE, "gn": VERMILLION, "ln": GREEN, "in": PURPLE}
 GREY = "#5a5a5a"
+ERROR_LABEL = "validation error (%)"
 PAPER_BACKGROUND = "#f3f1ec"
 
 _RC = {
