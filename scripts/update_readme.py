@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/kernels.md from the records in results/.
+"""Write the tables of README.md and of pages in docs/ from the records in results/.
 
     python scripts/update_readme.py [--check]
 
@@ -12,30 +12,50 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groupnorm.study.report import main_table
-from groupnorm.study.statistics import summarize
+from groupnorm.study.report_tables import cost_table, main_table_of
+from groupnorm.study.statistics import load_study, summarize, summarize_study
 from groupnorm.study.store import read_manifest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 KERNELS = ROOT / "docs" / "kernels.md"
+STUDY = ROOT / "docs" / "study.md"
+COST = ROOT / "docs" / "cost.md"
 RESULTS = ROOT / "results"
 
 
-def study_section(pattern: str, caption: str, *, figure: bool) -> str:
-    """A figure, the main table, and where the numbers come from."""
+def study_section(pattern: str, caption: str, *, figure: bool, above: str = "") -> str:
+    """A figure, the main table, and where the numbers come from; `above` leads to the root."""
     folder = only(pattern)
     manifest = read_manifest(folder)
-    inside = folder.relative_to(ROOT).as_posix()
+    inside = above + folder.relative_to(ROOT).as_posix()
     lines = [f"![Error against images per worker]({inside}/figures/error-by-batch.png)", ""]
     lines = lines if figure else []
     if manifest["protocol"] == "paper":
         caption += steps(folder)
-    lines += [caption, "", *markdown(*main_table(folder)), "", source(folder, manifest)]
+    lines += [caption, "", *markdown(*main_table(folder)), "", source(folder, manifest, inside)]
     return "\n".join(lines)
+
+
+def with_last_epoch(pattern: str, caption: str) -> str:
+    """A study's section for a page in docs/, and its table after the last epoch alone.
+
+    In a short run the error still falls fast during the last five epochs, so that their median is
+    mostly the error of an epoch in the middle.
+    """
+    study = load_study(only(pattern))
+    ends = {
+        name: replace(record, metrics=record.metrics[-1:]) for name, record in study.records.items()
+    }
+    study = replace(study, records=ends)
+    table = markdown(*main_table_of(study, summarize_study(study)))
+    section = study_section(pattern, caption, figure=True, above="../")
+    return "\n".join([section, "", "The same after the last epoch:", "", *table])
 
 
 def steps(folder: Path) -> str:
@@ -53,7 +73,7 @@ def steps(folder: Path) -> str:
     )
 
 
-def source(folder: Path, manifest: dict[str, Any]) -> str:
+def source(folder: Path, manifest: dict[str, Any], inside: str) -> str:
     """One sentence: command, data, seeds, spread, versions, machine, time."""
     env = json.loads(next((folder / "runs").glob("*/env.json")).read_text())
     config = json.loads(next((folder / "runs").glob("*/config.json")).read_text())
@@ -67,7 +87,7 @@ def source(folder: Path, manifest: dict[str, Any]) -> str:
         f"{config['model']} on {images:,} training and {data['test']:,} test images of "
         f"{data['name']} (version {data['version']}). Made by `{manifest['command']}` with torch "
         f"{env['torch']} on {env['cpu']}, {env['threads']} thread a trial; record: "
-        f"[{folder.relative_to(ROOT).as_posix()}]({folder.relative_to(ROOT).as_posix()})."
+        f"[{folder.name}]({inside})."
     )
 
 
@@ -279,8 +299,10 @@ def readme_sections() -> dict[str, str]:
         ),
         "paper study": study_section(
             "batch-size-paper-protocol-*",
-            "The same with the paper's protocol: 8 workers, the step and its learning rate follow "
-            "the images per worker, so that the number of steps changes too:",
+            "The same with the paper's protocol (a record from before today's order of images; "
+            "[docs/study.md](docs/study.md) says how much that can change): 8 workers, the step "
+            "and its learning rate follow the images per worker, so that the number of steps "
+            "changes too:",
             figure=False,
         ),
         "speed": speed_section(),
@@ -296,6 +318,39 @@ def kernels_sections() -> dict[str, str]:
         "training": training_section(),
         "call": call_section(),
     }
+
+
+def study_sections() -> dict[str, str]:
+    """Name of each section of docs/study.md, and its text."""
+    return {
+        "fixed step": with_last_epoch(
+            "batch-size-resnet20-fixed-step-*", "Protocol `fixed-step`, three seeds:"
+        ),
+        "paper protocol": with_last_epoch(
+            "batch-size-resnet20-paper-protocol-*",
+            "Protocol `paper`, three seeds. The number of steps changes with the batch:",
+        ),
+        "all norms": with_last_epoch(
+            "all-norms-*", "Every normalization, protocol `fixed-step`, one seed:"
+        ),
+    }
+
+
+def cost_section() -> str:
+    """What every normalization costs, beside its error."""
+    folder = only("all-norms-*")
+    manifest = read_manifest(folder)
+    header, rows = cost_table(summarize(folder))
+    largest = max(manifest["options"]["batch_sizes"])
+    kept = [row for row in rows if row[1] == str(largest)]
+    return "\n".join(
+        [*markdown(header, kept), "", source(folder, manifest, f"../results/{folder.name}")]
+    )
+
+
+def cost_sections() -> dict[str, str]:
+    """Name of each section of docs/cost.md, and its text."""
+    return {"cost": cost_section()}
 
 
 def updated(text: str, sections: dict[str, str]) -> str:
@@ -315,9 +370,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the documents' tables from results/.")
     parser.add_argument("--check", action="store_true", help="only compare")
     check = parser.parse_args().check
-    for path, sections in ((README, readme_sections()), (KERNELS, kernels_sections())):
+    documents = {
+        README: readme_sections,
+        KERNELS: kernels_sections,
+        STUDY: study_sections,
+        COST: cost_sections,
+    }
+    for path, sections in documents.items():
         text = path.read_text()
-        made = updated(text, sections)
+        made = updated(text, sections())
         if check and made != text:
             sys.exit(f"{path.name} is not what results/ says; run python scripts/update_readme.py")
         if not check:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groupnorm.layers.per_channel import wide_parameters, widened
+
 # Below this many positions a row is too short to pay for its own statistics (measured at 6x6, 4x4).
 _SHORTEST_ROW = 32
 
@@ -37,18 +39,15 @@ def chunked_batch_norm(
         The output in the input's shape, dtype and memory format; the chunks' means and biased
         variances, (K, C), float32 (float64 for float64), which are constants to autograd.
     """
-    n, c = input.shape[:2]
-    wide = torch.float64 if input.dtype == torch.float64 else torch.float32
-    weight = torch.ones(c, dtype=wide, device=input.device) if weight is None else weight.to(wide)
-    bias = torch.zeros(c, dtype=wide, device=input.device) if bias is None else bias.to(wide)
+    weight, bias = wide_parameters(input, weight, bias)
     x, way = input, _side_by_side
     if input.device.type == "cpu":
-        x = input.to(wide)
+        x = widened(input)
         if torch.compiler.is_compiling():
             pass
         elif x.is_contiguous() and x[0, 0].numel() >= _SHORTEST_ROW:
             way = _Rows.apply
-        elif _is_channels_last(x) and n > images:
+        elif _is_channels_last(x) and len(x) > images:
             way = _ChannelsLast.apply
     y, mean, var = way(x, weight, bias, eps, images)
     return y.to(input.dtype), mean, var

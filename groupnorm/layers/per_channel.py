@@ -33,6 +33,17 @@ def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
     return x
 
 
+def wide_parameters(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Both (C,) in the type of the input's statistics; 1 and 0 where there is none."""
+    c, dtype, device = input.shape[1], statistics_dtype(input.dtype), input.device
+    return (
+        torch.ones(c, dtype=dtype, device=device) if weight is None else weight.to(dtype),
+        torch.zeros(c, dtype=dtype, device=device) if bias is None else bias.to(dtype),
+    )
+
+
 def affine_parameters(
     layer: nn.Module,
     num_channels: int,

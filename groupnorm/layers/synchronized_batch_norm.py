@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from groupnorm.layers.per_channel import per_channel
+from groupnorm.layers.per_channel import per_channel, wide_parameters, widened
 
 
 def synchronized_batch_norm(
@@ -36,11 +36,8 @@ def synchronized_batch_norm(
     Raises:
         ValueError: one value per channel over all processes.
     """
-    c = input.shape[1]
-    wide = torch.float64 if input.dtype == torch.float64 else torch.float32
-    weight = torch.ones(c, dtype=wide, device=input.device) if weight is None else weight.to(wide)
-    bias = torch.zeros(c, dtype=wide, device=input.device) if bias is None else bias.to(wide)
-    y, mean, var, values = _Synchronized.apply(input.to(wide), weight, bias, eps)
+    weight, bias = wide_parameters(input, weight, bias)
+    y, mean, var, values = _Synchronized.apply(widened(input), weight, bias, eps)
     return y.to(input.dtype), mean, var, values
 
 

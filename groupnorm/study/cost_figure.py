@@ -7,10 +7,8 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 
 from groupnorm.study.costs import milliseconds
-from groupnorm.study.figure_style import FigureSpec, Panel, Style, norm_styles
+from groupnorm.study.figure_style import ERROR_LABEL, FigureSpec, Panel, Style, norm_styles
 from groupnorm.study.statistics import Row
-
-ERROR_LABEL = "validation error (%)"
 
 
 def cost_figures(rows: list[Row]) -> list[FigureSpec]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
-from typing import Any
 
-from groupnorm.study.store import Record
+from groupnorm.study.store import Record, is_number
 
 PER_IMAGE = ("forward", "backward", "data")
 # key -> heading of the table, factor from the key's unit to the heading's, digits
@@ -32,7 +31,7 @@ def run_cost(record: Record) -> dict[str, float]:
         values = [
             1000.0 * timing[key] / timing["images"]
             for timing in timings
-            if _is_number(timing.get(key)) and timing.get("images")
+            if is_number(timing.get(key)) and timing.get("images")
         ]
         if values:
             found[f"{part}_ms_per_image"] = median(values)
@@ -42,7 +41,7 @@ def run_cost(record: Record) -> dict[str, float]:
         ("training_flops_per_image", "training_gflops_per_image", 1e-9),
         ("norm_share", "norm_share", 1.0),
     ):
-        if _is_number(measured.get(key)):
+        if is_number(measured.get(key)):
             found[name] = factor * measured[key]
     return found
 
@@ -60,7 +59,3 @@ def milliseconds(cost: Mapping[str, float]) -> float | None:
     """Time of a training step for one image: forward, backward and data; None without all three."""
     parts = [cost.get(f"{part}_ms_per_image") for part in PER_IMAGE]
     return None if None in parts else math.fsum(part for part in parts if part is not None)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

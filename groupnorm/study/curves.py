@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from groupnorm.study.figure_style import (
     BLACK,
+    ERROR_LABEL,
     FigureSpec,
     Panel,
     Style,
@@ -20,7 +21,7 @@ from groupnorm.study.figure_style import (
 from groupnorm.study.statistics import Row, Study, run_status
 from groupnorm.study.store import Record
 
-AXIS = {"train_error": "training error (%)", "val_error": "validation error (%)"}
+AXIS = {"train_error": "training error (%)", "val_error": ERROR_LABEL}
 CAPTION = (
     "Mean over finished seeds, with a band of one standard deviation. A thin dashed line is a run "
     "that did not finish; a cross marks where it diverged or failed."

@@ -27,9 +27,11 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
 )  # fmt: skip
 MARKERS = "osD^vPX<>*"
+DASHES = ("-", "--", ":", "-.")
 # These kinds look the same in every study and in the paper's panels.
 KIND_COLORS = {"bn": BLUE, "gn": VERMILLION, "ln": GREEN, "in": PURPLE}
 GREY = "#5a5a5a"
+ERROR_LABEL = "validation error (%)"
 PAPER_BACKGROUND = "#f3f1ec"
 
 _RC = {
@@ -90,7 +92,7 @@ def norm_styles(norms: Iterable[str]) -> dict[str, Style]:
     """A colour and marker for each norm, which depend on the set of spec strings alone.
 
     BN, GN, LN and IN keep their colour in every study; the others take what is left in the order
-    of their strings. When colours run out they start again with dashed lines.
+    of their strings. When colours run out they start again, dashed, then dotted, then both.
     """
     specs = sorted(set(norms))
     taken: dict[str, Style] = {}
@@ -104,7 +106,7 @@ def norm_styles(norms: Iterable[str]) -> dict[str, Style]:
     for index, spec in enumerate(spec for spec in specs if spec not in taken):
         # Every palette colour is the first GN's or BN's when nothing is free any more.
         color = free[index % len(free)] if free else PALETTE[index % len(PALETTE)]
-        dashes = "-" if index < len(free) else "--"
+        dashes = DASHES[index // len(free or PALETTE) % len(DASHES)]
         taken[spec] = Style(color, MARKERS[(len(KIND_COLORS) + index) % len(MARKERS)], dashes)
     return {spec: taken[spec] for spec in specs}
 

@@ -17,6 +17,7 @@ from groupnorm.study.cost_figure import cost_figures
 from groupnorm.study.figure_style import (
     BLACK,
     BLUE,
+    ERROR_LABEL,
     KIND_COLORS,
     FigureSpec,
     Panel,
@@ -34,7 +35,6 @@ from groupnorm.study.statistics import Estimate, Row, Study
 
 # Where a value stands; None where there is none, which breaks the line.
 Point = tuple[float, Estimate | None]
-ERROR_LABEL = "validation error (%)"
 RUNNING = "running statistics"
 RECOMPUTED = "recomputed statistics"
 

@@ -15,7 +15,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from groupnorm.study.costs import mean_cost, run_cost
-from groupnorm.study.store import Cell, Record, read_cells, read_manifest, read_record
+from groupnorm.study.store import Cell, Record, is_number, read_cells, read_manifest, read_record
 
 # From best to worst; the status of a row is the worst one among its seeds.
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
@@ -140,7 +140,7 @@ def final_error(
     Returns:
         The median in the column's own unit, or None when no row has a value.
     """
-    values = [row[key] for row in metrics[-last:] if _is_number(row.get(key))]
+    values = [row[key] for row in metrics[-last:] if is_number(row.get(key))]
     return float(median(values)) if values else None
 
 
@@ -275,8 +275,4 @@ def _mean(values: list[float]) -> float | None:
 
 def _timing(record: Record, key: str) -> list[float]:
     timings = (row.get("timing", {}) for row in record.metrics)
-    return [timing[key] for timing in timings if _is_number(timing.get(key))]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return [timing[key] for timing in timings if is_number(timing.get(key))]

@@ -16,6 +16,7 @@ Every file is written beside its place and renamed, so a reader never sees half 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,11 @@ def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Replace `metrics.jsonl` by `rows`, one JSON object a line."""
     lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
     write_atomic(folder / "metrics.jsonl", "".join(lines))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a record is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
