@@ -1,4 +1,7 @@
-"""Gradients by kernels, for eager autograd and operators: what is saved, what comes back."""
+"""Gradients by kernels, for eager autograd and operators: what is saved, what comes back.
+
+Also what the operators give for tensors without memory.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops import reference
+from groupnorm.ops.dense import dense
 
 
 def keep(ctx: Any, inputs: tuple[Any, ...], statistics: Tensor | None) -> None:
@@ -41,6 +45,27 @@ def gradients(ctx: Any, grad_output: Tensor, backward: Callable[..., Any]) -> tu
         None,
         dresidual if needs[6] else None,
     )
+
+
+def fake_forward(
+    input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float, activation: Any,
+    residual: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Output, and mean and rstd (2, N, G), of a forward operator: shapes and strides only."""
+    dtype = reference.statistics_dtype(input.dtype)
+    statistics = input.new_empty((2, input.shape[0], num_groups), dtype=dtype)
+    return torch.empty_like(dense(input)[0]), statistics
+
+
+def fake_backward(
+    grad_output: Tensor, input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float,
+    statistics: Tensor, activation: Any, residual: Any, needs_residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """dx, dweight, dbias, dresidual of a backward operator: shapes and strides only."""
+    dx = torch.empty_like(dense(input)[0])
+    dweight = statistics.new_empty(input.shape[1])
+    dresidual = torch.empty_like(dx) if needs_residual else input.new_empty(0)
+    return dx, dweight, torch.empty_like(dweight), dresidual
 
 
 def keep_of_operator(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

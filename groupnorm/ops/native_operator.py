@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groupnorm.ops import reference
-from groupnorm.ops.dense import dense
 from groupnorm.ops.kernel_gradients import (
     differentiate_again,
+    fake_backward,
+    fake_forward,
     gradients,
     keep_of_backward,
     keep_of_operator,
@@ -48,16 +48,6 @@ def _forward(
     return y, statistics
 
 
-@_forward.register_fake
-def _(
-    input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float, activation: Any,
-    residual: Any,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    dtype = reference.statistics_dtype(input.dtype)
-    statistics = input.new_empty((2, input.shape[0], num_groups), dtype=dtype)
-    return torch.empty_like(dense(input)[0]), statistics
-
-
 @torch.library.custom_op("groupnorm::group_norm_backward", mutates_args=(), device_types="cpu")
 def _backward(
     grad_output: Tensor,
@@ -79,20 +69,11 @@ def _backward(
     return dx, dweight, dbias, input.new_empty(0) if dresidual is None else dresidual
 
 
-@_backward.register_fake
-def _(
-    grad_output: Tensor, input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float,
-    statistics: Tensor, activation: Any, residual: Any, needs_residual: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    dx = torch.empty_like(dense(input)[0])
-    dweight = statistics.new_empty(input.shape[1])
-    dresidual = torch.empty_like(dx) if needs_residual else input.new_empty(0)
-    return dx, dweight, torch.empty_like(dweight), dresidual
-
-
 def _differentiate(ctx: Any, grad_output: Tensor, unused: Tensor) -> tuple[Any, ...]:
     return gradients(ctx, grad_output, _backward)
 
 
+_forward.register_fake(fake_forward)
+_backward.register_fake(fake_backward)
 _forward.register_autograd(_differentiate, setup_context=keep_of_operator)
 _backward.register_autograd(differentiate_again, setup_context=keep_of_backward)

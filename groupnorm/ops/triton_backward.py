@@ -1,7 +1,8 @@
 """The Triton kernels of the backward pass, which computes the activation again.
 
 One set of sums per sample and channel, of dz and dz * xhat, gives the terms of each group and both
-gradients of the parameters; nothing is added atomically, so that results repeat bit for bit.
+gradients of the parameters; nothing is added atomically, so that results repeat bit for bit. The
+three ways through memory are those of the forward pass.
 """
 
 from __future__ import annotations
@@ -12,14 +13,27 @@ import triton.language as tl
 from groupnorm.ops.triton_activations import slope
 from groupnorm.ops.triton_tiles import (
     SIZES,
-    block_of_tile,
     divided,
     fold,
     of_channels,
-    places_of,
+    slab_of,
     spread,
+    tile_at,
     with_residual,
 )
+
+
+@triton.jit
+def _known_of_channels(
+    weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
+    HAS_W: tl.constexpr, HAS_B: tl.constexpr,
+):  # fmt: skip
+    """gamma, beta, mean and rstd of channels."""
+    at = statistics + sample.to(tl.int64) * num_groups + channels // group_size
+    mean_c = tl.load(at, mask=ok, other=0.0)
+    rstd_c = tl.load(at + num_samples.to(tl.int64) * num_groups, mask=ok, other=0.0)
+    weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
+    return weight_c, of_channels(bias, channels, ok, HAS_B, 0.0), mean_c, rstd_c
 
 
 @triton.jit
@@ -38,6 +52,19 @@ def _load_gradient(
     return xhat, dz
 
 
+@triton.jit
+def _write_gradient(
+    dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax,
+    NEEDS_R: tl.constexpr, BLOCK_G: tl.constexpr,
+):  # fmt: skip
+    """dx and dr of a tile, from the means of dz * gamma and dz * gamma * xhat of each group."""
+    if NEEDS_R:
+        tl.store(dr + places, dz.to(dr.dtype.element_ty), mask=mask)
+    inner = dz * weight_c[:, None] - spread(of_a, group_c, BLOCK_G)[:, None]
+    inner -= xhat * spread(of_ax, group_c, BLOCK_G)[:, None]
+    tl.store(dx + places, (rstd_c[:, None] * inner).to(dx.dtype.element_ty), mask=mask)
+
+
 @triton.jit(do_not_specialize=SIZES)
 def resident_backward(
     x, dy, r, weight, bias, statistics, dx, dr, sums,
@@ -47,44 +74,120 @@ def resident_backward(
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
     """A slab in one tile: dx, dr, and the sums of dz and dz * xhat per sample and channel."""
-    program = tl.program_id(0)
-    sample, slab = program // slabs, program % slabs
-    slab_channels = slab_groups * group_size
-    if CHANNELS_LAST:
-        num_channels = divided(num_channels, MULTIPLE)
-        slab_channels = divided(slab_channels, MULTIPLE)
-    else:
-        num_positions = divided(num_positions, MULTIPLE)
-    local = tl.arange(0, BLOCK_C)
-    channels = slab * slab_channels + local
-    ok = (local < slab_channels) & (channels < num_channels)
-    group_c = tl.where(ok, local // group_size, -1)
-    positions = tl.arange(0, BLOCK_S)
-    mask = ok[:, None] & (positions < num_positions)[None, :]
-    places = places_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
-    weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
-    bias_c = of_channels(bias, channels, ok, HAS_B, 0.0)
-    at = statistics + sample.to(tl.int64) * num_groups + channels // group_size
-    mean_c = tl.load(at, mask=ok, other=0.0)
-    rstd_c = tl.load(at + num_samples.to(tl.int64) * num_groups, mask=ok, other=0.0)
-
+    sample, slab, slab_channels, num_channels, num_positions = slab_of(
+        tl.program_id(0), slabs, slab_groups, group_size, num_channels, num_positions,
+        CHANNELS_LAST, MULTIPLE,
+    )  # fmt: skip
+    channels, ok, group_c, mask, places, _ = tile_at(
+        tl.full([], 0, tl.int32), sample, slab, slab_channels, group_size, num_channels,
+        num_positions, 1, 1, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+    )  # fmt: skip
+    weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+        weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
+        HAS_W, HAS_B,
+    )  # fmt: skip
     xhat, dz = _load_gradient(
         x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
     )
-    if NEEDS_R:
-        tl.store(dr + places, dz.to(dr.dtype.element_ty), mask=mask)
     dbias = tl.sum(dz, 1)
     dweight = tl.sum(dz * xhat, 1)
-    row = sample.to(tl.int64) * num_channels + channels
-    tl.store(sums + row, dbias, mask=ok)
-    tl.store(sums + row + num_samples.to(tl.int64) * num_channels, dweight, mask=ok)
-
+    _keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
     count = 1.0 * group_size * num_positions
     of_a = fold(dbias * weight_c, group_c, BLOCK_G) / count
     of_ax = fold(dweight * weight_c, group_c, BLOCK_G) / count
-    inner = dz * weight_c[:, None] - spread(of_a, group_c, BLOCK_G)[:, None]
-    inner -= xhat * spread(of_ax, group_c, BLOCK_G)[:, None]
-    tl.store(dx + places, (rstd_c[:, None] * inner).to(dx.dtype.element_ty), mask=mask)
+    _write_gradient(
+        dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax, NEEDS_R, BLOCK_G
+    )
+
+
+@triton.jit
+def _keep_sums(sums, row, channels, ok, dbias, dweight, num_rows, num_channels):
+    """Write row `row` of both sums, (2, rows, C)."""
+    at = row.to(tl.int64) * num_channels + channels
+    tl.store(sums + at, dbias, mask=ok)
+    tl.store(sums + at + num_rows.to(tl.int64) * num_channels, dweight, mask=ok)
+
+
+@triton.jit
+def _gradients_of(
+    x, dy, r, weight, bias, statistics, dx, dr, of_a, of_ax, sample, slab, first, last,
+    slab_channels, num_samples, num_channels, num_positions, num_groups, group_size,
+    channel_blocks, position_blocks,
+    CHANNELS_LAST: tl.constexpr, ACTIVATION: tl.constexpr,
+    HAS_R: tl.constexpr, HAS_W: tl.constexpr, HAS_B: tl.constexpr, NEEDS_R: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr,
+):  # fmt: skip
+    """Write dx and dr of some tiles of a slab, the last one first, as in the forward pass."""
+    for number in range(first, last):
+        channels, ok, group_c, mask, places, _ = tile_at(
+            first + last - 1 - number, sample, slab, slab_channels, group_size, num_channels,
+            num_positions, channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+        )  # fmt: skip
+        weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+            weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
+            HAS_W, HAS_B,
+        )  # fmt: skip
+        xhat, dz = _load_gradient(
+            x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
+        )
+        _write_gradient(
+            dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax, NEEDS_R,
+            BLOCK_G,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=SIZES)
+def looped_backward(
+    x, dy, r, weight, bias, statistics, dx, dr, sums,
+    num_samples, num_channels, num_positions, num_groups, group_size, slab_groups, slabs,
+    channel_blocks, position_blocks,
+    CHANNELS_LAST: tl.constexpr, MULTIPLE: tl.constexpr, ACTIVATION: tl.constexpr,
+    HAS_R: tl.constexpr, HAS_W: tl.constexpr, HAS_B: tl.constexpr, NEEDS_R: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr,
+):  # fmt: skip
+    """A slab in many tiles, by one program; the same results as `resident_backward`."""
+    sample, slab, slab_channels, num_channels, num_positions = slab_of(
+        tl.program_id(0), slabs, slab_groups, group_size, num_channels, num_positions,
+        CHANNELS_LAST, MULTIPLE,
+    )  # fmt: skip
+    of_a = tl.zeros([BLOCK_G], tl.float32)
+    of_ax = tl.zeros([BLOCK_G], tl.float32)
+    for block in range(channel_blocks):
+        local = tl.full([], BLOCK_C, tl.int32) * block + tl.arange(0, BLOCK_C)
+        channels = slab * slab_channels + local
+        ok = (local < slab_channels) & (channels < num_channels)
+        weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+            weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
+            HAS_W, HAS_B,
+        )  # fmt: skip
+        of_dz = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
+        of_dzx = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
+        for position_block in range(position_blocks):
+            tile = block * position_blocks + position_block
+            if CHANNELS_LAST:
+                tile = position_block * channel_blocks + block
+            _, _, _, mask, places, _ = tile_at(
+                tile, sample, slab, slab_channels, group_size, num_channels, num_positions,
+                channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+            )  # fmt: skip
+            xhat, dz = _load_gradient(
+                x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
+            )
+            of_dz += dz
+            of_dzx += dz * xhat
+        dbias = tl.sum(of_dz, 1)
+        dweight = tl.sum(of_dzx, 1)
+        _keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
+        group_c = tl.where(ok, local // group_size, -1)
+        of_a += fold(dbias * weight_c, group_c, BLOCK_G)
+        of_ax += fold(dweight * weight_c, group_c, BLOCK_G)
+    count = 1.0 * group_size * num_positions
+    _gradients_of(
+        x, dy, r, weight, bias, statistics, dx, dr, of_a / count, of_ax / count, sample, slab,
+        0, channel_blocks * position_blocks, slab_channels, num_samples, num_channels,
+        num_positions, num_groups, group_size, channel_blocks, position_blocks,
+        CHANNELS_LAST, ACTIVATION, HAS_R, HAS_W, HAS_B, NEEDS_R, BLOCK_C, BLOCK_S, BLOCK_G,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -100,36 +203,38 @@ def partial_sums(
 
     A program has a block of neighbouring channels, whatever their groups.
     """
-    program, split = tl.program_id(0), tl.program_id(1)
-    sample, block = program // channel_blocks, program % channel_blocks
+    split = tl.program_id(1)
+    sample, block = tl.program_id(0) // channel_blocks, tl.program_id(0) % channel_blocks
     if CHANNELS_LAST:
         num_channels = divided(num_channels, MULTIPLE)
     else:
         num_positions = divided(num_positions, MULTIPLE)
     channels = block * BLOCK_C + tl.arange(0, BLOCK_C)
     ok = channels < num_channels
-    weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
-    bias_c = of_channels(bias, channels, ok, HAS_B, 0.0)
-    at = statistics + sample.to(tl.int64) * num_groups + channels // group_size
-    mean_c = tl.load(at, mask=ok, other=0.0)
-    rstd_c = tl.load(at + num_samples.to(tl.int64) * num_groups, mask=ok, other=0.0)
-
+    weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+        weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
+        HAS_W, HAS_B,
+    )  # fmt: skip
     of_dz = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     of_dzx = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     first = split * tiles_per_split
-    for tile in range(first, tl.minimum(first + tiles_per_split, position_blocks)):
-        positions = tile * BLOCK_S + tl.arange(0, BLOCK_S)
-        mask = ok[:, None] & (positions < num_positions)[None, :]
-        places = places_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
+    for position_block in range(first, tl.minimum(first + tiles_per_split, position_blocks)):
+        tile = block * position_blocks + position_block
+        if CHANNELS_LAST:
+            tile = position_block * channel_blocks + block
+        _, _, _, mask, places, _ = tile_at(
+            tile, sample, 0, num_channels, group_size, num_channels, num_positions,
+            channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+        )  # fmt: skip
         xhat, dz = _load_gradient(
             x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
         )
         of_dz += dz
         of_dzx += dz * xhat
-    row = (split.to(tl.int64) * num_samples + sample) * num_channels + channels
-    size = tl.num_programs(1).to(tl.int64) * num_samples * num_channels
-    tl.store(sums + row, tl.sum(of_dz, 1), mask=ok)
-    tl.store(sums + row + size, tl.sum(of_dzx, 1), mask=ok)
+    _keep_sums(
+        sums, split * num_samples + sample, channels, ok, tl.sum(of_dz, 1), tl.sum(of_dzx, 1),
+        tl.num_programs(1) * num_samples, num_channels,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -141,26 +246,21 @@ def apply_backward(
     HAS_R: tl.constexpr, HAS_W: tl.constexpr, HAS_B: tl.constexpr, NEEDS_R: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """Merge the sums of a slab's channels, and write dx and dr of some of its tiles.
+    """Merge the sums of a slab's channels, (2, splits, N, C), and write some of its tiles.
 
-    From the end to the beginning, as `apply_forward`; `splits` are those of `partial_sums`.
+    From the end to the beginning, as `apply_forward`.
     """
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
     part = tl.num_programs(1) - 1 - tl.program_id(1)
-    sample, slab = program // slabs, program % slabs
-    slab_channels = slab_groups * group_size
-    if CHANNELS_LAST:
-        num_channels = divided(num_channels, MULTIPLE)
-        slab_channels = divided(slab_channels, MULTIPLE)
-    else:
-        num_positions = divided(num_positions, MULTIPLE)
+    sample, slab, slab_channels, num_channels, num_positions = slab_of(
+        tl.num_programs(0) - 1 - tl.program_id(0), slabs, slab_groups, group_size, num_channels,
+        num_positions, CHANNELS_LAST, MULTIPLE,
+    )  # fmt: skip
     size = num_samples.to(tl.int64) * num_channels
-
     of_a = tl.zeros([BLOCK_G], tl.float32)
     of_ax = tl.zeros([BLOCK_G], tl.float32)
     each = tl.arange(0, BLOCK_P)
     for block in range(channel_blocks):
-        local = block * BLOCK_C + tl.arange(0, BLOCK_C)
+        local = tl.full([], BLOCK_C, tl.int32) * block + tl.arange(0, BLOCK_C)
         channels = slab * slab_channels + local
         ok = (local < slab_channels) & (channels < num_channels)
         group_c = tl.where(ok, local // group_size, -1)
@@ -173,31 +273,11 @@ def apply_backward(
         of_a += fold(dbias * weight_c, group_c, BLOCK_G)
         of_ax += fold(dweight * weight_c, group_c, BLOCK_G)
     count = 1.0 * group_size * num_positions
-    of_a /= count
-    of_ax /= count
-
     first = part * tiles_per_split
-    last = tl.minimum(first + tiles_per_split, channel_blocks * position_blocks)
-    for number in range(first, last):
-        tile = first + last - 1 - number
-        block, position_block = block_of_tile(tile, channel_blocks, position_blocks, CHANNELS_LAST)
-        local = block * BLOCK_C + tl.arange(0, BLOCK_C)
-        channels = slab * slab_channels + local
-        ok = (local < slab_channels) & (channels < num_channels)
-        group_c = tl.where(ok, local // group_size, -1)
-        positions = position_block * BLOCK_S + tl.arange(0, BLOCK_S)
-        mask = ok[:, None] & (positions < num_positions)[None, :]
-        places = places_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
-        weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
-        bias_c = of_channels(bias, channels, ok, HAS_B, 0.0)
-        at = statistics + sample.to(tl.int64) * num_groups + channels // group_size
-        mean_c = tl.load(at, mask=ok, other=0.0)
-        rstd_c = tl.load(at + num_samples.to(tl.int64) * num_groups, mask=ok, other=0.0)
-        xhat, dz = _load_gradient(
-            x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
-        )
-        if NEEDS_R:
-            tl.store(dr + places, dz.to(dr.dtype.element_ty), mask=mask)
-        inner = dz * weight_c[:, None] - spread(of_a, group_c, BLOCK_G)[:, None]
-        inner -= xhat * spread(of_ax, group_c, BLOCK_G)[:, None]
-        tl.store(dx + places, (rstd_c[:, None] * inner).to(dx.dtype.element_ty), mask=mask)
+    _gradients_of(
+        x, dy, r, weight, bias, statistics, dx, dr, of_a / count, of_ax / count, sample, slab,
+        first, tl.minimum(first + tiles_per_split, channel_blocks * position_blocks),
+        slab_channels, num_samples, num_channels, num_positions, num_groups, group_size,
+        channel_blocks, position_blocks,
+        CHANNELS_LAST, ACTIVATION, HAS_R, HAS_W, HAS_B, NEEDS_R, BLOCK_C, BLOCK_S, BLOCK_G,
+    )  # fmt: skip

@@ -16,7 +16,14 @@ from groupnorm.ops.dense import dense, laid_out_as
 from groupnorm.ops.triton_plan import Tiling, multiple_of, power_of_two, split, tiling
 
 _ACTIVATIONS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
-Launcher = Callable[[Any], Any]
+
+
+def directly(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    """Launch a kernel. Products and sums are fused, whatever the default of Triton's version."""
+    kernel[grid](*arguments, **options, enable_fp_fusion=True)
+
+
+Launch = Callable[..., None]
 
 
 def launch_forward(
@@ -28,12 +35,12 @@ def launch_forward(
     activation: str | None,
     residual: Tensor | None,
     with_statistics: bool = True,
-    launcher: Launcher = lambda kernel: kernel,
+    launch: Launch = directly,
 ) -> tuple[Tensor, Tensor | None]:
     """Output, and mean and rstd as one tensor (2, N, G) unless they are not wanted.
 
     Args:
-        launcher: what is put around each kernel; `torch.library.wrap_triton` in an operator.
+        launch: takes a kernel, its grid, its arguments and options.
     """
     if input.numel() == 0:
         y, *statistics_of = reference.forward(
@@ -59,20 +66,30 @@ def launch_forward(
     blocks = {"BLOCK_C": cut.block_c, "BLOCK_S": cut.block_s, "BLOCK_G": cut.block_g}
     with _on(x):
         if cut.resident:
-            launcher(triton_forward.resident_forward)[(n * cut.slabs,)](
-                *tensors, *sizes, eps, **flags, **blocks, num_warps=cut.warps
-            )
+            launch(
+                triton_forward.resident_forward, (n * cut.slabs,),
+                *tensors, *sizes, eps, **flags, **blocks, num_warps=cut.warps,
+            )  # fmt: skip
             return y, statistics
-        splits, each = split(cut.tiles, n * cut.slabs, _processors(x), limits, cut.block_g)
+        tiles = (cut.channel_blocks, cut.position_blocks)
+        most = limits.partials // cut.block_g
+        splits, each = split(cut.tiles, n * cut.slabs, _processors(x), limits, most)
+        if splits == 1:
+            launch(
+                triton_forward.looped_forward, (n * cut.slabs,),
+                *tensors, *sizes, *tiles, eps, **flags, **blocks, num_warps=cut.warps,
+            )  # fmt: skip
+            return y, statistics
         partials = x.new_empty((4, n, num_groups, splits), dtype=torch.float32)
-        tiles = (cut.channel_blocks, cut.position_blocks, each)
         grid = (n * cut.slabs, splits)
         layout = {key: flags[key] for key in ("CHANNELS_LAST", "MULTIPLE")}
-        launcher(triton_forward.partial_statistics)[grid](
-            x, partials, *sizes, *tiles, **layout, **blocks, num_warps=cut.warps
-        )
-        launcher(triton_forward.apply_forward)[grid](
-            *tensors, partials, *sizes, *tiles, eps, **flags, **blocks,
+        launch(
+            triton_forward.partial_statistics, grid,
+            x, partials, *sizes, *tiles, each, **layout, **blocks, num_warps=cut.warps,
+        )  # fmt: skip
+        launch(
+            triton_forward.apply_forward, grid,
+            *tensors, partials, *sizes, *tiles, each, eps, **flags, **blocks,
             BLOCK_P=power_of_two(splits), num_warps=cut.warps,
         )  # fmt: skip
     return y, statistics
@@ -88,7 +105,7 @@ def launch_backward(
     activation: str | None,
     residual: Tensor | None,
     needs_residual: bool,
-    launcher: Launcher = lambda kernel: kernel,
+    launch: Launch = directly,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """dx, dweight and dbias (in float32), and dresidual if it is needed.
 
@@ -117,16 +134,23 @@ def launch_backward(
     flags = _flags(x, cut, channels_last, activation, residual, weight, bias)
     blocks = {"BLOCK_C": cut.block_c, "BLOCK_S": cut.block_s}
     last = {"NEEDS_R": needs_residual, "BLOCK_G": cut.block_g, "num_warps": cut.warps}
+    parts, each = split(cut.tiles, n * cut.slabs, _processors(x), limits)
     with _on(x):
-        if cut.resident:
+        if cut.resident or parts == 1:
             sums = x.new_empty((2, 1, n, c), dtype=torch.float32)
-            launcher(triton_backward.resident_backward)[(n * cut.slabs,)](
-                *inputs, dx, _or(dr, x), sums, *sizes, cut.slab_groups, cut.slabs,
+            kernel = triton_backward.resident_backward
+            tiles: tuple[int, ...] = ()
+            if not cut.resident:
+                kernel = triton_backward.looped_backward
+                tiles = (cut.channel_blocks, cut.position_blocks)
+            launch(
+                kernel, (n * cut.slabs,),
+                *inputs, dx, _or(dr, x), sums, *sizes, cut.slab_groups, cut.slabs, *tiles,
                 **flags, **blocks, **last,
             )  # fmt: skip
         else:
             sums = _split_backward(
-                inputs, dx, _or(dr, x), sizes, cut, flags, blocks, last, launcher
+                inputs, dx, _or(dr, x), sizes, cut, parts, each, flags, blocks, last, launch
             )
         dbias, dweight = sums.sum((1, 2))
     return dx, dweight, dbias, dr
@@ -138,25 +162,30 @@ def _split_backward(
     dr: Tensor,
     sizes: tuple[int, ...],
     cut: Tiling,
+    parts: int,
+    tiles_per_part: int,
     flags: dict[str, Any],
     blocks: dict[str, int],
     last: dict[str, Any],
-    launcher: Launcher,
+    launch: Launch,
 ) -> Tensor:
-    """Two launches; the sums per sample and channel, (2, splits, N, C)."""
+    """Two launches; the sums per sample and channel, (2, splits or 1, N, C)."""
     x, limits = inputs[0], triton_plan.LIMITS
     n, c = sizes[:2]
     all_blocks = -(-c // cut.block_c)
-    splits, each = split(cut.position_blocks, n * all_blocks, _processors(x), limits, cut.block_c)
+    splits, each = split(cut.position_blocks, n * all_blocks, _processors(x), limits)
     sums = x.new_empty((2, splits, n, c), dtype=torch.float32)
-    launcher(triton_backward.partial_sums)[(n * all_blocks, splits)](
+    launch(
+        triton_backward.partial_sums, (n * all_blocks, splits),
         *inputs, sums, *sizes, all_blocks, cut.position_blocks, each,
         **flags, **blocks, num_warps=cut.warps,
     )  # fmt: skip
-    parts, each = split(cut.tiles, n * cut.slabs, _processors(x), limits, 1)
-    launcher(triton_backward.apply_backward)[(n * cut.slabs, parts)](
+    if splits * cut.block_c > limits.partials:
+        sums, splits = sums.sum(1, keepdim=True), 1
+    launch(
+        triton_backward.apply_backward, (n * cut.slabs, parts),
         *inputs, dx, dr, sums, *sizes, cut.slab_groups, cut.slabs,
-        cut.channel_blocks, cut.position_blocks, each, splits,
+        cut.channel_blocks, cut.position_blocks, tiles_per_part, splits,
         **flags, **blocks, **last, BLOCK_P=power_of_two(splits),
     )  # fmt: skip
     return sums

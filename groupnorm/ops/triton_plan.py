@@ -20,7 +20,7 @@ class Limits:
         row: longest row of a tile along contiguous positions.
         row_bytes: shortest row along the channels of channels_last: two sectors of memory.
         row_channels: longest row along the channels of channels_last.
-        partials: most partial results that one program merges at a time.
+        partials: most partial results that one program merges; more are added up before.
         tiles_per_split: from here on a slab is split further, which bounds the rounding errors of
             a split's sums, even where that makes more programs than run at a time.
         programs_per_processor: how many programs a slab's splitting aims at.
@@ -72,8 +72,8 @@ class Tiling:
 
     @property
     def warps(self) -> int:
-        """Of 32 threads; 16 to 32 elements of a tile for each thread."""
-        return min(max(power_of_two(self.block_c * self.block_s) // 1024, 1), 16)
+        """Of 32 threads; 16 elements of a tile for each thread, or 32 of the largest tiles."""
+        return min(max(power_of_two(self.block_c * self.block_s) // 512, 1), 16)
 
 
 def tiling(
@@ -132,16 +132,18 @@ def tiling(
     )
 
 
-def split(tiles: int, others: int, processors: int, limits: Limits, width: int) -> tuple[int, int]:
+def split(
+    tiles: int, others: int, processors: int, limits: Limits, most: int | None = None
+) -> tuple[int, int]:
     """Splits of `tiles` neighbouring tiles, and tiles of a split; none is empty.
 
     Args:
         others: programs that there are for each split.
-        width: values of each split that one program merges together.
+        most: the number of splits that must not be exceeded.
     """
     wanted = -(-processors * limits.programs_per_processor // others)
     wanted = max(wanted, -(-tiles // limits.tiles_per_split))
-    wanted = max(min(wanted, tiles, limits.partials // width), 1)
+    wanted = max(min(wanted, tiles, tiles if most is None else most), 1)
     each = -(-tiles // wanted)
     return -(-tiles // each), each
 

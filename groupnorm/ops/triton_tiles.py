@@ -79,9 +79,50 @@ def with_residual(z, r, places, mask, HAS_R: tl.constexpr):
 
 
 @triton.jit
-def block_of_tile(tile, channel_blocks, position_blocks, CHANNELS_LAST: tl.constexpr):
-    """Which block of channels and which of positions a tile is: along memory in both layouts."""
+def slab_of(
+    program, slabs, slab_groups, group_size, num_channels, num_positions,
+    CHANNELS_LAST: tl.constexpr, MULTIPLE: tl.constexpr,
+):  # fmt: skip
+    """Of a program: sample, slab, and the slab's channels; and the sizes with what divides them."""
+    slab_channels = slab_groups * group_size
     if CHANNELS_LAST:
-        return tile % channel_blocks, tile // channel_blocks
+        num_channels = divided(num_channels, MULTIPLE)
+        slab_channels = divided(slab_channels, MULTIPLE)
     else:
-        return tile // position_blocks, tile % position_blocks
+        num_positions = divided(num_positions, MULTIPLE)
+    return program // slabs, program % slabs, slab_channels, num_channels, num_positions
+
+
+@triton.jit
+def groups_of(slab, slab_groups, num_groups, BLOCK_G: tl.constexpr):
+    """Groups of a slab, and which of them there are."""
+    local = tl.arange(0, BLOCK_G)
+    groups = slab * slab_groups + local
+    return groups, (local < slab_groups) & (groups < num_groups)
+
+
+@triton.jit
+def tile_at(
+    tile, sample, slab, slab_channels, group_size, num_channels, num_positions, channel_blocks,
+    position_blocks, CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """One of the tiles of a slab, numbered along memory in both layouts.
+
+    Gives its channels, which of them there are, their groups in the slab, the mask and the
+    addresses of its elements, and the number of elements of each group.
+    """
+    if CHANNELS_LAST:
+        block, position_block = tile % channel_blocks, tile // channel_blocks
+    else:
+        block, position_block = tile // position_blocks, tile % position_blocks
+    local = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    channels = slab * slab_channels + local
+    ok = (local < slab_channels) & (channels < num_channels)
+    group_c = tl.where(ok, local // group_size, -1)
+    begin = tl.full([], BLOCK_S, tl.int64) * position_block  # there may be more than 2^31
+    positions = begin + tl.arange(0, BLOCK_S)
+    mask = ok[:, None] & (positions < num_positions)[None, :]
+    places = places_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
+    wide = tl.minimum(group_size - block * BLOCK_C, BLOCK_C)
+    count = wide.to(tl.float32) * tl.minimum(num_positions - begin, BLOCK_S)
+    return channels, ok, group_c, mask, places, count

@@ -28,8 +28,10 @@ SIZES = {"resident": (256, 32, 256), "split": (320, 32, 4096)}
 KERNELS = {
     "resident": (triton_forward.resident_forward, triton_backward.resident_backward),
     "split": (
+        triton_forward.looped_forward,
         triton_forward.partial_statistics,
         triton_forward.apply_forward,
+        triton_backward.looped_backward,
         triton_backward.partial_sums,
         triton_backward.apply_backward,
     ),

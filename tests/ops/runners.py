@@ -1,31 +1,48 @@
 """The backends that the tests run: the C++ kernels once for every instruction set, and Triton's
-kernels once with the sizes of their tiles and once with tiny ones, which split everything."""
+kernels once with the sizes of their tiles and twice with small ones and nothing kept on chip: then
+a slab is split, or walked over twice by one program."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest import mock
 
 import torch
 
 from groupnorm.ops import backend_triton, native_launch, triton_plan
 from groupnorm.ops.backends import BACKENDS
-from groupnorm.ops.triton_plan import Limits
+from groupnorm.ops.triton_plan import Limits, Tiling, power_of_two, tiling
 
 NATIVE = tuple(f"native/{name}" for name in native_launch.instruction_sets())
-TRITON = () if backend_triton.why_off else ("triton/as it is", "triton/split")
+TRITON = () if backend_triton.why_off else ("triton/as it is", "triton/split", "triton/looped")
+DEVICE = "cpu" if backend_triton.interpreted else "cuda"  # where Triton's kernels run
 OTHERS = tuple(name for name in BACKENDS if name not in ("native", "triton"))
 RUNNERS = (*OTHERS, *NATIVE, *TRITON)
-SPLIT = Limits(
+# Nothing is kept on chip, and a split has a few tiles.
+SPLIT = replace(
+    triton_plan.LIMITS,
     resident_forward=0,
     resident_backward=0,
-    tile=256,
-    row=64,
     row_bytes=16,
     row_channels=32,
     partials=512,
-    tiles_per_split=4,
-    programs_per_processor=12,
+    tiles_per_split=3,
 )
+LOOPED = replace(SPLIT, programs_per_processor=0, tiles_per_split=10**9)
+_LIMITS = {"as it is": triton_plan.LIMITS, "split": SPLIT, "looped": LOOPED}
+
+
+def small_tiles(
+    channels: int, groups: int, positions: int, element_size: int, channels_last: bool,
+    resident: int, limits: Limits,
+) -> Tiling:  # fmt: skip
+    """A slab in eight tiles or so, however small it is."""
+    row = max(power_of_two(positions) // 4, 1)
+    tile = max(power_of_two(channels // groups * positions) // 8, row)
+    if channels_last:
+        tile = power_of_two(min(channels, limits.row_channels)) * max(row // 2, 1)
+    limits = replace(limits, tile=tile, row=row)
+    return tiling(channels, groups, positions, element_size, channels_last, resident, limits)
 
 
 @contextmanager
@@ -54,12 +71,18 @@ def _instruction_set(name: str) -> Iterator[None]:
 @contextmanager
 def _triton(variant: str) -> Iterator[None]:
     """With NaN in all new memory, and rounding as on a GPU where Triton is interpreted."""
-    limits = SPLIT if variant == "split" else triton_plan.LIMITS
+    from groupnorm.ops import triton_launch
+
+    cut = tiling if variant == "as it is" else small_tiles
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     try:
-        with mock.patch.object(triton_plan, "LIMITS", limits), _rounding():
+        with (
+            mock.patch.object(triton_plan, "LIMITS", _LIMITS[variant]),
+            mock.patch.object(triton_launch, "tiling", cut),
+            _rounding(),
+        ):
             yield
     finally:
         torch.use_deterministic_algorithms(before)

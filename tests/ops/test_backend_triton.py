@@ -4,23 +4,32 @@ import pytest
 import torch
 
 from groupnorm import GroupNormAct
-from groupnorm.ops import backend_triton, group_norm, native_launch, reference
+from groupnorm.ops import group_norm, native_launch, reference
 from groupnorm.ops.activations import ACTIVATIONS, activate, derivative
-from tests.ops.runners import TRITON, running
+from tests.ops.runners import DEVICE, TRITON, running
 
 pytestmark = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-DEVICE = "cpu" if backend_triton.interpreted else "cuda"
-FORWARD = {"resident_forward": 1}, {"partial_statistics": 1, "apply_forward": 1}
-BACKWARD = {"resident_backward": 1}, {"partial_sums": 1, "apply_backward": 1}
+# The kernels of each path, with the number of their launches.
+FORWARD = {
+    "resident": {"resident_forward": 1},
+    "looped": {"looped_forward": 1},
+    "split": {"partial_statistics": 1, "apply_forward": 1},
+}
+BACKWARD = {
+    "resident": {"resident_backward": 1},
+    "looped": {"looped_backward": 1},
+    "split": {"partial_sums": 1, "apply_backward": 1},
+}
 
-# The path that a size takes with the sizes of the tiles as they are, forward and backward.
+# The paths that a size takes on one processor, forward and backward.
 PATHS = {
-    ((2, 8, 7, 5), 4): (0, 0),
-    ((1, 4, 64, 64), 1): (0, 1),  # 16,384 elements: on chip alone, too many together with dy
-    ((1, 6, 80, 70), 2): (1, 1),
-    ((1, 4, 150, 150), 4): (1, 1),
-    ((1, 1030, 5, 5), 2): (1, 1),
+    ((2, 8, 7, 5), 4): ("resident", "resident"),
+    ((1, 4, 64, 64), 1): ("resident", "split"),  # 16,384 elements: too many together with dy
+    ((1, 6, 80, 70), 2): ("split", "split"),
+    ((4, 32, 66, 33), 2): ("looped", "looped"),
+    ((4, 160, 17, 13), 2): ("looped", "looped"),  # a group in several blocks of channels
+    ((1, 1030, 5, 5), 2): ("split", "split"),
 }
 
 
@@ -40,7 +49,7 @@ def launched(monkeypatch):
             return self.kernel[grid]
 
     for module, paths in ((triton_forward, FORWARD), (triton_backward, BACKWARD)):
-        for name in {name for path in paths for name in path}:
+        for name in {name for path in paths.values() for name in path}:
             monkeypatch.setattr(module, name, Recorder(name, getattr(module, name)))
     return count
 
@@ -65,7 +74,19 @@ def test_the_path_of_a_size(size, groups, layout, launched):
 
 
 def test_every_path_is_taken_by_some_size():
-    assert {path[0] for path in PATHS.values()} == {path[1] for path in PATHS.values()} == {0, 1}
+    for direction, kernels in enumerate((FORWARD, BACKWARD)):
+        assert {paths[direction] for paths in PATHS.values()} == set(kernels)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("size", "groups"), [((2, 8, 6, 5), 4), ((3, 30, 17, 9), 3)], ids=str)
+@pytest.mark.parametrize("path", ["split", "looped"])
+def test_the_runners_take_the_path_they_are_named_after(path, size, groups, layout, launched):
+    x = torch.randn(size, device=DEVICE).contiguous(memory_format=LAYOUTS[layout])
+    with running(f"triton/{path}"):
+        y = group_norm(x.requires_grad_(), groups, backend="triton")
+        torch.autograd.grad(y, x, torch.randn_like(y))
+    assert launched == FORWARD[path] | BACKWARD[path]
 
 
 @pytest.fixture(params=TRITON)

@@ -1,11 +1,16 @@
 """How the Triton kernels cut a tensor: everything is covered once, and nothing is too large."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groupnorm.ops.triton_plan import LIMITS, multiple_of, power_of_two, split, tiling
-from tests.ops.runners import SPLIT
+
+TINY = replace(
+    LIMITS, resident_forward=0, resident_backward=0, tile=256, row=64, row_bytes=16, row_channels=32
+)
 
 # (channels, groups, positions), layout: resident, groups of a slab, channels x positions of a tile
 TILINGS = {
@@ -34,7 +39,7 @@ sizes = st.integers(1, 600)
 
 @given(
     sizes, st.integers(1, 80), st.integers(1, 100_000), st.sampled_from([2, 4]), st.booleans(),
-    st.sampled_from([LIMITS, SPLIT]),
+    st.sampled_from([LIMITS, TINY]),
 )  # fmt: skip
 def test_tiles_cover_everything(group_size, groups, positions, element_size, channels_last, limits):
     channels = group_size * groups
@@ -61,19 +66,22 @@ def test_tiles_cover_everything(group_size, groups, positions, element_size, cha
     assert cut.warps in (1, 2, 4, 8, 16)
 
 
-@given(st.integers(1, 100_000), st.integers(1, 10_000), st.integers(1, 64), st.integers(1, 132))
-def test_no_split_is_empty(tiles, others, width, processors):
-    splits, each = split(tiles, others, processors, LIMITS, width)
+@given(
+    st.integers(1, 100_000), st.integers(1, 10_000), st.none() | st.integers(1, 4096),
+    st.integers(1, 132),
+)  # fmt: skip
+def test_no_split_is_empty(tiles, others, most, processors):
+    splits, each = split(tiles, others, processors, LIMITS, most)
     assert splits * each >= tiles > (splits - 1) * each
-    assert splits * width <= LIMITS.partials
-    if splits < LIMITS.partials // width - 1:
-        assert each <= LIMITS.tiles_per_split
+    assert most is None or splits <= most
+    enough = -(-tiles // LIMITS.tiles_per_split)
+    assert each <= LIMITS.tiles_per_split or (most is not None and most < enough)
 
 
 def test_splits_fill_the_processors():
-    assert split(1000, 2, 132, LIMITS, 1) == (250, 4)
-    assert split(1000, 10_000, 132, LIMITS, 1) == (16, 63)
-    assert split(1, 2, 132, LIMITS, 1) == (1, 1)
+    assert split(1000, 2, 132, LIMITS) == (250, 4)
+    assert split(1000, 10_000, 132, LIMITS) == (16, 63)
+    assert split(1, 2, 132, LIMITS) == (1, 1)
 
 
 def test_powers():
