@@ -15,6 +15,7 @@ from groupnorm.ops.triton_tiles import (
     SIZES,
     divided,
     fold,
+    load_written,
     of_channels,
     slab_of,
     spread,
@@ -24,7 +25,7 @@ from groupnorm.ops.triton_tiles import (
 
 
 @triton.jit
-def _known_of_channels(
+def known_of_channels(
     weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
     HAS_W: tl.constexpr, HAS_B: tl.constexpr,
 ):  # fmt: skip
@@ -53,7 +54,7 @@ def _load_gradient(
 
 
 @triton.jit
-def _write_gradient(
+def write_tile(
     dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax,
     NEEDS_R: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
@@ -82,7 +83,7 @@ def resident_backward(
         tl.full([], 0, tl.int32), sample, slab, slab_channels, group_size, num_channels,
         num_positions, 1, 1, CHANNELS_LAST, BLOCK_C, BLOCK_S,
     )  # fmt: skip
-    weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+    weight_c, bias_c, mean_c, rstd_c = known_of_channels(
         weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
         HAS_W, HAS_B,
     )  # fmt: skip
@@ -91,17 +92,43 @@ def resident_backward(
     )
     dbias = tl.sum(dz, 1)
     dweight = tl.sum(dz * xhat, 1)
-    _keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
+    keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
     count = 1.0 * group_size * num_positions
     of_a = fold(dbias * weight_c, group_c, BLOCK_G) / count
     of_ax = fold(dweight * weight_c, group_c, BLOCK_G) / count
-    _write_gradient(
+    write_tile(
         dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax, NEEDS_R, BLOCK_G
     )
 
 
 @triton.jit
-def _keep_sums(sums, row, channels, ok, dbias, dweight, num_rows, num_channels):
+def sums_of(
+    x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, slab, block, first, last,
+    slab_channels, num_channels, num_positions, group_size, channel_blocks, position_blocks,
+    CHANNELS_LAST: tl.constexpr, ACTIVATION: tl.constexpr, HAS_R: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """Sums of dz and dz * xhat of a block of channels, over some blocks of positions."""
+    of_dz = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
+    of_dzx = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
+    for position_block in range(first, last):
+        tile = block * position_blocks + position_block
+        if CHANNELS_LAST:
+            tile = position_block * channel_blocks + block
+        _, _, _, mask, places, _ = tile_at(
+            tile, sample, slab, slab_channels, group_size, num_channels, num_positions,
+            channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+        )  # fmt: skip
+        xhat, dz = _load_gradient(
+            x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
+        )
+        of_dz += dz
+        of_dzx += dz * xhat
+    return tl.sum(of_dz, 1), tl.sum(of_dzx, 1)
+
+
+@triton.jit
+def keep_sums(sums, row, channels, ok, dbias, dweight, num_rows, num_channels):
     """Write row `row` of both sums, (2, rows, C)."""
     at = row.to(tl.int64) * num_channels + channels
     tl.store(sums + at, dbias, mask=ok)
@@ -109,7 +136,7 @@ def _keep_sums(sums, row, channels, ok, dbias, dweight, num_rows, num_channels):
 
 
 @triton.jit
-def _gradients_of(
+def write_tiles(
     x, dy, r, weight, bias, statistics, dx, dr, of_a, of_ax, sample, slab, first, last,
     slab_channels, num_samples, num_channels, num_positions, num_groups, group_size,
     channel_blocks, position_blocks,
@@ -123,14 +150,14 @@ def _gradients_of(
             first + last - 1 - number, sample, slab, slab_channels, group_size, num_channels,
             num_positions, channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
         )  # fmt: skip
-        weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+        weight_c, bias_c, mean_c, rstd_c = known_of_channels(
             weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
             HAS_W, HAS_B,
         )  # fmt: skip
         xhat, dz = _load_gradient(
             x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
         )
-        _write_gradient(
+        write_tile(
             dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax, NEEDS_R,
             BLOCK_G,
         )  # fmt: skip
@@ -156,33 +183,21 @@ def looped_backward(
         local = tl.full([], BLOCK_C, tl.int32) * block + tl.arange(0, BLOCK_C)
         channels = slab * slab_channels + local
         ok = (local < slab_channels) & (channels < num_channels)
-        weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+        weight_c, bias_c, mean_c, rstd_c = known_of_channels(
             weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
             HAS_W, HAS_B,
         )  # fmt: skip
-        of_dz = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
-        of_dzx = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
-        for position_block in range(position_blocks):
-            tile = block * position_blocks + position_block
-            if CHANNELS_LAST:
-                tile = position_block * channel_blocks + block
-            _, _, _, mask, places, _ = tile_at(
-                tile, sample, slab, slab_channels, group_size, num_channels, num_positions,
-                channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
-            )  # fmt: skip
-            xhat, dz = _load_gradient(
-                x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
-            )
-            of_dz += dz
-            of_dzx += dz * xhat
-        dbias = tl.sum(of_dz, 1)
-        dweight = tl.sum(of_dzx, 1)
-        _keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
+        dbias, dweight = sums_of(
+            x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, slab, block, 0, position_blocks,
+            slab_channels, num_channels, num_positions, group_size, channel_blocks,
+            position_blocks, CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
+        )  # fmt: skip
+        keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
         group_c = tl.where(ok, local // group_size, -1)
         of_a += fold(dbias * weight_c, group_c, BLOCK_G)
         of_ax += fold(dweight * weight_c, group_c, BLOCK_G)
     count = 1.0 * group_size * num_positions
-    _gradients_of(
+    write_tiles(
         x, dy, r, weight, bias, statistics, dx, dr, of_a / count, of_ax / count, sample, slab,
         0, channel_blocks * position_blocks, slab_channels, num_samples, num_channels,
         num_positions, num_groups, group_size, channel_blocks, position_blocks,
@@ -211,30 +226,48 @@ def partial_sums(
         num_positions = divided(num_positions, MULTIPLE)
     channels = block * BLOCK_C + tl.arange(0, BLOCK_C)
     ok = channels < num_channels
-    weight_c, bias_c, mean_c, rstd_c = _known_of_channels(
+    weight_c, bias_c, mean_c, rstd_c = known_of_channels(
         weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
         HAS_W, HAS_B,
     )  # fmt: skip
-    of_dz = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
-    of_dzx = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     first = split * tiles_per_split
-    for position_block in range(first, tl.minimum(first + tiles_per_split, position_blocks)):
-        tile = block * position_blocks + position_block
-        if CHANNELS_LAST:
-            tile = position_block * channel_blocks + block
-        _, _, _, mask, places, _ = tile_at(
-            tile, sample, 0, num_channels, group_size, num_channels, num_positions,
-            channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
-        )  # fmt: skip
-        xhat, dz = _load_gradient(
-            x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
-        )
-        of_dz += dz
-        of_dzx += dz * xhat
-    _keep_sums(
-        sums, split * num_samples + sample, channels, ok, tl.sum(of_dz, 1), tl.sum(of_dzx, 1),
+    dbias, dweight = sums_of(
+        x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, 0, block,
+        first, tl.minimum(first + tiles_per_split, position_blocks),
+        num_channels, num_channels, num_positions, group_size, channel_blocks, position_blocks,
+        CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
+    )  # fmt: skip
+    keep_sums(
+        sums, split * num_samples + sample, channels, ok, dbias, dweight,
         tl.num_programs(1) * num_samples, num_channels,
     )  # fmt: skip
+
+
+@triton.jit
+def merged_sums(
+    sums, weight, sample, slab, splits, slab_channels, num_samples, num_channels, group_size,
+    channel_blocks, HAS_W: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """Sums of dz * gamma and dz * gamma * xhat of a slab's groups, from (2, splits, N, C)."""
+    size = num_samples.to(tl.int64) * num_channels
+    of_a = tl.zeros([BLOCK_G], tl.float32)
+    of_ax = tl.zeros([BLOCK_G], tl.float32)
+    each = tl.arange(0, BLOCK_P)
+    for block in range(channel_blocks):
+        local = tl.full([], BLOCK_C, tl.int32) * block + tl.arange(0, BLOCK_C)
+        channels = slab * slab_channels + local
+        ok = (local < slab_channels) & (channels < num_channels)
+        group_c = tl.where(ok, local // group_size, -1)
+        weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
+        row = sample.to(tl.int64) * num_channels + channels
+        at = row[None, :] + each.to(tl.int64)[:, None] * size
+        there = ok[None, :] & (each < splits)[:, None]
+        dbias = tl.sum(load_written(sums + at, there), 0)
+        dweight = tl.sum(load_written(sums + at + size * splits, there), 0)
+        of_a += fold(dbias * weight_c, group_c, BLOCK_G)
+        of_ax += fold(dweight * weight_c, group_c, BLOCK_G)
+    return of_a, of_ax
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -255,26 +288,13 @@ def apply_backward(
         tl.num_programs(0) - 1 - tl.program_id(0), slabs, slab_groups, group_size, num_channels,
         num_positions, CHANNELS_LAST, MULTIPLE,
     )  # fmt: skip
-    size = num_samples.to(tl.int64) * num_channels
-    of_a = tl.zeros([BLOCK_G], tl.float32)
-    of_ax = tl.zeros([BLOCK_G], tl.float32)
-    each = tl.arange(0, BLOCK_P)
-    for block in range(channel_blocks):
-        local = tl.full([], BLOCK_C, tl.int32) * block + tl.arange(0, BLOCK_C)
-        channels = slab * slab_channels + local
-        ok = (local < slab_channels) & (channels < num_channels)
-        group_c = tl.where(ok, local // group_size, -1)
-        weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
-        row = sample.to(tl.int64) * num_channels + channels
-        at = row[None, :] + each.to(tl.int64)[:, None] * size
-        there = ok[None, :] & (each < splits)[:, None]
-        dbias = tl.sum(tl.load(sums + at, mask=there, other=0.0), 0)
-        dweight = tl.sum(tl.load(sums + at + size * splits, mask=there, other=0.0), 0)
-        of_a += fold(dbias * weight_c, group_c, BLOCK_G)
-        of_ax += fold(dweight * weight_c, group_c, BLOCK_G)
+    of_a, of_ax = merged_sums(
+        sums, weight, sample, slab, splits, slab_channels, num_samples, num_channels, group_size,
+        channel_blocks, HAS_W, BLOCK_C, BLOCK_G, BLOCK_P,
+    )  # fmt: skip
     count = 1.0 * group_size * num_positions
     first = part * tiles_per_split
-    _gradients_of(
+    write_tiles(
         x, dy, r, weight, bias, statistics, dx, dr, of_a / count, of_ax / count, sample, slab,
         first, tl.minimum(first + tiles_per_split, channel_blocks * position_blocks),
         slab_channels, num_samples, num_channels, num_positions, num_groups, group_size,

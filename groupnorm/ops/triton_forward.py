@@ -17,6 +17,7 @@ from groupnorm.ops.triton_tiles import (
     SIZES,
     fold,
     groups_of,
+    load_written,
     of_channels,
     slab_of,
     spread,
@@ -56,17 +57,18 @@ def resident_forward(
     z = with_residual(z, r, places, mask, HAS_R)
     tl.store(y + places, activate(z, ACTIVATION).to(y.dtype.element_ty), mask=mask)
     if HAS_STATISTICS:
-        _keep_statistics(
+        keep_statistics(
             statistics, sample, slab, mean + rest, rstd, num_samples, num_groups, slab_groups,
             BLOCK_G,
         )  # fmt: skip
 
 
 @triton.jit
-def _keep_statistics(
+def keep_statistics(
     statistics, sample, slab, mean, rstd, num_samples, num_groups, slab_groups,
     BLOCK_G: tl.constexpr,
 ):  # fmt: skip
+    """Write mean and rstd of a slab's groups."""
     groups, ok = groups_of(slab, slab_groups, num_groups, BLOCK_G)
     at = sample.to(tl.int64) * num_groups + groups
     tl.store(statistics + at, mean, mask=ok)
@@ -74,7 +76,7 @@ def _keep_statistics(
 
 
 @triton.jit
-def _statistics_of(
+def statistics_of(
     x, sample, slab, first, last, slab_channels, group_size, num_channels, num_positions,
     channel_blocks, position_blocks,
     CHANNELS_LAST: tl.constexpr,
@@ -112,7 +114,7 @@ def _statistics_of(
 
 
 @triton.jit
-def _normalize(
+def normalize(
     x, r, weight, bias, y, shift, mean, rstd, sample, slab, first, last, slab_channels, group_size,
     num_channels, num_positions, channel_blocks, position_blocks,
     CHANNELS_LAST: tl.constexpr, ACTIVATION: tl.constexpr,
@@ -150,17 +152,17 @@ def looped_forward(
         CHANNELS_LAST, MULTIPLE,
     )  # fmt: skip
     tiles = channel_blocks * position_blocks
-    shift, mean, m2, count = _statistics_of(
+    shift, mean, m2, count = statistics_of(
         x, sample, slab, 0, tiles, slab_channels, group_size, num_channels, num_positions,
         channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S, BLOCK_G,
     )  # fmt: skip
     rstd = 1.0 / tl.sqrt(m2 / count + eps)
     if HAS_STATISTICS:
-        _keep_statistics(
+        keep_statistics(
             statistics, sample, slab, shift + mean, rstd, num_samples, num_groups, slab_groups,
             BLOCK_G,
         )  # fmt: skip
-    _normalize(
+    normalize(
         x, r, weight, bias, y, shift, mean, rstd, sample, slab, 0, tiles, slab_channels,
         group_size, num_channels, num_positions, channel_blocks, position_blocks,
         CHANNELS_LAST, ACTIVATION, HAS_R, HAS_W, HAS_B, BLOCK_C, BLOCK_S, BLOCK_G,
@@ -183,18 +185,53 @@ def partial_statistics(
     )  # fmt: skip
     first = split * tiles_per_split
     last = tl.minimum(first + tiles_per_split, channel_blocks * position_blocks)
-    shift, mean, m2, count = _statistics_of(
+    shift, mean, m2, count = statistics_of(
         x, sample, slab, first, last, slab_channels, group_size, num_channels, num_positions,
         channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S, BLOCK_G,
     )  # fmt: skip
+    keep_partials(
+        partials, sample, slab, split, tl.num_programs(1), shift, mean, m2, count, num_samples,
+        num_groups, slab_groups, BLOCK_G,
+    )  # fmt: skip
+
+
+@triton.jit
+def keep_partials(
+    partials, sample, slab, split, splits, shift, mean, m2, count, num_samples, num_groups,
+    slab_groups, BLOCK_G: tl.constexpr,
+):  # fmt: skip
+    """Write the statistics of one split of a slab."""
     groups, ok = groups_of(slab, slab_groups, num_groups, BLOCK_G)
-    splits = tl.num_programs(1)
     at = (sample.to(tl.int64) * num_groups + groups) * splits + split
     size = num_samples.to(tl.int64) * num_groups * splits
     tl.store(partials + at, shift, mask=ok)
     tl.store(partials + at + size, mean, mask=ok)
     tl.store(partials + at + 2 * size, m2, mask=ok)
     tl.store(partials + at + 3 * size, tl.zeros([BLOCK_G], tl.float32) + count, mask=ok)
+
+
+@triton.jit
+def merged_statistics(
+    partials, sample, slab, splits, num_samples, num_groups, slab_groups, count, eps,
+    BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """A shift, the mean beside it, and rstd of a slab's groups; partials: (4, N, G, splits)."""
+    groups, ok_g = groups_of(slab, slab_groups, num_groups, BLOCK_G)
+    row = (sample.to(tl.int64) * num_groups + groups) * splits
+    size = num_samples.to(tl.int64) * num_groups * splits
+    each = tl.arange(0, BLOCK_P)
+    at = row[:, None] + each[None, :]
+    there = ok_g[:, None] & (each < splits)[None, :]
+    shift = load_written(partials + row, ok_g)
+    shifts = load_written(partials + at, there)
+    means = load_written(partials + at + size, there)
+    m2s = load_written(partials + at + 2 * size, there)
+    counts = load_written(partials + at + 3 * size, there)
+    beside = tl.where(there, (shifts - shift[:, None]) + means, 0.0)
+    mean = tl.sum(counts * beside, 1) / count
+    apart = tl.where(there, beside - mean[:, None], 0.0)
+    variance = tl.sum(m2s + counts * apart * apart, 1) / count
+    return shift, mean, 1.0 / tl.sqrt(variance + eps)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -217,33 +254,20 @@ def apply_forward(
         tl.num_programs(0) - 1 - tl.program_id(0), slabs, slab_groups, group_size, num_channels,
         num_positions, CHANNELS_LAST, MULTIPLE,
     )  # fmt: skip
-    groups, ok_g = groups_of(slab, slab_groups, num_groups, BLOCK_G)
-    row = (sample.to(tl.int64) * num_groups + groups) * splits
-    size = num_samples.to(tl.int64) * num_groups * splits
-    each = tl.arange(0, BLOCK_P)
-    at = row[:, None] + each[None, :]
-    there = ok_g[:, None] & (each < splits)[None, :]
-    shift = tl.load(partials + row, mask=ok_g, other=0.0)
-    shifts = tl.load(partials + at, mask=there, other=0.0)
-    means = tl.load(partials + at + size, mask=there, other=0.0)
-    m2s = tl.load(partials + at + 2 * size, mask=there, other=0.0)
-    counts = tl.load(partials + at + 3 * size, mask=there, other=0.0)
-    count = 1.0 * group_size * num_positions
-    beside = tl.where(there, (shifts - shift[:, None]) + means, 0.0)
-    mean = tl.sum(counts * beside, 1) / count
-    apart = tl.where(there, beside - mean[:, None], 0.0)
-    variance = tl.sum(m2s + counts * apart * apart, 1) / count
-    rstd = 1.0 / tl.sqrt(variance + eps)
+    shift, mean, rstd = merged_statistics(
+        partials, sample, slab, splits, num_samples, num_groups, slab_groups,
+        1.0 * group_size * num_positions, eps, BLOCK_G, BLOCK_P,
+    )  # fmt: skip
     if HAS_STATISTICS:  # noqa: SIM102  this the compiler knows, the other not
         if split == 0:
-            _keep_statistics(
+            keep_statistics(
                 statistics, sample, slab, shift + mean, rstd, num_samples, num_groups,
                 slab_groups, BLOCK_G,
             )  # fmt: skip
 
     first = split * tiles_per_split
     last = tl.minimum(first + tiles_per_split, channel_blocks * position_blocks)
-    _normalize(
+    normalize(
         x, r, weight, bias, y, shift, mean, rstd, sample, slab, first, last, slab_channels,
         group_size, num_channels, num_positions, channel_blocks, position_blocks,
         CHANNELS_LAST, ACTIVATION, HAS_R, HAS_W, HAS_B, BLOCK_C, BLOCK_S, BLOCK_G,

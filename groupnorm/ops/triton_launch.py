@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groupnorm.ops import reference, triton_backward, triton_forward, triton_plan
+from groupnorm.ops import reference, triton_backward, triton_forward, triton_plan, triton_streamed
 from groupnorm.ops.activations import ACTIVATIONS
 from groupnorm.ops.dense import dense, laid_out_as
-from groupnorm.ops.triton_plan import Tiling, multiple_of, power_of_two, split, tiling
+from groupnorm.ops.triton_plan import Tiling, equal_parts, multiple_of, power_of_two, split, tiling
 
 _ACTIVATIONS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
 
@@ -78,6 +78,15 @@ def launch_forward(
             launch(
                 triton_forward.looped_forward, (n * cut.slabs,),
                 *tensors, *sizes, *tiles, eps, **flags, **blocks, num_warps=cut.warps,
+            )  # fmt: skip
+            return y, statistics
+        if _streams(cut, x, 1 + (residual is not None)):
+            splits, each = equal_parts(cut.tiles, min(-(-cut.tiles // limits.streamed_tiles), most))
+            partials = x.new_empty((4, n, num_groups, splits), dtype=torch.float32)
+            launch(
+                triton_streamed.streamed_forward, (2 * n * cut.slabs * splits,),
+                *tensors, partials, _counters(cut, x), *sizes, *tiles, each, splits, eps,
+                **flags, **blocks, BLOCK_P=power_of_two(splits), num_warps=cut.warps,
             )  # fmt: skip
             return y, statistics
         partials = x.new_empty((4, n, num_groups, splits), dtype=torch.float32)
@@ -149,7 +158,9 @@ def launch_backward(
                 **flags, **blocks, **last,
             )  # fmt: skip
         else:
-            sums = _split_backward(
+            streams = _streams(cut, x, 2 + (residual is not None))
+            several = _streamed_backward if streams else _split_backward
+            sums = several(
                 inputs, dx, _or(dr, x), sizes, cut, parts, each, flags, blocks, last, launch
             )
         dbias, dweight = sums.sum((1, 2))
@@ -189,6 +200,46 @@ def _split_backward(
         **flags, **blocks, **last, BLOCK_P=power_of_two(splits),
     )  # fmt: skip
     return sums
+
+
+def _streamed_backward(
+    inputs: tuple[Tensor, ...],
+    dx: Tensor,
+    dr: Tensor,
+    sizes: tuple[int, ...],
+    cut: Tiling,
+    parts: int,
+    tiles_per_part: int,
+    flags: dict[str, Any],
+    blocks: dict[str, int],
+    last: dict[str, Any],
+    launch: Launch,
+) -> Tensor:
+    """One launch; the sums per sample and channel, (2, splits, N, C)."""
+    x, limits = inputs[0], triton_plan.LIMITS
+    n, c = sizes[:2]
+    few = limits.streamed_tiles
+    wanted = min(-(-cut.position_blocks // few), limits.partials // cut.block_c)
+    splits, each = equal_parts(cut.position_blocks, wanted)
+    parts, tiles_per_part = equal_parts(cut.tiles, -(-cut.tiles // few))
+    sums = x.new_empty((2, splits, n, c), dtype=torch.float32)
+    launch(
+        triton_streamed.streamed_backward, (n * cut.slabs * (cut.channel_blocks * splits + parts),),
+        *inputs, dx, dr, sums, _counters(cut, x), *sizes, cut.slab_groups, cut.slabs,
+        cut.channel_blocks, cut.position_blocks, each, splits, tiles_per_part, parts,
+        **flags, **blocks, **last, BLOCK_P=power_of_two(splits),
+    )  # fmt: skip
+    return sums
+
+
+def _streams(cut: Tiling, x: Tensor, walked_twice: int) -> bool:
+    """Whether the walks over a slab follow each other in one launch."""
+    elements = cut.slab_groups * cut.group_size * _sizes(x)[2]
+    return elements * x.element_size() * walked_twice <= triton_plan.LIMITS.streamed
+
+
+def _counters(cut: Tiling, x: Tensor) -> Tensor:
+    return torch.zeros(1 + len(x) * cut.slabs, dtype=torch.int32, device=x.device)
 
 
 def _flags(

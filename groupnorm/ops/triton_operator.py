@@ -71,7 +71,8 @@ def _forward(
     """Output, and mean and rstd as one tensor (2, N, G)."""
     arguments = (input, num_groups, weight, bias, eps, activation, residual)
     if _opaque(input, num_groups):
-        return _opaque_forward(*arguments)
+        opaque: tuple[Tensor, Tensor] = _opaque_forward(*arguments)
+        return opaque
     y, statistics = triton_launch.launch_forward(*arguments, launch=_traced)
     assert statistics is not None
     return y, statistics
@@ -112,10 +113,11 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dx, dweight, dbias, dresidual; the last is empty unless it is needed."""
     if _opaque(input, num_groups):
-        return _opaque_backward(
+        opaque: tuple[Tensor, Tensor, Tensor, Tensor] = _opaque_backward(
             grad_output, input, num_groups, weight, bias, eps, statistics, activation, residual,
             needs_residual,
         )  # fmt: skip
+        return opaque
     return _launch_backward(
         grad_output, input, num_groups, weight, bias, statistics, activation, residual,
         needs_residual, launch=_traced,

@@ -24,6 +24,9 @@ class Limits:
         tiles_per_split: from here on a slab is split further, which bounds the rounding errors of
             a split's sums, even where that makes more programs than run at a time.
         programs_per_processor: how many programs a slab's splitting aims at.
+        streamed: largest slab, in bytes that are read twice, whose walks follow each other in one
+            launch. 0, which is never: no GPU has run that yet.
+        streamed_tiles: tiles of a program there.
     """
 
     resident_forward: int = 16384
@@ -36,6 +39,8 @@ class Limits:
     partials: int = 4096
     tiles_per_split: int = 64
     programs_per_processor: int = 4
+    streamed: int = 0
+    streamed_tiles: int = 4
 
 
 LIMITS = Limits()
@@ -143,8 +148,12 @@ def split(
     """
     wanted = -(-processors * limits.programs_per_processor // others)
     wanted = max(wanted, -(-tiles // limits.tiles_per_split))
-    wanted = max(min(wanted, tiles, tiles if most is None else most), 1)
-    each = -(-tiles // wanted)
+    return equal_parts(tiles, wanted if most is None else min(wanted, most))
+
+
+def equal_parts(tiles: int, wanted: int) -> tuple[int, int]:
+    """About as many parts of `tiles` as wanted, and tiles of a part; none is empty."""
+    each = -(-tiles // max(min(wanted, tiles), 1))
     return -(-tiles // each), each
 
 

@@ -23,6 +23,9 @@ SIZES = (
     "position_blocks",
     "tiles_per_split",
     "splits",
+    "blocks_per_split",
+    "tiles_per_part",
+    "parts",
 )
 
 
@@ -67,6 +70,12 @@ def of_channels(parameter, channels, ok, HAS: tl.constexpr, absent: tl.constexpr
         return tl.load(parameter + channels, mask=ok, other=absent).to(tl.float32)
     else:
         return tl.full(channels.shape, absent, tl.float32)
+
+
+@triton.jit
+def load_written(places, mask):
+    """What other programs have written, perhaps of the same launch: not from this one's cache."""
+    return tl.load(places, mask=mask, other=0.0, cache_modifier=".cg")
 
 
 @triton.jit

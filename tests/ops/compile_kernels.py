@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from groupnorm.ops import triton_backward, triton_forward
+from groupnorm.ops import triton_backward, triton_forward, triton_streamed
 from groupnorm.ops.triton_plan import LIMITS, power_of_two, tiling
 
 TENSORS = ("x", "r", "y", "dy", "dx", "dr")
@@ -34,6 +34,8 @@ KERNELS = {
         triton_backward.looped_backward,
         triton_backward.partial_sums,
         triton_backward.apply_backward,
+        triton_streamed.streamed_forward,
+        triton_streamed.streamed_backward,
     ),
 }
 
@@ -61,7 +63,8 @@ def compiled(kernel, channels_last, path, capability):
             continue
         if name in (*TENSORS, *FLOATS, *ALIGNED):
             attributes[index,] = [["tt.divisibility", 16]]
-        types = {**dict.fromkeys(TENSORS, "*bf16"), **dict.fromkeys(FLOATS, "*fp32"), "eps": "fp32"}
+        types = {**dict.fromkeys(TENSORS, "*bf16"), **dict.fromkeys(FLOATS, "*fp32")}
+        types |= {"counters": "*i32", "eps": "fp32"}
         signature[name] = types.get(name, "i32")
     result = triton.compile(
         ASTSource(kernel, signature, constants, attributes),

@@ -14,7 +14,11 @@ from groupnorm.ops.backends import BACKENDS
 from groupnorm.ops.triton_plan import Limits, Tiling, power_of_two, tiling
 
 NATIVE = tuple(f"native/{name}" for name in native_launch.instruction_sets())
-TRITON = () if backend_triton.why_off else ("triton/as it is", "triton/split", "triton/looped")
+TRITON = (
+    ()
+    if backend_triton.why_off
+    else ("triton/as it is", "triton/split", "triton/looped", "triton/streamed")
+)
 DEVICE = "cpu" if backend_triton.interpreted else "cuda"  # where Triton's kernels run
 OTHERS = tuple(name for name in BACKENDS if name not in ("native", "triton"))
 RUNNERS = (*OTHERS, *NATIVE, *TRITON)
@@ -26,19 +30,25 @@ SPLIT = replace(
     row_bytes=16,
     row_channels=32,
     partials=512,
-    tiles_per_split=3,
+    tiles_per_split=2,
 )
 LOOPED = replace(SPLIT, programs_per_processor=0, tiles_per_split=10**9)
-_LIMITS = {"as it is": triton_plan.LIMITS, "split": SPLIT, "looped": LOOPED}
+STREAMED = replace(SPLIT, streamed=2**60, streamed_tiles=2)
+_LIMITS = {
+    "as it is": triton_plan.LIMITS,
+    "split": SPLIT,
+    "looped": LOOPED,
+    "streamed": STREAMED,
+}
 
 
 def small_tiles(
     channels: int, groups: int, positions: int, element_size: int, channels_last: bool,
     resident: int, limits: Limits,
 ) -> Tiling:  # fmt: skip
-    """A slab in eight tiles or so, however small it is."""
-    row = max(power_of_two(positions) // 4, 1)
-    tile = max(power_of_two(channels // groups * positions) // 8, row)
+    """A slab in four tiles or so, however small it is."""
+    row = max(power_of_two(positions) // 2, 1)
+    tile = max(power_of_two(channels // groups * positions) // 4, row)
     if channels_last:
         tile = power_of_two(min(channels, limits.row_channels)) * max(row // 2, 1)
     limits = replace(limits, tile=tile, row=row)
@@ -81,7 +91,7 @@ def _triton(variant: str) -> Iterator[None]:
         with (
             mock.patch.object(triton_plan, "LIMITS", _LIMITS[variant]),
             mock.patch.object(triton_launch, "tiling", cut),
-            _rounding(),
+            _interpreting(),
         ):
             yield
     finally:
@@ -89,22 +99,36 @@ def _triton(variant: str) -> Iterator[None]:
 
 
 @contextmanager
-def _rounding() -> Iterator[None]:
-    """To bfloat16 Triton's interpreter cuts off; a GPU rounds to the nearest number."""
+def _interpreting() -> Iterator[None]:
+    """Rounding as on a GPU, and calls between our own kernels' functions without detours."""
     if not backend_triton.interpreted:
         yield
         return
     import triton.language as tl
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+    from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
 
-    cast = InterpreterBuilder.cast_impl
+    cast, call = InterpreterBuilder.cast_impl, InterpretedFunction.__call__
 
     def rounding(self, source, target):
+        """To bfloat16 the interpreter cuts off; a GPU rounds to the nearest number."""
         if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
             rounded = torch.as_tensor(source.data).bfloat16().view(torch.uint16)
             return TensorHandle(rounded.numpy(), target.scalar)
         return cast(self, source, target)
 
+    prepared = set()
+
+    def called(self, *args, **kwargs):
+        """For every call the interpreter prepares Triton's whole language, each time longer."""
+        ours = self.fn.__module__.startswith("groupnorm.")  # prepared when the kernel was launched
+        if ours or self.fn in prepared:
+            return self.rewrite()(*args, **kwargs)
+        prepared.add(self.fn)
+        return call(self, *args, **kwargs)
+
     # `create_fp_trunc` and the others look `cast_impl` up when they are called.
-    with mock.patch.object(InterpreterBuilder, "cast_impl", rounding):
+    with (
+        mock.patch.object(InterpreterBuilder, "cast_impl", rounding),
+        mock.patch.object(InterpretedFunction, "__call__", called),
+    ):
         yield
