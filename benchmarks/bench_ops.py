@@ -8,7 +8,9 @@ others' errors are recorded, not gated), then all variants in turns in this one 
 the bytes that must move whatever the implementation (forward: read x, write y; backward: read x and
 dy, write dx) over the median time. `copy` moves the bytes of the forward floor into a kept tensor.
 On CUDA the backend is `triton`, times are those of the GPU with other data in its cache, the
-backward pass is timed by itself, too, and Liger-Kernel and FlagGems run where they are installed.
+backward pass is timed by itself, too, and Liger-Kernel and FlagGems run where they are installed
+(pip install liger-kernel flag_gems). `in_a_row` in the record is the time of calls one after
+another, which for small tensors is what Python and the launches cost.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import turns
 import workloads
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from turns import on_cpu, on_cuda
 from workloads import DTYPES, Inputs, Workload, layouts, make_inputs
 
 from groupnorm.ops import group_norm, reference
@@ -157,6 +159,7 @@ def bench_cell(
     kept = torch.empty_like(data.x)
     variants["copy"] = lambda: kept.copy_(data.x)
     size = data.x.numel() * data.x.element_size()
+    in_a_row = {"in_a_row": turns.in_a_row(variants)} if device == "cuda" else {}
     return {
         "workload": work.name,
         "shape": work.shape,
@@ -166,7 +169,8 @@ def bench_cell(
         "dtype": dtype_name,
         "direction": direction,
         "floor_bytes": size * FLOOR[direction],
-        "seconds": (on_cuda if device == "cuda" else on_cpu)(variants),
+        "seconds": (turns.on_cuda if device == "cuda" else turns.on_cpu)(variants),
+        **in_a_row,
         "errors": {"groupnorm": found, "eager": errors(eager, work, data)},
         "failed": failed,
     }

@@ -3,11 +3,12 @@
     python benchmarks/predict_traffic.py [--out FOLDER]
 
 For each workload and layout: the path, the launches, and the bytes between chip and memory in units
-of S, the bytes of the input. The resident path moves the floor (forward 2 S, backward 3 S); the
-split path reads the input once more (forward 3 S, backward x and dy: 5 S) and writes and reads its
-partial results. Where input, gradient and output together fit into the cache the second walk need
-not go to memory: `within cache` says so. Predicted microseconds are these bytes at the speed of a
-copy, plus nothing for launches.
+of S, the bytes of the input. Forward, x is read and y written, 2 S; backward, x and dy are read and
+dx written, 3 S. The resident path reads once. The others read x, or x and dy, a second time, which
+the cache serves if it holds what is read in between ("between"): for the looped path, the slabs
+of the programs that run at a time; for the split path, all. Where it does not, that is S or 2 S
+more. Partial results are written and read. Predicted microseconds are these bytes at the speed of a
+copy, without launches.
 """
 
 from __future__ import annotations
@@ -38,30 +39,36 @@ def predict(work: Workload, layout: str, dtype: str, direction: str) -> dict[str
     limit = LIMITS.resident_backward if backward else LIMITS.resident_forward
     cut = tiling(channels, work.groups, positions, size, layout == "channels_last", limit, LIMITS)
     whole = n * channels * positions * size
-    walks, partials, launches = (3 if backward else 2), 0, 1
-    splits = 1
+    read = 2 if backward else 1  # tensors; one is written
+    slab = cut.slab_groups * cut.group_size * positions * size * read
+    path, launches, again, partials, parts, splits = "resident", 1, 0, 0, 1, 1
     if not cut.resident:
-        walks, launches = (5 if backward else 3), 2
+        most = None if backward else LIMITS.partials // cut.block_g
+        parts, _ = split(cut.tiles, n * cut.slabs, PROCESSORS, LIMITS, most)
+        path = "looped" if parts == 1 else "split"
+        # What is read between the walks: by the programs that run at a time, or everything.
+        at_a_time = PROCESSORS * LIMITS.programs_per_processor * slab
+        again = min(at_a_time, whole * read) if path == "looped" else whole * read
+    if path == "split":
+        launches, splits = 2, parts
         if backward:
             blocks = n * -(-channels // cut.block_c)
-            splits, _ = split(cut.position_blocks, blocks, PROCESSORS, LIMITS, cut.block_c)
-        else:
-            splits, _ = split(cut.tiles, n * cut.slabs, PROCESSORS, LIMITS, cut.block_g)
-    if backward:
-        partials = 2 * splits * n * channels * 4
-        launches += 1  # the sums of the parameters' gradients
-    elif not cut.resident:
+            splits, _ = split(cut.position_blocks, blocks, PROCESSORS, LIMITS)
+            launches += splits * cut.block_c > LIMITS.partials
         partials = 4 * splits * n * work.groups * 4
-    moved = walks * whole + 2 * partials
+    if backward:  # the sums of each channel, and then of all samples
+        partials = 2 * splits * n * channels * 4
+        launches += 1
+    within_cache = again <= CACHE
+    walks = read + 1 + (0 if within_cache else read)
     lanes = cut.block_c * cut.channel_blocks * cut.slabs * cut.block_s * cut.position_blocks * n
     return {
         "workload": work.name, "shape": work.shape, "layout": layout, "dtype": dtype,
-        "direction": direction, "path": "resident" if cut.resident else "split",
-        "launches": launches, "programs": n * cut.slabs * (splits if not cut.resident else 1),
-        "tile": [cut.block_c, cut.block_s], "splits": splits,
-        "lanes_used": n * channels * positions / lanes,
-        "walks": moved / whole, "within_cache": whole * (2 + backward) <= CACHE,
-        "microseconds": moved / COPY * 1e6,
+        "direction": direction, "path": path, "launches": launches,
+        "programs": n * cut.slabs * parts, "tile": [cut.block_c, cut.block_s], "splits": splits,
+        "lanes_used": n * channels * positions / lanes, "again_megabytes": again / 1e6,
+        "within_cache": within_cache, "walks": walks + 2 * partials / whole,
+        "microseconds": (walks * whole + 2 * partials) / COPY * 1e6,
     }  # fmt: skip
 
 
@@ -79,19 +86,23 @@ def main() -> None:
     ]
     table = Table(title="predicted, not measured: walks are bytes moved over bytes of the input")
     for title in ("workload", "layout", "dtype", "direction", "path", "tile", "programs",
-                  "lanes used", "walks", "in cache", "us at 4.3 TB/s"):  # fmt: skip
+                  "lanes used", "between", "walks", "us at 4.3 TB/s"):  # fmt: skip
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
             row["workload"], row["layout"], row["dtype"], row["direction"], row["path"],
             "x".join(map(str, row["tile"])), str(row["programs"]), f"{row['lanes_used']:.0%}",
-            f"{row['walks']:.2f}", "yes" if row["within_cache"] else "",
+            f"{row['again_megabytes']:.0f} MB", f"{row['walks']:.2f}",
             f"{row['microseconds']:.1f}",
         )  # fmt: skip
     Console(width=170).print(table)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        record = {"command": "python benchmarks/predict_traffic.py", "rows": rows}
+        record = {
+            "command": "python benchmarks/predict_traffic.py",
+            "assumed": {"processors": PROCESSORS, "cache_bytes": CACHE, "copy_bytes_per_s": COPY},
+            "rows": rows,
+        }
         (arguments.out / "traffic.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -13,6 +13,7 @@ import torch
 ROUNDS = 15
 SECONDS_PER_TURN = 0.004
 GPU_ROUNDS = 50
+CALLS_IN_A_ROW = 30
 FLUSHED_BYTES = 2**30  # more than the cache of any GPU; a quarter of a millisecond on an H200
 
 Seconds = dict[str, dict[str, float]]
@@ -60,6 +61,21 @@ def on_cuda(variants: Variants) -> Seconds:
     return _quartiles(
         {name: [b.elapsed_time(e) / 1e3 for b, e in pairs] for name, pairs in events.items()}
     )
+
+
+def in_a_row(variants: Variants) -> Seconds:
+    """Of calls one after another, nothing between: what launching costs where that is more."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(ROUNDS):
+        for name, call in variants.items():
+            call()
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+            for _ in range(CALLS_IN_A_ROW):
+                call()
+            torch.cuda.synchronize()
+            seconds[name].append((time.perf_counter() - began) / CALLS_IN_A_ROW)
+    return _quartiles(seconds)
 
 
 def _event() -> torch.cuda.Event:

@@ -24,6 +24,7 @@ from groupnorm.study.store import read_manifest
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 KERNELS = ROOT / "docs" / "kernels.md"
+GPU = ROOT / "docs" / "gpu.md"
 STUDY = ROOT / "docs" / "study.md"
 COST = ROOT / "docs" / "cost.md"
 RESULTS = ROOT / "results"
@@ -274,6 +275,28 @@ def training_section() -> str:
     return "\n".join(markdown(header, rows))
 
 
+def traffic_section() -> str:
+    """What the Triton kernels are predicted to move, for each workload of the benchmark on CUDA."""
+    folder = only("predicted-traffic-*")
+    record = json.loads((folder / "traffic.json").read_text())
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in record["rows"]:
+        shape = " x ".join(map(str, row["shape"]))
+        key = (row["workload"], shape, row["dtype"], row["layout"])
+        found = f"{row['path']}, {row['walks']:.2f} S, {row['microseconds']:.1f}"
+        cells.setdefault(key, {})[row["direction"]] = found
+    header = ["workload", "shape", "dtype", "layout", "forward: path, bytes, us", "backward"]
+    table = markdown(header, [[*key, *found.values()] for key, found in cells.items()])
+    return "\n".join(
+        [*table, "", f"`{record['command']}`; record: results/{folder.name}/traffic.json."]
+    )
+
+
+def gpu_sections() -> dict[str, str]:
+    """Name of each section of docs/gpu.md, and its text."""
+    return {"traffic": traffic_section()}
+
+
 def only(pattern: str) -> Path:
     """The newest folder of results/ whose name matches."""
     found = sorted(RESULTS.glob(pattern))
@@ -373,6 +396,7 @@ def main() -> None:
     documents = {
         README: readme_sections,
         KERNELS: kernels_sections,
+        GPU: gpu_sections,
         STUDY: study_sections,
         COST: cost_sections,
     }

@@ -24,7 +24,7 @@ class Backend:
         about: what it is, in a few words.
         devices: kinds of device that it runs on; empty for any.
         off: why it cannot run on this machine; empty when it can.
-        automatic: False when it runs only if asked for by name.
+        only_by_name: why "auto" does not choose it; empty when it does.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Backend:
     about: str
     devices: tuple[str, ...] = ()
     off: str = ""
-    automatic: bool = True
+    only_by_name: str = ""
 
     def why_not(self, input: Tensor) -> str | None:
         """Why it cannot take `input`; None when it can."""
@@ -69,13 +69,13 @@ _TABLE = (
         else "Triton kernels for CUDA",
         devices=("cuda", "cpu") if backend_triton.interpreted else ("cuda",),
         off=backend_triton.why_off,
-        automatic=False,  # until they have run and been measured on a GPU
+        only_by_name="not yet run and measured on a GPU",
     ),
     Backend("aten", backend_aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
-    Backend("reference", _reference_forward, FLOATS, "the specification, slow", automatic=False),
+    Backend("reference", _reference_forward, FLOATS, "the specification", only_by_name="slow"),
 )
 BACKENDS: tuple[str, ...] = tuple(backend.name for backend in _TABLE)
-_ASKED = {"auto": tuple(backend for backend in _TABLE if backend.automatic)}
+_ASKED = {"auto": tuple(backend for backend in _TABLE if not backend.only_by_name)}
 _ASKED |= {backend.name: (backend,) for backend in _TABLE}
 
 
@@ -148,11 +148,15 @@ def explain(input: Tensor | None = None, backend: str = "auto") -> Explanation:
     off = {}
     for other in _TABLE:
         if other is not chosen:
-            why = other.why_not(input) or ("" if other.automatic else "runs only by name")
+            why = other.why_not(input) or _by_name(other)
             off[other.name] = why or f"{chosen.name} comes first"
             if backend != "auto":
                 off[other.name] = f"{backend} was asked for"
     return Explanation(chosen.name, reason, off)
+
+
+def _by_name(backend: Backend) -> str:
+    return f"runs only by name: {backend.only_by_name}" if backend.only_by_name else ""
 
 
 def report() -> list[dict[str, str | bool]]:
@@ -161,8 +165,7 @@ def report() -> list[dict[str, str | bool]]:
         {
             "name": backend.name,
             "available": not backend.off,
-            "reason": backend.off
-            or backend.about + ("" if backend.automatic else "; runs only by name"),
+            "reason": backend.off or "; ".join(filter(None, (backend.about, _by_name(backend)))),
         }
         for backend in _TABLE
     ]

@@ -2,10 +2,12 @@
 
 import pytest
 
-from tests.ops.runners import RUNNERS, running
+from tests.ops.runners import GPU, RUNNERS, TRITON, running
 
 
-@pytest.fixture(params=RUNNERS)
+@pytest.fixture(
+    params=[pytest.param(name, marks=GPU if name in TRITON else []) for name in RUNNERS]
+)
 def backend(request):
     with running(request.param) as name:
         yield name

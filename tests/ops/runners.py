@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
 
+import pytest
 import torch
 
 from groupnorm.ops import backend_triton, native_launch, triton_plan
@@ -20,6 +21,7 @@ TRITON = (
     else ("triton/as it is", "triton/split", "triton/looped", "triton/streamed")
 )
 DEVICE = "cpu" if backend_triton.interpreted else "cuda"  # where Triton's kernels run
+GPU = [] if DEVICE == "cpu" else [pytest.mark.gpu]
 OTHERS = tuple(name for name in BACKENDS if name not in ("native", "triton"))
 RUNNERS = (*OTHERS, *NATIVE, *TRITON)
 # Nothing is kept on chip, and a split has a few tiles.
@@ -53,6 +55,11 @@ def small_tiles(
         tile = power_of_two(min(channels, limits.row_channels)) * max(row // 2, 1)
     limits = replace(limits, tile=tile, row=row)
     return tiling(channels, groups, positions, element_size, channels_last, resident, limits)
+
+
+def device_of(backend: str) -> str:
+    """Where a backend is tested."""
+    return DEVICE if backend == "triton" else "cpu"
 
 
 @contextmanager

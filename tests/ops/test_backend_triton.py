@@ -6,9 +6,9 @@ import torch
 from groupnorm import GroupNormAct
 from groupnorm.ops import group_norm, native_launch, reference
 from groupnorm.ops.activations import ACTIVATIONS, activate, derivative
-from tests.ops.runners import DEVICE, TRITON, running
+from tests.ops.runners import DEVICE, GPU, TRITON, running
 
-pytestmark = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
+pytestmark = [pytest.mark.skipif(not TRITON, reason="Triton is not installed"), *GPU]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # The kernels of each path, with the number of their launches.
 FORWARD = {

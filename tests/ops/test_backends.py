@@ -11,12 +11,12 @@ def test_auto_takes_the_kernels_and_says_so():
     found = explain(torch.randn(2, 4, 3, 3))
     assert found.backend == choose(torch.randn(2, 4)).name == "native"
     assert found.off == {
-        "triton": "runs only by name",
+        "triton": "runs only by name: not yet run and measured on a GPU",
         "aten": "native comes first",
-        "reference": "runs only by name",
+        "reference": "runs only by name: slow",
     }
     assert str(found).splitlines()[0] == f"native: {found.reason}"
-    assert "reference is off: runs only by name" in str(found)
+    assert "reference is off: runs only by name: slow" in str(found)
     assert explain() == found
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from groupnorm.ops import group_norm, reference
 from groupnorm.ops.activations import ACTIVATIONS
 from groupnorm.ops.backend_aten import needs_shift
-from tests.ops.runners import RUNNERS, TRITON, running
+from tests.ops.runners import RUNNERS, TRITON, device_of, running
 from tests.tolerances import bound
 
 SHAPES = {  # (shape, groups): what it is there for
@@ -60,12 +60,14 @@ def compare(
         pytest.skip("the Triton kernels take no double")
     generator = torch.Generator().manual_seed(seed)
 
+    device = device_of(backend)
+
     def draw(*size):
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
+        return torch.randn(*size, generator=generator, dtype=torch.float64).to(device)
 
     if x is None:
         x = offset + std * draw(*shape)
-    x = laid_out(x.to(dtype), layout).requires_grad_()
+    x = laid_out(x.to(device, dtype), layout).requires_grad_()
     param_dtype = param_dtype or dtype
     w = draw(shape[1]).to(param_dtype).requires_grad_() if affine in ("both", "weight") else None
     b = draw(shape[1]).to(param_dtype).requires_grad_() if affine in ("both", "bias") else None
@@ -190,8 +192,8 @@ def test_one_value_in_all(dtype, backend):
     """Every group holds one value, and the batch one sample: the output is the bias."""
     if backend == "triton" and dtype == torch.float64:
         pytest.skip("the Triton kernels take no double")
-    bias = torch.randn(3).to(dtype)
-    x = torch.randn(1, 3).to(dtype).requires_grad_()
+    bias = torch.randn(3).to(device_of(backend), dtype)
+    x = torch.randn(1, 3).to(device_of(backend), dtype).requires_grad_()
     y = group_norm(x, 3, None, bias, backend=backend)
     assert largest(y - bias) <= bound(dtype, 0 if backend == "reference" else 316 * 3, 1, 3)
     (dx,) = torch.autograd.grad(y, x, torch.randn_like(y))
@@ -213,8 +215,8 @@ def test_empty_input(shape, backend):
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1 / 3, 1e4 + 1 / 3])
 def test_constant_input_gives_about_the_bias(value, layout, backend):
     """rstd is 1 / sqrt(eps) = 316 here and multiplies the rounding of the mean: a few u * value."""
-    x = laid_out(torch.full((2, 8, 6, 5), value), layout)
-    bias = torch.randn(8, generator=torch.Generator().manual_seed(0))
+    x = laid_out(torch.full((2, 8, 6, 5), value, device=device_of(backend)), layout)
+    bias = torch.randn(8, generator=torch.Generator().manual_seed(0)).to(x.device)
     y = group_norm(x, 4, None, bias, backend=backend)
     error = (y - bias.view(1, 8, 1, 1)).abs().max()
     assert error <= bound(torch.float32, abs(value) * 316, 1.0, float(bias.abs().max()))
@@ -228,7 +230,7 @@ def test_input_with_a_stride_of_0(backend):
 def test_a_group_of_millions(layout, backend):
     """U[0, 1): sums of many numbers of one sign (torch issue 54293, reduced)."""
     x = torch.rand(1, 4, 1000, 1000, generator=torch.Generator().manual_seed(0))
-    x = laid_out(x, layout)
+    x = laid_out(x.to(device_of(backend)), layout)
     y = group_norm(x, 1, backend=backend)
     true = reference.forward(x.double(), 1)[0]
     m = 0.0 if backend != "aten" or needs_shift(x) else 2.0
@@ -294,10 +296,10 @@ def test_gradcheck_and_double_backward(layout, backend):
 
 
 def test_vmap_and_per_sample_gradients(backend):
-    x = torch.randn(5, 3, 6, 4)
+    x = torch.randn(5, 3, 6, 4, device=device_of(backend))
     batched = torch.func.vmap(lambda t: group_norm(t, 3, backend=backend))(x.unsqueeze(1))
     assert torch.allclose(batched.squeeze(1), group_norm(x, 3, backend=backend), atol=1e-6)
-    w = torch.randn(3)
+    w = torch.randn(3, device=x.device)
 
     def loss(w, t):
         return group_norm(t.unsqueeze(0), 1, w, backend=backend).square().mean()

@@ -10,9 +10,9 @@ import torch
 
 from groupnorm import GroupNormAct
 from groupnorm.ops import group_norm, reference
-from tests.ops.runners import DEVICE, TRITON, running
+from tests.ops.runners import DEVICE, GPU, TRITON, running
 
-pytestmark = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
+pytestmark = [pytest.mark.skipif(not TRITON, reason="Triton is not installed"), *GPU]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
