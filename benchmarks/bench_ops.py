@@ -20,7 +20,6 @@ import json
 import shlex
 import statistics
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import torch
 import torch.nn.functional as F
 import turns
 import workloads
+from peers import Peer, peers
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -62,34 +62,13 @@ def eager(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 Norm = Callable[[Workload, Tensor, Tensor, Tensor], Tensor]
 
 
-@cache
-def others() -> dict[str, Norm]:
-    """Other projects' kernels for CUDA that are installed here, and the activation after them."""
-    found: dict[str, Norm] = {}
-    try:
-        from liger_kernel.ops.group_norm import LigerGroupNormFunction  # type: ignore
-    except ImportError:
-        pass
-    else:
+def followed(peer: Peer) -> Norm:
+    """A peer, and its activation after it."""
 
-        def liger(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            channels = x.shape[1]
-            y = LigerGroupNormFunction.apply(x, weight, bias, channels, work.groups, work.eps)
-            return activate(y, work.activation)
+    def norm(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return activate(peer(x, work.groups, weight, bias, work.eps), work.activation)
 
-        found["liger"] = liger
-    try:
-        import flag_gems  # type: ignore
-    except ImportError:
-        pass
-    else:
-
-        def flaggems(work: Workload, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            with flag_gems.use_gems():
-                return eager(work, x, weight, bias)
-
-        found["flaggems"] = flaggems
-    return found
+    return norm
 
 
 def turn(norm: Norm, work: Workload, data: Inputs, direction: str) -> Callable[[], Any]:
@@ -140,7 +119,7 @@ def bench_cell(
         raise AssertionError(f"{work.name}, {layout}, {dtype_name}: wrong by {found}")
     norms: dict[str, Norm] = {"groupnorm": ours, "eager": eager}
     if device == "cuda":
-        norms |= others()
+        norms |= {name: followed(peer) for name, peer in peers().items()}
     for mode in compiled:
         torch.compiler.reset()  # else the cells share one limit of recompilations
         norms["compile" if mode == "default" else mode] = torch.compile(

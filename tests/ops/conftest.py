@@ -1,6 +1,7 @@
 """`backend`: every implementation of the operation in turn."""
 
 import pytest
+import torch
 
 from tests.ops.runners import GPU, RUNNERS, TRITON, running
 
@@ -18,10 +19,13 @@ def pytest_collection_modifyitems(config, items):
     kept, left_out = [], []
     for item in items:
         values = item.callspec.params if hasattr(item, "callspec") else {}
-        long = values.get("backend") in ("triton/split", "triton/looped", "triton/streamed") and (
+        runner, dtype = values.get("backend"), values.get("dtype")
+        long = runner in ("triton/split", "triton/looped", "triton/streamed") and (
             values.get("layout") in ("permuted", "sliced")  # copied before any kernel sees them
             or values.get("case") == "larger than a vector"  # of the C++ kernels; 64 slabs
         )
+        # Its walks are those of "triton/split".
+        long = long or (runner == "triton/streamed" and dtype not in (None, torch.float32))
         (left_out if long else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
