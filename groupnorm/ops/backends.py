@@ -161,11 +161,11 @@ def _by_name(backend: Backend) -> str:
 
 def report() -> list[dict[str, str | bool]]:
     """Every backend, whether it can run on this machine, and what it is."""
-    return [
-        {
-            "name": backend.name,
-            "available": not backend.off,
-            "reason": backend.off or "; ".join(filter(None, (backend.about, _by_name(backend)))),
-        }
-        for backend in _TABLE
-    ]
+    rows: list[dict[str, str | bool]] = []
+    for backend in _TABLE:
+        off = backend.off
+        if not off and backend.devices == ("cuda",) and not torch.cuda.is_available():
+            off = "needs a CUDA device, and PyTorch finds none"
+        about = "; ".join(filter(None, (backend.about, _by_name(backend))))
+        rows.append({"name": backend.name, "available": not off, "reason": off or about})
+    return rows

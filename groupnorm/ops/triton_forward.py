@@ -87,7 +87,12 @@ def statistics_of(
     The shift is the mean of the first tile. The sums of (x - shift) and of its square can then
     cancel by no more than the number of tiles.
     """
-    shift = tl.zeros([BLOCK_G], tl.float32)
+    _, _, group_c, mask, places, in_tile = tile_at(
+        first, sample, slab, slab_channels, group_size, num_channels, num_positions,
+        channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+    )  # fmt: skip
+    values = tl.load(x + places, mask=mask, other=0.0).to(tl.float32)
+    shift = fold(tl.sum(values, 1), group_c, BLOCK_G) / in_tile
     count = 0.0
     total = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     squares = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
@@ -97,8 +102,6 @@ def statistics_of(
             channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
         )  # fmt: skip
         values = tl.load(x + places, mask=mask, other=0.0).to(tl.float32)
-        if tile == first:
-            shift = fold(tl.sum(values, 1), group_c, BLOCK_G) / in_tile
         values = tl.where(mask, values - spread(shift, group_c, BLOCK_G)[:, None], 0.0)
         total += values
         squares += values * values

@@ -12,14 +12,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Sizes that are the same kernel whatever they are; the others tell whether addresses align.
+# Sizes that are the same kernel whatever they are. Of the others some tell whether addresses align,
+# and with a single block of channels each tile has the same channels, which the compiler then knows.
 SIZES = (
     "num_samples",
     "num_groups",
     "group_size",
     "slab_groups",
     "slabs",
-    "channel_blocks",
     "position_blocks",
     "tiles_per_split",
     "splits",

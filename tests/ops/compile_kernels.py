@@ -54,6 +54,8 @@ def compiled(kernel, channels_last, path, capability):
         "BLOCK_C": cut.block_c, "BLOCK_S": cut.block_s, "BLOCK_G": cut.block_g,
         "BLOCK_P": power_of_two(32),
     }  # fmt: skip
+    if cut.channel_blocks == 1:  # Triton makes a constant of an argument that is 1
+        known["channel_blocks"] = 1
     names = list(inspect.signature(kernel.fn).parameters)
     signature, attributes, constants = {}, {}, {}
     for index, name in enumerate(names):

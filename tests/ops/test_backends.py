@@ -1,10 +1,15 @@
 """Which backend runs, and why."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from groupnorm.ops import explain, group_norm
 from groupnorm.ops.backends import BACKENDS, choose, report
+from tests.ops.runners import TRITON
 
 
 def test_auto_takes_the_kernels_and_says_so():
@@ -65,3 +70,25 @@ def test_report_lists_every_backend():
     rows = report()
     assert [row["name"] for row in rows] == list(BACKENDS)
     assert all(row["available"] and row["reason"] for row in rows)
+    assert rows[-1]["reason"] == "the specification; runs only by name: slow"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_triton_without_a_gpu_and_without_its_interpreter():
+    code = (
+        "import torch, groupnorm; from groupnorm.ops.backends import report\n"
+        "print([r for r in report() if r['name'] == 'triton'][0])\n"
+        "groupnorm.group_norm(torch.randn(2, 4), 2, backend='triton')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        check=False,
+    )
+    assert "'available': False" in done.stdout
+    assert done.returncode
+    if TRITON:
+        assert "needs a CUDA device, and PyTorch finds none" in done.stdout
+        assert "triton runs on cuda, the input is on cpu" in done.stderr
