@@ -30,7 +30,7 @@ def forward(
     Args, returns: as `groupnorm.ops.reference.forward`, without the statistics.
     """
     x = input
-    if not torch.compiler.is_exporting():
+    if not exporting():
         if input.numel() == 0:  # PyTorch refuses empty spatial axes
             return reference.forward(input, num_groups, weight, bias, eps, activation, residual)[0]
         x = input.to(_compute_dtype(input, weight, bias))
@@ -92,3 +92,12 @@ def _shifted(x: Tensor, num_groups: int) -> Tensor:
     means = x.detach().mean(list(range(2, x.dim()))) if spatial else x.detach()
     means = means.view(n, num_groups, -1).mean(2).repeat_interleave(c // num_groups, dim=1)
     return x - means.view(n, c, *spatial)
+
+
+def exporting() -> bool:
+    """Whether `torch.export` runs.
+
+    Not `torch.compiler.is_exporting()`, which under torch.compile was always true up to torch 2.11
+    at least.
+    """
+    return torch.compiler._is_exporting_flag

@@ -46,7 +46,7 @@ def run(
     """
     arguments = (input, num_groups, weight, bias, eps, activation, residual)
     if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting():
+        if backend_aten.exporting():
             return backend_aten.forward(*arguments)
         return kernels.operator(*arguments)
     if _transformed() or torch._C._get_tracing_state() is not None:

@@ -13,13 +13,15 @@ import triton.language as tl
 from groupnorm.ops.triton_activations import slope
 from groupnorm.ops.triton_tiles import (
     SIZES,
+    beta_of,
     divided,
     fold,
+    gamma_of,
     load_written,
-    of_channels,
     slab_of,
     spread,
     tile_at,
+    wide,
     with_residual,
 )
 
@@ -30,11 +32,11 @@ def known_of_channels(
     HAS_W: tl.constexpr, HAS_B: tl.constexpr,
 ):  # fmt: skip
     """gamma, beta, mean and rstd of channels."""
-    at = statistics + sample.to(tl.int64) * num_groups + channels // group_size
+    at = statistics + wide(sample) * num_groups + channels // group_size
     mean_c = tl.load(at, mask=ok, other=0.0)
-    rstd_c = tl.load(at + num_samples.to(tl.int64) * num_groups, mask=ok, other=0.0)
-    weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
-    return weight_c, of_channels(bias, channels, ok, HAS_B, 0.0), mean_c, rstd_c
+    rstd_c = tl.load(at + wide(num_samples) * num_groups, mask=ok, other=0.0)
+    weight_c = gamma_of(weight, channels, ok, HAS_W)
+    return weight_c, beta_of(bias, channels, ok, HAS_B), mean_c, rstd_c
 
 
 @triton.jit
@@ -130,9 +132,9 @@ def sums_of(
 @triton.jit
 def keep_sums(sums, row, channels, ok, dbias, dweight, num_rows, num_channels):
     """Write row `row` of both sums, (2, rows, C)."""
-    at = row.to(tl.int64) * num_channels + channels
+    at = wide(row) * num_channels + channels
     tl.store(sums + at, dbias, mask=ok)
-    tl.store(sums + at + num_rows.to(tl.int64) * num_channels, dweight, mask=ok)
+    tl.store(sums + at + wide(num_rows) * num_channels, dweight, mask=ok)
 
 
 @triton.jit
@@ -250,7 +252,7 @@ def merged_sums(
     BLOCK_C: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """Sums of dz * gamma and dz * gamma * xhat of a slab's groups, from (2, splits, N, C)."""
-    size = num_samples.to(tl.int64) * num_channels
+    size = wide(num_samples) * num_channels
     of_a = tl.zeros([BLOCK_G], tl.float32)
     of_ax = tl.zeros([BLOCK_G], tl.float32)
     each = tl.arange(0, BLOCK_P)
@@ -259,8 +261,8 @@ def merged_sums(
         channels = slab * slab_channels + local
         ok = (local < slab_channels) & (channels < num_channels)
         group_c = tl.where(ok, local // group_size, -1)
-        weight_c = of_channels(weight, channels, ok, HAS_W, 1.0)
-        row = sample.to(tl.int64) * num_channels + channels
+        weight_c = gamma_of(weight, channels, ok, HAS_W)
+        row = wide(sample) * num_channels + channels
         at = row[None, :] + each.to(tl.int64)[:, None] * size
         there = ok[None, :] & (each < splits)[:, None]
         dbias = tl.sum(load_written(sums + at, there), 0)

@@ -15,13 +15,15 @@ import triton.language as tl
 from groupnorm.ops.triton_activations import activate
 from groupnorm.ops.triton_tiles import (
     SIZES,
+    beta_of,
     fold,
+    gamma_of,
     groups_of,
     load_written,
-    of_channels,
     slab_of,
     spread,
     tile_at,
+    wide,
     with_residual,
 )
 
@@ -52,8 +54,8 @@ def resident_forward(
     variance = fold(tl.sum(centred * centred, 1), group_c, BLOCK_G) / count
     rstd = 1.0 / tl.sqrt(variance + eps)
 
-    scale = spread(rstd, group_c, BLOCK_G) * of_channels(weight, channels, ok, HAS_W, 1.0)
-    z = centred * scale[:, None] + of_channels(bias, channels, ok, HAS_B, 0.0)[:, None]
+    scale = spread(rstd, group_c, BLOCK_G) * gamma_of(weight, channels, ok, HAS_W)
+    z = centred * scale[:, None] + beta_of(bias, channels, ok, HAS_B)[:, None]
     z = with_residual(z, r, places, mask, HAS_R)
     tl.store(y + places, activate(z, ACTIVATION).to(y.dtype.element_ty), mask=mask)
     if HAS_STATISTICS:
@@ -70,9 +72,9 @@ def keep_statistics(
 ):  # fmt: skip
     """Write mean and rstd of a slab's groups."""
     groups, ok = groups_of(slab, slab_groups, num_groups, BLOCK_G)
-    at = sample.to(tl.int64) * num_groups + groups
+    at = wide(sample) * num_groups + groups
     tl.store(statistics + at, mean, mask=ok)
-    tl.store(statistics + at + num_samples.to(tl.int64) * num_groups, rstd, mask=ok)
+    tl.store(statistics + at + wide(num_samples) * num_groups, rstd, mask=ok)
 
 
 @triton.jit
@@ -134,8 +136,8 @@ def normalize(
         centred = (values - spread(shift, group_c, BLOCK_G)[:, None]) - spread(
             mean, group_c, BLOCK_G
         )[:, None]
-        scale = spread(rstd, group_c, BLOCK_G) * of_channels(weight, channels, ok, HAS_W, 1.0)
-        z = centred * scale[:, None] + of_channels(bias, channels, ok, HAS_B, 0.0)[:, None]
+        scale = spread(rstd, group_c, BLOCK_G) * gamma_of(weight, channels, ok, HAS_W)
+        z = centred * scale[:, None] + beta_of(bias, channels, ok, HAS_B)[:, None]
         z = with_residual(z, r, places, mask, HAS_R)
         tl.store(y + places, activate(z, ACTIVATION).to(y.dtype.element_ty), mask=mask)
 
@@ -205,8 +207,8 @@ def keep_partials(
 ):  # fmt: skip
     """Write the statistics of one split of a slab."""
     groups, ok = groups_of(slab, slab_groups, num_groups, BLOCK_G)
-    at = (sample.to(tl.int64) * num_groups + groups) * splits + split
-    size = num_samples.to(tl.int64) * num_groups * splits
+    at = (wide(sample) * num_groups + groups) * splits + split
+    size = wide(num_samples) * num_groups * splits
     tl.store(partials + at, shift, mask=ok)
     tl.store(partials + at + size, mean, mask=ok)
     tl.store(partials + at + 2 * size, m2, mask=ok)
@@ -220,8 +222,8 @@ def merged_statistics(
 ):  # fmt: skip
     """A shift, the mean beside it, and rstd of a slab's groups; partials: (4, N, G, splits)."""
     groups, ok_g = groups_of(slab, slab_groups, num_groups, BLOCK_G)
-    row = (sample.to(tl.int64) * num_groups + groups) * splits
-    size = num_samples.to(tl.int64) * num_groups * splits
+    row = (wide(sample) * num_groups + groups) * splits
+    size = wide(num_samples) * num_groups * splits
     each = tl.arange(0, BLOCK_P)
     at = row[:, None] + each[None, :]
     there = ok_g[:, None] & (each < splits)[None, :]

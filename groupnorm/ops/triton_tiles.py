@@ -12,8 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Sizes that are the same kernel whatever they are. Of the others some tell whether addresses align,
-# and with a single block of channels each tile has the same channels, which the compiler then knows.
+# Sizes that are the same kernel whatever they are. The others tell whether addresses align, and
+# with a single block of channels that all tiles have the same channels.
 SIZES = (
     "num_samples",
     "num_groups",
@@ -36,13 +36,19 @@ def divided(size, MULTIPLE: tl.constexpr):
 
 
 @triton.jit
+def wide(size):
+    """A size in 64 bits, be it a constant or not."""
+    return tl.full([], 1, tl.int64) * size
+
+
+@triton.jit
 def places_of(
     sample, channels, positions, num_channels, num_positions, CHANNELS_LAST: tl.constexpr
 ):
     """Offsets of a tile [channels, positions] of one sample, in 64 bits."""
     c = channels.to(tl.int64)[:, None]
     s = positions.to(tl.int64)[None, :]
-    whole = sample.to(tl.int64) * num_channels * num_positions
+    whole = wide(sample) * num_channels * num_positions
     if CHANNELS_LAST:
         return whole + (s * num_channels + c)
     else:
@@ -64,12 +70,21 @@ def spread(values_g, group_c, BLOCK_G: tl.constexpr):
 
 
 @triton.jit
-def of_channels(parameter, channels, ok, HAS: tl.constexpr, absent: tl.constexpr):
-    """gamma or beta of the channels in float32; `absent` where there is none."""
-    if HAS:
-        return tl.load(parameter + channels, mask=ok, other=absent).to(tl.float32)
+def gamma_of(weight, channels, ok, HAS_W: tl.constexpr):
+    """gamma of the channels in float32; 1 without a weight."""
+    if HAS_W:
+        return tl.load(weight + channels, mask=ok, other=1.0).to(tl.float32)
     else:
-        return tl.full(channels.shape, absent, tl.float32)
+        return tl.full(channels.shape, 1.0, tl.float32)
+
+
+@triton.jit
+def beta_of(bias, channels, ok, HAS_B: tl.constexpr):
+    """beta of the channels in float32; 0 without a bias."""
+    if HAS_B:
+        return tl.load(bias + channels, mask=ok, other=0.0).to(tl.float32)
+    else:
+        return tl.full(channels.shape, 0.0, tl.float32)
 
 
 @triton.jit
@@ -128,10 +143,10 @@ def tile_at(
     channels = slab * slab_channels + local
     ok = (local < slab_channels) & (channels < num_channels)
     group_c = tl.where(ok, local // group_size, -1)
-    begin = tl.full([], BLOCK_S, tl.int64) * position_block  # there may be more than 2^31
+    begin = wide(position_block) * BLOCK_S  # there may be more than 2^31
     positions = begin + tl.arange(0, BLOCK_S)
     mask = ok[:, None] & (positions < num_positions)[None, :]
     places = places_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
-    wide = tl.minimum(group_size - block * BLOCK_C, BLOCK_C)
-    count = wide.to(tl.float32) * tl.minimum(num_positions - begin, BLOCK_S)
+    members = tl.minimum(group_size - block * BLOCK_C, BLOCK_C)  # channels of a group
+    count = members.to(tl.float32) * tl.minimum(num_positions - begin, BLOCK_S)
     return channels, ok, group_c, mask, places, count

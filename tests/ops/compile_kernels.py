@@ -19,12 +19,14 @@ from triton.compiler import ASTSource
 
 from groupnorm.ops import triton_backward, triton_forward, triton_streamed
 from groupnorm.ops.triton_plan import LIMITS, power_of_two, tiling
+from groupnorm.ops.triton_tiles import SIZES
 
 TENSORS = ("x", "r", "y", "dy", "dx", "dr")
 FLOATS = ("weight", "bias", "statistics", "partials", "sums")
 ALIGNED = ("num_channels", "num_positions")
+SIZES_OF_TENSORS = (*SIZES, *ALIGNED, "channel_blocks")
 # (channels, groups, positions): one that stays on chip and one that is split, in both layouts.
-SIZES = {"resident": (256, 32, 256), "split": (320, 32, 4096)}
+SHAPES = {"resident": (256, 32, 256), "split": (320, 32, 4096)}
 KERNELS = {
     "resident": (triton_forward.resident_forward, triton_backward.resident_backward),
     "split": (
@@ -40,9 +42,12 @@ KERNELS = {
 }
 
 
-def compiled(kernel, channels_last, path, capability):
-    """Registers, local memory and the widths of loads and stores of a bfloat16 kernel."""
-    channels, groups, positions = SIZES[path]
+def compiled(kernel, channels_last, path, capability, constants_of=()):
+    """Registers, local memory and the widths of loads and stores of a bfloat16 kernel.
+
+    `constants_of`: names of arguments that are constants, 1, as torch.compile may make them.
+    """
+    channels, groups, positions = SHAPES[path]
     limit = LIMITS.resident_backward if kernel.fn.__name__.endswith("backward") else None
     cut = tiling(
         channels, groups, positions, 2, channels_last, limit or LIMITS.resident_forward, LIMITS
@@ -54,6 +59,7 @@ def compiled(kernel, channels_last, path, capability):
         "BLOCK_C": cut.block_c, "BLOCK_S": cut.block_s, "BLOCK_G": cut.block_g,
         "BLOCK_P": power_of_two(32),
     }  # fmt: skip
+    known |= dict.fromkeys(constants_of, 1)
     if cut.channel_blocks == 1:  # Triton makes a constant of an argument that is 1
         known["channel_blocks"] = 1
     names = list(inspect.signature(kernel.fn).parameters)
@@ -98,3 +104,5 @@ if __name__ == "__main__":
             for channels_last in (False, True):
                 found = compiled(kernel, channels_last, path, int(sys.argv[1]))
                 sys.stdout.write(json.dumps(found) + "\n")
+            sizes = set(inspect.signature(kernel.fn).parameters) & {*SIZES_OF_TENSORS}
+            compiled(kernel, False, path, int(sys.argv[1]), sizes)
