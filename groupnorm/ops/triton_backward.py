@@ -17,6 +17,7 @@ from groupnorm.ops.triton_tiles import (
     divided,
     fold,
     gamma_of,
+    groups_of_lanes,
     load_written,
     slab_of,
     spread,
@@ -57,14 +58,12 @@ def _load_gradient(
 
 @triton.jit
 def write_tile(
-    dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax,
-    NEEDS_R: tl.constexpr, BLOCK_G: tl.constexpr,
+    dx, dr, places, mask, xhat, dz, weight_c, rstd_c, a_c, ax_c, NEEDS_R: tl.constexpr
 ):  # fmt: skip
-    """dx and dr of a tile, from the means of dz * gamma and dz * gamma * xhat of each group."""
+    """dx and dr of a tile, from the means of dz * gamma and dz * gamma * xhat of its groups."""
     if NEEDS_R:
         tl.store(dr + places, dz.to(dr.dtype.element_ty), mask=mask)
-    inner = dz * weight_c[:, None] - spread(of_a, group_c, BLOCK_G)[:, None]
-    inner -= xhat * spread(of_ax, group_c, BLOCK_G)[:, None]
+    inner = dz * weight_c[:, None] - a_c[:, None] - xhat * ax_c[:, None]
     tl.store(dx + places, (rstd_c[:, None] * inner).to(dx.dtype.element_ty), mask=mask)
 
 
@@ -81,7 +80,8 @@ def resident_backward(
         tl.program_id(0), slabs, slab_groups, group_size, num_channels, num_positions,
         CHANNELS_LAST, MULTIPLE,
     )  # fmt: skip
-    channels, ok, group_c, mask, places, _ = tile_at(
+    group_c = groups_of_lanes(slab_channels, group_size, BLOCK_C)
+    channels, ok, mask, places, _ = tile_at(
         tl.full([], 0, tl.int32), sample, slab, slab_channels, group_size, num_channels,
         num_positions, 1, 1, CHANNELS_LAST, BLOCK_C, BLOCK_S,
     )  # fmt: skip
@@ -98,9 +98,9 @@ def resident_backward(
     count = 1.0 * group_size * num_positions
     of_a = fold(dbias * weight_c, group_c, BLOCK_G) / count
     of_ax = fold(dweight * weight_c, group_c, BLOCK_G) / count
-    write_tile(
-        dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax, NEEDS_R, BLOCK_G
-    )
+    a_c = spread(of_a, group_c, BLOCK_G)
+    ax_c = spread(of_ax, group_c, BLOCK_G)
+    write_tile(dx, dr, places, mask, xhat, dz, weight_c, rstd_c, a_c, ax_c, NEEDS_R)
 
 
 @triton.jit
@@ -117,7 +117,7 @@ def sums_of(
         tile = block * position_blocks + position_block
         if CHANNELS_LAST:
             tile = position_block * channel_blocks + block
-        _, _, _, mask, places, _ = tile_at(
+        _, _, mask, places, _ = tile_at(
             tile, sample, slab, slab_channels, group_size, num_channels, num_positions,
             channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
         )  # fmt: skip
@@ -147,8 +147,11 @@ def write_tiles(
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
     """Write dx and dr of some tiles of a slab, the last one first, as in the forward pass."""
+    group_c = groups_of_lanes(slab_channels, group_size, BLOCK_C)
+    a_c = spread(of_a, group_c, BLOCK_G)
+    ax_c = spread(of_ax, group_c, BLOCK_G)
     for number in range(first, last):
-        channels, ok, group_c, mask, places, _ = tile_at(
+        channels, ok, mask, places, _ = tile_at(
             first + last - 1 - number, sample, slab, slab_channels, group_size, num_channels,
             num_positions, channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
         )  # fmt: skip
@@ -159,10 +162,7 @@ def write_tiles(
         xhat, dz = _load_gradient(
             x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
         )
-        write_tile(
-            dx, dr, places, mask, group_c, xhat, dz, weight_c, rstd_c, of_a, of_ax, NEEDS_R,
-            BLOCK_G,
-        )  # fmt: skip
+        write_tile(dx, dr, places, mask, xhat, dz, weight_c, rstd_c, a_c, ax_c, NEEDS_R)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -181,6 +181,7 @@ def looped_backward(
     )  # fmt: skip
     of_a = tl.zeros([BLOCK_G], tl.float32)
     of_ax = tl.zeros([BLOCK_G], tl.float32)
+    group_c = groups_of_lanes(slab_channels, group_size, BLOCK_C)
     for block in range(channel_blocks):
         local = tl.full([], BLOCK_C, tl.int32) * block + tl.arange(0, BLOCK_C)
         channels = slab * slab_channels + local
@@ -195,7 +196,6 @@ def looped_backward(
             position_blocks, CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
         )  # fmt: skip
         keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
-        group_c = tl.where(ok, local // group_size, -1)
         of_a += fold(dbias * weight_c, group_c, BLOCK_G)
         of_ax += fold(dweight * weight_c, group_c, BLOCK_G)
     count = 1.0 * group_size * num_positions
@@ -256,11 +256,11 @@ def merged_sums(
     of_a = tl.zeros([BLOCK_G], tl.float32)
     of_ax = tl.zeros([BLOCK_G], tl.float32)
     each = tl.arange(0, BLOCK_P)
+    group_c = groups_of_lanes(slab_channels, group_size, BLOCK_C)
     for block in range(channel_blocks):
         local = tl.full([], BLOCK_C, tl.int32) * block + tl.arange(0, BLOCK_C)
         channels = slab * slab_channels + local
         ok = (local < slab_channels) & (channels < num_channels)
-        group_c = tl.where(ok, local // group_size, -1)
         weight_c = gamma_of(weight, channels, ok, HAS_W)
         row = wide(sample) * num_channels + channels
         at = row[None, :] + each.to(tl.int64)[:, None] * size

@@ -19,6 +19,7 @@ from groupnorm.ops.triton_tiles import (
     fold,
     gamma_of,
     groups_of,
+    groups_of_lanes,
     load_written,
     slab_of,
     spread,
@@ -41,7 +42,8 @@ def resident_forward(
         tl.program_id(0), slabs, slab_groups, group_size, num_channels, num_positions,
         CHANNELS_LAST, MULTIPLE,
     )  # fmt: skip
-    channels, ok, group_c, mask, places, _ = tile_at(
+    group_c = groups_of_lanes(slab_channels, group_size, BLOCK_C)
+    channels, ok, mask, places, _ = tile_at(
         tl.full([], 0, tl.int32), sample, slab, slab_channels, group_size, num_channels,
         num_positions, 1, 1, CHANNELS_LAST, BLOCK_C, BLOCK_S,
     )  # fmt: skip
@@ -89,29 +91,28 @@ def statistics_of(
     The shift is the mean of the first tile. The sums of (x - shift) and of its square can then
     cancel by no more than the number of tiles.
     """
-    _, _, group_c, mask, places, in_tile = tile_at(
+    group_c = groups_of_lanes(slab_channels, group_size, BLOCK_C)
+    _, _, mask, places, in_tile = tile_at(
         first, sample, slab, slab_channels, group_size, num_channels, num_positions,
         channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
     )  # fmt: skip
     values = tl.load(x + places, mask=mask, other=0.0).to(tl.float32)
     shift = fold(tl.sum(values, 1), group_c, BLOCK_G) / in_tile
+    shift_c = spread(shift, group_c, BLOCK_G)
     count = 0.0
     total = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     squares = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     for tile in range(first, last):
-        _, _, group_c, mask, places, in_tile = tile_at(
+        _, _, mask, places, in_tile = tile_at(
             tile, sample, slab, slab_channels, group_size, num_channels, num_positions,
             channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
         )  # fmt: skip
         values = tl.load(x + places, mask=mask, other=0.0).to(tl.float32)
-        values = tl.where(mask, values - spread(shift, group_c, BLOCK_G)[:, None], 0.0)
+        values = tl.where(mask, values - shift_c[:, None], 0.0)
         total += values
         squares += values * values
         count += in_tile
 
-    # A lane belongs to the same group in every tile: several groups only where there is one block.
-    local = tl.arange(0, BLOCK_C)
-    group_c = tl.where(local < slab_channels, local // group_size, -1)
     total_g = fold(tl.sum(total, 1), group_c, BLOCK_G)
     mean = total_g / count
     m2 = tl.maximum(fold(tl.sum(squares, 1), group_c, BLOCK_G) - total_g * mean, 0.0)
@@ -127,16 +128,18 @@ def normalize(
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
     """Write some tiles of a slab, the last one first, which the cache most likely still holds."""
+    group_c = groups_of_lanes(slab_channels, group_size, BLOCK_C)
+    shift_c = spread(shift, group_c, BLOCK_G)
+    mean_c = spread(mean, group_c, BLOCK_G)
+    rstd_c = spread(rstd, group_c, BLOCK_G)
     for number in range(first, last):
-        channels, ok, group_c, mask, places, _ = tile_at(
+        channels, ok, mask, places, _ = tile_at(
             first + last - 1 - number, sample, slab, slab_channels, group_size, num_channels,
             num_positions, channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
         )  # fmt: skip
         values = tl.load(x + places, mask=mask, other=0.0).to(tl.float32)
-        centred = (values - spread(shift, group_c, BLOCK_G)[:, None]) - spread(
-            mean, group_c, BLOCK_G
-        )[:, None]
-        scale = spread(rstd, group_c, BLOCK_G) * gamma_of(weight, channels, ok, HAS_W)
+        centred = (values - shift_c[:, None]) - mean_c[:, None]
+        scale = rstd_c * gamma_of(weight, channels, ok, HAS_W)
         z = centred * scale[:, None] + beta_of(bias, channels, ok, HAS_B)[:, None]
         z = with_residual(z, r, places, mask, HAS_R)
         tl.store(y + places, activate(z, ACTIVATION).to(y.dtype.element_ty), mask=mask)

@@ -12,14 +12,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Sizes that are the same kernel whatever they are. The others tell whether addresses align, and
-# with a single block of channels that all tiles have the same channels.
+# Sizes that are the same kernel whatever they are; `divided` tells whether addresses align.
 SIZES = (
     "num_samples",
+    "num_channels",
+    "num_positions",
     "num_groups",
     "group_size",
     "slab_groups",
     "slabs",
+    "channel_blocks",
     "position_blocks",
     "tiles_per_split",
     "splits",
@@ -126,14 +128,24 @@ def groups_of(slab, slab_groups, num_groups, BLOCK_G: tl.constexpr):
 
 
 @triton.jit
+def groups_of_lanes(slab_channels, group_size, BLOCK_C: tl.constexpr):
+    """The group in the slab of each channel of a tile, -1 beyond the slab.
+
+    The same for every tile: there are several blocks of channels only where a slab is one group.
+    """
+    local = tl.arange(0, BLOCK_C)
+    return tl.where(local < slab_channels, local // group_size, -1)
+
+
+@triton.jit
 def tile_at(
     tile, sample, slab, slab_channels, group_size, num_channels, num_positions, channel_blocks,
     position_blocks, CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """One of the tiles of a slab, numbered along memory in both layouts.
 
-    Gives its channels, which of them there are, their groups in the slab, the mask and the
-    addresses of its elements, and the number of elements of each group.
+    Gives its channels, which of them there are, the mask and the addresses of its elements, and
+    the number of elements of each group.
     """
     if CHANNELS_LAST:
         block, position_block = tile % channel_blocks, tile // channel_blocks
@@ -142,11 +154,10 @@ def tile_at(
     local = block * BLOCK_C + tl.arange(0, BLOCK_C)
     channels = slab * slab_channels + local
     ok = (local < slab_channels) & (channels < num_channels)
-    group_c = tl.where(ok, local // group_size, -1)
     begin = wide(position_block) * BLOCK_S  # there may be more than 2^31
     positions = begin + tl.arange(0, BLOCK_S)
     mask = ok[:, None] & (positions < num_positions)[None, :]
     places = places_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
     members = tl.minimum(group_size - block * BLOCK_C, BLOCK_C)  # channels of a group
     count = members.to(tl.float32) * tl.minimum(num_positions - begin, BLOCK_S)
-    return channels, ok, group_c, mask, places, count
+    return channels, ok, mask, places, count

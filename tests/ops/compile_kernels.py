@@ -23,8 +23,6 @@ from groupnorm.ops.triton_tiles import SIZES
 
 TENSORS = ("x", "r", "y", "dy", "dx", "dr")
 FLOATS = ("weight", "bias", "statistics", "partials", "sums")
-ALIGNED = ("num_channels", "num_positions")
-SIZES_OF_TENSORS = (*SIZES, *ALIGNED, "channel_blocks")
 # (channels, groups, positions): one that stays on chip and one that is split, in both layouts.
 SHAPES = {"resident": (256, 32, 256), "split": (320, 32, 4096)}
 KERNELS = {
@@ -60,8 +58,6 @@ def compiled(kernel, channels_last, path, capability, constants_of=()):
         "BLOCK_P": power_of_two(32),
     }  # fmt: skip
     known |= dict.fromkeys(constants_of, 1)
-    if cut.channel_blocks == 1:  # Triton makes a constant of an argument that is 1
-        known["channel_blocks"] = 1
     names = list(inspect.signature(kernel.fn).parameters)
     signature, attributes, constants = {}, {}, {}
     for index, name in enumerate(names):
@@ -69,7 +65,7 @@ def compiled(kernel, channels_last, path, capability, constants_of=()):
             signature[name] = "constexpr"
             constants[index,] = known[name]
             continue
-        if name in (*TENSORS, *FLOATS, *ALIGNED):
+        if name in (*TENSORS, *FLOATS):
             attributes[index,] = [["tt.divisibility", 16]]
         types = {**dict.fromkeys(TENSORS, "*bf16"), **dict.fromkeys(FLOATS, "*fp32")}
         types |= {"counters": "*i32", "eps": "fp32"}
@@ -104,5 +100,5 @@ if __name__ == "__main__":
             for channels_last in (False, True):
                 found = compiled(kernel, channels_last, path, int(sys.argv[1]))
                 sys.stdout.write(json.dumps(found) + "\n")
-            sizes = set(inspect.signature(kernel.fn).parameters) & {*SIZES_OF_TENSORS}
+            sizes = set(inspect.signature(kernel.fn).parameters) & {*SIZES}
             compiled(kernel, False, path, int(sys.argv[1]), sizes)

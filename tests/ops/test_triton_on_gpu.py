@@ -124,7 +124,7 @@ def test_one_compilation_for_many_sizes_of_images():
             for channels in (32, 40):
                 x = torch.randn(n, channels, 8, height, device=DEVICE)
                 group_norm(x, 8, backend="triton")
-    assert compiled() <= before + 2  # 5 channels of a group take another tile than 4
+    assert compiled() <= before + 1  # 5 channels of a group take another tile than 4
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
