@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from workloads import DTYPES, GPU, Workload, layouts
 
-from groupnorm.ops.triton_plan import LIMITS, split, tiling
+from groupnorm.ops.triton_plan import LIMITS, plan_of
 
 PROCESSORS = 132  # of an H200
 CACHE = 50 * 2**20
@@ -36,36 +36,34 @@ def predict(work: Workload, layout: str, dtype: str, direction: str) -> dict[str
     positions = math.prod(spatial)
     size = DTYPES[dtype].itemsize
     backward = direction == "backward"
-    limit = LIMITS.resident_backward if backward else LIMITS.resident_forward
-    cut = tiling(channels, work.groups, positions, size, layout == "channels_last", limit, LIMITS)
+    plan = plan_of(
+        (n, channels, positions), work.groups, size, layout == "channels_last", PROCESSORS,
+        backward=backward, residual=False,
+    )  # fmt: skip
+    cut = plan.cut
     whole = n * channels * positions * size
     read = 2 if backward else 1  # tensors; one is written
     slab = cut.slab_groups * cut.group_size * positions * size * read
-    path, launches, again, partials, parts, splits = "resident", 1, 0, 0, 1, 1
-    if not cut.resident:
-        most = None if backward else LIMITS.partials // cut.block_g
-        parts, _ = split(cut.tiles, n * cut.slabs, PROCESSORS, LIMITS, most)
-        path = "looped" if parts == 1 else "split"
-        # What is read between the walks: by the programs that run at a time, or everything.
-        at_a_time = PROCESSORS * LIMITS.programs_per_processor * slab
-        again = min(at_a_time, whole * read) if path == "looped" else whole * read
-    if path == "split":
-        launches, splits = 2, parts
-        if backward:
-            blocks = n * -(-channels // cut.block_c)
-            splits, _ = split(cut.position_blocks, blocks, PROCESSORS, LIMITS)
-            launches += splits * cut.block_c > LIMITS.partials
-        partials = 4 * splits * n * work.groups * 4
+    # What is read between the walks: by the programs that run at a time, or everything.
+    at_a_time = PROCESSORS * LIMITS.programs_per_processor * slab
+    again = {"resident": 0, "looped": min(at_a_time, whole * read), "split": whole * read}[
+        plan.path
+    ]
+    launches = 2 if plan.path == "split" else 1
+    partials = 0
     if backward:  # the sums of each channel, and then of all samples
+        splits = plan.splits if plan.path == "split" else 1
         partials = 2 * splits * n * channels * 4
-        launches += 1
+        launches += 1 + (splits * cut.block_c > LIMITS.partials)
+    elif plan.path == "split":
+        partials = 4 * plan.parts * n * work.groups * 4
     within_cache = again <= CACHE
     walks = read + 1 + (0 if within_cache else read)
     lanes = cut.block_c * cut.channel_blocks * cut.slabs * cut.block_s * cut.position_blocks * n
     return {
         "workload": work.name, "shape": work.shape, "layout": layout, "dtype": dtype,
-        "direction": direction, "path": path, "launches": launches,
-        "programs": n * cut.slabs * parts, "tile": [cut.block_c, cut.block_s], "splits": splits,
+        "direction": direction, "path": plan.path, "launches": launches,
+        "programs": n * cut.slabs * plan.parts, "tile": [cut.block_c, cut.block_s],
         "lanes_used": n * channels * positions / lanes, "again_megabytes": again / 1e6,
         "within_cache": within_cache, "walks": walks + 2 * partials / whole,
         "microseconds": (walks * whole + 2 * partials) / COPY * 1e6,

@@ -13,9 +13,11 @@ from torch import Tensor
 from groupnorm.ops import reference, triton_backward, triton_forward, triton_plan, triton_streamed
 from groupnorm.ops.activations import ACTIVATIONS
 from groupnorm.ops.dense import dense, laid_out_as
-from groupnorm.ops.triton_plan import Tiling, equal_parts, multiple_of, power_of_two, split, tiling
+from groupnorm.ops.triton_plan import Plan, Tiling, multiple_of, power_of_two
 
 _ACTIVATIONS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
+# What `partial_statistics` is compiled for.
+_STATISTICAL = ("CHANNELS_LAST", "MULTIPLE", "BLOCK_C", "BLOCK_S", "BLOCK_G", "num_warps")
 
 
 def directly(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
@@ -55,52 +57,37 @@ def launch_forward(
     statistics = None
     if with_statistics:
         statistics = x.new_empty((2, n, num_groups), dtype=torch.float32)
-    limits = triton_plan.LIMITS
-    cut = tiling(
-        c, num_groups, positions, x.element_size(), channels_last, limits.resident_forward, limits
-    )
+    plan = _plan(x, num_groups, channels_last, backward=False, residual=residual is not None)
+    cut = plan.cut
     tensors = (x, _or(residual, x), _or(weight, x), _or(bias, x), y, _or(statistics, x))
     sizes = (n, c, positions, num_groups, c // num_groups, cut.slab_groups, cut.slabs)
-    flags = _flags(x, cut, channels_last, activation, residual, weight, bias)
-    flags["HAS_STATISTICS"] = statistics is not None
-    blocks = {"BLOCK_C": cut.block_c, "BLOCK_S": cut.block_s, "BLOCK_G": cut.block_g}
+    tiles = (cut.channel_blocks, cut.position_blocks)
+    options = _options(x, cut, channels_last, activation, residual, weight, bias)
+    options |= {"HAS_STATISTICS": statistics is not None, "BLOCK_G": cut.block_g}
+    slabs = n * cut.slabs
     with _on(x):
-        if cut.resident:
+        if plan.path == "resident":
+            launch(triton_forward.resident_forward, (slabs,), *tensors, *sizes, eps, **options)
+            return y, statistics
+        if plan.path == "looped":
+            kernel = triton_forward.looped_forward
+            launch(kernel, (slabs,), *tensors, *sizes, *tiles, eps, **options)
+            return y, statistics
+        partials = x.new_empty((4, n, num_groups, plan.parts), dtype=torch.float32)
+        merging = {**options, "BLOCK_P": power_of_two(plan.parts)}
+        if plan.path == "streamed":
             launch(
-                triton_forward.resident_forward, (n * cut.slabs,),
-                *tensors, *sizes, eps, **flags, **blocks, num_warps=cut.warps,
+                triton_streamed.streamed_forward, (2 * slabs * plan.parts,),
+                *tensors, partials, _counters(slabs, x), *sizes, *tiles, plan.tiles_per_part,
+                plan.parts, eps, **merging,
             )  # fmt: skip
             return y, statistics
-        tiles = (cut.channel_blocks, cut.position_blocks)
-        most = limits.partials // cut.block_g
-        splits, each = split(cut.tiles, n * cut.slabs, _processors(x), limits, most)
-        if splits == 1:
-            launch(
-                triton_forward.looped_forward, (n * cut.slabs,),
-                *tensors, *sizes, *tiles, eps, **flags, **blocks, num_warps=cut.warps,
-            )  # fmt: skip
-            return y, statistics
-        if _streams(cut, x, 1 + (residual is not None)):
-            splits, each = equal_parts(cut.tiles, min(-(-cut.tiles // limits.streamed_tiles), most))
-            partials = x.new_empty((4, n, num_groups, splits), dtype=torch.float32)
-            launch(
-                triton_streamed.streamed_forward, (2 * n * cut.slabs * splits,),
-                *tensors, partials, _counters(cut, x), *sizes, *tiles, each, splits, eps,
-                **flags, **blocks, BLOCK_P=power_of_two(splits), num_warps=cut.warps,
-            )  # fmt: skip
-            return y, statistics
-        partials = x.new_empty((4, n, num_groups, splits), dtype=torch.float32)
-        grid = (n * cut.slabs, splits)
-        layout = {key: flags[key] for key in ("CHANNELS_LAST", "MULTIPLE")}
-        launch(
-            triton_forward.partial_statistics, grid,
-            x, partials, *sizes, *tiles, each, **layout, **blocks, num_warps=cut.warps,
-        )  # fmt: skip
-        launch(
-            triton_forward.apply_forward, grid,
-            *tensors, partials, *sizes, *tiles, each, eps, **flags, **blocks,
-            BLOCK_P=power_of_two(splits), num_warps=cut.warps,
-        )  # fmt: skip
+        of_parts = (*sizes, *tiles, plan.tiles_per_part)
+        statistical = {name: options[name] for name in _STATISTICAL}
+        kernel = triton_forward.partial_statistics
+        launch(kernel, (slabs, plan.parts), x, partials, *of_parts, **statistical)
+        kernel = triton_forward.apply_forward
+        launch(kernel, (slabs, plan.parts), *tensors, partials, *of_parts, eps, **merging)
     return y, statistics
 
 
@@ -134,115 +121,65 @@ def launch_backward(
     dx = torch.empty_like(x)
     dr = torch.empty_like(x) if needs_residual else None
     n, c, positions = _sizes(x)
-    limits = triton_plan.LIMITS
-    cut = tiling(
-        c, num_groups, positions, x.element_size(), channels_last, limits.resident_backward, limits
-    )
+    plan = _plan(x, num_groups, channels_last, backward=True, residual=residual is not None)
+    cut, slabs = plan.cut, n * plan.cut.slabs
     inputs = (x, dy, _or(residual, x), _or(weight, x), _or(bias, x), statistics)
+    tensors = (*inputs, dx, _or(dr, x))
     sizes = (n, c, positions, num_groups, c // num_groups)
-    flags = _flags(x, cut, channels_last, activation, residual, weight, bias)
-    blocks = {"BLOCK_C": cut.block_c, "BLOCK_S": cut.block_s}
-    last = {"NEEDS_R": needs_residual, "BLOCK_G": cut.block_g, "num_warps": cut.warps}
-    parts, each = split(cut.tiles, n * cut.slabs, _processors(x), limits)
+    of_slabs = (*sizes, cut.slab_groups, cut.slabs)
+    tiles = (cut.channel_blocks, cut.position_blocks)
+    options = _options(x, cut, channels_last, activation, residual, weight, bias)
+    writing = {**options, "NEEDS_R": needs_residual, "BLOCK_G": cut.block_g}
+    splits = plan.splits if plan.path in ("split", "streamed") else 1
+    sums = x.new_empty((2, splits, n, c), dtype=torch.float32)
     with _on(x):
-        if cut.resident or parts == 1:
-            sums = x.new_empty((2, 1, n, c), dtype=torch.float32)
+        if plan.path == "resident":
             kernel = triton_backward.resident_backward
-            tiles: tuple[int, ...] = ()
-            if not cut.resident:
-                kernel = triton_backward.looped_backward
-                tiles = (cut.channel_blocks, cut.position_blocks)
+            launch(kernel, (slabs,), *tensors, sums, *of_slabs, **writing)
+        elif plan.path == "looped":
+            kernel = triton_backward.looped_backward
+            launch(kernel, (slabs,), *tensors, sums, *of_slabs, *tiles, **writing)
+        elif plan.path == "streamed":
             launch(
-                kernel, (n * cut.slabs,),
-                *inputs, dx, _or(dr, x), sums, *sizes, cut.slab_groups, cut.slabs, *tiles,
-                **flags, **blocks, **last,
+                triton_streamed.streamed_backward,
+                (slabs * (cut.channel_blocks * splits + plan.parts),),
+                *tensors, sums, _counters(slabs, x), *of_slabs, *tiles, plan.blocks_per_split,
+                splits, plan.tiles_per_part, plan.parts,
+                **writing, BLOCK_P=power_of_two(splits),
             )  # fmt: skip
         else:
-            streams = _streams(cut, x, 2 + (residual is not None))
-            several = _streamed_backward if streams else _split_backward
-            sums = several(
-                inputs, dx, _or(dr, x), sizes, cut, parts, each, flags, blocks, last, launch
-            )
+            blocks = -(-c // cut.block_c)  # of all channels, whatever their groups
+            launch(
+                triton_backward.partial_sums, (n * blocks, splits),
+                *inputs, sums, *sizes, blocks, cut.position_blocks, plan.blocks_per_split,
+                **options,
+            )  # fmt: skip
+            if splits * cut.block_c > triton_plan.LIMITS.partials:
+                sums, splits = sums.sum(1, keepdim=True), 1
+            launch(
+                triton_backward.apply_backward, (slabs, plan.parts),
+                *tensors, sums, *of_slabs, *tiles, plan.tiles_per_part, splits,
+                **writing, BLOCK_P=power_of_two(splits),
+            )  # fmt: skip
         dbias, dweight = sums.sum((1, 2))
     return dx, dweight, dbias, dr
 
 
-def _split_backward(
-    inputs: tuple[Tensor, ...],
-    dx: Tensor,
-    dr: Tensor,
-    sizes: tuple[int, ...],
-    cut: Tiling,
-    parts: int,
-    tiles_per_part: int,
-    flags: dict[str, Any],
-    blocks: dict[str, int],
-    last: dict[str, Any],
-    launch: Launch,
-) -> Tensor:
-    """Two launches; the sums per sample and channel, (2, splits or 1, N, C)."""
-    x, limits = inputs[0], triton_plan.LIMITS
-    n, c = sizes[:2]
-    all_blocks = -(-c // cut.block_c)
-    splits, each = split(cut.position_blocks, n * all_blocks, _processors(x), limits)
-    sums = x.new_empty((2, splits, n, c), dtype=torch.float32)
-    launch(
-        triton_backward.partial_sums, (n * all_blocks, splits),
-        *inputs, sums, *sizes, all_blocks, cut.position_blocks, each,
-        **flags, **blocks, num_warps=cut.warps,
+def _plan(
+    x: Tensor, num_groups: int, channels_last: bool, *, backward: bool, residual: bool
+) -> Plan:
+    return triton_plan.plan_of(
+        _sizes(x), num_groups, x.element_size(), channels_last, _processors_of(x.device),
+        backward=backward, residual=residual,
     )  # fmt: skip
-    if splits * cut.block_c > limits.partials:
-        sums, splits = sums.sum(1, keepdim=True), 1
-    launch(
-        triton_backward.apply_backward, (n * cut.slabs, parts),
-        *inputs, dx, dr, sums, *sizes, cut.slab_groups, cut.slabs,
-        cut.channel_blocks, cut.position_blocks, tiles_per_part, splits,
-        **flags, **blocks, **last, BLOCK_P=power_of_two(splits),
-    )  # fmt: skip
-    return sums
 
 
-def _streamed_backward(
-    inputs: tuple[Tensor, ...],
-    dx: Tensor,
-    dr: Tensor,
-    sizes: tuple[int, ...],
-    cut: Tiling,
-    parts: int,
-    tiles_per_part: int,
-    flags: dict[str, Any],
-    blocks: dict[str, int],
-    last: dict[str, Any],
-    launch: Launch,
-) -> Tensor:
-    """One launch; the sums per sample and channel, (2, splits, N, C)."""
-    x, limits = inputs[0], triton_plan.LIMITS
-    n, c = sizes[:2]
-    few = limits.streamed_tiles
-    wanted = min(-(-cut.position_blocks // few), limits.partials // cut.block_c)
-    splits, each = equal_parts(cut.position_blocks, wanted)
-    parts, tiles_per_part = equal_parts(cut.tiles, -(-cut.tiles // few))
-    sums = x.new_empty((2, splits, n, c), dtype=torch.float32)
-    launch(
-        triton_streamed.streamed_backward, (n * cut.slabs * (cut.channel_blocks * splits + parts),),
-        *inputs, dx, dr, sums, _counters(cut, x), *sizes, cut.slab_groups, cut.slabs,
-        cut.channel_blocks, cut.position_blocks, each, splits, tiles_per_part, parts,
-        **flags, **blocks, **last, BLOCK_P=power_of_two(splits),
-    )  # fmt: skip
-    return sums
+def _counters(slabs: int, x: Tensor) -> Tensor:
+    """Of programs, and of the programs that are done with a slab's first walk."""
+    return torch.zeros(1 + slabs, dtype=torch.int32, device=x.device)
 
 
-def _streams(cut: Tiling, x: Tensor, walked_twice: int) -> bool:
-    """Whether the walks over a slab follow each other in one launch."""
-    elements = cut.slab_groups * cut.group_size * _sizes(x)[2]
-    return elements * x.element_size() * walked_twice <= triton_plan.LIMITS.streamed
-
-
-def _counters(cut: Tiling, x: Tensor) -> Tensor:
-    return torch.zeros(1 + len(x) * cut.slabs, dtype=torch.int32, device=x.device)
-
-
-def _flags(
+def _options(
     x: Tensor,
     cut: Tiling,
     channels_last: bool,
@@ -251,7 +188,7 @@ def _flags(
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> dict[str, Any]:
-    """What the kernels are compiled for."""
+    """What all kernels are compiled for."""
     _, c, positions = _sizes(x)
     inner = math.gcd(c, cut.slab_groups * cut.group_size) if channels_last else positions
     return {
@@ -261,6 +198,9 @@ def _flags(
         "HAS_R": residual is not None,
         "HAS_W": weight is not None,
         "HAS_B": bias is not None,
+        "BLOCK_C": cut.block_c,
+        "BLOCK_S": cut.block_s,
+        "num_warps": cut.warps,
     }
 
 
@@ -288,7 +228,3 @@ def _processors_of(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-def _processors(x: Tensor) -> int:
-    return _processors_of(x.device)

@@ -157,6 +157,65 @@ def equal_parts(tiles: int, wanted: int) -> tuple[int, int]:
     return -(-tiles // each), each
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How one pass walks over a tensor.
+
+    Attributes:
+        path: "resident", "looped", "split" or "streamed" (docs/gpu.md).
+        cut: the tiles.
+        parts: of the tiles of a slab, each for one program; `tiles_per_part` tiles in a part.
+        splits: of the blocks of positions, where a backward pass takes its sums; each has
+            `blocks_per_split` of them.
+    """
+
+    path: str
+    cut: Tiling
+    parts: int = 1
+    tiles_per_part: int = 1
+    splits: int = 1
+    blocks_per_split: int = 1
+
+
+def plan_of(
+    shape: tuple[int, int, int],
+    num_groups: int,
+    element_size: int,
+    channels_last: bool,
+    processors: int,
+    *,
+    backward: bool,
+    residual: bool,
+) -> Plan:
+    """The path of a forward or backward pass over (N, C, S), and how many programs share a slab.
+
+    Args:
+        element_size: bytes of an element.
+        processors: of the GPU.
+        residual: whether there is one to be read, too.
+    """
+    n, channels, positions = shape
+    limits = LIMITS
+    on_chip = limits.resident_backward if backward else limits.resident_forward
+    cut = tiling(channels, num_groups, positions, element_size, channels_last, on_chip, limits)
+    if cut.resident:
+        return Plan("resident", cut)
+    most = None if backward else limits.partials // cut.block_g
+    parts, each = split(cut.tiles, n * cut.slabs, processors, limits, most)
+    if parts == 1:
+        return Plan("looped", cut)
+    elements = cut.slab_groups * cut.group_size * positions
+    read_twice = elements * element_size * (1 + backward + residual)
+    if read_twice <= limits.streamed:
+        wanted = -(-cut.tiles // limits.streamed_tiles)
+        parts, each = equal_parts(cut.tiles, wanted if most is None else min(wanted, most))
+        wanted = -(-cut.position_blocks // limits.streamed_tiles)
+        wanted = min(wanted, limits.partials // cut.block_c)
+        return Plan("streamed", cut, parts, each, *equal_parts(cut.position_blocks, wanted))
+    blocks = n * -(-channels // cut.block_c)
+    return Plan("split", cut, parts, each, *split(cut.position_blocks, blocks, processors, limits))
+
+
 def power_of_two(number: int) -> int:
     """The smallest power of two that is at least `number`."""
     return 1 << max(number - 1, 0).bit_length()

@@ -88,8 +88,6 @@ def _instruction_set(name: str) -> Iterator[None]:
 @contextmanager
 def _triton(variant: str) -> Iterator[None]:
     """With NaN in all new memory, and rounding as on a GPU where Triton is interpreted."""
-    from groupnorm.ops import triton_launch
-
     cut = tiling if variant == "as it is" else small_tiles
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -97,7 +95,7 @@ def _triton(variant: str) -> Iterator[None]:
     try:
         with (
             mock.patch.object(triton_plan, "LIMITS", _LIMITS[variant]),
-            mock.patch.object(triton_launch, "tiling", cut),
+            mock.patch.object(triton_plan, "tiling", cut),
             _interpreting(),
         ):
             yield

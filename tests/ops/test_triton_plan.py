@@ -1,12 +1,14 @@
 """How the Triton kernels cut a tensor: everything is covered once, and nothing is too large."""
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupnorm.ops.triton_plan import LIMITS, multiple_of, power_of_two, split, tiling
+from groupnorm.ops import triton_plan
+from groupnorm.ops.triton_plan import LIMITS, multiple_of, plan_of, power_of_two, split, tiling
 
 TINY = replace(
     LIMITS, resident_forward=0, resident_backward=0, tile=256, row=64, row_bytes=16, row_channels=32
@@ -82,6 +84,57 @@ def test_splits_fill_the_processors():
     assert split(1000, 2, 132, LIMITS) == (250, 4)
     assert split(1000, 10_000, 132, LIMITS) == (16, 63)
     assert split(1, 2, 132, LIMITS) == (1, 1)
+
+
+# (N, C, S), groups, bytes of an element, channels_last: paths forward and backward on an H200
+PLANS = {
+    "CIFAR ResNet": (((32, 64, 64), 8, 4, True), ("resident", "resident")),
+    "as much as a tile": (((128, 128, 1024), 32, 4, True), ("resident", "split")),
+    "many samples": (((32, 256, 3136), 32, 2, False), ("looped", "looped")),
+    "few large groups": (((1, 128, 1310720), 32, 2, False), ("split", "split")),
+    "few large groups, channels_last": (((1, 128, 1310720), 32, 2, True), ("split", "split")),
+}
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_the_path_of_a_shape_on_a_large_gpu(case):
+    shape, paths = PLANS[case]
+    for backward in (False, True):
+        found = plan_of(*shape, 132, backward=backward, residual=False)
+        assert found.path == paths[backward]
+
+
+@given(
+    st.integers(1, 9), sizes, st.integers(1, 80), st.integers(1, 100_000), st.booleans(),
+    st.booleans(), st.booleans(), st.sampled_from([0, 10**6, 2**60]),
+)  # fmt: skip
+def test_a_plan_covers_every_tile(
+    n, group_size, groups, positions, channels_last, backward, residual, streamed
+):
+    with mock.patch.object(triton_plan, "LIMITS", replace(LIMITS, streamed=streamed)):
+        plan = plan_of(
+            (n, group_size * groups, positions), groups, 2, channels_last, 132,
+            backward=backward, residual=residual,
+        )  # fmt: skip
+    cut = plan.cut
+    assert plan.path in ("resident", "looped", "split", "streamed")
+    assert (plan.path == "resident") == cut.resident
+    if plan.path in ("resident", "looped"):
+        assert (plan.parts, plan.splits) == (1, 1)
+        return
+    assert plan.parts * plan.tiles_per_part >= cut.tiles > (plan.parts - 1) * plan.tiles_per_part
+    blocks, each = cut.position_blocks, plan.blocks_per_split
+    assert plan.splits * each >= blocks > (plan.splits - 1) * each
+    if not backward:
+        assert power_of_two(plan.parts) * cut.block_g <= max(LIMITS.partials, cut.block_g)
+    slab = cut.slab_groups * group_size * positions * 2
+    assert (plan.path == "streamed") == (slab * (1 + backward + residual) <= streamed)
+    if plan.path == "streamed":
+        assert plan.splits * cut.block_c <= max(LIMITS.partials, cut.block_c)
+
+
+def test_nothing_is_streamed_before_a_gpu_has_run_it():
+    assert LIMITS.streamed == 0
 
 
 def test_powers():
