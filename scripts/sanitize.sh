@@ -27,7 +27,7 @@ import groupnorm.ops._native
 import pytest
 
 print("tested:", groupnorm.ops._native.__file__)
-files = ["test_group_norm.py", "test_backend_native.py", "test_native_launch.py"]
+files = ["test_group_norm.py", "test_group_norm_numerics.py", "test_backend_native.py", "test_native_launch.py"]
 deselected = ["fork", "compiler", "compile"]
 sys.exit(
     pytest.main(

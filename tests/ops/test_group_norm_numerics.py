@@ -1,0 +1,100 @@
+"""Every backend where numbers are awkward: offsets, scales, constants, large groups, half types."""
+
+import pytest
+import torch
+
+from groupnorm.ops import group_norm, reference
+from groupnorm.ops.backend_aten import needs_shift
+from tests.ops.comparing import DTYPES, compare, laid_out, largest
+from tests.ops.runners import device_of
+from tests.tolerances import bound
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("offset", [10.0, 100.0, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("shape", [(2, 8, 9, 7), (2, 64, 28, 28), (2, 8, 4, 5, 6)], ids=str)
+def test_offsets(shape, offset, layout, backend):
+    if backend == "aten" and offset == 1e5:
+        pytest.skip("10,000 is as far as its shift, rounded to float32, is promised to reach")
+    compare(shape, 4, torch.float32, backend, layout=layout, offset=offset)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("offset", "std"),
+    [(1e3, 1e-1), (1e3, 1e-2), (1e4, 1e-1), (0, 1e-3), (0, 1e-6), (0, 1e4)],
+)
+def test_scales(offset, std, layout, backend):
+    """With a std far below sqrt(eps) the output is about x / sqrt(eps)."""
+    compare((2, 8, 9, 7), 4, torch.float32, backend, layout=layout, offset=offset, std=std)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "case", [((2, 12, 5, 7), 3), ((2, 8, 9), 4), ((1, 12, 128, 96), 1)], ids=str
+)
+def test_half_types_with_a_costly_activation(case, dtype, residual, layout, backend):
+    """The kernels keep dz of small groups in float32 and compute it again in large ones."""
+    compare(*case, dtype, backend, layout=layout, activation="silu", residual=residual)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_one_value_in_all(dtype, backend):
+    """Every group holds one value, and the batch one sample: the output is the bias."""
+    if backend == "triton" and dtype == torch.float64:
+        pytest.skip("the Triton kernels take no double")
+    bias = torch.randn(3).to(device_of(backend), dtype)
+    x = torch.randn(1, 3).to(device_of(backend), dtype).requires_grad_()
+    y = group_norm(x, 3, None, bias, backend=backend)
+    assert largest(y - bias) <= bound(dtype, 0 if backend == "reference" else 316 * 3, 1, 3)
+    (dx,) = torch.autograd.grad(y, x, torch.randn_like(y))
+    assert largest(dx) <= bound(dtype, 316 * 3, 316, 0)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1 / 3, 1e4 + 1 / 3])
+def test_constant_input_gives_about_the_bias(value, layout, backend):
+    """rstd is 1 / sqrt(eps) = 316 here and multiplies the rounding of the mean: a few u * value."""
+    x = laid_out(torch.full((2, 8, 6, 5), value, device=device_of(backend)), layout)
+    bias = torch.randn(8, generator=torch.Generator().manual_seed(0)).to(x.device)
+    y = group_norm(x, 4, None, bias, backend=backend)
+    error = (y - bias.view(1, 8, 1, 1)).abs().max()
+    assert error <= bound(torch.float32, abs(value) * 316, 1.0, float(bias.abs().max()))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_group_of_millions(layout, backend):
+    """U[0, 1): sums of many numbers of one sign (torch issue 54293, reduced)."""
+    x = torch.rand(1, 4, 1000, 1000, generator=torch.Generator().manual_seed(0))
+    x = laid_out(x.to(device_of(backend)), layout)
+    y = group_norm(x, 1, backend=backend)
+    true = reference.forward(x.double(), 1)[0]
+    m = 0.0 if backend != "aten" or needs_shift(x) else 2.0
+    limit = bound(torch.float32, m, 1 + largest(true), largest(true))
+    within = largest(y.double() - true) <= limit
+    if backend == "aten" and layout == "channels_last":
+        assert not within, "PyTorch no longer adds up in one float32: drop this exception"
+    else:
+        assert within
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_outlier_channel_means_and_ramp(layout, backend):
+    generator = torch.Generator().manual_seed(1)
+    outlier = torch.randn(2, 8, 6, 5, generator=generator, dtype=torch.float64)
+    outlier[0, 0, 0, 0] = 1e4
+    apart = torch.randn(2, 8, 6, 5, generator=generator, dtype=torch.float64)
+    apart += torch.tensor([100.0, -100.0] * 4).view(1, 8, 1, 1)
+    ramp = torch.arange(480, dtype=torch.float64).view(2, 8, 6, 5)
+    for x in (outlier, apart, ramp):
+        compare(tuple(x.shape), 4, torch.float32, backend, layout=layout, x=x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(torch.float16, 6e4), (torch.float16, 300.0), (torch.bfloat16, 20.0)]
+)
+def test_large_half_values_do_not_overflow(dtype, value, backend):
+    x = torch.randn(2, 8, 6, 5, generator=torch.Generator().manual_seed(0)).sign() * value
+    compare((2, 8, 6, 5), 4, dtype, backend, x=x.double())
