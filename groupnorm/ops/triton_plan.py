@@ -17,7 +17,7 @@ class Limits:
         resident_backward: the same in the backward pass, which holds x and dy.
         together: small groups are put together in slabs of up to so many.
         tile: of the kernels that walk in tiles.
-        row: longest row of a tile along contiguous positions.
+        row: row of a tile along contiguous positions, at least, where there are as many.
         row_bytes: shortest row along the channels of channels_last: two sectors of memory.
         row_channels: longest row along the channels of channels_last.
         partials: most partial results that one program merges; more are added up before.
@@ -122,7 +122,7 @@ def tiling(
             block_c = min(block_c, limits.row_channels)
         block_s = min(block_s, max(limits.tile // block_c, 1))
     elif not is_resident:
-        block_s = min(block_s, limits.row)
+        block_s = min(block_s, max(limits.tile // block_c, limits.row))
         block_c = min(block_c, max(limits.tile // block_s, 1))
     return Tiling(
         is_resident,

@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from groupnorm.ops import triton_backward, triton_forward, triton_streamed
-from groupnorm.ops.triton_plan import LIMITS, power_of_two, tiling
+from groupnorm.ops.triton_plan import LIMITS, tiling
 from groupnorm.ops.triton_tiles import SIZES
 
 TENSORS = ("x", "r", "y", "dy", "dx", "dr")
@@ -46,16 +46,15 @@ def compiled(kernel, channels_last, path, capability, constants_of=()):
     `constants_of`: names of arguments that are constants, 1, as torch.compile may make them.
     """
     channels, groups, positions = SHAPES[path]
-    limit = LIMITS.resident_backward if kernel.fn.__name__.endswith("backward") else None
-    cut = tiling(
-        channels, groups, positions, 2, channels_last, limit or LIMITS.resident_forward, LIMITS
-    )
+    backward = kernel.fn.__module__.endswith("backward") or "backward" in kernel.fn.__name__
+    limit = LIMITS.resident_backward if backward else LIMITS.resident_forward
+    cut = tiling(channels, groups, positions, 2, channels_last, limit, LIMITS)
     assert cut.resident == (path == "resident")
     known = {
         "CHANNELS_LAST": channels_last, "MULTIPLE": 8, "ACTIVATION": 3,
         "HAS_R": True, "HAS_W": True, "HAS_B": True, "HAS_STATISTICS": True, "NEEDS_R": True,
         "BLOCK_C": cut.block_c, "BLOCK_S": cut.block_s, "BLOCK_G": cut.block_g,
-        "BLOCK_P": power_of_two(32),
+        "BLOCK_P": LIMITS.partials // (cut.block_c if backward else cut.block_g),
     }  # fmt: skip
     known |= dict.fromkeys(constants_of, 1)
     names = list(inspect.signature(kernel.fn).parameters)

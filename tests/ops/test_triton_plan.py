@@ -19,6 +19,7 @@ TILINGS = {
     "a small group in one tile with others": ((64, 32, 49), False, (True, 8, 16, 64)),
     "a group alone in one tile": ((256, 32, 784), False, (True, 1, 8, 1024)),
     "a group too large for one tile": ((320, 32, 4096), False, (False, 1, 4, 1024)),
+    "a group of one channel": ((512, 512, 47999), False, (False, 1, 1, 4096)),
     "few positions, many channels": ((2048, 1, 49), False, (False, 1, 64, 64)),
     "rank 2": ((512, 32, 1), False, (True, 32, 512, 1)),
     "neighbouring groups make a row of 64 bytes": ((320, 32, 64), True, (True, 4, 64, 64)),
