@@ -52,9 +52,8 @@ def predict(work: Workload, layout: str, dtype: str, direction: str) -> dict[str
     launches = 2 if plan.path == "split" else 1
     partials = 0
     if backward:  # the sums of each channel, and then of all samples
-        splits = plan.splits if plan.path == "split" else 1
-        partials = 2 * splits * n * channels * 4
-        launches += 1 + (splits * cut.block_c > LIMITS.partials)
+        partials = 2 * plan.splits * n * channels * 4
+        launches += 1 + (plan.splits > 1 and plan.splits * cut.block_c > LIMITS.partials)
     elif plan.path == "split":
         partials = 4 * plan.parts * n * work.groups * 4
     within_cache = again <= CACHE

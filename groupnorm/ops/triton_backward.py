@@ -14,6 +14,7 @@ from groupnorm.ops.triton_activations import slope
 from groupnorm.ops.triton_tiles import (
     SIZES,
     beta_of,
+    block_at,
     divided,
     fold,
     gamma_of,
@@ -106,7 +107,7 @@ def resident_backward(
 @triton.jit
 def sums_of(
     x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, slab, block, first, last,
-    slab_channels, num_channels, num_positions, group_size, channel_blocks, position_blocks,
+    slab_channels, num_channels, num_positions, group_size,
     CHANNELS_LAST: tl.constexpr, ACTIVATION: tl.constexpr, HAS_R: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
@@ -114,12 +115,9 @@ def sums_of(
     of_dz = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     of_dzx = tl.zeros([BLOCK_C, BLOCK_S], tl.float32)
     for position_block in range(first, last):
-        tile = block * position_blocks + position_block
-        if CHANNELS_LAST:
-            tile = position_block * channel_blocks + block
-        _, _, mask, places, _ = tile_at(
-            tile, sample, slab, slab_channels, group_size, num_channels, num_positions,
-            channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+        _, _, mask, places, _ = block_at(
+            block, position_block, sample, slab, slab_channels, group_size, num_channels,
+            num_positions, CHANNELS_LAST, BLOCK_C, BLOCK_S,
         )  # fmt: skip
         xhat, dz = _load_gradient(
             x, dy, r, places, mask, mean_c, rstd_c, weight_c, bias_c, ACTIVATION, HAS_R
@@ -192,8 +190,8 @@ def looped_backward(
         )  # fmt: skip
         dbias, dweight = sums_of(
             x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, slab, block, 0, position_blocks,
-            slab_channels, num_channels, num_positions, group_size, channel_blocks,
-            position_blocks, CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
+            slab_channels, num_channels, num_positions, group_size,
+            CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
         )  # fmt: skip
         keep_sums(sums, sample, channels, ok, dbias, dweight, num_samples, num_channels)
         of_a += fold(dbias * weight_c, group_c, BLOCK_G)
@@ -236,7 +234,7 @@ def partial_sums(
     dbias, dweight = sums_of(
         x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, 0, block,
         first, tl.minimum(first + tiles_per_split, position_blocks),
-        num_channels, num_channels, num_positions, group_size, channel_blocks, position_blocks,
+        num_channels, num_channels, num_positions, group_size,
         CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
     )  # fmt: skip
     keep_sums(

@@ -130,7 +130,7 @@ def launch_backward(
     tiles = (cut.channel_blocks, cut.position_blocks)
     options = _options(x, cut, channels_last, activation, residual, weight, bias)
     writing = {**options, "NEEDS_R": needs_residual, "BLOCK_G": cut.block_g}
-    splits = plan.splits if plan.path in ("split", "streamed") else 1
+    splits = plan.splits
     sums = x.new_empty((2, splits, n, c), dtype=torch.float32)
     with _on(x):
         if plan.path == "resident":

@@ -140,8 +140,8 @@ def streamed_backward(
         dbias, dweight = sums_of(
             x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, slab, block,
             begin, tl.minimum(begin + blocks_per_split, position_blocks),
-            slab_channels, num_channels, num_positions, group_size, channel_blocks,
-            position_blocks, CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
+            slab_channels, num_channels, num_positions, group_size,
+            CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
         )  # fmt: skip
         keep_sums(
             sums, split * num_samples + sample, channels, ok, dbias, dweight,

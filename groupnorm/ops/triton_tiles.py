@@ -142,15 +142,27 @@ def tile_at(
     tile, sample, slab, slab_channels, group_size, num_channels, num_positions, channel_blocks,
     position_blocks, CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """One of the tiles of a slab, numbered along memory in both layouts.
-
-    Gives its channels, which of them there are, the mask and the addresses of its elements, and
-    the number of elements of each group.
-    """
+    """One of the tiles of a slab, numbered along memory in both layouts: see `block_at`."""
     if CHANNELS_LAST:
         block, position_block = tile % channel_blocks, tile // channel_blocks
     else:
         block, position_block = tile // position_blocks, tile % position_blocks
+    return block_at(
+        block, position_block, sample, slab, slab_channels, group_size, num_channels,
+        num_positions, CHANNELS_LAST, BLOCK_C, BLOCK_S,
+    )  # fmt: skip
+
+
+@triton.jit
+def block_at(
+    block, position_block, sample, slab, slab_channels, group_size, num_channels, num_positions,
+    CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """The tile of a slab at a block of channels and a block of positions.
+
+    Gives its channels, which of them there are, the mask and the addresses of its elements, and
+    the number of elements of each group.
+    """
     local = block * BLOCK_C + tl.arange(0, BLOCK_C)
     channels = slab * slab_channels + local
     ok = (local < slab_channels) & (channels < num_channels)
