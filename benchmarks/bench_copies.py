@@ -27,6 +27,7 @@ from turns import on_cpu
 from workloads import CPU, DTYPES, Inputs, Workload, layouts, make_inputs
 
 from groupnorm.ops import native_launch
+from groupnorm.ops.activations import NUMBERS
 from groupnorm.run import environment
 
 BYTES = (0.1e6, 12e6)
@@ -41,7 +42,7 @@ def kernel_into(
     assert kernels is not None
     arguments = (
         n, c, work.groups, y.numel() // (n * c), channels_last, native_launch._TYPES[y.dtype],
-        native_launch._ACTIVATIONS[None], work.eps, 1, True, data.x.data_ptr(), 0,
+        NUMBERS[None], work.eps, 1, True, data.x.data_ptr(), 0,
         data.weight.data_ptr(), data.bias.data_ptr(), y.data_ptr(), 0, 0,
     )  # fmt: skip
     return lambda: kernels.forward(*arguments)

@@ -23,6 +23,8 @@ _FORWARD: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
 }
 ACTIVATIONS: tuple[str, ...] = tuple(_FORWARD)
+# What kernels know them by; 0 is none.
+NUMBERS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
 
 
 def check_activation(name: str | None) -> None:

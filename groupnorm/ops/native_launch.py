@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops import reference
-from groupnorm.ops.activations import ACTIVATIONS
+from groupnorm.ops.activations import NUMBERS as _ACTIVATIONS
 from groupnorm.ops.dense import dense, laid_out_as
 
 _TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_ACTIVATIONS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
 
 
 def _load() -> tuple[ModuleType | None, str]:

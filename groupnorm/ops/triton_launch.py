@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops import reference, triton_backward, triton_forward, triton_plan, triton_streamed
-from groupnorm.ops.activations import ACTIVATIONS
+from groupnorm.ops.activations import NUMBERS as _ACTIVATIONS
 from groupnorm.ops.dense import dense, laid_out_as
 from groupnorm.ops.triton_plan import Plan, Tiling, multiple_of, power_of_two
 
-_ACTIVATIONS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
 # What `partial_statistics` is compiled for.
 _STATISTICAL = ("CHANNELS_LAST", "MULTIPLE", "BLOCK_C", "BLOCK_S", "BLOCK_G", "num_warps")
 
