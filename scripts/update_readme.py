@@ -317,7 +317,8 @@ def readme_sections() -> dict[str, str]:
         "default study": study_section(
             "batch-size-quick-*",
             "Every step sees the same 64 images at the same learning rate; only the number of "
-            "images per worker, from which batch norm takes its statistics, changes:",
+            "images per worker, from which batch norm takes its statistics, changes. A norm that "
+            "does not look at other images is trained once:",
             figure=True,
         ),
         "paper study": study_section(
@@ -365,7 +366,7 @@ def cost_section() -> str:
     manifest = read_manifest(folder)
     header, rows = cost_table(summarize(folder))
     largest = max(manifest["options"]["batch_sizes"])
-    kept = [row for row in rows if row[1] == str(largest)]
+    kept = [row for row in rows if row[1].startswith(str(largest))]
     return "\n".join(
         [*markdown(header, kept), "", source(folder, manifest, f"../results/{folder.name}")]
     )

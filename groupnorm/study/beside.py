@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from groupnorm.rounding import decimal_text
 from groupnorm.spec import NormSpec, NormSpecError
-from groupnorm.study.published import Published, PublishedValue, values
+from groupnorm.study.published import Published, PublishedValue, published_text, values
 from groupnorm.study.report_tables import estimate_text, label_text, row_text
 from groupnorm.study.shown import tables_beside
-from groupnorm.study.statistics import Row, Study
+from groupnorm.study.statistics import ONCE, Row, Study, trained_once
 
 BESIDE_HEADER = ["configuration", "measured", "published", "source"]
 _AS_GROUPS = {"ln": "gn:groups=1", "in": "gn:size=1"}
@@ -123,6 +124,7 @@ def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str
     stand_in = max(sizes, default=None)
     published = {found.batch_per_worker for found in values(table)}
     only = next(iter(published)) if len(published) == 1 else None
+    once = trained_once(rows)
     lines = []
     for row in rows:
         batch = row.labels["batch_per_worker"]
@@ -140,6 +142,8 @@ def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str
         )
         if found:
             name = label_text(row.labels, study.manifest.get("tuned_over"))
+            if row.labels["norm"] in once:
+                name += f" {ONCE}"
             lines.append([name, _measured(row), _published(found, row), str(table.source)])
     return lines
 
@@ -154,9 +158,9 @@ def _measured(row: Row) -> str:
 
 
 def _published(found: PublishedValue, row: Row) -> str:
-    text = str(round(found.error, 2))
+    text = published_text(found.error)
     if found.spread is not None:
-        text += f" ± {found.spread:.2g}"
+        text += f" ± {decimal_text(found.spread, 2)}"
     other = [] if found.norm == row.labels["norm"] or found.division else [found.norm]
     if found.batch_per_worker not in (None, row.labels["batch_per_worker"]):
         other.append(f"{found.batch_per_worker} images per worker")

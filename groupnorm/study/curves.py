@@ -18,7 +18,7 @@ from groupnorm.study.figure_style import (
     norm_styles,
     sequence_colors,
 )
-from groupnorm.study.statistics import Row, Study, run_status
+from groupnorm.study.statistics import ONCE, Row, Study, run_status, trained_once
 from groupnorm.study.store import Record
 
 AXIS = {"train_error": "training error (%)", "val_error": ERROR_LABEL}
@@ -40,18 +40,28 @@ class Series:
 def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Training and validation curves per norm at the largest and the smallest batch (Figure 4)."""
     styles = norm_styles(row.labels["norm"] for row in rows)
+    names = legend_names(rows)
     sizes = [row.labels["batch_per_worker"] for row in rows]
     panels = []
     for batch in sorted({max(sizes), min(sizes)}, reverse=True):
         series = [
-            Series(row.labels["norm"], _records(study, row), styles[row.labels["norm"]])
+            Series(names[row.labels["norm"]], _records(study, row), styles[row.labels["norm"]])
             for row in rows
             if row.labels["batch_per_worker"] == batch
         ]
         panels += _pair(series, f"{batch} images per worker")
     title = "Training and validation curves per norm"
     caption = f"Error against epoch (the paper's Figure 4). {CAPTION}"
+    if trained_once(rows):
+        caption += " The lines of a norm that was trained once are the same at every batch size."
     return FigureSpec("curves-by-norm", title, caption, panels)
+
+
+def legend_names(rows: Sequence[Row]) -> dict[str, str]:
+    """What a legend calls each norm: its spec, and that it was trained once where it was."""
+    once = trained_once(rows)
+    norms = dict.fromkeys(row.labels["norm"] for row in rows)
+    return {norm: f"{norm} {ONCE}" if norm in once else norm for norm in norms}
 
 
 def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
@@ -59,11 +69,12 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     sizes = sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
     colors = dict(zip(sizes, sequence_colors(len(sizes)), strict=True))
     grouped: dict[str, list[Series]] = {}
+    once = trained_once(rows)
     for norm in dict.fromkeys(row.labels["norm"] for row in rows):
         mine = [row for row in rows if row.labels["norm"] == norm]
-        if len(mine) > 1 and len({row.runs for row in mine}) == 1:
+        if norm in once:
             one = Series("every N", _records(study, mine[0]), Style(BLACK))
-            grouped[f"{norm} (one run for every N)"] = [one]
+            grouped[f"{norm} {ONCE}"] = [one]
             continue
         grouped[norm] = [
             Series(

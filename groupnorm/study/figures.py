@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
 
+from groupnorm.rounding import decimal_text
 from groupnorm.study import curves, published_panels
 from groupnorm.study.beside import trained
 from groupnorm.study.cost_figure import cost_figures
@@ -31,7 +33,7 @@ from groupnorm.study.published import DIVISIONS
 from groupnorm.study.published_panels import EXTREMES, described, first_table
 from groupnorm.study.responses import response_figures
 from groupnorm.study.shown import shows
-from groupnorm.study.statistics import Estimate, Row, Study
+from groupnorm.study.statistics import ONCE, Estimate, Row, Study, trained_once
 
 # Where a value stands; None where there is none, which breaks the line.
 Point = tuple[float, Estimate | None]
@@ -74,6 +76,7 @@ def subject(study: Study) -> str:
 def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     styles = norm_styles(norm_names(rows))
     batches = batch_sizes(rows)
+    once, names = trained_once(rows), curves.legend_names(rows)
 
     def ours(ax: Axes) -> None:
         log_axis(ax, batches, "images per worker (N)")
@@ -81,7 +84,9 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
         for norm in norm_names(rows):
             mine = [row for row in rows if row.labels["norm"] == norm]
             points = [(row.labels["batch_per_worker"], row.error) for row in mine]
-            _line_with_band(ax, points, styles[norm], norm)
+            style = replace(styles[norm], marker="") if norm in once else styles[norm]
+            _line_with_band(ax, points, style, names[norm])
+            mine = mine[:1] if norm in once else mine
             _hollow(ax, "batch_per_worker", mine, styles[norm])
             bad += [
                 (row.labels["batch_per_worker"], styles[norm], row.status)
@@ -95,6 +100,7 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     caption = (
         "Final validation error against images per worker; the largest batch is on the left, as "
         f"in the paper's Figure 1. {_band_words(rows)}"
+        f"{' A line without markers is a norm that was trained once.' if once else ''}"
     )
     panels = [Panel(ours, f"Validation error against images per worker, {subject(study)}")]
     if table := first_table(study, published_panels.has_batches):
@@ -119,7 +125,7 @@ def _norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
             ax.plot(seeds, [y] * len(seeds), "o", color=style.color, alpha=0.35, ms=4, mew=0)
             ax.errorbar(row.error.mean, y, xerr=row.spread, color=style.color,
                         marker=style.marker, ms=8, capsize=4)  # fmt: skip
-            ax.annotate(f"{row.error.mean:.1f}", (row.error.mean, y), (0, 9), ha="center",
+            ax.annotate(decimal_text(row.error.mean), (row.error.mean, y), (0, 9), ha="center",
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, names)
         ax.set_xlabel(ERROR_LABEL)
@@ -184,7 +190,13 @@ def _recomputed_figure(rows: list[Row]) -> FigureSpec:
         reference = next((norm for norm in norm_names(rows) if kind_of(norm) == "gn"), "")
         line = [(i, row.error) for i, b in enumerate(batches) if (row := at.get((reference, b)))]
         panels = []
+        once = trained_once(rows)
         for norm in norms:
+            if norm in once:
+                column = [("every N", next(row for row in rows if row.labels["norm"] == norm))]
+                draw = _recomputed_panel(column, [], "", f"{norm} {ONCE}")
+                panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))
+                continue
             columns = [(str(b), row) for b in batches if (row := at.get((norm, b)))]
             draw = _recomputed_panel(columns, line, reference, norm)
             panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from groupnorm.rounding import decimal_text
 from groupnorm.training.config import RunConfig
 
 
@@ -88,8 +89,8 @@ class StudyProgress:
             speed = metrics["timing"]["images_per_second"]
             self._line(
                 f"{describe(self.configs[name])}: epoch {metrics['epoch']}"
-                f"{f'/{epochs}' if epochs else ''}, error {metrics['val_error']:.1f} %, "
-                f"{speed:,.0f} images/s; {self._whole()}"
+                f"{f'/{epochs}' if epochs else ''}, error {decimal_text(metrics['val_error'])} %, "
+                f"{decimal_text(speed, 0)} images/s; {self._whole()}"
             )
 
     def ended(self, name: str, status: str, reason: str | None) -> None:
@@ -106,7 +107,8 @@ class StudyProgress:
         if reason:
             text += f": {reason}"
         elif name in self.latest:
-            text += f", error {self.latest[name]['val_error']:.1f} % after the last epoch"
+            error = decimal_text(self.latest[name]["val_error"])
+            text += f", error {error} % after the last epoch"
         self._line(text)
         self.bars.update(self.total, completed=self._done(), note=self._whole())
 
@@ -125,8 +127,8 @@ class StudyProgress:
         note = []
         if name in self.latest:
             metrics = self.latest[name]
-            note.append(f"epoch {metrics['epoch']}, error {metrics['val_error']:.1f} %")
-            note.append(f"{metrics['timing']['images_per_second']:,.0f} images/s")
+            note.append(f"epoch {metrics['epoch']}, error {decimal_text(metrics['val_error'])} %")
+            note.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
         if left is not None:
             note.append(f"{clock(left)} left")
         if name in self.tasks:

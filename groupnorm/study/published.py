@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from groupnorm.rounding import decimal_text
 from groupnorm.spec import NormSpec
 
 PAPER = "1803.08494"
@@ -127,6 +128,11 @@ def values(table: Published) -> list[PublishedValue]:
                 at = {"model": table.model, "batch_per_worker": table.batch_per_worker, axis: place}
                 made.append(PublishedValue(norm, error, spread, **at))
     return [value for value in made if value.error is not None]
+
+
+def published_text(error: float) -> str:
+    """A published number with two decimals, or with one where the second is a zero."""
+    return decimal_text(error, 2).removesuffix("0")
 
 
 def load(id: str) -> Published:

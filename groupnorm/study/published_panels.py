@@ -17,7 +17,13 @@ from groupnorm.study.figure_style import (
     name_axis,
     norm_styles,
 )
-from groupnorm.study.published import DIVISIONS, Published, PublishedValue, values
+from groupnorm.study.published import (
+    DIVISIONS,
+    Published,
+    PublishedValue,
+    published_text,
+    values,
+)
 from groupnorm.study.shown import tables_beside
 from groupnorm.study.statistics import Study
 
@@ -97,7 +103,7 @@ def norm_panel(table: Published, batch: int | None, height: float) -> Panel:
     def draw(ax: Axes) -> None:
         for y, norm in enumerate(worst_first):
             ax.plot(errors[norm], y, styles[norm].marker, color=styles[norm].color, ms=8)
-            ax.annotate(str(round(errors[norm], 2)), (errors[norm], y), (0, 9), ha="center",
+            ax.annotate(published_text(errors[norm]), (errors[norm], y), (0, 9), ha="center",
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, [names[norm] for norm in worst_first])
         ax.margins(x=0.15)

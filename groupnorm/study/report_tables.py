@@ -5,25 +5,30 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from groupnorm.rounding import decimal_text, rounded
 from groupnorm.study.costs import COSTS, run_cost
 from groupnorm.study.published import DIVISIONS
 from groupnorm.study.shown import shows
 from groupnorm.study.statistics import (
+    ONCE,
     Estimate,
     Row,
     Study,
+    by_runs,
     final_error,
     images_per_second,
     peak_memory_bytes,
     run_status,
     seconds,
+    trained_once,
 )
 
 NOTHING = "\u2013"
+SAME = "same"
 RECOMPUTED = "(recomputed statistics)"
 RUN_HEADER = [
     "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
@@ -50,7 +55,10 @@ class RunGroup:
 
 
 def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the main table, as strings."""
+    """Header and rows of the main table, as strings.
+
+    A norm that was trained once for all batch sizes has its number in the first column alone.
+    """
     if shows(study.manifest) == "groups":
         return _groups_table(study, rows)
     skipped = study.manifest.get("skipped", [])
@@ -59,11 +67,22 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
     at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     gone = {(s["labels"]["norm"], s["labels"]["batch_per_worker"]) for s in skipped}
     table = []
+    once = trained_once(rows)
     for norm in dict.fromkeys(label["norm"] for label in labels):
-        table.append([norm, *(_at_text(at, gone, (norm, batch)) for batch in batches)])
         mine = [at.get((norm, batch)) for batch in batches]
+        repeated = [batch for batch, row in zip(batches, mine, strict=True) if row][1:]
+        same = set(repeated if norm in once else ())
+        table.append(
+            [
+                f"{norm} {ONCE}" if same else norm,
+                *(SAME if b in same else _at_text(at, gone, (norm, b)) for b in batches),
+            ]
+        )
         if any(row and row.precise for row in mine):
-            cells = [row_text(row, row.precise) if row else NOTHING for row in mine]
+            cells = [
+                SAME if batch in same else row_text(row, row.precise) if row else NOTHING
+                for batch, row in zip(batches, mine, strict=True)
+            ]
             table.append([f"{norm} {RECOMPUTED}", *cells])
     return ["images per worker", *map(str, batches)], table
 
@@ -82,50 +101,53 @@ def estimate_text(value: Estimate | None, digits: int = 1) -> str:
     """Mean and spread; a spread that would round to zero keeps one more digit."""
     if value is None:
         return NOTHING
-    text = f"{value.mean:.{digits}f}"
+    text = decimal_text(value.mean, digits)
     if value.spread is None:
         return text
-    if 0 < value.spread < 0.5 * 10**-digits:
+    if value.spread > 0 and not rounded(value.spread, digits):
         digits += 1
-    return f"{text} ± {value.spread:.{digits}f}"
+    return f"{text} ± {decimal_text(value.spread, digits)}"
 
 
 def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
     """Every run once, grouped by configuration; a run that fills several cells names them all."""
-    merged: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        merged.setdefault(row.runs, []).append(row)
     seeds = {cell.run: cell.seed for cell in study.cells}
     tuned = study.manifest.get("tuned_over")
     groups = []
-    for names, same in merged.items():
+    for same in by_runs(rows):
         row = same[0]
-        batches = ", ".join(dict.fromkeys(str(r.labels["batch_per_worker"]) for r in same))
         norms = ", ".join(dict.fromkeys(r.labels["norm"] for r in same))
         if tuned:
             norms += f", {tuned} {row.labels[tuned]}"
-        shared = [norms, batches, estimate_text(row.error, 2), estimate_text(row.precise, 2)]
-        groups.append(RunGroup(shared, [_run_cells(study, seeds[name], name) for name in names]))
+        shared = [
+            norms,
+            batches_text(same),
+            estimate_text(row.error, 2),
+            estimate_text(row.precise, 2),
+        ]
+        groups.append(RunGroup(shared, [_run_cells(study, seeds[name], name) for name in row.runs]))
     return groups
 
 
 def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of costs; no rows when no run has recorded any.
 
-    One row per configuration whose runs have costs, with the error beside it.
+    One row per configuration whose runs have costs, with the error beside it; one alone for what
+    was trained once for several batch sizes.
     """
     header = ["norm", "images per worker", "error", *(title for title, _, _ in COSTS.values())]
     body = []
-    for row in rows:
+    for same in by_runs(rows):
+        row = same[0]
         if not row.cost:
             continue
         cells = [
-            _number(None if key not in row.cost else factor * row.cost[key], f",.{digits}f")
+            _number(None if key not in row.cost else factor * row.cost[key], digits)
             for key, (_, factor, digits) in COSTS.items()
         ]
         memory = row.peak_memory_bytes
-        peak = f"{memory / 2**20:,.0f}" if memory else NOTHING
-        body.append([row.labels["norm"], str(row.labels["batch_per_worker"]),
+        peak = decimal_text(memory / 2**20, 0) if memory else NOTHING
+        body.append([row.labels["norm"], batches_text(same),
                      row_text(row, row.error), *cells, peak])  # fmt: skip
     return [*header, "peak memory, MiB"], body
 
@@ -133,8 +155,11 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     """What is not finished: [where, what, reason] of every such row, then of what was skipped."""
     tuned = study.manifest.get("tuned_over")
-    found = [[label_text(row.labels, tuned), row.status, row.reason or ""] for row in rows]
-    bad = [line for line, row in zip(found, rows, strict=True) if row.status != "finished"]
+    bad = [
+        [label_of(same, tuned), same[0].status, same[0].reason or ""]
+        for same in by_runs(rows)
+        if same[0].status != "finished"
+    ]
     skipped = study.manifest.get("skipped", [])
     return bad + [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
 
@@ -144,6 +169,19 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
     norm, batch = labels.get("norm", "?"), labels.get("batch_per_worker")
     text = f"{norm}, {batch} images per worker" if batch is not None else str(norm)
     return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
+
+
+def label_of(same: Sequence[Row], tuned_over: str | None = None) -> str:
+    """What the runs of some rows stand for, e.g. "gn, 32, 2 images per worker (trained once)"."""
+    batches = _batches(same)
+    text = label_text({**same[0].labels, "batch_per_worker": ", ".join(batches)}, tuned_over)
+    return f"{text} {ONCE}" if len(batches) > 1 else text
+
+
+def batches_text(same: Sequence[Row]) -> str:
+    """The images per worker of rows that the same runs fill, e.g. "32, 8, 2 (trained once)"."""
+    batches = _batches(same)
+    return ", ".join(batches) + (f" {ONCE}" if len(batches) > 1 else "")
 
 
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
@@ -193,6 +231,10 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
     return buffer.getvalue()
 
 
+def _batches(same: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(str(row.labels["batch_per_worker"]) for row in same))
+
+
 def _groups_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
@@ -234,13 +276,13 @@ def _run_cells(study: Study, seed: int, name: str) -> list[str]:
     return [
         str(seed),
         status,
-        *(_number(error, ".2f") for error in errors),
-        _number(images_per_second(record), ",.0f"),
-        _number(seconds(record), ",.1f"),
-        f"{memory / 2**20:,.0f} MiB" if memory else NOTHING,
-        _number(parameters, ",d"),
+        *(_number(error, 2) for error in errors),
+        _number(images_per_second(record), 0),
+        _number(seconds(record), 1),
+        f"{decimal_text(memory / 2**20, 0)} MiB" if memory else NOTHING,
+        _number(parameters, 0),
     ]
 
 
-def _number(value: float | None, form: str) -> str:
-    return NOTHING if value is None else format(value, form)
+def _number(value: float | None, digits: int) -> str:
+    return NOTHING if value is None else decimal_text(value, digits)

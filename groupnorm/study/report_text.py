@@ -6,6 +6,9 @@ Without a spread nothing is called clear, and the text says so.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+from groupnorm.rounding import decimal_text, rounded
 from groupnorm.study import published
 from groupnorm.study.beside import compares_in_size, find, match
 from groupnorm.study.figure_style import kind_of
@@ -19,7 +22,15 @@ from groupnorm.study.published_panels import (
     short_names,
 )
 from groupnorm.study.shown import shows
-from groupnorm.study.statistics import CLEAR, Comparison, Estimate, Row, Study, compare
+from groupnorm.study.statistics import (
+    CLEAR,
+    Comparison,
+    Estimate,
+    Row,
+    Study,
+    by_runs,
+    compare,
+)
 from groupnorm.study.tuning import how_tuned
 
 PROTOCOLS = {
@@ -64,7 +75,7 @@ def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> l
 def verdict(name_a: str, name_b: str, found: Comparison) -> str:
     """One comparison in words; `found` is a minus b, so a negative difference has `a` ahead."""
     ahead, behind = (name_a, name_b) if found.difference < 0 else (name_b, name_a)
-    gap = _points(abs(found.difference))
+    gap = _gap(found)
     if found.difference == 0:
         return f"{name_a} and {name_b} have the same error"
     if found.spread is None or found.clear is None:
@@ -73,7 +84,7 @@ def verdict(name_a: str, name_b: str, found: Comparison) -> str:
         size = "while seeds do not differ at all"
         if found.spread:
             times = abs(found.difference) / found.spread
-            count = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
+            count = decimal_text(times, 0 if times >= 10 else 1)
             size = f"{count} times the spread over seeds ({_size(found.spread)})"
         return f"{ahead} is clearly ahead of {behind} by {gap}, {size}"
     return (
@@ -193,12 +204,12 @@ def _batch_norm_loss(rows: list[Row], norm: str) -> str:
         return f"{text}."
     precise = compare(small.precise, large.precise)
     text += f" and {_change(precise)} with recomputed statistics"
-    removed = found.difference - precise.difference
-    if found.difference > 0 and found.clear is not False:
-        share = 100 * removed / found.difference
+    removed = found.shown - precise.shown
+    if found.shown > 0 and found.clear is not False:
+        share = decimal_text(100 * removed / found.shown, 0)
         if removed > 0:
             text += (
-                f": recomputing removes {_points(removed)}, {share:.0f}% of the loss. That part "
+                f": recomputing removes {_points(removed)}, {share}% of the loss. That part "
                 "lies in the evaluation statistics, the rest in the training itself"
             )
         else:
@@ -246,7 +257,7 @@ def _directions(
         ours = norm if norm in mine else next((n for n in mine if match(norm, [n])), "")
         found = find(table, norm=norm, batch_per_worker=there)
         if norm != "bn" and bn and ours and base and found:
-            difference = found.error - base.error
+            difference = rounded(found.error, 2) - rounded(base.error, 2)
             at = f"At {batch} images"
             if there not in (None, batch):
                 at = f"At {there} images (here {batch})"
@@ -255,7 +266,7 @@ def _directions(
     return parts
 
 
-def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: float, begun: str) -> str:
+def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: Decimal, begun: str) -> str:
     """Does `norm` against `bn` point the way a published difference (norm minus BN) does?"""
     text = f"{begun} {_points(abs(paper))} {'below' if paper < 0 else 'above'} BN"
     ours, theirs = _row(rows, norm, batch), _row(rows, bn, batch)
@@ -263,7 +274,7 @@ def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: float, be
         return f"{text}; here one of the two has no result."
     found = compare(ours.error, theirs.error)
     here = "below" if found.difference < 0 else "above"
-    text += f"; here it is {_points(abs(found.difference))} {here}"
+    text += f"; here it is {_gap(found)} {here}"
     same = (found.difference < 0) == (paper < 0)
     if found.clear:
         return f"{text}, {'which agrees' if same else 'which disagrees'} in direction."
@@ -329,14 +340,16 @@ def _division(division: str, value: int) -> str:
 
 def _incomplete(rows: list[Row]) -> list[str]:
     runs = {name for row in rows for name in row.runs}
-    bad = [row for row in rows if row.status != "finished"]
+    configurations = [same[0] for same in by_runs(rows)]
+    bad = [row for row in configurations if row.status != "finished"]
     if not bad:
         return []
     statuses = sorted({row.status for row in bad})
     partly = any(row.error for row in bad)
     text = (
-        f"Not everything finished: {len(bad)} of {len(rows)} configurations ({len(runs)} runs in "
-        f"all) lack seeds ({', '.join(statuses)}); they are listed under Problems."
+        f"Not everything finished: {len(bad)} of {len(configurations)} configurations "
+        f"({len(runs)} runs in all) lack seeds ({', '.join(statuses)}); they are listed under "
+        "Problems."
     )
     if partly:
         text += " Means of such a configuration are over the seeds that finished, which flatters it"
@@ -357,11 +370,11 @@ def _compared(table: Published, study: Study) -> str:
 def _change(found: Comparison) -> str:
     word = "rises" if found.difference > 0 else "falls"
     if found.clear is None:
-        return f"{word} by {_points(abs(found.difference))}"
+        return f"{word} by {_gap(found)}"
     size = f"spread {_size(found.spread or 0.0)}"
     if found.clear:
-        return f"{word} by {_points(abs(found.difference))} ({size})"
-    return f"{word} by {_points(abs(found.difference))} (within twice the {size})"
+        return f"{word} by {_gap(found)} ({size})"
+    return f"{word} by {_gap(found)} (within twice the {size})"
 
 
 def _row(rows: list[Row], norm: str, batch: int) -> Row | None:
@@ -380,13 +393,21 @@ def _is_bn(norm: str) -> bool:
 
 
 def _value(value: Estimate) -> str:
-    return f"{value.mean:.1f}%" + (f" ± {_size(value.spread)}" if value.spread is not None else "")
+    spread = f" ± {_size(value.spread)}" if value.spread is not None else ""
+    return f"{decimal_text(value.mean)}%{spread}"
 
 
-def _points(value: float) -> str:
+def _gap(found: Comparison) -> str:
+    """The difference of the two means as they are printed, without its sign."""
+    if found.difference and not found.shown:
+        return "less than 0.1 points"
+    return _points(abs(found.shown))
+
+
+def _points(value: float | Decimal) -> str:
     return f"{_size(value)} points"
 
 
-def _size(value: float) -> str:
+def _size(value: float | Decimal) -> str:
     """One decimal, two where one would say 0.0."""
-    return f"{value:.1f}" if value >= 0.05 or value == 0 else f"{value:.2f}"
+    return decimal_text(value, 1 if rounded(value, 1) or not value else 2)

@@ -10,16 +10,20 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from groupnorm.rounding import rounded
 from groupnorm.study.costs import mean_cost, run_cost
 from groupnorm.study.store import Cell, Record, is_number, read_cells, read_manifest, read_record
 
 # From best to worst; the status of a row is the worst one among its seeds.
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
 LAST_EPOCHS = 5
+# Said of a norm that one training, with each seed, stands for at several batch sizes.
+ONCE = "(trained once)"
 # A difference counts as clear when it is larger than this many spreads.
 CLEAR = 2.0
 
@@ -109,11 +113,13 @@ class Comparison:
 
     Attributes:
         difference: mean of `a` minus mean of `b`, percentage points.
+        shown: the difference of the two means as tables print them, with one decimal.
         spread: the larger of both spreads; None when either has a single seed.
         clear: the difference exceeds `CLEAR` spreads; None without a spread.
     """
 
     difference: float
+    shown: Decimal
     spread: float | None
     clear: bool | None
 
@@ -155,10 +161,11 @@ def estimate(values: Iterable[float]) -> Estimate | None:
 def compare(a: Estimate, b: Estimate) -> Comparison:
     """Compare two means with the larger of their spreads over seeds."""
     difference = a.mean - b.mean
+    shown = rounded(a.mean, 1) - rounded(b.mean, 1)
     if a.spread is None or b.spread is None:
-        return Comparison(difference, None, None)
+        return Comparison(difference, shown, None, None)
     spread = max(a.spread, b.spread)
-    return Comparison(difference, spread, abs(difference) > CLEAR * spread)
+    return Comparison(difference, shown, spread, abs(difference) > CLEAR * spread)
 
 
 def load_study(out: Path) -> Study:
@@ -188,6 +195,25 @@ def summarize_study(study: Study) -> list[Row]:
     for cell in study.cells:
         groups.setdefault(json.dumps(cell.labels, sort_keys=True), []).append(cell)
     return [_row(cells, study.records) for cells in groups.values()]
+
+
+def by_runs(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows that the same runs fill, together, in the order of the first of each.
+
+    A norm that does not look across the batch is trained once for several batch sizes.
+    """
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.runs, []).append(row)
+    return list(groups.values())
+
+
+def trained_once(rows: Iterable[Row]) -> set[str]:
+    """The norms that the same runs stand for at every batch size of several."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.labels["norm"], []).append(row)
+    return {norm for norm, mine in groups.items() if len(mine) > 1 and len(by_runs(mine)) == 1}
 
 
 def run_status(record: Record) -> tuple[str, str | None]:

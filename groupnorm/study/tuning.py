@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from groupnorm.study.report_tables import label_text, row_text
-from groupnorm.study.statistics import Row
+from groupnorm.study.report_tables import batches_text, label_of, row_text
+from groupnorm.study.statistics import Row, by_runs
 from groupnorm.study.store import StoreError
 
 CHOSEN = "chosen"
@@ -57,7 +57,7 @@ def how_tuned(tried: Sequence[Row], tuned_over: str) -> str:
 
 def chosen_note(chosen: Sequence[Row], tuned_over: str) -> str:
     """The values chosen, e.g. "base_lr chosen: bn, 32 images per worker: 0.1; ..."."""
-    parts = [f"{label_text(row.labels)}: {row.labels[tuned_over]}" for row in chosen]
+    parts = [f"{label_of(same)}: {same[0].labels[tuned_over]}" for same in by_runs(chosen)]
     return f"Values of {tuned_over} chosen: {'; '.join(parts)}."
 
 
@@ -67,13 +67,13 @@ def tuning_table(
     """Header and one line for every value tried: norm, images per worker, value, error, choice."""
     lines = [
         [
-            str(row.labels["norm"]),
-            str(row.labels["batch_per_worker"]),
-            str(row.labels[tuned_over]),
-            row_text(row, row.error),
-            CHOSEN if row in chosen else "",
+            str(same[0].labels["norm"]),
+            batches_text(same),
+            str(same[0].labels[tuned_over]),
+            row_text(same[0], same[0].error),
+            CHOSEN if same[0] in chosen else "",
         ]
-        for row in rows
+        for same in by_runs(rows)
     ]
     return ["norm", "images per worker", tuned_over, "error: mean ± spread", CHOSEN], lines
 

@@ -93,8 +93,8 @@ def test_lines_hold_measured_and_published_and_what_differs(tmp_path):
     ]
     assert [line[0] for line in found[1:]] == [
         "bn, 2 images per worker",
-        "gn:groups=8, 32 images per worker",
-        "gn:groups=8, 2 images per worker",
+        "gn:groups=8, 32 images per worker (trained once)",
+        "gn:groups=8, 2 images per worker (trained once)",
     ]
     assert found[3][2] == "24.1 (gn)"
 
@@ -103,12 +103,12 @@ def test_a_table_of_one_batch_size_stands_beside_that_or_the_largest(tmp_path):
     out = batch_study(tmp_path / "a", ("bn", "ln"), (64, 32, 8), 1)
     assert [(line[0], line[2]) for line in lines(out, "imagenet-norms")[0]] == [
         ("bn, 32 images per worker", "23.6"),
-        ("ln, 32 images per worker", "25.3"),
+        ("ln, 32 images per worker (trained once)", "25.3"),
     ]
     out = batch_study(tmp_path / "b", ("bn", "ln"), (16, 8), 1)
     assert [(line[0], line[2]) for line in lines(out, "imagenet-norms")[0]] == [
         ("bn, 16 images per worker", "23.6 (32 images per worker)"),
-        ("ln, 16 images per worker", "25.3 (32 images per worker)"),
+        ("ln, 16 images per worker (trained once)", "25.3 (32 images per worker)"),
     ]
     ((line,),) = lines(out, "imagenet-large-batch")
     assert (line[0], line[2]) == ("bn, 16 images per worker", "24.4")

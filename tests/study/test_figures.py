@@ -1,5 +1,7 @@
 """Which figures a study has, and that they draw the rows' numbers and nothing else."""
 
+import json
+
 import pytest
 from matplotlib.figure import Figure
 
@@ -58,6 +60,49 @@ def test_the_main_figure_draws_means_largest_batch_left(tmp_path):
     assert (ax.get_xscale(), [t.get_text() for t in ax.get_xticklabels()]) == (
         "log", ["32", "8", "2"],
     )  # fmt: skip
+
+
+def test_a_norm_trained_once_is_a_line_without_markers_and_said_to_be(tmp_path):
+    figures, rows = build(batch_study(tmp_path, norms=("bn", "gn")))
+    main = figures["error-by-batch"]
+    lines = lines_of(axes_of(main.panels[0]))
+    assert lines["bn"].get_marker() == "o"
+    once = lines["gn (trained once)"]
+    assert once.get_marker() in ("", "None")
+    assert list(once.get_ydata()) == [rows[-1].mean] * 3
+    assert "A line without markers is a norm that was trained once." in main.caption
+    curves = figures["curves-by-norm"]
+    assert all("gn (trained once)" in lines_of(axes_of(panel)) for panel in curves.panels)
+    assert "the same at every batch size" in curves.caption
+    figures, _ = build(batch_study(tmp_path / "bn", norms=("bn",)))
+    assert "trained once" not in figures["error-by-batch"].caption
+
+
+def test_a_norm_trained_once_that_lacks_seeds_is_marked_once(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "gn"), seeds=2)
+    spoil(out / "runs/gn-n32-s0", "failed")
+    figures, _ = build(out)
+    ax = axes_of(figures["error-by-batch"].panels[0])
+    hollow = [line for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[32]]
+    spoil(out / "runs/gn-n32-s1", "failed")
+    figures, _ = build(out)
+    assert texts_of(axes_of(figures["error-by-batch"].panels[0])).count("failed") == 1
+
+
+def test_recomputed_statistics_of_a_norm_trained_once_are_drawn_once(tmp_path):
+    out = batch_study(tmp_path, norms=("bn",))
+    manifest = json.loads((out / "study.json").read_text())
+    for cell in manifest["cells"]:
+        cell["run"] = f"bn-n32-s{cell['seed']}"
+    (out / "study.json").write_text(json.dumps(manifest))
+    figures, rows = build(out)
+    (panel,) = figures["running-and-recomputed"].panels
+    ax = axes_of(panel)
+    drawn = {c.get_label(): list(c.lines[0].get_ydata()) for c in ax.containers}
+    assert drawn["running statistics"] == [rows[0].mean]
+    assert drawn["recomputed statistics"] == [rows[0].precise_mean]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["every N"]
 
 
 def test_the_band_is_one_spread_to_either_side_and_absent_with_one_seed(tmp_path):
@@ -145,7 +190,7 @@ def test_curves_by_batch_have_a_line_per_batch_and_one_for_a_shared_run(tmp_path
     bn, gn = (axes_of(panel) for panel in figures["curves-by-batch"].panels)
     assert list(lines_of(bn)) == ["N = 32", "N = 8", "N = 2"]
     assert list(lines_of(gn)) == ["every N"]
-    assert "gn (one run for every N)" in figures["curves-by-batch"].panels[1].alt
+    assert "gn (trained once)" in figures["curves-by-batch"].panels[1].alt
 
 
 def test_a_diverged_run_is_drawn_to_its_end_with_a_cross(tmp_path):

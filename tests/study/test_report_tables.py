@@ -41,6 +41,7 @@ def csv_rows(out):
         (Estimate(27.64, 0.04, 3), 1, "27.6 ± 0.04"),
         (Estimate(27.64, 0.0, 3), 1, "27.6 ± 0.0"),
         (Estimate(27.647, 0.314, 3), 2, "27.65 ± 0.31"),
+        (Estimate(40.15, 0.05, 2), 1, "40.2 ± 0.1"),
     ],
 )
 def test_an_estimate_in_a_cell(value, digits, text):
@@ -50,7 +51,10 @@ def test_an_estimate_in_a_cell(value, digits, text):
 def test_the_main_table_has_a_row_per_norm_and_recomputed_statistics_of_its_own(tmp_path):
     header, body = table(batch_study(tmp_path, batches=(2, 32, 8)))
     assert header == ["images per worker", "32", "8", "2"]
-    assert list(body) == ["bn", "bn (recomputed statistics)", "gn:groups=8", "gn:groups=8+ws"]
+    assert list(body) == [
+        "bn", "bn (recomputed statistics)",
+        "gn:groups=8 (trained once)", "gn:groups=8+ws (trained once)",
+    ]  # fmt: skip
     _, rows = read(tmp_path)
     by_batch = {r.labels["batch_per_worker"]: r for r in rows if r.labels["norm"] == "bn"}
     assert body["bn"] == [f"{(r := by_batch[b]).mean:.1f} ± {r.spread:.1f}" for b in (32, 8)] + [
@@ -69,6 +73,35 @@ def test_what_did_not_finish_is_visible(tmp_path, status):
     assert body["bn"][2] == status
     assert body["bn"][1].endswith(f"(1 of 3 {status})")
     assert body["bn (recomputed statistics)"][2] == status
+
+
+def test_a_norm_trained_once_is_listed_once_and_said_to_be(tmp_path):
+    out = batch_study(tmp_path, norms=("gn", "bn"), seeds=2)
+    _, rows = read(out)
+    _, body = table(out)
+    assert body["gn (trained once)"] == [estimate_text(rows[0].error), "same", "same"]
+    assert "same" not in body["bn"]
+    for seed in range(2):
+        spoil(out / f"runs/gn-n32-s{seed}", "failed", "killed")
+    assert table(out)[1]["gn (trained once)"] == ["failed", "same", "same"]
+    assert problems(*read(out)) == [
+        ["gn, 32, 8, 2 images per worker (trained once)", "failed", "2 of 2 seeds failed: killed"]
+    ]
+
+
+def test_what_a_norm_trained_once_was_not_asked_for_stays_a_dash(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "syncbn"), seeds=1)
+    study = load_study(out)
+    cells = [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in study.cells]
+    cells = [cell for cell in cells if cell["labels"] != {"norm": "syncbn", "batch_per_worker": 32}]
+    cells = [{**cell, "run": cells[0]["run"]} if cell["labels"]["norm"] == "syncbn" else cell
+             for cell in cells]  # fmt: skip
+    write_manifest(out, "batch-size", cells, [])
+    _, rows = read(out)
+    _, body = table(out)
+    first = [estimate_text(rows[0].error), estimate_text(rows[0].precise)]
+    assert body["syncbn (trained once)"] == ["\u2013", first[0], "same"]
+    assert body["syncbn (recomputed statistics)"] == ["\u2013", first[1], "same"]
 
 
 def test_a_mixture_of_statuses_is_called_unfinished(tmp_path):
@@ -103,14 +136,14 @@ def test_every_run_appears_once_and_names_the_cells_it_fills(tmp_path):
     groups = run_groups(study, rows)
     assert sum(len(group.seeds) for group in groups) == len(study.records)
     shared = next(group for group in groups if group.shared[0] == "gn:groups=8")
-    assert shared.shared[1] == "32, 8, 2"
+    assert shared.shared[1] == "32, 8, 2 (trained once)"
     for group in groups:
         assert {len(group.shared) + len(line) for line in group.seeds} == {len(RUN_HEADER)}
     line = dict(zip(RUN_HEADER[4:], groups[0].seeds[1], strict=True))
     _, row = rows[0].labels, rows[0]
     assert line["error"] == f"{row.errors[1]:.2f}"
     assert line["recomputed"] == f"{row.precise_errors[1]:.2f}"
-    assert (line["images/s"], line["seconds"]) == ("1,004", "16.8")
+    assert (line["images/s"], line["seconds"]) == ("1,005", "16.8")
     assert (line["peak memory"], line["parameters"]) == ("48 MiB", "78,042")
 
 

@@ -1,0 +1,27 @@
+"""Numbers as text: the one place where the package rounds what it prints.
+
+What is rounded is the decimal number that a reader sees, half away from zero: 40.15 becomes 40.2
+and 48.45 becomes 48.5, although the floats of both lie beside the tie. Formats such as `.1f` round
+the binary number instead, one of these two up and the other down.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_HALF_UP, Decimal
+
+
+def rounded(value: float | Decimal, digits: int) -> Decimal:
+    """A finite `value` with `digits` decimals; of the float's digits the first 12 count.
+
+    The digits beyond are the noise of sums and divisions, which must not decide a tie.
+    """
+    return Decimal(f"{value:.12g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+
+
+def decimal_text(value: float | Decimal, digits: int = 1) -> str:
+    """`value` with `digits` decimals and commas between thousands, e.g. "40.2" or "1,024.0"."""
+    if not math.isfinite(value):
+        return str(value)
+    number = rounded(value, digits)
+    return f"{abs(number) if number == 0 else number:,f}"  # no "-0.0"
