@@ -10,6 +10,7 @@ from rich.table import Table
 
 from groupnorm.cli.options import split_norms
 from groupnorm.cli.terminal import console, errors, errors_in_words, escaped, print_json
+from groupnorm.rounding import decimal_text
 
 _NOTE = (
     "Memory of the tensors of a training step. Workspaces, the process (on CUDA its context) "
@@ -85,8 +86,9 @@ def _as_json(found: Any) -> dict[str, Any]:
 def _print(asked: dict[str, Any], fits: dict[str, Any]) -> None:
     size, batch = asked["image_size"], asked["batch"]
     console.print(
-        f"{asked['model']} in {asked['memory_bytes'] / 2**20:,.0f} MiB, {asked['precision']}, "
-        f"{asked['optimizer']}; step of {batch} images of {size} x {size}; memory in MiB",
+        f"{asked['model']} in {decimal_text(asked['memory_bytes'] / 2**20, 0)} MiB, "
+        f"{asked['precision']}, {asked['optimizer']}; step of {batch} images of {size} x {size}; "
+        "memory in MiB",
         highlight=False,
     )
     table = Table()
@@ -101,7 +103,7 @@ def _print(asked: dict[str, Any], fits: dict[str, Any]) -> None:
         numbers = (step.weights, step.gradients, step.optimizer, found.saved_per_image, step.peak)
         table.add_row(
             escaped(spec),
-            *(f"{number / 2**20:,.1f}" for number in numbers),
+            *(decimal_text(number / 2**20) for number in numbers),
             f"{found.largest_batch:,}" if found.largest_batch else "none fits",
             str(side) if side else "none fits",
         )

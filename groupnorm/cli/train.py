@@ -16,6 +16,7 @@ from groupnorm.cli.terminal import (
     print_json,
     say_error,
 )
+from groupnorm.rounding import decimal_text
 
 
 def train(
@@ -75,9 +76,9 @@ def train(
             print_json(metrics, indent=None)
             return
         console.print(
-            f"epoch {metrics['epoch']}: train error {metrics['train_error']:.1f} %, "
-            f"validation error {metrics['val_error']:.1f} %, "
-            f"{metrics['timing']['images_per_second']:,.0f} images/s",
+            f"epoch {metrics['epoch']}: train error {decimal_text(metrics['train_error'])} %, "
+            f"validation error {decimal_text(metrics['val_error'])} %, "
+            f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s",
             highlight=False,
             soft_wrap=True,
         )
