@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from groupnorm import data, models
-from groupnorm.cost import measure_cost
+from groupnorm.cost.profile import count_cost
 from groupnorm.data.batches import Step
 from groupnorm.layers import norm_layer, recomputed_statistics
 from groupnorm.ops import explain
@@ -68,7 +68,7 @@ def run(
         device: "cpu", "cuda" or "cuda:N".
         data_root: folder to look for the data set in, before the usual places.
         processes: those that train together; all call this function.
-        with_cost: measure the training step's cost first (`groupnorm.cost.measure_cost`).
+        with_cost: count the training step's memory and arithmetic first (`count_cost`).
         checkpoint: file to save to after every epoch and to continue from when it exists.
         on_start: called once with the environment (versions, machine, parameter count, cost).
 
@@ -83,20 +83,7 @@ def run(
         raise RuntimeError(f"device {device!r} was asked for, but torch finds no CUDA device")
     with processes.first_goes_first():  # it may put the data into the cache
         batches = load_batches(config, device, data_root)
-    norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = models.build_model(
-            config.model,
-            norm=norm,
-            num_classes=batches.num_classes,
-            in_channels=batches.channels,
-            width=config.width,
-            shortcut=config.shortcut,
-        )
-    model.to(device)
-    if config.memory_format == "channels_last":
-        model.to(memory_format=torch.channels_last)
+    model = build(config, batches, device)
     has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
     recompute = recomputed_statistics if has_statistics else None
     watched = models.watched_convolution(config.model, model)
@@ -110,7 +97,8 @@ def run(
         "data_version": batches.version,
     }
     if with_cost and processes.first:
-        env["cost"] = _cost(config, model, batches, processes)
+        images = first_images(config, batches, processes)
+        env["cost"] = count_cost(model, images, precision=config.precision)
     on_start(env)
     try:
         metrics = train(
@@ -125,6 +113,25 @@ def run(
     except Diverged as end:
         return RunResult("diverged", end.reason, end.metrics, model)
     return RunResult("finished", None, metrics, model)
+
+
+def build(config: RunConfig, batches: data.Batches, device: str) -> torch.nn.Module:
+    """The network of a configuration with its first weights, for the classes of the data."""
+    norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = models.build_model(
+            config.model,
+            norm=norm,
+            num_classes=batches.num_classes,
+            in_channels=batches.channels,
+            width=config.width,
+            shortcut=config.shortcut,
+        )
+    model.to(device)
+    if config.memory_format == "channels_last":
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data.Batches:
@@ -150,16 +157,16 @@ def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data
     )
 
 
-def _cost(
-    config: RunConfig, model: torch.nn.Module, batches: data.Batches, processes: Processes
-) -> dict[str, Any]:
-    """Of a pass as the training makes it, on its first images."""
+def first_images(
+    config: RunConfig, batches: data.Batches, processes: Processes = ALONE
+) -> torch.Tensor:
+    """The first images of the training, as many as a pass of one process sees."""
     count = config.step_images // (processes.count * config.accumulate)
     step = Step(config.seed, torch.arange(min(count, batches.train_size)))
     images, _ = next(iter(batches.train([step])))
     if config.memory_format == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
-    return measure_cost(model, images, precision=config.precision)
+    return images
 
 
 def environment() -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,46 +39,45 @@ def measure_cost(
         seconds: for the timed steps; at least one is taken and at most 20 are.
 
     Returns:
+        Values ready for JSON: those of `count_cost`; `norm_share` of the time of forward and
+        backward together, `norm_share_forward` and `norm_share_backward` of each, between 0 and 1
+        (`NormTimes`); `timed_steps`. The optimizer and the data are in none of them.
+
+    Raises:
+        ValueError: unknown precision.
+    """
+    counted = count_cost(model, images, precision=precision)
+    with copied(model, images.device) as trial, NormTimes(trial, images.device) as times:
+        ends = time.perf_counter() + seconds
+        steps = 0
+        while steps < 1 or (time.perf_counter() < ends and steps < _STEPS):
+            timed_step(trial, images, precision, times)
+            steps += 1
+    return {**counted, **times.shares(), "timed_steps": steps}
+
+
+def count_cost(model: nn.Module, images: Tensor, *, precision: str = "float32") -> dict[str, Any]:
+    """Memory and arithmetic of a model's training step, which do not depend on the machine's load.
+
+    The arguments are those of `measure_cost`, and the model is left as it was.
+
+    Returns:
         Values ready for JSON: `images` (N) and `image_shape`; `saved_bytes_per_image`, what the
         forward pass keeps for the backward pass (`bytes_saved`) over N; `flops_per_image` of the
-        forward pass and `training_flops_per_image` of forward and backward (`count_flops`);
-        `norm_share` of the time of forward and backward together, `norm_share_forward` and
-        `norm_share_backward` of each, between 0 and 1 (`NormTimes`); `timed_steps`. The optimizer
-        and the data are in none of them.
+        forward pass and `training_flops_per_image` of forward and backward (`count_flops`).
 
     Raises:
         ValueError: unknown precision.
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision is float32 or bfloat16, got {precision!r}")
-    device = images.device
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), torch.enable_grad():
-        trial = copy.deepcopy(plain_module(model)).train()
-        trial.zero_grad(set_to_none=True)
-
-        def forward() -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                output: Tensor = trial(images)
-                return output.float().mean()
-
-        with counting_flops() as counter:
-            with counting_saved(trial, images) as saved:
-                loss = forward()
-            saved_bytes, flops = saved.total, counter.get_total_flops()
-            saved.release()
-            loss.backward()  # type: ignore[no-untyped-call]
-            training_flops = counter.get_total_flops()
-        with NormTimes(trial, device) as times:
-            ends = time.perf_counter() + seconds
-            steps = 0
-            while steps < 1 or (time.perf_counter() < ends and steps < _STEPS):
-                trial.zero_grad(set_to_none=True)
-                with times.forward():
-                    loss = forward()
-                with times.backward():
-                    loss.backward()  # type: ignore[no-untyped-call]
-                steps += 1
+    with copied(model, images.device) as trial, counting_flops() as counter:
+        with counting_saved(trial, images) as saved:
+            loss = _loss(trial, images, precision)
+        saved_bytes, flops = saved.total, counter.get_total_flops()
+        saved.release()
+        loss.backward()  # type: ignore[no-untyped-call]
+        training_flops = counter.get_total_flops()
     count = len(images)
     return {
         "images": count,
@@ -84,9 +85,32 @@ def measure_cost(
         "saved_bytes_per_image": saved_bytes / count,
         "flops_per_image": flops / count,
         "training_flops_per_image": training_flops / count,
-        **times.shares(),
-        "timed_steps": steps,
     }
+
+
+@contextmanager
+def copied(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """A copy of a model for steps inside the block; torch's random generators stay as they were."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), torch.enable_grad():
+        trial = copy.deepcopy(plain_module(model)).train()
+        trial.zero_grad(set_to_none=True)
+        yield trial
+
+
+def timed_step(model: nn.Module, images: Tensor, precision: str, times: NormTimes) -> None:
+    """Forward and backward pass of the mean of a model's output; `times` takes the time."""
+    model.zero_grad(set_to_none=True)
+    with times.forward():
+        loss = _loss(model, images, precision)
+    with times.backward():
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        output: Tensor = model(images)
+        return output.float().mean()
 
 
 def plain_module(model: nn.Module) -> nn.Module:

@@ -20,10 +20,13 @@ class NormTimes:
     `forward` added to the graph of autograd. An activation that a norm brings (`frn`,
     `evonorm_s0`) or that is fused into it is part of its time; one of a module of its own is not.
     On CUDA the device is waited for at each mark, which takes away what overlaps.
+
+    Args:
+        watch: time the norms too; without, the passes alone and with no hook in their way.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._norms = [module for _, module in norm_modules(model)]
+    def __init__(self, model: nn.Module, device: torch.device, watch: bool = True) -> None:
+        self._norms = [module for _, module in norm_modules(model)] if watch else []
         self._device = device
         self._handles: list[Any] = []
         self._started = 0.0
@@ -51,6 +54,10 @@ class NormTimes:
         """Time the backward pass inside the block."""
         with self._timed("backward"):
             yield
+
+    def seconds(self) -> dict[str, float]:
+        """The time so far, by "forward" and "backward"."""
+        return dict(self._total)
 
     def shares(self) -> dict[str, float]:
         """`norm_share`, `norm_share_forward` and `norm_share_backward`, between 0 and 1."""

@@ -6,20 +6,23 @@ from collections.abc import Callable
 
 from matplotlib.axes import Axes
 
-from groupnorm.study.costs import milliseconds
+from groupnorm.study.costs import how_timed, milliseconds
 from groupnorm.study.figure_style import ERROR_LABEL, FigureSpec, Panel, Style, norm_styles
-from groupnorm.study.statistics import Row
+from groupnorm.study.statistics import Row, Study
 
 
-def cost_figures(rows: list[Row]) -> list[FigureSpec]:
-    """Error against time and against saved memory at the largest batch; none without costs."""
+def cost_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
+    """Error against time and against saved memory at the largest batch; none without costs.
+
+    There is no panel of time unless it was taken in turns (`cost_pass`).
+    """
     if not rows:
         return []
     batch = max(row.labels["batch_per_worker"] for row in rows)
     here = [row for row in rows if row.labels["batch_per_worker"] == batch and row.error]
     styles = norm_styles(row.labels["norm"] for row in rows)  # as in the other figures
     axes: tuple[tuple[str, str, Callable[[Row], float | None]], ...] = (
-        ("time of training (ms per image)", "time per image", _time),
+        ("forward and backward (ms per image)", "time per image", _time),
         ("saved for backward (MiB per image)", "memory saved per image", _saved),
     )
     panels = [
@@ -31,9 +34,8 @@ def cost_figures(rows: list[Row]) -> list[FigureSpec]:
         return []
     caption = (
         f"Final validation error against what a norm costs, at {batch} images per worker: lower "
-        "left is better. Time is that of forward pass, backward pass with the optimizer, and data, "
-        "measured while the study ran; memory is what the forward pass keeps for the backward "
-        "pass. Bars are one standard deviation over seeds."
+        "left is better. Memory is what the forward pass keeps for the backward pass. Bars are one "
+        f"standard deviation over seeds. {how_timed(study.cost_pass)}"
     )
     return [FigureSpec("error-by-cost", "Error against cost", caption, panels)]
 

@@ -2,47 +2,116 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping, Sequence
-from statistics import fmean, median
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from groupnorm.study.store import Record, is_number
+from groupnorm.rounding import decimal_text
+from groupnorm.study.store import FORMAT, Record, StoreError, is_number
 
-PER_IMAGE = ("forward", "backward", "data")
+COST_FILE = "cost.json"
+TIMES = ("forward_ms_per_image", "backward_ms_per_image", "norm_share")
 # key -> heading of the table, factor from the key's unit to the heading's, digits
 COSTS: dict[str, tuple[str, float, int]] = {
-    **{f"{part}_ms_per_image": (f"{part}, ms/image", 1.0, 3) for part in PER_IMAGE},
+    "forward_ms_per_image": ("forward, ms/image", 1.0, 3),
+    "backward_ms_per_image": ("backward, ms/image", 1.0, 3),
     "saved_bytes_per_image": ("saved for backward, MiB/image", 2.0**-20, 2),
     "training_gflops_per_image": ("GFLOPs/image", 1.0, 3),
     "norm_share": ("time in norms, %", 100.0, 1),
 }
+NOT_MEASURED = "this record holds none that were taken in turns"
 
 
-def run_cost(record: Record) -> dict[str, float]:
-    """The costs that a run has recorded, by the keys of `COSTS`; empty for older records.
+@dataclass(frozen=True)
+class CostPass:
+    """The times of training steps that a study took in turns (`cost_pass.measure_costs`).
 
-    Times are medians over the epochs, in milliseconds per image of the training step; backward
-    includes the optimizer. The others stand in the run's environment (`measure_cost`).
+    Attributes:
+        rounds: how often each step was timed; 0 where nothing was.
+        configurations: what was found for each, with the names of its `runs`.
+        environment: versions, processor and threads of the measurement.
+        reason: why there are no times; None where there are.
     """
-    found: dict[str, float] = {}
-    timings = [row.get("timing", {}) for row in record.metrics]
-    for part in PER_IMAGE:
-        key = f"{part}_seconds"
-        values = [
-            1000.0 * timing[key] / timing["images"]
-            for timing in timings
-            if is_number(timing.get(key)) and timing.get("images")
-        ]
-        if values:
-            found[f"{part}_ms_per_image"] = median(values)
-    measured = record.env.get("cost") or {}
+
+    rounds: int = 0
+    configurations: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = NOT_MEASURED
+
+    @property
+    def times(self) -> dict[str, dict[str, float]]:
+        """The times of every run, by the keys of `TIMES`."""
+        return {
+            name: {key: found[key] for key in TIMES}
+            for found in self.configurations
+            for name in found["runs"]
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `cost.json`."""
+        return {"format": FORMAT, **vars(self)}
+
+
+def read_cost_pass(out: Path) -> CostPass:
+    """What `cost.json` of a study holds; a study without one has no times.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    path = out / COST_FILE
+    if not path.exists():
+        return CostPass()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        found = CostPass(**value)
+        if not all(is_number(time) for times in found.times.values() for time in times.values()):
+            raise ValueError("a time is not a number")
+        how_timed(found)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it: the command of "
+            "the study measures the times again, and the report does without them"
+        ) from None
+    return found
+
+
+def how_timed(found: CostPass) -> str:
+    """How the times of a study were taken, or why there are none, in a sentence or two."""
+    if found.reason is not None:
+        return (
+            f"Times are not compared: {found.reason}. Trials share the machine, and the speed of "
+            "one depends on how many run beside it."
+        )
+    threads = found.environment.get("threads")
+    widest = max(line["spread"] for line in found.configurations)
+    return (
+        f"Times are medians of {found.rounds} rounds in which all configurations took turns, one "
+        f"training step each, while no trial ran: in one process with {threads} "
+        f"{'thread' if threads == 1 else 'threads'}, torch {found.environment.get('torch')}, on "
+        f"{found.environment.get('cpu')}. Half of each configuration's rounds lie within "
+        f"{decimal_text(100 * widest)} % of its median. Optimizer and data are not in "
+        "them; the time in norms is a share of both passes."
+    )
+
+
+def run_cost(record: Record, times: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The costs of a run, by the keys of `COSTS`; empty for older records without times.
+
+    Memory and arithmetic stand in the run's environment; `times` are those of its `CostPass`.
+    """
+    found = dict(times or {})
+    counted = record.env.get("cost") or {}
     for key, name, factor in (
         ("saved_bytes_per_image", "saved_bytes_per_image", 1.0),
         ("training_flops_per_image", "training_gflops_per_image", 1e-9),
-        ("norm_share", "norm_share", 1.0),
     ):
-        if is_number(measured.get(key)):
-            found[name] = factor * measured[key]
+        if is_number(counted.get(key)):
+            found[name] = factor * counted[key]
     return found
 
 
@@ -56,6 +125,6 @@ def mean_cost(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def milliseconds(cost: Mapping[str, float]) -> float | None:
-    """Time of a training step for one image: forward, backward and data; None without all three."""
-    parts = [cost.get(f"{part}_ms_per_image") for part in PER_IMAGE]
-    return None if None in parts else math.fsum(part for part in parts if part is not None)
+    """Time of forward and backward pass for one image; None without both."""
+    forward, backward = cost.get("forward_ms_per_image"), cost.get("backward_ms_per_image")
+    return None if forward is None or backward is None else forward + backward

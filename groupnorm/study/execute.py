@@ -14,6 +14,7 @@ from groupnorm.files import LockedError, locked, write_atomic
 from groupnorm.run import environment
 from groupnorm.study.cluster import run_trials_on_cluster
 from groupnorm.study.cluster_connection import Cluster, check_device, check_ray
+from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.progress import StudyProgress
 from groupnorm.study.report import build_report
@@ -100,18 +101,31 @@ def run_study(
                         device=device,
                         data_root=data_root,
                     )
+                    skip_costs(out, "the trials ran on the nodes of a cluster")
                 else:
                     cores = available_cores()
                     jobs = min(jobs or (cores if device == "cpu" else 1), len(plan.configs))
+                    threads = max(1, cores // jobs)
                     records = run_trials(
                         out,
                         plan.configs,
                         progress,
                         jobs=jobs,
-                        threads=max(1, cores // jobs),
+                        threads=threads,
                         device=device,
                         data_root=data_root,
                     )
+                    if plan.options.scale == "smoke":
+                        skip_costs(out, "the smoke scale measures nothing")
+                    else:
+                        measure_costs(
+                            out,
+                            plan.configs,
+                            threads=threads,
+                            device=device,
+                            data_root=data_root,
+                            tell=progress.told,
+                        )
             return StudyOutcome(build_report(out), records)
     except OSError as error:
         raise StoreError(f"cannot write to {out}: {error}") from error

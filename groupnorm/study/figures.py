@@ -43,7 +43,7 @@ RECOMPUTED = "recomputed statistics"
 
 def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """The figures of a study, in the report's order; the first is the main one."""
-    after = [*response_figures(study, rows), *cost_figures(rows)]
+    after = [*response_figures(study, rows), *cost_figures(study, rows)]
     kind = shows(study.manifest)
     if kind == "groups":
         return [_groups_figure(study, rows), *curves.group_figures(study, rows), *after]

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from groupnorm.files import write_atomic
 from groupnorm.study import report_tables as tables
 from groupnorm.study.beside import BESIDE_HEADER, beside
+from groupnorm.study.costs import how_timed
 from groupnorm.study.figure_style import FigureSpec, render_files, render_panel
 from groupnorm.study.figures import build_figures
 from groupnorm.study.report_text import PROTOCOLS, describe
@@ -91,6 +92,7 @@ def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[
         body=body,
         cost_header=cost_header,
         cost_body=cost_body,
+        how_timed=how_timed(study.cost_pass),
         note=chosen_note(rows, tuned_over) if tuned_over else "",
         tuning=tuning_table(every, rows, tuned_over) if tuned_over else None,
         beside=beside(study, rows),

@@ -20,10 +20,8 @@ from groupnorm.study.statistics import (
     Study,
     by_runs,
     final_error,
-    images_per_second,
     peak_memory_bytes,
     run_status,
-    seconds,
     trained_once,
 )
 
@@ -32,14 +30,12 @@ SAME = "same"
 RECOMPUTED = "(recomputed statistics)"
 RUN_HEADER = [
     "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
-    "status", "error", "recomputed", "training error", "images/s", "seconds", "peak memory",
-    "parameters",
+    "status", "error", "recomputed", "training error", "peak memory", "parameters",
 ]  # fmt: skip
 CSV_MEASURES = [
     "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
-    "images_per_second", "seconds", "peak_memory_bytes", "parameters", "val_error_mean",
-    "val_error_spread", "precise_val_error_mean", "precise_val_error_spread", "seeds_finished",
-    "seeds_asked",
+    "peak_memory_bytes", "parameters", "val_error_mean", "val_error_spread",
+    "precise_val_error_mean", "precise_val_error_spread", "seeds_finished", "seeds_asked",
 ]  # fmt: skip
 
 
@@ -133,9 +129,10 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of costs; no rows when no run has recorded any.
 
     One row per configuration whose runs have costs, with the error beside it; one alone for what
-    was trained once for several batch sizes.
+    was trained once for several batch sizes. What no run has recorded is no column.
     """
-    header = ["norm", "images per worker", "error", *(title for title, _, _ in COSTS.values())]
+    shown = {key: COSTS[key] for key in COSTS if any(key in row.cost for row in rows)}
+    header = ["norm", "images per worker", "error", *(title for title, _, _ in shown.values())]
     body = []
     for same in by_runs(rows):
         row = same[0]
@@ -143,7 +140,7 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
             continue
         cells = [
             _number(None if key not in row.cost else factor * row.cost[key], digits)
-            for key, (_, factor, digits) in COSTS.items()
+            for key, (_, factor, digits) in shown.items()
         ]
         memory = row.peak_memory_bytes
         peak = decimal_text(memory / 2**20, 0) if memory else NOTHING
@@ -204,8 +201,9 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
     mark = [] if chosen is None else ["chosen"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    costs = list(COSTS) if any(row.cost for row in rows) else []
+    costs = [key for key in COSTS if any(key in row.cost for row in rows)]
     writer.writerow([*mark, *names, *CSV_MEASURES, *costs])
+    times = study.cost_pass.times
     seeds = {(json.dumps(c.labels, sort_keys=True), c.run): c.seed for c in study.cells}
     for row in rows:
         key = json.dumps(row.labels, sort_keys=True)
@@ -213,7 +211,7 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
             record = study.records[name]
             status, reason = run_status(record)
             done = status == "finished"
-            cost = run_cost(record)
+            cost = run_cost(record, times.get(name))
             writer.writerow(
                 [
                     *([] if chosen is None else ["yes" if row in chosen else "no"]),
@@ -222,9 +220,8 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                     final_error(record.metrics) if done else None,
                     final_error(record.metrics, "precise_val_error") if done else None,
                     final_error(record.metrics, "train_error") if done else None,
-                    images_per_second(record), seconds(record), peak_memory_bytes(record),
-                    record.env.get("parameters"), row.mean, row.spread, row.precise_mean,
-                    row.precise_spread, row.finished, row.asked,
+                    peak_memory_bytes(record), record.env.get("parameters"), row.mean,
+                    row.spread, row.precise_mean, row.precise_spread, row.finished, row.asked,
                     *(cost.get(key) for key in costs),
                 ]
             )  # fmt: skip
@@ -277,8 +274,6 @@ def _run_cells(study: Study, seed: int, name: str) -> list[str]:
         str(seed),
         status,
         *(_number(error, 2) for error in errors),
-        _number(images_per_second(record), 0),
-        _number(seconds(record), 1),
         f"{decimal_text(memory / 2**20, 0)} MiB" if memory else NOTHING,
         _number(parameters, 0),
     ]

@@ -7,7 +7,6 @@ show different numbers. Errors are top-1 errors in percent, differences are perc
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,7 +15,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from groupnorm.rounding import rounded
-from groupnorm.study.costs import mean_cost, run_cost
+from groupnorm.study.costs import CostPass, mean_cost, read_cost_pass, run_cost
 from groupnorm.study.store import Cell, Record, is_number, read_cells, read_manifest, read_record
 
 # From best to worst; the status of a row is the worst one among its seeds.
@@ -53,12 +52,10 @@ class Row:
         errors: final validation error per finished seed, percent.
         precise_errors: the same with recomputed statistics; empty for a norm without any.
         train_error: mean over seeds of the final training error, percent.
-        images_per_second: mean over seeds of the median over epochs.
-        seconds: mean over seeds of the training time of a run.
         peak_memory_bytes: the largest of any seed.
         parameters: number of trained parameters.
-        cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; empty for
-            records that have none.
+        cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; of older records
+            some or all are missing.
     """
 
     labels: dict[str, Any]
@@ -70,8 +67,6 @@ class Row:
     errors: dict[int, float]
     precise_errors: dict[int, float]
     train_error: float | None
-    images_per_second: float | None
-    seconds: float | None
     peak_memory_bytes: int | None
     parameters: int | None
     cost: dict[str, float] = field(default_factory=dict)
@@ -131,6 +126,7 @@ class Study:
     manifest: dict[str, Any]
     cells: list[Cell]
     records: dict[str, Record]
+    cost_pass: CostPass = field(default_factory=CostPass)
 
 
 def final_error(
@@ -177,7 +173,8 @@ def load_study(out: Path) -> Study:
     manifest = read_manifest(out)
     cells = read_cells(manifest)
     names = dict.fromkeys(cell.run for cell in cells)
-    return Study(manifest, cells, {name: read_record(out, name) for name in names})
+    records = {name: read_record(out, name) for name in names}
+    return Study(manifest, cells, records, read_cost_pass(out))
 
 
 def summarize(out: Path) -> list[Row]:
@@ -194,7 +191,8 @@ def summarize_study(study: Study) -> list[Row]:
     groups: dict[str, list[Cell]] = {}
     for cell in study.cells:
         groups.setdefault(json.dumps(cell.labels, sort_keys=True), []).append(cell)
-    return [_row(cells, study.records) for cells in groups.values()]
+    times = study.cost_pass.times
+    return [_row(cells, study.records, times) for cells in groups.values()]
 
 
 def by_runs(rows: Iterable[Row]) -> list[list[Row]]:
@@ -226,25 +224,13 @@ def run_status(record: Record) -> tuple[str, str | None]:
     return record.status, record.reason
 
 
-def images_per_second(record: Record) -> float | None:
-    """Median over the epochs of a run."""
-    values = _timing(record, "images_per_second")
-    return median(values) if values else None
-
-
-def seconds(record: Record) -> float | None:
-    """Training time of a run: the sum over its epochs."""
-    values = _timing(record, "seconds")
-    return math.fsum(values) if values else None
-
-
 def peak_memory_bytes(record: Record) -> int | None:
     """The largest peak of any epoch of a run."""
     values = _timing(record, "peak_memory_bytes")
     return int(max(values)) if values else None
 
 
-def _row(cells: list[Cell], records: dict[str, Record]) -> Row:
+def _row(cells: list[Cell], records: dict[str, Record], times: dict[str, dict[str, float]]) -> Row:
     statuses = [run_status(records[cell.run]) for cell in cells]
     done = [
         (cell.seed, records[cell.run])
@@ -265,11 +251,9 @@ def _row(cells: list[Cell], records: dict[str, Record]) -> Row:
         errors=_errors(done, "val_error"),
         precise_errors=_errors(done, "precise_val_error"),
         train_error=_mean(_present(lambda r: final_error(r.metrics, "train_error"), finished)),
-        images_per_second=_mean(_present(images_per_second, finished)),
-        seconds=_mean(_present(seconds, finished)),
         peak_memory_bytes=int(max(memory)) if memory else None,
         parameters=next((count for count in parameters if count is not None), None),
-        cost=mean_cost([run_cost(record) for record in finished]),
+        cost=mean_cost([run_cost(record, times.get(record.name)) for record in finished]),
     )
 
 

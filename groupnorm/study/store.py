@@ -3,6 +3,7 @@
 ::
 
     <out>/study.json                      what was asked: cells (labels, seed, name of the run)
+    <out>/cost.json                       times of training steps, taken in turns after the trials
     <out>/runs/<name>/config.json         the complete RunConfig
     <out>/runs/<name>/env.json            versions, machine, threads, parameter count
     <out>/runs/<name>/metrics.jsonl       one line an epoch

@@ -35,6 +35,12 @@ def test_a_study_from_beginning_to_end(study):
     for run in (out / "runs").iterdir():
         for name in ("config.json", "env.json", "metrics.jsonl", "checkpoint.pt", "DONE"):
             assert (run / name).exists(), run / name
+    cost = json.loads((out / "cost.json").read_text())
+    assert sorted(name for found in cost["configurations"] for name in found["runs"]) == sorted(
+        path.name for path in (out / "runs").iterdir()
+    )
+    assert all(found["forward_ms_per_image"] > 0 for found in cost["configurations"])
+    assert "timing a training step of 4 configurations in turns" in done.stdout
     manifest = json.loads((out / "study.json").read_text())
     assert manifest["command"].startswith("groupnorm study batch-size --data digits")
     for norm in ("bn", "gn:groups=4", "gn:groups=4+ws"):

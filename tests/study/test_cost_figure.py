@@ -10,8 +10,9 @@ from tests.study.fake_store import add_costs, batch_study, groups_study
 
 def test_one_marker_for_each_norm_at_the_largest_batch(tmp_path):
     add_costs(batch_study(tmp_path))
-    rows = summarize_study(load_study(tmp_path))
-    (figure,) = cost_figures(rows)
+    study = load_study(tmp_path)
+    rows = summarize_study(study)
+    (figure,) = cost_figures(study, rows)
     here = [row for row in rows if row.labels["batch_per_worker"] == 32]
     for panel, cost in zip(
         figure.panels,
@@ -26,7 +27,19 @@ def test_one_marker_for_each_norm_at_the_largest_batch(tmp_path):
 
 
 def test_without_costs_there_is_none(tmp_path):
-    assert cost_figures([]) == []
-    assert cost_figures(summarize_study(load_study(batch_study(tmp_path / "a", seeds=1)))) == []
+    study = load_study(batch_study(tmp_path / "a", seeds=1))
+    assert cost_figures(study, []) == []
+    assert cost_figures(study, summarize_study(study)) == []
     add_costs(groups_study(tmp_path / "b", seeds=1))
-    assert len(cost_figures(summarize_study(load_study(tmp_path / "b")))) == 1
+    study = load_study(tmp_path / "b")
+    assert len(cost_figures(study, summarize_study(study))) == 1
+
+
+def test_without_times_taken_in_turns_no_time_is_drawn_and_the_caption_says_why(tmp_path):
+    add_costs(batch_study(tmp_path), timed=False)
+    study = load_study(tmp_path)
+    (figure,) = cost_figures(study, summarize_study(study))
+    assert [panel.alt for panel in figure.panels] == [
+        "Validation error against memory saved per image"
+    ]
+    assert "Times are not compared: this record holds none" in figure.caption

@@ -92,7 +92,7 @@ def test_what_a_record_holds(uninterrupted):
     assert env["torch"] == torch.__version__
     assert env["parameters"] > 1000
     assert env["cost"]["saved_bytes_per_image"] > 1000
-    assert 0 < env["cost"]["norm_share"] < 1
+    assert "norm_share" not in env["cost"]  # a time, which a run beside others cannot take
     assert json.loads((uninterrupted / "DONE").read_text()) == {
         "status": "finished",
         "reason": None,

@@ -1,0 +1,114 @@
+"""The pass of a study that measures what a training step takes, when no trial runs.
+
+The throughput of trials compares nothing: they share the machine, and the last of an odd number has
+it to itself. So every configuration is timed here, in one process with a trial's number of threads,
+and all of them in turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groupnorm.cost.turns import Step, time_in_turns
+from groupnorm.files import write_atomic
+from groupnorm.run import build, environment, first_images, load_batches
+from groupnorm.study.costs import COST_FILE, CostPass, read_cost_pass
+from groupnorm.study.store import read_record, to_json
+from groupnorm.training.config import RunConfig
+from groupnorm.training.memory import keep_large_blocks
+
+# What runs may differ in while their training steps take the same time.
+_SAME_STEP = (
+    "seed", "epochs", "steps", "schedule", "warmup_epochs", "base_lr", "momentum", "nesterov",
+    "weight_decay", "train_images",
+)  # fmt: skip
+
+
+def measure_costs(
+    out: Path,
+    configs: Mapping[str, RunConfig],
+    *,
+    threads: int,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Time the training step of every configuration with a finished run, and write `cost.json`.
+
+    What is there stays, unless a configuration is missing from it: then all are measured anew,
+    because only times that were taken in turns can be compared. What prevents the measurement is
+    told and recorded in place of times; no run depends on it.
+
+    Args:
+        configs: the runs of a study by name.
+        threads: of a trial.
+    """
+    finished = {n: c for n, c in configs.items() if read_record(out, n).status == "finished"}
+    if not finished or finished.keys() <= read_cost_pass(out).times.keys():
+        return
+    groups = same_step(finished)
+    tell(f"timing a training step of {len(groups)} configurations in turns")
+    try:
+        rounds, found, machine = _measure(groups, finished, threads, device, data_root)
+    except (RuntimeError, MemoryError) as error:
+        reason = f"the measurement failed: {str(error).splitlines()[0] or type(error).__name__}"
+        tell(f"no times can be compared: {reason}")
+        skip_costs(out, reason)
+        return
+    lines = [{"runs": names, **found[names[0]]} for names in groups]
+    write_atomic(out / COST_FILE, to_json(CostPass(rounds, lines, machine, None).as_json()))
+
+
+def skip_costs(out: Path, reason: str) -> None:
+    """Record why nothing is timed; times that are there stay."""
+    if not read_cost_pass(out).times:
+        write_atomic(out / COST_FILE, to_json(CostPass(0, [], {}, reason).as_json()))
+
+
+def same_step(configs: Mapping[str, RunConfig]) -> list[list[str]]:
+    """The names of the runs, together where the same training step is repeated."""
+    groups: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        fields = {k: v for k, v in config.identity().items() if k not in _SAME_STEP}
+        groups.setdefault(json.dumps(fields, sort_keys=True), []).append(name)
+    return list(groups.values())
+
+
+def _measure(
+    groups: list[list[str]],
+    configs: Mapping[str, RunConfig],
+    threads: int,
+    device: str,
+    data_root: Path | None,
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Rounds, the times by the first run of each group, and the machine."""
+    keep_large_blocks()  # as in a trial
+    with _threads(threads):
+        loaded: dict[tuple[Any, ...], Any] = {}
+        steps = {}
+        for name, *_ in groups:
+            config = configs[name]
+            key = (config.data, config.train_images, config.image_size)
+            if key not in loaded:
+                loaded[key] = load_batches(config, device, data_root)
+            batches = loaded[key]
+            model, images = build(config, batches, device), first_images(config, batches)
+            steps[name] = Step(model, images, config.precision)
+        rounds, found = time_in_turns(steps)
+        return rounds, found, {**environment(), "device": device}
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,107 @@
+"""The pass that times the configurations of a study: what it times, and when."""
+
+import json
+
+import pytest
+import torch
+
+from groupnorm.study import cost_pass
+from groupnorm.study.cost_pass import measure_costs, same_step, skip_costs
+from groupnorm.study.costs import read_cost_pass
+from groupnorm.training.config import RunConfig
+from tests.study.fake_store import fake_metrics, spoil, write_run
+
+
+def config(norm="gn", **changes):
+    fields = {"workers": 2, "batch_per_worker": 8, "epochs": 1, "width": 0.5, **changes}
+    return RunConfig(model="resnet8", data="digits", norm=norm, **fields)
+
+
+def study_of(out, configs):
+    found = {one.run_name(): one for one in configs}
+    for name, one in found.items():
+        write_run(out, name, one.model_dump(), fake_metrics(one.norm, 8, one.seed))
+    return found
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """Every call's steps; nothing is timed."""
+    calls = []
+
+    def fake(steps):
+        calls.append((steps, torch.get_num_threads()))
+        values = {"images": 16, "forward_ms_per_image": 1.0, "backward_ms_per_image": 2.0,
+                  "spread": 0.1, "norm_share": 0.2}  # fmt: skip
+        return 6, {name: dict(values) for name in steps}
+
+    monkeypatch.setattr(cost_pass, "time_in_turns", fake)
+    return calls
+
+
+def test_runs_of_the_same_step_are_one_configuration():
+    """Seed, length and learning rate change no step; the images whose statistics belong
+    together do, for norms that have any."""
+    runs = {
+        "gn": config(), "gn-seed": config(seed=1), "gn-lr": config(base_lr=0.3, epochs=3),
+        "gn-split": config(workers=1, batch_per_worker=16), "gn-more": config(workers=4),
+        "bn-8": config("bn"), "bn-2": config("bn", workers=8, batch_per_worker=2),
+    }  # fmt: skip
+    assert same_step(runs) == [
+        ["gn", "gn-seed", "gn-lr", "gn-split"], ["gn-more"], ["bn-8"], ["bn-2"]
+    ]  # fmt: skip
+
+
+def test_every_configuration_is_timed_once_in_one_pass_with_a_trials_threads(tmp_path, turns):
+    configs = study_of(tmp_path, [config(), config(seed=1), config("bn"), config("bn", seed=1)])
+    threads, told = torch.get_num_threads(), []
+    measure_costs(tmp_path, configs, threads=threads + 1, tell=told.append)
+    assert told == ["timing a training step of 2 configurations in turns"]
+    ((steps, used),) = turns
+    gn, bn = steps.values()
+    assert used == threads + 1
+    assert torch.get_num_threads() == threads
+    assert gn.images.shape == (16, 1, 8, 8)
+    assert torch.equal(gn.images, bn.images)
+    found = read_cost_pass(tmp_path)
+    assert (found.rounds, found.environment["threads"]) == (6, threads + 1)
+    assert found.environment["device"] == "cpu"
+    assert found.times.keys() == configs.keys()
+    measure_costs(tmp_path, configs, threads=1, tell=told.append)
+    assert (len(turns), len(told)) == (1, 1)  # what is there is not measured again
+
+
+def test_only_what_is_finished_is_timed_and_with_more_runs_all_are_timed_anew(tmp_path, turns):
+    configs = study_of(tmp_path, [config(), config("bn")])
+    gn, bn = configs
+    folder = tmp_path / "runs" / bn
+    spoil(folder, "failed", "killed", epochs=1)
+    measure_costs(tmp_path, configs, threads=1)
+    assert list(turns[-1][0]) == [gn]
+    (folder / "FAILED").unlink()
+    (folder / "DONE").write_text(json.dumps({"status": "finished", "reason": None}))
+    measure_costs(tmp_path, configs, threads=1)
+    assert list(turns[-1][0]) == [gn, bn]
+
+
+def test_what_prevents_the_measurement_is_recorded_and_costs_no_run(tmp_path, monkeypatch):
+    configs = study_of(tmp_path, [config()])
+
+    def fail(steps):
+        raise RuntimeError("out of memory\nand more")
+
+    monkeypatch.setattr(cost_pass, "time_in_turns", fail)
+    told = []
+    measure_costs(tmp_path, configs, threads=1, tell=told.append)
+    assert read_cost_pass(tmp_path).reason == "the measurement failed: out of memory"
+    assert "no times can be compared: the measurement failed: out of memory" in told
+
+
+def test_times_that_are_there_are_kept_when_nothing_can_be_timed(tmp_path, turns):
+    skip_costs(tmp_path, "the trials ran on the nodes of a cluster")
+    assert read_cost_pass(tmp_path).reason == "the trials ran on the nodes of a cluster"
+    configs = study_of(tmp_path, [config()])
+    measure_costs(tmp_path, configs, threads=1)
+    skip_costs(tmp_path, "the trials ran on the nodes of a cluster")
+    assert read_cost_pass(tmp_path).reason is None
+    assert len(turns) == 1
