@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.table import Table
 
 from groupnorm.cli.experiments import add_experiments, print_list
@@ -235,12 +236,25 @@ def report(
 
 
 def _print_main_table(folder: Path) -> None:
-    from groupnorm.study.report import main_table
+    """The title and the table, or a list of its cells where the terminal is too narrow for it."""
+    from groupnorm.study.report import main_table, main_title
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     header, rows = main_table(folder)
+    say(main_title(folder))
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    if sum(widths) + 3 * len(widths) + 1 > console.width:  # with its borders
+        say(f"{header[0]}: error")
+        for name, *cells in rows:
+            say(name)
+            for column, cell in zip(header[1:], cells, strict=True):
+                say(f"  {column}: {cell}")
+        return
     table = Table()
     for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index == 0 else "right")
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(escaped(cell) for cell in row))
     console.print(table)

@@ -10,7 +10,7 @@ from typing import Any
 from groupnorm.rounding import decimal_text
 from groupnorm.spec import NormSpec, NormSpecError
 from groupnorm.study.published import Published, PublishedValue, published_text, values
-from groupnorm.study.report_tables import estimate_text, label_text, row_text
+from groupnorm.study.report_tables import estimate_text, label_text, row_text, trained
 from groupnorm.study.shown import tables_beside
 from groupnorm.study.statistics import ONCE, Row, Study, trained_once
 
@@ -86,15 +86,6 @@ def match(norm: str, others: Iterable[str]) -> str | None:
 def same_name(a: str | None, b: str | None) -> bool:
     """Whether two names of models or data sets are one, as "ResNet-50" and "resnet50"."""
     return a is not None and b is not None and _plain(a) == _plain(b)
-
-
-def trained(study: Study) -> tuple[list[str], str]:
-    """The models a study trained, sorted, and the name of its data set ("?" when unknown)."""
-    models = {r.config["model"] for r in study.records.values() if "model" in r.config}
-    model = study.manifest.get("options", {}).get("model")
-    return sorted(models) or ([model] if model else []), study.manifest.get("data", {}).get(
-        "name", "?"
-    )
 
 
 def compares_in_size(table: Published, study: Study) -> bool:

@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 
 from groupnorm.rounding import decimal_text
 from groupnorm.study import curves, published_panels
-from groupnorm.study.beside import trained
 from groupnorm.study.cost_figure import cost_figures
 from groupnorm.study.figure_style import (
     BLACK,
@@ -31,6 +30,7 @@ from groupnorm.study.figure_style import (
 )
 from groupnorm.study.published import DIVISIONS
 from groupnorm.study.published_panels import EXTREMES, described, first_table
+from groupnorm.study.report_tables import subject
 from groupnorm.study.responses import response_figures
 from groupnorm.study.shown import shows
 from groupnorm.study.statistics import ONCE, Estimate, Row, Study, trained_once
@@ -65,12 +65,6 @@ def batch_sizes(rows: Sequence[Row]) -> list[int]:
 def norm_names(rows: Sequence[Row]) -> list[str]:
     """Every norm of a study in the manifest's order."""
     return list(dict.fromkeys(row.labels["norm"] for row in rows))
-
-
-def subject(study: Study) -> str:
-    """What was trained on what, e.g. "resnet8 on digits"."""
-    models, data = trained(study)
-    return f"{', '.join(models) or 'model'} on {data}"
 
 
 def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:

@@ -59,6 +59,16 @@ def main_table(out: Path) -> tuple[list[str], list[list[str]]]:
     return tables.main_table_of(study, _rows(study)[0])
 
 
+def main_title(out: Path) -> str:
+    """What the main table shows, in one line: unit, model, data, rule and seeds.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    study = load_study(out)
+    return tables.main_title_of(study, _rows(study)[0])
+
+
 def _rows(study: Study) -> tuple[list[Row], list[Row] | None]:
     """The rows to show, and in a tuned study all of them, else None."""
     rows = summarize_study(study)

@@ -14,6 +14,7 @@ from groupnorm.study.costs import COSTS, run_cost
 from groupnorm.study.published import DIVISIONS
 from groupnorm.study.shown import shows
 from groupnorm.study.statistics import (
+    LAST_EPOCHS,
     ONCE,
     Estimate,
     Row,
@@ -81,6 +82,32 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
             ]
             table.append([f"{norm} {RECOMPUTED}", *cells])
     return ["images per worker", *map(str, batches)], table
+
+
+def main_title_of(study: Study, rows: list[Row]) -> str:
+    """The main table's title, e.g. "Top-1 error in percent: resnet8 on digits, ..., 3 seeds"."""
+    seeds = max((row.asked for row in rows), default=0)
+    count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+    if any(row.spread is not None for row in rows):
+        count = f"mean ± standard deviation over {count}"
+    tuned = study.manifest.get("tuned_over")
+    best = f", at the best {tuned} of those tried" if tuned else ""
+    return f"Top-1 error in percent: {subject(study)}, {_rule(study)}, {count}{best}"
+
+
+def subject(study: Study) -> str:
+    """What was trained on what, e.g. "resnet8 on digits"."""
+    models, data = trained(study)
+    return f"{', '.join(models) or 'model'} on {data}"
+
+
+def trained(study: Study) -> tuple[list[str], str]:
+    """The models a study trained, sorted, and the name of its data set ("?" when unknown)."""
+    models = {r.config["model"] for r in study.records.values() if "model" in r.config}
+    model = study.manifest.get("options", {}).get("model")
+    return sorted(models) or ([model] if model else []), study.manifest.get("data", {}).get(
+        "name", "?"
+    )
 
 
 def row_text(row: Row, value: Estimate | None) -> str:
@@ -226,6 +253,17 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                 ]
             )  # fmt: skip
     return buffer.getvalue()
+
+
+def _rule(study: Study) -> str:
+    """How an error is made of a run's epochs, e.g. "median of the last 5 of 10 epochs"."""
+    records = study.records.values()
+    lengths = {record.config.get("epochs") or len(record.metrics) for record in records} - {0}
+    if lengths and max(lengths) <= LAST_EPOCHS:
+        many = max(lengths) > 1
+        return f"median of {max(lengths)} epochs" if many else "after 1 epoch"
+    of = f" of {' or '.join(map(str, sorted(lengths)))}" if lengths else ""
+    return f"median of the last {LAST_EPOCHS}{of} epochs"
 
 
 def _batches(same: Sequence[Row]) -> list[str]:

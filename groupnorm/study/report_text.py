@@ -12,7 +12,7 @@ from groupnorm.rounding import decimal_text, rounded
 from groupnorm.study import published
 from groupnorm.study.beside import compares_in_size, find, match
 from groupnorm.study.figure_style import kind_of
-from groupnorm.study.figures import batch_sizes, norm_names, subject
+from groupnorm.study.figures import batch_sizes, norm_names
 from groupnorm.study.published import DIVISIONS, SPREAD, Published
 from groupnorm.study.published_panels import (
     first_table,
@@ -21,6 +21,7 @@ from groupnorm.study.published_panels import (
     has_norms,
     short_names,
 )
+from groupnorm.study.report_tables import subject
 from groupnorm.study.shown import shows
 from groupnorm.study.statistics import (
     CLEAR,

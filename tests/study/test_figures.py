@@ -5,7 +5,8 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from groupnorm.study.figures import batch_sizes, build_figures, norm_names, subject
+from groupnorm.study.figures import batch_sizes, build_figures, norm_names
+from groupnorm.study.report_tables import subject
 from groupnorm.study.statistics import load_study, summarize_study
 from tests.study.fake_store import batch_study, groups_study, spoil
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -9,13 +10,20 @@ from groupnorm.study.report_tables import (
     RUN_HEADER,
     estimate_text,
     main_table_of,
+    main_title_of,
     problems,
     run_groups,
     settings,
     tables_csv,
 )
 from groupnorm.study.statistics import Estimate, load_study, summarize_study
-from tests.study.fake_store import batch_study, groups_study, spoil, write_manifest
+from tests.study.fake_store import (
+    batch_study,
+    groups_study,
+    spoil,
+    tuned_study,
+    write_manifest,
+)
 
 
 def read(out):
@@ -187,3 +195,25 @@ def test_the_csv_of_groups_has_their_labels(tmp_path):
 def test_settings_join_what_differs():
     found = settings([{"a": 1, "b": "x", "c": None}, {"a": 2, "b": "x"}, {"a": 1}])
     assert found == [["a", "1; 2"], ["b", "x"], ["c", "\u2013"]]
+
+
+def title(out):
+    return main_title_of(*read(out))
+
+
+def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
+    assert title(batch_study(tmp_path / "a", norms=("bn",))) == (
+        "Top-1 error in percent: resnet8 on digits, median of the last 5 of 8 epochs, "
+        "mean ± standard deviation over 3 seeds"
+    )
+    out = batch_study(tmp_path / "b", norms=("bn", "gn"), batches=(32,), seeds=1)
+    for name, epochs in (("bn-n32-s0", 40), ("gn-n32-s0", 8)):
+        config = json.loads((out / "runs" / name / "config.json").read_text())
+        (out / "runs" / name / "config.json").write_text(json.dumps({**config, "epochs": epochs}))
+    assert title(out).endswith("digits, median of the last 5 of 8 or 40 epochs, 1 seed")
+    for path in out.glob("runs/*/config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 3}))
+    assert title(out).endswith("digits, median of 3 epochs, 1 seed")
+    assert title(tuned_study(tmp_path / "c", seeds=1)).endswith(
+        "1 seed, at the best base_lr of those tried"
+    )

@@ -1,0 +1,49 @@
+"""The main table in terminals of every width: a title, and no name and no number cut."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from groupnorm.cli import study as study_command
+from groupnorm.study.report import main_table
+from tests.study.fake_store import batch_study, groups_study
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    norms = ("bn", "gn:groups=8+ws", "evonorm_s0:groups=8")
+    return batch_study(tmp_path_factory.mktemp("s"), norms=norms, batches=(32, 16, 8, 4, 2))
+
+
+def printed(folder, width, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(study_command, "console", Console(file=stream, width=width))
+    study_command._print_main_table(folder)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
+def test_every_name_and_number_is_whole(out, width, monkeypatch):
+    text = printed(out, width, monkeypatch)
+    assert text.startswith("Top-1 error in percent: resnet8 on digits, median of the last 5 of 8 e")
+    assert "\u2026" not in text
+    header, rows = main_table(out)
+    lines = text.splitlines()
+    for name, *cells in rows:
+        if width < 120:
+            first = lines.index(name) + 1
+            wanted = [f"  {n}: {cell}" for n, cell in zip(header[1:], cells, strict=True)]
+            assert lines[first : first + len(cells)] == wanted
+        else:
+            assert [name, *cells] in [
+                [cell.strip() for cell in line.split("\u2502")[1:-1]] for line in lines
+            ]
+    assert ("images per worker: error" in lines) == (width < 120)
+
+
+def test_a_table_that_just_fits_is_one(tmp_path, monkeypatch):
+    folder = groups_study(tmp_path, seeds=1)
+    widest = max(map(len, printed(folder, 200, monkeypatch).splitlines()[1:]))
+    assert "\u2502 number of groups" in printed(folder, widest, monkeypatch)
+    assert "number of groups\n  64: skipped\n" in printed(folder, widest - 1, monkeypatch)
