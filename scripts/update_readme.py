@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from groupnorm.rounding import decimal_text
+from groupnorm.study.costs import how_timed
 from groupnorm.study.report import main_table
 from groupnorm.study.report_tables import cost_table, main_table_of
 from groupnorm.study.statistics import load_study, summarize, summarize_study
@@ -96,26 +98,14 @@ def speed_section() -> str:
     """The benchmark of the study against a plain script."""
     path = next(iter(sorted(RESULTS.glob("bench-study-*/bench_study.json"))))
     record = json.loads(path.read_text())
-    ratio, wall = record["training_ratio"], record["wall_ratio"]
-    header = ["training images/s", "plain script", "this package", "ratio"]
-    rows = [
-        [
-            f"{t['norm']}" + (f", statistics over {t['chunk']}" if t["norm"] == "bn" else ""),
-            f"{t['plain']:,.0f}",
-            f"{t['groupnorm']:,.0f}",
-            f"{t['ratio']:.1f}",
-        ]
-        for t in record["trials"]
-    ]
+    wall = {key: decimal_text(ratio) for key, ratio in record["wall_ratio"].items()}
     return "\n".join(
         [
             "Against the script one would write (torchvision transforms, DataLoader, `torch.nn` "
-            f"norms, one trial after the other), the same grid trains {ratio['median']:.1f} times "
-            f"faster on {record['cores']} cores (from {ratio['min']:.1f} to {ratio['max']:.1f} "
-            f"over {len(record['rounds'])} interleaved rounds; {wall['median']:.1f} times with "
-            "start-up and evaluation, of which ours does more):",
-            "",
-            *markdown(header, rows),
+            f"norms, one trial after the other), the same grid is done {wall['median']} times "
+            f"sooner on {record['cores']} cores (from {wall['min']} to {wall['max']} over "
+            f"{len(record['rounds'])} interleaved rounds), with start-up and evaluation, of which "
+            "ours does more.",
             "",
             f"`{record['command']}`, torch {record['environment']['torch']}; record: "
             f"[{path.relative_to(ROOT).as_posix()}]({path.relative_to(ROOT).as_posix()}).",
@@ -364,11 +354,18 @@ def cost_section() -> str:
     """What every normalization costs, beside its error."""
     folder = only("all-norms-*")
     manifest = read_manifest(folder)
-    header, rows = cost_table(summarize(folder))
-    largest = max(manifest["options"]["batch_sizes"])
-    kept = [row for row in rows if row[1].startswith(str(largest))]
+    study = load_study(folder)
+    rows = summarize_study(study)
+    largest = max(row.labels["batch_per_worker"] for row in rows)
+    table = cost_table([row for row in rows if row.labels["batch_per_worker"] == largest])
     return "\n".join(
-        [*markdown(header, kept), "", source(folder, manifest, f"../results/{folder.name}")]
+        [
+            *markdown(*table),
+            "",
+            how_timed(study.cost_pass),
+            "",
+            source(folder, manifest, f"../results/{folder.name}"),
+        ]
     )
 
 

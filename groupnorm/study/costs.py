@@ -94,8 +94,8 @@ def how_timed(found: CostPass) -> str:
         f"training step each, while no trial ran: in one process with {threads} "
         f"{'thread' if threads == 1 else 'threads'}, torch {found.environment.get('torch')}, on "
         f"{found.environment.get('cpu')}. Half of each configuration's rounds lie within "
-        f"{decimal_text(100 * widest)} % of its median. Optimizer and data are not in "
-        "them; the time in norms is a share of both passes."
+        f"{decimal_text(100 * widest)} % of its median; differences below that mean nothing. "
+        "Optimizer and data are not in the times; the time in norms is a share of both passes."
     )
 
 

@@ -40,28 +40,21 @@ class Series:
 def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Training and validation curves per norm at the largest and the smallest batch (Figure 4)."""
     styles = norm_styles(row.labels["norm"] for row in rows)
-    names = legend_names(rows)
     sizes = [row.labels["batch_per_worker"] for row in rows]
     panels = []
     for batch in sorted({max(sizes), min(sizes)}, reverse=True):
         series = [
-            Series(names[row.labels["norm"]], _records(study, row), styles[row.labels["norm"]])
+            Series(row.labels["norm"], _records(study, row), styles[row.labels["norm"]])
             for row in rows
             if row.labels["batch_per_worker"] == batch
         ]
         panels += _pair(series, f"{batch} images per worker")
     title = "Training and validation curves per norm"
     caption = f"Error against epoch (the paper's Figure 4). {CAPTION}"
-    if trained_once(rows):
-        caption += " The lines of a norm that was trained once are the same at every batch size."
+    if once := trained_once(rows):
+        names = [norm for norm in styles if norm in once]
+        caption += f" Trained once, with the same lines at every batch size: {', '.join(names)}."
     return FigureSpec("curves-by-norm", title, caption, panels)
-
-
-def legend_names(rows: Sequence[Row]) -> dict[str, str]:
-    """What a legend calls each norm: its spec, and that it was trained once where it was."""
-    once = trained_once(rows)
-    norms = dict.fromkeys(row.labels["norm"] for row in rows)
-    return {norm: f"{norm} {ONCE}" if norm in once else norm for norm in norms}
 
 
 def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:

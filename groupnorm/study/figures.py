@@ -70,7 +70,7 @@ def norm_names(rows: Sequence[Row]) -> list[str]:
 def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     styles = norm_styles(norm_names(rows))
     batches = batch_sizes(rows)
-    once, names = trained_once(rows), curves.legend_names(rows)
+    once = trained_once(rows)
 
     def ours(ax: Axes) -> None:
         log_axis(ax, batches, "images per worker (N)")
@@ -79,7 +79,7 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
             mine = [row for row in rows if row.labels["norm"] == norm]
             points = [(row.labels["batch_per_worker"], row.error) for row in mine]
             style = replace(styles[norm], marker="") if norm in once else styles[norm]
-            _line_with_band(ax, points, style, names[norm])
+            _line_with_band(ax, points, style, norm)
             mine = mine[:1] if norm in once else mine
             _hollow(ax, "batch_per_worker", mine, styles[norm])
             bad += [
@@ -87,6 +87,8 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
                 for row in mine
                 if row.error is None
             ]
+        if once:
+            ax.plot([], [], " ", label="without markers: trained once")
         _mark_missing(ax, bad)
         ax.set_ylabel(ERROR_LABEL)
         ax.set_title(f"This study: {subject(study)}")
@@ -94,8 +96,9 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     caption = (
         "Final validation error against images per worker; the largest batch is on the left, as "
         f"in the paper's Figure 1. {_band_words(rows)}"
-        f"{' A line without markers is a norm that was trained once.' if once else ''}"
     )
+    if once:
+        caption += " A line without markers is a norm that was trained once for all of them."
     panels = [Panel(ours, f"Validation error against images per worker, {subject(study)}")]
     if table := first_table(study, published_panels.has_batches):
         caption += f" The small panel holds {described(table)} on its own axis."
