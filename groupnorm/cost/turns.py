@@ -70,7 +70,7 @@ def time_in_turns(steps: Mapping[str, Step], seconds: float = 8.0) -> tuple[int,
         ends = time.perf_counter() + seconds
         rounds = 0
         while rounds < LEAST_ROUNDS or (time.perf_counter() < ends and rounds < MOST_ROUNDS):
-            for name in reversed(steps) if rounds % 2 else steps:
+            for name in reversed(list(steps)) if rounds % 2 else steps:
                 passes[name].append(take(name, watch=False).seconds())
             rounds += 1
     return rounds, {

@@ -1,13 +1,19 @@
 """The pass that times the configurations of a study: what it times, and when."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
+from rich.console import Console
 
-from groupnorm.study import cost_pass
+from groupnorm.study import cost_pass, execute
+from groupnorm.study.cluster_connection import Cluster
 from groupnorm.study.cost_pass import measure_costs, same_step, skip_costs
 from groupnorm.study.costs import read_cost_pass
+from groupnorm.study.plan import ExperimentOptions, StudyOptions
+from groupnorm.study.runner import available_cores
+from groupnorm.study.studies import batch_size
 from groupnorm.training.config import RunConfig
 from tests.study.fake_store import fake_metrics, spoil, write_run
 
@@ -105,3 +111,30 @@ def test_times_that_are_there_are_kept_when_nothing_can_be_timed(tmp_path, turns
     skip_costs(tmp_path, "the trials ran on the nodes of a cluster")
     assert read_cost_pass(tmp_path).reason is None
     assert len(turns) == 1
+
+
+def test_a_study_times_after_its_trials_but_not_on_a_cluster_nor_at_the_smoke_scale(
+    tmp_path, monkeypatch
+):
+    calls = []
+    plan = batch_size(StudyOptions(data="digits", epochs=1, norms=("gn:groups=4",)))
+    for name in ("check_ray", "check_device"):
+        monkeypatch.setattr(execute, name, lambda *_: None)
+    for name in ("run_trials", "run_trials_on_cluster", "measure_costs"):
+
+        def called(out, configs, *_, name=name, **options):
+            calls.append((name, options.get("threads")))
+            return []
+
+        monkeypatch.setattr(execute, name, called)
+    monkeypatch.setattr(execute, "build_report", lambda out: out)
+    console = Console(quiet=True)
+    execute.run_study(plan, tmp_path / "local", jobs=1, console=console)
+    cores = available_cores()
+    assert calls == [("run_trials", cores), ("measure_costs", cores)]
+    execute.run_study(plan, tmp_path / "cluster", console=console, cluster=Cluster("local", 1, 0))
+    smoke = dataclasses.replace(plan, options=ExperimentOptions(scale="smoke"))
+    execute.run_study(smoke, tmp_path / "smoke", console=console)
+    assert [name for name, _ in calls[2:]] == ["run_trials_on_cluster", "run_trials"]
+    assert read_cost_pass(tmp_path / "cluster").reason == "the trials ran on the nodes of a cluster"
+    assert read_cost_pass(tmp_path / "smoke").reason == "the smoke scale measures nothing"
