@@ -120,7 +120,7 @@ class StudyProgress:
         self._line(f"{describe(self.configs[name])}: {reason}")
 
     def told(self, text: str) -> None:
-        """Something about the cluster itself."""
+        """Something that concerns no single trial."""
         self._line(text)
 
     def _show(self, name: str, left: float | None) -> None:

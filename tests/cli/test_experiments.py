@@ -22,6 +22,7 @@ def test_a_smoke_study_from_image_files_to_the_report(tmp_path):
     manifest = json.loads((out / "study.json").read_text())
     assert manifest["tuned_over"] == "base_lr"
     assert "smoke scale" in (out / "report.html").read_text()
+    assert "smoke scale measures nothing" in (out / "cost.json").read_text()
     for run in (out / "runs").iterdir():
         (row,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         assert row["image_counts"] == {
