@@ -15,7 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.data import Batches
 from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
-from groupnorm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from groupnorm.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import peak_memory_bytes
 from groupnorm.training.optimizer_step import Tally, accumulate_gradients
@@ -111,12 +116,15 @@ def train(
         weight_decay=config.weight_decay,
     )
     done = Progress()
-    saved_before = checkpoint is not None and processes.first and checkpoint.exists()
-    content = checkpoint.read_bytes() if checkpoint is not None and saved_before else None
+    content = read_checkpoint(checkpoint) if checkpoint is not None and processes.first else None
     content = processes.told_by_first(content)
     if checkpoint is not None and content is not None:
-        done = load_checkpoint(content, checkpoint, config=config, model=model, optimizer=optimizer)
-        on_epoch(done.metrics)
+        done = load_checkpoint(
+            content, checkpoint, config=config, steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps, model=model, optimizer=optimizer,
+        )  # fmt: skip
+        if done.metrics:
+            on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
     if processes.count > 1:
         network = DistributedDataParallel(network, **_BUFFERS_STAY)
