@@ -119,7 +119,7 @@ def test_a_folder_of_another_configuration_is_refused(uninterrupted):
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt cannot be read.*delete it"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt does not end.*delete it"):
         record_run(CONFIG, tmp_path, threads=1)
 
 
