@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from groupnorm.files import describe_os_error, write_atomic
+from groupnorm.files import write_atomic
 from groupnorm.training.config import RunConfig
 
 FORMAT = 1
@@ -96,6 +96,19 @@ class _Labels(_Open):
     __pydantic_extra__: dict[str, str | int | float] = Field(init=False)
     norm: str
     batch_per_worker: Annotated[int, Field(ge=1)]
+    division: Literal["groups", "size"] = "groups"
+    value: Annotated[int, Field(ge=1)] = 1
+
+
+class _Data(_Open):
+    name: str
+    train: _Count = 0
+    test: _Count = 0
+    classes: _Count = 0
+
+
+class _Options(_Open):
+    model: str | None = None
 
 
 class _Cell(_Closed):
@@ -116,12 +129,12 @@ class _Manifest(_Closed):
     command: str
     protocol: str
     scale: str | None
-    data: dict[str, Any]
-    options: dict[str, Any]
+    data: _Data
+    options: _Options
     cells: list[_Cell]
     skipped: list[_Skipped]
     versions: dict[str, Any]
-    shows: str | None = None
+    shows: Literal["batch-size", "norms", "groups"] | None = None
     published: list[str] | None = None
     tuned_over: str | None = None
 
@@ -336,7 +349,7 @@ def _read_text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        _refuse(path, f"cannot be read ({describe_os_error(error)})")
+        _refuse(path, f"cannot be read ({error.strerror})")
     except UnicodeDecodeError as error:
         _refuse(path, f"is not text in UTF-8 (byte {error.start})")
 
