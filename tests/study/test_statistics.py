@@ -88,7 +88,7 @@ def test_a_row_holds_the_numbers_of_its_runs(tmp_path):
     assert row.train_error == pytest.approx(0.8 * row.mean)
     assert row.images_per_second == 1004.5
     assert row.seconds == pytest.approx(8 * 2.1)
-    assert row.peak_memory_bytes == 50_000_008
+    assert row.step_memory_bytes == 50_000_008
     assert row.parameters == 78_042
     assert (row.finished, row.asked, row.status, row.reason) == (3, 3, "finished", None)
 
