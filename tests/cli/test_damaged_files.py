@@ -278,6 +278,40 @@ def test_a_folder_or_file_in_the_way_is_named(study, single, tmp_path):
     assert f"{study / 'tables.csv'}: Is a directory" in refused("report", study)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("doctor",),
+        ("plan", "resnet8", "--memory", "1GiB"),
+        ("report", "."),
+        ("train", "data=digits", "epochs=1"),
+        ("study", "norms", "--data", "digits", "--norms", "bn"),
+    ],
+)
+def test_every_command_says_which_file_the_system_refused(arguments, tmp_path, monkeypatch):
+    """Whatever it is that a command opens first."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file")
+
+    for name in ("doctor.examine", "cost.plan.fit", "study.report.build_report"):
+        monkeypatch.setattr(f"groupnorm.{name}", refuse)
+    for name in ("training.launch.find_launch", "study.run_study"):
+        monkeypatch.setattr(f"groupnorm.{name}", refuse)
+    monkeypatch.chdir(tmp_path)
+    assert "error: /some/file: Permission denied\n" in command(*arguments).stderr
+
+
+def test_a_reader_who_has_gone_is_no_error(single, monkeypatch):
+    def gone(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("groupnorm.study.record.write_metrics", gone)
+    done = command(*TRAIN, single)
+    assert done.exit_code == 1
+    assert "error" not in done.stderr
+
+
 def test_a_run_in_a_study_and_a_study_in_a_run_are_refused(study, single, monkeypatch):
     (trial,) = (study / "runs").iterdir()
     for out in (study, trial, study / "new"):
