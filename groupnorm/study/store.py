@@ -281,9 +281,10 @@ def check_run_place(folder: Path) -> None:
     """
     _check_folder(folder)
     for place in _with_parents(folder):
-        if (place / "study.json").exists():
+        here = place == folder.resolve()
+        if (place / "study.json").exists() and (here or (place / "runs").is_dir()):
             raise StoreError(
-                f"{folder} is {'' if place == folder.resolve() else 'inside '}the folder of a "
+                f"{folder} is {'' if here else 'inside '}the folder of a "
                 f"study ({place / 'study.json'}); choose a folder outside it for a single run"
             )
 
