@@ -346,7 +346,7 @@ def _read_object(path: Path) -> dict[str, Any] | None:
 def _read_text(path: Path) -> str | None:
     """The text of a file; None when it is not there."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")  # an editor may have put a mark before it
     except FileNotFoundError:
         return None
     except OSError as error:

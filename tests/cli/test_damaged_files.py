@@ -134,6 +134,13 @@ def test_a_damaged_file_is_named_with_the_remedy(study, single, file, damage):
             assert "Restore it, or delete it" in message
 
 
+def test_a_byte_order_mark_is_no_damage(study):
+    (trial,) = (study / "runs").iterdir()
+    for path in (study / "study.json", *(trial / file for file in FILES if file != "FAILED")):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    succeeds("report", study)
+
+
 @pytest.mark.parametrize("file", ["study.json", *FILES])
 def test_a_folder_in_the_place_of_a_file_is_named_with_the_remedy(study, single, file):
     for folder, commands in places(file, study, single):
