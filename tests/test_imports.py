@@ -45,6 +45,7 @@ ALLOWED = {
         "study",
         "run",
         "doctor",
+        "files",
         "training.config",
         "training.launch",
     },

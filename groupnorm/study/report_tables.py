@@ -21,8 +21,8 @@ from groupnorm.study.statistics import (
     Study,
     by_runs,
     final_error,
-    peak_memory_bytes,
     run_status,
+    step_memory_bytes,
     trained_once,
 )
 
@@ -31,11 +31,11 @@ SAME = "same"
 RECOMPUTED = "(recomputed statistics)"
 RUN_HEADER = [
     "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
-    "status", "error", "recomputed", "training error", "peak memory", "parameters",
+    "status", "error", "recomputed", "training error", "memory of a step", "parameters",
 ]  # fmt: skip
 CSV_MEASURES = [
     "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
-    "peak_memory_bytes", "parameters", "val_error_mean", "val_error_spread",
+    "step_memory_bytes", "parameters", "val_error_mean", "val_error_spread",
     "precise_val_error_mean", "precise_val_error_spread", "seeds_finished", "seeds_asked",
 ]  # fmt: skip
 
@@ -156,8 +156,10 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of costs; no rows when no run has recorded any.
 
     One row per configuration whose runs have costs, with the error beside it; one alone for what
-    was trained once for several batch sizes. What no run has recorded is no column.
+    was trained once for several batch sizes. What no run has recorded is no column. Older records
+    hold the peak of the whole process instead of a step's memory, which is not shown.
     """
+    with_memory = any(row.cost and row.step_memory_bytes is not None for row in rows)
     shown = {key: COSTS[key] for key in COSTS if any(key in row.cost for row in rows)}
     header = ["norm", "images per worker", "error", *(title for title, _, _ in shown.values())]
     body = []
@@ -169,11 +171,12 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
             _number(None if key not in row.cost else factor * row.cost[key], digits)
             for key, (_, factor, digits) in shown.items()
         ]
-        memory = row.peak_memory_bytes
-        peak = decimal_text(memory / 2**20, 0) if memory else NOTHING
+        memory = row.step_memory_bytes
+        if with_memory:
+            cells.append(_number(None if memory is None else memory / 2**20, 0))
         body.append([row.labels["norm"], batches_text(same),
-                     row_text(row, row.error), *cells, peak])  # fmt: skip
-    return [*header, "peak memory, MiB"], body
+                     row_text(row, row.error), *cells])  # fmt: skip
+    return header + ["memory of a step, MiB"] * with_memory, body
 
 
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
@@ -247,7 +250,7 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                     final_error(record.metrics) if done else None,
                     final_error(record.metrics, "precise_val_error") if done else None,
                     final_error(record.metrics, "train_error") if done else None,
-                    peak_memory_bytes(record), record.env.get("parameters"), row.mean,
+                    step_memory_bytes(record), record.env.get("parameters"), row.mean,
                     row.spread, row.precise_mean, row.precise_spread, row.finished, row.asked,
                     *(cost.get(key) for key in costs),
                 ]
@@ -306,7 +309,7 @@ def _run_cells(study: Study, seed: int, name: str) -> list[str]:
     done = status == "finished"
     keys = ("val_error", "precise_val_error", "train_error")
     errors = [final_error(record.metrics, key) if done else None for key in keys]
-    memory = peak_memory_bytes(record)
+    memory = step_memory_bytes(record)
     parameters = record.env.get("parameters")
     return [
         str(seed),

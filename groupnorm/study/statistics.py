@@ -52,7 +52,8 @@ class Row:
         errors: final validation error per finished seed, percent.
         precise_errors: the same with recomputed statistics; empty for a norm without any.
         train_error: mean over seeds of the final training error, percent.
-        peak_memory_bytes: the largest of any seed.
+        step_memory_bytes: what a training step takes on top of what is there; the largest of any
+            seed. None for records that hold the peak of the whole process instead.
         parameters: number of trained parameters.
         cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; of older records
             some or all are missing.
@@ -67,7 +68,7 @@ class Row:
     errors: dict[int, float]
     precise_errors: dict[int, float]
     train_error: float | None
-    peak_memory_bytes: int | None
+    step_memory_bytes: int | None
     parameters: int | None
     cost: dict[str, float] = field(default_factory=dict)
 
@@ -224,9 +225,9 @@ def run_status(record: Record) -> tuple[str, str | None]:
     return record.status, record.reason
 
 
-def peak_memory_bytes(record: Record) -> int | None:
-    """The largest peak of any epoch of a run."""
-    values = _timing(record, "peak_memory_bytes")
+def step_memory_bytes(record: Record) -> int | None:
+    """The largest memory of a training step of any epoch of a run."""
+    values = _timing(record, "step_memory_bytes")
     return int(max(values)) if values else None
 
 
@@ -240,7 +241,7 @@ def _row(cells: list[Cell], records: dict[str, Record], times: dict[str, dict[st
     status, reason = _worst(statuses)
     parameters = [records[cell.run].env.get("parameters") for cell in cells]
     finished = [record for _, record in done]
-    memory = _present(peak_memory_bytes, finished)
+    memory = _present(step_memory_bytes, finished)
     return Row(
         labels=cells[0].labels,
         runs=tuple(cell.run for cell in cells),
@@ -251,7 +252,7 @@ def _row(cells: list[Cell], records: dict[str, Record], times: dict[str, dict[st
         errors=_errors(done, "val_error"),
         precise_errors=_errors(done, "precise_val_error"),
         train_error=_mean(_present(lambda r: final_error(r.metrics, "train_error"), finished)),
-        peak_memory_bytes=int(max(memory)) if memory else None,
+        step_memory_bytes=int(max(memory)) if memory else None,
         parameters=next((count for count in parameters if count is not None), None),
         cost=mean_cost([run_cost(record, times.get(record.name)) for record in finished]),
     )

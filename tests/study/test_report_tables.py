@@ -19,6 +19,7 @@ from groupnorm.study.report_tables import (
 from groupnorm.study.statistics import Estimate, load_study, summarize_study
 from tests.study.fake_store import (
     batch_study,
+    fake_metrics,
     groups_study,
     spoil,
     tuned_study,
@@ -151,7 +152,7 @@ def test_every_run_appears_once_and_names_the_cells_it_fills(tmp_path):
     _, row = rows[0].labels, rows[0]
     assert line["error"] == f"{row.errors[1]:.2f}"
     assert line["recomputed"] == f"{row.precise_errors[1]:.2f}"
-    assert (line["peak memory"], line["parameters"]) == ("48 MiB", "78,042")
+    assert (line["memory of a step"], line["parameters"]) == ("48 MiB", "78,042")
 
 
 def test_a_run_that_did_not_finish_has_a_status_and_no_error(tmp_path):
@@ -197,6 +198,13 @@ def test_settings_join_what_differs():
     assert found == [["a", "1; 2"], ["b", "x"], ["c", "\u2013"]]
 
 
+def set_epochs(folder, epochs):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "epochs": epochs}))
+    rows = fake_metrics("gn", 32, 0, epochs)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def title(out):
     return main_title_of(*read(out))
 
@@ -207,12 +215,10 @@ def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
         "mean ± standard deviation over 3 seeds"
     )
     out = batch_study(tmp_path / "b", norms=("bn", "gn"), batches=(32,), seeds=1)
-    for name, epochs in (("bn-n32-s0", 40), ("gn-n32-s0", 8)):
-        config = json.loads((out / "runs" / name / "config.json").read_text())
-        (out / "runs" / name / "config.json").write_text(json.dumps({**config, "epochs": epochs}))
+    set_epochs(out / "runs" / "bn-n32-s0", 40)
     assert title(out).endswith("digits, median of the last 5 of 8 or 40 epochs, 1 seed")
-    for path in out.glob("runs/*/config.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 3}))
+    for folder in out.glob("runs/*"):
+        set_epochs(folder, 3)
     assert title(out).endswith("digits, median of 3 epochs, 1 seed")
     assert title(tuned_study(tmp_path / "c", seeds=1)).endswith(
         "1 seed, at the best base_lr of those tried"
