@@ -7,7 +7,7 @@ from torch import Tensor
 
 from groupnorm.ops import reference
 from groupnorm.ops.activations import activate
-from groupnorm.ops.memory import all_plain, is_wrapper, transformed
+from groupnorm.ops.memory import all_plain, check_memory, is_wrapper, transformed
 
 
 def forward(
@@ -33,6 +33,8 @@ def forward(
     Args, returns: as `groupnorm.ops.reference.forward`, without the statistics.
     """
     x = input
+    if not torch.compiler.is_compiling():
+        check_memory(input, weight, bias, residual)
     if not exporting():
         if input.numel() == 0:  # PyTorch refuses empty spatial axes
             return reference.forward(input, num_groups, weight, bias, eps, activation, residual)[0]

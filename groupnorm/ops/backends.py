@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from groupnorm.ops import backend_aten, backend_native, backend_triton, reference
-from groupnorm.ops.memory import all_plain
+from groupnorm.ops.memory import all_plain, check_memory
 from groupnorm.ops.native_launch import instruction_sets, why_off
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -47,8 +48,10 @@ class Backend:
         return f"takes {', '.join(str(d) for d in self.dtypes)}, got {input.dtype}"
 
 
-def _reference_forward(*args: object) -> Tensor:
-    return reference.forward(*args)[0]  # type: ignore[arg-type]
+def _reference_forward(*args: Any) -> Tensor:
+    if not torch.compiler.is_compiling():
+        check_memory(*(a for a in args if isinstance(a, Tensor)))
+    return reference.forward(*args)[0]
 
 
 # In the order in which "auto" tries them.

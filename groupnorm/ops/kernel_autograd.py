@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 from groupnorm.ops import backend_aten, reference
 from groupnorm.ops.kernel_gradients import gradients, keep
-from groupnorm.ops.memory import all_plain, looks_plain, transformed
+from groupnorm.ops.memory import all_plain, check_memory, looks_plain, transformed
 
 
 class Kernels(NamedTuple):
@@ -136,6 +136,7 @@ def _backward(
         except RuntimeError:
             if all_plain(*tensors):
                 raise
+    check_memory(*tensors)
     _, mean, rstd = reference.forward(input, num_groups, weight, bias, eps, activation, residual)
     return reference.backward(
         grad_output, input, num_groups, weight, bias, mean, rstd, activation, residual
