@@ -59,7 +59,7 @@ def _run(descriptor, send, work, arguments):
     torch.set_num_threads(1)
 
     def note(text):
-        os.write(descriptor.number, f"{text}\n".encode())
+        os.write(descriptor.number, f"{' '.join(text.split())}\n".encode())
 
     try:
         result = work(note, *arguments)
