@@ -96,7 +96,9 @@ class FilterResponseNorm(FxLeaf, nn.Module):
         x = widened(input)
         positions = tuple(range(2, x.dim()))
         square = x * x
-        mean_square = square.mean(positions, keepdim=True) if positions else square
+        # The mean over no positions would be NaN, and so would the gradient of learned_eps.
+        averaged = positions and x.numel() > 0
+        mean_square = square.mean(positions, keepdim=True) if averaged else square
         eps: float | Tensor = self.eps
         if self.learned_eps is not None:
             eps = eps + self.learned_eps.to(x.dtype).abs()

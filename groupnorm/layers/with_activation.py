@@ -104,7 +104,7 @@ def activation_module(
         act_layer: what makes the module, or timm's name of it.
     """
     if isinstance(act_layer, str):
-        from timm.layers import get_act_layer
+        from timm.layers.create_act import get_act_layer
 
         act_layer = get_act_layer(act_layer)
     kwargs = {"inplace": inplace, **(act_kwargs or {})}
