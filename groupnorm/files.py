@@ -14,19 +14,29 @@ class LockedError(RuntimeError):
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write `data` to `path` so that the file is the old one or the whole new one, never a part."""
-    payload = data.encode() if isinstance(data, str) else data
+    """Write `data` to `path` so that the file is the old one or the whole new one, never a part.
+
+    Text is written as UTF-8.
+
+    Raises:
+        OSError: it cannot be written; `filename` is `path`.
+    """
+    payload = data.encode("utf-8") if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -43,6 +53,14 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise LockedError(refusal) from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         yield
+
+
+def describe_os_error(error: OSError) -> str:
+    """An error of the operating system in words: the file, then what is wrong with it."""
+    what = error.strerror or str(error) or type(error).__name__
+    return what if error.filename is None else f"{error.filename}: {what}"

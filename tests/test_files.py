@@ -1,11 +1,13 @@
 """Atomic writing and locking."""
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
-from groupnorm.files import LockedError, locked, write_atomic
+from groupnorm.files import LockedError, describe_os_error, locked, write_atomic
 
 
 def test_writes_and_replaces_text_and_bytes(tmp_path):
@@ -28,6 +30,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
+
+
+def test_what_the_system_refuses_names_the_file_that_was_meant(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left") as error:
+            write_atomic(path, "new")
+    assert describe_os_error(error.value) == f"{path}: No space left on device"
+    assert list(tmp_path.iterdir()) == []
+    path.mkdir()
+    for write in (lambda: write_atomic(path, "new"), lambda: locked(path, "").__enter__()):
+        with pytest.raises(IsADirectoryError) as error:
+            write()
+        assert describe_os_error(error.value) == f"{path}: Is a directory"
+    assert describe_os_error(OSError("no words")) == "no words"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

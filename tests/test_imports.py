@@ -31,6 +31,7 @@ ALLOWED = {
         "study",
         "run",
         "doctor",
+        "files",
         "training.config",
         "training.launch",
     },

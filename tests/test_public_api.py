@@ -99,7 +99,6 @@ COVERED_ELSEWHERE = {
     "recipes/experiment.py",
     "recipes/imagenet.py",
     "recipes/pets.py",
-    "training/checkpoint.py",  # test_loop.py, study/test_record.py
     "study/curves.py",  # study/test_figures.py
     "study/worker.py",  # study/test_record.py, study/test_runner.py
     "study/execute.py",  # cli/test_study.py: a study from beginning to end

@@ -1,8 +1,13 @@
 """run(): from a configuration to metrics; determinism and what it refuses."""
 
+import hashlib
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
+import groupnorm
 from groupnorm import models
 from groupnorm.run import check, environment, run
 from groupnorm.training.config import RunConfig
@@ -97,6 +102,21 @@ def test_environment_names_versions_and_machine():
     assert env["cpu"]
     assert env["group_norm"].startswith(("native: C++ kernels for ", "aten: "))
     assert env["threads"] == torch.get_num_threads()
+
+
+def test_environment_holds_the_digests_of_what_computes():
+    env = environment()
+    root = Path(groupnorm.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    assert env["sources"] == digest.hexdigest()[:12]
+    kernels = importlib.util.find_spec("groupnorm.ops._native")
+    if kernels is None:
+        assert env["kernels"] is None
+    else:
+        content = Path(kernels.origin).read_bytes()
+        assert env["kernels"] == hashlib.sha256(content).hexdigest()[:12]
 
 
 def test_the_watched_convolutions_responses_are_recorded_every_epoch(monkeypatch):

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from groupnorm.files import describe_os_error
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -19,13 +21,21 @@ errors = Console(stderr=True)
 def errors_in_words(
     say_once: Callable[[Callable[[], None]], None] = lambda say: say(),
 ) -> Iterator[None]:
-    """Turn the package's own errors into one message and exit status 2.
+    """Turn the package's own errors and the system's about files into one message and status 2.
+
+    A pipe whose reader has gone is left to typer, which ends quietly.
 
     Args:
         say_once: calls its argument in one of the processes that fail together.
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        message = describe_os_error(error)
+        say_once(lambda: say_error(message))
+        raise typer.Exit(2) from None
     except (ValueError, RuntimeError) as error:
         if not type(error).__module__.startswith("groupnorm") and type(error) not in (
             ValueError,

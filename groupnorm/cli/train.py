@@ -50,7 +50,9 @@ def train(
 
         import torch
 
+        from groupnorm.files import describe_os_error
         from groupnorm.study.record import record_run, what_is_kept
+        from groupnorm.study.store import check_run_place
         from groupnorm.study.track import check_track, recorded_curves
         from groupnorm.training.config import RunConfig
         from groupnorm.training.launch import find_launch, joined, told_to_end
@@ -87,18 +89,25 @@ def train(
             check_track(track)
             if out is None:
                 raise ValueError("--track needs --out, the folder that gets the curves")
+        if out is not None:
+            check_run_place(out)
         run_config = from_options(RunConfig, _read_settings(config, settings or []))
         own_device = launch.device(device)
         with joined(launch, own_device, kept), tempfile.TemporaryDirectory() as scratch:
-            result = record_run(
-                run_config,
-                out or Path(scratch),
-                threads=torch.get_num_threads(),
-                device=own_device,
-                data_root=data_root,
-                processes=launch.processes,
-                on_epoch=show,
-            )
+            try:
+                result = record_run(
+                    run_config,
+                    out or Path(scratch),
+                    threads=torch.get_num_threads(),
+                    device=own_device,
+                    data_root=data_root,
+                    processes=launch.processes,
+                    on_epoch=show,
+                )
+            except BrokenPipeError:  # of the output: nobody reads it any more
+                raise
+            except OSError as error:  # the disk is full, or a file cannot be read or written
+                raise RuntimeError(f"{describe_os_error(error)}; {kept()}") from error
         if curves is not None:
             curves.close()
         if result.status == "diverged":

@@ -8,8 +8,6 @@ changes. Nothing here needs Ray but `as_task`.
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import json
 import os
 import platform
@@ -17,14 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import groupnorm
 from groupnorm.files import LockedError, locked, write_atomic
+from groupnorm.run import environment
 from groupnorm.study.runner import exit_reason, start_worker
 from groupnorm.study.store import run_folder
 
@@ -147,16 +142,16 @@ def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:
         finally:
             with process:  # closes the pipes and waits
                 process.kill()
-        log = "" if shared else (folder / "log.txt").read_text(errors="replace")[-LOG_TAIL:]
-        send("ended", (*STATE_FILES, "DONE"), log=log)
+        log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+        send("ended", (*STATE_FILES, "DONE"), log="" if shared else log)
         return None if (folder / "DONE").exists() else failure or exit_reason(code)
 
 
 def sees_same_folder(job: Job) -> bool:
     """Whether this node sees, and may write, the folder that the study writes to."""
     try:
-        same = (job.out / TOKEN_FILE).read_text() == job.token
-    except OSError:
+        same = (job.out / TOKEN_FILE).read_text(encoding="utf-8") == job.token
+    except (OSError, UnicodeDecodeError):
         return False
     return same and os.access(run_folder(job.out, job.name), os.W_OK)
 
@@ -183,17 +178,17 @@ def changed_files(
     return changed
 
 
-@functools.cache
 def installation() -> dict[str, str]:
-    """The software whose difference would make another result: package, its sources, torch."""
-    root = Path(groupnorm.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    """The software whose difference would make another result.
+
+    Package and sources, the compiled kernels and which of them this processor runs, torch, Python.
+    """
+    env = environment()
     return {
-        "groupnorm": f"{version('groupnorm')} (sources {digest.hexdigest()[:12]})",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        "groupnorm": f"{env['groupnorm']} (sources {env['sources']})",
+        "kernels": f"{env['kernels'] or 'not compiled'} ({env['group_norm']})",
+        "torch": env["torch"],
+        "python": env["python"],
     }
 
 

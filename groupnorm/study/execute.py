@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from groupnorm import data as datasets
-from groupnorm.files import LockedError, locked, write_atomic
+from groupnorm.files import LockedError, describe_os_error, locked, write_atomic
 from groupnorm.run import environment
 from groupnorm.study.cluster import run_trials_on_cluster
 from groupnorm.study.cluster_connection import Cluster, check_device, check_ray
@@ -19,7 +19,14 @@ from groupnorm.study.progress import StudyProgress
 from groupnorm.study.report import build_report
 from groupnorm.study.runner import available_cores, run_trials
 from groupnorm.study.shown import shows, tables_beside
-from groupnorm.study.store import FORMAT, Record, StoreError, read_manifest, to_json
+from groupnorm.study.store import (
+    FORMAT,
+    Record,
+    StoreError,
+    check_study_place,
+    read_manifest,
+    to_json,
+)
 from groupnorm.study.track import TrackedProgress, check_track
 
 
@@ -60,11 +67,12 @@ def run_study(
             `run_trials_on_cluster`.
         TrackError: `track` is unknown, or its package is missing.
         DataError: the data set is missing or damaged.
-        StoreError: `out` is damaged.
+        StoreError: `out` is damaged, belongs to a run, or cannot be written to.
         LockedError: another process is at work on `out`.
     """
     if jobs is not None and jobs < 1:
         raise PlanError(f"jobs must be at least 1, got {jobs}")
+    check_study_place(out)
     if track is not None:
         check_track(track)
     if cluster is not None:
@@ -113,8 +121,13 @@ def run_study(
                         data_root=data_root,
                     )
             return StudyOutcome(build_report(out), records)
+    except BrokenPipeError:  # of the output: nobody reads it any more
+        raise
     except OSError as error:
-        raise StoreError(f"cannot write to {out}: {error}") from error
+        raise StoreError(
+            f"{describe_os_error(error)}; what was finished is kept in {out}, and the same command "
+            "goes on from it"
+        ) from error
 
 
 def _manifest(
@@ -140,7 +153,9 @@ def _manifest(
         "shows": plan.shows,
         "published": None if plan.published is None else list(plan.published),
         "tuned_over": plan.tuned_over,
-        "versions": {key: environment()[key] for key in ("groupnorm", "python", "torch")},
+        "versions": {
+            key: environment()[key] for key in ("groupnorm", "sources", "python", "torch")
+        },
     }
     manifest["shows"] = shows(manifest)
     manifest["published"] = [table.id for table in tables_beside(manifest)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from groupnorm.files import locked, write_atomic
 from groupnorm.run import RunResult, run
-from groupnorm.study.store import to_json, write_metrics
+from groupnorm.study.store import read_config, read_run, to_json, write_metrics
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
@@ -43,7 +42,9 @@ def record_run(
 
     Raises:
         CheckpointError: the folder holds another configuration, or a damaged checkpoint.
+        StoreError: another file in the folder is damaged.
         LockedError: another process is at work in the folder.
+        OSError: a file cannot be written; what was written before stays as it is.
     """
     keep_large_blocks()
     if not processes.first:
@@ -59,9 +60,10 @@ def record_run(
         return result
     env_path, checkpoint = folder / "env.json", folder / CHECKPOINT
     with locked(folder / ".lock", f"{folder} is in use by another process"):
+        found = read_run(folder)
         _claim(config, folder)
-        continues = checkpoint.exists() and env_path.exists()
-        first = json.loads(env_path.read_text()) if continues else {}
+        continues = checkpoint.exists() and bool(found.env)
+        first = found.env if continues else {}
         if first.get("processes", 1) == processes.count:
             threads = first.get("threads", threads)
         torch.set_num_threads(processes.told_by_first(threads))
@@ -97,24 +99,21 @@ def what_is_kept(folder: Path | None) -> str:
     """After a loss, in words: what the checkpoint in `folder` holds, and how to go on from it."""
     if folder is None:
         return "nothing is kept, because no folder was given with --out"
-    path = folder / CHECKPOINT
     try:
-        step = checkpoint_step(path)
-    except FileNotFoundError:
-        return f"{folder} holds no checkpoint yet; the same command starts from the beginning"
-    except (OSError, CheckpointError) as error:
+        step = checkpoint_step(folder / CHECKPOINT)
+    except CheckpointError as error:
         return str(error)
+    if step is None:
+        return f"{folder} holds no checkpoint yet; the same command starts from the beginning"
     return f"the checkpoint of step {step} in {folder} is intact; the same command goes on from it"
 
 
 def _claim(config: RunConfig, folder: Path) -> None:
     """Write the folder's config.json, or find that it holds this run."""
-    path = folder / "config.json"
-    if not path.exists():
-        write_atomic(path, to_json(config.model_dump()))
-        return
-    there = RunConfig.model_validate_json(path.read_text())
-    if there.digest() != config.digest():
+    there = read_config(folder)
+    if there is None:
+        write_atomic(folder / "config.json", to_json(config.model_dump()))
+    elif there.digest() != config.digest():
         raise CheckpointError(
             f"{folder} holds another run ({there.run_name()}): {config.unlike(there.identity())}. "
             "Choose another folder"

@@ -18,21 +18,21 @@ from groupnorm.study.statistics import (
     Study,
     final_error,
     images_per_second,
-    peak_memory_bytes,
     run_status,
     seconds,
+    step_memory_bytes,
 )
 
 NOTHING = "\u2013"
 RECOMPUTED = "(recomputed statistics)"
 RUN_HEADER = [
     "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
-    "status", "error", "recomputed", "training error", "images/s", "seconds", "peak memory",
+    "status", "error", "recomputed", "training error", "images/s", "seconds", "memory of a step",
     "parameters",
 ]  # fmt: skip
 CSV_MEASURES = [
     "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
-    "images_per_second", "seconds", "peak_memory_bytes", "parameters", "val_error_mean",
+    "images_per_second", "seconds", "step_memory_bytes", "parameters", "val_error_mean",
     "val_error_spread", "precise_val_error_mean", "precise_val_error_spread", "seeds_finished",
     "seeds_asked",
 ]  # fmt: skip
@@ -112,8 +112,10 @@ def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
 def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of costs; no rows when no run has recorded any.
 
-    One row per configuration whose runs have costs, with the error beside it.
+    One row per configuration whose runs have costs, with the error beside it. Older records hold
+    the peak of the whole process instead of a step's memory, which is not shown.
     """
+    with_memory = any(row.cost and row.step_memory_bytes is not None for row in rows)
     header = ["norm", "images per worker", "error", *(title for title, _, _ in COSTS.values())]
     body = []
     for row in rows:
@@ -123,11 +125,12 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
             _number(None if key not in row.cost else factor * row.cost[key], f",.{digits}f")
             for key, (_, factor, digits) in COSTS.items()
         ]
-        memory = row.peak_memory_bytes
-        peak = f"{memory / 2**20:,.0f}" if memory else NOTHING
+        memory = row.step_memory_bytes
+        if with_memory:
+            cells.append(NOTHING if memory is None else f"{memory / 2**20:,.0f}")
         body.append([row.labels["norm"], str(row.labels["batch_per_worker"]),
-                     row_text(row, row.error), *cells, peak])  # fmt: skip
-    return [*header, "peak memory, MiB"], body
+                     row_text(row, row.error), *cells])  # fmt: skip
+    return header + ["memory of a step, MiB"] * with_memory, body
 
 
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
@@ -184,7 +187,7 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                     final_error(record.metrics) if done else None,
                     final_error(record.metrics, "precise_val_error") if done else None,
                     final_error(record.metrics, "train_error") if done else None,
-                    images_per_second(record), seconds(record), peak_memory_bytes(record),
+                    images_per_second(record), seconds(record), step_memory_bytes(record),
                     record.env.get("parameters"), row.mean, row.spread, row.precise_mean,
                     row.precise_spread, row.finished, row.asked,
                     *(cost.get(key) for key in costs),
@@ -229,7 +232,7 @@ def _run_cells(study: Study, seed: int, name: str) -> list[str]:
     done = status == "finished"
     keys = ("val_error", "precise_val_error", "train_error")
     errors = [final_error(record.metrics, key) if done else None for key in keys]
-    memory = peak_memory_bytes(record)
+    memory = step_memory_bytes(record)
     parameters = record.env.get("parameters")
     return [
         str(seed),

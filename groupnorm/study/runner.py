@@ -98,11 +98,13 @@ def prepare(out: Path, configs: dict[str, RunConfig], progress: Progress) -> lis
     waiting = []
     for name, config in configs.items():
         record = read_record(out, name)
-        if record.status in ("finished", "diverged"):
+        done = record.status in ("finished", "diverged")
+        folder = run_folder(out, name)
+        if not (done and record.config):
+            write_atomic(folder / "config.json", to_json(config.model_dump()))
+        if done:
             progress.ended(name, record.status, record.reason)
             continue
-        folder = run_folder(out, name)
-        write_atomic(folder / "config.json", to_json(config.model_dump()))
         (folder / "FAILED").unlink(missing_ok=True)
         waiting.append(name)
     return waiting
@@ -120,13 +122,14 @@ def start_worker(
     command += ["--threads", str(threads), "--device", device]
     if data_root is not None:
         command += ["--data-root", str(data_root)]
-    with (folder / "log.txt").open("a") as log:
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            encoding="utf-8",
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its trials
         )

@@ -51,7 +51,8 @@ class Row:
         train_error: mean over seeds of the final training error, percent.
         images_per_second: mean over seeds of the median over epochs.
         seconds: mean over seeds of the training time of a run.
-        peak_memory_bytes: the largest of any seed.
+        step_memory_bytes: what a training step takes on top of what is there; the largest of any
+            seed. None for records that hold the peak of the whole process instead.
         parameters: number of trained parameters.
         cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; empty for
             records that have none.
@@ -68,7 +69,7 @@ class Row:
     train_error: float | None
     images_per_second: float | None
     seconds: float | None
-    peak_memory_bytes: int | None
+    step_memory_bytes: int | None
     parameters: int | None
     cost: dict[str, float] = field(default_factory=dict)
 
@@ -212,9 +213,9 @@ def seconds(record: Record) -> float | None:
     return math.fsum(values) if values else None
 
 
-def peak_memory_bytes(record: Record) -> int | None:
-    """The largest peak of any epoch of a run."""
-    values = _timing(record, "peak_memory_bytes")
+def step_memory_bytes(record: Record) -> int | None:
+    """The largest memory of a training step of any epoch of a run."""
+    values = _timing(record, "step_memory_bytes")
     return int(max(values)) if values else None
 
 
@@ -228,7 +229,7 @@ def _row(cells: list[Cell], records: dict[str, Record]) -> Row:
     status, reason = _worst(statuses)
     parameters = [records[cell.run].env.get("parameters") for cell in cells]
     finished = [record for _, record in done]
-    memory = _present(peak_memory_bytes, finished)
+    memory = _present(step_memory_bytes, finished)
     return Row(
         labels=cells[0].labels,
         runs=tuple(cell.run for cell in cells),
@@ -241,7 +242,7 @@ def _row(cells: list[Cell], records: dict[str, Record]) -> Row:
         train_error=_mean(_present(lambda r: final_error(r.metrics, "train_error"), finished)),
         images_per_second=_mean(_present(images_per_second, finished)),
         seconds=_mean(_present(seconds, finished)),
-        peak_memory_bytes=int(max(memory)) if memory else None,
+        step_memory_bytes=int(max(memory)) if memory else None,
         parameters=next((count for count in parameters if count is not None), None),
         cost=mean_cost([run_cost(record) for record in finished]),
     )

@@ -4,26 +4,46 @@
 
     <out>/study.json                      what was asked: cells (labels, seed, name of the run)
     <out>/runs/<name>/config.json         the complete RunConfig
-    <out>/runs/<name>/env.json            versions, machine, threads, parameter count
+    <out>/runs/<name>/env.json            versions, sources, machine, threads, parameters, cost
     <out>/runs/<name>/metrics.jsonl       one line an epoch
-    <out>/runs/<name>/checkpoint.pt       last finished epoch (torch, weights_only loadable)
+    <out>/runs/<name>/checkpoint.pt       last finished epoch, for torch.load; then its digest
     <out>/runs/<name>/DONE                {"status": "finished" | "diverged", "reason": ...}
     <out>/runs/<name>/FAILED              {"reason": ...}: crashed or killed; tried again next time
 
-Every file is written beside its place and renamed, so a reader never sees half of one.
+Every file is written beside its place and renamed, so a reader never sees half of one. Each has one
+reader, here (that of the checkpoint is in `groupnorm.training.checkpoint`), which checks what it
+reads: a file that is damaged, or holds what this version does not know, is an error that names it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from groupnorm.files import write_atomic
+from groupnorm.training.config import RunConfig
 
 FORMAT = 1
+
+# What to do about a damaged file besides restoring it.
+_REMEDIES = {
+    "study.json": "delete it: the command that made the study writes it again and keeps the runs",
+    "config.json": "delete it: the command that trained the run writes it again",
+    "env.json": "delete it: training writes it again",
+    "metrics.jsonl": "delete it and DONE beside it: training writes them again from the checkpoint",
+    "DONE": "delete it: the command that trained the run finishes it from its checkpoint",
+    "FAILED": "delete it: the same command tries the run again",
+}
+_LARGEST = 2**64  # of whole numbers: seeds have up to 64 bits
+
+
+Form = TypeVar("Form", bound=BaseModel)
 
 
 class StoreError(RuntimeError):
@@ -57,6 +77,99 @@ class Cell:
     run: str
 
 
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Open(BaseModel):
+    """A JSON object that may have further keys."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Closed(BaseModel):
+    """A JSON object without further keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Labels(_Open):
+    __pydantic_extra__: dict[str, str | int | float] = Field(init=False)
+    norm: str
+    batch_per_worker: Annotated[int, Field(ge=1)]
+    division: Literal["groups", "size"] = "groups"
+    value: Annotated[int, Field(ge=1)] = 1
+
+
+class _Data(_Open):
+    name: str
+    train: _Count = 0
+    test: _Count = 0
+    classes: _Count = 0
+
+
+class _Options(_Open):
+    model: str | None = None
+
+
+class _Cell(_Closed):
+    labels: _Labels
+    seed: _Count
+    run: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
+
+
+class _Skipped(_Closed):
+    labels: _Labels
+    reason: str
+
+
+class _Manifest(_Closed):
+    format: int
+    study: str
+    title: str
+    command: str
+    protocol: str
+    scale: str | None
+    data: _Data
+    options: _Options
+    cells: list[_Cell]
+    skipped: list[_Skipped]
+    versions: dict[str, Any]
+    shows: Literal["batch-size", "norms", "groups"] | None = None
+    published: list[str] | None = None
+    tuned_over: str | None = None
+
+
+class _Environment(_Open):
+    parameters: _Count | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    processes: Annotated[int, Field(ge=1)] = 1
+    cost: dict[str, Any] | None = None
+    continued_with: dict[str, Any] | None = None
+
+
+class _Epoch(_Open):
+    epoch: Annotated[int, Field(ge=1)]
+    step: _Count | None = None
+    lr: float | None = None
+    train_loss: float | None = None
+    train_error: float | None = None
+    val_loss: float | None = None
+    val_error: float | None = None
+    precise_val_error: float | None = None
+    response_percentiles: dict[str, float] | None = None
+    image_counts: dict[str, _Count] = {}
+    timing: dict[str, float] = {}
+
+
+class _Done(_Closed):
+    status: Literal["finished", "diverged"]
+    reason: str | None
+
+
+class _Failed(_Closed):
+    reason: str | None
+
+
 def to_json(value: Any) -> str:
     """The one JSON form of the store: indented, keys in the given order, newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -66,18 +179,23 @@ def read_manifest(out: Path) -> dict[str, Any]:
     """`study.json` as a dict.
 
     Raises:
-        StoreError: `out` holds no study, or the file cannot be read.
+        StoreError: `out` holds no study, or the file is damaged or of another version.
     """
     path = out / "study.json"
-    if not path.is_file():
+    manifest = _read_object(path)
+    if manifest is None:
         raise StoreError(
             f"{out} holds no study: {path} is missing. Run 'groupnorm study batch-size --out {out}'"
         )
-    manifest = _read_json(path)
     if manifest.get("format") != FORMAT:
-        raise StoreError(
-            f"{path} has format {manifest.get('format')!r}, this version reads {FORMAT}"
-        )
+        _refuse(path, f"has format {manifest.get('format')!r}, this version reads {FORMAT}")
+    _check(path, manifest, _Manifest)
+    wanted = ["division", "value"] if "groups" in (manifest["study"], manifest.get("shows")) else []
+    wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
+    for cell in manifest["cells"]:
+        for label in wanted:
+            if label not in cell["labels"]:
+                _refuse(path, f"has a cell without the label {label!r}")
     return manifest
 
 
@@ -92,33 +210,60 @@ def run_folder(out: Path, name: str) -> Path:
 
 
 def read_record(out: Path, name: str) -> Record:
-    """Everything the store holds of one run; a run never started has status "missing"."""
-    folder = run_folder(out, name)
-    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    env = _read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
+    """`read_run` of a study's run."""
+    return read_run(run_folder(out, name))
+
+
+def read_run(folder: Path) -> Record:
+    """Everything a run's folder holds; a run never started has status "missing".
+
+    Raises:
+        StoreError: a file is damaged, or a finished run lacks epochs.
+    """
+    path = folder / "config.json"
+    config = _read_object(path)
+    if config is not None:
+        _check(path, config, RunConfig)
+    env = _read_checked(folder / "env.json", _Environment) or {}
     metrics = read_metrics(folder)
+    done = _read_checked(folder / "DONE", _Done)
     status, reason = "missing", None
-    if (folder / "DONE").is_file():
-        done = _read_json(folder / "DONE")
-        status, reason = done["status"], done.get("reason")
-    elif (folder / "FAILED").is_file():
-        status, reason = "failed", _read_json(folder / "FAILED")["reason"]
+    if done is not None:
+        status, reason = done["status"], done["reason"]
+        if status == "finished" and config is not None:
+            _check_complete(folder / "metrics.jsonl", config, metrics)
+    elif (failed := _read_checked(folder / "FAILED", _Failed)) is not None:
+        status, reason = "failed", failed["reason"]
     elif metrics:
         status = "partial"
-    return Record(name, status, reason, config, env, metrics)
+    return Record(folder.name, status, reason, config or {}, env, metrics)
+
+
+def read_config(folder: Path) -> RunConfig | None:
+    """The configuration in a run's folder; None when there is none.
+
+    Raises:
+        StoreError: the file is damaged or of another version.
+    """
+    path = folder / "config.json"
+    value = _read_object(path)
+    return None if value is None else _check(path, value, RunConfig)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl`, oldest first; an absent file has none."""
+    """The rows of `metrics.jsonl`, oldest first; an absent file has none.
+
+    Raises:
+        StoreError: the file is damaged, or its epochs do not count from 1.
+    """
     path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise StoreError(f"{path} line {number} is not JSON: {error}") from None
+    for number, line in enumerate((_read_text(path) or "").splitlines(), 1):
+        row = _parse(path, line, f"line {number} ")
+        _check(path, row, _Epoch, f"line {number} ")
+        if row["epoch"] != number:
+            _refuse(path, f"line {number} is of epoch {row['epoch']}")
+        rows.append(row)
     return rows
 
 
@@ -128,16 +273,126 @@ def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_atomic(folder / "metrics.jsonl", "".join(lines))
 
 
+def check_run_place(folder: Path) -> None:
+    """Check that `folder` may hold a run of its own, which belongs to no study.
+
+    Raises:
+        StoreError: it is a file, a study's folder or inside one.
+    """
+    _check_folder(folder)
+    for place in _with_parents(folder):
+        here = place == folder.resolve()
+        if (place / "study.json").exists() and (here or (place / "runs").is_dir()):
+            raise StoreError(
+                f"{folder} is {'' if here else 'inside '}the folder of a "
+                f"study ({place / 'study.json'}); choose a folder outside it for a single run"
+            )
+
+
+def check_study_place(out: Path) -> None:
+    """Check that `out` may hold a study.
+
+    Raises:
+        StoreError: it is a file, a run's folder or inside one.
+    """
+    _check_folder(out)
+    for place in _with_parents(out):
+        if (place / "config.json").exists() and any(
+            (place / name).exists() for name in ("env.json", "metrics.jsonl", "checkpoint.pt")
+        ):
+            raise StoreError(
+                f"{out} is {'' if place == out.resolve() else 'inside '}the folder of a run "
+                f"({place / 'config.json'}); choose a folder outside it for a study"
+            )
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of a record is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise StoreError(f"{path} should hold a JSON object, it holds {type(value).__name__}")
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; --out takes a folder")
+
+
+def _with_parents(folder: Path) -> Iterable[Path]:
+    place = folder.resolve()
+    return (place, *place.parents)
+
+
+def _check_complete(path: Path, config: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Check that a finished run has all its epochs."""
+    length = "epoch" if config.get("epochs") else "step"
+    done = rows[-1].get(length) if rows else 0
+    if done != config.get(f"{length}s"):
+        _refuse(
+            path, f"ends at {length} {done} of {config.get(f'{length}s')}, and DONE says finished"
+        )
+
+
+def _read_checked(path: Path, form: type[BaseModel]) -> dict[str, Any] | None:
+    value = _read_object(path)
+    if value is not None:
+        _check(path, value, form)
     return value
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    text = _read_text(path)
+    return None if text is None else _parse(path, text)
+
+
+def _read_text(path: Path) -> str | None:
+    """The text of a file; None when it is not there."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")  # an editor may have put a mark before it
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _refuse(path, f"cannot be read ({error.strerror})")
+    except UnicodeDecodeError as error:
+        _refuse(path, f"is not text in UTF-8 (byte {error.start})")
+
+
+def _parse(path: Path, text: str, line: str = "") -> dict[str, Any]:
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"{line}is not JSON ({error})" if text.strip() else f"{line}is empty")
+    if not isinstance(value, dict):
+        _refuse(path, f"{line}should hold a JSON object, it holds {type(value).__name__}")
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if abs(value := int(text)) >= _LARGEST:
+        raise ValueError(f"{text[:20]}... is too large")
+    return value
+
+
+def _check(path: Path, value: dict[str, Any], form: type[Form], line: str = "") -> Form:
+    try:
+        return form.model_validate(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        if first["type"] == "extra_forbidden":
+            what = f"has the key {where!r}, which this version does not know"
+        elif first["type"] == "missing":
+            what = f"lacks {where!r}"
+        else:
+            found = repr(first["input"])
+            found = found if len(found) <= 60 else f"{found[:60]}..."
+            what = f"has {where}={found}: {first['msg'].removeprefix('Value error, ')}"
+        _refuse(path, line + what)
+
+
+def _refuse(path: Path, what: str) -> NoReturn:
+    raise StoreError(f"{path} {what}. Restore it, or {_REMEDIES[path.name]}") from None

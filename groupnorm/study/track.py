@@ -62,9 +62,10 @@ class RunCurves:
         # purge_step: a TensorBoard that is watching forgets what it has seen of this run
         self.writer = SummaryWriter(str(folder), purge_step=0)
         self.last = 0
-        left = sum(row["timing"]["seconds"] for row in rows)
-        for row in rows:
-            left -= row["timing"]["seconds"]
+        seconds = [row.get("timing", {}).get("seconds", 0.0) for row in rows]
+        left = sum(seconds)
+        for row, spent in zip(rows, seconds, strict=True):
+            left -= spent
             self._add(row, until - left)
         self.writer.flush()
 
@@ -83,7 +84,7 @@ class RunCurves:
         for curve, keys in CURVES.items():
             value: Any = row
             for key in keys:
-                value = value.get(key)
+                value = None if value is None else value.get(key)
             if value is not None:
                 self.writer.add_scalar(curve, value, row["epoch"], when)
 

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from groupnorm.files import describe_os_error
 from groupnorm.study.record import record_run
-from groupnorm.training.config import RunConfig
+from groupnorm.study.store import StoreError, read_config
 
 PROGRESS_INTERVAL = 0.5  # seconds between two lines about steps
 
@@ -32,8 +33,11 @@ def work(folder: Path, *, threads: int, device: str, data_root: Path | None) -> 
             last_line = now
             _tell("step", step=step, total=total)
 
+    config = read_config(folder)
+    if config is None:
+        raise StoreError(f"{folder} holds no config.json, which says what to train")
     record_run(
-        RunConfig.model_validate_json((folder / "config.json").read_text()),
+        config,
         folder,
         threads=threads,
         device=device,
@@ -71,6 +75,9 @@ def main() -> None:
             device=arguments.device,
             data_root=arguments.data_root,
         )
+    except OSError as error:
+        _tell("failed", reason=describe_os_error(error))
+        raise
     except Exception as error:
         _tell("failed", reason=f"{type(error).__name__}: {error}")
         raise

@@ -1,9 +1,16 @@
-"""The checkpoint of a run: all it takes to go on as if it had never stopped."""
+"""The checkpoint of a run: all it takes to go on as if it had never stopped.
+
+The file is what `torch.save` writes (tensors and plain values, loadable with `weights_only=True`),
+followed by a line that holds the SHA-256 digest of all bytes before it. What does not match its
+digest is not gone on from.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +18,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from groupnorm.files import write_atomic
+from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.training.config import RunConfig
 from groupnorm.training.optimizer_step import Tally
+
+_DIGEST_LABEL = b"\ngroupnorm sha256 "
+_DIGEST_LENGTH = 64  # hexadecimal digits
+_KEYS = {"digest", "identity", "progress", "model", "optimizer"}
+_REMEDY = "delete it to train this run from the start"
 
 
 class CheckpointError(RuntimeError):
@@ -62,7 +74,22 @@ def save_checkpoint(
         },
         buffer,
     )
-    write_atomic(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomic(path, content + _digest_line(content))
+
+
+def read_checkpoint(path: Path) -> bytes | None:
+    """The content of the file `path`, unchecked; None when it is not there.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{describe_os_error(error)}; {_REMEDY}") from error
 
 
 def load_checkpoint(
@@ -70,6 +97,8 @@ def load_checkpoint(
     path: Path,
     *,
     config: RunConfig,
+    steps_per_epoch: int,
+    total_steps: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> Progress:
@@ -78,58 +107,99 @@ def load_checkpoint(
     Args:
         content: of the file.
         path: where it came from, for the messages.
+        steps_per_epoch: of this run.
+        total_steps: of this run.
 
     Raises:
-        CheckpointError: damaged file, or the checkpoint of a run with another digest; the message
-            says which fields differ.
+        CheckpointError: a damaged file, one without a digest, or the checkpoint of a run with
+            another configuration; the message says which fields differ.
     """
     state = _unpack(content, path)
-    if state.get("digest") != config.digest():
-        found, identity = state.get("digest"), state.get("identity")
+    if state["digest"] != config.digest():
+        identity = state["identity"]
         how = f": {config.unlike(identity)}" if isinstance(identity, dict) else ""
         raise CheckpointError(
-            f"{path} belongs to run {found!r}, this run is {config.digest()!r}{how}. Delete it to "
-            "start afresh"
+            f"{path} belongs to run {state['digest']!r}, this run is {config.digest()!r}{how}; "
+            f"{_REMEDY}"
+        )
+    progress = _progress(state["progress"], path)
+    epochs = progress.step // steps_per_epoch
+    if progress.step == total_steps:  # the last epoch may be a part of one
+        epochs = math.ceil(total_steps / steps_per_epoch)
+    if progress.step > total_steps or progress.epoch != epochs:
+        raise CheckpointError(
+            f"{path} says step {progress.step} after {progress.epoch} whole epochs; this run has "
+            f"{steps_per_epoch} steps an epoch and {total_steps} in all; {_REMEDY}"
         )
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        return _progress(state)
-    except (KeyError, TypeError) as error:
+    except Exception as error:  # torch raises many kinds for a state that does not fit
         raise CheckpointError(
-            f"{path} was written by another version ({error}); delete it to train this run from "
-            "the start"
+            f"{path} was written by another version: its weights or the optimizer's state do not "
+            f"fit this model; {_REMEDY}"
         ) from error
+    return progress
 
 
-def checkpoint_step(path: Path) -> int:
-    """The optimizer step that a checkpoint was written after; the whole file is read.
+def checkpoint_step(path: Path) -> int | None:
+    """The optimizer step that a checkpoint was written after; None when the file is not there.
 
     Raises:
-        CheckpointError: it cannot be read.
-        FileNotFoundError: it is not there.
+        CheckpointError: it cannot be read, or is damaged.
     """
-    try:
-        return _progress(_unpack(path.read_bytes(), path)).step
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} was written by another version ({error})") from error
+    content = read_checkpoint(path)
+    return None if content is None else _progress(_unpack(content, path)["progress"], path).step
+
+
+def _digest_line(content: bytes) -> bytes:
+    return _DIGEST_LABEL + hashlib.sha256(content).hexdigest().encode()
 
 
 def _unpack(content: bytes, path: Path) -> dict[str, Any]:
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    """The dict in the file, once its bytes have matched their digest."""
+    end = len(content) - len(_DIGEST_LABEL) - _DIGEST_LENGTH
+    if end < 0 or content[end : end + len(_DIGEST_LABEL)] != _DIGEST_LABEL:
         raise CheckpointError(
-            f"{path} cannot be read ({first_line}); delete it to train this run from the start"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(
-            f"{path} holds a {type(state).__name__}, not a checkpoint; delete it to start afresh"
+            f"{path} does not end with a digest of its content: it is damaged, or an earlier "
+            f"version wrote it, which cannot be told apart; {_REMEDY}"
         )
+    if content[end:] != _digest_line(content[:end]):
+        raise CheckpointError(
+            f"{path} is damaged: its content does not match its digest; {_REMEDY}"
+        )
+    try:
+        state = torch.load(io.BytesIO(content[:end]), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, and advises to load the file all the same
+        raise CheckpointError(
+            f"{path} was not loaded: it holds more than tensors and plain values, perhaps code, or "
+            f"what this version of PyTorch cannot read; {_REMEDY}"
+        ) from error
+    if not isinstance(state, dict) or state.keys() != _KEYS:
+        found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path} is not a checkpoint of a run ({found}); {_REMEDY}")
     return state
 
 
-def _progress(state: dict[str, Any]) -> Progress:
-    done = state["progress"]
-    return Progress(**{**done, "tally": Tally(**done["tally"])})
+def _progress(value: Any, path: Path) -> Progress:
+    """Progress from its dict, with every number in its range."""
+    try:
+        progress = Progress(**{**value, "tally": Tally(**value["tally"])})
+        tally = progress.tally
+        counts = (progress.epoch, progress.step, tally.images, tally.wrong)
+        seconds = (
+            progress.seconds, tally.data_seconds, tally.forward_seconds, tally.backward_seconds,
+        )  # fmt: skip
+        sound = (
+            all(type(count) is int and count >= 0 for count in counts)
+            and all(math.isfinite(amount) for amount in (tally.loss, *seconds))
+            and min(seconds) >= 0
+            and [row["epoch"] for row in progress.metrics] == list(range(1, progress.epoch + 1))
+        )
+    except (KeyError, TypeError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path} was written by another version ({error}); {_REMEDY}"
+        ) from error
+    if not sound:
+        raise CheckpointError(f"{path} holds a progress that is out of range; {_REMEDY}")
+    return progress

@@ -15,9 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.data import Batches
 from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
-from groupnorm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from groupnorm.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from groupnorm.training.config import RunConfig
-from groupnorm.training.memory import peak_memory_bytes
+from groupnorm.training.memory import watch_peak
 from groupnorm.training.optimizer_step import Tally, accumulate_gradients
 from groupnorm.training.processes import ALONE, Processes
 from groupnorm.training.schedules import lr_factor
@@ -111,12 +116,15 @@ def train(
         weight_decay=config.weight_decay,
     )
     done = Progress()
-    saved_before = checkpoint is not None and processes.first and checkpoint.exists()
-    content = checkpoint.read_bytes() if checkpoint is not None and saved_before else None
+    content = read_checkpoint(checkpoint) if checkpoint is not None and processes.first else None
     content = processes.told_by_first(content)
     if checkpoint is not None and content is not None:
-        done = load_checkpoint(content, checkpoint, config=config, model=model, optimizer=optimizer)
-        on_epoch(done.metrics)
+        done = load_checkpoint(
+            content, checkpoint, config=config, steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps, model=model, optimizer=optimizer,
+        )  # fmt: skip
+        if done.metrics:
+            on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
     if processes.count > 1:
         network = DistributedDataParallel(network, **_BUFFERS_STAY)
@@ -144,6 +152,7 @@ def train(
             images, labels = next(shares)
             tally.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
+            end_watch = watch_peak(images.device) if done.step + 1 == end else None
             on_cuda = [images.device] if images.device.type == "cuda" else []
             with torch.random.fork_rng(devices=on_cuda):  # dropout draws from torch's generator
                 torch.manual_seed(seed_of(step.seed, "dropout", processes.rank))
@@ -157,6 +166,7 @@ def train(
             begun = time.perf_counter()
             optimizer.step()
             tally.backward_seconds += time.perf_counter() - begun
+            memory = end_watch() if end_watch is not None else None
             done.step += 1
             on_step(done.step, total_steps)
             now = time.perf_counter()
@@ -176,6 +186,8 @@ def train(
             metrics["image_counts"] = {what: len(names) for what, names in met.items()}
         seconds = done.seconds + time.perf_counter() - clock
         metrics["timing"] = _timing(tally, done.seconds, seconds)
+        if memory is not None:
+            metrics["timing"]["step_memory_bytes"] = memory
         done.metrics.append(metrics)
         done.epoch, done.tally, done.seconds = epoch, Tally(), 0.0
         save()
@@ -193,5 +205,4 @@ def _timing(tally: Tally, training_seconds: float, seconds: float) -> dict[str, 
         "data_seconds": tally.data_seconds,
         "forward_seconds": tally.forward_seconds,
         "backward_seconds": tally.backward_seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
     }

@@ -42,7 +42,7 @@ def fake_metrics(
                 "timing": {
                     "seconds": 2.0 + 0.1 * seed,
                     "images_per_second": 1000.0 + epoch,
-                    "peak_memory_bytes": 50_000_000 + epoch,
+                    "step_memory_bytes": 50_000_000 + epoch,
                 },
             }
         )

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from groupnorm.files import write_atomic
+from groupnorm.run import environment
 from groupnorm.study.cluster_trial import (
     TOKEN_FILE,
     InstallationError,
@@ -74,7 +75,7 @@ def test_a_trial_sends_its_record_and_another_place_goes_on_from_it(tmp_path):
 def test_why_a_trial_has_no_result_and_its_log(tmp_path):
     events = []
     bad = job_of(config(), tmp_path, files={"checkpoint.pt": b"no checkpoint", "env.json": b"{}"})
-    assert "checkpoint.pt cannot be read" in run_attempt(bad, events.append)
+    assert "checkpoint.pt does not end with a digest" in run_attempt(bad, events.append)
     assert "CheckpointError" in events[-1]["log"]
     assert "DONE" not in events[-1]["files"]
 
@@ -83,6 +84,18 @@ def test_other_software_is_refused(tmp_path):
     other = {**installation(), "torch": "1.0"}
     with pytest.raises(InstallationError, match=r"the study runs with .*torch 1\.0"):
         run_attempt(job_of(config(), tmp_path, installation=other), lambda event: None)
+
+
+def test_a_node_with_other_kernels_or_none_is_refused(tmp_path, monkeypatch):
+    """The study's machine has kernels; the node has the same Python files and others, or none."""
+    job = job_of(config(), tmp_path)
+    assert environment()["sources"] in job.installation["groupnorm"]
+    for change in ({"kernels": "0123456789ab"}, {"kernels": None, "group_norm": "aten: slow"}):
+        node = {**environment(), **change}
+        monkeypatch.setattr("groupnorm.study.cluster_trial.environment", lambda node=node: node)
+        what = node["kernels"] or "not compiled"
+        with pytest.raises(InstallationError, match=rf"kernels {what} .*; the study runs with"):
+            run_attempt(job, lambda event: None)
 
 
 def test_only_the_same_folder_counts_as_shared(tmp_path):

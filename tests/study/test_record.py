@@ -1,5 +1,6 @@
 """A run's record: what it leaves, and that kill -9 at any moment changes nothing."""
 
+import functools
 import json
 import random
 import subprocess
@@ -11,8 +12,9 @@ import torch
 
 from groupnorm.study.record import record_run
 from groupnorm.study.store import read_metrics, to_json
-from groupnorm.training.checkpoint import CheckpointError
+from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
+from groupnorm.training.loop import train
 
 CONFIG = RunConfig(
     model="resnet8", width=0.25, data="digits", norm="bn", workers=8, batch_per_worker=4, epochs=12
@@ -119,8 +121,25 @@ def test_a_folder_of_another_configuration_is_refused(uninterrupted):
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt cannot be read.*delete it"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt does not end.*delete it"):
         record_run(CONFIG, tmp_path, threads=1)
+
+
+def test_a_run_stopped_within_its_first_epoch_goes_on(tmp_path, monkeypatch):
+    """Its checkpoint holds no epoch yet."""
+    monkeypatch.setattr("groupnorm.run.train", functools.partial(train, save_seconds=0))
+    short = CONFIG.model_copy(update={"epochs": 1, "train_images": 128})
+    whole = record_run(short, tmp_path / "whole", threads=1).metrics
+
+    def stop(step, total):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        record_run(short, folder, threads=1, on_step=stop)
+    assert checkpoint_step(folder / "checkpoint.pt") == 2
+    assert without_timing(record_run(short, folder, threads=1).metrics) == without_timing(whole)
 
 
 def test_divergence_is_a_result(tmp_path):

@@ -111,7 +111,7 @@ def test_every_run_appears_once_and_names_the_cells_it_fills(tmp_path):
     assert line["error"] == f"{row.errors[1]:.2f}"
     assert line["recomputed"] == f"{row.precise_errors[1]:.2f}"
     assert (line["images/s"], line["seconds"]) == ("1,004", "16.8")
-    assert (line["peak memory"], line["parameters"]) == ("48 MiB", "78,042")
+    assert (line["memory of a step"], line["parameters"]) == ("48 MiB", "78,042")
 
 
 def test_a_run_that_did_not_finish_has_a_status_and_no_error(tmp_path):

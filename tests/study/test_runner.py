@@ -70,7 +70,7 @@ def test_a_failure_costs_one_cell_and_is_tried_again(tmp_path):
     (broken / "checkpoint.pt").write_bytes(b"no checkpoint")
     records, _ = run(tmp_path, runs)
     assert [record.status for record in records] == ["failed", "finished"]
-    assert "checkpoint.pt cannot be read" in records[0].reason
+    assert "checkpoint.pt does not end with a digest" in records[0].reason
     (broken / "checkpoint.pt").unlink()
     records, log = run(tmp_path, runs)
     assert [record.status for record in records] == ["finished", "finished"]

@@ -12,8 +12,8 @@ from groupnorm.study.statistics import (
     load_study,
     summarize,
 )
-from groupnorm.study.store import StoreError
-from tests.study.fake_store import batch_study, fake_metrics, groups_study, spoil
+from groupnorm.study.store import StoreError, write_metrics
+from tests.study.fake_store import EPOCHS, batch_study, fake_metrics, groups_study, spoil
 
 
 def metrics(*errors):
@@ -88,7 +88,7 @@ def test_a_row_holds_the_numbers_of_its_runs(tmp_path):
     assert row.train_error == pytest.approx(0.8 * row.mean)
     assert row.images_per_second == 1004.5
     assert row.seconds == pytest.approx(8 * 2.1)
-    assert row.peak_memory_bytes == 50_000_008
+    assert row.step_memory_bytes == 50_000_008
     assert row.parameters == 78_042
     assert (row.finished, row.asked, row.status, row.reason) == (3, 3, "finished", None)
 
@@ -150,7 +150,8 @@ def test_equal_reasons_are_said_once(tmp_path):
 
 def test_a_run_that_finished_without_an_error_counts_as_failed(tmp_path):
     out = batch_study(tmp_path, seeds=1)
-    (out / "runs/bn-n2-s0/metrics.jsonl").write_text("")
+    rows = [{"epoch": epoch} for epoch in range(1, EPOCHS + 1)]
+    write_metrics(out / "runs/bn-n2-s0", rows)
     row = row_of(summarize(out), "bn", 2)
     assert row.status == "failed"
     assert "without a validation error" in row.reason

@@ -1,9 +1,21 @@
 """The store: reading what is there, saying clearly what is not."""
 
+import copy
 import json
+import random
+from pathlib import Path
 
 import pytest
 
+from groupnorm.study.report_tables import (
+    cost_table,
+    main_table_of,
+    problems,
+    run_groups,
+    tables_csv,
+)
+from groupnorm.study.report_text import describe
+from groupnorm.study.statistics import load_study, summarize_study
 from groupnorm.study.store import (
     StoreError,
     read_cells,
@@ -11,9 +23,11 @@ from groupnorm.study.store import (
     read_metrics,
     read_record,
     run_folder,
-    to_json,
     write_metrics,
 )
+from tests.study.fake_store import batch_study, write_manifest
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_metrics_round_trip(tmp_path):
@@ -36,7 +50,7 @@ def test_not_a_number_is_never_stored(tmp_path):
         ({"metrics.jsonl": '{"epoch": 1}\n'}, "partial", None),
         ({"DONE": '{"status": "finished", "reason": null}'}, "finished", None),
         ({"DONE": '{"status": "diverged", "reason": "loss nan"}'}, "diverged", "loss nan"),
-        ({"FAILED": '{"reason": "killed"}', "metrics.jsonl": "{}\n"}, "failed", "killed"),
+        ({"FAILED": '{"reason": "killed"}', "metrics.jsonl": '{"epoch": 1}\n'}, "failed", "killed"),
         (
             {"FAILED": '{"reason": "killed"}', "DONE": '{"status": "finished", "reason": null}'},
             "finished",
@@ -69,12 +83,85 @@ def test_manifest(tmp_path):
     with pytest.raises(StoreError, match="holds no study"):
         read_manifest(tmp_path)
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match=r"study\.json is not JSON"):
         read_manifest(tmp_path)
     (tmp_path / "study.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(StoreError, match="format 99, this version reads 1"):
         read_manifest(tmp_path)
-    cells = [{"labels": {"norm": "bn"}, "seed": 0, "run": "x"}]
-    (tmp_path / "study.json").write_text(to_json({"format": 1, "cells": cells}))
+    cells = [{"labels": {"norm": "bn", "batch_per_worker": 8}, "seed": 0, "run": "x"}]
+    write_manifest(tmp_path, "batch-size", cells, [])
     (cell,) = read_cells(read_manifest(tmp_path))
-    assert (cell.labels, cell.seed, cell.run) == ({"norm": "bn"}, 0, "x")
+    assert (cell.labels, cell.seed, cell.run) == ({"norm": "bn", "batch_per_worker": 8}, 0, "x")
+
+
+def test_a_run_is_a_folder_inside_the_study(tmp_path):
+    for name in ("../outside", "a/b", "", "..", ".", ".hidden", "a\\b"):
+        cell = {"labels": {"norm": "bn", "batch_per_worker": 8}, "seed": 0, "run": name}
+        write_manifest(tmp_path, "norms", [cell], [])
+        with pytest.raises(StoreError, match=r"has cells\.0\.run="):
+            read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "out", [path.parent for path in sorted(RESULTS.glob("*/study.json"))], ids=lambda out: out.name
+)
+def test_every_record_of_the_project_is_read_unchanged(out):
+    cells = read_cells(read_manifest(out))
+    assert cells
+    for name in {cell.run for cell in cells}:
+        record, folder = read_record(out, name), run_folder(out, name)
+        assert record.status == "finished"
+        assert record.config == json.loads((folder / "config.json").read_text())
+        assert record.env == json.loads((folder / "env.json").read_text())
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        assert record.metrics == [json.loads(line) for line in lines]
+
+
+def paths_in(value, path=()):
+    """The path of every value inside a JSON value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in inside:
+        yield (*path, key)
+        if isinstance(item, dict | list):
+            yield from paths_in(item, (*path, key))
+
+
+def test_what_the_reader_takes_the_report_can_show(tmp_path):
+    """Values of another type, and keys that are gone, at random places of every file."""
+    draw = random.Random(0)
+    out = batch_study(tmp_path / "study", norms=("bn",), batches=(32, 2), seeds=1)
+    files = [out / "study.json", *sorted(out.glob("runs/*/*.json"))]
+    files += sorted(out.glob("runs/*/metrics.jsonl")) + sorted(out.glob("runs/*/DONE"))
+    refused = []
+    for _ in range(300):
+        path = draw.choice(files)
+        text = path.read_text()
+        lines = text.splitlines() if path.suffix == ".jsonl" else [text]
+        number = draw.randrange(len(lines))
+        value = copy.deepcopy(json.loads(lines[number]))
+        *parents, key = draw.choice(list(paths_in(value)))
+        holder = value
+        for parent in parents:
+            holder = holder[parent]
+        if draw.random() < 0.2:
+            del holder[key]
+        else:
+            holder[key] = draw.choice([None, True, -1, 0, 3, 2.5, 10**18, "", "x", [], [1], {}])
+        lines[number] = json.dumps(value)
+        path.write_text("\n".join(lines))
+        try:
+            study = load_study(out)
+        except StoreError as error:
+            refused.append((path, str(error)))
+        else:
+            rows = summarize_study(study)
+            main_table_of(study, rows)
+            cost_table(rows)
+            run_groups(study, rows)
+            problems(study, rows)
+            tables_csv(study, rows)
+            describe(study, rows)
+        path.write_text(text)
+    assert 100 < len(refused) < 290
+    for path, message in refused:  # a status that was changed may ask for more of another file
+        assert str(path.parent) in message
