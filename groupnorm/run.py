@@ -142,7 +142,7 @@ def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data
     from groupnorm.data.from_files import FromFiles  # which needs torchvision and pillow
 
     return FromFiles(
-        images.first_train(config.train_images),
+        images.sample_train(config.train_images),
         config.image_size or IMAGE_SIZE,
         EVALUATION_BATCH,
         min(torch.get_num_threads(), MOST_DECODERS),

@@ -12,6 +12,11 @@ from torch import Tensor
 
 ALL = slice(None)
 
+Met = dict[str, dict[str, str]]
+"""What was met on the way: kind, as "replaced_images" -> file -> what is wrong with it."""
+UNREADABLE = ("replaced_images", "left_out_images")
+"""The kinds of files that could not be decoded: in training, and in evaluation."""
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -54,8 +59,16 @@ class Batches(Protocol):
         """Every `every`-th batch of the test examples, from batch `first` on, normalized."""
         ...
 
-    def met(self) -> dict[str, set[str]]:
-        """Names of what was met on the way and belongs in the record, such as unreadable images."""
+    def met(self) -> Met:
+        """What was met on the way and belongs in the record, such as unreadable images."""
+        ...
+
+    def remember(self, met: Met) -> None:
+        """Add what other processes, or this run before it was resumed, have met.
+
+        Raises:
+            DataError: too much of the data is unreadable.
+        """
         ...
 
 

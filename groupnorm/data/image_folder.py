@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groupnorm.data.image_files import ImageFiles, Listing, list_files
-from groupnorm.data.image_set import DataError
+from groupnorm.data.class_folders import list_splits, match_classes
+from groupnorm.data.image_files import ImageFiles, list_files
 from groupnorm.data.places import first_match, search_folders
 
 NAME = "imagefolder"
@@ -39,57 +39,15 @@ def load(root: Path | None = None) -> ImageFiles:
     Where there are both, `val/` is taken and `test/` is left alone.
 
     Raises:
-        DataError: not found, a class without images, or other classes in the two splits.
+        DataError: not found, a single class, a class without images, a test class that is not in
+            `train/`, or a link by which images are there twice.
     """
     folder = Path(find(root))
-    test_folder = _test_folder(folder)
-    train, classes = list_classes(folder / "train")
-    test, test_classes = list_classes(test_folder)
-    check_same_classes(folder / "train", classes, test_folder, test_classes)
-    return list_files(NAME, folder, train, test, classes)
-
-
-def list_classes(folder: Path) -> tuple[Listing, list[str]]:
-    """Path and label of every image below `folder`/<class>, and the classes, sorted by name.
-
-    What counts as an image follows from the file name (torchvision's list: jpg, jpeg, png, ppm,
-    bmp, pgm, tif, tiff, webp).
-
-    Raises:
-        DataError: no classes, a class without images, an unreadable folder; no torchvision.
-    """
-    try:
-        from torchvision.datasets import ImageFolder
-    except ModuleNotFoundError:
-        raise DataError(
-            "image folders are read with torchvision, which is not installed; install it with: "
-            "pip install 'groupnorm[study]'"
-        ) from None
-    try:
-        listed = ImageFolder(str(folder))
-    except OSError as error:
-        raise DataError(f"cannot list the images in {folder}: {error}") from error
-    return listed.samples, listed.classes
-
-
-def check_same_classes(
-    train: Path, train_classes: list[str], test: Path, test_classes: list[str]
-) -> None:
-    """Raise DataError unless both folders have the same classes."""
-    if train_classes != test_classes:
-        missing = sorted(set(train_classes) - set(test_classes))
-        extra = sorted(set(test_classes) - set(train_classes))
-        raise DataError(
-            f"{train} has {len(train_classes)} classes and {test} has {len(test_classes)}; "
-            f"expected the same. Only in the first: {_some(missing)}; "
-            f"only in the second: {_some(extra)}"
-        )
+    train, test = list_splits(folder / "train", _test_folder(folder))
+    test_listing, notes = match_classes(train, test)
+    notes = [*train.notes(), *test.notes(), *notes]
+    return list_files(NAME, folder, train.listing, test_listing, train.classes, notes)
 
 
 def _test_folder(folder: Path) -> Path:
     return folder / "val" if (folder / "val").is_dir() else folder / "test"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "none"

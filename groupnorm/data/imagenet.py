@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
-from groupnorm.data.image_files import ImageFiles, Listing, list_files, subfolders
-from groupnorm.data.image_folder import check_same_classes, list_classes
+from groupnorm.data.class_folders import (
+    is_hidden,
+    list_classes,
+    list_splits,
+    match_classes,
+    subfolders,
+)
+from groupnorm.data.image_files import ImageFiles, Listing, list_files
 from groupnorm.data.image_set import DataError
 from groupnorm.data.places import first_match, search_folders
 
@@ -58,16 +65,18 @@ def load(root: Path | None = None) -> ImageFiles:
             `val/` also no devkit, no scipy to read it, or other images than the devkit labels.
     """
     folder = Path(find(root))
-    train, classes = list_classes(folder / "train")
-    strange = [name for name in classes if not _WNID.fullmatch(name)]
+    if subfolders(folder / "val"):
+        train, test = list_splits(folder / "train", folder / "val")
+        test_listing, notes = match_classes(train, test)
+        notes = [*test.notes(), *notes]
+    else:
+        train, notes = list_classes(folder / "train"), []
+        test_listing = _flat_validation(folder, train.classes)
+    strange = [name for name in train.classes if not _WNID.fullmatch(name)]
     if strange:
         raise DataError(f"{folder / 'train'}: expected only folders as n01440764, got {strange[0]}")
-    if subfolders(folder / "val"):
-        test, test_classes = list_classes(folder / "val")
-        check_same_classes(folder / "train", classes, folder / "val", test_classes)
-    else:
-        test = _flat_validation(folder, classes)
-    return list_files(NAME, folder, train, test, classes)
+    notes = [*train.notes(), *notes]
+    return list_files(NAME, folder, train.listing, test_listing, train.classes, notes)
 
 
 def _wnids(folder: Path) -> list[str]:
@@ -80,7 +89,7 @@ def _flat_validation(folder: Path, classes: list[str]) -> Listing:
     wnid_of = read_meta(devkit / "meta.mat")
     truth = read_ground_truth(devkit / "ILSVRC2012_validation_ground_truth.txt")
     numbered: dict[int, str] = {}
-    for name in sorted(os.listdir(folder / "val")):
+    for name in sorted(filterfalse(is_hidden, os.listdir(folder / "val"))):
         match = _VAL_NAME.fullmatch(name)
         if match is None:
             raise DataError(
@@ -139,7 +148,7 @@ def read_ground_truth(path: Path) -> list[int]:
     """
     _check_there(path)
     try:
-        return [int(line) for line in path.read_text().split()]
+        return [int(line) for line in path.read_text(encoding="utf-8-sig").split()]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}. {HOW_TO_GET}") from error
 

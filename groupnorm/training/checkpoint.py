@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from groupnorm.data.batches import Met
 from groupnorm.files import write_atomic
 from groupnorm.training.config import RunConfig
 from groupnorm.training.optimizer_step import Tally
@@ -30,6 +31,7 @@ class Progress:
         metrics: one dict for each whole epoch.
         tally: the sums of the epoch begun, empty between epochs.
         seconds: spent on the epoch begun, before this process took over.
+        unreadable: files that could not be decoded, as `Batches.met` tells them.
     """
 
     epoch: int = 0
@@ -37,6 +39,7 @@ class Progress:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
+    unreadable: Met = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.data import Batches
-from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
+from groupnorm.data.batches import UNREADABLE, epoch_order, epoch_steps, seed_of
 from groupnorm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import peak_memory_bytes
@@ -89,6 +89,7 @@ def train(
     Raises:
         Diverged: the loss became NaN or infinite.
         CheckpointError: the checkpoint is damaged or belongs to another configuration.
+        DataError: too much of the data is unreadable.
         ValueError: fewer training examples than images in a step, or shares that do not fit.
     """
     config.check_processes(processes.count)
@@ -116,6 +117,7 @@ def train(
     content = processes.told_by_first(content)
     if checkpoint is not None and content is not None:
         done = load_checkpoint(content, checkpoint, config=config, model=model, optimizer=optimizer)
+        task.batches.remember(done.unreadable)
         on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
     if processes.count > 1:
@@ -123,6 +125,8 @@ def train(
 
     def save() -> None:
         if checkpoint is not None and processes.first:
+            found = task.batches.met()
+            done.unreadable = {kind: found[kind] for kind in UNREADABLE if kind in found}
             save_checkpoint(
                 checkpoint, config=config, progress=done, model=model, optimizer=optimizer
             )
@@ -172,8 +176,14 @@ def train(
             "train_error": 100.0 * tally.wrong / tally.images,
             **task.evaluate(model, last_epochs=epoch > total_epochs - 5),
         }
-        if met := processes.union(task.batches.met()):
-            metrics["image_counts"] = {what: len(names) for what, names in met.items()}
+        here = {kind: set(files.items()) for kind, files in task.batches.met().items()}
+        if here:
+            met = {kind: dict(files) for kind, files in processes.union(here).items()}
+            task.batches.remember(met)
+            before = done.metrics[-1].get("image_counts", {}) if done.metrics else {}
+            metrics["image_counts"] = {
+                kind: max(len(files), before.get(kind, 0)) for kind, files in met.items()
+            }
         seconds = done.seconds + time.perf_counter() - clock
         metrics["timing"] = _timing(tally, done.seconds, seconds)
         done.metrics.append(metrics)

@@ -131,6 +131,18 @@ def test_other_names_in_a_flat_validation_folder(root):
         data.load("imagenet", root)
 
 
+def test_hidden_files_and_a_byte_order_mark_do_not_matter(root):
+    before = data.load("imagenet", root)
+    for name in ("val/.DS_Store", "val/._ILSVRC2012_val_00000001.JPEG", "train/.thumbs/0.JPEG"):
+        write(root / name, b"")
+    truth = root / "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+    truth.write_text(truth.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    (root / "val/.hidden").mkdir()
+    files = data.load("imagenet", root)
+    assert files.version == before.version
+    assert files.test_labels.equal(before.test_labels)
+
+
 def test_flat_validation_of_a_class_that_is_not_there(root):
     shutil.rmtree(root / "train/n02102040")
     with pytest.raises(DataError, match=r"image 3 is of class 1 \(n02102040\).*val/<wnid>/"):
