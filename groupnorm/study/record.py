@@ -11,7 +11,7 @@ import torch
 
 from groupnorm.files import locked, write_atomic
 from groupnorm.run import RunResult, run
-from groupnorm.study.store import to_json, write_metrics
+from groupnorm.study.store import to_json, write_metrics, write_unreadable
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
@@ -31,6 +31,7 @@ def record_run(
     processes: Processes = ALONE,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
+    on_start: Callable[[dict[str, Any]], None] = lambda env: None,
 ) -> RunResult:
     """Train `config`, or go on from the folder's checkpoint, and keep the folder up to date.
 
@@ -40,6 +41,7 @@ def record_run(
 
     Args:
         threads: of each process.
+        on_start: called once with the environment, before anything is trained.
 
     Raises:
         CheckpointError: the folder holds another configuration, or a damaged checkpoint.
@@ -66,7 +68,8 @@ def record_run(
             threads = first.get("threads", threads)
         torch.set_num_threads(processes.told_by_first(threads))
 
-        def on_start(env: dict[str, Any]) -> None:
+        def started(env: dict[str, Any]) -> None:
+            on_start(env)
             if not continues:
                 write_atomic(env_path, to_json(env))
             elif env != {key: first.get(key) for key in env}:
@@ -85,7 +88,8 @@ def record_run(
             checkpoint=checkpoint,
             on_step=on_step,
             on_epoch=after_epoch,
-            on_start=on_start,
+            on_start=started,
+            on_unreadable=lambda met: write_unreadable(folder, met),
         )
         write_metrics(folder, result.metrics)
         write_atomic(folder / "DONE", to_json({"status": result.status, "reason": result.reason}))

@@ -6,6 +6,7 @@
     <out>/runs/<name>/config.json         the complete RunConfig
     <out>/runs/<name>/env.json            versions, machine, threads, parameter count
     <out>/runs/<name>/metrics.jsonl       one line an epoch
+    <out>/runs/<name>/unreadable.json     image files that could not be decoded, if there are any
     <out>/runs/<name>/checkpoint.pt       last finished epoch (torch, weights_only loadable)
     <out>/runs/<name>/DONE                {"status": "finished" | "diverged", "reason": ...}
     <out>/runs/<name>/FAILED              {"reason": ...}: crashed or killed; tried again next time
@@ -24,6 +25,7 @@ from typing import Any
 from groupnorm.files import write_atomic
 
 FORMAT = 1
+UNREADABLE = "unreadable.json"
 
 
 class StoreError(RuntimeError):
@@ -126,6 +128,12 @@ def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Replace `metrics.jsonl` by `rows`, one JSON object a line."""
     lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
     write_atomic(folder / "metrics.jsonl", "".join(lines))
+
+
+def write_unreadable(folder: Path, met: dict[str, dict[str, str]]) -> None:
+    """Replace `unreadable.json` by the files of `met`, each with what is wrong with it."""
+    counted = "every file that could not be decoded in this run, also before it was resumed"
+    write_atomic(folder / UNREADABLE, to_json({"counted": counted, **met}))
 
 
 def is_number(value: Any) -> bool:
