@@ -10,12 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-ALL = slice(None)
+from groupnorm.data.issues import Met
 
-Met = dict[str, dict[str, str]]
-"""What was met on the way: kind, as "replaced_images" -> file -> what is wrong with it."""
-UNREADABLE = ("replaced_images", "left_out_images")
-"""The kinds of files that could not be decoded: in training, and in evaluation."""
+ALL = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +40,7 @@ class Batches(Protocol):
     channels: int
     train_size: int
     test_size: int
+    notes: tuple[str, ...]
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """For every step its augmented, normalized images and their labels.

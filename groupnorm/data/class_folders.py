@@ -10,6 +10,7 @@ from pathlib import Path
 
 from groupnorm.data.image_files import Listing
 from groupnorm.data.image_set import DataError
+from groupnorm.data.issues import plural
 
 # torchvision's list
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -63,11 +64,6 @@ class ClassFolders:
                 f"{plural(self.endings.total(), 'file')} in {self.folder} ({_counts(self.endings)})"
             )
         return notes
-
-
-def plural(count: int, noun: str) -> str:
-    """A number and its noun: 1 file, 2 files."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def is_hidden(name: str) -> bool:

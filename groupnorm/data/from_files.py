@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from groupnorm.data.batches import ALL, UNREADABLE, Met, Step
+from groupnorm.data.batches import ALL, Step
 from groupnorm.data.examples import EvaluationExamples, Made, Share, TrainExamples
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
-
-MAX_UNREADABLE = 0.01
+from groupnorm.data.issues import UNREADABLE, Met
 
 
 class FromFiles:
@@ -47,14 +46,14 @@ class FromFiles:
         batch: int,
         processes: int,
         device: str,
-        max_unreadable: float = MAX_UNREADABLE,
+        max_unreadable: float = 0.01,
     ) -> None:
         if image_size < 1 or batch < 1 or processes < 0:
             raise ValueError(
                 "expected image_size and batch of at least 1 and processes of at least 0, "
                 f"got image_size={image_size}, batch={batch}, processes={processes}"
             )
-        self.name, self.version = files.name, files.version
+        self.name, self.version, self.notes = files.name, files.version, files.notes
         self.num_classes, self.channels = files.num_classes, files.channels
         self.train_size, self.test_size = len(files.train_paths), len(files.test_paths)
         self.files, self.image_size, self.batch = files, image_size, batch

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from groupnorm.data.batches import Met
+from groupnorm.data.issues import Met
 from groupnorm.files import write_atomic
 from groupnorm.training.config import RunConfig
 from groupnorm.training.optimizer_step import Tally

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.data import Batches
-from groupnorm.data.batches import UNREADABLE, epoch_order, epoch_steps, seed_of
+from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
+from groupnorm.data.issues import UNREADABLE
 from groupnorm.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import peak_memory_bytes
