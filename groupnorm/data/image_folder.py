@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groupnorm.data.class_folders import list_splits, match_classes
+from groupnorm.data.class_folders import list_splits, match_classes, subfolders
 from groupnorm.data.image_files import ImageFiles, list_files
 from groupnorm.data.places import first_match, search_folders
 
 NAME = "imagefolder"
 _WHAT = f"{NAME} (train/<class>/* and val/<class>/* or test/<class>/*)"
+_OTHER_NAMES = {
+    "train": ("train", "training", "training_set"),
+    "val": ("val", "valid", "validation", "validation_set"),
+    "test": ("test", "testing", "test_set"),
+}
 HOW_TO_GET = (
     "Get it with: one folder of images for each class, the same in train/ and in val/ (or test/), "
     "below one folder; name that folder with --data-root or in the environment variable "
@@ -30,7 +35,7 @@ def find(root: Path | None = None) -> str:
                 return place
         return None
 
-    return str(first_match(_WHAT, search_folders(root), match, HOW_TO_GET))
+    return str(first_match(_WHAT, search_folders(root), match, HOW_TO_GET, _hint))
 
 
 def load(root: Path | None = None) -> ImageFiles:
@@ -47,6 +52,26 @@ def load(root: Path | None = None) -> ImageFiles:
     test_listing, notes = match_classes(train, test)
     notes = [*train.notes(), *test.notes(), *notes]
     return list_files(NAME, folder, train.listing, test_listing, train.classes, notes)
+
+
+def _hint(folder: Path) -> str:
+    """What to do with folders of other names, or without splits."""
+    for place in (folder, folder / NAME):
+        if not place.is_dir():
+            continue
+        found = {name.lower(): name for name in subfolders(place)}
+        renames = []
+        for right, names in _OTHER_NAMES.items():
+            name = next((name for name in names if name in found), right)
+            if found.get(name, right) != right and not (place / right).is_dir():
+                renames.append(f"{found[name]}/ to {right}/")
+        there = ", ".join(f"{name}/" for name in found.values()) or "no folders"
+        if renames:
+            return f"There is {place} with {there}: rename {' and '.join(renames)}."
+        if {"train", "val", "test"} & found.keys():
+            missing = "val/ or test/" if "train" in found else "train/"
+            return f"There is {place} with {there}: {missing} is missing."
+    return ""
 
 
 def _test_folder(folder: Path) -> Path:

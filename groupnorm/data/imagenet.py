@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import zlib
+from io import BytesIO
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from groupnorm.data.places import first_match, search_folders
 NAME = "imagenet"
 DEVKIT = "ILSVRC2012_devkit_t12"
 _WHAT = f"{NAME} (train/<wnid>/*.JPEG, and val/<wnid>/*.JPEG or val/*.JPEG with {DEVKIT}/)"
+LARGEST_META = 1 << 26  # bytes of meta.mat, packed or not
+_COMPRESSED = 15  # the type of a packed element
 _SUBFOLDERS = ("", "imagenet", "ILSVRC2012")
 _WNID = re.compile(r"n\d{8}")
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
@@ -130,7 +135,11 @@ def read_meta(path: Path) -> dict[int, str]:
         ) from None
     _check_there(path)
     try:
-        synsets: Any = loadmat(path, squeeze_me=True, variable_names=["synsets"])["synsets"]
+        with path.open("rb") as file:
+            content = file.read(LARGEST_META)
+        _check_unpacked_size(content)
+        matlab: Any = loadmat(BytesIO(content), squeeze_me=True, variable_names=["synsets"])
+        synsets = matlab["synsets"]
         return {
             int(row["ILSVRC2012_ID"]): str(row["WNID"])
             for row in synsets.reshape(-1)
@@ -138,6 +147,20 @@ def read_meta(path: Path) -> dict[int, str]:
         }
     except Exception as error:  # a damaged file can raise nearly anything
         raise DataError(f"cannot read {path}: {error!r}. {HOW_TO_GET}") from error
+
+
+def _check_unpacked_size(content: bytes) -> None:
+    """Raise ValueError when an element of a MATLAB 5 file unpacks to more than `LARGEST_META`."""
+    order = ">" if content[126:128] == b"MI" else "<"
+    place = 128
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        packed = content[place + 8 : place + 8 + size]
+        if kind == _COMPRESSED:
+            unpacked = zlib.decompressobj().decompress(packed, LARGEST_META + 1)
+            if len(unpacked) > LARGEST_META:
+                raise ValueError(f"it unpacks to more than {LARGEST_META:,} bytes")
+        place += 8 + size
 
 
 def read_ground_truth(path: Path) -> list[int]:

@@ -184,3 +184,23 @@ def test_links_that_lead_elsewhere_are_followed(root, tmp_path):
     assert before.train_labels.tolist() == [0, 0, 1, 1, 2, 2]
     (root / "train/cat/again.jpg").symlink_to("0.jpg")
     assert data.load("imagefolder", root).train_labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("splits", "hint"),
+    [
+        (("train", "valid"), "train/, valid/: rename valid/ to val/."),
+        (("train", "validation"), "train/, validation/: rename validation/ to val/."),
+        (("Train", "Val"), "Train/, Val/: rename Train/ to train/ and Val/ to val/."),
+        (("training", "test"), "test/, training/: rename training/ to train/."),
+        (("train",), "train/: val/ or test/ is missing."),
+        (("val", "test"), "test/, val/: train/ is missing."),
+    ],
+)
+def test_folders_of_other_names_get_a_hint(tmp_path, splits, hint):
+    for split in splits:
+        (tmp_path / "set" / split).mkdir(parents=True)
+    (tmp_path / "set/.cache").mkdir()
+    with pytest.raises(DataError) as caught:
+        data.find("imagefolder", tmp_path / "set")
+    assert f"There is {tmp_path}/set with {hint}\n" in str(caught.value)

@@ -20,7 +20,7 @@ TRUTH = [2, 3, 1, 3]
 LABELS = [2, 0, 1, 0]  # places of the wnids in sorted order
 
 
-def write_devkit(folder, synsets=IDS, truth=TRUTH):
+def write_devkit(folder, synsets=IDS, truth=TRUTH, packed=False):
     """The two files that matter, meta.mat with an inner node as the official one has."""
     kind = [
         ("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"),
@@ -31,7 +31,7 @@ def write_devkit(folder, synsets=IDS, truth=TRUTH):
     rows.append((len(rows) + 1, "n00000001", "entity", "?", 2, [1, 2], 3, 0))
     table = np.array([*sorted(rows)], dtype=kind).reshape(-1, 1)
     (folder / "data").mkdir(parents=True)
-    savemat(folder / "data/meta.mat", {"synsets": table})
+    savemat(folder / "data/meta.mat", {"synsets": table}, do_compression=packed)
     lines = "".join(f"{n}\n" for n in truth)
     (folder / "data/ILSVRC2012_validation_ground_truth.txt").write_text(lines)
 
@@ -117,6 +117,19 @@ def test_damaged_devkit(root):
     (devkit / "meta.mat").write_bytes((devkit / "meta.mat").read_bytes()[:200])
     with pytest.raises(DataError, match=r"cannot read .*meta.mat"):
         data.load("imagenet", root)
+
+
+def test_a_small_devkit_that_unpacks_to_a_huge_one_is_refused(root, monkeypatch):
+    monkeypatch.setattr(imagenet, "LARGEST_META", 1_000_000)
+    meta = root / "ILSVRC2012_devkit_t12/data/meta.mat"
+    savemat(meta, {"synsets": np.zeros(4 << 20)}, do_compression=True)
+    assert meta.stat().st_size < 100_000
+    with pytest.raises(
+        DataError, match=r"cannot read .*meta.mat: .*unpacks to more than 1,000,000"
+    ):
+        data.load("imagenet", root)
+    write_devkit(root / "packed", packed=True)
+    assert imagenet.read_meta(root / "packed/data/meta.mat")[3] == "n01440764"
 
 
 def test_incomplete_validation(root):
