@@ -126,7 +126,7 @@ def _read_settings(path: Path | None, settings: list[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if path is not None:
         try:
-            fields = json.loads(path.read_text())
+            fields = json.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ValueError(f"--config {path} cannot be read: {error}") from None
     for setting in settings:
