@@ -188,7 +188,7 @@ class _Runner:
         elif event["event"] == "epoch":
             self.progress.epoch(name, event["metrics"])
         elif event["event"] == "ended" and event["log"]:
-            with (folder / "log.txt").open("a") as log:
+            with (folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write(event["log"])
 
     def end(self, name: str, task: Any, waiting: list[str]) -> None:

@@ -147,7 +147,11 @@ def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:
         finally:
             with process:  # closes the pipes and waits
                 process.kill()
-        log = "" if shared else (folder / "log.txt").read_text(errors="replace")[-LOG_TAIL:]
+        log = (
+            ""
+            if shared
+            else (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+        )
         send("ended", (*STATE_FILES, "DONE"), log=log)
         return None if (folder / "DONE").exists() else failure or exit_reason(code)
 
@@ -155,7 +159,7 @@ def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:
 def sees_same_folder(job: Job) -> bool:
     """Whether this node sees, and may write, the folder that the study writes to."""
     try:
-        same = (job.out / TOKEN_FILE).read_text() == job.token
+        same = (job.out / TOKEN_FILE).read_text(encoding="utf-8") == job.token
     except OSError:
         return False
     return same and os.access(run_folder(job.out, job.name), os.W_OK)

@@ -63,7 +63,7 @@ def record_run(
     with locked(folder / ".lock", f"{folder} is in use by another process"):
         _claim(config, folder)
         continues = checkpoint.exists() and env_path.exists()
-        first = json.loads(env_path.read_text()) if continues else {}
+        first = json.loads(env_path.read_text(encoding="utf-8-sig")) if continues else {}
         if first.get("processes", 1) == processes.count:
             threads = first.get("threads", threads)
         torch.set_num_threads(processes.told_by_first(threads))
@@ -117,7 +117,7 @@ def _claim(config: RunConfig, folder: Path) -> None:
     if not path.exists():
         write_atomic(path, to_json(config.model_dump()))
         return
-    there = RunConfig.model_validate_json(path.read_text())
+    there = RunConfig.model_validate_json(path.read_text(encoding="utf-8-sig"))
     if there.digest() != config.digest():
         raise CheckpointError(
             f"{folder} holds another run ({there.run_name()}): {config.unlike(there.identity())}. "

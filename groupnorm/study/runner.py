@@ -120,13 +120,14 @@ def start_worker(
     command += ["--threads", str(threads), "--device", device]
     if data_root is not None:
         command += ["--data-root", str(data_root)]
-    with (folder / "log.txt").open("a") as log:
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its trials
         )

@@ -33,7 +33,7 @@ def work(folder: Path, *, threads: int, device: str, data_root: Path | None) -> 
             _tell("step", step=step, total=total)
 
     record_run(
-        RunConfig.model_validate_json((folder / "config.json").read_text()),
+        RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8-sig")),
         folder,
         threads=threads,
         device=device,
