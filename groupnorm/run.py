@@ -115,9 +115,6 @@ def run(
     }
     if batches.notes:
         env["data_notes"] = list(batches.notes)
-    if with_cost and processes.first:
-        env["cost"] = _cost(config, model, batches, processes)
-    on_start(env)
 
     def tell_unreadable() -> None:
         met = {kind: files for kind, files in batches.met().items() if kind in UNREADABLE}
@@ -129,6 +126,9 @@ def run(
         on_epoch(metrics)
 
     try:
+        if with_cost and processes.first:
+            env["cost"] = _cost(config, model, batches, processes)
+        on_start(env)
         metrics = train(
             config,
             model,
