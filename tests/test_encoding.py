@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from groupnorm import cli
+from groupnorm.cli import train
 from groupnorm.files import write_atomic
 from groupnorm.study.store import Record, read_record
 from tests.study.fake_store import write_run
@@ -85,6 +86,11 @@ def test_the_search_finds_the_places(source, text):
 def test_names_that_are_not_utf8_can_be_recorded(tmp_path):
     write_atomic(tmp_path / "file", json.dumps({"reason": "\udcff.jpg"}, ensure_ascii=False))
     assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == {"reason": "\udcff.jpg"}
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "config.json").write_text('{"norm": "bn"}', encoding="utf-8-sig")
+    assert train._read_settings(tmp_path / "config.json", []) == {"norm": "bn"}
 
 
 def test_a_record_with_a_byte_order_mark_is_read(tmp_path):

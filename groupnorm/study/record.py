@@ -123,3 +123,5 @@ def _claim(config: RunConfig, folder: Path) -> None:
             f"{folder} holds another run ({there.run_name()}): {config.unlike(there.identity())}. "
             "Choose another folder"
         )
+    if there.max_unreadable != config.max_unreadable:
+        write_atomic(path, to_json(config.model_dump()))

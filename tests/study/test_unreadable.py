@@ -62,6 +62,9 @@ def test_more_than_one_percent_end_a_run_and_are_named(photos):
     assert said[-1].startswith("error: 1 of the 12 training images of imagefolder cannot be dec")
     named = json.loads((out / "unreadable.json").read_text(encoding="utf-8"))
     assert list(named["replaced_images"]) == ["train/cat/3.jpg"]
+    train(photos, "max_unreadable=0.3")
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert config["max_unreadable"] == 0.3, "the same folder, with the share that it ended with"
 
 
 def test_the_report_has_them_among_the_problems(tmp_path):
