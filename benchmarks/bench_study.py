@@ -70,7 +70,7 @@ def run_plain(train_images: int, epochs: int) -> dict[str, Any]:
     command += ["--train-images", str(train_images), "--epochs", str(epochs)]
     began = time.perf_counter()
     environ = {k: v for k, v in os.environ.items() if not k.endswith("NUM_THREADS")}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=environ)
     wall = time.perf_counter() - began
     trials = json.loads(done.stdout.splitlines()[-1])
     return {"wall": wall, "trials": [trial["images_per_second"] for trial in trials]}
@@ -131,7 +131,7 @@ def main() -> None:
     }
     show(record)
     if arguments.out:
-        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def summarize(rounds: list[dict[str, Any]], cores: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Without a spread nothing is called clear, and the text says so.
 
 from __future__ import annotations
 
+from groupnorm.data import IMAGE_FILES
 from groupnorm.study import published
 from groupnorm.study.beside import compares_in_size, find, match
 from groupnorm.study.figure_style import kind_of
@@ -88,7 +89,8 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     configs = [record.config for record in study.records.values()]
     limits = [config["train_images"] for config in configs if config.get("train_images")]
     if limits and "train" in data:
-        counts[0] = f"the first {max(limits):,} of {counts[0]}"
+        which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
+        counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
     batches = batch_sizes(rows)
     count = len(norm_names(rows))
