@@ -299,7 +299,9 @@ def main() -> None:
             "summary": summary,
             "rows": rows,
         }
-        (arguments.out / "bench_ops.json").write_text(json.dumps(record, indent=1) + "\n")
+        (arguments.out / "bench_ops.json").write_text(
+            json.dumps(record, indent=1) + "\n", encoding="utf-8"
+        )
         draw(record, arguments.out / "speed.png")
 
 

@@ -119,7 +119,7 @@ def main() -> None:
     }
     show(record)
     if arguments.out:
-        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def summarize(rounds: list[dict[str, Any]], cores: int) -> dict[str, Any]:

@@ -100,7 +100,9 @@ def main() -> None:
             "assumed": {"processors": PROCESSORS, "cache_bytes": CACHE, "copy_bytes_per_s": COPY},
             "rows": rows,
         }
-        (arguments.out / "traffic.json").write_text(json.dumps(record, indent=1) + "\n")
+        (arguments.out / "traffic.json").write_text(
+            json.dumps(record, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ class LockedError(RuntimeError):
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` to `path` so that the file is the old one or the whole new one, never a part.
 
-    Text is written as UTF-8.
+    Text is written as UTF-8. What UTF-8 has no bytes for, as in the names of files that are not
+    UTF-8, is escaped as \\udcff, which JSON reads back.
 
     Raises:
         OSError: it cannot be written; `filename` is `path`.
     """
-    payload = data.encode("utf-8") if isinstance(data, str) else data
+    payload = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = None
     try:
@@ -50,7 +51,7 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     import fcntl  # POSIX only; imported here so that reading a store works everywhere
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

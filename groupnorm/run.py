@@ -17,6 +17,7 @@ import torch
 from groupnorm import data, models
 from groupnorm.cost.profile import count_cost
 from groupnorm.data.batches import Step
+from groupnorm.data.issues import UNREADABLE, Met
 from groupnorm.layers import norm_layer, recomputed_statistics
 from groupnorm.ops import explain
 from groupnorm.spec import NormSpec
@@ -61,6 +62,7 @@ def run(
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
     on_start: Callable[[dict[str, Any]], None] = lambda env: None,
+    on_unreadable: Callable[[Met], None] = lambda met: None,
 ) -> RunResult:
     """Train and evaluate one configuration.
 
@@ -74,6 +76,8 @@ def run(
         with_cost: count the training step's memory and arithmetic first (`count_cost`).
         checkpoint: file to save to after every epoch and to continue from when it exists.
         on_start: called once with the environment (versions, machine, parameter count, cost).
+        on_unreadable: called with the files that could not be decoded so far, if there are any,
+            after every epoch and at the end, however the training ends.
 
     Raises:
         ValueError: the configuration cannot be built, or not be shared by so many processes.
@@ -99,11 +103,23 @@ def run(
         "parameters": parameters,
         "data_version": batches.version,
     }
-    if with_cost and processes.first:
-        images = first_images(config, batches, processes)
-        env["cost"] = count_cost(model, images, precision=config.precision)
-    on_start(env)
+    if batches.notes:
+        env["data_notes"] = list(batches.notes)
+
+    def tell_unreadable() -> None:
+        met = {kind: files for kind, files in batches.met().items() if kind in UNREADABLE}
+        if any(met.values()):
+            on_unreadable(met)
+
+    def after_epoch(metrics: list[Metrics]) -> None:
+        tell_unreadable()
+        on_epoch(metrics)
+
     try:
+        if with_cost and processes.first:
+            images = first_images(config, batches, processes)
+            env["cost"] = count_cost(model, images, precision=config.precision)
+        on_start(env)
         metrics = train(
             config,
             model,
@@ -111,10 +127,12 @@ def run(
             processes=processes,
             checkpoint=checkpoint,
             on_step=on_step,
-            on_epoch=on_epoch,
+            on_epoch=after_epoch,
         )
     except Diverged as end:
         return RunResult("diverged", end.reason, end.metrics, model)
+    finally:
+        tell_unreadable()
     return RunResult("finished", None, metrics, model)
 
 
@@ -152,11 +170,12 @@ def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data
     from groupnorm.data.from_files import FromFiles  # which needs torchvision and pillow
 
     return FromFiles(
-        images.first_train(config.train_images),
+        images.sample_train(config.train_images),
         config.image_size or IMAGE_SIZE,
         EVALUATION_BATCH,
         min(torch.get_num_threads(), MOST_DECODERS),
         device,
+        config.max_unreadable,
     )
 
 

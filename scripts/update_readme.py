@@ -65,8 +65,8 @@ def steps(folder: Path) -> str:
     """How many steps the largest and the smallest batch were trained for, and what follows."""
     taken = {}
     for run in (folder / "runs").iterdir():
-        config = json.loads((run / "config.json").read_text())
-        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         taken[config["workers"] * config["batch_per_worker"] // 8] = last["step"]
     most, fewest = max(taken), min(taken)
     return (
@@ -78,8 +78,8 @@ def steps(folder: Path) -> str:
 
 def source(folder: Path, manifest: dict[str, Any], inside: str) -> str:
     """One sentence: command, data, seeds, spread, versions, machine, time."""
-    env = json.loads(next((folder / "runs").glob("*/env.json")).read_text())
-    config = json.loads(next((folder / "runs").glob("*/config.json")).read_text())
+    env = json.loads(next((folder / "runs").glob("*/env.json")).read_text(encoding="utf-8"))
+    config = json.loads(next((folder / "runs").glob("*/config.json")).read_text(encoding="utf-8"))
     rows = summarize(folder)
     seeds = max(row.asked for row in rows)
     spread = "one seed, so no spread" if seeds == 1 else f"{seeds} seeds, ± sample deviation"
@@ -97,7 +97,7 @@ def source(folder: Path, manifest: dict[str, Any], inside: str) -> str:
 def speed_section() -> str:
     """The benchmark of the study against a plain script."""
     path = next(iter(sorted(RESULTS.glob("bench-study-*/bench_study.json"))))
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     wall = {key: decimal_text(ratio) for key, ratio in record["wall_ratio"].items()}
     return "\n".join(
         [
@@ -116,10 +116,10 @@ def speed_section() -> str:
 def kernels_section() -> str:
     """The C++ kernels: figure and summary of speed, errors beside PyTorch's."""
     folder = only("bench-ops-*-1-thread-*")
-    record = json.loads((folder / "bench_ops.json").read_text())
+    record = json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
     inside = folder.relative_to(ROOT).as_posix()
     accuracy = only("offset-accuracy-*") / "accuracy.json"
-    errors = json.loads(accuracy.read_text())
+    errors = json.loads(accuracy.read_text(encoding="utf-8"))
     columns = {
         "torch_contiguous": "PyTorch, contiguous",
         "torch_channels_last": "PyTorch, channels_last",
@@ -138,7 +138,7 @@ def kernels_section() -> str:
         ]
         for line in record["summary"]
     ]
-    copies = json.loads((only("bench-copies-*") / "bench_copies.json").read_text())
+    copies = json.loads((only("bench-copies-*") / "bench_copies.json").read_text(encoding="utf-8"))
     in_copies = " and ".join(
         f"{line['kernel']:.2f} on {line['layout']} ({line['groupnorm']:.2f} with the call and a "
         f"new output, PyTorch {line['eager']:.2f})"
@@ -186,7 +186,7 @@ MOST_COPIES = 1.5  # forward without an activation, float32, in the cache
 def aims_section() -> str:
     """What was aimed at beside what was measured."""
     folder = only("bench-ops-*-1-thread-*")
-    record = json.loads((folder / "bench_ops.json").read_text())
+    record = json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
     rows = []
     for line in record["summary"]:
         aim = AIMS.get((line["direction"], line["dtype"], line["layout"]))
@@ -194,7 +194,7 @@ def aims_section() -> str:
             name = f"{line['direction'].replace('+', ' + ')}, {line['dtype']}, {line['layout']}"
             found = line["geometric_mean"], line["worst"]
             rows.append([name, *(cell(f, a, f >= a) for f, a in zip(found, aim, strict=True))])
-    copies = json.loads((only("bench-copies-*") / "bench_copies.json").read_text())
+    copies = json.loads((only("bench-copies-*") / "bench_copies.json").read_text(encoding="utf-8"))
     for line in copies["summary"]:
         if line["dtype"] == "float32":
             found = line["kernel"], line["worst"]
@@ -212,7 +212,7 @@ def cell(found: float, aim: float, reached: bool) -> str:
 def memory_section() -> str:
     """What new memory costs, and what takes the cost away."""
     path = only("new-memory-*") / "new_memory.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     columns = {
         "kept": "copy, kept memory",
         "new": "copy, new memory",
@@ -233,7 +233,7 @@ def memory_section() -> str:
 def call_section() -> str:
     """What a call costs beside its arithmetic."""
     path = only("call-overhead-*") / "call_overhead.json"
-    rows = {row["call"]: row for row in json.loads(path.read_text())["rows"]}
+    rows = {row["call"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
     what = [name.removeprefix("eager, ") for name in rows if name.startswith("eager")]
     header = ["microseconds", "ours", "PyTorch", "ours, cold", "PyTorch, cold"]
     return "\n".join(
@@ -255,7 +255,7 @@ def call_section() -> str:
 def training_section() -> str:
     """What a training gains, images per second."""
     path = only("bench-training-*") / "bench_training.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     found: dict[str, dict[str, str]] = {}
     for row in record["rows"]:
         text = f"{row['images_per_second']:.0f} ({row['low']:.0f} to {row['high']:.0f})"
@@ -268,7 +268,7 @@ def training_section() -> str:
 def traffic_section() -> str:
     """What the Triton kernels are predicted to move, for each workload of the benchmark on CUDA."""
     folder = only("predicted-traffic-*")
-    record = json.loads((folder / "traffic.json").read_text())
+    record = json.loads((folder / "traffic.json").read_text(encoding="utf-8"))
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in record["rows"]:
         shape = " x ".join(map(str, row["shape"]))
@@ -399,12 +399,12 @@ def main() -> None:
         COST: cost_sections,
     }
     for path, sections in documents.items():
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         made = updated(text, sections())
         if check and made != text:
             sys.exit(f"{path.name} is not what results/ says; run python scripts/update_readme.py")
         if not check:
-            path.write_text(made)
+            path.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

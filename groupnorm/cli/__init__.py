@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 try:
     import typer
 
@@ -25,4 +28,7 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Entry point of the `groupnorm` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the locale's encoding may lack a character
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -16,12 +16,14 @@ from groupnorm.cli.options import (
     DeviceOption,
     EpochsOption,
     GpusOption,
+    ImageSizeOption,
     ImagesOption,
     JobsOption,
     OutOption,
     RootOption,
     SeedsOption,
     TrackOption,
+    UnreadableOption,
 )
 from groupnorm.cli.terminal import console, escaped, print_json
 
@@ -55,6 +57,8 @@ def _command(name: str, study: Callable[[str, dict[str, Any]], None]) -> Callabl
         scale: ScaleOption = "full",
         data: DataOption = None,
         train_images: ImagesOption = None,
+        image_size: ImageSizeOption = None,
+        max_unreadable: UnreadableOption = None,
         epochs: EpochsOption = None,
         seeds: SeedsOption = None,
         out: OutOption = None,

@@ -36,7 +36,23 @@ ProtocolOption = Annotated[
 ]
 ImagesOption = Annotated[
     int | None,
-    typer.Option("--train-images", help="Train on the first so many images of the data set only."),
+    typer.Option(
+        "--train-images",
+        help="Train on so many images only: the first ones of a data set in memory, a sample with "
+        "the same share of every class of image files.",
+    ),
+]
+ImageSizeOption = Annotated[
+    int | None,
+    typer.Option("--image-size", help="Pixels of the square crop from image files; 224."),
+]
+UnreadableOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-unreadable",
+        help="Greatest share of the image files that cannot be decoded, as 0.05; more are an "
+        "error; 0.01.",
+    ),
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Repetitions of every cell.")]

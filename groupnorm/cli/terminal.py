@@ -74,8 +74,8 @@ def from_options(model: Callable[..., Any], fields: dict[str, Any]) -> Any:
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    """One JSON value on standard output."""
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    """One JSON value on standard output, in ASCII, which every locale can print."""
+    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
     sys.stdout.flush()
 
 

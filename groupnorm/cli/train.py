@@ -11,6 +11,7 @@ import typer
 from groupnorm.cli.options import DeviceOption, RootOption, TrackOption
 from groupnorm.cli.terminal import (
     console,
+    errors,
     errors_in_words,
     from_options,
     print_json,
@@ -51,9 +52,10 @@ def train(
 
         import torch
 
+        from groupnorm.data.issues import describe_unreadable
         from groupnorm.files import describe_os_error
         from groupnorm.study.record import record_run, what_is_kept
-        from groupnorm.study.store import check_run_place
+        from groupnorm.study.store import UNREADABLE, check_run_place
         from groupnorm.study.track import check_track, recorded_curves
         from groupnorm.training.config import RunConfig
         from groupnorm.training.launch import find_launch, joined, told_to_end
@@ -68,8 +70,21 @@ def train(
     def last_words(reason: str) -> None:
         launch.say_once(lambda: say_error(f"{reason}; {kept()}"))
 
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def show_notes(env: dict[str, Any]) -> None:
+        for note in env.get("data_notes", []):
+            tell(f"note: {note}")
+
     def show(metrics: dict[str, Any]) -> None:
         nonlocal curves
+        if text := describe_unreadable(metrics.get("image_counts", {})):
+            tell(f"{text}; named in {out / UNREADABLE}" if out else text)
         if track is not None and out is not None:
             folder = out / "tensorboard" / run_config.run_name()
             curves = curves or recorded_curves(folder, out)
@@ -104,6 +119,7 @@ def train(
                     data_root=data_root,
                     processes=launch.processes,
                     on_epoch=show,
+                    on_start=show_notes,
                 )
             except BrokenPipeError:  # of the output: nobody reads it any more
                 raise
@@ -119,7 +135,7 @@ def _read_settings(path: Path | None, settings: list[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if path is not None:
         try:
-            fields = json.loads(path.read_text())
+            fields = json.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ValueError(f"--config {path} cannot be read: {error}") from None
     for setting in settings:

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from groupnorm.data.issues import Met
+
 ALL = slice(None)
 
 
@@ -38,6 +40,7 @@ class Batches(Protocol):
     channels: int
     train_size: int
     test_size: int
+    notes: tuple[str, ...]
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """For every step its augmented, normalized images and their labels.
@@ -54,8 +57,16 @@ class Batches(Protocol):
         """Every `every`-th batch of the test examples, from batch `first` on, normalized."""
         ...
 
-    def met(self) -> dict[str, set[str]]:
-        """Names of what was met on the way and belongs in the record, such as unreadable images."""
+    def met(self) -> Met:
+        """What was met on the way and belongs in the record, such as unreadable images."""
+        ...
+
+    def remember(self, met: Met) -> None:
+        """Add what other processes, or this run before it was resumed, have met.
+
+        Raises:
+            DataError: too much of the data is unreadable.
+        """
         ...
 
 

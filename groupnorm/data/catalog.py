@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,8 @@ _SETS: dict[str, tuple[Load, Find]] = {
     "photo-patches": (photo_patches.load, photo_patches.find),
 }
 NAMES: tuple[str, ...] = tuple(_SETS)
+IMAGE_FILES = ("imagenet", "imagefolder", "pets", "photo-patches")
+"""Those whose images lie in files, of any size."""
 DEFAULT = "fashion-scenes"
 
 
@@ -50,7 +54,7 @@ def load(name: str, root: Path | None = None) -> ImageSet | ImageFiles:
         DataError: an unknown name; files that are missing, truncated, or not the expected ones. The
             message says what was looked for, where, and how to get it.
     """
-    _check(name)
+    check_name(name)
     return _SETS[name][0](root)
 
 
@@ -60,10 +64,19 @@ def find(name: str, root: Path | None = None) -> str:
     Raises:
         DataError: an unknown name, or missing files.
     """
-    _check(name)
+    check_name(name)
     return _SETS[name][1](root)
 
 
-def _check(name: str) -> None:
-    if name not in _SETS:
-        raise DataError(f"unknown data set {name!r}; known: {', '.join(NAMES)}")
+def check_name(name: str) -> None:
+    """Raise DataError for an unknown data set, with a hint where the name is that of a folder."""
+    if name in _SETS:
+        return
+    hint = ""
+    if os.sep in name or "/" in name or Path(name).exists():
+        root = f"--data-root {shlex.quote(name)}"
+        hint = (
+            f". A folder of images is --data imagefolder {root} (groupnorm train: "
+            f"data=imagefolder {root})"
+        )
+    raise DataError(f"unknown data set {name!r}; known: {', '.join(NAMES)}{hint}")

@@ -7,6 +7,8 @@ Archives are read in memory, the known members alone, and never extracted.
 
 from __future__ import annotations
 
+import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -79,7 +81,7 @@ CIFAR100 = Form(
     ),
 )  # fmt: skip
 TEST_IMAGES = 10_000
-_LARGEST_FILE = 1 << 28  # bytes; the greatest official file has 155 million
+_LARGEST = 1 << 28  # bytes of a file and of an unpacked archive; the official ones have up to 186e6
 
 
 def find_cifar10(root: Path | None = None) -> str:
@@ -167,7 +169,8 @@ def _read_batch(form: Form, where: str, data: bytes, images: int) -> tuple[Tenso
 def _folder_reader(form: Form, folder: Path) -> Callable[[str], bytes]:
     def content(name: str) -> bytes:
         try:
-            return (folder / name).read_bytes()
+            with (folder / name).open("rb") as file:
+                return file.read(_LARGEST)
         except OSError as error:
             raise DataError(
                 f"cannot read {folder / name}: {error.strerror}. {_how_to_get(form)}"
@@ -180,14 +183,21 @@ def _archive_reader(form: Form, archive: Path) -> Callable[[str], bytes]:
     wanted = {f"{form.folder}/{name}": name for name in (*form.train, *form.test)}
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as file:
+            unpacked = file.read(_LARGEST + 1)  # no more: a small file can unpack to a huge one
+        if len(unpacked) > _LARGEST:
+            raise DataError(
+                f"{archive} is not the official one: it unpacks to more than {_LARGEST:,} bytes. "
+                f"{_how_to_get(form)}"
+            )
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise DataError(f"{archive} is not the official one: it holds {member.name!r}")
-                if member.name in wanted and member.isfile() and member.size <= _LARGEST_FILE:
-                    file = tar.extractfile(member)
-                    found[wanted[member.name]] = file.read() if file else b""
+                if member.name in wanted and member.isfile() and member.size <= _LARGEST:
+                    content_of = tar.extractfile(member)
+                    found[wanted[member.name]] = content_of.read() if content_of else b""
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"cannot read {archive}: {error}. {_how_to_get(form)}") from error
 
@@ -208,7 +218,20 @@ def _place(form: Form, root: Path | None) -> Path:
         return folder / form.archive if (folder / form.archive).is_file() else None
 
     what = f"{form.name} (folder {form.folder} or archive {form.archive})"
-    return first_match(what, search_folders(root), match, _how_to_get(form))
+
+    def hint(folder: Path) -> str:
+        stem = form.name.replace("cifar", "cifar-")
+        for kind, short in (("binary", "bin"), ("matlab", "mat")):
+            for name in (f"{stem}-batches-{short}", f"{stem}-{kind}", f"{stem}-{kind}.tar.gz"):
+                place = folder if folder.name == name else folder / name
+                if place.exists():
+                    return (
+                        f"There is {place}, the {kind} form; the Python form is needed, "
+                        f"{form.archive}."
+                    )
+        return ""
+
+    return first_match(what, search_folders(root), match, _how_to_get(form), hint)
 
 
 def _how_to_get(form: Form) -> str:

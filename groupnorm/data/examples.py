@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
 from groupnorm.data.photo_transforms import draws_of, evaluation_transform, train_transform
 
-MOST_UNREADABLE = 1000  # files one after another; more is a broken disk, not a broken image
+MOST_UNREADABLE = 1000  # files of a class one after another; more is a broken disk
 
 
 class Share(NamedTuple):
@@ -31,7 +31,7 @@ class Made(NamedTuple):
     Attributes:
         images: float32 (m, 3, S, S).
         labels: int64 (m,).
-        unreadable: indices of files that could not be decoded.
+        unreadable: indices of files that could not be decoded -> what is wrong with them.
         converted: indices of files that were not RGB.
         failure: the message of a DataError, or nothing. Raised in a worker process, it would
             arrive as a traceback.
@@ -39,7 +39,7 @@ class Made(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    unreadable: list[int]
+    unreadable: dict[int, str]
     converted: list[int]
     failure: str
 
@@ -49,6 +49,7 @@ class TrainExamples(Dataset[Made]):
 
     def __init__(self, files: ImageFiles, image_size: int) -> None:
         self.paths, self.labels = files.train_paths, files.train_labels
+        self.class_names = files.class_names
         self.image_size = image_size
         self.transform = train_transform(image_size)
 
@@ -62,26 +63,34 @@ class TrainExamples(Dataset[Made]):
         return making.made()
 
     def _make(self, making: _Making, seed: int, place: int, index: int) -> None:
-        """The example at `index`, or else the next one that can be read."""
-        first = ""
-        tries = min(len(self.paths), MOST_UNREADABLE)
-        for candidate in range(index, index + tries):
-            candidate %= len(self.paths)
+        """The example at `index`, or else the next of its class that can be read."""
+        label, first, tries = int(self.labels[index]), "", 0
+        for candidate in self._candidates(index, label):
             path = self.paths[candidate]
             try:
                 image, converted = read_rgb(path)
             except UnreadableError as error:
                 first = first or f"{path}: {error}"
-                making.unreadable.append(candidate)
+                making.unreadable[candidate] = str(error)
+                tries += 1
                 continue
             with draws_of(seed, place):
                 pixels = self.transform(image)
-            making.add(pixels, int(self.labels[candidate]), candidate, converted)
+            making.add(pixels, label, candidate, converted)
             return
         raise DataError(
-            f"{tries:,} training images one after another cannot be decoded, the first {first}; "
-            "the data set is damaged (was the disk full when it was unpacked?): get it again"
+            f"none of {tries:,} training images of the class {self.class_names[label]} can be "
+            f"decoded, the first {first}; the data set is damaged (was the disk full when it was "
+            "unpacked?): get it again"
         )
+
+    def _candidates(self, index: int, label: int) -> Iterator[int]:
+        """`index`, then the images after it that have its label, from the last on to the first."""
+        yield index
+        members = torch.where(self.labels == label)[0]
+        place = int(torch.searchsorted(members, index))
+        others = torch.cat([members[place + 1 :], members[:place]])
+        yield from others[: MOST_UNREADABLE - 1].tolist()
 
 
 class EvaluationExamples(Dataset[Made]):
@@ -98,8 +107,8 @@ class EvaluationExamples(Dataset[Made]):
             for index in indices:
                 try:
                     image, converted = read_rgb(self.paths[index])
-                except UnreadableError:
-                    making.unreadable.append(index)
+                except UnreadableError as error:
+                    making.unreadable[index] = str(error)
                     continue
                 making.add(self.transform(image), int(self.labels[index]), index, converted)
         except DataError as error:
@@ -114,7 +123,7 @@ class _Making:
         self.image_size = image_size
         self.images: list[Tensor] = []
         self.labels: list[int] = []
-        self.unreadable: list[int] = []
+        self.unreadable: dict[int, str] = {}
         self.converted: list[int] = []
 
     def add(self, image: Tensor, label: int, index: int, converted: bool) -> None:

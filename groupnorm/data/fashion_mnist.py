@@ -60,7 +60,7 @@ def find(root: Path | None = None) -> str:
         return None
 
     what = f"{NAME} ({', '.join(f'{name}[.gz]' for name in FILES)})"
-    return str(first_match(what, search_folders(root, [_DEBIAN]), match, HOW_TO_GET))
+    return str(first_match(what, search_folders(root, [_DEBIAN]), match, HOW_TO_GET, _hint))
 
 
 def load(root: Path | None = None) -> ImageSet:
@@ -98,24 +98,35 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> T
     Raises:
         DataError: unreadable, truncated, of another type, shape or checksum.
     """
+    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+    expected = len(header) + prod(shape)
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(expected + 1)  # no more: a small file can unpack to a huge one
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}. {HOW_TO_GET}") from error
-    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
     if not data.startswith(header):
         raise DataError(
             f"{path} is not an IDX file of {' x '.join(map(str, shape))} bytes: "
             f"it begins with {data[: len(header)].hex()}, expected {header.hex()}. {HOW_TO_GET}"
         )
-    expected = len(header) + prod(shape)
     if len(data) != expected:
-        raise DataError(f"{path} holds {len(data)} bytes, expected {expected}. {HOW_TO_GET}")
+        count = len(data) if len(data) < expected else "more"
+        raise DataError(f"{path} holds {count} bytes, expected {expected}. {HOW_TO_GET}")
     if sha256 is not None:
         check_digest(str(path), data, sha256, "sha256", HOW_TO_GET)
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=len(header)).reshape(shape).copy())
+
+
+def _hint(folder: Path) -> str:
+    """Some sites name the files with a dot where the original names have a hyphen."""
+    for below in _SUBFOLDERS:
+        for name in FILES:
+            dotted = folder / below / name.replace("-idx", ".idx")
+            for path in (dotted, Path(f"{dotted}.gz")):
+                if path.is_file():
+                    return f"There is {path}: name the files with a hyphen, as {name}."
+    return ""
 
 
 def _path(folder: Path, name: str) -> Path:

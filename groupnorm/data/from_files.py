@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,17 +12,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from groupnorm.data.batches import ALL, Step
-from groupnorm.data.decode import UnreadableError, read_rgb
 from groupnorm.data.examples import EvaluationExamples, Made, Share, TrainExamples
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
+from groupnorm.data.issues import UNREADABLE, Met
 
 
 class FromFiles:
     """The `Batches` of image files.
 
-    A training image that cannot be decoded is replaced by the next one that can, with that one's
-    label; a test image that cannot be decoded is left out. `met` tells which.
+    A training image that cannot be decoded is replaced by the next one of its class that can; a
+    test image that cannot be decoded is left out. `met` tells which. When too many are met, or all
+    of a class, that is a DataError.
 
     Args:
         files: the data set.
@@ -29,27 +32,34 @@ class FromFiles:
         processes: worker processes that decode, for each `train` or `test` under way; 0 decodes in
             this process. The images are the same for any number.
         device: where the batches go, "cpu" or "cuda".
+        max_unreadable: the greatest share of the training images, and of the test images, that may
+            be unreadable.
 
     Raises:
         ValueError: a size or batch below 1, or a negative number of processes.
     """
 
     def __init__(
-        self, files: ImageFiles, image_size: int, batch: int, processes: int, device: str
+        self,
+        files: ImageFiles,
+        image_size: int,
+        batch: int,
+        processes: int,
+        device: str,
+        max_unreadable: float = 0.01,
     ) -> None:
         if image_size < 1 or batch < 1 or processes < 0:
             raise ValueError(
                 "expected image_size and batch of at least 1 and processes of at least 0, "
                 f"got image_size={image_size}, batch={batch}, processes={processes}"
             )
-        self.name, self.version = files.name, files.version
+        self.name, self.version, self.notes = files.name, files.version, files.notes
         self.num_classes, self.channels = files.num_classes, files.channels
         self.train_size, self.test_size = len(files.train_paths), len(files.test_paths)
         self.files, self.image_size, self.batch = files, image_size, batch
         self.processes, self.device = processes, device
-        self._replaced: set[str] = set()
-        self._left_out: set[str] = set()
-        self._converted: set[str] = set()
+        self.max_unreadable = max_unreadable
+        self._met: Met = {kind: {} for kind in (*UNREADABLE, "converted_images")}
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """For every step its augmented, normalized images and their labels.
@@ -63,13 +73,12 @@ class FromFiles:
 
         Raises:
             ValueError: a step names an example that is not there.
-            DataError: a file cannot be opened, too many images one after another cannot be decoded,
-                or a worker process was killed.
+            DataError: a file cannot be opened, too many images cannot be decoded, or a worker
+                process was killed.
         """
         shares = (self._share(step, rows) for step in steps)
         for made in self._make(TrainExamples(self.files, self.image_size), shares):
-            self._replaced.update(_names("train", made.unreadable))
-            self._converted.update(_names("train", made.converted))
+            self._note("replaced_images", self.files.train_paths, made)
             yield self._moved(made)
 
     def test(self, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
@@ -82,32 +91,74 @@ class FromFiles:
             float32 (m, 3, S, S) and int64 (m,), on the device.
 
         Raises:
-            DataError: a file cannot be opened, no test image can be decoded, or a worker process
-                was killed.
+            DataError: a file cannot be opened, too many images cannot be decoded, or a worker
+                process was killed.
         """
         starts = range(first * self.batch, self.test_size, every * self.batch)
         batches = (range(s, min(s + self.batch, self.test_size)) for s in starts)
-        seen = 0
         for made in self._make(EvaluationExamples(self.files, self.image_size), batches):
-            self._left_out.update(_names("test", made.unreadable))
-            self._converted.update(_names("test", made.converted))
-            seen += len(made.labels)
+            self._note("left_out_images", self.files.test_paths, made)
             if len(made.labels):
                 yield self._moved(made)
-        if not seen:
-            self._check_any_test_image()
 
-    def met(self) -> dict[str, set[str]]:
-        """Files met so far, in the batches given out by this object, as split and number.
+    def met(self) -> Met:
+        """Files met so far, in the batches given out by this object, and what is remembered.
 
         `replaced_images`: training images that cannot be decoded. `left_out_images`: such test
         images. `converted_images`: images of either kind that were not RGB.
         """
-        return {
-            "replaced_images": set(self._replaced),
-            "left_out_images": set(self._left_out),
-            "converted_images": set(self._converted),
-        }
+        return {kind: dict(files) for kind, files in self._met.items()}
+
+    def remember(self, met: Met) -> None:
+        """Add what other processes, or this run before it was resumed, have met.
+
+        Raises:
+            DataError: more than `max_unreadable` of the training or of the test images cannot be
+                decoded, or all test images of a class.
+        """
+        before = self._unreadable_count()
+        for kind, files in met.items():
+            self._met[kind].update(files)
+        if self._unreadable_count() > before:
+            self._check_unreadable()
+
+    def _note(self, kind: str, paths: Sequence[str], made: Made) -> None:
+        shown = self.files.shown
+        self._met["converted_images"].update((shown(paths[i]), "not RGB") for i in made.converted)
+        if made.unreadable:
+            reasons = made.unreadable.items()
+            self.remember({kind: {shown(paths[index]): reason for index, reason in reasons}})
+
+    def _unreadable_count(self) -> int:
+        return sum(len(self._met[kind]) for kind in UNREADABLE)
+
+    def _check_unreadable(self) -> None:
+        splits = (("training", self.train_size), ("test", self.test_size))
+        for kind, (split, size) in zip(UNREADABLE, splits, strict=True):
+            gone = self._met[kind]
+            if len(gone) > round(self.max_unreadable * size, 6):
+                raise DataError(
+                    f"{len(gone):,} of the {size:,} {split} images of {self.name} cannot be "
+                    f"decoded, which is more than {100 * self.max_unreadable:g} %: {_some(gone)}. "
+                    "Mend or remove them, or allow more: --max-unreadable SHARE (groupnorm train: "
+                    "max_unreadable=SHARE), as 0.05 for 5 %"
+                )
+        gone = self._met["left_out_images"]
+        counts = Counter(self._test_label_of[path] for path in gone)
+        for label, count in counts.items():
+            if count == int((self.files.test_labels == label).sum()):
+                lost = {
+                    path: why for path, why in gone.items() if self._test_label_of[path] == label
+                }
+                raise DataError(
+                    f"none of {count:,} test images of the class {self.files.class_names[label]} "
+                    f"can be decoded: {_some(lost)}; the data set is damaged: get it again"
+                )
+
+    @cached_property
+    def _test_label_of(self) -> dict[str, int]:
+        labels = self.files.test_labels.tolist()
+        return dict(zip(map(self.files.shown, self.files.test_paths), labels, strict=True))
 
     def _share(self, step: Step, rows: slice) -> Share:
         indices = step.indices.tolist()
@@ -147,23 +198,11 @@ class FromFiles:
         images = made.images.to(self.device, non_blocking=True)
         return images, made.labels.to(self.device, non_blocking=True)
 
-    def _check_any_test_image(self) -> None:
-        """Raise DataError unless there is a test image that can be decoded."""
-        reason = ""
-        for path in self.files.test_paths:
-            try:
-                read_rgb(path)
-                return
-            except UnreadableError as error:
-                reason = reason or f"{path}: {error}"
-        raise DataError(
-            f"none of the {self.test_size:,} test images of {self.name} can be decoded, the first "
-            f"{reason}; the data set is damaged: get it again"
-        )
 
-
-def _names(split: str, indices: Iterable[int]) -> Iterator[str]:
-    return (f"{split} {index}" for index in indices)
+def _some(files: Mapping[str, str]) -> str:
+    """The first three files, and what is wrong with them."""
+    more = f" and {len(files) - 3:,} more" if len(files) > 3 else ""
+    return ", ".join(f"{path} ({files[path]})" for path in sorted(files)[:3]) + more
 
 
 def _unchanged(made: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from groupnorm.data.batches import generator_of
 from groupnorm.data.image_set import DataError
 
 Listing = Sequence[tuple[str, int]]  # path and label of every image of a split
@@ -30,8 +31,13 @@ class ImageFiles:
         test_labels: int64 (M,).
         class_names: one name per class.
 
+        root: the folder that paths are shown relative to; "" shows them as they are.
+        notes: what whoever trains on it should know, in sentences: files that were left out, and
+            classes without test images.
+
     Raises:
-        DataError: an empty split, labels of the wrong type or number, or out of range.
+        DataError: an empty split, a single class, labels of the wrong type or number, or out of
+            range.
     """
 
     name: str
@@ -41,6 +47,8 @@ class ImageFiles:
     test_paths: tuple[str, ...]
     test_labels: Tensor
     class_names: tuple[str, ...]
+    root: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
@@ -59,6 +67,11 @@ class ImageFiles:
                 raise DataError(
                     f"{what}: expected labels from 0 to {self.num_classes - 1}, got {low} to {high}"
                 )
+        if self.num_classes < 2:
+            raise DataError(
+                f"{self.name} in {self.root} has a single class, {self.class_names[0]}; a "
+                "classifier needs two at least, a folder of images for each"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -70,8 +83,11 @@ class ImageFiles:
         """The number of channels of every decoded image: 3."""
         return 3
 
-    def first_train(self, count: int | None) -> ImageFiles:
-        """The same with the first `count` training images only; None for all.
+    def sample_train(self, count: int | None) -> ImageFiles:
+        """The same with a sample of `count` training images only; None for all.
+
+        The sample has the same share of every class, to rounding. It depends on the list and on
+        `count` alone, and a larger sample holds the smaller ones.
 
         Raises:
             ValueError: there are fewer.
@@ -82,13 +98,36 @@ class ImageFiles:
             raise ValueError(
                 f"train_images={count}, but {self.name} has {len(self.train_paths)} of them"
             )
+        # Each image gets a place in (0, 1) in its class, in random order: those below a limit are
+        # the same share of every class.
+        generator = generator_of("sample of the training images")
+        size = len(self.train_paths)
+        ranks = torch.empty(size, dtype=torch.float64)
+        for label in range(self.num_classes):
+            (members,) = torch.where(self.train_labels == label)
+            order = torch.randperm(len(members), generator=generator)
+            ranks[members] = (order.double() + 0.5) / max(1, len(members))
+        ties = torch.randperm(size, generator=generator)  # between classes of the same size
+        chosen = ties[ranks[ties].argsort(stable=True)[:count]].sort().values
         return replace(
-            self, train_paths=self.train_paths[:count], train_labels=self.train_labels[:count]
+            self,
+            train_paths=tuple(self.train_paths[i] for i in chosen.tolist()),
+            train_labels=self.train_labels[chosen],
         )
+
+    def shown(self, path: str) -> str:
+        """A file's path as records have it: relative to `root`, and valid UTF-8."""
+        relative = os.path.relpath(path, self.root) if self.root else path
+        return os.fsencode(Path(relative).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def list_files(
-    name: str, root: Path, train: Listing, test: Listing, class_names: Sequence[str]
+    name: str,
+    root: Path,
+    train: Listing,
+    test: Listing,
+    class_names: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> ImageFiles:
     """The data set of two listings, with the version that follows from them.
 
@@ -98,6 +137,7 @@ def list_files(
         train: path and label of every training image.
         test: likewise.
         class_names: one name per class, in the order of the labels.
+        notes: as in `ImageFiles`.
 
     Raises:
         DataError: a file is missing or is not a regular file; and what `ImageFiles` refuses.
@@ -115,20 +155,9 @@ def list_files(
         test_paths=tuple(path for path, _ in test),
         test_labels=torch.tensor([label for _, label in test], dtype=torch.int64),
         class_names=tuple(class_names),
+        root=str(root),
+        notes=tuple(notes),
     )
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted.
-
-    Raises:
-        DataError: `folder` cannot be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
-    except OSError as error:
-        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
 
 
 def _size(path: str) -> int:

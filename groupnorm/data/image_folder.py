@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groupnorm.data.image_files import ImageFiles, Listing, list_files
-from groupnorm.data.image_set import DataError
+from groupnorm.data.class_folders import list_splits, match_classes, subfolders
+from groupnorm.data.image_files import ImageFiles, list_files
 from groupnorm.data.places import first_match, search_folders
 
 NAME = "imagefolder"
 _WHAT = f"{NAME} (train/<class>/* and val/<class>/* or test/<class>/*)"
+_OTHER_NAMES = {
+    "train": ("train", "training", "training_set"),
+    "val": ("val", "valid", "validation", "validation_set"),
+    "test": ("test", "testing", "test_set"),
+}
 HOW_TO_GET = (
     "Get it with: one folder of images for each class, the same in train/ and in val/ (or test/), "
     "below one folder; name that folder with --data-root or in the environment variable "
@@ -30,7 +35,7 @@ def find(root: Path | None = None) -> str:
                 return place
         return None
 
-    return str(first_match(_WHAT, search_folders(root), match, HOW_TO_GET))
+    return str(first_match(_WHAT, search_folders(root), match, HOW_TO_GET, _hint))
 
 
 def load(root: Path | None = None) -> ImageFiles:
@@ -39,57 +44,35 @@ def load(root: Path | None = None) -> ImageFiles:
     Where there are both, `val/` is taken and `test/` is left alone.
 
     Raises:
-        DataError: not found, a class without images, or other classes in the two splits.
+        DataError: not found, a single class, a class without images, a test class that is not in
+            `train/`, or a link by which images are there twice.
     """
     folder = Path(find(root))
-    test_folder = _test_folder(folder)
-    train, classes = list_classes(folder / "train")
-    test, test_classes = list_classes(test_folder)
-    check_same_classes(folder / "train", classes, test_folder, test_classes)
-    return list_files(NAME, folder, train, test, classes)
+    train, test = list_splits(folder / "train", _test_folder(folder))
+    test_listing, notes = match_classes(train, test)
+    notes = [*train.notes(), *test.notes(), *notes]
+    return list_files(NAME, folder, train.listing, test_listing, train.classes, notes)
 
 
-def list_classes(folder: Path) -> tuple[Listing, list[str]]:
-    """Path and label of every image below `folder`/<class>, and the classes, sorted by name.
-
-    What counts as an image follows from the file name (torchvision's list: jpg, jpeg, png, ppm,
-    bmp, pgm, tif, tiff, webp).
-
-    Raises:
-        DataError: no classes, a class without images, an unreadable folder; no torchvision.
-    """
-    try:
-        from torchvision.datasets import ImageFolder
-    except ModuleNotFoundError:
-        raise DataError(
-            "image folders are read with torchvision, which is not installed; install it with: "
-            "pip install 'groupnorm[study]'"
-        ) from None
-    try:
-        listed = ImageFolder(str(folder))
-    except OSError as error:
-        raise DataError(f"cannot list the images in {folder}: {error}") from error
-    return listed.samples, listed.classes
-
-
-def check_same_classes(
-    train: Path, train_classes: list[str], test: Path, test_classes: list[str]
-) -> None:
-    """Raise DataError unless both folders have the same classes."""
-    if train_classes != test_classes:
-        missing = sorted(set(train_classes) - set(test_classes))
-        extra = sorted(set(test_classes) - set(train_classes))
-        raise DataError(
-            f"{train} has {len(train_classes)} classes and {test} has {len(test_classes)}; "
-            f"expected the same. Only in the first: {_some(missing)}; "
-            f"only in the second: {_some(extra)}"
-        )
+def _hint(folder: Path) -> str:
+    """What to do with folders of other names, or without splits."""
+    for place in (folder, folder / NAME):
+        if not place.is_dir():
+            continue
+        found = {name.lower(): name for name in subfolders(place)}
+        renames = []
+        for right, names in _OTHER_NAMES.items():
+            name = next((name for name in names if name in found), right)
+            if found.get(name, right) != right and not (place / right).is_dir():
+                renames.append(f"{found[name]}/ to {right}/")
+        there = ", ".join(f"{name}/" for name in found.values()) or "no folders"
+        if renames:
+            return f"There is {place} with {there}: rename {' and '.join(renames)}."
+        if {"train", "val", "test"} & found.keys():
+            missing = "val/ or test/" if "train" in found else "train/"
+            return f"There is {place} with {there}: {missing} is missing."
+    return ""
 
 
 def _test_folder(folder: Path) -> Path:
     return folder / "val" if (folder / "val").is_dir() else folder / "test"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "none"

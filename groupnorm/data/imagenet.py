@@ -9,17 +9,29 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import zlib
+from io import BytesIO
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
-from groupnorm.data.image_files import ImageFiles, Listing, list_files, subfolders
-from groupnorm.data.image_folder import check_same_classes, list_classes
+from groupnorm.data.class_folders import (
+    is_hidden,
+    list_classes,
+    list_splits,
+    match_classes,
+    subfolders,
+)
+from groupnorm.data.image_files import ImageFiles, Listing, list_files
 from groupnorm.data.image_set import DataError
 from groupnorm.data.places import first_match, search_folders
 
 NAME = "imagenet"
 DEVKIT = "ILSVRC2012_devkit_t12"
 _WHAT = f"{NAME} (train/<wnid>/*.JPEG, and val/<wnid>/*.JPEG or val/*.JPEG with {DEVKIT}/)"
+LARGEST_META = 1 << 26  # bytes of meta.mat, packed or not
+_COMPRESSED = 15  # the type of a packed element
 _SUBFOLDERS = ("", "imagenet", "ILSVRC2012")
 _WNID = re.compile(r"n\d{8}")
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
@@ -58,16 +70,18 @@ def load(root: Path | None = None) -> ImageFiles:
             `val/` also no devkit, no scipy to read it, or other images than the devkit labels.
     """
     folder = Path(find(root))
-    train, classes = list_classes(folder / "train")
-    strange = [name for name in classes if not _WNID.fullmatch(name)]
+    if subfolders(folder / "val"):
+        train, test = list_splits(folder / "train", folder / "val")
+        test_listing, notes = match_classes(train, test)
+        notes = [*test.notes(), *notes]
+    else:
+        train, notes = list_classes(folder / "train"), []
+        test_listing = _flat_validation(folder, train.classes)
+    strange = [name for name in train.classes if not _WNID.fullmatch(name)]
     if strange:
         raise DataError(f"{folder / 'train'}: expected only folders as n01440764, got {strange[0]}")
-    if subfolders(folder / "val"):
-        test, test_classes = list_classes(folder / "val")
-        check_same_classes(folder / "train", classes, folder / "val", test_classes)
-    else:
-        test = _flat_validation(folder, classes)
-    return list_files(NAME, folder, train, test, classes)
+    notes = [*train.notes(), *notes]
+    return list_files(NAME, folder, train.listing, test_listing, train.classes, notes)
 
 
 def _wnids(folder: Path) -> list[str]:
@@ -80,7 +94,7 @@ def _flat_validation(folder: Path, classes: list[str]) -> Listing:
     wnid_of = read_meta(devkit / "meta.mat")
     truth = read_ground_truth(devkit / "ILSVRC2012_validation_ground_truth.txt")
     numbered: dict[int, str] = {}
-    for name in sorted(os.listdir(folder / "val")):
+    for name in sorted(filterfalse(is_hidden, os.listdir(folder / "val"))):
         match = _VAL_NAME.fullmatch(name)
         if match is None:
             raise DataError(
@@ -121,7 +135,11 @@ def read_meta(path: Path) -> dict[int, str]:
         ) from None
     _check_there(path)
     try:
-        synsets: Any = loadmat(path, squeeze_me=True, variable_names=["synsets"])["synsets"]
+        with path.open("rb") as file:
+            content = file.read(LARGEST_META)
+        _check_unpacked_size(content)
+        matlab: Any = loadmat(BytesIO(content), squeeze_me=True, variable_names=["synsets"])
+        synsets = matlab["synsets"]
         return {
             int(row["ILSVRC2012_ID"]): str(row["WNID"])
             for row in synsets.reshape(-1)
@@ -129,6 +147,20 @@ def read_meta(path: Path) -> dict[int, str]:
         }
     except Exception as error:  # a damaged file can raise nearly anything
         raise DataError(f"cannot read {path}: {error!r}. {HOW_TO_GET}") from error
+
+
+def _check_unpacked_size(content: bytes) -> None:
+    """Raise ValueError when an element of a MATLAB 5 file unpacks to more than `LARGEST_META`."""
+    order = ">" if content[126:128] == b"MI" else "<"
+    place = 128
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        packed = content[place + 8 : place + 8 + size]
+        if kind == _COMPRESSED:
+            unpacked = zlib.decompressobj().decompress(packed, LARGEST_META + 1)
+            if len(unpacked) > LARGEST_META:
+                raise ValueError(f"it unpacks to more than {LARGEST_META:,} bytes")
+        place += 8 + size
 
 
 def read_ground_truth(path: Path) -> list[int]:
@@ -139,7 +171,7 @@ def read_ground_truth(path: Path) -> list[int]:
     """
     _check_there(path)
     try:
-        return [int(line) for line in path.read_text().split()]
+        return [int(line) for line in path.read_text(encoding="utf-8-sig").split()]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}. {HOW_TO_GET}") from error
 

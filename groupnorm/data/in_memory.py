@@ -10,6 +10,7 @@ from torch import Tensor
 from groupnorm.data.augment import augment, normalize
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.image_set import ImageSet
+from groupnorm.data.issues import Met
 
 TEST_BATCH = 256
 
@@ -30,6 +31,7 @@ class InMemory:
         if limit is not None and limit > size:
             raise ValueError(f"train_images={limit}, but {images.name} has {size} of them")
         self.name, self.version = images.name, images.version
+        self.notes: tuple[str, ...] = ()
         self.num_classes, self.channels = images.num_classes, images.channels
         self.train_size, self.test_size = limit or size, len(images.test_labels)
         self._train_images = images.train_images[:limit].to(device)
@@ -61,6 +63,9 @@ class InMemory:
             images = normalize(self._test_images[batch], self._mean, self._std)
             yield images, self._test_labels[batch]
 
-    def met(self) -> dict[str, set[str]]:
+    def met(self) -> Met:
         """Nothing: every image was read when the set was loaded."""
         return {}
+
+    def remember(self, met: Met) -> None:
+        """Nothing is met, so there is nothing to add."""

@@ -64,7 +64,7 @@ def _read_split(folder: Path, file: str, names: dict[int, str]) -> Listing:
     """Path and label of every line; the classes' names are entered in `names`."""
     path = folder / file
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}. {HOW_TO_GET}") from error
     listing = []

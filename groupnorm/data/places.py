@@ -35,6 +35,7 @@ def first_match(
     folders: Sequence[Path],
     match: Callable[[Path], Path | None],
     how_to_get: str,
+    hint: Callable[[Path], str] = lambda folder: "",
 ) -> Path:
     """The first place that `match` accepts.
 
@@ -43,16 +44,18 @@ def first_match(
         folders: where to look, in order.
         match: the place of the data below a folder, or None.
         how_to_get: the end of the message.
+        hint: what there is below a folder instead, and what to do with it; "" for nothing.
 
     Raises:
-        DataError: no folder matches; the message lists all of them.
+        DataError: no folder matches; the message lists all of them, with the hints.
     """
     for folder in folders:
         place = match(folder)
         if place is not None:
             return place
     listed = "".join(f"\n  {folder.absolute()}" for folder in folders)
-    raise DataError(f"{what} not found; looked in{listed}\n{how_to_get}")
+    hints = "".join(f"{text}\n" for folder in folders if (text := hint(folder)))
+    raise DataError(f"{what} not found; looked in{listed}\n{hints}{how_to_get}")
 
 
 def read_checked(path: Path, sha256: str, how_to_get: str) -> bytes:

@@ -10,10 +10,11 @@ from torch.nn.modules._functions import SyncBatchNorm as torchs_sync_batch_norm 
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from groupnorm.layers.chunked_batch_norm import chunked_batch_norm
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.synchronized_batch_norm import synchronized_batch_norm
 
 
-class BatchNorm(_BatchNorm):
+class BatchNorm(FxLeaf, _BatchNorm):
     """Batch normalization whose statistics belong to the images of one worker.
 
     In training the N images of the input are N / batch_per_worker workers' batches laid one after
@@ -32,10 +33,14 @@ class BatchNorm(_BatchNorm):
         affine: learn a scale and a shift per channel.
         batch_per_worker: images whose statistics belong together; None for the whole batch.
 
+    An input without values (N = 0) gives an output without values, in training too.
+
     Raises (forward):
         ValueError: rank or channels do not match; in training, N is not a multiple of
             batch_per_worker, or a worker has one value per channel.
     """
+
+    batch_per_worker: int | None = None
 
     def __init__(
         self,
@@ -63,7 +68,7 @@ class BatchNorm(_BatchNorm):
         return f"{torchs}, batch_per_worker={self.batch_per_worker}"
 
 
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(FxLeaf, _BatchNorm):
     """Batch normalization over the images of all workers of the step.
 
     In one process the step's batch holds all workers, so that the whole batch is normalized
@@ -101,6 +106,8 @@ class SyncBatchNorm(_BatchNorm):
         if input.device.type != "cpu":
             return _synchronized_by_torch(self, input, processes)
         output, mean, var, values = synchronized_batch_norm(input, self.weight, self.bias, self.eps)
+        if values == 0:
+            return train_on_nothing(self, input)
         update_running(self, mean.unsqueeze(0), var.unsqueeze(0), values)
         return output
 
@@ -127,6 +134,8 @@ def _forward(layer: _BatchNorm, input: Tensor, batch_per_worker: int | None) -> 
     check_input(layer, input)
     if not layer.training:
         return evaluate(layer, input)
+    if input.numel() == 0:
+        return train_on_nothing(layer, input)
     images = images_per_chunk(layer, input, batch_per_worker)
     output, mean, var = chunked_batch_norm(input, layer.weight, layer.bias, layer.eps, images)
     update_running(layer, mean, var, images * input[0, 0].numel())
@@ -148,6 +157,13 @@ def evaluate(layer: _BatchNorm, input: Tensor) -> Tensor:
     return F.batch_norm(input, running_mean, running_var, layer.weight, layer.bias, eps=layer.eps)
 
 
+def train_on_nothing(layer: _BatchNorm, input: Tensor) -> Tensor:
+    """An input without values in training: as in PyTorch the step counts and no statistics move."""
+    assert layer.num_batches_tracked is not None
+    layer.num_batches_tracked.add_(1)
+    return evaluate(layer, input)
+
+
 def images_per_chunk(layer: _BatchNorm, input: Tensor, batch_per_worker: int | None) -> int:
     """How many images share their statistics in training: batch_per_worker, or all N.
 
@@ -155,7 +171,7 @@ def images_per_chunk(layer: _BatchNorm, input: Tensor, batch_per_worker: int | N
         ValueError: N is not a multiple of it, or a chunk has one value per channel.
     """
     images = batch_per_worker or input.shape[0]
-    if images == 0 or input.shape[0] % images:
+    if input.shape[0] % images:
         raise ValueError(
             f"the batch must be a multiple of batch_per_worker, got {input.shape[0]} images "
             f"and batch_per_worker={images}"

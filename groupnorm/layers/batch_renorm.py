@@ -6,12 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from groupnorm.layers.batch_norm import check_input, evaluate, images_per_chunk, update_running
+from groupnorm.layers.batch_norm import (
+    check_input,
+    evaluate,
+    images_per_chunk,
+    train_on_nothing,
+    update_running,
+)
 from groupnorm.layers.chunked_batch_norm import chunked_batch_norm
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.per_channel import per_channel, scale_and_shift, widened
 
 
-class BatchRenorm(_BatchNorm):
+class BatchRenorm(FxLeaf, _BatchNorm):
     """Batch normalization corrected towards its running statistics (Ioffe 2017, Algorithm 1).
 
     In training, with mean m and standard deviation s of the batch (biased, eps inside the root),
@@ -46,6 +53,11 @@ class BatchRenorm(_BatchNorm):
             forward as `BatchNorm`.
     """
 
+    r_max: float = 1.5
+    d_max: float = 0.5
+    ramp_steps: int = 0
+    batch_per_worker: int | None = None
+
     def __init__(
         self,
         num_features: int,
@@ -78,6 +90,8 @@ class BatchRenorm(_BatchNorm):
         check_input(self, input)
         if not self.training:
             return evaluate(self, input)
+        if input.numel() == 0:
+            return train_on_nothing(self, input)
         images = images_per_chunk(self, input, self.batch_per_worker)
         xhat, mean, var = chunked_batch_norm(widened(input), None, None, self.eps, images)
         r, d = self._corrections(mean, var)

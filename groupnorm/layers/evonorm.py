@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.per_channel import (
     affine_parameters,
     centred_and_variance,
@@ -17,7 +18,7 @@ from groupnorm.layers.per_channel import (
 from groupnorm.ops.reference import grouped
 
 
-class EvoNormS0(nn.Module):
+class EvoNormS0(FxLeaf, nn.Module):
     """EvoNorm-S0 (Liu et al. 2020, arXiv 2004.02967, Table 2).
 
     y = x * sigmoid(v * x) / sqrt(var + eps) * weight + bias with the biased variance of each image
@@ -43,6 +44,7 @@ class EvoNormS0(nn.Module):
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     v: nn.Parameter | None
+    apply_act: bool = True
 
     def __init__(
         self,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,11 @@ from groupnorm.layers.weight_standardization import (
     WSConvTranspose2d,
     WSConvTranspose3d,
 )
+from groupnorm.layers.with_activation import (
+    activation_module,
+    followed_by,
+    fused_activation,
+)
 from groupnorm.ops.activations import check_activation
 from groupnorm.spec import NormSpec
 
@@ -40,6 +47,12 @@ class NormLayer(functools.partial[nn.Module]):
 
     def __hash__(self) -> int:
         return hash(tuple(self.keywords.items()))
+
+    @property
+    def func(self) -> Callable[..., nn.Module]:
+        """`build_norm`; timm takes it from here."""
+        _register_in_timm()
+        return super().func
 
     @property
     def spec(self) -> NormSpec:
@@ -59,61 +72,121 @@ class NormLayer(functools.partial[nn.Module]):
         return self.spec.brings_activation or self.keywords["activation"] is not None
 
 
+_UNSAID: Any = object()
+
+
 def build_norm(
-    num_channels: int,
+    num_features: int,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     *,
     spec: NormSpec,
     batch_per_worker: int | None = None,
     activation: str | None = None,
-    apply_act: bool = True,
-    inplace: bool = False,
+    eps: float | None = None,
+    apply_act: bool | None = None,
+    act_layer: Any = _UNSAID,
+    act_kwargs: dict[str, Any] | None = None,
+    inplace: bool | None = None,
+    drop_layer: Callable[[], nn.Module] | None = None,
 ) -> nn.Module:
-    """A new layer for input (N, num_channels, *).
+    """A new layer for input (N, num_features, *).
+
+    The arguments from `eps` on are what timm's networks say when they build a norm. One that says
+    `apply_act`, `act_layer`, `act_kwargs`, `inplace` or `drop_layer` expects the norm and its
+    activation as one layer and gets that, whatever the kind.
 
     Args:
-        activation: for `gn`, `ln` and `in`: applied after the norm, in the same kernel.
+        activation: for `gn`, `ln` and `in`: applied after the norm, in the same kernel. It takes
+            the place of `act_layer`.
+        eps: takes the place of the kind's default; a spec with an eps of its own keeps it.
         apply_act: False leaves out the activation, also one that the norm brings, for a norm that
-            an addition follows; timm's EfficientNet asks for it too.
-        inplace: for timm; the layer never overwrites its input.
+            an addition follows.
+        act_layer: makes the activation, or is timm's name of it; None leaves it out. Unsaid, it is
+            ReLU, as in timm. `frn` and `evonorm_s0` have their own activation instead.
+        act_kwargs: arguments of `act_layer`.
+        inplace: the activation may overwrite the norm's output. The input is never overwritten.
+        drop_layer: makes what drops a part of the norm's output before `act_layer`, or after an
+            activation that is part of the norm.
     """
-    eps, affine = spec.eps, spec.affine
+    own_eps = spec.eps != NormSpec(spec.kind).eps
+    eps = spec.eps if eps is None or own_eps else eps
     assert eps is not None
+    affine = spec.affine
     place: dict[str, Any] = {"device": device, "dtype": dtype}
+
+    said = act_layer is not _UNSAID or any(
+        argument is not None for argument in (apply_act, act_kwargs, inplace, drop_layer)
+    )
+    apply_act = apply_act is not False and act_layer not in (None, "")
+    act, drop = None, drop_layer() if drop_layer is not None else None
+    if not apply_act:
+        activation = None
+    elif said and activation is None and not spec.brings_activation:
+        act_layer = nn.ReLU if act_layer is _UNSAID else act_layer
+        may_overwrite = bool(inplace) and spec.kind != "none"
+        act = activation_module(act_layer, act_kwargs, may_overwrite)
+        if spec.kind in _FUSED and drop is None:
+            activation = fused_activation(act)
+            act = act if activation is None else None
+    layer = functools.partial(followed_by, drop=drop, act=act)
+
     match spec.kind:
         case "gn" | "ln" | "in":
-            groups = spec.num_groups(num_channels)
-            act = activation if apply_act else None
-            return GroupNorm(groups, num_channels, eps, affine, **place, activation=act)
+            groups = spec.num_groups(num_features)
+            return layer(GroupNorm)(
+                groups, num_features, eps, affine, **place, activation=activation
+            )
         case "ln2d":
-            return LayerNorm2d(num_channels, eps, affine, **place)
+            return layer(LayerNorm2d)(num_features, eps, affine, **place)
         case "bn":
-            return BatchNorm(
-                num_channels, eps, affine=affine, **place, batch_per_worker=batch_per_worker
+            return layer(BatchNorm)(
+                num_features, eps, affine=affine, **place, batch_per_worker=batch_per_worker
             )
         case "syncbn":
-            return SyncBatchNorm(num_channels, eps, affine=affine, **place)
+            return layer(SyncBatchNorm)(num_features, eps, affine=affine, **place)
         case "frozenbn":
-            return FrozenBatchNorm(num_channels, eps, **place)
+            return layer(FrozenBatchNorm)(num_features, eps, **place)
         case "brn":
             assert spec.r is not None
             assert spec.d is not None
-            return BatchRenorm(
-                num_channels, eps, affine=affine, **place,
+            return layer(BatchRenorm)(
+                num_features, eps, affine=affine, **place,
                 r_max=spec.r, d_max=spec.d, ramp_steps=spec.ramp or 0,
                 batch_per_worker=batch_per_worker,
             )  # fmt: skip
         case "frn":
-            return FilterResponseNorm(
-                num_channels, eps, affine, **place, learn_eps=spec.learn_eps, apply_act=apply_act
+            return layer(FilterResponseNorm)(
+                num_features, eps, affine, **place, learn_eps=spec.learn_eps, apply_act=apply_act
             )
         case "evonorm_s0":
-            groups = spec.num_groups(num_channels)
-            return EvoNormS0(groups, num_channels, eps, affine, **place, apply_act=apply_act)
+            groups = spec.num_groups(num_features)
+            return layer(EvoNormS0)(groups, num_features, eps, affine, **place, apply_act=apply_act)
         case "none":
-            return nn.Identity()
+            return layer(nn.Identity)()
     raise AssertionError(spec.kind)
+
+
+_FUSED = ("gn", "ln", "in")
+
+
+def _register_in_timm() -> None:
+    """Enter `build_norm` among the makers of norms that timm tells the activation it wants.
+
+    timm tells it to those it knows to need it; without that a network that expects norm and
+    activation in one may call the norm as one that expects the norm alone.
+    """
+    timm = sys.modules.get("timm.layers.create_norm_act")
+    if timm is None:
+        return
+    if hasattr(timm, "_NORM_ACT_REQUIRES_ARG"):
+        timm._NORM_ACT_REQUIRES_ARG.add(build_norm)
+    else:
+        warnings.warn(
+            "this version of timm does not tell which activation follows a norm: where a network "
+            "expects it within the norm, compare the number of activations with batch norm's",
+            stacklevel=3,
+        )
 
 
 def norm_layer(
@@ -124,7 +197,7 @@ def norm_layer(
 ) -> NormLayer:
     """The factory of a spec; a factory is returned as it is.
 
-    The factory goes wherever a `callable(num_channels)` is taken. `frn` and `evonorm_s0` end in an
+    The factory goes wherever a `callable(num_features)` is taken. `frn` and `evonorm_s0` end in an
     activation of their own: a network that adds another one applies two (`norm_and_activation` is
     for networks that should take any norm).
 
@@ -134,8 +207,8 @@ def norm_layer(
     Args:
         batch_per_worker: for `bn` and `brn`, the images whose statistics belong together; None for
             all.
-        activation: for `gn`, `ln` and `in`: applied after the norm, in the same kernel. For
-            networks that expect a norm with its activation, such as timm's EfficientNet.
+        activation: for `gn`, `ln` and `in`: applied after the norm, in the same kernel. timm's
+            networks need none: those that expect a norm with its activation say which one.
 
     Raises:
         NormSpecError: the spec cannot be read.
@@ -152,9 +225,10 @@ def norm_layer(
             )
         return spec
     parsed = NormSpec.parse(spec)
-    if activation is not None and parsed.kind not in ("gn", "ln", "in"):
+    if activation is not None and parsed.kind not in _FUSED:
         raise ValueError(f"an activation goes with gn, ln and in, not with {parsed.kind}")
     check_activation(activation)
+    _register_in_timm()
     return NormLayer(
         build_norm, spec=parsed, batch_per_worker=batch_per_worker, activation=activation
     )

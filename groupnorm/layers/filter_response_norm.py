@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.per_channel import (
     affine_parameters,
     check_channels,
@@ -19,7 +20,7 @@ from groupnorm.layers.per_channel import (
 _FIRST_LEARNED_EPS = 1e-4
 
 
-class FilterResponseNorm(nn.Module):
+class FilterResponseNorm(FxLeaf, nn.Module):
     """Filter response normalization, and the activation that goes with it (Singh & Krishnan 2020).
 
     y = x / sqrt(mean(x^2) + eps) * weight + bias with the mean over the positions of each image
@@ -48,6 +49,7 @@ class FilterResponseNorm(nn.Module):
     bias: nn.Parameter | None
     tau: nn.Parameter | None
     learned_eps: nn.Parameter | None
+    apply_act: bool = True
 
     def __init__(
         self,
@@ -94,7 +96,9 @@ class FilterResponseNorm(nn.Module):
         x = widened(input)
         positions = tuple(range(2, x.dim()))
         square = x * x
-        mean_square = square.mean(positions, keepdim=True) if positions else square
+        # The mean over no positions would be NaN, and so would the gradient of learned_eps.
+        averaged = positions and x.numel() > 0
+        mean_square = square.mean(positions, keepdim=True) if averaged else square
         eps: float | Tensor = self.eps
         if self.learned_eps is not None:
             eps = eps + self.learned_eps.to(x.dtype).abs()

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.per_channel import check_channels, per_channel, widened
 
 
-class FrozenBatchNorm(nn.Module):
+class FrozenBatchNorm(FxLeaf, nn.Module):
     """y = (x - running_mean) / sqrt(running_var + eps) * weight + bias, all four constants.
 
     Nothing is learned and nothing is averaged, in training as in evaluation: the batch norm of

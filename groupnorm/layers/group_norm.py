@@ -7,12 +7,13 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.ops import group_norm
 from groupnorm.ops.activations import check_activation
 from groupnorm.ops.backends import check_backend
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(FxLeaf, nn.GroupNorm):
     """Group normalization over input (N, C, *) (Wu & He 2018, arXiv 1803.08494).
 
     Takes the place of `torch.nn.GroupNorm`: same arguments, parameters, keys and initial values.
@@ -29,6 +30,10 @@ class GroupNorm(nn.GroupNorm):
     Raises:
         ValueError: num_channels is not a multiple of num_groups; unknown activation or backend.
     """
+
+    # Defaults for what is unpickled from before an attribute existed; so in the other layers.
+    activation: str | None = None
+    backend: str = "auto"
 
     def __init__(
         self,
@@ -69,17 +74,19 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """activation(GN(input)), in the input's shape, dtype and memory format."""
-        if input.dim() >= 2 and input.shape[1] != self.num_channels:
-            raise ValueError(
-                f"expected input (N, {self.num_channels}, *), got {tuple(input.shape)} for {self}"
-            )
-        one_each = input.numel() == input.shape[0] * self.num_groups > 0
-        if one_each and self.training and not torch.compiler.is_compiling():
-            warnings.warn(
-                f"every group of {self} holds one value of input {tuple(input.shape)}, so the "
-                "output is the bias whatever the input is; use fewer groups",
-                stacklevel=2,
-            )
+        if isinstance(input, Tensor):  # else it is torch.fx's stand-in for one
+            shape = input.shape
+            if len(shape) >= 2 and shape[1] != self.num_channels:
+                raise ValueError(
+                    f"expected input (N, {self.num_channels}, *), got {tuple(shape)} for {self}"
+                )
+            one_each = self.training and input.numel() == shape[0] * self.num_groups > 0
+            if one_each and not torch.compiler.is_compiling():
+                warnings.warn(
+                    f"every group of {self} holds one value of input {tuple(shape)}, so the "
+                    "output is the bias whatever the input is; use fewer groups",
+                    stacklevel=2,
+                )
         return group_norm(
             input,
             self.num_groups,
@@ -103,6 +110,8 @@ class GroupNorm(nn.GroupNorm):
 
 class GroupNormAct(GroupNorm):
     """GroupNorm followed by an activation, ReLU by default; keys as without the activation."""
+
+    activation: str | None = "relu"
 
     def __init__(
         self,

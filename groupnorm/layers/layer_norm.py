@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.per_channel import (
     affine_parameters,
     centred_and_variance,
@@ -15,7 +16,7 @@ from groupnorm.layers.per_channel import (
 )
 
 
-class LayerNorm2d(nn.Module):
+class LayerNorm2d(FxLeaf, nn.Module):
     """Every position of every image normalized over its C channels (Liu et al., arXiv 2201.03545).
 
     y = (x - mean) / sqrt(var + eps) * weight + bias with the mean and biased variance of x[n, :, s]

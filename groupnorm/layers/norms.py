@@ -26,7 +26,8 @@ def norm_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Names and modules of a model's normalization layers, in the model's order, each once.
 
     Everything that `norm_layer` builds (but the identity of `none`), and PyTorch's own batch,
-    instance, group, layer and root-mean-square norms. A norm inside a norm belongs to the outer
+    instance, group, layer and root-mean-square norms. For weight decay, and wherever a search by
+    PyTorch's classes would miss some. A norm inside a norm belongs to the outer
     one. Weight standardization normalizes weights and is not among them.
     """
     found: list[tuple[str, nn.Module]] = []

@@ -59,6 +59,8 @@ def recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> Iterat
 
     def collect(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
+        if x.numel() == 0:
+            return
         _, mean, var = chunked_batch_norm(x, None, None, 1e-5, x.shape[0])
         values = x.numel() // x.shape[1]
         mean, about_mean = mean[0].double(), var[0].double() * values

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.weight_standardization import standardize
 from groupnorm.ops.activations import activate, check_activation
 
 
-class ScaledWSConv2d(nn.Conv2d):
+class ScaledWSConv2d(FxLeaf, nn.Conv2d):
     """Scaled weight standardization (Brock et al. 2021, arXiv 2101.08692, equations 4 and 5).
 
     A filter w of fan-in n becomes gain * gamma / sqrt(n) * (w - mean(w)) / sqrt(var(w) + eps), with
@@ -29,6 +30,9 @@ class ScaledWSConv2d(nn.Conv2d):
     Raises:
         ValueError: unknown activation, or filters of one weight.
     """
+
+    activation: str | None = None
+    ws_eps: float = 1e-6
 
     def __init__(
         self, *args: Any, activation: str | None = None, ws_eps: float = 1e-6, **kwargs: Any

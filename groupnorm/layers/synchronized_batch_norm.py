@@ -23,8 +23,8 @@ def synchronized_batch_norm(
     """Normalize with mean and biased variance over the images of all processes.
 
     Every process of torch.distributed's default group must call it; their numbers of images may
-    differ, and be 0. As with `torch.nn.SyncBatchNorm`, the gradients of weight and bias are those
-    of this process's images.
+    differ, and be 0, also in all of them. As with `torch.nn.SyncBatchNorm`, the gradients of
+    weight and bias are those of this process's images.
 
     Args:
         input: (N, C, *), and weight, bias and eps as in `chunked_batch_norm`.
@@ -47,7 +47,7 @@ class _Synchronized(torch.autograd.Function):
         ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         values, mean, about_mean = _merged(*_own_moments(input))
-        if values < 2:
+        if values == 1:
             raise ValueError(
                 f"batch norm needs more than one value per channel in training, got {values} over "
                 f"all processes, input {tuple(input.shape)}"

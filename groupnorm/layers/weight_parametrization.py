@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from groupnorm.layers.weight_standardization import check_form, standardize
+from groupnorm.layers.fx_leaf import FxLeaf
+from groupnorm.layers.weight_standardization import WS_FORMS, check_form, standardize
 
 
-class WeightStandardization(nn.Module):
+class WeightStandardization(FxLeaf, nn.Module):
     """A parametrization for `torch.nn.utils.parametrize`: `standardize` with its arguments bound.
 
     Example:
@@ -21,6 +22,10 @@ class WeightStandardization(nn.Module):
     Args:
         form: and eps and transposed_groups, as in `standardize`.
     """
+
+    form: str = "timm"
+    eps: float = WS_FORMS["timm"]
+    transposed_groups: int | None = None
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.ops.reference import statistics_dtype
 
 # form -> its eps; the formulas stand in `standardize`
@@ -80,12 +81,14 @@ def check_form(form: str, eps: float | None) -> float:
     return eps
 
 
-class _Standardized(nn.Module):
+class _Standardized(FxLeaf, nn.Module):
     """What the six convolutions below add to PyTorch's: the form, its eps, and the weight."""
 
     weight: Tensor
     groups: int
     transposed: bool
+    ws_form: str = "timm"
+    ws_eps: float = WS_FORMS["timm"]
 
     def __init__(
         self, *args: Any, ws_form: str = "timm", ws_eps: float | None = None, **kwargs: Any

@@ -17,15 +17,15 @@ _PUBLISHED = NormSpec.parse("gn")
 def load_published(model: nn.Module, path: str | os.PathLike[str]) -> str:
     """Load a published checkpoint into `model`, which `build_model("resnet50", norm="gn")` makes.
 
-    Two formats are recognized by their keys:
+    Two formats are recognized:
 
     - "timm": a state dict of timm's resnet50_gn; its keys are torchvision's (`bn1`, `layer1.0.bn1`,
       `downsample.1`) and so ours.
     - "author": what the training script of GroupNorm-reproduce (Yuxin Wu, ImageNet-ResNet-PyTorch)
-      saves and its `--resume` reads: a dict with the state dict under `state_dict`, each key with
-      the `module.` of DataParallel, and `gn1` where torchvision says `bn1`. Known from the
-      script, not from a released file, which was not at hand: a `module.` or a `state_dict`
-      that is missing is accepted, also in timm's format.
+      saves and its `--resume` reads: a dict with the state dict under `state_dict` and, beside it,
+      `best_acc1`. Each key has the `module.` of DataParallel; the norms are `bn1`, or `gn1` in one
+      revision of the script. Any one of `best_acc1`, `module.` and `gn1` tells the format. A bare
+      state dict with torchvision's keys cannot be told from timm's.
 
     Both have 32 groups and eps 1e-5, and the model must too: the file does not say so itself.
     The file is read with `weights_only=True`, so that it can execute nothing; safetensors files
@@ -45,7 +45,7 @@ def load_published(model: nn.Module, path: str | os.PathLike[str]) -> str:
         FileNotFoundError: no such file.
     """
     _check_model(model)
-    state, layout = _torchvision_keys(_read(path))
+    state, layout = _read(path)
     own = model.state_dict()
     problems = {
         "missing": sorted(own.keys() - state.keys()),
@@ -77,25 +77,27 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state dict in a file, without wrappers."""
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a file, with torchvision's keys, and the format of the file."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # whatever the unpickler stumbles over
         raise ValueError(f"{path} cannot be read as weights: {error}") from error
+    authors = False
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        authors = "best_acc1" in content
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} holds no state dict but {type(content).__name__}")
     other = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if other:
         raise ValueError(f"{path} holds no state dict: no tensors are {', '.join(other)}")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    renamed = {_torchvision_key(str(key)): value for key, value in content.items()}
+    authors = authors or renamed.keys() != content.keys()
+    return renamed, "author" if authors else "timm"
 
 
-def _torchvision_keys(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The state dict with torchvision's keys, and the format it had."""
-    renamed = {re.sub(r"(^|\.)gn(\d)\.", r"\1bn\2.", key): value for key, value in state.items()}
-    return renamed, "timm" if renamed.keys() == state.keys() else "author"
+def _torchvision_key(key: str) -> str:
+    return re.sub(r"(^|\.)gn(\d)\.", r"\1bn\2.", key.removeprefix("module."))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from groupnorm.ops import reference
 from groupnorm.ops.activations import activate
+from groupnorm.ops.memory import all_plain, check_memory, is_wrapper, transformed
 
 
 def forward(
@@ -24,18 +25,25 @@ def forward(
     wrong for data with an offset. Group norm does not change when a group is shifted, so a
     per-group shift to about zero mean goes first; it is a constant to autograd, and the gradient
     is exact all the same. Half input is computed in float32 there, for PyTorch would keep mean and
-    rstd in half precision for the backward pass. Under `torch.export` there is no shift: the graph
-    holds PyTorch's group_norm, the residual and the activation.
+    rstd in half precision for the backward pass. Groups so large that PyTorch's sum of squares
+    would overflow are multiplied by a power of two where their values can be looked at: on the CPU,
+    and neither transformed nor compiled. Under `torch.export`, and for the tensors of a class that
+    takes over every operation (DTensor, say), PyTorch's operator sees the input as it is.
 
     Args, returns: as `groupnorm.ops.reference.forward`, without the statistics.
     """
     x = input
+    if not torch.compiler.is_compiling():
+        check_memory(input, weight, bias, residual)
     if not exporting():
         if input.numel() == 0:  # PyTorch refuses empty spatial axes
             return reference.forward(input, num_groups, weight, bias, eps, activation, residual)[0]
         x = input.to(_compute_dtype(input, weight, bias))
-        if needs_shift(input):
-            x = _shifted(x, num_groups)
+        if not is_wrapper(input):
+            if input.device.type == "cpu" and _can_look_at(input):
+                x = _in_range(x, num_groups)
+            if needs_shift(input):
+                x = _shifted(x, num_groups)
     y = _group_norm(x, num_groups, weight, bias, eps)
     if residual is not None:
         y = y + _cast(residual, y.dtype)
@@ -80,6 +88,20 @@ def _compute_dtype(input: Tensor, weight: Tensor | None, bias: Tensor | None) ->
     if input.device.type != "cpu" and half_all:
         return input.dtype
     return reference.statistics_dtype(input.dtype)
+
+
+def _can_look_at(x: Tensor) -> bool:
+    """Whether what is computed may depend on values."""
+    return all_plain(x) and not (
+        torch.compiler.is_compiling() or transformed() or torch._C._len_torch_dispatch_stack()
+    )
+
+
+def _in_range(x: Tensor, num_groups: int) -> Tensor:
+    """x (N, C, *) with groups whose squares overflow scaled: `reference.range_scale`."""
+    groups = reference.grouped(x, num_groups)
+    scale = reference.range_scale(groups)
+    return x if bool((scale == 1).all()) else reference.ungrouped(groups * scale)
 
 
 def _shifted(x: Tensor, num_groups: int) -> Tensor:

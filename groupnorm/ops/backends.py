@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from groupnorm.ops import backend_aten, backend_native, backend_triton, reference
+from groupnorm.ops.memory import all_plain, check_memory
 from groupnorm.ops.native_launch import instruction_sets, why_off
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -46,8 +48,10 @@ class Backend:
         return f"takes {', '.join(str(d) for d in self.dtypes)}, got {input.dtype}"
 
 
-def _reference_forward(*args: object) -> Tensor:
-    return reference.forward(*args)[0]  # type: ignore[arg-type]
+def _reference_forward(*args: Any) -> Tensor:
+    if not torch.compiler.is_compiling():
+        check_memory(*(a for a in args if isinstance(a, Tensor)))
+    return reference.forward(*args)[0]
 
 
 # In the order in which "auto" tries them.
@@ -77,6 +81,7 @@ _TABLE = (
 BACKENDS: tuple[str, ...] = tuple(backend.name for backend in _TABLE)
 _ASKED = {"auto": tuple(backend for backend in _TABLE if not backend.only_by_name)}
 _ASKED |= {backend.name: (backend,) for backend in _TABLE}
+_ON_CPU: dict[tuple[str, torch.dtype], Backend] = {}  # what `choose` has found before
 
 
 def check_backend(name: str) -> None:
@@ -91,10 +96,15 @@ def choose(input: Tensor, backend: str = "auto") -> Backend:
     Raises:
         ValueError: an unknown name, or a dtype that the backend does not take.
     """
+    key = (backend, input.dtype)
+    if input.is_cpu and key in _ON_CPU:
+        return _ON_CPU[key]
     check_backend(backend)
     asked = _ASKED[backend]
     for candidate in asked:
         if candidate.why_not(input) is None:
+            if input.is_cpu:
+                _ON_CPU[key] = candidate
             return candidate
     reasons = "; ".join(f"{b.name} {b.why_not(input)}" for b in asked)
     raise ValueError(f"no backend for this input: {reasons}. Convert the input first")
@@ -138,7 +148,13 @@ def explain(input: Tensor | None = None, backend: str = "auto") -> Explanation:
         input = torch.empty(1, 1, 1, 1)
     chosen = choose(input, backend)
     reason = chosen.about
-    if chosen.name == "aten" and backend_aten.needs_shift(input):
+    if chosen.name in ("native", "triton") and not all_plain(input):
+        reason = (
+            f"the input is not plain memory ({torch._C._dispatch_keys(input)}), so PyTorch's "
+            f"operator runs in place of the {chosen.name} kernels"
+        )
+        chosen = next(other for other in _TABLE if other.name == "aten")
+    elif chosen.name == "aten" and backend_aten.needs_shift(input):
         reason += (
             "; each group is shifted to zero mean first, because on the CPU PyTorch loses digits "
             "on channels_last and on half input"

@@ -21,8 +21,8 @@ def dense(x: Tensor) -> tuple[Tensor, bool]:
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # the others by their strides
 
 
-def laid_out_as(x: Tensor, other: Tensor | None) -> Tensor | None:
+def match_strides(x: Tensor, other: Tensor) -> Tensor:
     """`other` with the strides of x, copied if need be."""
-    if other is None or other.stride() == x.stride():
+    if other.stride() == x.stride():
         return other
     return torch.empty_like(x).copy_(other)

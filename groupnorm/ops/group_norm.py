@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from groupnorm.ops.activations import check_activation
+from groupnorm.ops import expanded_weights
+from groupnorm.ops.arguments import check_arguments
 from groupnorm.ops.backends import choose
 
 
@@ -42,55 +43,13 @@ def group_norm(
     Raises:
         ValueError: shapes, dtypes, activation or backend that do not fit.
     """
-    _check(input, num_groups, weight, bias, activation, residual)
+    if has_torch_function_variadic(input, weight, bias, residual):
+        expanded_weights.register(group_norm)
+        overridden: Tensor = handle_torch_function(
+            group_norm, (input, weight, bias, residual), input, num_groups, weight=weight,
+            bias=bias, eps=eps, activation=activation, residual=residual, backend=backend,
+        )  # fmt: skip
+        return overridden
+    check_arguments(input, num_groups, weight, bias, activation, residual)
     run = choose(input, backend).forward
     return run(input, num_groups, weight, bias, eps, activation, residual)
-
-
-def _check(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    activation: str | None,
-    residual: Tensor | None,
-) -> None:
-    if input.dim() < 2:
-        raise ValueError(f"input must have shape (N, C, *), got {tuple(input.shape)}")
-    channels = input.shape[1]
-    if num_groups < 1 or channels < 1 or channels % num_groups:
-        raise ValueError(
-            f"the number of channels must be a positive multiple of num_groups, got {channels} "
-            f"channels and {num_groups} groups (input {tuple(input.shape)})"
-        )
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is None:
-            continue
-        if parameter.shape != (channels,):
-            raise ValueError(
-                f"{name} must have shape ({channels},) for input {tuple(input.shape)}, "
-                f"got {tuple(parameter.shape)}"
-            )
-        if parameter.device != input.device:
-            raise ValueError(
-                f"{name} is on {parameter.device} but the input is on {input.device}; "
-                "move one of them"
-            )
-        if parameter.dtype == input.dtype:
-            continue
-        half = input.dtype in (torch.float16, torch.bfloat16)
-        if not (half and parameter.dtype == torch.float32):
-            raise ValueError(
-                f"{name} is {parameter.dtype} but the input is {input.dtype}; they must agree "
-                "(float32 parameters also go with half input). Convert one of them"
-            )
-    check_activation(activation)
-    if residual is not None and (
-        residual.shape != input.shape
-        or residual.dtype != input.dtype
-        or residual.device != input.device
-    ):
-        raise ValueError(
-            f"residual must be {input.dtype} of shape {tuple(input.shape)} on {input.device} as "
-            f"the input, got {residual.dtype} of shape {tuple(residual.shape)} on {residual.device}"
-        )

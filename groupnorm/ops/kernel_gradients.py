@@ -28,8 +28,10 @@ def gradients(ctx: Any, grad_output: Tensor, backward: Callable[..., Any]) -> tu
     Args:
         backward: takes the arguments of `torch.ops.groupnorm.group_norm_backward`.
     """
-    input, weight, bias, residual, statistics = ctx.saved_tensors
     needs = ctx.needs_input_grad
+    if ctx.activation is None and not (needs[0] or needs[2] or needs[3]):
+        return None, None, None, None, None, None, grad_output
+    input, weight, bias, residual, statistics = ctx.saved_tensors
     dx, dweight, dbias, dresidual = backward(
         grad_output, input, ctx.num_groups, weight, bias, ctx.eps, statistics, ctx.activation,
         residual, needs[6] and ctx.activation is not None,

@@ -11,9 +11,17 @@ from torch import Tensor
 
 from groupnorm.ops import reference
 from groupnorm.ops.activations import NUMBERS as _ACTIVATIONS
-from groupnorm.ops.dense import dense, laid_out_as
+from groupnorm.ops.arguments import check_backward_arguments
+from groupnorm.ops.dense import dense, match_strides
+from groupnorm.ops.memory import address
 
-_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+# The kernels' number, bytes, and the dtype of the statistics.
+_TYPES = {
+    torch.float32: (0, 4, torch.float32),
+    torch.float64: (1, 8, torch.float64),
+    torch.bfloat16: (2, 2, torch.float32),
+    torch.float16: (3, 2, torch.float32),
+}
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -51,7 +59,11 @@ def launch_forward(
     residual: Tensor | None,
     with_statistics: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output, and mean and rstd as one tensor (2, N, G) unless they are not wanted."""
+    """Output, and mean and rstd as one tensor (2, N, G) unless they are not wanted.
+
+    Raises:
+        RuntimeError: a tensor has no memory.
+    """
     if input.numel() == 0:
         y, *statistics_of = reference.forward(
             input, num_groups, weight, bias, eps, activation, residual
@@ -59,35 +71,49 @@ def launch_forward(
         return y, torch.stack(statistics_of)
     assert _kernels is not None
     x, channels_last = dense(input)
-    wide = reference.statistics_dtype(x.dtype)
-    weight, bias, narrow = _parameters(weight, bias, x.dtype, wide)
-    residual = laid_out_as(x, residual)
+    dtype = x.dtype
+    number, each, wide = _TYPES[dtype]
+    weight, bias, narrow = _parameters(weight, bias, dtype, wide)
+    if residual is not None:
+        residual = match_strides(x, residual)
     y = torch.empty_like(x)
-    n, c = x.shape[:2]
+    n, c, count = x.size(0), x.size(1), x.numel()
+    size, parameter_size = count * each, c * (each if narrow else wide.itemsize)
     statistics, mean, rstd = None, 0, 0
     if with_statistics:
-        statistics = x.new_empty((2, n, num_groups), dtype=wide)
+        statistics = x.new_empty(2, n, num_groups, dtype=wide)
         mean = statistics.data_ptr()
-        rstd = mean + n * num_groups * statistics.element_size()
-    _kernels.forward(
+        rstd = mean + n * num_groups * wide.itemsize
+    overflowed = _kernels.forward(
         n,
         c,
         num_groups,
-        x.numel() // (n * c),
+        count // (n * c),
         channels_last,
-        _TYPES[x.dtype],
+        number,
         _ACTIVATIONS[activation],
         eps,
         torch.get_num_threads(),
         narrow,
-        x.data_ptr(),
-        _address(residual),
-        _address(weight),
-        _address(bias),
+        address(x, size),
+        address(residual, size),
+        address(weight, parameter_size),
+        address(bias, parameter_size),
         y.data_ptr(),
         mean,
         rstd,
     )
+    if overflowed:
+        groups = reference.grouped(x, num_groups)
+        scale = reference.range_scale(groups)
+        if bool((scale != 1).any()):  # else the input itself is infinite or undefined
+            scaled = reference.ungrouped(groups * scale).to(x.dtype)
+            y, statistics = launch_forward(
+                scaled, num_groups, weight, bias, eps, activation, residual, with_statistics
+            )
+            if statistics is not None:
+                scale = scale.view(n, num_groups)
+                statistics = torch.stack([statistics[0] / scale, statistics[1] * scale])
     return y, statistics
 
 
@@ -105,7 +131,12 @@ def launch_backward(
     """dx, dweight and dbias (in the statistics' dtype), and dresidual if it is needed.
 
     Without an activation dresidual is `grad_output`: then the caller may not ask for it.
+
+    Raises:
+        RuntimeError: a tensor has no memory.
+        ValueError: tensors that do not fit together.
     """
+    check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual)
     if input.numel() == 0:
         mean, rstd = statistics
         dx, dweight, dbias, dz = reference.backward(
@@ -114,58 +145,66 @@ def launch_backward(
         return dx, dweight, dbias, dz if needs_residual else None
     assert _kernels is not None
     x, channels_last = dense(input)
-    wide = statistics.dtype
+    number, each, wide = _TYPES[x.dtype]
     weight, bias, narrow = _parameters(weight, bias, x.dtype, wide)
-    residual = None if activation is None else laid_out_as(x, residual)
-    dy = laid_out_as(x, grad_output)
-    assert dy is not None
+    residual = None if activation is None or residual is None else match_strides(x, residual)
+    dy = match_strides(x, grad_output)
     dx = torch.empty_like(x)
     dresidual = torch.empty_like(x) if needs_residual else None
-    n, c = x.shape[:2]
-    dweight, dbias = x.new_empty(c, dtype=wide), x.new_empty(c, dtype=wide)
-    address = statistics.data_ptr()
-    _kernels.backward(
+    n, c, count = x.size(0), x.size(1), x.numel()
+    size, parameter_size = count * each, c * (each if narrow else wide.itemsize)
+    dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
+    half = n * num_groups * wide.itemsize
+    statistics = statistics.contiguous()
+    mean = address(statistics, 2 * half)
+    out_of_range = _kernels.backward(
         n,
         c,
         num_groups,
-        x.numel() // (n * c),
+        count // (n * c),
         channels_last,
-        _TYPES[x.dtype],
+        number,
         _ACTIVATIONS[activation],
         0.0,
         torch.get_num_threads(),
         narrow,
-        x.data_ptr(),
-        _address(residual),
-        _address(weight),
-        _address(bias),
-        address,
-        address + n * num_groups * statistics.element_size(),
-        dy.data_ptr(),
+        address(x, size),
+        address(residual, size),
+        address(weight, parameter_size),
+        address(bias, parameter_size),
+        mean,
+        mean + half,
+        address(dy, size),
         dx.data_ptr(),
-        _address(dresidual),
+        0 if dresidual is None else dresidual.data_ptr(),
         dweight.data_ptr(),
         dbias.data_ptr(),
     )
+    if out_of_range:
+        groups = reference.grouped(x, num_groups)
+        scale = reference.range_scale(groups)
+        per_group = scale.view(n, num_groups)
+        dx, dweight, dbias, dresidual = launch_backward(
+            grad_output, reference.ungrouped(groups * scale).to(x.dtype), num_groups, weight, bias,
+            torch.stack([statistics[0] * per_group, statistics[1] / per_group]), activation,
+            residual, needs_residual,
+        )  # fmt: skip
+        dx = reference.ungrouped(reference.grouped(dx, num_groups) * scale).to(x.dtype)
     return dx, dweight, dbias, dresidual
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _parameters(
     weight: Tensor | None, bias: Tensor | None, narrow: torch.dtype, wide: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None, bool]:
-    """Both without gaps, and in the dtype `narrow` (which is True then) or in `wide`."""
+    """Both contiguous, and in the dtype `narrow` (which is True then) or in `wide`."""
     is_narrow = (weight is None or weight.dtype == narrow) and (
         bias is None or bias.dtype == narrow
     )
-    dtype = narrow if is_narrow else wide
-    return _parameter(weight, dtype), _parameter(bias, dtype), is_narrow
-
-
-def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
-        return parameter
-    return parameter.to(dtype).contiguous()
+    if not is_narrow:
+        weight = None if weight is None else weight.to(wide)
+        bias = None if bias is None else bias.to(wide)
+    if weight is not None and not weight.is_contiguous():
+        weight = weight.contiguous()
+    if bias is not None and not bias.is_contiguous():
+        bias = bias.contiguous()
+    return weight, bias, is_narrow

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groupnorm.ops.arguments import check_arguments
 from groupnorm.ops.kernel_gradients import (
     differentiate_again,
     fake_backward,
@@ -43,6 +44,7 @@ def _forward(
     residual: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Output, and mean and rstd as one tensor (2, N, G)."""
+    check_arguments(input, num_groups, weight, bias, activation, residual)
     y, statistics = launch_forward(input, num_groups, weight, bias, eps, activation, residual)
     assert statistics is not None
     return y, statistics

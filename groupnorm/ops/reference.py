@@ -5,7 +5,8 @@ axes. Every other backend is compared with these two functions and nothing else.
 
 Numeric contract: biased variance, eps inside the root, statistics in float32 for half and single
 input and in float64 for double, two passes, normalization in centred form, mean and rstd kept in
-the statistics' dtype, output in the input's dtype and memory format.
+the statistics' dtype, output in the input's dtype and memory format. A group whose sum of squares
+would overflow is multiplied by a power of two first.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ def forward(
         statistics' dtype. A group without elements has mean 0 and rstd 1 / sqrt(eps).
     """
     x = grouped(input, num_groups)
+    scale = range_scale(x)
+    x = x * scale
     centred, mean = _centre(x, _group_mean(x).detach())
     rstd = torch.rsqrt(_group_mean(centred * centred) + eps)
     z = _pre_activation(centred * rstd, weight, bias, residual)
     y = activate(z, activation).to(input.dtype)
     shape_ng = x.shape[:2]
-    return y, mean.reshape(shape_ng), rstd.reshape(shape_ng)
+    return y, (mean / scale).reshape(shape_ng), (rstd * scale).reshape(shape_ng)
 
 
 def backward(
@@ -80,17 +83,18 @@ def backward(
         statistics' dtype, also where the parameter is None.
     """
     x = grouped(input, num_groups)
+    scale = range_scale(x)
     shape = (*x.shape[:2], *[1] * (x.dim() - 2))
-    centred, _ = _centre(x, mean.reshape(shape))
-    rstd = rstd.reshape(shape)
+    centred, _ = _centre(x * scale, mean.reshape(shape) * scale)
+    rstd = rstd.reshape(shape) / scale
     xhat = centred * rstd
     z = _pre_activation(xhat, weight, bias, residual)
     dz = derivative(z, activation) * grad_output.to(x.dtype)  # in z's layout
     a = grouped(dz if weight is None else dz * _per_channel(weight, dz), num_groups)
-    dx = rstd * (a - _group_mean(a) - xhat * _group_mean(xhat * a))
+    dx = scale * (rstd * (a - _group_mean(a) - xhat * _group_mean(xhat * a)))
     axes = [0, *range(2, input.dim())]
-    dweight = (xhat.flatten(1, 2) * dz).sum(axes)
-    return dx.flatten(1, 2).to(input.dtype), dweight, dz.sum(axes), dz.to(input.dtype)
+    dweight = (ungrouped(xhat) * dz).sum(axes)
+    return ungrouped(dx).to(input.dtype), dweight, dz.sum(axes), dz.to(input.dtype)
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -102,6 +106,35 @@ def grouped(x: Tensor, num_groups: int) -> Tensor:
     """(N, C, *) -> (N, G, D, *) in the statistics' dtype: a view, whatever the layout."""
     n, c, *spatial = x.shape
     return x.to(statistics_dtype(x.dtype)).view(n, num_groups, c // num_groups, *spatial)
+
+
+# Groups with larger values are scaled. The largest float32 is 2^128 and the largest float64 2^1024,
+# a square and a sum of many are to stay below that.
+_LARGE = {torch.float32: 2.0**60, torch.float64: 2.0**500}
+
+
+def range_scale(x: Tensor) -> Tensor:
+    """A power of two for every group of x (N, G, D, *), shape (N, G, 1, ...): nearly always 1.
+
+    Where values are so large that their squares overflow, it takes the largest one to about 2^40:
+    small enough to be squared and summed, and so large that eps stays negligible beside any
+    variance, as it is beside the true one. Groups of equal values, whose variance is 0, keep 1, and
+    so do groups with infinite or undefined values.
+    """
+    values, axes = x.detach(), list(range(2, x.dim()))
+    if values.numel() == 0:
+        return values.new_ones((*x.shape[:2], *[1] * (x.dim() - 2)))
+    highest, lowest = values.amax(axes, keepdim=True), values.amin(axes, keepdim=True)
+    largest = torch.maximum(highest, -lowest)
+    power = 0.5 * largest / torch.frexp(largest).mantissa  # exact
+    scaled = (largest > _LARGE[x.dtype]) & torch.isfinite(largest) & (highest != lowest)
+    return torch.where(scaled, 2.0**40 / power, 1.0)
+
+
+def ungrouped(x: Tensor) -> Tensor:
+    """(N, G, D, *) -> (N, C, *): a view, whatever the layout."""
+    n, g, d, *spatial = x.shape
+    return x.reshape(n, g * d, *spatial)
 
 
 def _group_mean(x: Tensor) -> Tensor:
@@ -125,7 +158,7 @@ def _pre_activation(
     xhat: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
 ) -> Tensor:
     """z (N, C, *) = xhat * weight + bias + residual, from xhat (N, G, D, *)."""
-    z = xhat.flatten(1, 2)
+    z = ungrouped(xhat)
     if weight is not None:
         z = z * _per_channel(weight, z)
     if bias is not None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from groupnorm.ops import reference, triton_backward, triton_forward, triton_plan, triton_streamed
 from groupnorm.ops.activations import NUMBERS as _ACTIVATIONS
-from groupnorm.ops.dense import dense, laid_out_as
+from groupnorm.ops.arguments import check_backward_arguments
+from groupnorm.ops.dense import dense, match_strides
+from groupnorm.ops.memory import check_memory
 from groupnorm.ops.triton_plan import Plan, Tiling, multiple_of, power_of_two
 
 # What `partial_statistics` is compiled for.
@@ -48,8 +50,10 @@ def launch_forward(
             input, num_groups, weight, bias, eps, activation, residual
         )
         return y, torch.stack(statistics_of)
+    if launch is directly:
+        check_memory(input, weight, bias, residual)
     x, channels_last = dense(input)
-    residual = laid_out_as(x, residual)
+    residual = None if residual is None else match_strides(x, residual)
     weight, bias = _without_gaps(weight), _without_gaps(bias)
     y = torch.empty_like(x)
     n, c, positions = _sizes(x)
@@ -106,22 +110,25 @@ def launch_backward(
 
     Without an activation dresidual is `grad_output`: then the caller may not ask for it.
     """
+    check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual)
     if input.numel() == 0:
         mean, rstd = statistics
         dx, dweight, dbias, dz = reference.backward(
             grad_output, input, num_groups, weight, bias, mean, rstd, activation, residual
         )
         return dx, dweight, dbias, dz if needs_residual else None
+    if launch is directly:
+        check_memory(grad_output, input, weight, bias, statistics, residual)
     x, channels_last = dense(input)
-    residual = None if activation is None else laid_out_as(x, residual)
-    dy = laid_out_as(x, grad_output)
-    assert dy is not None
+    residual = None if activation is None or residual is None else match_strides(x, residual)
+    dy = match_strides(x, grad_output)
     weight, bias = _without_gaps(weight), _without_gaps(bias)
     dx = torch.empty_like(x)
     dr = torch.empty_like(x) if needs_residual else None
     n, c, positions = _sizes(x)
     plan = _plan(x, num_groups, channels_last, backward=True, residual=residual is not None)
     cut, slabs = plan.cut, n * plan.cut.slabs
+    statistics = statistics.contiguous()
     inputs = (x, dy, _or(residual, x), _or(weight, x), _or(bias, x), statistics)
     tensors = (*inputs, dx, _or(dr, x))
     sizes = (n, c, positions, num_groups, c // num_groups)

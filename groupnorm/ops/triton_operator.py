@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.library import custom_op, triton_op, wrap_triton
 
 from groupnorm.ops import triton_launch
+from groupnorm.ops.arguments import check_arguments
 from groupnorm.ops.backend_triton import interpreted
 from groupnorm.ops.kernel_gradients import (
     differentiate_again,
@@ -70,6 +71,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """Output, and mean and rstd as one tensor (2, N, G)."""
     arguments = (input, num_groups, weight, bias, eps, activation, residual)
+    check_arguments(input, num_groups, weight, bias, activation, residual)
     if _opaque(input, num_groups):
         opaque: tuple[Tensor, Tensor] = _opaque_forward(*arguments)
         return opaque

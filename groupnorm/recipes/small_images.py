@@ -11,7 +11,9 @@ from groupnorm.training.config import RunConfig
 STEP_IMAGES = 64
 """Images of a step under the fixed-step protocol."""
 QUICK_IMAGES = 6000
-"""Training images of the quick and standard scales (digits has fewer, and all are used)."""
+"""Training images of the quick and standard scales, of the data sets that they were made for."""
+QUICK_SETS = ("fashion-scenes", "fashion-mnist-mini", "fashion-mnist", "cifar10", "cifar100")
+"""Those data sets; of every other one all training images are used."""
 
 
 def quick(data: str = "fashion-scenes", epochs: int = 10) -> RunConfig:
@@ -24,7 +26,7 @@ def quick(data: str = "fashion-scenes", epochs: int = 10) -> RunConfig:
     return RunConfig(
         model="resnet8",
         data=data,
-        train_images=None if data == "digits" else QUICK_IMAGES,
+        train_images=QUICK_IMAGES if data in QUICK_SETS else None,
         norm="gn:groups=8",
         workers=STEP_IMAGES // 32,
         batch_per_worker=32,

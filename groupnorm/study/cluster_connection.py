@@ -155,7 +155,6 @@ def _check_answers(address: str) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         encoding="utf-8",
         errors="replace",
     ) as probe:

@@ -21,10 +21,10 @@ from typing import Any
 from groupnorm.files import LockedError, locked, write_atomic
 from groupnorm.run import environment
 from groupnorm.study.runner import exit_reason, start_worker
-from groupnorm.study.store import run_folder
+from groupnorm.study.store import UNREADABLE, run_folder
 
 # What a trial leaves besides its configuration and DONE, in the order in which it is written.
-STATE_FILES = ("env.json", "checkpoint.pt", "metrics.jsonl")
+STATE_FILES = ("env.json", "checkpoint.pt", UNREADABLE, "metrics.jsonl")
 TOKEN_FILE = ".cluster"
 LOCK_PATIENCE = 60.0  # seconds a trial waits for the one that a lost node may still be running
 LOG_TAIL = 20_000  # characters of a trial's log that are sent back

@@ -87,7 +87,7 @@ def run_study(
         if there < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
-                what += f" from the first {config.train_images}"
+                what += f" from {config.train_images}"
             raise PlanError(f"{what} needs more than the {there} training images of {images.name}")
     manifest = _manifest(plan, images, command)
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
@@ -95,6 +95,8 @@ def run_study(
         with locked(out / ".lock", refusal):
             _claim(out, manifest)
             console = console or Console()
+            for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
+                console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
             show = StudyProgress(plan.configs, console)
             if track is not None:
                 show = TrackedProgress(out, plan.configs, console)
@@ -183,12 +185,30 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
         write_atomic(path, to_json(manifest))
         return
     there = read_manifest(out)
-    for key in ("study", "cells", "data"):
-        if there[key] != manifest[key]:
-            raise PlanError(
-                f"{out} holds another study ({there['title']}, made by {there['command']!r}); "
-                "repeat that command to continue it, or choose another --out"
-            )
+    if any(there[key] != manifest[key] for key in ("study", "cells")):
+        raise PlanError(
+            f"{out} holds another study ({there['title']}, made by {there['command']!r}); "
+            "repeat that command to continue it, or choose another --out"
+        )
+    before, now = there["data"], manifest["data"]
+    changes = [
+        f"{name} was {before.get(key)}, is {now[key]}"
+        for key, name in _DATA_WORDS.items()
+        if before.get(key) != now[key]
+    ]
+    if changes:
+        raise PlanError(
+            f"the data has changed since the study in {out} began: {', '.join(changes)}. Its runs "
+            "would not be comparable: restore the data, or begin a new study with another --out"
+        )
 
+
+_DATA_WORDS = {
+    "name": "its name",
+    "version": "its version (the names and sizes of its files, and their classes)",
+    "train": "the number of training images",
+    "test": "the number of test images",
+    "classes": "the number of classes",
+}
 
 __all__ = ["LockedError", "StudyOutcome", "run_study"]

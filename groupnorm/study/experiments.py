@@ -30,7 +30,7 @@ def experiment_plan(name: str, options: ExperimentOptions) -> Plan:
     experiment = EXPERIMENTS[name](options.scale)
     changes: dict[str, Any] = {
         key: value
-        for key in ("data", "train_images", "epochs")
+        for key in ("data", "train_images", "image_size", "max_unreadable", "epochs")
         if (value := getattr(options, key)) is not None
     }
     builder = PlanBuilder()

@@ -32,6 +32,8 @@ class ExperimentOptions(BaseModel):
     scale: ExperimentScale = "full"
     data: str | None = None
     train_images: int | None = None
+    image_size: int | None = None
+    max_unreadable: float | None = None
     epochs: int | None = None
     seeds: int | None = None
 
@@ -48,6 +50,8 @@ class StudyOptions(BaseModel):
     batch_sizes: tuple[int, ...] | None = None
     protocol: Protocol | None = None
     train_images: int | None = None
+    image_size: int | None = None
+    max_unreadable: float | None = None
     epochs: int | None = None
     seeds: int | None = None
 
@@ -95,7 +99,7 @@ def base_recipe(options: StudyOptions) -> RunConfig:
         options.scale
     ](data=options.data)
     changes: dict[str, Any] = {}
-    for name in ("train_images", "epochs", "model"):
+    for name in ("train_images", "image_size", "max_unreadable", "epochs", "model"):
         if getattr(options, name) is not None:
             changes[name] = getattr(options, name)
     return vary(config, **changes)
@@ -103,8 +107,16 @@ def base_recipe(options: StudyOptions) -> RunConfig:
 
 def check_options(options: StudyOptions | ExperimentOptions) -> None:
     """Raise PlanError for an unknown data set or a number below 1."""
-    if options.data is not None and options.data not in datasets.NAMES:
-        raise PlanError(f"unknown data set {options.data!r}; known: {', '.join(datasets.NAMES)}")
+    if options.data is not None:
+        try:
+            datasets.check_name(options.data)
+        except datasets.DataError as error:
+            raise PlanError(str(error)) from None
+        if options.image_size is not None and options.data not in datasets.IMAGE_FILES:
+            raise PlanError(
+                f"the images of {options.data} have a size of their own; --image-size is for "
+                f"{', '.join(datasets.IMAGE_FILES)}"
+            )
     for name in ("train_images", "epochs", "seeds"):
         value = getattr(options, name)
         if value is not None and value < 1:

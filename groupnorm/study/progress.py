@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from groupnorm.data.issues import describe_unreadable
 from groupnorm.rounding import decimal_text
+from groupnorm.study.store import UNREADABLE
 from groupnorm.training.config import RunConfig
 
 
@@ -42,6 +44,7 @@ class StudyProgress:
         self.restored = 0.0  # share of the work that was there at the start
         self.tasks: dict[str, TaskID] = {}
         self.latest: dict[str, dict[str, Any]] = {}
+        self.unreadable: set[str] = set()  # what was said of unreadable images
         self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -84,6 +87,10 @@ class StudyProgress:
     def epoch(self, name: str, metrics: dict[str, Any]) -> None:
         """A trial has finished an epoch."""
         self.latest[name] = metrics
+        text = describe_unreadable(metrics.get("image_counts", {}))
+        if text and text not in self.unreadable:
+            self.unreadable.add(text)
+            self._line(f"{text}; named in {UNREADABLE} in the folder of the run")
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs
             speed = metrics["timing"]["images_per_second"]

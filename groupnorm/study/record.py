@@ -10,7 +10,13 @@ import torch
 
 from groupnorm.files import locked, write_atomic
 from groupnorm.run import RunResult, run
-from groupnorm.study.store import read_config, read_run, to_json, write_metrics
+from groupnorm.study.store import (
+    read_config,
+    read_run,
+    to_json,
+    write_metrics,
+    write_unreadable,
+)
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import Metrics
@@ -30,6 +36,7 @@ def record_run(
     processes: Processes = ALONE,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
+    on_start: Callable[[dict[str, Any]], None] = lambda env: None,
 ) -> RunResult:
     """Train `config`, or go on from the folder's checkpoint, and keep the folder up to date.
 
@@ -39,6 +46,7 @@ def record_run(
 
     Args:
         threads: of each process.
+        on_start: called once with the environment, before anything is trained.
 
     Raises:
         CheckpointError: the folder holds another configuration, or a damaged checkpoint.
@@ -68,7 +76,8 @@ def record_run(
             threads = first.get("threads", threads)
         torch.set_num_threads(processes.told_by_first(threads))
 
-        def on_start(env: dict[str, Any]) -> None:
+        def started(env: dict[str, Any]) -> None:
+            on_start(env)
             if not continues:
                 write_atomic(env_path, to_json(env))
             elif env != {key: first.get(key) for key in env}:
@@ -87,7 +96,8 @@ def record_run(
             checkpoint=checkpoint,
             on_step=on_step,
             on_epoch=after_epoch,
-            on_start=on_start,
+            on_start=started,
+            on_unreadable=lambda met: write_unreadable(folder, met),
         )
         write_metrics(folder, result.metrics)
         write_atomic(folder / "DONE", to_json({"status": result.status, "reason": result.reason}))
@@ -118,3 +128,5 @@ def _claim(config: RunConfig, folder: Path) -> None:
             f"{folder} holds another run ({there.run_name()}): {config.unlike(there.identity())}. "
             "Choose another folder"
         )
+    if there.max_unreadable != config.max_unreadable:
+        write_atomic(folder / "config.json", to_json(config.model_dump()))

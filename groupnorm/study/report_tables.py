@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from groupnorm.data.issues import describe_unreadable
 from groupnorm.rounding import decimal_text, rounded
 from groupnorm.study.costs import COSTS, run_cost
 from groupnorm.study.published import DIVISIONS
@@ -25,6 +26,7 @@ from groupnorm.study.statistics import (
     step_memory_bytes,
     trained_once,
 )
+from groupnorm.study.store import UNREADABLE
 
 NOTHING = "\u2013"
 SAME = "same"
@@ -180,7 +182,7 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
-    """What is not finished: [where, what, reason] of every such row, then of what was skipped."""
+    """[where, what, reason]: rows that are not finished, what was skipped, what the data lacks."""
     tuned = study.manifest.get("tuned_over")
     bad = [
         [label_of(same, tuned), same[0].status, same[0].reason or ""]
@@ -188,7 +190,21 @@ def problems(study: Study, rows: list[Row]) -> list[list[str]]:
         if same[0].status != "finished"
     ]
     skipped = study.manifest.get("skipped", [])
-    return bad + [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
+    bad += [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
+    return bad + _data_problems(study)
+
+
+def _data_problems(study: Study) -> list[list[str]]:
+    """Of the data set: images that could not be decoded, and files that were left out."""
+    where = str(study.manifest.get("data", {}).get("name", "data"))
+    found: dict[tuple[str, str], str] = {}
+    for name, record in study.records.items():
+        for note in record.env.get("data_notes", []):
+            found.setdefault(("data", note), "")
+        counts = record.metrics[-1].get("image_counts", {}) if record.metrics else {}
+        if text := describe_unreadable(counts):
+            found.setdefault(("unreadable images", text), f"; named in runs/{name}/{UNREADABLE}")
+    return [[where, what, text + named] for (what, text), named in found.items()]
 
 
 def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from groupnorm.data import IMAGE_FILES
 from groupnorm.rounding import decimal_text, rounded
 from groupnorm.study import published
 from groupnorm.study.beside import compares_in_size, find, match
@@ -100,7 +101,8 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     configs = [record.config for record in study.records.values()]
     limits = [config["train_images"] for config in configs if config.get("train_images")]
     if limits and "train" in data:
-        counts[0] = f"the first {max(limits):,} of {counts[0]}"
+        which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
+        counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
     batches = batch_sizes(rows)
     count = len(norm_names(rows))

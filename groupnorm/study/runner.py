@@ -128,8 +128,8 @@ def start_worker(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
             encoding="utf-8",
+            errors="replace",
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its trials
         )

@@ -7,6 +7,7 @@
     <out>/runs/<name>/config.json         the complete RunConfig
     <out>/runs/<name>/env.json            versions, sources, machine, threads, parameters, cost
     <out>/runs/<name>/metrics.jsonl       one line an epoch
+    <out>/runs/<name>/unreadable.json     image files that could not be decoded, if there are any
     <out>/runs/<name>/checkpoint.pt       last finished epoch, for torch.load; then its digest
     <out>/runs/<name>/DONE                {"status": "finished" | "diverged", "reason": ...}
     <out>/runs/<name>/FAILED              {"reason": ...}: crashed or killed; tried again next time
@@ -31,6 +32,7 @@ from groupnorm.files import write_atomic
 from groupnorm.training.config import RunConfig
 
 FORMAT = 1
+UNREADABLE = "unreadable.json"
 
 # What to do about a damaged file besides restoring it.
 _REMEDIES = {
@@ -272,6 +274,12 @@ def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Replace `metrics.jsonl` by `rows`, one JSON object a line."""
     lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
     write_atomic(folder / "metrics.jsonl", "".join(lines))
+
+
+def write_unreadable(folder: Path, met: dict[str, dict[str, str]]) -> None:
+    """Replace `unreadable.json` by the files of `met`, each with what is wrong with it."""
+    counted = "every file that could not be decoded in this run, also before it was resumed"
+    write_atomic(folder / UNREADABLE, to_json({"counted": counted, **met}))
 
 
 def check_run_place(folder: Path) -> None:

@@ -33,9 +33,13 @@ class RunConfig(BaseModel):
     norm: str = "gn"
     data: str = "fashion-scenes"
     train_images: Positive | None = None
-    """Train on the first so many images only; None for all."""
+    """Train on so many images only; None for all. Of a data set in memory they are the first, of
+    image files a sample with the same share of every class."""
     image_size: Annotated[int, Field(ge=32)] | None = None
     """Pixels of the square crop, for data sets of image files; None for 224."""
+    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Greatest share of the training images, and of the test images, that cannot be decoded; more
+    are an error. It decides no number of a run that finishes, so it is no part of its identity."""
     workers: Positive = 8
     batch_per_worker: Positive = 32
     accumulate: Positive = 1
@@ -118,7 +122,7 @@ class RunConfig(BaseModel):
         A norm without batch statistics computes the same for every split of the step's images
         over workers, so only their product counts.
         """
-        fields = self.model_dump()
+        fields = self.model_dump(exclude={"max_unreadable"})
         if not NormSpec.parse(self.norm).uses_batch_statistics:
             fields["workers"] = 1
             fields["batch_per_worker"] = self.step_images

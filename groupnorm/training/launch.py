@@ -144,6 +144,8 @@ def told_to_end(launch: Launch, last_words: Callable[[str], None]) -> Iterator[N
 
     def listen() -> None:
         for number in iter(lambda: ear.recv(1), b""):
+            if number[0] not in numbers:  # a process that decodes images has ended
+                continue
             name = signal.Signals(number[0]).name
             last_words(f"a process of the training was lost, or all were told to end ({name} came)")
             os._exit(1)

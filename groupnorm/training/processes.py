@@ -62,11 +62,11 @@ class Processes:
             tensor.copy_(flat[begin:end].view_as(tensor))
             begin = end
 
-    def union(self, sets: dict[str, set[str]]) -> dict[str, set[str]]:
+    def union(self, sets: dict[str, set[T]]) -> dict[str, set[T]]:
         """The unions over all processes, the same in each; every process gives the same keys."""
         if self.count == 1:
             return sets
-        each: list[dict[str, set[str]]] = [{} for _ in range(self.count)]
+        each: list[dict[str, set[T]]] = [{} for _ in range(self.count)]
         dist.all_gather_object(each, sets)
         return {key: set().union(*(one[key] for one in each)) for key in sets}
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from groupnorm import data
+from groupnorm.data import DataError
 
 
 def test_names():
@@ -62,3 +63,18 @@ def test_import_loads_no_image_library():
     loaded = set(done.stdout.split())
     assert "groupnorm.data.cifar" in loaded
     assert not loaded & {"torchvision", "PIL", "sklearn", "skimage", "scipy"}
+
+
+def test_the_name_of_a_folder_gets_a_hint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my cats").mkdir()
+    for name, quoted in (("my cats", "'my cats'"), ("no/such", "no/such")):
+        with pytest.raises(DataError) as caught:
+            data.load(name)
+        assert str(caught.value).endswith(
+            f"A folder of images is --data imagefolder --data-root {quoted} (groupnorm train: "
+            f"data=imagefolder --data-root {quoted})"
+        )
+    with pytest.raises(DataError) as caught:
+        data.load("cats")
+    assert "imagefolder --data-root" not in str(caught.value)

@@ -6,14 +6,22 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 import torch
 
-from groupnorm.data import DataError
-from groupnorm.data.cifar import CIFAR10, CIFAR100, find_cifar10, load_cifar10, read
+from groupnorm.data import DataError, cifar
+from groupnorm.data.cifar import (
+    CIFAR10,
+    CIFAR100,
+    find_cifar10,
+    find_cifar100,
+    load_cifar10,
+    read,
+)
 
 N = 6  # images in each file
 FORMS = pytest.mark.parametrize("form", [CIFAR10, CIFAR100], ids=["cifar10", "cifar100"])
@@ -235,3 +243,56 @@ def test_search(tmp_path, monkeypatch):
     assert find_cifar10(root) == str(root), "the folder itself may be named"
     with pytest.raises(DataError, match="md5"):
         load_cifar10(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("cifar-10-batches-bin/", "binary"),
+        ("cifar-10-binary.tar.gz", "binary"),
+        ("cifar-10-batches-mat/", "matlab"),
+        ("cifar-10-matlab.tar.gz", "matlab"),
+        ("cifar-100-binary/", "binary"),
+        ("cifar-100-matlab.tar.gz", "matlab"),
+    ],
+)
+def test_other_forms_get_a_hint(tmp_path, name, kind):
+    place = tmp_path / name
+    place.mkdir() if name.endswith("/") else place.touch()
+    find, archive = find_cifar10, "cifar-10-python.tar.gz"
+    if "100" in name:
+        find, archive = find_cifar100, "cifar-100-python.tar.gz"
+    roots = [tmp_path, place] if place.is_dir() else [tmp_path]
+    for root in roots:
+        with pytest.raises(DataError) as caught:
+            find(root)
+        hint = f"There is {place}, the {kind} form; the Python form is needed, {archive}.\n"
+        assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["member", "header", "sparse"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, kind):
+    """In the data, in what describes it, or as zeros that are not even stored."""
+    monkeypatch.setattr(cifar, "_LARGEST", 200_000)
+    files = batches(CIFAR10)
+    files["test_batch"] = bytes(30 << 20) if kind == "member" else files["test_batch"]
+    place = write(tmp_path, CIFAR10, "archive", files)
+    if kind == "header":
+        member = tarfile.TarInfo("note")
+        member.pax_headers = {"comment": "x" * (30 << 20)}
+        with tarfile.open(place, "w:gz", format=tarfile.PAX_FORMAT) as target:
+            target.addfile(member)
+    elif kind == "sparse":
+        member = tarfile.TarInfo(f"{CIFAR10.folder}/test_batch")
+        member.pax_headers = {
+            "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(30 << 20),
+            "GNU.sparse.map": "0,0", "GNU.sparse.name": member.name,
+        }  # fmt: skip
+        with tarfile.open(place, "w:gz", format=tarfile.PAX_FORMAT) as target:
+            target.addfile(member)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"unpacks to more than 200,000 bytes|has no cifar"):
+        read(CIFAR10, place, verify=False, images=N)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ IMAGES = "train-images-idx3-ubyte"
     ("damage", "message"),
     [
         (lambda data: data[:-1], r"holds 7071 bytes, expected 7072"),
-        (lambda data: data + b"x", r"holds 7073 bytes, expected 7072"),
+        (lambda data: data + b"x", r"holds more bytes, expected 7072"),
         (lambda data: data[:10], r"is not an IDX file of 9 x 28 x 28 bytes"),
         (lambda data: b"", r"is not an IDX file"),
         (lambda data: data[:2] + b"\x0d" + data[3:], r"it begins with 00000d03"),
@@ -122,3 +123,26 @@ def test_damaged_compression(tmp_path, small, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=rf"cannot read .*{IMAGES}\.gz.*Get it with"):
         fashion_mnist.load(tmp_path / "root")
+
+
+def test_a_small_file_that_unpacks_to_a_huge_one_is_not_unpacked(tmp_path, small):
+    write(tmp_path / "root", small)
+    path = tmp_path / "root" / f"{IMAGES}.gz"
+    path.write_bytes(gzip.compress(idx(small[IMAGES]) + bytes(30 << 20), compresslevel=1))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"holds more bytes, expected 7072"):
+        fashion_mnist.load(tmp_path / "root")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_names_with_a_dot_get_a_hint(tmp_path, small, ending):
+    (tmp_path / "root/fashion-mnist").mkdir(parents=True)
+    path = tmp_path / f"root/fashion-mnist/train-images.idx3-ubyte{ending}"
+    path.touch()
+    with pytest.raises(DataError) as caught:
+        fashion_mnist.find(tmp_path / "root")
+    hint = f"There is {path}: name the files with a hyphen, as train-images-idx3-ubyte.\n"
+    assert hint in str(caught.value)

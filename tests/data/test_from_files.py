@@ -24,8 +24,8 @@ def files(tmp_path):
     return mixed_set(tmp_path, broken_train=BROKEN_TRAIN, broken_test=BROKEN_TEST, grey=GREY)
 
 
-def batches(files, processes=0, batch=3):
-    return FromFiles(files, SIZE, batch, processes, "cpu")
+def batches(files, processes=0, batch=3, max_unreadable=0.5):
+    return FromFiles(files, SIZE, batch, processes, "cpu", max_unreadable)
 
 
 def epoch(steps=3, images=4, seed=0):
@@ -49,7 +49,7 @@ def counts(made):
 def test_it_is_batches(files):
     made: Batches = batches(files)
     assert (made.name, made.version) == ("toy", files.version)
-    assert (made.num_classes, made.channels) == (12, 3)
+    assert (made.num_classes, made.channels) == (3, 3)
     assert (made.train_size, made.test_size) == (12, 7)
 
 
@@ -57,8 +57,10 @@ def test_training_batches(files):
     made = list(batches(files).train(epoch()))
     for (images, labels), step in zip(made, epoch(), strict=True):
         assert (images.shape, images.dtype) == ((4, 3, SIZE, SIZE), torch.float32)
-        expected = [{3: 5, 4: 5, 11: 0}.get(i, i) for i in step.indices.tolist()]
-        assert labels.tolist() == expected
+        assert labels.tolist() == [i % 3 for i in step.indices.tolist()]
+    replaced = [[{3: 6, 4: 7, 11: 2}.get(i, i) for i in s.indices.tolist()] for s in epoch()]
+    steps = [Step(s.seed, torch.tensor(i)) for s, i in zip(epoch(), replaced, strict=True)]
+    assert same(made, batches(files).train(steps))
     assert not same(made, batches(files).train([Step(s.seed + 1, s.indices) for s in epoch()]))
 
 
@@ -99,7 +101,7 @@ def test_shares_of_several_processes_make_the_whole(files, processes):
 def test_test_batches(files, processes):
     made = batches(files, processes)
     labels = [n.tolist() for _, n in made.test()]
-    assert labels == [[1, 2], [3, 4], [6]]
+    assert labels == [[1, 2], [0, 1], [0]]
     everything = list(made.test())
     assert same(everything[::2], made.test(0, 2))
     assert same(everything[1::2], made.test(1, 2))
@@ -108,7 +110,7 @@ def test_test_batches(files, processes):
 
 def test_a_test_batch_of_which_nothing_remains_is_left_out(tmp_path):
     made = batches(mixed_set(tmp_path, broken_test=(3, 4, 5)))
-    assert [n.tolist() for _, n in made.test()] == [[0, 1, 2], [6]]
+    assert [n.tolist() for _, n in made.test()] == [[0, 1, 2], [0]]
     assert list(made.test(1, 3)) == []
 
 
@@ -133,7 +135,7 @@ def test_what_is_read_ahead_is_not_counted(files, processes):
     time.sleep(0.3)
     assert counts(made)["replaced_images"] == 0
     next(running)
-    assert counts(made)["replaced_images"] == 2  # 3, and 4 that should have replaced it
+    assert made.met()["replaced_images"].keys() == {"train/3.jpg"}
     running.close()
 
 
@@ -148,11 +150,51 @@ def test_torchs_generator_is_left_alone(files, processes):
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_nothing_can_be_read(tmp_path, processes):
-    made = batches(mixed_set(tmp_path, broken_train=range(12), broken_test=range(7)), processes)
-    with pytest.raises(DataError, match=r"^12 training images one after another .*train/0.jpg: "):
+    files = mixed_set(tmp_path, broken_train=range(12), broken_test=range(7))
+    made = batches(files, processes, max_unreadable=1.0)
+    with pytest.raises(DataError, match=r"^none of 4 training images of the class a .*train/0.jpg"):
         list(made.train([Step(0, torch.tensor([0]))]))
-    with pytest.raises(DataError, match=r"^none of the 7 test images of toy .*test/0.jpg: "):
+    with pytest.raises(DataError, match=r"^none of 2 test images of the class b .*test/1.jpg \(OS"):
         list(made.test())
+
+
+def test_what_is_met_is_named(files):
+    made = batches(files)
+    list(made.train(epoch()))
+    list(made.test())
+    met = made.met()
+    assert sorted(met["replaced_images"]) == ["train/11.jpg", "train/3.jpg", "train/4.jpg"]
+    assert sorted(met["left_out_images"]) == ["test/0.jpg", "test/5.jpg"]
+    assert set(met["replaced_images"].values()) == {"OSError: Truncated File Read"}
+
+
+def test_too_many_unreadable_images_are_an_error(tmp_path):
+    files = mixed_set(tmp_path, train=20, broken_train=(3,), test=9, broken_test=(4,))
+    step = [Step(0, torch.arange(20))]
+    with pytest.raises(
+        DataError,
+        match=r"^1 of the 20 training images of toy cannot be decoded, which is more than 1 %: "
+        r"train/3.jpg \(OSError: Trunc.*max_unreadable=SHARE",
+    ):
+        list(FromFiles(files, SIZE, 3, 0, "cpu").train(step))
+    list(batches(files, max_unreadable=0.05).train(step))  # not more than that
+    with pytest.raises(DataError, match=r"^1 of the 9 test images .* more than 11 %: test/4.jpg"):
+        list(batches(files, max_unreadable=0.11).test())
+    list(batches(files, max_unreadable=0.12).test())
+
+
+def test_what_several_processes_have_met_counts_together(files):
+    made = batches(files, max_unreadable=0.3)
+    list(made.train([Step(0, torch.tensor([3, 4]))]))
+    others = {"replaced_images": {"train/3.jpg": "empty", "train/9.jpg": "empty"}}
+    made.remember(others)
+    assert len(made.met()["replaced_images"]) == 3
+    with pytest.raises(DataError, match="4 of the 12 training images"):
+        made.remember({"replaced_images": {"train/10.jpg": "empty"}})
+    made = batches(files, max_unreadable=1.0)
+    list(made.test())
+    with pytest.raises(DataError, match="none of 2 test images of the class c can be decoded: tes"):
+        made.remember({"left_out_images": {"test/2.jpg": "empty"}})
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -227,4 +269,4 @@ print(next(running)[1].tolist())
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3]\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 0]\n", "")

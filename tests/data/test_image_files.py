@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from groupnorm.data import DataError, ImageFiles
-from groupnorm.data.image_files import list_files, subfolders
+from groupnorm.data.image_files import list_files
 from tests.data.image_trees import write
 
 
@@ -83,10 +83,52 @@ def test_wrong_fields_are_refused(changes, message):
         ImageFiles(**{**fields, **changes})
 
 
-def test_subfolders(tmp_path):
-    for name in ("b", "a"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "file").touch()
-    assert subfolders(tmp_path) == ["a", "b"]
-    with pytest.raises(DataError, match=r"cannot read the folder .*gone: No such file"):
-        subfolders(tmp_path / "gone")
+def toy(classes, root="", **fields):
+    """Files of a list sorted by class, as many of each class as `classes` says."""
+    labels = [label for label, count in enumerate(classes) for _ in range(count)]
+    return ImageFiles(
+        name="toy",
+        version="1",
+        train_paths=tuple(f"{label}/{number}.jpg" for number, label in enumerate(labels)),
+        train_labels=torch.tensor(labels),
+        test_paths=("test/0.jpg",),
+        test_labels=torch.tensor([0]),
+        class_names=tuple(map(str, range(len(classes)))),
+        root=root,
+        **fields,
+    )
+
+
+def test_a_sample_has_the_same_share_of_every_class():
+    files = toy([40, 20, 30, 10])
+    assert files.sample_train(None) is files
+    sample = files.sample_train(50)
+    assert torch.bincount(sample.train_labels).tolist() == [20, 10, 15, 5]
+    assert all(
+        path.startswith(f"{label}/")
+        for path, label in zip(sample.train_paths, sample.train_labels.tolist(), strict=True)
+    )
+    numbers = [int(path.split("/")[1].split(".")[0]) for path in sample.train_paths]
+    assert numbers == sorted(set(numbers))
+    assert numbers[:20] != list(range(20))
+    assert sample.train_paths == files.sample_train(50).train_paths, "the same each time"
+    assert set(files.sample_train(20).train_paths) < set(sample.train_paths)
+    assert sample.test_paths == files.test_paths
+    counts = torch.bincount(files.sample_train(37).train_labels).double()
+    assert (counts - 0.37 * torch.tensor([40, 20, 30, 10])).abs().max() < 1
+    assert files.sample_train(100).train_paths == files.train_paths
+    with pytest.raises(ValueError, match="train_images=101, but toy has 100 of them"):
+        files.sample_train(101)
+
+
+def test_a_sample_smaller_than_the_number_of_classes_is_of_random_ones():
+    labels = toy([5] * 100).sample_train(10).train_labels.tolist()
+    assert len(set(labels)) == 10
+    assert labels != list(range(10))
+
+
+def test_paths_are_shown_below_the_root_in_utf8(tmp_path):
+    files = toy([1, 1], root=str(tmp_path))
+    assert files.shown(str(tmp_path / "train" / "a.jpg")) == "train/a.jpg"
+    assert files.shown(str(tmp_path / "\udcff.jpg")) == "\\xff.jpg"
+    assert toy([1, 1]).shown("train/a.jpg") == "train/a.jpg"

@@ -20,7 +20,7 @@ TRUTH = [2, 3, 1, 3]
 LABELS = [2, 0, 1, 0]  # places of the wnids in sorted order
 
 
-def write_devkit(folder, synsets=IDS, truth=TRUTH):
+def write_devkit(folder, synsets=IDS, truth=TRUTH, packed=False):
     """The two files that matter, meta.mat with an inner node as the official one has."""
     kind = [
         ("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"),
@@ -31,7 +31,7 @@ def write_devkit(folder, synsets=IDS, truth=TRUTH):
     rows.append((len(rows) + 1, "n00000001", "entity", "?", 2, [1, 2], 3, 0))
     table = np.array([*sorted(rows)], dtype=kind).reshape(-1, 1)
     (folder / "data").mkdir(parents=True)
-    savemat(folder / "data/meta.mat", {"synsets": table})
+    savemat(folder / "data/meta.mat", {"synsets": table}, do_compression=packed)
     lines = "".join(f"{n}\n" for n in truth)
     (folder / "data/ILSVRC2012_validation_ground_truth.txt").write_text(lines)
 
@@ -119,6 +119,19 @@ def test_damaged_devkit(root):
         data.load("imagenet", root)
 
 
+def test_a_small_devkit_that_unpacks_to_a_huge_one_is_refused(root, monkeypatch):
+    monkeypatch.setattr(imagenet, "LARGEST_META", 1_000_000)
+    meta = root / "ILSVRC2012_devkit_t12/data/meta.mat"
+    savemat(meta, {"synsets": np.zeros(4 << 20)}, do_compression=True)
+    assert meta.stat().st_size < 100_000
+    with pytest.raises(
+        DataError, match=r"cannot read .*meta.mat: .*unpacks to more than 1,000,000"
+    ):
+        data.load("imagenet", root)
+    write_devkit(root / "packed", packed=True)
+    assert imagenet.read_meta(root / "packed/data/meta.mat")[3] == "n01440764"
+
+
 def test_incomplete_validation(root):
     (root / "val/ILSVRC2012_val_00000002.JPEG").unlink()
     with pytest.raises(DataError, match=r"val has 3 images, .* labels 4, numbered from 1"):
@@ -129,6 +142,18 @@ def test_other_names_in_a_flat_validation_folder(root):
     write(root / "val/cat.jpg", photo())
     with pytest.raises(DataError, match=r"ILSVRC2012_val_00000001.JPEG, got cat.jpg"):
         data.load("imagenet", root)
+
+
+def test_hidden_files_and_a_byte_order_mark_do_not_matter(root):
+    before = data.load("imagenet", root)
+    for name in ("val/.DS_Store", "val/._ILSVRC2012_val_00000001.JPEG", "train/.thumbs/0.JPEG"):
+        write(root / name, b"")
+    truth = root / "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+    truth.write_text(truth.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    (root / "val/.hidden").mkdir()
+    files = data.load("imagenet", root)
+    assert files.version == before.version
+    assert files.test_labels.equal(before.test_labels)
 
 
 def test_flat_validation_of_a_class_that_is_not_there(root):

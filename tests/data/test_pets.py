@@ -36,6 +36,14 @@ def test_like_torchvision(root):
         assert list(files.class_names) == theirs.classes
 
 
+def test_a_byte_order_mark_does_not_matter(root):
+    before = data.load("pets", root).version
+    for name in ("trainval", "test"):
+        split = root / f"oxford-iiit-pet/annotations/{name}.txt"
+        split.write_text(split.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert data.load("pets", root).version == before
+
+
 def test_where_it_is_looked_for(root):
     folder = root / "oxford-iiit-pet"
     assert data.find("pets", root) == data.find("pets", folder) == str(folder)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.nn.functional import all_gather
 
-from groupnorm.layers import BatchNorm, SyncBatchNorm
+from groupnorm.layers import BatchNorm, BatchRenorm, SyncBatchNorm
 from tests.tolerances import bound
 
 
@@ -134,12 +134,33 @@ def test_other_errors():
         BatchNorm(3)(torch.randn(4, 2, 2))
     with pytest.raises(ValueError, match=r"\(N, 3, \*\) .* got \(4, 3, 1, 1, 1, 1\)"):
         BatchNorm(3).eval()(torch.randn(4, 3, 1, 1, 1, 1))
-    with pytest.raises(ValueError, match="got 0 images"):
-        BatchNorm(3)(torch.randn(0, 3, 2))
     with pytest.raises(ValueError, match="more than one value per channel"):
         BatchNorm(3, batch_per_worker=1)(torch.randn(4, 3))
     with pytest.raises(ValueError, match="at least 1, got 0"):
         BatchNorm(3, batch_per_worker=0)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (4, 3, 0, 4), (0, 3)], ids=str)
+@pytest.mark.parametrize("images", [None, 2])
+@pytest.mark.parametrize("kind", [BatchNorm, SyncBatchNorm, BatchRenorm])
+def test_an_input_without_values_in_training_is_pytorchs(kind, images, shape):
+    """An output without values, gradients of 0; the step counts, the statistics stay."""
+    options = {} if kind is SyncBatchNorm else {"batch_per_worker": images}
+    ours = kind(3, **options)
+    theirs = nn.BatchNorm1d(3) if len(shape) == 2 else nn.BatchNorm2d(3)
+    for layer in (ours, theirs):
+        layer(torch.randn(4, 3, 4, 4)[..., 0, 0] if len(shape) == 2 else torch.ones(4, 3, 4, 4))
+    theirs.load_state_dict(ours.state_dict())
+    for _ in range(2):
+        results = []
+        for layer in (ours, theirs):
+            layer.zero_grad()
+            x = torch.randn(shape, requires_grad=True)
+            y = layer(x)
+            y.sum().backward()
+            results.append((y, x.grad, layer.weight.grad, layer.bias.grad, *layer.buffers()))
+        for mine, others in zip(*results, strict=True):
+            assert torch.equal(mine, others)
 
 
 def test_syncbn_in_one_process_is_batch_norm_over_the_whole_batch():

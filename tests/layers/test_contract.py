@@ -55,6 +55,20 @@ def test_shape_dtype_and_layout(spec, shape):
         assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(0, 8, 5, 3), (6, 8, 0, 3)], ids=str)
+def test_an_input_without_values(spec, shape, training):
+    layer = build(spec).train(training)
+    before = copy.deepcopy(layer.state_dict())
+    x = torch.randn(shape, requires_grad=True)
+    y = layer(x)
+    assert y.shape == shape
+    y.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+    before.pop("num_batches_tracked", None)
+    assert all(torch.equal(layer.state_dict()[key], value) for key, value in before.items())
+
+
 def test_a_gradient_in_another_layout(spec):
     x = data().contiguous(memory_format=torch.channels_last).requires_grad_()
     dy = torch.randn(6, 8, 5, 3)

@@ -1,6 +1,10 @@
 """norm_modules finds every kind of norm, and nothing else."""
 
+import re
+from pathlib import Path
+
 import pytest
+import torch
 from torch import nn
 
 from groupnorm.layers import norm_layer, norm_modules
@@ -33,3 +37,17 @@ def test_pytorchs_norms_and_the_outer_of_two():
     plain = [nn.BatchNorm2d(4), nn.InstanceNorm1d(4), nn.GroupNorm(2, 4), nn.RMSNorm(4)]
     found = [module for _, module in norm_modules(nn.Sequential(*plain, outer, outer))]
     assert found == [*plain, outer]
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"none"}))
+@pytest.mark.parametrize("asked", [{}, {"act_layer": nn.PReLU}])
+def test_the_documented_groups_of_weight_decay(kind, asked):
+    page = (Path(__file__).parents[2] / "docs" / "normalizations.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    norm = norm_layer(kind)(32, **asked)
+    names = {"model": nn.Sequential(nn.Conv2d(3, 32, 3), norm), "torch": torch}
+    exec(code, names)
+    decayed, others = names["optimizer"].param_groups
+    assert {id(p) for p in decayed["params"]} == {id(p) for p in names["model"][0].parameters()}
+    assert {id(p) for p in others["params"]} == {id(p) for p in norm.parameters()}
+    assert (decayed["weight_decay"], others["weight_decay"]) == (1e-4, 0)

@@ -120,3 +120,12 @@ def test_batch_renormalization_does_not_see_how_the_batches_are_cut():
         with recomputed_statistics(model, x.chunk(parts)):
             found.append(layers[1].running_var.clone())
     assert torch.allclose(found[0], found[1], rtol=1e-12)
+
+
+def test_a_batch_without_images_changes_nothing():
+    layer = BatchNorm(3)
+    with recomputed_statistics(layer, batches()):
+        expected = layer.running_mean.clone(), layer.running_var.clone()
+    with recomputed_statistics(layer, [*batches(), torch.empty(0, 3, 4, 4)]):
+        assert torch.equal(layer.running_mean, expected[0])
+        assert torch.equal(layer.running_var, expected[1])

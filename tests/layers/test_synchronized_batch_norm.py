@@ -70,9 +70,13 @@ def work(rank, count):
             refusals.append(f"{outcome}: nothing was raised")
         except ValueError as error:
             refusals.append(str(error))
+    layer.running_mean.fill_(3)
+    y = layer(torch.randn(0, 3, 2, requires_grad=True))
+    y.sum().backward()
+    nothing = [y, layer.weight.grad, layer.running_mean, layer.running_var]
     # In evaluation nobody waits for anybody.
     evaluated = layer.eval()(torch.zeros(1, 3)).shape[0] if rank == 0 else 1
-    return found, refusals, evaluated
+    return found, refusals, evaluated, nothing
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -111,10 +115,18 @@ def test_equals_one_process_with_the_whole_batch(processes, case):
 
 def test_what_is_refused(processes):
     _, found = processes
-    for _, (one_value, channels), evaluated in found:
+    for _, (one_value, channels), evaluated, _ in found:
         assert "more than one value per channel in training, got 1 over all processes" in one_value
         assert "(N, 3, *)" in channels
         assert evaluated == 1
+
+
+def test_no_process_has_an_image(processes):
+    for *_, (y, weight_gradient, mean, var) in processes[1]:
+        assert y.shape == (0, 3, 2)
+        assert np.array_equal(weight_gradient, np.zeros(3))
+        assert np.array_equal(mean, np.full(3, 3))
+        assert np.array_equal(var, np.ones(3))
 
 
 def network_gradients(rank, count, compiled):

@@ -24,11 +24,14 @@ def reference():
     return model.eval()
 
 
-def authors_format(state):
-    """What ImageNet-ResNet-PyTorch/main.py of GroupNorm-reproduce saves."""
-    renamed = {re.sub(r"bn(\d)", r"gn\1", f"module.{key}"): value for key, value in state.items()}
-    assert {"module.gn1.weight", "module.layer1.0.gn3.bias", "module.fc.bias"} <= renamed.keys()
-    assert "module.layer1.0.downsample.1.weight" in renamed
+def authors_format(state, norm="gn"):
+    """What ImageNet-ResNet-PyTorch/main.py of GroupNorm-reproduce saves, with either name."""
+    renamed = {
+        re.sub(r"bn(\d)", rf"{norm}\1", f"module.{key}"): value for key, value in state.items()
+    }
+    names = {f"module.{norm}1.weight", f"module.layer1.0.{norm}2.bias", "module.fc.bias"}
+    assert names <= renamed.keys()
+    assert "module.layer2.0.downsample.1.weight" in renamed
     return {
         "epoch": 100,
         "state_dict": renamed,
@@ -55,13 +58,27 @@ def test_published_formats_load(tmp_path, reference, layout):
     assert expected.std() > 0.01
 
 
-def test_a_checkpoint_of_one_device_has_no_prefix(tmp_path, reference):
-    content = authors_format(reference.state_dict())
-    bare = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
-    torch.save(bare, tmp_path / "model.pth")
-    model = ours()
-    assert load_published(model, tmp_path / "model.pth") == "author"
-    assert torch.equal(model.layer4[2].bn3.weight, bare["layer4.2.gn3.weight"])
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+def test_the_authors_files_are_told_by_what_is_left_of_their_marks(tmp_path, norm):
+    """All of the file; no prefix, as on one device; the state dict alone, with either."""
+    model, other = (build_model("resnet18", norm="gn", num_classes=2) for _ in range(2))
+    nn.init.uniform_(other.layer4[1].bn2.weight)
+    whole = authors_format(other.state_dict(), norm)
+    prefixed = whole["state_dict"]
+    bare = {key.removeprefix("module."): value for key, value in prefixed.items()}
+    for content in (whole, {**whole, "state_dict": bare}, prefixed, bare):
+        nn.init.zeros_(model.layer4[1].bn2.weight)
+        torch.save(content, tmp_path / "model.pth")
+        told = content is not bare or norm == "gn"
+        assert load_published(model, tmp_path / "model.pth") == ("author" if told else "timm")
+        assert torch.equal(model.layer4[1].bn2.weight, other.layer4[1].bn2.weight)
+
+
+def test_what_timms_training_script_saves_is_timms(tmp_path):
+    model = build_model("resnet18", norm="gn", num_classes=2)
+    content = {"epoch": 3, "arch": "resnet50_gn", "state_dict": model.state_dict()}
+    torch.save(content, tmp_path / "model.pth")
+    assert load_published(model, tmp_path / "model.pth") == "timm"
 
 
 def test_keys_that_do_not_fit_are_named_and_nothing_changes(tmp_path, reference):

@@ -98,3 +98,80 @@ def test_outlier_channel_means_and_ramp(layout, backend):
 def test_large_half_values_do_not_overflow(dtype, value, backend):
     x = torch.randn(2, 8, 6, 5, generator=torch.Generator().manual_seed(0)).sign() * value
     compare((2, 8, 6, 5), 4, dtype, backend, x=x.double())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        (torch.float32, 3e19), (torch.float32, 1e30), (torch.float32, 1e38),
+        (torch.bfloat16, 3e19), (torch.bfloat16, 3e38), (torch.float64, 1e300),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_whose_squares_overflow(dtype, size, layout, backend):
+    """One group of each sample; the others are of ordinary size and not to be changed."""
+    if backend == "triton":
+        pytest.skip("Triton's kernels and PyTorch's on CUDA do not scale: docs/numerics.md")
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 8, 6, 5, generator=generator, dtype=torch.float64)
+    x[:, 2:4] *= size / x[:, 2:4].abs().max()
+    large = (laid_out(x.to(dtype), layout)).requires_grad_()
+    # Group norm does not change with the scale of a group, and eps counts for nothing here.
+    small = large.detach().double().clone()
+    small[:, 2:4] *= 2.0**40 / size
+    small.requires_grad_()
+    weight, bias, dy = torch.randn(8), torch.randn(8), torch.randn(x.shape)
+    weight, bias, dy = weight.to(dtype), bias.to(dtype), laid_out(dy.to(dtype), layout)
+    y = group_norm(large, 4, weight, bias, activation="silu", backend=backend)
+    true, *statistics = reference.forward(small, 4, weight.double(), bias.double(), 1e-5, "silu")
+    assert largest(y.double() - true) <= bound(dtype, 0, 16, largest(true))
+    (dx,) = torch.autograd.grad(y, large, dy)
+    true, *_ = reference.backward(
+        dy.double(), small, 4, weight.double(), bias.double(), *statistics, "silu"
+    )
+    for channels, scale in ((slice(0, 2), 1.0), (slice(2, 4), 2.0**40 / size)):
+        error = dx[:, channels].double() / scale - true[:, channels]
+        limit = largest(true[:, channels])
+        assert largest(error) <= bound(dtype, 1, 16 * limit, limit)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_two_largest_numbers(dtype, backend):
+    if backend == "triton":
+        pytest.skip("see above")
+    x = torch.tensor([[[3e19, -3e19]]], dtype=dtype)
+    assert torch.equal(group_norm(x, 1, backend=backend), torch.tensor([[[1, -1]]], dtype=dtype))
+    highest = torch.finfo(dtype).max
+    x = torch.tensor([[[highest, -highest, -highest, -highest]]], dtype=dtype)
+    y = group_norm(x, 1, backend=backend)
+    true = torch.tensor([3**0.5, *[-(3**-0.5)] * 3]).to(dtype)
+    assert largest(y - true) <= bound(dtype, 0, 4, 2)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_infinite_and_undefined_groups_leave_the_others_alone(value, backend):
+    """Beside a group that is scaled, too."""
+    if backend == "triton":
+        pytest.skip("see above")
+    x = torch.randn(1, 6, 4)
+    x[0, 0, 0] = value
+    x[0, 2:4] *= 1e25
+    y = group_norm(x, 3, backend=backend)
+    assert y[0, :2].isnan().all()
+    x[0, 2:4] *= 1e-25
+    assert torch.allclose(y[0, 2:], group_norm(x, 3, backend=backend)[0, 2:], atol=1e-4)
+
+
+def test_equal_values_of_any_size_keep_their_gradient(backend):
+    """Their variance is 0, so that rstd is 1 / sqrt(eps) whatever their size."""
+    if backend == "triton":
+        pytest.skip("see above")
+    if backend == "aten":
+        pytest.skip("PyTorch's gradients cancel where the mean is far above the spread")
+    dy = torch.randn(1, 2, 8)
+    grads = []
+    for value in (0.0, 2.0**100):
+        x = torch.full((1, 2, 8), value, requires_grad=True)
+        grads.append(torch.autograd.grad(group_norm(x, 1, backend=backend), x, dy)[0])
+    assert torch.allclose(*grads, rtol=1e-5)

@@ -14,6 +14,12 @@ def test_quick_is_a_fixed_step_recipe():
     assert recipes.standard() == config
 
 
+@pytest.mark.parametrize("data", ["digits", "imagefolder", "pets", "imagenet", "photo-patches"])
+def test_other_data_sets_are_trained_on_as_a_whole(data):
+    assert recipes.quick(data=data).train_images is None
+    assert recipes.quick(data="cifar100").train_images == QUICK_IMAGES
+
+
 def test_paper_is_the_papers_recipe():
     config = recipes.paper()
     assert (config.workers, config.batch_per_worker, config.epochs) == (8, 32, 100)

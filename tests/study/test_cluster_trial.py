@@ -7,6 +7,7 @@ import pytest
 from groupnorm.files import write_atomic
 from groupnorm.run import environment
 from groupnorm.study.cluster_trial import (
+    STATE_FILES,
     TOKEN_FILE,
     InstallationError,
     Job,
@@ -17,7 +18,7 @@ from groupnorm.study.cluster_trial import (
     sees_same_folder,
     state_files,
 )
-from groupnorm.study.store import read_metrics, run_folder, to_json
+from groupnorm.study.store import UNREADABLE, read_metrics, run_folder, to_json
 from tests.study.test_runner import config, configs, run
 
 
@@ -111,6 +112,7 @@ def test_only_the_same_folder_counts_as_shared(tmp_path):
 
 def test_files_are_sent_when_they_were_replaced(tmp_path):
     signatures = {}
+    assert UNREADABLE in STATE_FILES
     names = ("checkpoint.pt", "metrics.jsonl")
     assert changed_files(tmp_path, names, signatures) == {}
     write_atomic(tmp_path / "checkpoint.pt", b"1")

@@ -30,10 +30,13 @@ def test_plans_are_consistent(name, scale):
 
 
 def test_what_a_user_may_change():
-    options = ExperimentOptions(data="imagefolder", epochs=3, seeds=2, train_images=640)
+    options = ExperimentOptions(
+        data="imagefolder", epochs=3, seeds=2, train_images=640, image_size=96, max_unreadable=0.1
+    )
     plan = experiment_plan("imagenet-batch-size", options)
     assert plan.data == "imagefolder"
     assert {(c.epochs, c.train_images) for c in plan.configs.values()} == {(3, 640)}
+    assert {(c.image_size, c.max_unreadable) for c in plan.configs.values()} == {(96, 0.1)}
     assert len(plan.configs) == 20
 
 

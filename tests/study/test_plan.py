@@ -81,6 +81,10 @@ def test_groups_study_says_what_it_skips():
     ("study", "fields", "message"),
     [
         ("batch-size", {"data": "cifar"}, "unknown data set 'cifar'; known: digits"),
+        ("batch-size", {"data": "./cats"}, "is --data imagefolder --data-root ./cats"),
+        ("batch-size", {"image_size": 64}, "images of digits have a size of their own"),
+        ("batch-size", {"data": "pets", "image_size": 8}, "image_size: .*equal to 32"),
+        ("batch-size", {"max_unreadable": 1.5}, "max_unreadable: .*equal to 1"),
         ("batch-size", {"model": "resnet9"}, "unknown model 'resnet9'"),
         ("batch-size", {"norms": ("bn", "xn")}, "known kinds"),
         ("batch-size", {"norms": ("gn", "gn:groups=32")}, "given twice: gn"),
@@ -98,6 +102,13 @@ def test_groups_study_says_what_it_skips():
 def test_options_that_make_no_study(study, fields, message):
     with pytest.raises(PlanError, match=message):
         STUDIES[study](options(**fields))
+
+
+def test_size_and_unreadable_share_of_image_files():
+    plan = batch_size(options(data="pets", image_size=64, max_unreadable=0.05))
+    assert {(c.image_size, c.max_unreadable) for c in plan.configs.values()} == {(64, 0.05)}
+    strict = batch_size(options(data="pets", image_size=64))
+    assert list(strict.configs) == list(plan.configs), "it is no part of a run's name"
 
 
 def test_with_batch():

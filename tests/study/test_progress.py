@@ -47,6 +47,23 @@ def test_plain_lines():
     assert lines[3] == "bn 32x2 seed 0: diverged: loss nan at step 5 of 8"
 
 
+def test_unreadable_images_are_told_once_for_all_trials():
+    stream, runs = io.StringIO(), configs()
+    progress = StudyProgress(runs, Console(file=stream, force_terminal=False, width=200))
+    for replaced, left_out in ((0, 0), (2, 0), (2, 0), (1200, 1)):
+        for name in runs:
+            counts = {"replaced_images": replaced, "left_out_images": left_out}
+            progress.epoch(name, {**metrics(1), "image_counts": counts})
+    told = [line for line in stream.getvalue().splitlines() if "decoded" in line]
+    end = "; named in unreadable.json in the folder of the run"
+    start = "files that cannot be decoded:"
+    assert told == [
+        f"{start} 2 training images replaced by others of the same class{end}",
+        f"{start} 1,200 training images replaced by others of the same class, "
+        f"1 test image left out{end}",
+    ]
+
+
 def test_live_lines_on_a_terminal():
     stream, runs = io.StringIO(), configs()
     play(StudyProgress(runs, Console(file=stream, force_terminal=True, width=160)), runs)

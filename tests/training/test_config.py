@@ -123,3 +123,11 @@ def test_processes_that_cannot_share_a_step(fields, count, message):
     config.check_processes(2)
     with pytest.raises(ValueError, match=message):
         config.check_processes(count)
+
+
+def test_the_share_of_unreadable_images_is_no_part_of_the_identity():
+    one, other = RunConfig(epochs=1), RunConfig(epochs=1, max_unreadable=0.5)
+    assert one.run_name() == other.run_name()
+    assert one.unlike(other.identity()) == ""
+    with pytest.raises(ValidationError, match="max_unreadable"):
+        RunConfig(epochs=1, max_unreadable=1.1)

@@ -120,7 +120,7 @@ def test_what_says_that_a_process_was_lost(message, monkeypatch):
 
 
 STUCK = """
-import sys, time, threading
+import signal, subprocess, sys, time, threading
 import torch.distributed as dist
 from groupnorm.training.launch import Launch, told_to_end
 from groupnorm.training.processes import Processes
@@ -128,6 +128,9 @@ from groupnorm.training.processes import Processes
 launch = Launch(Processes(0, 2), 0, dist.HashStore())
 store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 with told_to_end(launch, lambda reason: print(reason, flush=True)):
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch's DataLoader does
+    subprocess.run(["true"])  # the end of a child ends nothing
+    time.sleep(0.2)
     print("ready", flush=True)
     store.get("what nobody sets")  # waits in C++, for minutes
 """

@@ -40,6 +40,9 @@ class Regression:
     def met(self):
         return {}
 
+    def remember(self, met):
+        pass
+
     def loss(self, model, x, indices):
         loss = (model(x) - 2 * x).square().mean()
         if self.poison_at == len(self.seen):
@@ -213,12 +216,49 @@ def test_timing_says_where_the_seconds_went():
 def test_what_the_data_counts_is_in_the_metrics():
     class Damaged(Regression):
         def met(self):
-            return {"replaced_images": {"train 1", "train 4", "train 7"}, "left_out_images": set()}
+            return {"replaced_images": {"a": "empty", "b": "cut"}, "left_out_images": {}}
 
     config, model = make(epochs=1)
     assert train(config, model, Damaged())[0]["image_counts"] == {
-        "replaced_images": 3,
+        "replaced_images": 2,
         "left_out_images": 0,
+    }
+
+
+def test_what_the_data_has_met_survives_a_resume(tmp_path):
+    class Damaged(Regression):
+        def __init__(self, stop=False):
+            super().__init__()
+            self.found = {"replaced_images": {}, "left_out_images": {}, "converted_images": {}}
+            self.stop = stop
+
+        def met(self):
+            return {kind: dict(files) for kind, files in self.found.items()}
+
+        def remember(self, met):
+            for kind, files in met.items():
+                self.found[kind].update(files)
+
+        def train(self, steps, rows):
+            for number, batch in enumerate(super().train(steps, rows)):
+                if self.stop and len(self.late) == 1 and number == 2:
+                    raise KeyboardInterrupt
+                yield batch
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    config, model = make(epochs=3)
+    task = Damaged(stop=True)
+    task.remember({"replaced_images": {"a": "empty"}, "converted_images": {"b": "", "c": ""}})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, model, task, checkpoint=checkpoint, save_seconds=0)
+    task = Damaged()
+    rows = train(config, make(epochs=3)[1], task, checkpoint=checkpoint)
+    assert task.met()["replaced_images"] == {"a": "empty"}
+    assert task.met()["converted_images"] == {}  # not kept by name, but the number does not fall
+    assert rows[-1]["image_counts"] == {
+        "replaced_images": 1,
+        "left_out_images": 0,
+        "converted_images": 2,
     }
 
 

@@ -90,7 +90,9 @@ Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, 
   return p;
 }
 
-void forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
+// True where the sum of squares of a group is not finite: then the output is not to be used, unless
+// the input is not finite either.
+bool forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
              int activation, double eps, int threads, bool narrow_parameters, uintptr_t x,
              uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t y, uintptr_t mean,
              uintptr_t rstd) {
@@ -103,12 +105,24 @@ void forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int
   p.y = pointer<void>(y);
   p.mean = pointer<void>(mean);
   p.rstd = pointer<void>(rstd);
+  bool overflowed = false;
+  p.overflowed = &overflowed;
   nb::gil_scoped_release unlocked;
   will_be_written(p.y, bytes_of(p));
   kernels.forward(p);
+  return overflowed;
 }
 
-void backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
+// Whether a group is so spread out that its gradients would leave the range of W on the way.
+template <class W> bool out_of_range(const Problem& p, W least) {
+  const W* rstd = static_cast<const W*>(p.rstd);
+  for (int64_t i = 0; i < p.N * p.G; ++i)
+    if (rstd[i] > 0 && rstd[i] < least) return true;
+  return false;
+}
+
+// True, and nothing is computed, where a group is out of range: see `out_of_range`.
+bool backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
               int activation, double eps, int threads, bool narrow_parameters, uintptr_t x,
               uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t mean, uintptr_t rstd,
               uintptr_t dy, uintptr_t dx, uintptr_t dresidual, uintptr_t dweight,
@@ -126,10 +140,13 @@ void backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, in
   p.dresidual = pointer<void>(dresidual);
   p.dweight = pointer<void>(dweight);
   p.dbias = pointer<void>(dbias);
+  if (p.type == Type::f64 ? out_of_range<double>(p, 0x1p-500) : out_of_range<float>(p, 0x1p-60f))
+    return true;
   nb::gil_scoped_release unlocked;
   will_be_written(p.dx, bytes_of(p));
   will_be_written(p.dresidual, bytes_of(p));
   kernels.backward(p);
+  return false;
 }
 
 void activate(int activation, uintptr_t z, uintptr_t value, uintptr_t slope, int64_t count) {

@@ -36,6 +36,7 @@ struct Problem {
   void* rstd;
 
   void* y;  // forward
+  bool* overflowed;  // forward: set where a sum of squares is not finite
 
   const void* dy;   // backward
   void* dx;         // may not be null

@@ -1,6 +1,8 @@
 // Mean and variance of a stretch of numbers: one walk, around a shift near the mean.
 #pragma once
 
+#include <cmath>
+
 #include "common.h"
 
 namespace groupnorm {
@@ -20,6 +22,7 @@ struct Moments {
 template <class W> struct Statistics {
   W mean, rest, rstd;
   bool shift_was_poor;  // so far from the mean that the variance lost digits: sum again around it
+  bool overflowed;      // or the input is not finite: a sum of squares is not
 
   Statistics(const Moments& m, double count, W shift, double eps) {
     const double offset = m.sum / count;
@@ -29,6 +32,7 @@ template <class W> struct Statistics {
     rest = W(exact - double(mean));
     rstd = W(1.0 / sqrt((centred > 0 ? centred / count : 0.0) + eps));
     shift_was_poor = m.squares > 4 * centred && W(exact) != shift;
+    overflowed = !std::isfinite(m.squares);
   }
 };
 
@@ -79,6 +83,7 @@ template <class T> Moments moments_of(const T* x, int64_t count, Wide<T> shift) 
 }
 
 template <class W> void write_statistics(const Problem& p, int64_t group, const Statistics<W>& s) {
+  if (s.overflowed) __atomic_store_n(p.overflowed, true, __ATOMIC_RELAXED);
   if (p.mean == nullptr) return;
   static_cast<W*>(p.mean)[group] = s.mean;
   static_cast<W*>(p.rstd)[group] = s.rstd;

@@ -1,0 +1,26 @@
+"""What is wrong with single files of a data set: which they are, how many, and that in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Met = dict[str, dict[str, str]]
+"""What was met on the way: kind, as "replaced_images" -> file -> what is wrong with it."""
+UNREADABLE = ("replaced_images", "left_out_images")
+"""The kinds of files that could not be decoded: in training, and in evaluation."""
+
+
+def describe_unreadable(counts: Mapping[str, int]) -> str:
+    """The counts of an epoch's metrics in a sentence; "" when every image could be decoded."""
+    replaced, left_out = (counts.get(kind, 0) for kind in UNREADABLE)
+    parts = []
+    if replaced:
+        parts.append(f"{plural(replaced, 'training image')} replaced by others of the same class")
+    if left_out:
+        parts.append(f"{plural(left_out, 'test image')} left out")
+    return f"files that cannot be decoded: {', '.join(parts)}" if parts else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """A number and its noun: 1 file, 2 files."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,108 @@
+"""Which tensors are plain memory, and where that memory lies: what a kernel may read by address."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+# Everything else is work for PyTorch's dispatcher before any kernel may run: a wrapper subclass
+# (Python), a negated view (Negative), zeros without memory (ZeroTensor), vmap, functionalization,
+# sparse layouts, other devices.
+_OF_PLAIN_MEMORY = {
+    "CPU", "CUDA", "ADInplaceOrView", "AutogradCPU", "AutogradCUDA", "AutocastCPU", "AutocastCUDA",
+}  # fmt: skip
+
+
+class _PlainKeys(dict[int, bool]):
+    """Whether a set of dispatch keys, by its number, is that of plain memory."""
+
+    def __missing__(self, number: int) -> bool:
+        keys = str(torch._C.DispatchKeySet.from_raw_repr(number))
+        names = keys.removeprefix("DispatchKeySet(").removesuffix(")").split(", ")
+        self[number] = found = set(names) <= _OF_PLAIN_MEMORY
+        return found
+
+
+_PLAIN = _PlainKeys()
+_keys = torch._C._dispatch_keys
+
+
+def looks_plain(*tensors: Tensor | None) -> bool:
+    """Whether a kernel may try: quick, and right but for tensors without memory, which `address`
+    finds."""
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in _CLASSES or tensor.is_neg()):
+            return False
+    return True
+
+
+_CLASSES = {Tensor, torch.nn.Parameter}
+
+
+def all_plain(*tensors: Tensor | None) -> bool:
+    """Whether every tensor is nothing but strided memory on the CPU or a CUDA device.
+
+    It takes that from the dispatch keys, the state that decides whether PyTorch itself would hand
+    the tensor to a kernel as it is. Tangents of forward-mode differentiation and freed memory do
+    not show there. None counts as plain.
+    """
+    return all(tensor is None or _PLAIN[_keys(tensor).raw_repr()] for tensor in tensors)
+
+
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether the tensor is of a class that takes over every operation (`__torch_dispatch__`)."""
+    return _keys(tensor).has(torch._C.DispatchKey.Python)
+
+
+def transformed() -> bool:
+    """Inside `torch.func`, forward-mode differentiation or `torch.jit.trace`, all of which need to
+    see operations that they know."""
+    return (
+        forward_ad._current_level >= 0
+        or torch._C._functorch.maybe_current_level() is not None
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def address(tensor: Tensor | None, size: int) -> int:
+    """Address of the first element of a dense tensor of `size` bytes, not 0; 0 for None.
+
+    Raises:
+        RuntimeError: the tensor has no memory, or less than that, as after
+            `untyped_storage().resize_(0)`.
+    """
+    if tensor is None:
+        return 0
+    found = tensor.data_ptr()
+    held = tensor.untyped_storage().nbytes()
+    if not found or held != size:
+        begin = tensor.storage_offset() * tensor.element_size()
+        if not found or held < begin + size or tensor.nbytes != size:
+            raise RuntimeError(_no_memory(tensor))
+    return found
+
+
+def check_memory(*tensors: Tensor | None) -> None:
+    """Check that all memory of each plain tensor is there, whatever its strides.
+
+    Many of PyTorch's own operations do not look, and end the process.
+
+    Raises:
+        RuntimeError: it is not.
+    """
+    for tensor in tensors:
+        if tensor is None or not all_plain(tensor) or tensor.numel() == 0:
+            continue
+        last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+        end = (tensor.storage_offset() + last + 1) * tensor.element_size()
+        if not tensor.data_ptr() or tensor.untyped_storage().nbytes() < end:
+            raise RuntimeError(_no_memory(tensor))
+
+
+def _no_memory(tensor: Tensor) -> str:
+    return (
+        f"a tensor of shape {tuple(tensor.shape)} has no memory, or too little: its storage was "
+        "freed or shrunk (untyped_storage().resize_()), or was never allocated. Restore the "
+        "storage before the tensor is used"
+    )

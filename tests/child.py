@@ -1,0 +1,71 @@
+"""Cases run in a child process, so that one that kills the process is a failure with a name."""
+
+import multiprocessing
+import os
+import traceback
+
+SECONDS = 600
+
+
+def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm")):
+    """`work(note, *arguments)` in a process forked from one that has imported torch.
+
+    `work` calls `note(text)` before each case. When the process dies, the last text is in the
+    failure. An exception becomes a failure with its traceback.
+
+    Returns:
+        what `work` returns.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    notes_out, notes_in = os.pipe()
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(_Descriptor(notes_in), send, work, arguments))
+    process.start()
+    os.close(notes_in)
+    send.close()
+    last = ""
+    with os.fdopen(notes_out, encoding="utf-8", errors="replace") as notes:
+        for line in notes:
+            last = line.strip() or last
+    try:
+        result, failure = receive.recv() if receive.poll() else (None, None)
+    except EOFError:
+        result, failure = None, None
+    process.join(SECONDS)
+    assert process.exitcode == 0, f"the process ended with {process.exitcode} in: {last}"
+    assert failure is None, f"in: {last}\n{failure}"
+    return result
+
+
+class _Descriptor:
+    """A file descriptor on its way into a child process."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __getstate__(self):
+        from multiprocessing.reduction import DupFd
+
+        return DupFd(self.number)
+
+    def __setstate__(self, duplicate):
+        self.number = duplicate.detach()
+
+
+def _run(descriptor, send, work, arguments):
+    import torch
+
+    torch.set_num_threads(1)
+
+    def note(text):
+        os.write(descriptor.number, f"{' '.join(text.split())}\n".encode())
+
+    try:
+        result = work(note, *arguments)
+    except BaseException:
+        send.send((None, traceback.format_exc()))
+    else:
+        send.send((result, None))
+    finally:
+        os.close(descriptor.number)

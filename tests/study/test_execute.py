@@ -1,0 +1,86 @@
+"""What a study checks before it trains: the folder, and the images of its runs."""
+
+import pytest
+
+from groupnorm.study import execute
+from groupnorm.study.execute import run_study
+from groupnorm.study.plan import PlanError, StudyOptions
+from groupnorm.study.store import to_json
+from groupnorm.study.studies import batch_size
+from tests.data.image_trees import class_folders, write
+
+OPTIONS = StudyOptions(data="imagefolder", norms=("none",), epochs=1, image_size=32)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for split in ("train", "val"):
+        class_folders(tmp_path / "set" / split, ("cat", "dog"), images=3)
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def study(photos, tmp_path, monkeypatch):
+    """Begins or continues a study on the photographs, up to the point where runs are trained."""
+
+    class ClaimedError(Exception):
+        pass
+
+    def trial(*_, **__):
+        raise ClaimedError
+
+    monkeypatch.setattr(execute, "run_trials", trial)
+    monkeypatch.setattr("groupnorm.study.plan.STEP_IMAGES", 4)
+
+    def begin(**changes):
+        plan = batch_size(OPTIONS.model_copy(update={"batch_sizes": (4,), **changes}))
+        with pytest.raises(ClaimedError):
+            run_study(plan, tmp_path / "out", data_root=photos)
+
+    return begin
+
+
+def test_a_folder_smaller_than_the_default_number_of_images_is_trained_on(study):
+    study()
+
+
+def test_data_that_has_changed(study, photos):
+    study()
+    study()
+    write(photos / "train/cat/9.jpg", b"one more")
+    with pytest.raises(
+        PlanError,
+        match=r"the data has changed since the study in .*out began: its version .* was \w+, is "
+        r"\w+, the number of training images was 6, is 7. Its runs .* restore the data, or begin",
+    ):
+        study()
+
+
+def test_another_study(study):
+    study()
+    with pytest.raises(PlanError, match=r"out holds another study .*repeat that command"):
+        study(seeds=2)
+
+
+def test_more_images_than_there_are(study):
+    with pytest.raises(PlanError, match="images from 7 needs more than the 6 training images"):
+        study(train_images=7)
+
+
+def test_notes_are_said_before_anything_is_trained(study, photos, capsys):
+    write(photos / "train/cat/9.heic", b"")
+    study()
+    assert (
+        f"note: left out because of the ending of the name: 1 file in {photos}/train (.heic 1)"
+        in (capsys.readouterr().out)
+    )
+
+
+def test_a_manifest_of_the_same_data_is_claimed_again(tmp_path):
+    manifest = {
+        "format": 1, "study": "norms", "title": "", "command": "", "cells": [],
+        "data": {"name": "digits", "version": "1", "train": 1, "test": 1, "classes": 2},
+    }  # fmt: skip
+    execute._claim(tmp_path, manifest)
+    execute._claim(tmp_path, manifest)
+    assert (tmp_path / "study.json").read_text(encoding="utf-8") == to_json(manifest)
