@@ -110,6 +110,7 @@ def test_an_ascii_locale_prints_everything(tmp_path, monkeypatch):
         printed[name] = stream
     monkeypatch.setattr("groupnorm.study.report.build_report", lambda folder: folder / "é.html")
     monkeypatch.setattr("groupnorm.study.report.main_table", lambda _: (["größe"], [["1 ± 2"]]))
+    monkeypatch.setattr("groupnorm.study.report.main_title", lambda _: "größe ± 1")
 
     def output(*arguments):
         monkeypatch.setattr(sys, "argv", ["groupnorm", *arguments])
