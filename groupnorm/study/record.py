@@ -128,5 +128,5 @@ def _claim(config: RunConfig, folder: Path) -> None:
             f"{folder} holds another run ({there.run_name()}): {config.unlike(there.identity())}. "
             "Choose another folder"
         )
-    if there.max_unreadable != config.max_unreadable:
+    elif there.max_unreadable != config.max_unreadable:
         write_atomic(folder / "config.json", to_json(config.model_dump()))
