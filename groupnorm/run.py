@@ -19,6 +19,7 @@ from groupnorm.ops import explain
 from groupnorm.spec import NormSpec
 from groupnorm.training.classification import Classification
 from groupnorm.training.config import RunConfig
+from groupnorm.training.device import check_device
 from groupnorm.training.loop import Diverged, Metrics, train
 from groupnorm.training.processes import ALONE, Processes
 
@@ -73,14 +74,14 @@ def run(
         on_start: called once with the environment (versions, machine, parameter count, cost).
 
     Raises:
-        ValueError: the configuration cannot be built, or not be shared by so many processes.
+        ValueError: the configuration cannot be built, or not be shared by so many processes, or
+            the device is unknown.
         DataError: the data set is missing or damaged.
         RuntimeError: the device is not there.
     """
     check(config)
     config.check_processes(processes.count)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError(f"device {device!r} was asked for, but torch finds no CUDA device")
+    check_device(device)
     with processes.first_goes_first():  # it may put the data into the cache
         batches = load_batches(config, device, data_root)
     norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)

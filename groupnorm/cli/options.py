@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +41,9 @@ ImagesOption = Annotated[
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Repetitions of every cell.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the study.")]
+OutOption = Annotated[
+    str | None, typer.Option("--out", metavar="FOLDER", help="Folder of the study.")
+]
 JobsOption = Annotated[
     int | None, typer.Option("--jobs", help="Trials at a time; by default one for every core.")
 ]
@@ -52,9 +55,10 @@ ScaleOption = Annotated[
     ),
 ]
 RootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder to look for data in first.")
+    str | None,
+    typer.Option("--data-root", metavar="FOLDER", help="Folder to look for data in first."),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N for GPU N.")]
 
 TrackOption = Annotated[
     str | None,
@@ -120,3 +124,30 @@ def integers(text: str, option: str) -> tuple[int, ...]:
         return tuple(int(piece) for piece in text.split(","))
     except ValueError:
         raise ValueError(f"{option} takes whole numbers, as 32,8,2; got {text!r}") from None
+
+
+def named_folder(text: str | None, option: str) -> Path | None:
+    """The folder that `option` names; it need not exist.
+
+    Raises:
+        ValueError: an empty name, or a file.
+    """
+    if text is None:
+        return None
+    if not text.strip():
+        raise ValueError(f"{option} is empty; name a folder, or write . for the current one")
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise ValueError(f"{option} takes a folder, {text} is a file")
+    return Path(text)
+
+
+def existing_folder(text: str | None, option: str) -> Path | None:
+    """The folder that `option` names.
+
+    Raises:
+        ValueError: an empty name, a file, or nothing there.
+    """
+    path = named_folder(text, option)
+    if path is not None and not path.is_dir():
+        raise ValueError(f"{option} takes a folder, {text} does not exist")
+    return path

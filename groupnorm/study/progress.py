@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from groupnorm.printable import printable
 from groupnorm.training.config import RunConfig
 
 
@@ -43,15 +44,15 @@ class StudyProgress:
         self.latest: dict[str, dict[str, Any]] = {}
         self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self.total = self.bars.add_task("[bold]all trials", total=1.0, note="")
+        self.total = self.bars.add_task("all trials", total=1.0, note="")
 
     def __enter__(self) -> StudyProgress:
         self.bars.start()
@@ -145,4 +146,5 @@ class StudyProgress:
         return f"all trials {100 * done:.0f} %, about {clock(left)} left"
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = printable(text, self.console.encoding)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True, emoji=False)
