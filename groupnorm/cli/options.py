@@ -10,6 +10,28 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+
+def whole_number(text: str | int) -> int:
+    """The whole number that an option is given."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"it takes a whole number, got {text!r}") from None
+
+
+def number(text: str | float) -> float:
+    """The number that an option is given."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"it takes a number, got {text!r}") from None
+
+
+def whole(option: str, text: str) -> Any:
+    """An option that takes a whole number; `text` is its help."""
+    return typer.Option(option, parser=whole_number, metavar="N", help=text)
+
+
 DataOption = Annotated[
     str | None, typer.Option("--data", help="Data set; 'groupnorm doctor' lists them.")
 ]
@@ -37,15 +59,20 @@ ProtocolOption = Annotated[
 ]
 ImagesOption = Annotated[
     int | None,
-    typer.Option("--train-images", help="Train on the first so many images of the data set only."),
+    typer.Option(
+        "--train-images",
+        parser=whole_number,
+        metavar="N",
+        help="Train on the first so many images of the data set only.",
+    ),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Repetitions of every cell.")]
+EpochsOption = Annotated[int | None, whole("--epochs", "Passes over the data.")]
+SeedsOption = Annotated[int | None, whole("--seeds", "Repetitions of every cell.")]
 OutOption = Annotated[
     str | None, typer.Option("--out", metavar="FOLDER", help="Folder of the study.")
 ]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", help="Trials at a time; by default one for every core.")
+    int | None, whole("--jobs", "Trials at a time; by default one for every core.")
 ]
 ScaleOption = Annotated[
     str,
@@ -74,13 +101,14 @@ ClusterOption = Annotated[
     ),
 ]
 CpusOption = Annotated[
-    int | None,
-    typer.Option("--cpus-per-trial", help="With --cluster: CPUs, and threads, of a trial; 1."),
+    int | None, whole("--cpus-per-trial", "With --cluster: CPUs, and threads, of a trial; 1.")
 ]
 GpusOption = Annotated[
     float | None,
     typer.Option(
         "--gpus-per-trial",
+        parser=number,
+        metavar="N",
         help="With --cluster: GPUs of a trial, as 0.5; 1 with --device cuda, else 0.",
     ),
 ]

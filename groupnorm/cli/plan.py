@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from groupnorm.cli.options import split_norms
+from groupnorm.cli.options import split_norms, whole_number
 from groupnorm.cli.terminal import (
     console,
     errors,
@@ -29,6 +29,17 @@ MOST = 1_000_000
 """Of images, pixels and classes that a step's memory is counted for."""
 
 
+def _count(text: str | int) -> int:
+    number = whole_number(text)
+    if not 1 <= number <= MOST:
+        raise typer.BadParameter(f"it takes 1 to {MOST:,}, got {number}")
+    return number
+
+
+def _counted(option: str, text: str) -> Any:
+    return typer.Option(option, parser=_count, metavar="N", help=text)
+
+
 def plan(
     model: Annotated[str, typer.Argument(help="Model, as resnet20, resnet50 or vgg16.")],
     memory: Annotated[str, typer.Option("--memory", help="What there is, as 16GiB or 800MB.")],
@@ -37,12 +48,12 @@ def plan(
     ] = "bn,gn,gn+ws,frn",
     image_size: Annotated[
         int | None,
-        typer.Option("--image-size", min=1, max=MOST, help="Side of the images in pixels."),
+        typer.Option(
+            "--image-size", parser=_count, metavar="N", help="Side of the images in pixels."
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, max=MOST, help="Images of a step.")] = 32,
-    num_classes: Annotated[
-        int | None, typer.Option("--num-classes", min=1, max=MOST, help="Outputs of the model.")
-    ] = None,
+    batch: Annotated[int, _counted("--batch", "Images of a step.")] = 32,
+    num_classes: Annotated[int | None, _counted("--num-classes", "Outputs of the model.")] = None,
     precision: Annotated[
         str, typer.Option("--precision", help="float32, or bfloat16 for mixed precision.")
     ] = "float32",
@@ -67,13 +78,13 @@ def plan(
                 def show(what: str, spec: str = spec) -> None:
                     status.update(Text(f"{model} with {spec}: {what}"))
 
-                if not errors.is_terminal:
-                    errors.print(f"{model} with {escaped(spec)} ...", highlight=False)
                 step = TrainingStep(
                     lambda spec=spec: build_model(model, norm=spec, num_classes=classes),  # type: ignore[misc]
                     precision=precision,
                     optimizer=optimizer,
                 )
+                if not errors.is_terminal:
+                    errors.print(f"{model} with {escaped(spec)} ...", highlight=False)
                 fits[spec] = fit(
                     step, limit, channels=3, image_size=size, batch=batch,
                     multiple=usual.multiple, smallest=usual.smallest, on_count=show,
