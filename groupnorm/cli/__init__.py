@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 try:
     import typer
@@ -30,7 +30,7 @@ app.command("doctor")(doctor.doctor)
 
 # The command line's own errors (an unknown option, a missing argument): typer's copy of click has
 # them under a private name, and older versions of typer in click itself.
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def main() -> NoReturn:
@@ -41,8 +41,8 @@ def main() -> NoReturn:
     try:
         sys.exit(app(standalone_mode=False))
     except _UsageError as error:
-        message = error.format_message()  # type: ignore[attr-defined]
+        message = error.format_message()
         if message:  # none comes with the help that a command without arguments shows
-            path = error.ctx.command_path  # type: ignore[attr-defined]
+            path = error.ctx.command_path
             say_error(f"{message}\n'{path} --help' lists what it takes")
         sys.exit(2)
