@@ -1,10 +1,12 @@
 """What every command has: help, errors in words, and text that leaves the terminal as it is."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
 
+import groupnorm as groupnorm_package
 from groupnorm import data, doctor
 from groupnorm.cli import app
 from groupnorm.cost import plan as memory_plan
@@ -168,6 +170,13 @@ def test_names_leave_the_terminal_as_it_is():
     assert r"--config [/]\x1b:smile: cannot be read" in done.stderr
     done = typed("--x\x1b[31m")
     assert r"No such option: --x\x1b[31m" in done.stderr
+
+
+def test_no_console_of_the_package_makes_emoji():
+    files = Path(groupnorm_package.__file__).parent.rglob("*.py")
+    made = [line for path in files for line in path.read_text().splitlines() if "Console(" in line]
+    assert len(made) >= 3
+    assert [line for line in made if "emoji=False" not in line] == []
 
 
 def test_an_ascii_terminal_gets_everything(monkeypatch, tmp_path):
