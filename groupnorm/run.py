@@ -23,6 +23,7 @@ from groupnorm.ops import explain
 from groupnorm.spec import NormSpec
 from groupnorm.training.classification import Classification
 from groupnorm.training.config import RunConfig
+from groupnorm.training.device import check_device
 from groupnorm.training.loop import Diverged, Metrics, train
 from groupnorm.training.processes import ALONE, Processes
 
@@ -80,14 +81,14 @@ def run(
             after every epoch and at the end, however the training ends.
 
     Raises:
-        ValueError: the configuration cannot be built, or not be shared by so many processes.
+        ValueError: the configuration cannot be built, or not be shared by so many processes, or
+            the device is unknown.
         DataError: the data set is missing or damaged.
         RuntimeError: the device is not there.
     """
     check(config)
     config.check_processes(processes.count)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError(f"device {device!r} was asked for, but torch finds no CUDA device")
+    check_device(device)
     with processes.first_goes_first():  # it may put the data into the cache
         batches = load_batches(config, device, data_root)
     model = build(config, batches, device)

@@ -88,6 +88,8 @@ class NormSpec:
                 raise NormSpecError(_unknown_key(self.kind, key))
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise NormSpecError(f"{self.kind}: {key} must be a positive integer, got {value!r}")
+            if value > _LARGEST:
+                raise NormSpecError(f"{self.kind}: {key} must be at most {_LARGEST}, got {value!r}")
         if self.groups is not None and self.size is not None:
             raise NormSpecError(
                 f"{self.kind}: give groups (number of groups) or size (channels per group), "
@@ -202,7 +204,7 @@ class NormSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> NormSpec:
         """Inverse of `to_dict`; unknown keys raise NormSpecError."""
         known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
+        unknown = sorted(set(values) - set(known), key=str)
         if unknown or "kind" not in values:
             problem = f"unknown keys {unknown}" if unknown else "the key 'kind' is missing"
             raise NormSpecError(f"{problem}; known keys: {', '.join(known)}")

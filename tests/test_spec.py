@@ -100,6 +100,8 @@ def test_canonical_string(text, string):
         ("gn:groups=4,groups=8", "groups is given twice"),
         ("gn:", "nothing follows the colon"),
         ("gn:groups", "expected groups=value, got 'groups'"),
+        ("gn:groups=10000001", "groups must be at most 10000000, got 10000001"),
+        ("evonorm_s0:size=99999999999", "size must be at most 10000000, got 99999999999"),
         ("gn+xs", r"unknown suffix \+xs; known suffixes, one at a time: \+ws, and \+nf after"),
         ("gn+nf", r"gn: \+nf stands in for a norm; write 'none\+nf'"),
         ("none+ws+nf", r"unknown suffix \+ws\+nf"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any, NoReturn
 
 try:
     import typer
 
     from groupnorm.cli import doctor, plan, study, train
+    from groupnorm.cli.terminal import say_error
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"the command line needs {missing.name}; install it with: pip install 'groupnorm[study]'"
@@ -26,9 +28,21 @@ app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 
 
-def main() -> None:
+# The command line's own errors (an unknown option, a missing argument): typer's copy of click has
+# them under a private name, and older versions of typer in click itself.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+def main() -> NoReturn:
     """Entry point of the `groupnorm` command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # the locale's encoding may lack a character
-            stream.reconfigure(errors="backslashreplace")
-    app()
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what it cannot hold stops no command
+    try:
+        sys.exit(app(standalone_mode=False))
+    except _UsageError as error:
+        message = error.format_message()
+        if message:  # none comes with the help that a command without arguments shows
+            path = error.ctx.command_path
+            say_error(f"{message}\n'{path} --help' lists what it takes")
+        sys.exit(2)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from groupnorm.cli.options import RootOption
+from groupnorm.cli.options import RootOption, existing_folder
 from groupnorm.cli.terminal import console, errors_in_words, escaped, print_json
 
 
@@ -19,7 +19,7 @@ def doctor(
     with errors_in_words():
         from groupnorm.doctor import examine
 
-        found = examine(data_root)
+        found = examine(existing_folder(data_root, "--data-root"))
         if as_json:
             print_json(found)
             return

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+
+def whole_number(text: str | int) -> int:
+    """The whole number that an option is given."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"it takes a whole number, got {text!r}") from None
+
+
+def number(text: str | float) -> float:
+    """The number that an option is given."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"it takes a number, got {text!r}") from None
+
+
+def whole(option: str, text: str) -> Any:
+    """An option that takes a whole number; `text` is its help."""
+    return typer.Option(option, parser=whole_number, metavar="N", help=text)
+
 
 DataOption = Annotated[
     str | None, typer.Option("--data", help="Data set; 'groupnorm doctor' lists them.")
@@ -38,13 +61,14 @@ ImagesOption = Annotated[
     int | None,
     typer.Option(
         "--train-images",
+        parser=whole_number,
+        metavar="N",
         help="Train on so many images only: the first ones of a data set in memory, a sample with "
         "the same share of every class of image files.",
     ),
 ]
 ImageSizeOption = Annotated[
-    int | None,
-    typer.Option("--image-size", help="Pixels of the square crop from image files; 224."),
+    int | None, whole("--image-size", "Pixels of the square crop from image files; 224.")
 ]
 UnreadableOption = Annotated[
     float | None,
@@ -54,11 +78,13 @@ UnreadableOption = Annotated[
         "error; 0.01.",
     ),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Repetitions of every cell.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the study.")]
+EpochsOption = Annotated[int | None, whole("--epochs", "Passes over the data.")]
+SeedsOption = Annotated[int | None, whole("--seeds", "Repetitions of every cell.")]
+OutOption = Annotated[
+    str | None, typer.Option("--out", metavar="FOLDER", help="Folder of the study.")
+]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", help="Trials at a time; by default one for every core.")
+    int | None, whole("--jobs", "Trials at a time; by default one for every core.")
 ]
 ScaleOption = Annotated[
     str,
@@ -68,9 +94,10 @@ ScaleOption = Annotated[
     ),
 ]
 RootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder to look for data in first.")
+    str | None,
+    typer.Option("--data-root", metavar="FOLDER", help="Folder to look for data in first."),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N for GPU N.")]
 
 TrackOption = Annotated[
     str | None,
@@ -86,13 +113,14 @@ ClusterOption = Annotated[
     ),
 ]
 CpusOption = Annotated[
-    int | None,
-    typer.Option("--cpus-per-trial", help="With --cluster: CPUs, and threads, of a trial; 1."),
+    int | None, whole("--cpus-per-trial", "With --cluster: CPUs, and threads, of a trial; 1.")
 ]
 GpusOption = Annotated[
     float | None,
     typer.Option(
         "--gpus-per-trial",
+        parser=number,
+        metavar="N",
         help="With --cluster: GPUs of a trial, as 0.5; 1 with --device cuda, else 0.",
     ),
 ]
@@ -136,3 +164,30 @@ def integers(text: str, option: str) -> tuple[int, ...]:
         return tuple(int(piece) for piece in text.split(","))
     except ValueError:
         raise ValueError(f"{option} takes whole numbers, as 32,8,2; got {text!r}") from None
+
+
+def named_folder(text: str | None, option: str) -> Path | None:
+    """The folder that `option` names; it need not exist.
+
+    Raises:
+        ValueError: an empty name, or a file.
+    """
+    if text is None:
+        return None
+    if not text.strip():
+        raise ValueError(f"{option} is empty; name a folder, or write . for the current one")
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise ValueError(f"{option} takes a folder, {text} is a file")
+    return Path(text)
+
+
+def existing_folder(text: str | None, option: str) -> Path | None:
+    """The folder that `option` names.
+
+    Raises:
+        ValueError: an empty name, a file, or nothing there.
+    """
+    path = named_folder(text, option)
+    if path is not None and not path.is_dir():
+        raise ValueError(f"{option} takes a folder, {text} does not exist")
+    return path

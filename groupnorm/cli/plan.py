@@ -7,9 +7,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from groupnorm.cli.options import split_norms
-from groupnorm.cli.terminal import console, errors, errors_in_words, escaped, print_json
+from groupnorm.cli.options import split_norms, whole_number
+from groupnorm.cli.terminal import (
+    console,
+    errors,
+    errors_in_words,
+    escaped,
+    print_json,
+    say,
+    stopped_in_words,
+)
 from groupnorm.rounding import decimal_text
 
 _NOTE = (
@@ -17,6 +26,19 @@ _NOTE = (
     "and what the allocator cannot use come on top: on the CPU the resident memory of a ResNet-20 "
     "was 1.3 to 1.4 times as much. docs/cost.md says what is counted."
 )
+MOST = 1_000_000
+"""Of images, pixels and classes that a step's memory is counted for."""
+
+
+def _count(text: str | int) -> int:
+    number = whole_number(text)
+    if not 1 <= number <= MOST:
+        raise typer.BadParameter(f"it takes 1 to {MOST:,}, got {number}")
+    return number
+
+
+def _counted(option: str, text: str) -> Any:
+    return typer.Option(option, parser=_count, metavar="N", help=text)
 
 
 def plan(
@@ -26,12 +48,13 @@ def plan(
         str, typer.Option("--norms", help="Normalizations, as bn,gn:groups=8,gn+ws.")
     ] = "bn,gn,gn+ws,frn",
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Side of the images in pixels.")
+        int | None,
+        typer.Option(
+            "--image-size", parser=_count, metavar="N", help="Side of the images in pixels."
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images of a step.")] = 32,
-    num_classes: Annotated[
-        int | None, typer.Option("--num-classes", min=1, help="Outputs of the model.")
-    ] = None,
+    batch: Annotated[int, _counted("--batch", "Images of a step.")] = 32,
+    num_classes: Annotated[int | None, _counted("--num-classes", "Outputs of the model.")] = None,
     precision: Annotated[
         str, typer.Option("--precision", help="float32, or bfloat16 for mixed precision.")
     ] = "float32",
@@ -39,30 +62,30 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Largest batch and largest images that fit into a memory, for each norm."""
-    with errors_in_words():
+    with stopped_in_words(lambda: "nothing was written"), errors_in_words():
         from groupnorm.cost.peak import TrainingStep
         from groupnorm.cost.plan import fit, parse_memory
         from groupnorm.models import build_model, usual_images
-        from groupnorm.spec import NormSpec
+        from groupnorm.study.plan import canonical_norms
 
         limit, usual = parse_memory(memory), usual_images(model)
         size = image_size or usual.size
         classes = num_classes or usual.classes
-        specs = [str(NormSpec.parse(text)) for text in split_norms(norms)]
+        specs = canonical_norms(split_norms(norms))
         fits = {}
         with errors.status("planning") as status:
             for spec in specs:
 
                 def show(what: str, spec: str = spec) -> None:
-                    status.update(f"{model} with {escaped(spec)}: {what}")
+                    status.update(Text(f"{model} with {spec}: {what}"))
 
-                if not errors.is_terminal:
-                    errors.print(f"{model} with {escaped(spec)} ...", highlight=False)
                 step = TrainingStep(
                     lambda spec=spec: build_model(model, norm=spec, num_classes=classes),  # type: ignore[misc]
                     precision=precision,
                     optimizer=optimizer,
                 )
+                if not errors.is_terminal:
+                    errors.print(f"{model} with {escaped(spec)} ...", highlight=False)
                 fits[spec] = fit(
                     step, limit, channels=3, image_size=size, batch=batch,
                     multiple=usual.multiple, smallest=usual.smallest, on_count=show,
@@ -85,11 +108,10 @@ def _as_json(found: Any) -> dict[str, Any]:
 
 def _print(asked: dict[str, Any], fits: dict[str, Any]) -> None:
     size, batch = asked["image_size"], asked["batch"]
-    console.print(
+    say(
         f"{asked['model']} in {decimal_text(asked['memory_bytes'] / 2**20, 0)} MiB, "
         f"{asked['precision']}, {asked['optimizer']}; step of {batch} images of {size} x {size}; "
-        "memory in MiB",
-        highlight=False,
+        "memory in MiB"
     )
     table = Table()
     columns = (

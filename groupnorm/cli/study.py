@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.cells import cell_len
@@ -35,7 +32,9 @@ from groupnorm.cli.options import (
     SizesOption,
     TrackOption,
     UnreadableOption,
+    existing_folder,
     integers,
+    named_folder,
     split_norms,
 )
 from groupnorm.cli.terminal import (
@@ -46,6 +45,9 @@ from groupnorm.cli.terminal import (
     fail,
     from_options,
     print_json,
+    say,
+    stopped_in_words,
+    this_command,
 )
 
 study_app = typer.Typer(
@@ -62,6 +64,10 @@ def study(
     as_json: Annotated[bool, typer.Option("--json", help="With --list: as JSON.")] = False,
 ) -> None:
     """Compare normalizations by training many networks."""
+    if as_list and context.invoked_subcommand is not None:
+        fail(f"--list stands alone; got {context.invoked_subcommand!r} after it")
+    if as_json and not as_list:
+        fail("--json goes with --list here; a study's results as JSON: groupnorm report OUT --json")
     if as_list:
         print_list(as_json)
     elif context.invoked_subcommand is None:
@@ -155,9 +161,12 @@ def run_named(name: str, given: dict[str, Any]) -> None:
             experiment_plan,
             run_study,
         )
+        from groupnorm.training.device import check_device
 
-        out: Path = given.pop("out") or Path(f"groupnorm-study-{name}")
-        jobs, device, root = given.pop("jobs"), given.pop("device"), given.pop("data_root")
+        out = named_folder(given.pop("out"), "--out") or Path(f"groupnorm-study-{name}")
+        root = existing_folder(given.pop("data_root"), "--data-root")
+        jobs, device = given.pop("jobs"), given.pop("device")
+        check_device(device, here=given["cluster"] is None)
         track = given.pop("track")
         cluster = _cluster(
             given.pop("cluster"), given.pop("cpus_per_trial"), given.pop("gpus_per_trial"), device
@@ -171,38 +180,30 @@ def run_named(name: str, given: dict[str, Any]) -> None:
             plan = STUDIES[name](from_options(StudyOptions, chosen))
         else:
             plan = experiment_plan(name, from_options(ExperimentOptions, chosen))
-        command = shlex.join(["groupnorm", *sys.argv[1:]])
-        console.print(
+        say(
             f"{plan.title}: {len(plan.cells)} cells, {len(plan.configs)} distinct runs, "
-            f"{plan.protocol} protocol, on {plan.data}, in {out}",
-            highlight=False,
-            soft_wrap=True,
+            f"{plan.protocol} protocol, on {plan.data}, in {out}"
         )
         for skip in plan.skipped:
-            console.print(f"skipped {skip['labels']['norm']}: {skip['reason']}", highlight=False)
-        signal.signal(signal.SIGTERM, _interrupt)
-        try:
+            say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
+        with stopped_in_words(
+            lambda: (
+                f"what was finished is kept in {out}. To continue: {this_command(errors.encoding)}"
+            )
+        ):
             outcome = run_study(
                 plan,
                 out,
                 jobs=jobs,
                 device=device,
                 data_root=root,
-                command=command,
+                command=this_command(),
                 console=console,
                 cluster=cluster,
                 track=track,
             )
-        except KeyboardInterrupt:
-            errors.print(
-                f"stopped; what was finished is kept in {out}. To continue: {command}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-            raise typer.Exit(130) from None
         _print_main_table(out)
-        console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+        say(f"report: {outcome.report}")
         failed = [record for record in outcome.records if record.status == "failed"]
         if failed:
             fail(
@@ -227,28 +228,30 @@ add_experiments(study_app, run_named)
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a study.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of a study.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the main table as JSON.")] = False,
 ) -> None:
     """Rebuild report.html, tables.csv and the figures of a study from its records."""
-    with errors_in_words():
+    with (
+        stopped_in_words(lambda: f"the records are as they were. Again: {this_command()}"),
+        errors_in_words(),
+    ):
         from groupnorm.study.report import build_report, main_table
 
-        path = build_report(folder)
+        out = named_folder(folder, "report")
+        assert out is not None
+        path = build_report(out)
         if as_json:
-            header, rows = main_table(folder)
+            header, rows = main_table(out)
             print_json([dict(zip(header, row, strict=True)) for row in rows])
             return
-        _print_main_table(folder)
-        console.print(f"report: {path}", highlight=False, soft_wrap=True)
+        _print_main_table(out)
+        say(f"report: {path}")
 
 
 def _print_main_table(folder: Path) -> None:
     """The title and the table, or a list of its cells where the terminal is too narrow for it."""
     from groupnorm.study.report import main_table, main_title
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     header, rows = main_table(folder)
     say(main_title(folder))
@@ -266,7 +269,3 @@ def _print_main_table(folder: Path) -> None:
     for row in rows:
         table.add_row(*(escaped(cell) for cell in row))
     console.print(table)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt

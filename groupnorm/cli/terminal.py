@@ -1,8 +1,9 @@
-"""What every command says to its user: output, errors in words, options that do not fit."""
+"""What every command says to its user: output, errors in words, how to go on when stopped."""
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ import typer
 from rich.console import Console
 
 from groupnorm.files import describe_os_error
+from groupnorm.printable import printable, shell_command
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 @contextmanager
@@ -47,9 +49,41 @@ def errors_in_words(
         raise typer.Exit(2) from None
 
 
+@contextmanager
+def stopped_in_words(kept: Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into one message and exit status 130.
+
+    Args:
+        kept: says, after the work has stopped, what is kept of it and how to go on.
+    """
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _print(errors, f"stopped; {kept()}")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def say(text: str) -> None:
+    """Print a plain text on standard output, as one line however long."""
+    _print(console, text)
+
+
 def say_error(message: str) -> None:
     """Say what is wrong, on standard error."""
-    errors.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
+    _print(errors, f"error: {message}")
+
+
+def _print(where: Console, text: str) -> None:
+    where.print(
+        printable(text, where.encoding), highlight=False, markup=False, soft_wrap=True, emoji=False
+    )
 
 
 def fail(message: str) -> NoReturn:
@@ -62,25 +96,28 @@ def from_options(model: Callable[..., Any], fields: dict[str, Any]) -> Any:
     """A pydantic model of fields that a user typed; what does not fit becomes one ValueError."""
     from pydantic import ValidationError
 
+    from groupnorm.training.config import describe_errors
+
     try:
         return model(**fields)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc'])) or 'configuration'}: "
-            f"{e['msg'].removeprefix('Value error, ')}, got {e['input']!r}"
-            for e in error.errors()
-        ]
-        raise ValueError("\n".join(problems)) from None
+        raise ValueError(describe_errors(error, model)) from None
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    """One JSON value on standard output, in ASCII, which every locale can print."""
-    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
+    """One JSON value on standard output."""
+    unicode = console.encoding.startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=not unicode) + "\n")
     sys.stdout.flush()
 
 
 def escaped(text: str) -> str:
-    """`text` as Rich prints it unchanged."""
+    """`text` as Rich prints it unchanged, where the terminal can show it."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text, console.encoding))
+
+
+def this_command(encoding: str = "utf-8") -> str:
+    """The command that was typed, as a shell takes it again."""
+    return shell_command(["groupnorm", *sys.argv[1:]], encoding)

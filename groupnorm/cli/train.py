@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from groupnorm.cli.options import DeviceOption, RootOption, TrackOption
+from groupnorm.cli.options import (
+    DeviceOption,
+    RootOption,
+    TrackOption,
+    existing_folder,
+    named_folder,
+)
 from groupnorm.cli.terminal import (
-    console,
     errors,
     errors_in_words,
     from_options,
     print_json,
+    say,
     say_error,
+    stopped_in_words,
+    this_command,
 )
+from groupnorm.printable import printable
 from groupnorm.rounding import decimal_text
+from groupnorm.training.config import RunConfig
 
 
 def train(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            help="KEY=VALUE for the fields of RunConfig: model, width, shortcut, norm, data, "
-            "train_images, workers, batch_per_worker, accumulate, epochs or steps, schedule, "
-            "warmup_epochs, base_lr, optimizer, momentum, nesterov, weight_decay, precision, "
-            "compile, memory_format, seed."
+            metavar="KEY=VALUE",
+            help=f"The fields of the run: {', '.join(RunConfig.model_fields)}. One of epochs and "
+            "steps is needed.",
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="JSON file of a RunConfig to start from.")
+        str | None,
+        typer.Option("--config", metavar="FILE", help="JSON file of such fields to start from."),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder for the record and the checkpoint to continue from."),
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Folder for the record and the checkpoint to continue from.",
+        ),
     ] = None,
     device: DeviceOption = "cpu",
     data_root: RootOption = None,
@@ -54,10 +69,11 @@ def train(
 
         from groupnorm.data.issues import describe_unreadable
         from groupnorm.files import describe_os_error
+        from groupnorm.run import check
         from groupnorm.study.record import record_run, what_is_kept
         from groupnorm.study.store import UNREADABLE, check_run_place
         from groupnorm.study.track import check_track, recorded_curves
-        from groupnorm.training.config import RunConfig
+        from groupnorm.training.device import check_device
         from groupnorm.training.launch import find_launch, joined, told_to_end
 
         launch = find_launch()
@@ -65,7 +81,7 @@ def train(
     curves = None
 
     def kept() -> str:
-        return what_is_kept(out)
+        return what_is_kept(Path(out) if out else None)
 
     def last_words(reason: str) -> None:
         launch.say_once(lambda: say_error(f"{reason}; {kept()}"))
@@ -75,48 +91,62 @@ def train(
     def tell(text: str) -> None:
         if text not in told:
             told.add(text)
-            errors.print(text, markup=False, highlight=False, soft_wrap=True)
+            errors.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def show_notes(env: dict[str, Any]) -> None:
         for note in env.get("data_notes", []):
             tell(f"note: {note}")
 
+    def say_and_end(say_it: Callable[[], None]) -> None:
+        launch.say_once(say_it)
+        launch.end(2)
+
+    def kept_and_command() -> str:
+        return f"{kept()}{f': {this_command(errors.encoding)}' if out else ''}"
+
     def show(metrics: dict[str, Any]) -> None:
         nonlocal curves
         if text := describe_unreadable(metrics.get("image_counts", {})):
-            tell(f"{text}; named in {out / UNREADABLE}" if out else text)
-        if track is not None and out is not None:
-            folder = out / "tensorboard" / run_config.run_name()
-            curves = curves or recorded_curves(folder, out)
+            tell(f"{text}; named in {keep / UNREADABLE}" if keep else text)
+        if track is not None and keep is not None:
+            tracked = keep / "tensorboard" / run_config.run_name()
+            curves = curves or recorded_curves(tracked, keep)
             curves.epoch(metrics)
         if as_json:
             print_json(metrics, indent=None)
             return
-        console.print(
+        say(
             f"epoch {metrics['epoch']}: train error {decimal_text(metrics['train_error'])} %, "
             f"validation error {decimal_text(metrics['val_error'])} %, "
-            f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s",
-            highlight=False,
-            soft_wrap=True,
+            f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s"
         )
 
-    with told_to_end(launch, last_words), errors_in_words(launch.say_once):
-        if track is not None:  # before anything is trained
+    with (
+        stopped_in_words(kept_and_command),
+        told_to_end(launch, last_words),
+        errors_in_words(say_and_end),
+    ):
+        # all of this before anything is written
+        keep, root = named_folder(out, "--out"), existing_folder(data_root, "--data-root")
+        if track is not None:
             check_track(track)
-            if out is None:
+            if keep is None:
                 raise ValueError("--track needs --out, the folder that gets the curves")
-        if out is not None:
-            check_run_place(out)
+        if keep is not None:
+            check_run_place(keep)
         run_config = from_options(RunConfig, _read_settings(config, settings or []))
+        check(run_config)
+        run_config.check_processes(launch.processes.count)
         own_device = launch.device(device)
+        check_device(own_device)
         with joined(launch, own_device, kept), tempfile.TemporaryDirectory() as scratch:
             try:
                 result = record_run(
                     run_config,
-                    out or Path(scratch),
+                    keep or Path(scratch),
                     threads=torch.get_num_threads(),
                     device=own_device,
-                    data_root=data_root,
+                    data_root=root,
                     processes=launch.processes,
                     on_epoch=show,
                     on_start=show_notes,
@@ -131,13 +161,20 @@ def train(
             raise RuntimeError(f"the run diverged: {result.reason}")
 
 
-def _read_settings(path: Path | None, settings: list[str]) -> dict[str, Any]:
+def _read_settings(path: str | None, settings: list[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if path is not None:
         try:
-            fields = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--config {path} cannot be read: {error}") from None
+            fields = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise ValueError(f"--config {path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"--config {path} is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError(
+                f"--config {path} holds no JSON object with the fields of a run, such as "
+                '{"norm": "gn", "epochs": 30}'
+            )
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from groupnorm.cost.peak import StepMemory, TrainingStep
 from groupnorm.cost.search import largest
 
-_UNITS = {"B": 1, "": 1} | {
+_UNITS = {"B": 1} | {
     f"{prefix}{unit}": base**power
     for unit, base in (("B", 1000), ("iB", 1024))
     for power, prefix in enumerate("KMGT", 1)
@@ -36,16 +36,18 @@ class Fit:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of a text such as 16GiB, 800MB or 2e9.
+    """Bytes of a text such as 16GiB, 800MB or 2e9B.
 
     kB, MB, GB and TB are powers of 1000; KiB, MiB, GiB and TiB powers of 1024; capitals do not
     matter.
 
     Raises:
-        ValueError: unreadable, or not positive.
+        ValueError: unreadable, without a unit, or not positive.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.I | re.A)
     units = {unit.lower(): size for unit, size in _UNITS.items()}
+    if found and not found[2]:
+        raise ValueError(f"memory {text!r} has no unit; write {found[1]}GiB, {found[1]}MB or such")
     if not found or found[2].lower() not in units or float(found[1]) <= 0:
         raise ValueError(f"memory is a number and a unit, as 16GiB, 800MB or 24GB; got {text!r}")
     bytes_ = float(found[1]) * units[found[2].lower()]

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -45,7 +46,8 @@ class Cluster:
         gpus: GPUs of a trial; a part of one below 1.
 
     Raises:
-        PlanError: fewer than one CPU, a negative number of GPUs, or one such as 1.5.
+        PlanError: an address of another form, fewer than one CPU, a negative number of GPUs, or
+            one such as 1.5.
     """
 
     address: str = "local"
@@ -53,9 +55,15 @@ class Cluster:
     gpus: float = 0
 
     def __post_init__(self) -> None:
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        if self.address not in ("local", "auto") and not (host and re.fullmatch("[0-9]+", port)):
+            raise PlanError(
+                f"--cluster takes local, auto, HOST:PORT or ray://HOST:PORT, got {self.address!r}"
+            )
         if self.cpus < 1:
             raise PlanError(f"a trial needs at least 1 CPU, got {self.cpus}")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+        whole_or_part = 0 <= self.gpus <= 1 or (self.gpus > 1 and self.gpus % 1 == 0)
+        if not whole_or_part:
             raise PlanError(
                 f"GPUs of a trial: 0, a part of one such as 0.5, or a whole number, got {self.gpus}"
             )
@@ -73,7 +81,7 @@ def check_ray() -> None:
         )
 
 
-def check_device(cluster: Cluster, device: str) -> None:
+def check_gpus(cluster: Cluster, device: str) -> None:
     """Check that trials on `device` ask for a GPU, and no others.
 
     Raises:
@@ -139,13 +147,9 @@ def _check_answers(address: str) -> None:
     """Raise unless a Ray cluster answers at `address` within CONNECT_SECONDS."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address != "auto":
-        if not host or not port.isdigit():
-            raise ClusterError(
-                f"--cluster takes local, auto, HOST:PORT or ray://HOST:PORT, got {address!r}"
-            )
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise ClusterError(
                 f"no cluster answers at {address}: {error}. Start one there with: "
                 "ray start --head --disable-usage-stats"

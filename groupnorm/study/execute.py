@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from groupnorm import data as datasets
 from groupnorm.files import LockedError, describe_os_error, locked, write_atomic
+from groupnorm.printable import printable
 from groupnorm.run import environment
 from groupnorm.study.cluster import run_trials_on_cluster
-from groupnorm.study.cluster_connection import Cluster, check_device, check_ray
+from groupnorm.study.cluster_connection import Cluster, check_gpus, check_ray
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.progress import StudyProgress
@@ -29,6 +29,7 @@ from groupnorm.study.store import (
     to_json,
 )
 from groupnorm.study.track import TrackedProgress, check_track
+from groupnorm.training.device import check_device
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def run_study(
         track: "tensorboard" writes every run's curves to `out`/tensorboard.
 
     Raises:
-        PlanError: jobs below 1, a device that is not there, or `out` holds another study.
+        PlanError: jobs below 1, or `out` holds another study.
+        ValueError, RuntimeError: a device that is unknown, or not there.
         ClusterError: Ray is missing, or the cluster does not answer or fit; see
             `run_trials_on_cluster`.
         TrackError: `track` is unknown, or its package is missing.
@@ -76,11 +78,10 @@ def run_study(
     check_study_place(out)
     if track is not None:
         check_track(track)
+    check_device(device, here=cluster is None)
     if cluster is not None:
         check_ray()
-        check_device(cluster, device)
-    elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise PlanError(f"device {device!r} was asked for, but torch finds no CUDA device")
+        check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
     for config in plan.configs.values():
         there = len(images.train_labels)
@@ -94,9 +95,11 @@ def run_study(
     try:
         with locked(out / ".lock", refusal):
             _claim(out, manifest)
-            console = console or Console()
+            console = console or Console(emoji=False)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
-                console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+                console.print(
+                    printable(f"note: {note}"), markup=False, highlight=False, soft_wrap=True
+                )
             show = StudyProgress(plan.configs, console)
             if track is not None:
                 show = TrackedProgress(out, plan.configs, console)

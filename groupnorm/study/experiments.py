@@ -19,8 +19,8 @@ def experiment_plan(name: str, options: ExperimentOptions) -> Plan:
     """The plan of a published comparison.
 
     Raises:
-        PlanError: an unknown name or data set, a number below 1, or both epochs and the smoke
-            scale, whose length is its own.
+        PlanError: an unknown name or data set, a number that is out of range, or both epochs and
+            the smoke scale, whose length is its own.
     """
     if name not in EXPERIMENTS:
         raise PlanError(f"unknown study {name!r}; known: {', '.join(EXPERIMENTS)}")

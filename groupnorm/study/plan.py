@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groupnorm import data as datasets
 from groupnorm import recipes, run
@@ -13,11 +13,12 @@ from groupnorm.recipes.experiment import Scale as ExperimentScale
 from groupnorm.recipes.small_images import STEP_IMAGES
 from groupnorm.spec import NormSpec
 from groupnorm.study.store import Cell
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import RunConfig, describe_errors
 
 Scale = Literal["quick", "standard", "paper"]
 Protocol = Literal["fixed-step", "paper"]
 PAPER_WORKERS = 8
+MOST_SEEDS = 1000
 
 
 class PlanError(ValueError):
@@ -92,7 +93,7 @@ def base_recipe(options: StudyOptions) -> RunConfig:
     """The scale's recipe with the user's model, data and epochs.
 
     Raises:
-        PlanError: an unknown data set, model, or a number below 1.
+        PlanError: an unknown data set, model, or a number that is out of range.
     """
     check_options(options)
     config = {"quick": recipes.quick, "standard": recipes.standard, "paper": recipes.paper}[
@@ -106,7 +107,7 @@ def base_recipe(options: StudyOptions) -> RunConfig:
 
 
 def check_options(options: StudyOptions | ExperimentOptions) -> None:
-    """Raise PlanError for an unknown data set or a number below 1."""
+    """Raise PlanError for an unknown data set or a number that is out of range."""
     if options.data is not None:
         try:
             datasets.check_name(options.data)
@@ -121,6 +122,8 @@ def check_options(options: StudyOptions | ExperimentOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise PlanError(f"{name} must be at least 1, got {value}")
+    if options.seeds is not None and options.seeds > MOST_SEEDS:
+        raise PlanError(f"seeds must be at most {MOST_SEEDS}, got {options.seeds}")
 
 
 def vary(config: RunConfig, **changes: Any) -> RunConfig:
@@ -132,8 +135,10 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
     try:
         varied = RunConfig(**{**config.model_dump(), **changes})
         run.check(varied)
+    except ValidationError as error:
+        raise PlanError(describe_errors(error, RunConfig)) from None
     except ValueError as error:
-        raise PlanError(_plain(error)) from None
+        raise PlanError(str(error)) from None
     return varied
 
 
@@ -189,14 +194,3 @@ class PlanBuilder:
             name = seeded.run_name()
             self.configs.setdefault(name, seeded)
             self.cells.append(Cell(labels, seed, name))
-
-
-def _plain(error: ValueError) -> str:
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return str(error)
-    parts = []
-    for problem in errors():
-        where = ".".join(map(str, problem["loc"])) or "configuration"
-        parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
-    return "; ".join(parts)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from groupnorm.data.issues import describe_unreadable
+from groupnorm.printable import printable
 from groupnorm.rounding import decimal_text
 from groupnorm.study.store import UNREADABLE
 from groupnorm.training.config import RunConfig
@@ -47,15 +48,15 @@ class StudyProgress:
         self.unreadable: set[str] = set()  # what was said of unreadable images
         self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self.total = self.bars.add_task("[bold]all trials", total=1.0, note="")
+        self.total = self.bars.add_task("all trials", total=1.0, note="")
 
     def __enter__(self) -> StudyProgress:
         self.bars.start()
@@ -154,4 +155,5 @@ class StudyProgress:
         return f"all trials {100 * done:.0f} %, about {clock(left)} left"
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = printable(text, self.console.encoding)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True, emoji=False)

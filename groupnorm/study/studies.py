@@ -32,7 +32,9 @@ def batch_size(options: StudyOptions) -> Plan:
     """
     base = base_recipe(options)
     protocol = options.protocol or PROTOCOLS[options.scale]
-    sizes = options.batch_sizes or BATCH_SIZES[options.scale]
+    sizes = BATCH_SIZES[options.scale] if options.batch_sizes is None else options.batch_sizes
+    if not sizes:
+        raise PlanError("no batch size is given")
     if len(set(sizes)) < len(sizes):
         raise PlanError(f"batch sizes given twice: {', '.join(map(str, sizes))}")
     builder = PlanBuilder()
@@ -105,10 +107,10 @@ STUDIES = {"batch-size": batch_size, "norms": norms, "groups": groups}
 
 
 def _one_size(options: StudyOptions) -> int:
-    sizes = options.batch_sizes or (32,)
+    sizes = (32,) if options.batch_sizes is None else options.batch_sizes
     if len(sizes) != 1:
         raise PlanError(
-            f"this study has one batch size, got {', '.join(map(str, sizes))}; "
+            f"this study has one batch size, got {', '.join(map(str, sizes)) or 'none'}; "
             "use 'groupnorm study batch-size' to compare several"
         )
     return sizes[0]

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from groupnorm.spec import NormSpec
 
 REFERENCE_IMAGES = 256
 """Images of the optimizer step that `base_lr` belongs to: the paper's 8 workers times 32."""
 
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Amount = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class RunConfig(BaseModel):
@@ -28,39 +36,39 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "resnet20"
-    width: Annotated[float, Field(gt=0)] = 1.0
+    width: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 1.0
     shortcut: Literal["A", "B"] = "A"
     norm: str = "gn"
     data: str = "fashion-scenes"
-    train_images: Positive | None = None
+    train_images: Count | None = None
     """Train on so many images only; None for all. Of a data set in memory they are the first, of
     image files a sample with the same share of every class."""
-    image_size: Annotated[int, Field(ge=32)] | None = None
+    image_size: Annotated[int, Field(ge=32, le=4096)] | None = None
     """Pixels of the square crop, for data sets of image files; None for 224."""
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Greatest share of the training images, and of the test images, that cannot be decoded; more
     are an error. It decides no number of a run that finishes, so it is no part of its identity."""
-    workers: Positive = 8
-    batch_per_worker: Positive = 32
-    accumulate: Positive = 1
+    workers: Count = 8
+    batch_per_worker: Count = 32
+    accumulate: Count = 1
     """Passes that a process makes its images of a step in: less memory, the same result to
     rounding. The images whose statistics belong together stay `batch_per_worker`."""
-    epochs: Positive | None = None
-    steps: Positive | None = None
+    epochs: Count | None = None
+    steps: Count | None = None
     """Length in passes over the data, or in optimizer steps: exactly one of the two."""
     schedule: Literal["step", "cosine"] = "step"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    base_lr: Annotated[float, Field(gt=0)] = 0.1
+    warmup_epochs: Amount = 0.0
+    base_lr: Annotated[Amount, Field(gt=0)] = 0.1
     """Learning rate at 256 images a step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Amount = 1e-4
     """On every parameter, gamma and beta included."""
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     """Train through torch.compile."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
     @field_validator("norm")
     @classmethod
@@ -161,3 +169,38 @@ class RunConfig(BaseModel):
         norm = "".join(c if c.isalnum() else "-" for c in self.norm)
         split = f"{fields['workers']}x{fields['batch_per_worker']}"
         return f"{norm}-{split}-s{self.seed}-{self.digest()}"
+
+
+_WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
+_BOUNDS = {
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "finite_number": "a finite number",
+    "literal_error": "{expected}",
+}
+
+
+def describe_errors(error: ValidationError, model: Callable[..., Any]) -> str:
+    """What of a model's fields does not fit, one line for each, in the words of NormSpec's errors.
+
+    Args:
+        model: the pydantic class whose fields were given.
+    """
+    return "\n".join(_describe(problem, model) for problem in error.errors())
+
+
+def _describe(problem: Any, model: Any) -> str:
+    kind, name = problem["type"], ".".join(map(str, problem["loc"]))
+    if kind == "extra_forbidden":
+        return f"unknown key {name!r}; known keys: {', '.join(model.model_fields)}"
+    if kind == "value_error":  # of this package, in words already
+        message: str = problem["msg"].removeprefix("Value error, ")
+        return f"{name}: {message}" if name else message
+    wanted = _BOUNDS.get(kind) or _WANTED.get(kind.split("_")[0], problem["msg"])
+    limits = {
+        key: f"{limit:,}".removesuffix(".0") if isinstance(limit, (int, float)) else limit
+        for key, limit in problem.get("ctx", {}).items()
+    }
+    return f"{name} must be {wanted.format(**limits)}, got {problem['input']!r}"

@@ -7,6 +7,7 @@ import datetime
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -56,12 +57,30 @@ class Launch:
             if self.voice is None or _first_to_speak(self.voice):
                 say()
 
+    def end(self, status: int) -> None:
+        """End this process where it stands if it is one of several; do nothing in one alone.
+
+        Python's and torch's own end is left out: it takes down connections that threads of gloo
+        are still using, here and in the other processes, and may then abort with signal 6.
+        """
+        if self.store is None:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
     def device(self, device: str) -> str:
         """This process's device of the kind `device`: on CUDA a GPU of its own.
 
         Raises:
+            ValueError: one GPU is named for several processes.
             RuntimeError: fewer GPUs than processes on this machine.
         """
+        if self.processes.count > 1 and device.startswith("cuda:"):
+            raise ValueError(
+                f"device {device!r} is one GPU for {self.processes.count} processes; with cuda "
+                "each gets its own"
+            )
         if device != "cuda" or self.processes.count == 1:
             return device
         found = torch.cuda.device_count()
@@ -77,14 +96,27 @@ def find_launch() -> Launch:
     """What torchrun's environment variables describe (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_*).
 
     Raises:
-        ValueError: some of them are missing or are no numbers.
+        ValueError: some of them are missing, are no numbers or do not fit.
+        RuntimeError: nothing answers where the processes should meet.
     """
     count = _number("WORLD_SIZE", 1)
     if count == 1:
         return Launch()
     processes = Processes(_number("RANK"), count)
+    if processes.rank >= count:
+        raise ValueError(
+            f"RANK is {processes.rank}, but WORLD_SIZE says that {count} processes train together, "
+            f"0 to {count - 1}; start them with torchrun"
+        )
     seconds = datetime.timedelta(seconds=SILENT_SECONDS)
-    store, _, _ = next(rendezvous("env://", processes.rank, count, timeout=seconds))
+    try:
+        store, _, _ = next(rendezvous("env://", processes.rank, count, timeout=seconds))
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RuntimeError(
+            f"the processes cannot meet at {where}, which MASTER_ADDR and MASTER_PORT name "
+            f"({_first_line(error)}); torchrun sets both"
+        ) from error
     return Launch(processes, _number("LOCAL_RANK", 0), store, store.clone())
 
 
@@ -114,13 +146,13 @@ def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[Non
             world_size=launch.processes.count,
             timeout=datetime.timedelta(seconds=SILENT_SECONDS),
         )
+        launch.processes.wait()  # none may end while another is still connecting
         yield
     except RuntimeError as error:
         if not _is_of_a_lost_process(error):
             raise
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise ProcessLostError(
-            f"a process of the training was lost ({first_line}); {kept()}"
+            f"a process of the training was lost ({_first_line(error)}); {kept()}"
         ) from error
     dist.destroy_process_group()
 
@@ -170,7 +202,7 @@ def _number(name: str, default: int | None = None) -> int:
     text = os.environ.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not text.isdigit():
+    if text is None or not text.isdecimal() or (name == "WORLD_SIZE" and int(text) < 1):
         raise ValueError(
             f"WORLD_SIZE says that {os.environ['WORLD_SIZE']} processes train together, but "
             f"{name} is {text!r}; start them with torchrun"
@@ -178,6 +210,10 @@ def _number(name: str, default: int | None = None) -> int:
             else f"WORLD_SIZE must be a number of processes, got {text!r}; torchrun sets it"
         )
     return int(text)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _first_to_speak(voice: Store) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from groupnorm.cli import study as study_command
+from groupnorm.cli import terminal
 from groupnorm.study.report import main_table
 from tests.study.fake_store import batch_study, groups_study
 
@@ -18,7 +19,9 @@ def out(tmp_path_factory):
 
 def printed(folder, width, monkeypatch):
     stream = io.StringIO()
-    monkeypatch.setattr(study_command, "console", Console(file=stream, width=width))
+    console = Console(file=stream, width=width)
+    for module in (study_command, terminal):
+        monkeypatch.setattr(module, "console", console)
     study_command._print_main_table(folder)
     return stream.getvalue()
 

@@ -2,7 +2,8 @@
 
 import json
 
-from tests.cli.commands import groupnorm
+from groupnorm.cost import plan
+from tests.cli.commands import groupnorm, typed
 
 
 def test_json_and_table_hold_the_same():
@@ -27,7 +28,16 @@ def test_errors_in_words():
         (("resnet8", "--memory", "1GiB", "--norms", "xn"), "unknown normalization 'xn'"),
         (("resnet8", "--memory", "1GiB", "--precision", "half"), "got 'half'"),
     ):
-        done = groupnorm("plan", *arguments, check=False)
+        done = typed("plan", *arguments)
         assert done.returncode == 2
         assert words in done.stderr
-        assert "Traceback" not in done.stderr
+
+
+def test_a_stopped_plan_says_so(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plan, "fit", interrupted)
+    done = typed("plan", "resnet8", "--memory", "1GB")
+    assert done.returncode == 130
+    assert done.stderr.endswith("stopped; nothing was written\n")

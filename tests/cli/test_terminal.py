@@ -1,8 +1,75 @@
-"""What every command has: help, and errors in words."""
+"""What every command has: help, errors in words, and text that leaves the terminal as it is."""
+
+import json
+from pathlib import Path
 
 import pytest
+import typer
 
-from tests.cli.commands import groupnorm
+import groupnorm as groupnorm_package
+from groupnorm import data, doctor
+from groupnorm.cli import app
+from groupnorm.cost import plan as memory_plan
+from groupnorm.study import record
+from groupnorm.study import report as reports
+from tests.cli.commands import groupnorm, typed
+
+STRANGE = ["", "-1", "nan", "9" * 30, "x\x1b[31m\x9b:smile:", "a..b:80"]
+# What each verb needs besides the option that is tried; experiments and studies share theirs.
+VERBS = {
+    ("train",): ["epochs=1", "model=resnet8"],
+    ("plan",): ["resnet8", "--memory", "1GB"],
+    ("doctor",): [],
+    ("study", "batch-size"): ["--data", "digits"],
+    ("study", "pets-resnet34"): ["--scale", "smoke"],
+}
+
+
+class StartedError(Exception):
+    """The command has begun its work, so nothing was wrong with what was asked for."""
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch, tmp_path):
+    def start(*_, **__):
+        raise StartedError
+
+    monkeypatch.chdir(tmp_path)
+    for owner, name in (
+        (record, "record_run"), (data, "load"), (memory_plan, "fit"), (doctor, "examine"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, start)
+
+
+def options_of(verb):
+    command = typer.main.get_command(app)
+    for name in verb:
+        command = command.commands[name]
+    for option in command.params:
+        if option.param_type_name == "option" and not option.is_flag and option.name != "help":
+            yield option.opts[0]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_any_value_of_any_option_is_taken_or_refused_in_words(verb, nothing_starts, tmp_path):
+    tried = 0
+    for option in options_of(verb):
+        needed = ["--cluster", "auto"] if option in ("--cpus-per-trial", "--gpus-per-trial") else []
+        for value in STRANGE:
+            line = [*verb, *VERBS[verb], *needed, option, value]
+            tried += 1
+            try:
+                done = typed(*line)
+            except StartedError:
+                assert value, f"{line} takes an empty value"
+                continue
+            assert done.returncode == 2, line
+            assert done.stderr.startswith("error: "), line
+            assert done.stderr.count("error: ") == 1, line
+            for never in ("Traceback", "Input should", "\x1b", "\x9b", "😄", "got None"):
+                assert never not in done.stderr + done.stdout, line
+    assert tried >= len(STRANGE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -11,7 +78,11 @@ from tests.cli.commands import groupnorm
      ["study", "imagenet-vgg16"], ["train"], ["report"], ["doctor"]],
 )  # fmt: skip
 def test_help(arguments):
-    assert "Usage" in groupnorm(*arguments, "--help").stdout
+    assert "Usage" in typed(*arguments, "--help").stdout
+
+
+def test_the_installed_command():
+    assert "Usage" in groupnorm("--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -21,7 +92,7 @@ def test_help(arguments):
         (["study", "batch-size", "--data", "imagenette"], "unknown data set 'imagenette'"),
         (["study", "batch-size", "--batch-sizes", "32,x"], "whole numbers, as 32,8,2"),
         (["study", "batch-size", "--batch-sizes", "7"], "64 images of a step, 7 does not"),
-        (["study", "batch-size", "--protocol", "papr"], "'fixed-step' or 'paper'"),
+        (["study", "batch-size", "--protocol", "papr"], "protocol must be 'fixed-step' or 'paper'"),
         (["study", "batch-size", "--scale", "huge"], "'quick', 'standard' or 'paper'"),
         (["study", "batch-size", "--model", "vgg19"], "unknown model 'vgg19'"),
         (["study", "batch-size", "--epochs", "0"], "at least 1, got 0"),
@@ -30,6 +101,38 @@ def test_help(arguments):
             "needs more than the 1437 training images of digits",
         ),
         (["study", "batch-size", "--jobs", "0"], "jobs must be at least 1"),
+        (["study", "batch-size", "--seeds", "9999"], "seeds must be at most 1000, got 9999"),
+        (["study", "batch-size", "--seeds", "x"], "'--seeds': it takes a whole number, got 'x'"),
+        (["study", "norms", "--gpus-per-trial", "x"], "it takes a number, got 'x'"),
+        (["study", "batch-size", "--out", ""], "--out is empty; name a folder"),
+        (
+            ["study", "batch-size", "--out", "/dev/null"],
+            "--out takes a folder, /dev/null is a file",
+        ),
+        (["study", "norms", "--data-root", "none"], "--data-root takes a folder, none does not"),
+        (["study", "norms", "--device", "gpu"], "unknown device 'gpu'; known: cpu, cuda"),
+        (["study", "norms", "--cluster", "nohost:x"], "HOST:PORT, got 'nohost:x'"),
+        (["study", "norms", "--cluster", "--gpus-per-trial", "inf"], "whole number, got inf"),
+        (["study", "--list", "norms"], "--list stands alone; got 'norms' after it"),
+        (["study", "--json"], "--json goes with --list"),
+        (["report", ""], "report is empty; name a folder"),
+        (["doctor", "--data-root", ""], "--data-root is empty"),
+        (["plan", "resnet8", "--memory", "16"], "memory '16' has no unit; write 16GiB"),
+        (["plan", "resnet8", "--memory", "1GB", "--norms", "gn,gn"], "norms given twice: gn"),
+        (["plan", "resnet8", "--memory", "1GB", "--batch", "0"], "1 to 1,000,000, got 0"),
+        (["train", "epochs=1", "--device", "gpu"], "unknown device 'gpu'"),
+        (["train", "epochs=1", "--out", " "], "--out is empty"),
+        (["train", "epochs=1", "workers=1e9"], "workers must be a whole number, got '1e9'"),
+        (["train", "epochs=1", "optimizer=sgd"], "unknown key 'optimizer'; known keys: model, "),
+        (["train", "epochs=1", "precision=half"], "must be 'float32' or 'bfloat16', got 'half'"),
+        (["train", "epochs=1", "base_lr=inf"], "base_lr must be a finite number, got 'inf'"),
+        (["train", "epochs=1", "width=1e9"], "width must be at most 64, got '1e9'"),
+        (["train", "epochs=1", f"seed={2**64}"], "seed must be less than"),
+        (["train", "epochs=1", "width=1e-9"], "width 1e-09 leaves no channels"),
+        (["train", "--config", "/dev/null"], "--config /dev/null is not JSON"),
+        (["train", "--colour", "red"], "No such option: --colour"),
+        (["trains"], "No such command 'trains'"),
+        (["plan"], "'groupnorm plan --help' lists what it takes"),
         (["study", "batch-size", "--data", "cifar10", "--data-root", "."], "cifar-10-batches-py"),
         (["study", "norms", "--batch-sizes", "8,2"], "one batch size"),
         (["report", "."], "holds no study"),
@@ -39,9 +142,80 @@ def test_help(arguments):
         (["train", "--config", "none.json"], "none.json"),
     ],
 )
-def test_bad_input_is_answered_in_words(arguments, message, tmp_path):
-    done = groupnorm(*arguments, cwd=tmp_path, check=False)
+def test_bad_input_is_answered_in_words(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = typed(*arguments)
     assert done.returncode == 2, done.stdout
     assert message in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stderr.startswith("error: ")
     assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"norm"', "[" * 100_000, '{"norm": ', "\xff"])
+def test_a_file_that_is_no_configuration(text, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="latin-1")
+    done = typed("train", "--config", path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --config {path} ")
+    assert "JSON" in done.stderr
+
+
+def test_names_leave_the_terminal_as_it_is():
+    """A port is no emoji, a bracket no markup, and a control character is shown, not obeyed."""
+    done = typed("report", "x\x1b[31m:80:1234:[b]\udcff")
+    assert r"x\x1b[31m:80:1234:[b]\xff holds no study" in done.stderr
+    assert "\x1b" not in done.stderr
+    done = typed("train", "epochs=1", "--config", "[/]\x1b:smile:")
+    assert r"--config [/]\x1b:smile: cannot be read" in done.stderr
+    done = typed("--x\x1b[31m")
+    assert r"No such option: --x\x1b[31m" in done.stderr
+
+
+def test_no_console_of_the_package_makes_emoji():
+    files = Path(groupnorm_package.__file__).parent.rglob("*.py")
+    made = [line for path in files for line in path.read_text().splitlines() if "Console(" in line]
+    assert len(made) >= 3
+    assert [line for line in made if "emoji=False" not in line] == []
+
+
+def test_an_ascii_terminal_gets_everything(monkeypatch, tmp_path):
+    table = (["norm — error", "32"], [["gn é", "40.1 ± 0.2"], ["bn", "—"]])
+    monkeypatch.setattr(reports, "build_report", lambda out: out / "é — report.html")
+    monkeypatch.setattr(reports, "main_table", lambda _: table)
+    done = typed("report", tmp_path, encoding="ascii")
+    assert done.returncode == 0
+    for shown in ("40.1 +/- 0.2", r"gn \xe9", r"\xe9 - report.html"):
+        assert shown in done.stdout
+    rows = json.loads(typed("report", tmp_path, "--json", encoding="ascii").stdout)
+    assert rows == [{"norm — error": name, "32": error} for name, error in table[1]]
+    for arguments in (
+        ["train", "--help"],
+        ["study", "--list"],
+        ["study", "pets-resnet34", "--help"],
+    ):
+        assert typed(*arguments, encoding="ascii").stdout
+    done = typed("train", "norm=é", encoding="ascii")
+    assert r"unknown normalization '\xe9'" in done.stderr
+
+
+def test_the_command_to_repeat_a_study_is_recorded_for_a_shell(monkeypatch, tmp_path):
+    kept = {}
+
+    def run_study(plan, out, *, command, **_):
+        kept["command"] = command
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("groupnorm.study.run_study", run_study)
+    monkeypatch.chdir(tmp_path)
+    line = ["study", "norms", "--data", "digits", "--out", "é\x1b:80:"]
+    done = typed(*line)
+    assert done.returncode == 130
+    command = r"groupnorm study norms --data digits --out $'é\x1b:80:'"
+    assert kept["command"] == command
+    assert (
+        done.stderr
+        == rf"stopped; what was finished is kept in é\x1b:80:. To continue: {command}" + "\n"
+    )
+    done = typed(*line, encoding="ascii")
+    assert done.stderr.endswith(r"--out $'\xc3\xa9\x1b:80:'" + "\n")

@@ -1,6 +1,18 @@
 import json
+import os
+import signal
+import subprocess
 
-from tests.cli.commands import groupnorm
+import pytest
+from typer.testing import CliRunner
+
+from groupnorm.cli import app
+from groupnorm.study import record
+from groupnorm.training.config import RunConfig
+from tests.cli.commands import command, groupnorm
+from tests.cli.test_study import read_until
+
+SETTINGS = ["data=digits", "norm=gn:groups=4", "model=resnet8", "width=0.25", "workers=2"]
 
 
 def test_train_prints_epochs_as_json_and_continues(tmp_path):
@@ -13,3 +25,54 @@ def test_train_prints_epochs_as_json_and_continues(tmp_path):
     done = groupnorm("train", *settings[:-1], "epochs=3", "--out", tmp_path / "run", check=False)
     assert done.returncode == 2
     assert "holds another run" in done.stderr
+
+
+def test_the_help_lists_the_fields_of_a_run():
+    said = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output
+    (line,) = (line for line in said.splitlines() if "The fields of the run: " in line)
+    listed = line.split("The fields of the run: ")[1].split(". ")[0]
+    assert listed.split(", ") == list(RunConfig.model_fields)
+
+
+def test_stopped_it_says_what_is_kept_and_how_to_go_on(tmp_path):
+    """A name that a terminal would not print as it is stays the same folder."""
+    out = "a b\x1b[31m:80:"
+    with subprocess.Popen(
+        [command(), "train", *SETTINGS, "epochs=300", "--out", out],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        read_until(process, "epoch 1:")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    line, *more = said.splitlines()
+    assert more == []
+    assert line.startswith("stopped; the checkpoint of step ")
+    assert r"in a b\x1b[31m:80: is intact; the same command goes on from it: groupnorm" in line
+    written = line.split("from it: ")[1]
+    typed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {written}"], capture_output=True, text=True
+    )
+    assert typed.stdout.splitlines() == [
+        "groupnorm", "train", *SETTINGS, "epochs=300", "--out", out
+    ]  # fmt: skip
+    assert (tmp_path / out / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "run"]])
+def test_ctrl_c_before_anything_is_kept(tmp_path, monkeypatch, out):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(record, "record_run", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    done = CliRunner().invoke(app, ["train", "epochs=1", *out])
+    assert done.exit_code == 130
+    told = "run holds no checkpoint yet; the same command" if out else "stopped; nothing is kept"
+    assert told in done.output
+    assert signal.getsignal(signal.SIGTERM) is before

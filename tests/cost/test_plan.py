@@ -10,10 +10,16 @@ from groupnorm.models import build_model
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("16GiB", 16 * 2**30), ("800MB", 800 * 10**6), ("24 gb", 24 * 10**9), ("1.5KiB", 1536),
-     ("2e9", 2 * 10**9), ("7B", 7), ("1TiB", 2**40)],
+     ("2e9B", 2 * 10**9), ("7B", 7), ("1TiB", 2**40)],
 )  # fmt: skip
 def test_memory_is_read(text, expected):
     assert parse_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["16", " 16 ", "2e9"])
+def test_a_memory_without_a_unit_is_an_error(text):
+    with pytest.raises(ValueError, match="has no unit; write"):
+        parse_memory(text)
 
 
 @pytest.mark.parametrize("text", ["", "lots", "16 Gi", "-1GB", "0", "1e99GB", "3PB", "nan"])

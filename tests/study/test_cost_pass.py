@@ -118,8 +118,8 @@ def test_a_study_times_after_its_trials_but_not_on_a_cluster_nor_at_the_smoke_sc
 ):
     calls = []
     plan = batch_size(StudyOptions(data="digits", epochs=1, norms=("gn:groups=4",)))
-    for name in ("check_ray", "check_device"):
-        monkeypatch.setattr(execute, name, lambda *_: None)
+    for name in ("check_ray", "check_device", "check_gpus"):
+        monkeypatch.setattr(execute, name, lambda *_, **__: None)
     for name in ("run_trials", "run_trials_on_cluster", "measure_costs"):
 
         def called(out, configs, *_, name=name, **options):

@@ -118,3 +118,14 @@ def test_clock(seconds, text):
 def test_describe():
     assert describe(RunConfig(norm="bn", batch_per_worker=2, epochs=1)) == "bn 8x2 seed 0"
     assert describe(RunConfig(norm="gn+ws", batch_per_worker=2, epochs=1)) == "gn+ws 1x16 seed 0"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_trial_says_leaves_the_terminal_as_it_is(terminal):
+    stream, runs = io.StringIO(), configs()
+    progress = StudyProgress(runs, Console(file=stream, force_terminal=terminal, width=200))
+    name, config = next(iter(runs.items()))
+    with progress:
+        progress.started(name, config)
+        progress.ended(name, "failed", "no [b]file[/b] nohost:1234:80: \x1b[31m\x07")
+    assert r"failed: no [b]file[/b] nohost:1234:80: \x1b[31m\x07" in stream.getvalue()

@@ -1,9 +1,11 @@
 """RunConfig: the learning-rate rule, the hash that names a run, and what it refuses."""
 
 import pytest
+import torch
 from pydantic import ValidationError
 
-from groupnorm.training.config import RunConfig
+from groupnorm.data.batches import epoch_order
+from groupnorm.training.config import RunConfig, describe_errors
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,50 @@ def test_round_trip_through_json():
 def test_what_is_refused(fields, message):
     with pytest.raises(ValidationError, match=message):
         RunConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"lr": 3}, f"unknown key 'lr'; known keys: {', '.join(RunConfig.model_fields)}"),
+        ({"optimizer": "sgd"}, "unknown key 'optimizer'; known keys: model, width, "),
+        ({"precision": "half"}, "precision must be 'float32' or 'bfloat16', got 'half'"),
+        ({"compile": "maybe"}, "compile must be true or false, got 'maybe'"),
+        ({"workers": "2.5"}, "workers must be a whole number, got '2.5'"),
+        ({"workers": 2.5}, "workers must be a whole number, got 2.5"),
+        ({"workers": "0"}, "workers must be at least 1, got '0'"),
+        ({"workers": 10**10}, "workers must be at most 1,000,000,000, got 10000000000"),
+        ({"image_size": 16}, "image_size must be at least 32, got 16"),
+        ({"image_size": 10**5}, "image_size must be at most 4,096, got 100000"),
+        ({"width": "wide"}, "width must be a number, got 'wide'"),
+        ({"width": "1e9"}, "width must be at most 64, got '1e9'"),
+        ({"width": "0"}, "width must be greater than 0, got '0'"),
+        ({"base_lr": "inf"}, "base_lr must be a finite number, got 'inf'"),
+        ({"base_lr": "nan"}, "base_lr must be a finite number, got 'nan'"),
+        ({"weight_decay": "1e300"}, "weight_decay must be at most 1,000,000, got '1e300'"),
+        ({"warmup_epochs": "inf"}, "warmup_epochs must be a finite number, got 'inf'"),
+        ({"momentum": 1}, "momentum must be less than 1, got 1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 2**64}, f"seed must be less than {2**64:,}, got {2**64}"),
+        ({"model": None}, "model must be text, got None"),
+        ({"norm": "gn:groups=0"}, "norm: gn: groups must be a positive integer, got 0"),
+        ({"norm": "gn:groups=99999999999"}, "norm: gn: groups must be at most 10000000, got 9"),
+        ({"steps": 1}, "give epochs or steps, exactly one; got epochs=1, steps=1"),
+        ({"lr": 3, "seed": -1}, "seed must be at least 0, got -1\nunknown key 'lr'"),
+    ],
+)
+def test_what_does_not_fit_in_words(fields, told):
+    with pytest.raises(ValidationError) as refused:
+        RunConfig(**{"epochs": 1, **fields})
+    said = describe_errors(refused.value, RunConfig)
+    assert said.startswith(told)
+    assert "Input should" not in said
+
+
+def test_the_largest_seed_draws():
+    seed = RunConfig(epochs=1, seed=2**64 - 1).seed
+    torch.manual_seed(seed)
+    assert sorted(epoch_order(8, seed, 1).tolist()) == list(range(8))
 
 
 def test_it_is_frozen():

@@ -49,6 +49,8 @@ def test_alone_without_a_launch(monkeypatch):
         ({"WORLD_SIZE": "2"}, "2 processes train together, but RANK is None; .* torchrun"),
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK is '-1'"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be a number of processes, got '0'"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2, but WORLD_SIZE says that 2 processes"),
     ],
 )
 def test_an_environment_that_makes_no_sense(monkeypatch, values, message):
@@ -100,6 +102,9 @@ def test_every_process_has_a_gpu_of_its_own():
     launch = Launch(Processes(found, found + 2), found)
     assert launch.device("cpu") == "cpu"
     assert Launch().device("cuda") == "cuda"
+    assert Launch().device("cuda:1") == "cuda:1"
+    with pytest.raises(ValueError, match="'cuda:0' is one GPU for 2 processes"):
+        Launch(Processes(0, 2)).device("cuda:0")
     with pytest.raises(RuntimeError, match=f"needs a GPU of its own, torch finds {found};"):
         launch.device("cuda")
     if found:
@@ -110,6 +115,7 @@ def test_every_process_has_a_gpu_of_its_own():
 def test_what_says_that_a_process_was_lost(message, monkeypatch):
     launch = Launch(Processes(0, 2), 0, dist.HashStore())
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(Processes, "wait", lambda _: None)
     with (
         pytest.raises(ProcessLostError, match=r"lost \(\[../gloo.*\); all is well"),
         joined(launch, "cpu", lambda: "all is well"),
@@ -134,6 +140,35 @@ with told_to_end(launch, lambda reason: print(reason, flush=True)):
     print("ready", flush=True)
     store.get("what nobody sets")  # waits in C++, for minutes
 """
+
+
+ENDS = """
+import atexit
+import torch.distributed as dist
+from groupnorm.training.launch import Launch
+from groupnorm.training.processes import Processes
+
+atexit.register(print, "Python's own end")
+Launch().end(3)
+print("alone it goes on")
+Launch(Processes(0, 2), 0, dist.HashStore()).end(2)
+"""
+
+
+def test_one_of_several_ends_where_it_stands():
+    done = subprocess.run([sys.executable, "-c", ENDS], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (2, "alone it goes on\n")
+
+
+def test_none_leaves_before_all_have_joined(monkeypatch):
+    """One that ends while another is still connecting would end that one, too."""
+    done = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: done.append("connected"))
+    monkeypatch.setattr(Processes, "wait", lambda _: done.append("waited"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("left"))
+    with joined(Launch(Processes(0, 2), 0, dist.HashStore()), "cpu", str):
+        done.append("began")
+    assert done == ["connected", "waited", "began", "left"]
 
 
 def test_told_to_end_while_waiting_for_the_lost():
