@@ -94,7 +94,7 @@ def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path):
 
 
 def test_a_record_with_a_byte_order_mark_is_read(tmp_path):
-    folder = write_run(tmp_path, "run", {}, [{"epoch": 1}])
+    folder = write_run(tmp_path, "run", {"epochs": 1}, [{"epoch": 1}])
     for path in folder.iterdir():
         path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
     record: Record = read_record(tmp_path, "run")
@@ -116,7 +116,7 @@ def test_an_ascii_locale_prints_everything(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["groupnorm", *arguments])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        assert end.value.code == 0
+        assert not end.value.code
         for stream in printed.values():
             stream.flush()
         text = printed["stdout"].buffer.getvalue().decode("ascii")

@@ -39,6 +39,7 @@ ALLOWED = {
     },
     "doctor": {"ops", "data", "run"},
     "cli": {
+        "data.issues",
         "printable",
         "recipes",
         "rounding",

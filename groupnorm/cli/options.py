@@ -74,6 +74,8 @@ UnreadableOption = Annotated[
     float | None,
     typer.Option(
         "--max-unreadable",
+        parser=number,
+        metavar="SHARE",
         help="Greatest share of the image files that cannot be decoded, as 0.05; more are an "
         "error; 0.01.",
     ),

@@ -5,7 +5,6 @@ import pytest
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import PlanError, StudyOptions
-from groupnorm.study.store import to_json
 from groupnorm.study.studies import batch_size
 from tests.data.image_trees import class_folders, write
 
@@ -76,11 +75,8 @@ def test_notes_are_said_before_anything_is_trained(study, photos, capsys):
     )
 
 
-def test_a_manifest_of_the_same_data_is_claimed_again(tmp_path):
-    manifest = {
-        "format": 1, "study": "norms", "title": "", "command": "", "cells": [],
-        "data": {"name": "digits", "version": "1", "train": 1, "test": 1, "classes": 2},
-    }  # fmt: skip
-    execute._claim(tmp_path, manifest)
-    execute._claim(tmp_path, manifest)
-    assert (tmp_path / "study.json").read_text(encoding="utf-8") == to_json(manifest)
+def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):
+    study()
+    before = (tmp_path / "out" / "study.json").read_bytes()
+    study()
+    assert (tmp_path / "out" / "study.json").read_bytes() == before
