@@ -1,14 +1,11 @@
 """Text is read and written in an encoding that is named, whatever the locale is."""
 
 import ast
-import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from groupnorm import cli
 from groupnorm.cli import train
 from groupnorm.files import write_atomic
 from groupnorm.study.store import Record, read_record
@@ -100,29 +97,3 @@ def test_a_record_with_a_byte_order_mark_is_read(tmp_path):
     record: Record = read_record(tmp_path, "run")
     assert (record.status, record.metrics) == ("finished", [{"epoch": 1}])
     assert record.config["model"] == "resnet8"
-
-
-def test_an_ascii_locale_prints_everything(tmp_path, monkeypatch):
-    printed = {}
-    for name in ("stdout", "stderr"):
-        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-        monkeypatch.setattr(sys, name, stream)
-        printed[name] = stream
-    monkeypatch.setattr("groupnorm.study.report.build_report", lambda folder: folder / "é.html")
-    monkeypatch.setattr("groupnorm.study.report.main_table", lambda _: (["größe"], [["1 ± 2"]]))
-    monkeypatch.setattr("groupnorm.study.report.main_title", lambda _: "größe ± 1")
-
-    def output(*arguments):
-        monkeypatch.setattr(sys, "argv", ["groupnorm", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert not end.value.code
-        for stream in printed.values():
-            stream.flush()
-        text = printed["stdout"].buffer.getvalue().decode("ascii")
-        printed["stdout"].buffer.truncate(0)
-        printed["stdout"].buffer.seek(0)
-        return text
-
-    assert "1 \\xb1 2" in output("report", "folder")
-    assert json.loads(output("report", "folder", "--json")) == [{"größe": "1 ± 2"}]

@@ -274,7 +274,7 @@ def test_a_folder_or_file_in_the_way_is_named(study, single, tmp_path):
     file.write_text("not a folder")
     for arguments in ((*STUDY, file), (*TRAIN, file)):
         assert f"--out takes a folder, {file} is a file" in refused(*arguments)
-    assert str(file / "study.json") in refused("report", file)
+    assert f"report takes a folder, {file} is a file" in refused("report", file)
     assert str(file) in refused(*TRAIN, file / "below")
     for folder, arguments in ((study, (*STUDY, study)), (single, (*TRAIN, single))):
         (folder / ".lock").unlink()
