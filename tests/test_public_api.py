@@ -106,5 +106,4 @@ COVERED_ELSEWHERE = {
     "recipes/pets.py",
     "study/curves.py",  # study/test_figures.py
     "study/worker.py",  # study/test_record.py, study/test_runner.py
-    "study/execute.py",  # cli/test_study.py: a study from beginning to end
 }
