@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import traceback
 
 SECONDS = 600
@@ -24,15 +25,18 @@ def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm
     process.start()
     os.close(notes_in)
     send.close()
+    timer = threading.Timer(SECONDS, process.kill)
+    timer.start()
     last = ""
     with os.fdopen(notes_out, encoding="utf-8", errors="replace") as notes:
         for line in notes:
             last = line.strip() or last
     try:
-        result, failure = receive.recv() if receive.poll() else (None, None)
+        result, failure = receive.recv()
     except EOFError:
         result, failure = None, None
-    process.join(SECONDS)
+    process.join()
+    timer.cancel()
     assert process.exitcode == 0, f"the process ended with {process.exitcode} in: {last}"
     assert failure is None, f"in: {last}\n{failure}"
     return result
@@ -62,10 +66,8 @@ def _run(descriptor, send, work, arguments):
         os.write(descriptor.number, f"{' '.join(text.split())}\n".encode())
 
     try:
-        result = work(note, *arguments)
+        answer = work(note, *arguments), None
     except BaseException:
-        send.send((None, traceback.format_exc()))
-    else:
-        send.send((result, None))
-    finally:
-        os.close(descriptor.number)
+        answer = None, traceback.format_exc()
+    os.close(descriptor.number)  # the parent reads the notes to their end first
+    send.send(answer)

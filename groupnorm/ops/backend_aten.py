@@ -33,7 +33,7 @@ def forward(
     Args, returns: as `groupnorm.ops.reference.forward`, without the statistics.
     """
     x = input
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None):
         check_memory(input, weight, bias, residual)
     if not exporting():
         if input.numel() == 0:  # PyTorch refuses empty spatial axes
@@ -92,9 +92,9 @@ def _compute_dtype(input: Tensor, weight: Tensor | None, bias: Tensor | None) ->
 
 def _can_look_at(x: Tensor) -> bool:
     """Whether what is computed may depend on values."""
-    return all_plain(x) and not (
+    return not (
         torch.compiler.is_compiling() or transformed() or torch._C._len_torch_dispatch_stack()
-    )
+    ) and all_plain(x)
 
 
 def _in_range(x: Tensor, num_groups: int) -> Tensor:

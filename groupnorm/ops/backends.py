@@ -49,7 +49,7 @@ class Backend:
 
 
 def _reference_forward(*args: Any) -> Tensor:
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None):
         check_memory(*(a for a in args if isinstance(a, Tensor)))
     return reference.forward(*args)[0]
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from groupnorm.ops.memory import check_memory
+
 
 def dense(x: Tensor) -> tuple[Tensor, bool]:
-    """x without gaps, copied if need be, and whether the channels lie innermost."""
+    """x without gaps, copied if need be, and whether the channels lie innermost.
+
+    Raises:
+        RuntimeError: it is to be copied, and its storage was freed.
+    """
     if x.is_contiguous():
         return x, False
     memory_format = _CHANNELS_LAST.get(x.dim())
@@ -15,6 +21,7 @@ def dense(x: Tensor) -> tuple[Tensor, bool]:
         return x, True
     if x.dim() > 2 and x.movedim(1, -1).is_contiguous():
         return x, True
+    check_memory(x)
     return x.contiguous(), False
 
 
@@ -22,7 +29,12 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # the othe
 
 
 def match_strides(x: Tensor, other: Tensor) -> Tensor:
-    """`other` with the strides of x, copied if need be."""
+    """`other` with the strides of x, copied if need be.
+
+    Raises:
+        RuntimeError: it is to be copied, and its storage was freed.
+    """
     if other.stride() == x.stride():
         return other
+    check_memory(other)
     return torch.empty_like(x).copy_(other)

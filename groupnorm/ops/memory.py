@@ -76,7 +76,7 @@ def address(tensor: Tensor | None, size: int) -> int:
         return 0
     found = tensor.data_ptr()
     held = tensor.untyped_storage().nbytes()
-    if not found or held != size:
+    if not found or held != size or tensor.storage_offset():
         begin = tensor.storage_offset() * tensor.element_size()
         if not found or held < begin + size or tensor.nbytes != size:
             raise RuntimeError(_no_memory(tensor))

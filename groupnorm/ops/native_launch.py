@@ -13,7 +13,7 @@ from groupnorm.ops import reference
 from groupnorm.ops.activations import NUMBERS as _ACTIVATIONS
 from groupnorm.ops.arguments import check_backward_arguments
 from groupnorm.ops.dense import dense, match_strides
-from groupnorm.ops.memory import address
+from groupnorm.ops.memory import address, check_memory
 
 # The kernels' number, bytes, and the dtype of the statistics.
 _TYPES = {
@@ -72,18 +72,19 @@ def launch_forward(
     assert _kernels is not None
     x, channels_last = dense(input)
     dtype = x.dtype
-    number, each, wide = _TYPES[dtype]
-    weight, bias, narrow = _parameters(weight, bias, dtype, wide)
+    number, itemsize, accumulated = _TYPES[dtype]
+    weight, bias, narrow = _parameters(weight, bias, dtype, accumulated)
     if residual is not None:
         residual = match_strides(x, residual)
     y = torch.empty_like(x)
     n, c, count = x.size(0), x.size(1), x.numel()
-    size, parameter_size = count * each, c * (each if narrow else wide.itemsize)
+    size = count * itemsize
+    parameter_size = c * (itemsize if narrow else accumulated.itemsize)
     statistics, mean, rstd = None, 0, 0
     if with_statistics:
-        statistics = x.new_empty(2, n, num_groups, dtype=wide)
+        statistics = x.new_empty(2, n, num_groups, dtype=accumulated)
         mean = statistics.data_ptr()
-        rstd = mean + n * num_groups * wide.itemsize
+        rstd = mean + n * num_groups * accumulated.itemsize
     overflowed = _kernels.forward(
         n,
         c,
@@ -103,17 +104,11 @@ def launch_forward(
         mean,
         rstd,
     )
-    if overflowed:
-        groups = reference.grouped(x, num_groups)
-        scale = reference.range_scale(groups)
-        if bool((scale != 1).any()):  # else the input itself is infinite or undefined
-            scaled = reference.ungrouped(groups * scale).to(x.dtype)
-            y, statistics = launch_forward(
-                scaled, num_groups, weight, bias, eps, activation, residual, with_statistics
-            )
-            if statistics is not None:
-                scale = scale.view(n, num_groups)
-                statistics = torch.stack([statistics[0] / scale, statistics[1] * scale])
+    if overflowed:  # the sum of squares of a group, or the input itself is not finite
+        y, *statistics_of = reference.forward(
+            x, num_groups, weight, bias, eps, activation, residual
+        )
+        y, statistics = match_strides(x, y), torch.stack(statistics_of)
     return y, statistics
 
 
@@ -145,16 +140,17 @@ def launch_backward(
         return dx, dweight, dbias, dz if needs_residual else None
     assert _kernels is not None
     x, channels_last = dense(input)
-    number, each, wide = _TYPES[x.dtype]
-    weight, bias, narrow = _parameters(weight, bias, x.dtype, wide)
+    number, itemsize, accumulated = _TYPES[x.dtype]
+    weight, bias, narrow = _parameters(weight, bias, x.dtype, accumulated)
     residual = None if activation is None or residual is None else match_strides(x, residual)
     dy = match_strides(x, grad_output)
     dx = torch.empty_like(x)
     dresidual = torch.empty_like(x) if needs_residual else None
     n, c, count = x.size(0), x.size(1), x.numel()
-    size, parameter_size = count * each, c * (each if narrow else wide.itemsize)
+    size = count * itemsize
+    parameter_size = c * (itemsize if narrow else accumulated.itemsize)
     dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
-    half = n * num_groups * wide.itemsize
+    half = n * num_groups * accumulated.itemsize
     statistics = statistics.contiguous()
     mean = address(statistics, 2 * half)
     out_of_range = _kernels.backward(
@@ -181,30 +177,27 @@ def launch_backward(
         dbias.data_ptr(),
     )
     if out_of_range:
-        groups = reference.grouped(x, num_groups)
-        scale = reference.range_scale(groups)
-        per_group = scale.view(n, num_groups)
-        dx, dweight, dbias, dresidual = launch_backward(
-            grad_output, reference.ungrouped(groups * scale).to(x.dtype), num_groups, weight, bias,
-            torch.stack([statistics[0] * per_group, statistics[1] / per_group]), activation,
-            residual, needs_residual,
-        )  # fmt: skip
-        dx = reference.ungrouped(reference.grouped(dx, num_groups) * scale).to(x.dtype)
+        dx, dweight, dbias, dz = reference.backward(
+            dy, x, num_groups, weight, bias, *statistics, activation, residual
+        )
+        dx, dresidual = match_strides(x, dx), match_strides(x, dz) if needs_residual else None
     return dx, dweight, dbias, dresidual
 
 
 def _parameters(
-    weight: Tensor | None, bias: Tensor | None, narrow: torch.dtype, wide: torch.dtype
+    weight: Tensor | None, bias: Tensor | None, narrow: torch.dtype, accumulated: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None, bool]:
-    """Both contiguous, and in the dtype `narrow` (which is True then) or in `wide`."""
+    """Both contiguous, and in the dtype `narrow` (which is True then) or in
+    `accumulated`."""
     is_narrow = (weight is None or weight.dtype == narrow) and (
         bias is None or bias.dtype == narrow
     )
-    if not is_narrow:
-        weight = None if weight is None else weight.to(wide)
-        bias = None if bias is None else bias.to(wide)
-    if weight is not None and not weight.is_contiguous():
-        weight = weight.contiguous()
-    if bias is not None and not bias.is_contiguous():
-        bias = bias.contiguous()
-    return weight, bias, is_narrow
+    dtype = narrow if is_narrow else accumulated
+    return _parameter(weight, dtype), _parameter(bias, dtype), is_narrow
+
+
+def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
+        return parameter
+    check_memory(parameter)
+    return parameter.to(dtype).contiguous()

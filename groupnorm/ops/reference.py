@@ -108,18 +108,18 @@ def grouped(x: Tensor, num_groups: int) -> Tensor:
     return x.to(statistics_dtype(x.dtype)).view(n, num_groups, c // num_groups, *spatial)
 
 
-# Groups with larger values are scaled. The largest float32 is 2^128 and the largest float64 2^1024,
-# a square and a sum of many are to stay below that.
-_LARGE = {torch.float32: 2.0**60, torch.float64: 2.0**500}
+# (a group with larger values is scaled, so that its largest becomes about this). Below the first
+# number a square, and the sum of 2^40 of them, are finite; the second is so large that eps is
+# negligible beside the smallest variance that such values can have, unless they are all equal.
+_LARGE = {torch.float32: (2.0**44, 2.0**40), torch.float64: (2.0**480, 2.0**200)}
 
 
 def range_scale(x: Tensor) -> Tensor:
     """A power of two for every group of x (N, G, D, *), shape (N, G, 1, ...): nearly always 1.
 
-    Where values are so large that their squares overflow, it takes the largest one to about 2^40:
-    small enough to be squared and summed, and so large that eps stays negligible beside any
-    variance, as it is beside the true one. Groups of equal values, whose variance is 0, keep 1, and
-    so do groups with infinite or undefined values.
+    Where values are so large that the sum of their squares may overflow, it makes them smaller
+    (`_LARGE`). Groups of equal values, whose variance is 0, keep 1, and so do groups with infinite
+    or undefined values.
     """
     values, axes = x.detach(), list(range(2, x.dim()))
     if values.numel() == 0:
@@ -127,8 +127,9 @@ def range_scale(x: Tensor) -> Tensor:
     highest, lowest = values.amax(axes, keepdim=True), values.amin(axes, keepdim=True)
     largest = torch.maximum(highest, -lowest)
     power = 0.5 * largest / torch.frexp(largest).mantissa  # exact
-    scaled = (largest > _LARGE[x.dtype]) & torch.isfinite(largest) & (highest != lowest)
-    return torch.where(scaled, 2.0**40 / power, 1.0)
+    large, target = _LARGE[x.dtype]
+    scaled = (largest > large) & torch.isfinite(largest) & (highest != lowest)
+    return torch.where(scaled, target / power, 1.0)
 
 
 def ungrouped(x: Tensor) -> Tensor:

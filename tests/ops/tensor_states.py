@@ -50,6 +50,25 @@ def freed_with_offset(t):
     return t
 
 
+def freed_transposed(t):
+    t = t.transpose(0, -1).contiguous().transpose(0, -1)
+    t.untyped_storage().resize_(0)
+    return t
+
+
+def freed_with_gaps(t):
+    t = torch.stack([t, t], -1)[..., 0]
+    t.untyped_storage().resize_(0)
+    return t
+
+
+def shrunk_with_offset(t):
+    """The storage has as many bytes as the tensor, but the tensor begins in its middle."""
+    t = torch.cat([t.flatten(), t.flatten()])[max(t.numel() // 2, 1) :][: t.numel()].view(t.shape)
+    t.untyped_storage().resize_(t.nbytes)
+    return t
+
+
 def shrunk(t):
     t = t.clone()
     t.untyped_storage().resize_(max(t.nbytes - t.element_size(), 0))
@@ -100,7 +119,10 @@ STATES = {
     "zeros without memory": lambda t: torch._efficientzerotensor(t.shape, dtype=t.dtype),
     "freed": freed,
     "freed, with an offset": freed_with_offset,
+    "freed, transposed": freed_transposed,
+    "freed, with gaps": freed_with_gaps,
     "shrunk": shrunk,
+    "shrunk, with an offset": shrunk_with_offset,
     "subclass": lambda t: t.clone().as_subclass(Plain),
     "wrapper": lambda t: Wrapper(t.clone()),
     "two tensors": two,
@@ -110,7 +132,10 @@ STATES = {
     "sparse": lambda t: t.to_sparse(),
     "meta": lambda t: t.to("meta"),
 }
-WITHOUT_MEMORY = {"freed", "freed, with an offset", "shrunk"}
+WITHOUT_MEMORY = {
+    "freed", "freed, with an offset", "freed, transposed", "freed, with gaps", "shrunk",
+    "shrunk, with an offset",
+}  # fmt: skip
 KERNELS_TAKE = WITHOUT_MEMORY | {
     "plain", "parameter", "with gaps", "with an offset", "transposed", "subclass"
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """Every backend against float64 of the same inputs: output and all gradients."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -115,16 +117,18 @@ def test_vmap_and_per_sample_gradients(backend):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_compile_without_a_graph_break(layout):
+@pytest.mark.parametrize("kernels", ["auto", "aten", "reference"])
+def test_compile_without_a_graph_break(kernels, layout):
     torch.compiler.reset()
-    compiled = torch.compile(group_norm, fullgraph=True, backend="aot_eager", dynamic=True)
+    function = functools.partial(group_norm, backend=kernels)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
     for n in (2, 3):
         x = laid_out(torch.randn(n, 8, 5, 4) + 1000, layout).requires_grad_()
         w = torch.randn(8, requires_grad=True)
         dy = torch.randn(n, 8, 5, 4)
         for ours, eager in zip(
             torch.autograd.grad(compiled(x, 4, w, activation="relu"), (x, w), dy),
-            torch.autograd.grad(group_norm(x, 4, w, activation="relu"), (x, w), dy),
+            torch.autograd.grad(function(x, 4, w, activation="relu"), (x, w), dy),
             strict=True,
         ):
             assert torch.allclose(ours, eager, rtol=1e-3, atol=1e-3)

@@ -136,6 +136,23 @@ def test_values_whose_squares_overflow(dtype, size, layout, backend):
         assert largest(error) <= bound(dtype, 1, 16 * limit, limit)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("size", "count"), [(1e18, 64), (2e17, 256), (1e17, 1024)])
+def test_sums_of_many_squares_that_overflow(size, count, layout, backend):
+    """No square of these does, and their sum over a group of `count` times 1024 values does."""
+    if backend == "triton":
+        pytest.skip("see above")
+    x = torch.randn(1, 2, 1024, count, generator=torch.Generator().manual_seed(1)).sign()
+    x = laid_out(size * x, layout).requires_grad_()
+    dy = torch.randn(x.shape)
+    y = group_norm(x, 1, backend=backend)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    true, *statistics = reference.forward(x.detach().double(), 1)
+    true_dx, *_ = reference.backward(dy.double(), x.detach().double(), 1, None, None, *statistics)
+    assert largest(y.double() - true) <= bound(torch.float32, 0, 1, 1)
+    assert largest(dx.double() - true_dx) * size <= bound(torch.float32, 1, 16, 8)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_two_largest_numbers(dtype, backend):
     if backend == "triton":

@@ -97,6 +97,9 @@ def test_operators_called_by_hand_check_what_they_get():
 def memory_that_goes_away(note):
     x = torch.randn(2, 4, 3, 3, requires_grad=True)
     found = []
+    y = group_norm(x, 2, eps=1e37)  # 1 / std as small as that of values beyond the range
+    (dx,) = torch.autograd.grad(y, x, torch.ones_like(x))
+    assert torch.isfinite(dx).all()
     for name in ("input", "weight"):
         note(f"{name} freed after the forward pass")
         held = {"input": x.detach().clone().requires_grad_(), "weight": torch.ones(4)}

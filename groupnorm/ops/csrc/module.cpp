@@ -140,7 +140,7 @@ bool backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, in
   p.dresidual = pointer<void>(dresidual);
   p.dweight = pointer<void>(dweight);
   p.dbias = pointer<void>(dbias);
-  if (p.type == Type::f64 ? out_of_range<double>(p, 0x1p-500) : out_of_range<float>(p, 0x1p-60f))
+  if (p.type == Type::f64 ? out_of_range<double>(p, 0x1p-480) : out_of_range<float>(p, 0x1p-44f))
     return true;
   nb::gil_scoped_release unlocked;
   will_be_written(p.dx, bytes_of(p));
