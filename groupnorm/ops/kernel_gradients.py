@@ -18,7 +18,10 @@ from groupnorm.ops.dense import dense
 def keep(ctx: Any, inputs: tuple[Any, ...], statistics: Tensor | None) -> None:
     """Save for the backward pass: the input, mean and rstd of each group, and what is there."""
     input, num_groups, weight, bias, eps, activation, residual = inputs
-    ctx.save_for_backward(input, weight, bias, None if activation is None else residual, statistics)
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    if activation is None:  # else its slope depends on both
+        bias = residual = None
+    ctx.save_for_backward(input, weight, bias, residual, statistics)
     ctx.num_groups, ctx.eps, ctx.activation = num_groups, eps, activation
 
 
@@ -42,7 +45,7 @@ def gradients(ctx: Any, grad_output: Tensor, backward: Callable[..., Any]) -> tu
         dx if needs[0] else None,
         None,
         dweight.to(weight.dtype) if needs[2] else None,
-        dbias.to(bias.dtype) if needs[3] else None,
+        dbias.to(ctx.bias_dtype) if needs[3] else None,
         None,
         None,
         dresidual if needs[6] else None,

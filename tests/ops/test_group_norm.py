@@ -64,6 +64,18 @@ def test_empty_input(shape, backend):
     assert y.shape == shape
 
 
+def test_the_bias_may_change_before_the_backward_pass(backend):
+    """No gradient depends on it without an activation, as in PyTorch."""
+    x = torch.randn(2, 4, 3, device=device_of(backend), requires_grad=True)
+    bias = torch.zeros(4, device=x.device, requires_grad=True)
+    y = group_norm(x, 2, None, bias, backend=backend)
+    with torch.no_grad():
+        bias.add_(1)
+    dy = torch.randn_like(y)
+    _, dbias = torch.autograd.grad(y, (x, bias), dy)
+    assert torch.allclose(dbias, dy.sum((0, 2)), atol=1e-5)
+
+
 def test_input_with_a_stride_of_0(backend):
     compare((3, 8, 6, 5), 4, torch.float32, backend, layout="expanded")
 
