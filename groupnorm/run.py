@@ -17,7 +17,7 @@ import torch
 from groupnorm import data, models
 from groupnorm.cost.profile import count_cost
 from groupnorm.data.batches import Step
-from groupnorm.data.issues import UNREADABLE, Met
+from groupnorm.data.issues import UNREADABLE, Issues
 from groupnorm.layers import norm_layer, recomputed_statistics
 from groupnorm.ops import explain
 from groupnorm.spec import NormSpec
@@ -63,7 +63,7 @@ def run(
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
     on_start: Callable[[dict[str, Any]], None] = lambda env: None,
-    on_unreadable: Callable[[Met], None] = lambda met: None,
+    on_unreadable: Callable[[Issues], None] = lambda issues: None,
 ) -> RunResult:
     """Train and evaluate one configuration.
 
@@ -108,9 +108,10 @@ def run(
         env["data_notes"] = list(batches.notes)
 
     def tell_unreadable() -> None:
-        met = {kind: files for kind, files in batches.met().items() if kind in UNREADABLE}
-        if any(met.values()):
-            on_unreadable(met)
+        issues = batches.data_issues()
+        unreadable = {kind: issues[kind] for kind in UNREADABLE if kind in issues}
+        if any(unreadable.values()):
+            on_unreadable(unreadable)
 
     def after_epoch(metrics: list[Metrics]) -> None:
         tell_unreadable()

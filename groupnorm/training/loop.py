@@ -134,7 +134,7 @@ def train(
 
     def save() -> None:
         if checkpoint is not None and processes.first:
-            found = task.batches.met()
+            found = task.batches.data_issues()
             done.unreadable = {kind: found[kind] for kind in UNREADABLE if kind in found}
             save_checkpoint(
                 checkpoint, config=config, progress=done, model=model, optimizer=optimizer
@@ -187,13 +187,13 @@ def train(
             "train_error": 100.0 * tally.wrong / tally.images,
             **task.evaluate(model, last_epochs=epoch > total_epochs - 5),
         }
-        here = {kind: set(files.items()) for kind, files in task.batches.met().items()}
+        here = {kind: set(files.items()) for kind, files in task.batches.data_issues().items()}
         if here:
-            met = {kind: dict(files) for kind, files in processes.union(here).items()}
-            task.batches.remember(met)
+            issues = {kind: dict(files) for kind, files in processes.union(here).items()}
+            task.batches.remember(issues)
             before = done.metrics[-1].get("image_counts", {}) if done.metrics else {}
             metrics["image_counts"] = {
-                kind: max(len(files), before.get(kind, 0)) for kind, files in met.items()
+                kind: max(len(files), before.get(kind, 0)) for kind, files in issues.items()
             }
         seconds = done.seconds + time.perf_counter() - clock
         metrics["timing"] = _timing(tally, done.seconds, seconds)

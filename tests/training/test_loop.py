@@ -37,10 +37,10 @@ class Regression:
             noise = torch.randn(len(step.indices), 1, generator=generator)[rows]
             yield self.x[indices] + 0.01 * noise, indices
 
-    def met(self):
+    def data_issues(self):
         return {}
 
-    def remember(self, met):
+    def remember(self, issues):
         pass
 
     def loss(self, model, x, indices):
@@ -215,7 +215,7 @@ def test_timing_says_where_the_seconds_went():
 
 def test_what_the_data_counts_is_in_the_metrics():
     class Damaged(Regression):
-        def met(self):
+        def data_issues(self):
             return {"replaced_images": {"a": "empty", "b": "cut"}, "left_out_images": {}}
 
     config, model = make(epochs=1)
@@ -225,18 +225,18 @@ def test_what_the_data_counts_is_in_the_metrics():
     }
 
 
-def test_what_the_data_has_met_survives_a_resume(tmp_path):
+def test_data_issues_survive_a_resume(tmp_path):
     class Damaged(Regression):
         def __init__(self, stop=False):
             super().__init__()
             self.found = {"replaced_images": {}, "left_out_images": {}, "converted_images": {}}
             self.stop = stop
 
-        def met(self):
+        def data_issues(self):
             return {kind: dict(files) for kind, files in self.found.items()}
 
-        def remember(self, met):
-            for kind, files in met.items():
+        def remember(self, issues):
+            for kind, files in issues.items():
                 self.found[kind].update(files)
 
         def train(self, steps, rows):
@@ -253,8 +253,8 @@ def test_what_the_data_has_met_survives_a_resume(tmp_path):
         train(config, model, task, checkpoint=checkpoint, save_seconds=0)
     task = Damaged()
     rows = train(config, make(epochs=3)[1], task, checkpoint=checkpoint)
-    assert task.met()["replaced_images"] == {"a": "empty"}
-    assert task.met()["converted_images"] == {}  # not kept by name, but the number does not fall
+    assert task.data_issues()["replaced_images"] == {"a": "empty"}
+    assert task.data_issues()["converted_images"] == {}  # the number alone is kept
     assert rows[-1]["image_counts"] == {
         "replaced_images": 1,
         "left_out_images": 0,
