@@ -43,7 +43,7 @@ class Progress:
         metrics: one dict for each whole epoch.
         tally: the sums of the epoch begun, empty between epochs.
         seconds: spent on the epoch begun, before this process took over.
-        unreadable: files that could not be decoded, as `Batches.data_issues` tells them.
+        data_issues: those of `Batches.data_issues`.
     """
 
     epoch: int = 0
@@ -51,7 +51,7 @@ class Progress:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
-    unreadable: Issues = field(default_factory=dict)
+    data_issues: Issues = field(default_factory=dict)
 
 
 def save_checkpoint(
