@@ -112,10 +112,23 @@ class FromFiles:
     def remember(self, issues: Issues) -> None:
         """Add the issues of other processes, or of this run before it was resumed.
 
+        Those of files that have been removed from the data set since then are dropped.
+
         Raises:
             DataError: more than `max_unreadable` of the training or of the test images cannot be
                 decoded, or all test images of a class.
         """
+        known = self._issues
+        new = {name for kind, files in issues.items() for name in files.keys() - known[kind].keys()}
+        present = self.files.present(new)
+        self._add(
+            {
+                kind: {name: reason for name, reason in files.items() if name in present}
+                for kind, files in issues.items()
+            }
+        )
+
+    def _add(self, issues: Issues) -> None:
         before = self._unreadable_count()
         for kind, files in issues.items():
             self._issues[kind].update(files)
@@ -128,7 +141,7 @@ class FromFiles:
         converted.update((shown(paths[index]), "not RGB") for index in made.converted)
         if made.unreadable:
             reasons = made.unreadable.items()
-            self.remember({kind: {shown(paths[index]): reason for index, reason in reasons}})
+            self._add({kind: {shown(paths[index]): reason for index, reason in reasons}})
 
     def _unreadable_count(self) -> int:
         return sum(len(self._issues[kind]) for kind in UNREADABLE)
@@ -141,8 +154,9 @@ class FromFiles:
                 raise DataError(
                     f"{len(gone):,} of the {size:,} {split} images of {self.name} cannot be "
                     f"decoded, which is more than {100 * self.max_unreadable:g} %: {_some(gone)}. "
-                    "Mend or remove them, or allow more: --max-unreadable SHARE (groupnorm train: "
-                    "max_unreadable=SHARE), as 0.05 for 5 %"
+                    "Mend or remove them (a study then needs a new --out), or allow more: "
+                    "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for "
+                    "5 %"
                 )
         gone = self._issues["left_out_images"]
         counts = Counter(self._test_label_of[path] for path in gone)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -174,7 +175,8 @@ def test_too_many_unreadable_images_are_an_error(tmp_path):
     with pytest.raises(
         DataError,
         match=r"^1 of the 20 training images of toy cannot be decoded, which is more than 1 %: "
-        r"train/3.jpg \(OSError: Trunc.*max_unreadable=SHARE",
+        r"train/3.jpg \(OSError: Trunc.*remove them \(a study then needs a new --out\).*"
+        "max_unreadable=SHARE",
     ):
         list(FromFiles(files, SIZE, 3, 0, "cpu").train(step))
     list(batches(files, max_unreadable=0.05).train(step))  # not more than that
@@ -195,6 +197,27 @@ def test_issues_of_several_processes_count_together(files):
     list(made.test())
     with pytest.raises(DataError, match="none of 2 test images of the class c can be decoded: tes"):
         made.remember({"left_out_images": {"test/2.jpg": "empty"}})
+
+
+def test_removed_images_are_no_longer_remembered(files):
+    """The message about too many unreadable images advises to remove them."""
+    made = batches(files)
+    list(made.train(epoch()))
+    list(made.test())
+    left = replace(
+        files,
+        train_paths=files.train_paths[:11],
+        train_labels=files.train_labels[:11],
+        test_paths=files.test_paths[1:],
+        test_labels=files.test_labels[1:],
+    )
+    resumed = batches(left, max_unreadable=0.2)
+    resumed.remember(made.data_issues())
+    assert {kind: sorted(names) for kind, names in resumed.data_issues().items()} == {
+        "replaced_images": ["train/3.jpg", "train/4.jpg"],
+        "left_out_images": ["test/5.jpg"],
+        "converted_images": sorted(made.data_issues()["converted_images"]),
+    }
 
 
 @pytest.mark.parametrize("processes", [0, 2])
