@@ -43,11 +43,19 @@ class RunResult:
 
 
 def check(config: RunConfig) -> None:
-    """Check what only the library knows: that model and normalization can be built.
+    """Check what only the library knows: that model, normalization and data fit together.
 
     Raises:
-        ValueError: unknown model, or a normalization without a layer.
+        ValueError: unknown model, a normalization without a layer, or a size for images that have
+            one of their own.
+        DataError: unknown data set.
     """
+    data.check_name(config.data)
+    if config.image_size is not None and config.data not in data.IMAGE_FILES:
+        raise ValueError(
+            f"the images of {config.data} have a size of their own; image_size is for "
+            f"{', '.join(data.IMAGE_FILES)}"
+        )
     models.check_model(config.model, config.width)
     norm_layer(config.norm)(32)
 
