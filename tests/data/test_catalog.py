@@ -76,6 +76,6 @@ def test_the_name_of_a_folder_gets_a_hint(tmp_path, monkeypatch):
             f"data=imagefolder --data-root {quoted})"
         )
     for name in ("cats", "", "c" * 300, "c\0"):
-        with pytest.raises(DataError, match="^unknown data set") as caught:
+        with pytest.raises(DataError, match=r"^unknown data set") as caught:
             data.load(name)
         assert "imagefolder --data-root" not in str(caught.value)
