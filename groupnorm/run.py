@@ -17,7 +17,7 @@ import torch
 from groupnorm import data, models
 from groupnorm.cost.profile import count_cost
 from groupnorm.data.batches import Step
-from groupnorm.data.issues import UNREADABLE, Met
+from groupnorm.data.issues import UNREADABLE, Issues
 from groupnorm.layers import norm_layer, recomputed_statistics
 from groupnorm.ops import explain
 from groupnorm.spec import NormSpec
@@ -43,11 +43,19 @@ class RunResult:
 
 
 def check(config: RunConfig) -> None:
-    """Check what only the library knows: that model and normalization can be built.
+    """Check what only the library knows: that model, normalization and data fit together.
 
     Raises:
-        ValueError: unknown model, or a normalization without a layer.
+        ValueError: unknown model, a normalization without a layer, or a size for images that have
+            one of their own.
+        DataError: unknown data set.
     """
+    data.check_name(config.data)
+    if config.image_size is not None and config.data not in data.IMAGE_FILES:
+        raise ValueError(
+            f"the images of {config.data} have a size of their own; image_size is for "
+            f"{', '.join(data.IMAGE_FILES)}"
+        )
     models.check_model(config.model, config.width)
     norm_layer(config.norm)(32)
 
@@ -63,7 +71,7 @@ def run(
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
     on_start: Callable[[dict[str, Any]], None] = lambda env: None,
-    on_unreadable: Callable[[Met], None] = lambda met: None,
+    on_unreadable: Callable[[Issues], None] = lambda issues: None,
 ) -> RunResult:
     """Train and evaluate one configuration.
 
@@ -108,9 +116,10 @@ def run(
         env["data_notes"] = list(batches.notes)
 
     def tell_unreadable() -> None:
-        met = {kind: files for kind, files in batches.met().items() if kind in UNREADABLE}
-        if any(met.values()):
-            on_unreadable(met)
+        issues = batches.data_issues()
+        unreadable = {kind: issues[kind] for kind in UNREADABLE if kind in issues}
+        if any(unreadable.values()):
+            on_unreadable(unreadable)
 
     def after_epoch(metrics: list[Metrics]) -> None:
         tell_unreadable()

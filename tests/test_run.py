@@ -9,6 +9,7 @@ import torch
 
 import groupnorm
 from groupnorm import models
+from groupnorm.data import DataError
 from groupnorm.run import check, environment, run
 from groupnorm.training.config import RunConfig
 
@@ -85,6 +86,11 @@ def test_what_cannot_be_built_is_refused():
         check(config().model_copy(update={"norm": "xn"}))
     with pytest.raises(ValueError, match="unknown model"):
         check(config(model="resnet9"))
+    with pytest.raises(DataError, match="unknown data set 'digit'"):
+        check(config(data="digit"))
+    with pytest.raises(ValueError, match="images of digits have a size of their own; image_size"):
+        check(config(image_size=64))
+    check(config(data="pets", image_size=64))
 
 
 def test_the_cost_is_measured_once_when_asked_for_and_changes_nothing():

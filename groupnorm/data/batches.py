@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from groupnorm.data.issues import Met
+from groupnorm.data.issues import Issues
 
 ALL = slice(None)
 
@@ -57,12 +57,12 @@ class Batches(Protocol):
         """Every `every`-th batch of the test examples, from batch `first` on, normalized."""
         ...
 
-    def met(self) -> Met:
-        """What was met on the way and belongs in the record, such as unreadable images."""
+    def data_issues(self) -> Issues:
+        """What is wrong with single files and belongs in the record: unreadable images."""
         ...
 
-    def remember(self, met: Met) -> None:
-        """Add what other processes, or this run before it was resumed, have met.
+    def remember(self, issues: Issues) -> None:
+        """Add the issues of other processes, or of this run before it was resumed.
 
         Raises:
             DataError: too much of the data is unreadable.

@@ -73,7 +73,7 @@ def check_name(name: str) -> None:
     if name in _SETS:
         return
     hint = ""
-    if os.sep in name or "/" in name or Path(name).exists():
+    if os.sep in name or "/" in name or os.path.exists(name):
         root = f"--data-root {shlex.quote(name)}"
         hint = (
             f". A folder of images is --data imagefolder {root} (groupnorm train: "

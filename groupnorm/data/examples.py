@@ -26,7 +26,7 @@ class Share(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What comes back: tensors, and what was met on the way.
+    """What comes back: tensors, and the issues of single files.
 
     Attributes:
         images: float32 (m, 3, S, S).

@@ -15,15 +15,15 @@ from groupnorm.data.batches import ALL, Step
 from groupnorm.data.examples import EvaluationExamples, Made, Share, TrainExamples
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
-from groupnorm.data.issues import UNREADABLE, Met
+from groupnorm.data.issues import UNREADABLE, Issues
 
 
 class FromFiles:
     """The `Batches` of image files.
 
     A training image that cannot be decoded is replaced by the next one of its class that can; a
-    test image that cannot be decoded is left out. `met` tells which. When too many are met, or all
-    of a class, that is a DataError.
+    test image that cannot be decoded is left out. `data_issues` tells which. Too many of them, or
+    all of a class, are a DataError.
 
     Args:
         files: the data set.
@@ -59,7 +59,7 @@ class FromFiles:
         self.files, self.image_size, self.batch = files, image_size, batch
         self.processes, self.device = processes, device
         self.max_unreadable = max_unreadable
-        self._met: Met = {kind: {} for kind in (*UNREADABLE, "converted_images")}
+        self._issues: Issues = {kind: {} for kind in (*UNREADABLE, "converted_images")}
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """For every step its augmented, normalized images and their labels.
@@ -101,49 +101,64 @@ class FromFiles:
             if len(made.labels):
                 yield self._moved(made)
 
-    def met(self) -> Met:
-        """Files met so far, in the batches given out by this object, and what is remembered.
+    def data_issues(self) -> Issues:
+        """Issues of the batches given out so far by this object, and those that are remembered.
 
         `replaced_images`: training images that cannot be decoded. `left_out_images`: such test
         images. `converted_images`: images of either kind that were not RGB.
         """
-        return {kind: dict(files) for kind, files in self._met.items()}
+        return {kind: dict(files) for kind, files in self._issues.items()}
 
-    def remember(self, met: Met) -> None:
-        """Add what other processes, or this run before it was resumed, have met.
+    def remember(self, issues: Issues) -> None:
+        """Add the issues of other processes, or of this run before it was resumed.
+
+        Those of files that have been removed from the data set since then are dropped.
 
         Raises:
             DataError: more than `max_unreadable` of the training or of the test images cannot be
                 decoded, or all test images of a class.
         """
+        known = self._issues
+        new = {name for kind, files in issues.items() for name in files.keys() - known[kind].keys()}
+        present = self.files.present(new)
+        self._add(
+            {
+                kind: {name: reason for name, reason in files.items() if name in present}
+                for kind, files in issues.items()
+            }
+        )
+
+    def _add(self, issues: Issues) -> None:
         before = self._unreadable_count()
-        for kind, files in met.items():
-            self._met[kind].update(files)
+        for kind, files in issues.items():
+            self._issues[kind].update(files)
         if self._unreadable_count() > before:
             self._check_unreadable()
 
     def _note(self, kind: str, paths: Sequence[str], made: Made) -> None:
         shown = self.files.shown
-        self._met["converted_images"].update((shown(paths[i]), "not RGB") for i in made.converted)
+        converted = self._issues["converted_images"]
+        converted.update((shown(paths[index]), "not RGB") for index in made.converted)
         if made.unreadable:
             reasons = made.unreadable.items()
-            self.remember({kind: {shown(paths[index]): reason for index, reason in reasons}})
+            self._add({kind: {shown(paths[index]): reason for index, reason in reasons}})
 
     def _unreadable_count(self) -> int:
-        return sum(len(self._met[kind]) for kind in UNREADABLE)
+        return sum(len(self._issues[kind]) for kind in UNREADABLE)
 
     def _check_unreadable(self) -> None:
         splits = (("training", self.train_size), ("test", self.test_size))
         for kind, (split, size) in zip(UNREADABLE, splits, strict=True):
-            gone = self._met[kind]
+            gone = self._issues[kind]
             if len(gone) > round(self.max_unreadable * size, 6):
                 raise DataError(
                     f"{len(gone):,} of the {size:,} {split} images of {self.name} cannot be "
                     f"decoded, which is more than {100 * self.max_unreadable:g} %: {_some(gone)}. "
-                    "Mend or remove them, or allow more: --max-unreadable SHARE (groupnorm train: "
-                    "max_unreadable=SHARE), as 0.05 for 5 %"
+                    "Mend or remove them (a study then needs a new --out), or allow more: "
+                    "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for "
+                    "5 %"
                 )
-        gone = self._met["left_out_images"]
+        gone = self._issues["left_out_images"]
         counts = Counter(self._test_label_of[path] for path in gone)
         for label, count in counts.items():
             if count == int((self.files.test_labels == label).sum()):

@@ -10,7 +10,7 @@ from torch import Tensor
 from groupnorm.data.augment import augment, normalize
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.image_set import ImageSet
-from groupnorm.data.issues import Met
+from groupnorm.data.issues import Issues
 
 TEST_BATCH = 256
 
@@ -63,9 +63,9 @@ class InMemory:
             images = normalize(self._test_images[batch], self._mean, self._std)
             yield images, self._test_labels[batch]
 
-    def met(self) -> Met:
+    def data_issues(self) -> Issues:
         """Nothing: every image was read when the set was loaded."""
         return {}
 
-    def remember(self, met: Met) -> None:
-        """Nothing is met, so there is nothing to add."""
+    def remember(self, issues: Issues) -> None:
+        """There are none, so there is nothing to add."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-Met = dict[str, dict[str, str]]
-"""What was met on the way: kind, as "replaced_images" -> file -> what is wrong with it."""
+Issues = dict[str, dict[str, str]]
+"""Kind of issue, as "replaced_images" -> file -> what is wrong with it."""
 UNREADABLE = ("replaced_images", "left_out_images")
 """The kinds of files that could not be decoded: in training, and in evaluation."""
 

@@ -142,8 +142,8 @@ def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:
         finally:
             with process:  # closes the pipes and waits
                 process.kill()
-        log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
-        send("ended", (*STATE_FILES, "DONE"), log="" if shared else log)
+        log = "" if shared else _log_tail(folder)
+        send("ended", (*STATE_FILES, "DONE"), log=log)
         return None if (folder / "DONE").exists() else failure or exit_reason(code)
 
 
@@ -205,6 +205,10 @@ def _folder(job: Job, shared: bool) -> Iterator[Path]:
         for name, content in job.files.items():
             write_atomic(folder / name, content)
         yield folder
+
+
+def _log_tail(folder: Path) -> str:
+    return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
 
 
 def _wait_until_free(lock: Path) -> None:

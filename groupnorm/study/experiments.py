@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from groupnorm.data import IMAGE_FILES
 from groupnorm.recipes import EXPERIMENTS
 from groupnorm.study.plan import (
     ExperimentOptions,
@@ -33,6 +34,8 @@ def experiment_plan(name: str, options: ExperimentOptions) -> Plan:
         for key in ("data", "train_images", "image_size", "max_unreadable", "epochs")
         if (value := getattr(options, key)) is not None
     }
+    if options.data is not None and options.data not in IMAGE_FILES and options.image_size is None:
+        changes["image_size"] = None  # the recipe's own is for image files
     builder = PlanBuilder()
     for variant in experiment.variants:
         config = vary(variant.config, **changes)

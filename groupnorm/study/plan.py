@@ -107,17 +107,7 @@ def base_recipe(options: StudyOptions) -> RunConfig:
 
 
 def check_options(options: StudyOptions | ExperimentOptions) -> None:
-    """Raise PlanError for an unknown data set or a number that is out of range."""
-    if options.data is not None:
-        try:
-            datasets.check_name(options.data)
-        except datasets.DataError as error:
-            raise PlanError(str(error)) from None
-        if options.image_size is not None and options.data not in datasets.IMAGE_FILES:
-            raise PlanError(
-                f"the images of {options.data} have a size of their own; --image-size is for "
-                f"{', '.join(datasets.IMAGE_FILES)}"
-            )
+    """Raise PlanError for a number that is out of range."""
     for name in ("train_images", "epochs", "seeds"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -130,14 +120,14 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
     """`config` with some fields replaced, checked as if it had been written that way.
 
     Raises:
-        PlanError: the result is no configuration, or names a model or norm that cannot be built.
+        PlanError: the result is no configuration, or what `run.check` refuses.
     """
     try:
         varied = RunConfig(**{**config.model_dump(), **changes})
         run.check(varied)
     except ValidationError as error:
         raise PlanError(describe_errors(error, RunConfig)) from None
-    except ValueError as error:
+    except (ValueError, datasets.DataError) as error:
         raise PlanError(str(error)) from None
     return varied
 

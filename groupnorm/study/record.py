@@ -97,7 +97,7 @@ def record_run(
             on_step=on_step,
             on_epoch=after_epoch,
             on_start=started,
-            on_unreadable=lambda met: write_unreadable(folder, met),
+            on_unreadable=lambda issues: write_unreadable(folder, issues),
         )
         write_metrics(folder, result.metrics)
         write_atomic(folder / "DONE", to_json({"status": result.status, "reason": result.reason}))

@@ -276,10 +276,10 @@ def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_atomic(folder / "metrics.jsonl", "".join(lines))
 
 
-def write_unreadable(folder: Path, met: dict[str, dict[str, str]]) -> None:
-    """Replace `unreadable.json` by the files of `met`, each with what is wrong with it."""
+def write_unreadable(folder: Path, issues: dict[str, dict[str, str]]) -> None:
+    """Replace `unreadable.json` by the files of `issues`, each with what is wrong with it."""
     counted = "every file that could not be decoded in this run, also before it was resumed"
-    write_atomic(folder / UNREADABLE, to_json({"counted": counted, **met}))
+    write_atomic(folder / UNREADABLE, to_json({"counted": counted, **issues}))
 
 
 def check_run_place(folder: Path) -> None:

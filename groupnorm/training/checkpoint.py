@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from groupnorm.data.issues import Met
+from groupnorm.data.issues import Issues
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.training.config import RunConfig
 from groupnorm.training.optimizer_step import Tally
@@ -43,7 +43,7 @@ class Progress:
         metrics: one dict for each whole epoch.
         tally: the sums of the epoch begun, empty between epochs.
         seconds: spent on the epoch begun, before this process took over.
-        unreadable: files that could not be decoded, as `Batches.met` tells them.
+        data_issues: those of `Batches.data_issues`.
     """
 
     epoch: int = 0
@@ -51,7 +51,7 @@ class Progress:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
-    unreadable: Met = field(default_factory=dict)
+    data_issues: Issues = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.data import Batches
 from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
-from groupnorm.data.issues import UNREADABLE
 from groupnorm.training.checkpoint import (
     Progress,
     load_checkpoint,
@@ -125,7 +124,7 @@ def train(
             content, checkpoint, config=config, steps_per_epoch=steps_per_epoch,
             total_steps=total_steps, model=model, optimizer=optimizer,
         )  # fmt: skip
-        task.batches.remember(done.unreadable)
+        task.batches.remember(done.data_issues)
         if done.metrics:
             on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
@@ -134,8 +133,7 @@ def train(
 
     def save() -> None:
         if checkpoint is not None and processes.first:
-            found = task.batches.met()
-            done.unreadable = {kind: found[kind] for kind in UNREADABLE if kind in found}
+            done.data_issues = task.batches.data_issues()
             save_checkpoint(
                 checkpoint, config=config, progress=done, model=model, optimizer=optimizer
             )
@@ -187,14 +185,11 @@ def train(
             "train_error": 100.0 * tally.wrong / tally.images,
             **task.evaluate(model, last_epochs=epoch > total_epochs - 5),
         }
-        here = {kind: set(files.items()) for kind, files in task.batches.met().items()}
+        here = {kind: set(files.items()) for kind, files in task.batches.data_issues().items()}
         if here:
-            met = {kind: dict(files) for kind, files in processes.union(here).items()}
-            task.batches.remember(met)
-            before = done.metrics[-1].get("image_counts", {}) if done.metrics else {}
-            metrics["image_counts"] = {
-                kind: max(len(files), before.get(kind, 0)) for kind, files in met.items()
-            }
+            issues = {kind: dict(files) for kind, files in processes.union(here).items()}
+            task.batches.remember(issues)
+            metrics["image_counts"] = {kind: len(files) for kind, files in issues.items()}
         seconds = done.seconds + time.perf_counter() - clock
         metrics["timing"] = _timing(tally, done.seconds, seconds)
         if memory is not None:

@@ -75,6 +75,7 @@ def test_the_name_of_a_folder_gets_a_hint(tmp_path, monkeypatch):
             f"A folder of images is --data imagefolder --data-root {quoted} (groupnorm train: "
             f"data=imagefolder --data-root {quoted})"
         )
-    with pytest.raises(DataError) as caught:
-        data.load("cats")
-    assert "imagefolder --data-root" not in str(caught.value)
+    for name in ("cats", "", "c" * 300, "c\0"):
+        with pytest.raises(DataError, match=r"^unknown data set") as caught:
+            data.load(name)
+        assert "imagefolder --data-root" not in str(caught.value)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def same(first, second):
 
 
 def counts(made):
-    return {what: len(names) for what, names in made.met().items()}
+    return {what: len(names) for what, names in made.data_issues().items()}
 
 
 def test_it_is_batches(files):
@@ -70,7 +71,7 @@ def test_the_number_of_processes_changes_nothing(files, processes):
     for seed in (0, 1):
         assert same(alone.train(epoch(seed=seed)), several.train(epoch(seed=seed)))
     assert same(alone.test(), several.test())
-    assert alone.met() == several.met()
+    assert alone.data_issues() == several.data_issues()
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -135,7 +136,7 @@ def test_what_is_read_ahead_is_not_counted(files, processes):
     time.sleep(0.3)
     assert counts(made)["replaced_images"] == 0
     next(running)
-    assert made.met()["replaced_images"].keys() == {"train/3.jpg"}
+    assert made.data_issues()["replaced_images"].keys() == {"train/3.jpg"}
     running.close()
 
 
@@ -158,14 +159,14 @@ def test_nothing_can_be_read(tmp_path, processes):
         list(made.test())
 
 
-def test_what_is_met_is_named(files):
+def test_issues_are_named(files):
     made = batches(files)
     list(made.train(epoch()))
     list(made.test())
-    met = made.met()
-    assert sorted(met["replaced_images"]) == ["train/11.jpg", "train/3.jpg", "train/4.jpg"]
-    assert sorted(met["left_out_images"]) == ["test/0.jpg", "test/5.jpg"]
-    assert set(met["replaced_images"].values()) == {"OSError: Truncated File Read"}
+    issues = made.data_issues()
+    assert sorted(issues["replaced_images"]) == ["train/11.jpg", "train/3.jpg", "train/4.jpg"]
+    assert sorted(issues["left_out_images"]) == ["test/0.jpg", "test/5.jpg"]
+    assert set(issues["replaced_images"].values()) == {"OSError: Truncated File Read"}
 
 
 def test_too_many_unreadable_images_are_an_error(tmp_path):
@@ -174,7 +175,8 @@ def test_too_many_unreadable_images_are_an_error(tmp_path):
     with pytest.raises(
         DataError,
         match=r"^1 of the 20 training images of toy cannot be decoded, which is more than 1 %: "
-        r"train/3.jpg \(OSError: Trunc.*max_unreadable=SHARE",
+        r"train/3.jpg \(OSError: Trunc.*remove them \(a study then needs a new --out\).*"
+        "max_unreadable=SHARE",
     ):
         list(FromFiles(files, SIZE, 3, 0, "cpu").train(step))
     list(batches(files, max_unreadable=0.05).train(step))  # not more than that
@@ -183,18 +185,39 @@ def test_too_many_unreadable_images_are_an_error(tmp_path):
     list(batches(files, max_unreadable=0.12).test())
 
 
-def test_what_several_processes_have_met_counts_together(files):
+def test_issues_of_several_processes_count_together(files):
     made = batches(files, max_unreadable=0.3)
     list(made.train([Step(0, torch.tensor([3, 4]))]))
     others = {"replaced_images": {"train/3.jpg": "empty", "train/9.jpg": "empty"}}
     made.remember(others)
-    assert len(made.met()["replaced_images"]) == 3
+    assert len(made.data_issues()["replaced_images"]) == 3
     with pytest.raises(DataError, match="4 of the 12 training images"):
         made.remember({"replaced_images": {"train/10.jpg": "empty"}})
     made = batches(files, max_unreadable=1.0)
     list(made.test())
     with pytest.raises(DataError, match="none of 2 test images of the class c can be decoded: tes"):
         made.remember({"left_out_images": {"test/2.jpg": "empty"}})
+
+
+def test_removed_images_are_no_longer_remembered(files):
+    """The message about too many unreadable images advises to remove them."""
+    made = batches(files)
+    list(made.train(epoch()))
+    list(made.test())
+    left = replace(
+        files,
+        train_paths=files.train_paths[:11],
+        train_labels=files.train_labels[:11],
+        test_paths=files.test_paths[1:],
+        test_labels=files.test_labels[1:],
+    )
+    resumed = batches(left, max_unreadable=0.2)
+    resumed.remember(made.data_issues())
+    assert {kind: sorted(names) for kind, names in resumed.data_issues().items()} == {
+        "replaced_images": ["train/3.jpg", "train/4.jpg"],
+        "left_out_images": ["test/5.jpg"],
+        "converted_images": sorted(made.data_issues()["converted_images"]),
+    }
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -69,4 +69,4 @@ def test_limit():
     assert InMemory(data(), 7).train_size == 7
     with pytest.raises(ValueError, match="train_images=21, but tiny has 20"):
         InMemory(data(), 21)
-    assert InMemory(data()).met() == {}
+    assert InMemory(data()).data_issues() == {}

@@ -32,7 +32,7 @@ def test_they_are_read_as_image_files(cache):
     assert images.shape == (2, 3, 64, 64)
     assert labels.tolist() == [0, 5]
     assert sum(len(x) for x, _ in batches.test()) == 24
-    assert not any(batches.met().values())
+    assert not any(batches.data_issues().values())
 
 
 def test_training_and_test_patches_share_no_pixel(monkeypatch):

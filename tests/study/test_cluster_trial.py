@@ -1,6 +1,7 @@
 """What runs on a node, without a cluster: the folder it works in, and what it sends back."""
 
 import dataclasses
+import subprocess
 
 import pytest
 
@@ -79,6 +80,19 @@ def test_why_a_trial_has_no_result_and_its_log(tmp_path):
     assert "checkpoint.pt does not end with a digest" in run_attempt(bad, events.append)
     assert "CheckpointError" in events[-1]["log"]
     assert "DONE" not in events[-1]["files"]
+
+
+def test_a_shared_log_is_neither_read_nor_sent(tmp_path, monkeypatch):
+    def worker_without_log(*_):
+        return subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr("groupnorm.study.cluster_trial.start_worker", worker_without_log)
+    job = job_of(config(), tmp_path)
+    run_folder(tmp_path, job.name).mkdir(parents=True)
+    (tmp_path / TOKEN_FILE).write_text(job.token, encoding="utf-8")
+    events = []
+    assert run_attempt(job, events.append) is not None
+    assert (events[0]["shared"], events[-1]["log"]) == (True, "")
 
 
 def test_other_software_is_refused(tmp_path):

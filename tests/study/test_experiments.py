@@ -38,6 +38,8 @@ def test_what_a_user_may_change():
     assert {(c.epochs, c.train_images) for c in plan.configs.values()} == {(3, 640)}
     assert {(c.image_size, c.max_unreadable) for c in plan.configs.values()} == {(96, 0.1)}
     assert len(plan.configs) == 20
+    small = experiment_plan("imagenet-batch-size", ExperimentOptions(data="digits"))
+    assert {c.image_size for c in small.configs.values()} == {None}, "digits have a size already"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,7 @@ def test_what_a_user_may_change():
     [
         ("imagenet-table-9", {}, "unknown study 'imagenet-table-9'; known: imagenet-batch-size"),
         ("imagenet-norms", {"data": "cats"}, "unknown data set 'cats'"),
+        ("imagenet-norms", {"data": "digits", "image_size": 64}, "digits have a size of their"),
         ("imagenet-norms", {"seeds": 0}, "seeds must be at least 1"),
         ("imagenet-norms", {"scale": "smoke", "epochs": 2}, "smoke scale has two steps"),
     ],

@@ -82,7 +82,7 @@ def test_groups_study_says_what_it_skips():
     [
         ("batch-size", {"data": "cifar"}, "unknown data set 'cifar'; known: digits"),
         ("batch-size", {"data": "./cats"}, "is --data imagefolder --data-root ./cats"),
-        ("batch-size", {"image_size": 64}, "images of digits have a size of their own"),
+        ("batch-size", {"image_size": 64}, "digits have a size of their own; image_size is"),
         ("batch-size", {"data": "pets", "image_size": 8}, "image_size must be at least 32, got 8"),
         ("batch-size", {"max_unreadable": 1.5}, "max_unreadable must be at most 1, got 1.5"),
         ("batch-size", {"model": "resnet9"}, "unknown model 'resnet9'"),

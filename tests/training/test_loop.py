@@ -37,10 +37,10 @@ class Regression:
             noise = torch.randn(len(step.indices), 1, generator=generator)[rows]
             yield self.x[indices] + 0.01 * noise, indices
 
-    def met(self):
+    def data_issues(self):
         return {}
 
-    def remember(self, met):
+    def remember(self, issues):
         pass
 
     def loss(self, model, x, indices):
@@ -215,7 +215,7 @@ def test_timing_says_where_the_seconds_went():
 
 def test_what_the_data_counts_is_in_the_metrics():
     class Damaged(Regression):
-        def met(self):
+        def data_issues(self):
             return {"replaced_images": {"a": "empty", "b": "cut"}, "left_out_images": {}}
 
     config, model = make(epochs=1)
@@ -225,41 +225,45 @@ def test_what_the_data_counts_is_in_the_metrics():
     }
 
 
-def test_what_the_data_has_met_survives_a_resume(tmp_path):
-    class Damaged(Regression):
+def test_data_issues_are_counted_alike_after_a_resume(tmp_path):
+    class Grey(Regression):
+        """Every second example is not RGB; a step in the middle of epoch 2 may be the last."""
+
         def __init__(self, stop=False):
-            super().__init__()
-            self.found = {"replaced_images": {}, "left_out_images": {}, "converted_images": {}}
+            super().__init__(size=47)
+            self.found = {"replaced_images": {"a": "empty"}, "converted_images": {}}
             self.stop = stop
 
-        def met(self):
+        def data_issues(self):
             return {kind: dict(files) for kind, files in self.found.items()}
 
-        def remember(self, met):
-            for kind, files in met.items():
+        def remember(self, issues):
+            for kind, files in issues.items():
                 self.found[kind].update(files)
 
         def train(self, steps, rows):
             for number, batch in enumerate(super().train(steps, rows)):
                 if self.stop and len(self.late) == 1 and number == 2:
                     raise KeyboardInterrupt
+                grey = [index for index in batch[1].tolist() if index % 2]
+                self.found["converted_images"].update((str(index), "not RGB") for index in grey)
                 yield batch
 
-    checkpoint = tmp_path / "checkpoint.pt"
-    config, model = make(epochs=3)
-    task = Damaged(stop=True)
-    task.remember({"replaced_images": {"a": "empty"}, "converted_images": {"b": "", "c": ""}})
+    def counts(task, **options):
+        config, model = make(epochs=4)
+        rows = train(config, model, task, **options)
+        return [row["image_counts"] for row in rows]
+
+    undisturbed = counts(Grey())
+    assert [row["replaced_images"] for row in undisturbed] == [1, 1, 1, 1]
+    numbers = [row["converted_images"] for row in undisturbed]
+    assert numbers[0] < numbers[-1] == 23
+    checkpoint = {"checkpoint": tmp_path / "checkpoint.pt", "save_seconds": 0}
     with pytest.raises(KeyboardInterrupt):
-        train(config, model, task, checkpoint=checkpoint, save_seconds=0)
-    task = Damaged()
-    rows = train(config, make(epochs=3)[1], task, checkpoint=checkpoint)
-    assert task.met()["replaced_images"] == {"a": "empty"}
-    assert task.met()["converted_images"] == {}  # not kept by name, but the number does not fall
-    assert rows[-1]["image_counts"] == {
-        "replaced_images": 1,
-        "left_out_images": 0,
-        "converted_images": 2,
-    }
+        counts(Grey(stop=True), **checkpoint)
+    resumed = Grey()
+    resumed.found["replaced_images"].clear()
+    assert counts(resumed, **checkpoint) == undisturbed
 
 
 def test_shares_that_do_not_fit_are_refused():
