@@ -18,8 +18,8 @@ import torch
 from groupnorm.cost.turns import Step, time_in_turns
 from groupnorm.files import first_line, write_atomic
 from groupnorm.run import build, environment, first_images, load_batches
-from groupnorm.study.costs import COST_FILE, CostPass, read_cost_pass
-from groupnorm.study.store import read_record, to_json
+from groupnorm.study.costs import CostPass, read_cost_pass
+from groupnorm.study.store import COST_FILE, read_record, to_json
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import keep_large_blocks
 

@@ -15,6 +15,7 @@ from groupnorm.run import environment
 from groupnorm.study.cluster import run_trials_on_cluster
 from groupnorm.study.cluster_connection import Cluster, check_gpus, check_ray
 from groupnorm.study.cost_pass import measure_costs, skip_costs
+from groupnorm.study.costs import read_cost_pass
 from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.progress import StudyProgress
 from groupnorm.study.report import build_report
@@ -95,6 +96,7 @@ def run_study(
     try:
         with locked(out / ".lock", refusal):
             _claim(out, manifest)
+            read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
                 console.print(

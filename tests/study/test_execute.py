@@ -5,6 +5,7 @@ import pytest
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import PlanError, StudyOptions
+from groupnorm.study.store import StoreError
 from groupnorm.study.studies import batch_size
 from tests.data.image_trees import class_folders, write
 
@@ -73,6 +74,13 @@ def test_notes_are_said_before_anything_is_trained(study, photos, capsys):
         f"note: left out because of the ending of the name: 1 file in {photos}/train (.heic 1)"
         in (capsys.readouterr().out)
     )
+
+
+def test_damaged_times_are_found_before_anything_is_trained(study, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cost.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"cost\.json has format None.*delete it: the command"):
+        study()
 
 
 def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):
