@@ -152,15 +152,18 @@ class _Environment(_Open):
     continued_with: dict[str, Any] | None = None
 
 
+_Percent = Annotated[float, Field(ge=0, le=100)]
+
+
 class _Epoch(_Open):
     epoch: Annotated[int, Field(ge=1)]
     step: _Count | None = None
     lr: float | None = None
     train_loss: float | None = None
-    train_error: float | None = None
+    train_error: _Percent | None = None
     val_loss: float | None = None
-    val_error: float | None = None
-    precise_val_error: float | None = None
+    val_error: _Percent | None = None
+    precise_val_error: _Percent | None = None
     response_percentiles: dict[str, float] | None = None
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}

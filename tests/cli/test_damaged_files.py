@@ -203,6 +203,15 @@ def test_an_epoch_out_of_order_is_refused(study):
     assert f"{path} line 1 is of epoch 2" in refused("report", study)
 
 
+@pytest.mark.parametrize("error", [1e30, 100.5, -1])
+@pytest.mark.parametrize("key", ["train_error", "val_error", "precise_val_error"])
+def test_an_error_that_is_no_percentage_is_refused(study, key, error):
+    (path,) = study.glob("runs/*/metrics.jsonl")
+    rows = read_metrics(path.parent)
+    path.write_text("".join(json.dumps({**row, key: error}) + "\n" for row in rows))
+    assert f"{path} line 1 has {key}={error}: " in refused("report", study)
+
+
 def test_deleting_the_damaged_file_is_a_remedy(study):
     (trial,) = (study / "runs").iterdir()
     for file in ("config.json", "DONE", "env.json"):
