@@ -242,7 +242,7 @@ def report(
         assert out is not None
         path = build_report(out)
         if as_json:
-            header, rows = main_table(out)
+            header, rows = main_table(out, repeat=True)
             print_json([dict(zip(header, row, strict=True)) for row in rows])
             return
         _print_main_table(out)
