@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from groupnorm.data.examples import EvaluationExamples, Made, Share, TrainExampl
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
 from groupnorm.data.issues import UNREADABLE, Met
+from groupnorm.data.issues import some_files as _some
 
 
 class FromFiles:
@@ -197,12 +198,6 @@ class FromFiles:
     def _moved(self, made: Made) -> tuple[Tensor, Tensor]:
         images = made.images.to(self.device, non_blocking=True)
         return images, made.labels.to(self.device, non_blocking=True)
-
-
-def _some(files: Mapping[str, str]) -> str:
-    """The first three files, and what is wrong with them."""
-    more = f" and {len(files) - 3:,} more" if len(files) > 3 else ""
-    return ", ".join(f"{path} ({files[path]})" for path in sorted(files)[:3]) + more
 
 
 def _unchanged(made: Any) -> Any:

@@ -362,7 +362,7 @@ def is_number(value: Any) -> bool:
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file; --out takes a folder")
+        raise StoreError(f"--out takes a folder, {folder} is a file")
 
 
 def _with_parents(folder: Path) -> Iterable[Path]:
