@@ -65,3 +65,8 @@ def describe_os_error(error: OSError) -> str:
     """An error of the operating system in words: the file, then what is wrong with it."""
     what = error.strerror or str(error) or type(error).__name__
     return what if error.filename is None else f"{error.filename}: {what}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

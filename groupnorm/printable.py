@@ -6,6 +6,10 @@ import os
 import shlex
 import unicodedata
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # What tables and reports hold outside ASCII, for terminals that have nothing else.
 _SPELLED = {
@@ -31,6 +35,17 @@ def printable(text: str, encoding: str = "utf-8") -> str:
         return text
     return "".join(
         char if char == "\n" or _can_be_shown(char, encoding) else _escaped(char) for char in text
+    )
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a plain text as one line however long: no markup, no emoji, as `printable`."""
+    console.print(
+        printable(text, console.encoding),
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+        emoji=False,
     )
 
 

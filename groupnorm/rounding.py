@@ -8,7 +8,9 @@ the binary number instead, one of these two up and the other down.
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
+
+_EXACT = Context(prec=400)  # a float has up to 309 digits before the point
 
 
 def rounded(value: float | Decimal, digits: int) -> Decimal:
@@ -16,7 +18,7 @@ def rounded(value: float | Decimal, digits: int) -> Decimal:
 
     The digits beyond are the noise of sums and divisions, which must not decide a tie.
     """
-    return Decimal(f"{value:.12g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return Decimal(f"{value:.12g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, _EXACT)
 
 
 def decimal_text(value: float | Decimal, digits: int = 1) -> str:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from groupnorm.files import LockedError, describe_os_error, locked, write_atomic
+from groupnorm.files import LockedError, describe_os_error, first_line, locked, write_atomic
 
 
 def test_writes_and_replaces_text_and_bytes(tmp_path):
@@ -51,6 +51,16 @@ def test_what_the_system_refuses_names_the_file_that_was_meant(tmp_path, monkeyp
         assert describe_os_error(error.value) == f"{path}: Is a directory"
     assert describe_os_error(OSError("no words")) == "no words"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("out of memory\nand more", "out of memory"), ("\n below", "below"), ("", "MemoryError"),
+     (" \n", "MemoryError")],
+)  # fmt: skip
+def test_the_first_line_of_an_error(text, line):
+    assert first_line(MemoryError(text)) == line
+    assert first_line(MemoryError()) == "MemoryError"
 
 
 def test_a_lock_is_exclusive_and_dies_with_its_process(tmp_path):

@@ -1,11 +1,13 @@
 """A user's text on a terminal, and as a shell takes it again."""
 
+import io
 import os
 import subprocess
 
 import pytest
+from rich.console import Console
 
-from groupnorm.printable import printable, shell_command
+from groupnorm.printable import print_line, printable, shell_command
 
 ODD = [
     "a b",
@@ -46,3 +48,12 @@ def test_a_shell_takes_the_command_again(encoding):
     assert "\n" not in written
     typed = subprocess.run(["bash", "-c", written.encode()], capture_output=True, check=True)
     assert typed.stdout.split(b"\0")[:-1] == [os.fsencode(text) for text in ODD]
+
+
+def test_a_line_is_plain_and_whole_on_any_console():
+    buffer = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(buffer, encoding="ascii"), width=20)
+    print_line(console, "note: 40.1 ± 0.2 in [b]dög[/b]:smile: of nohost:1234\x1b[31m")
+    console.file.flush()
+    said = b"note: 40.1 +/- 0.2 in [b]d\\xf6g[/b]:smile: of nohost:1234\\x1b[31m\n"
+    assert buffer.getvalue() == said

@@ -28,6 +28,8 @@ from groupnorm.rounding import decimal_text, rounded
         (math.nan, 1, "nan"),
         (math.inf, 1, "inf"),
         (Decimal("0.15"), 1, "0.2"),
+        (1e27, 1, "1" + 9 * ",000" + ".0"),
+        (-1.7e308, 0, "-170" + 102 * ",000"),
     ],
 )
 def test_a_number_in_print(value, digits, text):

@@ -161,12 +161,10 @@ def run_named(name: str, given: dict[str, Any]) -> None:
             experiment_plan,
             run_study,
         )
-        from groupnorm.training.device import check_device
 
         out = named_folder(given.pop("out"), "--out") or Path(f"groupnorm-study-{name}")
         root = existing_folder(given.pop("data_root"), "--data-root")
         jobs, device = given.pop("jobs"), given.pop("device")
-        check_device(device, here=given["cluster"] is None)
         track = given.pop("track")
         cluster = _cluster(
             given.pop("cluster"), given.pop("cpus_per_trial"), given.pop("gpus_per_trial"), device
@@ -242,7 +240,7 @@ def report(
         assert out is not None
         path = build_report(out)
         if as_json:
-            header, rows = main_table(out)
+            header, rows = main_table(out, repeat=True)
             print_json([dict(zip(header, row, strict=True)) for row in rows])
             return
         _print_main_table(out)

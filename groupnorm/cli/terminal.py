@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from groupnorm.files import describe_os_error
-from groupnorm.printable import printable, shell_command
+from groupnorm.printable import print_line, printable, shell_command
 
 console = Console(emoji=False)
 errors = Console(stderr=True, emoji=False)
@@ -60,7 +60,7 @@ def stopped_in_words(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _print(errors, f"stopped; {kept()}")
+        print_line(errors, f"stopped; {kept()}")
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -72,18 +72,12 @@ def _interrupt(*_: object) -> NoReturn:
 
 def say(text: str) -> None:
     """Print a plain text on standard output, as one line however long."""
-    _print(console, text)
+    print_line(console, text)
 
 
 def say_error(message: str) -> None:
     """Say what is wrong, on standard error."""
-    _print(errors, f"error: {message}")
-
-
-def _print(where: Console, text: str) -> None:
-    where.print(
-        printable(text, where.encoding), highlight=False, markup=False, soft_wrap=True, emoji=False
-    )
+    print_line(errors, f"error: {message}")
 
 
 def fail(message: str) -> NoReturn:

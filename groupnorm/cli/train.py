@@ -26,7 +26,7 @@ from groupnorm.cli.terminal import (
     stopped_in_words,
     this_command,
 )
-from groupnorm.printable import printable
+from groupnorm.printable import print_line
 from groupnorm.rounding import decimal_text
 from groupnorm.training.config import RunConfig
 
@@ -91,7 +91,7 @@ def train(
     def tell(text: str) -> None:
         if text not in told:
             told.add(text)
-            errors.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+            print_line(errors, text)
 
     def show_notes(env: dict[str, Any]) -> None:
         for note in env.get("data_notes", []):

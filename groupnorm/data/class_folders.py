@@ -10,7 +10,7 @@ from pathlib import Path
 
 from groupnorm.data.image_files import Listing
 from groupnorm.data.image_set import DataError
-from groupnorm.data.issues import plural
+from groupnorm.data.issues import first_few, plural
 
 # torchvision's list
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -145,8 +145,8 @@ def match_classes(train: ClassFolders, test: ClassFolders) -> tuple[Listing, lis
     missing = sorted(set(train.classes) - set(test.classes))
     if extra:
         raise DataError(
-            f"{test.folder} has classes that {train.folder} has not: {_some(extra)}. Only in the "
-            f"latter: {_some(missing)}"
+            f"{test.folder} has classes that {train.folder} has not: {first_few(extra)}. Only in "
+            f"the latter: {first_few(missing) or 'none'}"
         )
     label_of = {name: label for label, name in enumerate(train.classes)}
     listing = [(path, label_of[test.classes[label]]) for path, label in test.listing]
@@ -154,7 +154,7 @@ def match_classes(train: ClassFolders, test: ClassFolders) -> tuple[Listing, lis
         return listing, []
     return listing, [
         f"{test.folder} has images of {len(test.classes):,} of the {len(train.classes):,} classes; "
-        f"the error is over those, without {_some(missing)}"
+        f"the error is over those, without {first_few(missing)}"
     ]
 
 
@@ -238,8 +238,3 @@ def _counts(endings: Counter[str]) -> str:
     named = [f"{ending} {count:,}" for ending, count in endings.most_common(5)]
     rest = endings.total() - sum(count for _, count in endings.most_common(5))
     return ", ".join([*named, *([f"others {rest:,}"] if rest else [])])
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from groupnorm.data.batches import ALL, Step
 from groupnorm.data.examples import EvaluationExamples, Made, Share, TrainExamples
 from groupnorm.data.image_files import ImageFiles
 from groupnorm.data.image_set import DataError
-from groupnorm.data.issues import UNREADABLE, Issues
+from groupnorm.data.issues import UNREADABLE, Issues, some_files
 
 
 class FromFiles:
@@ -153,7 +153,7 @@ class FromFiles:
             if len(gone) > round(self.max_unreadable * size, 6):
                 raise DataError(
                     f"{len(gone):,} of the {size:,} {split} images of {self.name} cannot be "
-                    f"decoded, which is more than {100 * self.max_unreadable:g} %: {_some(gone)}. "
+                    f"decoded, which is more than {100 * self.max_unreadable:g} %: {some_files(gone)}. "
                     "Mend or remove them (a study then needs a new --out), or allow more: "
                     "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for "
                     "5 %"
@@ -167,7 +167,7 @@ class FromFiles:
                 }
                 raise DataError(
                     f"none of {count:,} test images of the class {self.files.class_names[label]} "
-                    f"can be decoded: {_some(lost)}; the data set is damaged: get it again"
+                    f"can be decoded: {some_files(lost)}; the data set is damaged: get it again"
                 )
 
     @cached_property
@@ -212,12 +212,6 @@ class FromFiles:
     def _moved(self, made: Made) -> tuple[Tensor, Tensor]:
         images = made.images.to(self.device, non_blocking=True)
         return images, made.labels.to(self.device, non_blocking=True)
-
-
-def _some(files: Mapping[str, str]) -> str:
-    """The first three files, and what is wrong with them."""
-    more = f" and {len(files) - 3:,} more" if len(files) > 3 else ""
-    return ", ".join(f"{path} ({files[path]})" for path in sorted(files)[:3]) + more
 
 
 def _unchanged(made: Any) -> Any:

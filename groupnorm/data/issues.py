@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Issues = dict[str, dict[str, str]]
 """Kind of issue, as "replaced_images" -> file -> what is wrong with it."""
@@ -24,3 +24,14 @@ def describe_unreadable(counts: Mapping[str, int]) -> str:
 def plural(count: int, noun: str) -> str:
     """A number and its noun: 1 file, 2 files."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first_few(texts: Sequence[str], most: int = 5) -> str:
+    """The first of some texts, and how many more there are."""
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def some_files(files: Mapping[str, str]) -> str:
+    """The first three files, and what is wrong with them."""
+    return first_few([f"{path} ({files[path]})" for path in sorted(files)], 3)

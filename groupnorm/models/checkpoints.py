@@ -83,8 +83,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # whatever the unpickler stumbles over
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
+    except Exception as error:  # torch raises many kinds, and advises to load the file all the same
+        raise ValueError(
+            f"{path} cannot be read as weights: it was not written by torch.save, is damaged, or "
+            "holds more than tensors and plain values, perhaps code"
+        ) from error
     authors = False
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         authors = "best_acc1" in content

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from groupnorm.files import write_atomic
+from groupnorm.files import first_line, write_atomic
 from groupnorm.study.cluster_connection import (
     Cluster,
     ClusterError,
     check_ray,
     check_resources,
     connected,
-    first_line,
     fitting,
     needs,
 )

@@ -213,8 +213,3 @@ def needs(cluster: Cluster) -> str:
     """What a trial asks for, in words."""
     cpus = f"{cluster.cpus} CPU{'s' if cluster.cpus != 1 else ''}"
     return f"{cpus} and {cluster.gpus:g} GPU{'s' if cluster.gpus != 1 else ''}"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

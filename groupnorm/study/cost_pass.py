@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from groupnorm.cost.turns import Step, time_in_turns
-from groupnorm.files import write_atomic
+from groupnorm.files import first_line, write_atomic
 from groupnorm.run import build, environment, first_images, load_batches
-from groupnorm.study.costs import COST_FILE, CostPass, read_cost_pass
-from groupnorm.study.store import read_record, to_json
+from groupnorm.study.costs import CostPass, read_cost_pass
+from groupnorm.study.store import COST_FILE, read_record, to_json
 from groupnorm.training.config import RunConfig
 from groupnorm.training.memory import keep_large_blocks
 
@@ -57,7 +57,7 @@ def measure_costs(
     try:
         rounds, found, machine = _measure(groups, finished, threads, device, data_root)
     except (RuntimeError, MemoryError) as error:
-        reason = f"the measurement failed: {str(error).splitlines()[0] or type(error).__name__}"
+        reason = f"the measurement failed: {first_line(error)}"
         tell(f"no times can be compared: {reason}")
         skip_costs(out, reason)
         return

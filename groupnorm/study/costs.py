@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from groupnorm.rounding import decimal_text
-from groupnorm.study.store import FORMAT, Record, StoreError, is_number
+from groupnorm.study.store import FORMAT, Record, is_number, read_costs
 
-COST_FILE = "cost.json"
 TIMES = ("forward_ms_per_image", "backward_ms_per_image", "norm_share")
 # key -> heading of the table, factor from the key's unit to the heading's, digits
 COSTS: dict[str, tuple[str, float, int]] = {
@@ -61,23 +59,11 @@ def read_cost_pass(out: Path) -> CostPass:
     Raises:
         StoreError: the file is damaged.
     """
-    path = out / COST_FILE
-    if not path.exists():
+    costs = read_costs(out)
+    if costs is None:
         return CostPass()
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value.pop("format") != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        found = CostPass(**value)
-        if not all(is_number(time) for times in found.times.values() for time in times.values()):
-            raise ValueError("a time is not a number")
-        how_timed(found)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise StoreError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Delete it: the command of "
-            "the study measures the times again, and the report does without them"
-        ) from None
-    return found
+    del costs["format"]
+    return CostPass(**costs)
 
 
 def how_timed(found: CostPass) -> str:

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from groupnorm import data as datasets
 from groupnorm.files import LockedError, describe_os_error, locked, write_atomic
-from groupnorm.printable import printable
+from groupnorm.printable import print_line
 from groupnorm.run import environment
 from groupnorm.study.cluster import run_trials_on_cluster
 from groupnorm.study.cluster_connection import Cluster, check_gpus, check_ray
 from groupnorm.study.cost_pass import measure_costs, skip_costs
+from groupnorm.study.costs import read_cost_pass
 from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.progress import StudyProgress
 from groupnorm.study.report import build_report
@@ -95,11 +96,10 @@ def run_study(
     try:
         with locked(out / ".lock", refusal):
             _claim(out, manifest)
+            read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
-                console.print(
-                    printable(f"note: {note}"), markup=False, highlight=False, soft_wrap=True
-                )
+                print_line(console, f"note: {note}")
             show = StudyProgress(plan.configs, console)
             if track is not None:
                 show = TrackedProgress(out, plan.configs, console)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from groupnorm.data.issues import describe_unreadable
-from groupnorm.printable import printable
+from groupnorm.printable import print_line
 from groupnorm.rounding import decimal_text
 from groupnorm.study.store import UNREADABLE
 from groupnorm.training.config import RunConfig
@@ -155,5 +155,4 @@ class StudyProgress:
         return f"all trials {100 * done:.0f} %, about {clock(left)} left"
 
     def _line(self, text: str) -> None:
-        text = printable(text, self.console.encoding)
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True, emoji=False)
+        print_line(self.console, text)

@@ -46,17 +46,20 @@ def build_report(out: Path) -> Path:
     return path
 
 
-def main_table(out: Path) -> tuple[list[str], list[list[str]]]:
+def main_table(out: Path, *, repeat: bool = False) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the report's main table, for the terminal.
 
     One row per norm and one column per batch size, the largest first; batch norm with recomputed
     statistics has a row of its own. The groups study has one row per way of dividing.
 
+    Args:
+        repeat: a norm that was trained once has its number in every column, for programs.
+
     Raises:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = load_study(out)
-    return tables.main_table_of(study, _rows(study)[0])
+    return tables.main_table_of(study, _rows(study)[0], repeat=repeat)
 
 
 def main_title(out: Path) -> str:

@@ -53,10 +53,13 @@ class RunGroup:
     seeds: list[list[str]]
 
 
-def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+def main_table_of(
+    study: Study, rows: list[Row], *, repeat: bool = False
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table, as strings.
 
-    A norm that was trained once for all batch sizes has its number in the first column alone.
+    A norm that was trained once for all batch sizes is marked and has its number in the first
+    column alone; with `repeat` it has its plain name, and the number in every column.
     """
     if shows(study.manifest) == "groups":
         return _groups_table(study, rows)
@@ -66,7 +69,7 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
     at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     gone = {(s["labels"]["norm"], s["labels"]["batch_per_worker"]) for s in skipped}
     table = []
-    once = trained_once(rows)
+    once = set() if repeat else trained_once(rows)
     for norm in dict.fromkeys(label["norm"] for label in labels):
         mine = [at.get((norm, batch)) for batch in batches]
         repeated = [batch for batch, row in zip(batches, mine, strict=True) if row][1:]

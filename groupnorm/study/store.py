@@ -32,10 +32,12 @@ from groupnorm.files import write_atomic
 from groupnorm.training.config import RunConfig
 
 FORMAT = 1
+COST_FILE = "cost.json"
 UNREADABLE = "unreadable.json"
 
 # What to do about a damaged file besides restoring it.
 _REMEDIES = {
+    "cost.json": "delete it: the command that made the study times the steps again",
     "study.json": "delete it: the command that made the study writes it again and keeps the runs",
     "config.json": "delete it: the command that trained the run writes it again",
     "env.json": "delete it: training writes it again",
@@ -150,18 +152,40 @@ class _Environment(_Open):
     continued_with: dict[str, Any] | None = None
 
 
+_Percent = Annotated[float, Field(ge=0, le=100)]
+
+
 class _Epoch(_Open):
     epoch: Annotated[int, Field(ge=1)]
     step: _Count | None = None
     lr: float | None = None
     train_loss: float | None = None
-    train_error: float | None = None
+    train_error: _Percent | None = None
     val_loss: float | None = None
-    val_error: float | None = None
-    precise_val_error: float | None = None
+    val_error: _Percent | None = None
+    precise_val_error: _Percent | None = None
     response_percentiles: dict[str, float] | None = None
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}
+
+
+_Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class _Timed(_Open):
+    runs: Annotated[list[str], Field(min_length=1)]
+    forward_ms_per_image: _Milliseconds
+    backward_ms_per_image: _Milliseconds
+    spread: Annotated[float, Field(ge=0, le=1e9)]
+    norm_share: Annotated[float, Field(ge=0, le=1)]
+
+
+class _CostPass(_Closed):
+    format: int
+    rounds: _Count
+    configurations: list[_Timed]
+    environment: _Environment
+    reason: str | None
 
 
 class _Done(_Closed):
@@ -190,8 +214,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
         raise StoreError(
             f"{out} holds no study: {path} is missing. Run 'groupnorm study batch-size --out {out}'"
         )
-    if manifest.get("format") != FORMAT:
-        _refuse(path, f"has format {manifest.get('format')!r}, this version reads {FORMAT}")
+    _check_format(path, manifest)
     _check(path, manifest, _Manifest)
     wanted = ["division", "value"] if "groups" in (manifest["study"], manifest.get("shows")) else []
     wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
@@ -200,6 +223,22 @@ def read_manifest(out: Path) -> dict[str, Any]:
             if label not in cell["labels"]:
                 _refuse(path, f"has a cell without the label {label!r}")
     return manifest
+
+
+def read_costs(out: Path) -> dict[str, Any] | None:
+    """`cost.json` of a study as a dict; None when nothing was timed.
+
+    Raises:
+        StoreError: the file is damaged or of another version.
+    """
+    path = out / COST_FILE
+    costs = _read_object(path)
+    if costs is not None:
+        _check_format(path, costs)
+        _check(path, costs, _CostPass)
+        if costs["reason"] is None and not costs["configurations"]:
+            _refuse(path, "has neither times nor a reason why there are none")
+    return costs
 
 
 def read_cells(manifest: dict[str, Any]) -> list[Cell]:
@@ -317,12 +356,13 @@ def check_study_place(out: Path) -> None:
 
 def is_number(value: Any) -> bool:
     """Whether a value of a record is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file; --out takes a folder")
+        raise StoreError(f"--out takes a folder, {folder} is a file")
 
 
 def _with_parents(folder: Path) -> Iterable[Path]:
@@ -338,6 +378,11 @@ def _check_complete(path: Path, config: dict[str, Any], rows: list[dict[str, Any
         _refuse(
             path, f"ends at {length} {done} of {config.get(f'{length}s')}, and DONE says finished"
         )
+
+
+def _check_format(path: Path, value: dict[str, Any]) -> None:
+    if value.get("format") != FORMAT:
+        _refuse(path, f"has format {value.get('format')!r}, this version reads {FORMAT}")
 
 
 def _read_checked(path: Path, form: type[BaseModel]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from groupnorm.files import first_line
 from groupnorm.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def find_launch() -> Launch:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RuntimeError(
             f"the processes cannot meet at {where}, which MASTER_ADDR and MASTER_PORT name "
-            f"({_first_line(error)}); torchrun sets both"
+            f"({first_line(error)}); torchrun sets both"
         ) from error
     return Launch(processes, _number("LOCAL_RANK", 0), store, store.clone())
 
@@ -152,7 +153,7 @@ def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[Non
         if not _is_of_a_lost_process(error):
             raise
         raise ProcessLostError(
-            f"a process of the training was lost ({_first_line(error)}); {kept()}"
+            f"a process of the training was lost ({first_line(error)}); {kept()}"
         ) from error
     dist.destroy_process_group()
 
@@ -210,10 +211,6 @@ def _number(name: str, default: int | None = None) -> int:
             else f"WORLD_SIZE must be a number of processes, got {text!r}; torchrun sets it"
         )
     return int(text)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _first_to_speak(voice: Store) -> bool:

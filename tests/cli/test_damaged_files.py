@@ -25,7 +25,8 @@ STUDY += ["--epochs", "2", "--train-images", "64", "--out"]
 TRAIN = ["train", "model=resnet8", "width=0.25", "data=digits", "train_images=64", "norm=ln"]
 TRAIN += ["workers=1", "batch_per_worker=16", "epochs=2", "--out"]
 FILES = ("config.json", "env.json", "metrics.jsonl", "DONE", "FAILED")
-CLOSED = ("study.json", "config.json", "DONE", "FAILED")  # without room for unknown keys
+OF_STUDY = ("study.json", "cost.json")
+CLOSED = (*OF_STUDY, "config.json", "DONE", "FAILED")  # without room for unknown keys
 
 
 def trials_here(out, configs, progress, **_):
@@ -91,9 +92,9 @@ def single(made, tmp_path):
 def places(file, study, single):
     """(folder that holds `file`, commands that read it there)."""
     (trial,) = (study / "runs").iterdir()
-    at = study if file == "study.json" else trial
+    at = study if file in OF_STUDY else trial
     yield at, [("report", study), (*STUDY, study)]
-    if file != "study.json":
+    if file not in OF_STUDY:
         yield single, [(*TRAIN, single)]
 
 
@@ -121,7 +122,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", ["study.json", *FILES])
+@pytest.mark.parametrize("file", [*OF_STUDY, *FILES])
 def test_a_damaged_file_is_named_with_the_remedy(study, single, file, damage):
     for folder, commands in places(file, study, single):
         (folder / file).write_bytes(DAMAGES[damage](sound_content(folder, file)))
@@ -136,12 +137,15 @@ def test_a_damaged_file_is_named_with_the_remedy(study, single, file, damage):
 
 def test_a_byte_order_mark_is_no_damage(study):
     (trial,) = (study / "runs").iterdir()
-    for path in (study / "study.json", *(trial / file for file in FILES if file != "FAILED")):
+    for path in (
+        *(study / file for file in OF_STUDY),
+        *(trial / file for file in FILES if file != "FAILED"),
+    ):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     succeeds("report", study)
 
 
-@pytest.mark.parametrize("file", ["study.json", *FILES])
+@pytest.mark.parametrize("file", [*OF_STUDY, *FILES])
 def test_a_folder_in_the_place_of_a_file_is_named_with_the_remedy(study, single, file):
     for folder, commands in places(file, study, single):
         sound_content(folder, file)
@@ -199,17 +203,28 @@ def test_an_epoch_out_of_order_is_refused(study):
     assert f"{path} line 1 is of epoch 2" in refused("report", study)
 
 
+@pytest.mark.parametrize("error", [1e30, 100.5, -1])
+@pytest.mark.parametrize("key", ["train_error", "val_error", "precise_val_error"])
+def test_an_error_that_is_no_percentage_is_refused(study, key, error):
+    (path,) = study.glob("runs/*/metrics.jsonl")
+    rows = read_metrics(path.parent)
+    path.write_text("".join(json.dumps({**row, key: error}) + "\n" for row in rows))
+    assert f"{path} line 1 has {key}={error}: " in refused("report", study)
+
+
 def test_deleting_the_damaged_file_is_a_remedy(study):
     (trial,) = (study / "runs").iterdir()
     for file in ("config.json", "DONE", "env.json"):
         (trial / file).unlink()
-    (study / "study.json").unlink()
+    for file in OF_STUDY:
+        (study / file).unlink()
     weights = (trial / "checkpoint.pt").read_bytes()
     rows = read_metrics(trial)
     succeeds(*STUDY, study)
     assert read_record(study, trial.name).status == "finished"
     assert (trial / "checkpoint.pt").read_bytes() == weights
     assert read_metrics(trial) == rows
+    assert (study / "cost.json").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "a list", "flipped", "a folder"])

@@ -1,6 +1,7 @@
 """The main table in terminals of every width: a title, and no name and no number cut."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from groupnorm.cli import study as study_command
 from groupnorm.cli import terminal
 from groupnorm.study.report import main_table
+from tests.cli.commands import typed
 from tests.study.fake_store import batch_study, groups_study
 
 
@@ -50,3 +52,17 @@ def test_a_table_that_just_fits_is_one(tmp_path, monkeypatch):
     widest = max(map(len, printed(folder, 200, monkeypatch).splitlines()[1:]))
     assert "\u2502 number of groups" in printed(folder, widest, monkeypatch)
     assert "number of groups\n  64: skipped\n" in printed(folder, widest - 1, monkeypatch)
+
+
+def test_json_has_plain_names_and_every_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("groupnorm.study.report.build_figures", lambda study, rows: [])
+    folder = batch_study(tmp_path, norms=("gn:groups=8", "bn"), batches=(32, 2), seeds=2)
+    gn, bn, recomputed = json.loads(typed("report", folder, "--json").stdout)
+    assert gn["images per worker"] == "gn:groups=8"
+    assert bn["images per worker"] == "bn"
+    assert recomputed["images per worker"] == "bn (recomputed statistics)"
+    assert gn["32"] == gn["2"]
+    assert bn["32"] != bn["2"]
+    for row in (gn, bn, recomputed):
+        assert all(float(row[batch].split(" ± ")[0]) > 0 for batch in ("32", "2"))
+    assert "same" in main_table(folder)[1][0]

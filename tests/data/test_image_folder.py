@@ -10,6 +10,7 @@ import pytest
 from groupnorm import data
 from groupnorm.data import DataError
 from groupnorm.data import class_folders as class_folders_module
+from groupnorm.data.issues import first_few
 from tests.data.image_trees import class_folders, write
 
 
@@ -204,3 +205,11 @@ def test_folders_of_other_names_get_a_hint(tmp_path, splits, hint):
     with pytest.raises(DataError) as caught:
         data.find("imagefolder", tmp_path / "set")
     assert f"There is {tmp_path}/set with {hint}\n" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "0"), (3, "0, 1, 2"), (4, "0, 1, 2 and 1 more"), (2000, "0, 1, 2 and 1,997 more")],
+)
+def test_of_many_names_the_first_few_are_said(count, text):
+    assert first_few(list(map(str, range(count))), 3) == text

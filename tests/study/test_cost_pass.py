@@ -90,17 +90,23 @@ def test_only_what_is_finished_is_timed_and_with_more_runs_all_are_timed_anew(tm
     assert list(turns[-1][0]) == [gn, bn]
 
 
-def test_what_prevents_the_measurement_is_recorded_and_costs_no_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(RuntimeError("out of memory\nand more"), "out of memory"), (MemoryError(), "MemoryError")],
+)
+def test_what_prevents_the_measurement_is_recorded_and_costs_no_run(
+    tmp_path, monkeypatch, error, words
+):
     configs = study_of(tmp_path, [config()])
 
     def fail(steps):
-        raise RuntimeError("out of memory\nand more")
+        raise error
 
     monkeypatch.setattr(cost_pass, "time_in_turns", fail)
     told = []
     measure_costs(tmp_path, configs, threads=1, tell=told.append)
-    assert read_cost_pass(tmp_path).reason == "the measurement failed: out of memory"
-    assert "no times can be compared: the measurement failed: out of memory" in told
+    assert read_cost_pass(tmp_path).reason == f"the measurement failed: {words}"
+    assert f"no times can be compared: the measurement failed: {words}" in told
 
 
 def test_times_that_are_there_are_kept_when_nothing_can_be_timed(tmp_path, turns):

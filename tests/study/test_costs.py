@@ -126,17 +126,40 @@ def test_why_there_are_no_times(tmp_path):
     assert how_timed(cost).startswith("Times are not compared: the trials ran on the nodes of a c")
 
 
+TIMED = {
+    "runs": ["a"], "forward_ms_per_image": 1, "backward_ms_per_image": 2.0, "spread": 0.1,
+    "norm_share": 0.1,
+}  # fmt: skip
+COST = {"format": 1, "rounds": 5, "configurations": [TIMED], "environment": {}, "reason": None}
+
+
+def test_times_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "cost.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(COST).encode())
+    assert read_cost_pass(tmp_path).times == {
+        "a": {"forward_ms_per_image": 1, "backward_ms_per_image": 2.0, "norm_share": 0.1}
+    }
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("changes", "words"),
     [
-        b"", b"[]", b"{}", b'{"format": 1, "reason": null}',
-        b"\xff", b'{"format": 2}', b'{"format": 1, "new": 0}',
-        b'{"format": 1, "configurations": [{"runs": ["a"]}]}',
-        b'{"format": 1, "configurations": [{"runs": ["a"], "forward_ms_per_image": NaN, '
-        b'"backward_ms_per_image": 1.0, "norm_share": 0.1}]}',
+        ({"format": 2}, "has format 2, this version reads 1"),
+        ({"new": 0}, "has the key 'new'"),
+        ({"reason": 5}, "has reason=5"),
+        ({"rounds": -1}, "has rounds=-1"),
+        ({"environment": {"threads": "all"}}, "has environment.threads='all'"),
+        ({"configurations": []}, "has neither times nor a reason"),
+        ({"configurations": [{"runs": ["a"]}]}, "lacks 'configurations.0.forward_ms_per_image'"),
+        *(
+            ({"configurations": [{**TIMED, key: value}]}, rf"has configurations\.0\.{key}=")
+            for key, value in (
+                ("runs", []), ("forward_ms_per_image", -1.0), ("backward_ms_per_image", 1e300),
+                ("spread", 1e300), ("norm_share", True), ("norm_share", 1.5),
+            )
+        ),
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_named_with_its_remedy(tmp_path, content):
-    (tmp_path / "cost.json").write_bytes(content)
-    with pytest.raises(StoreError, match=r"cost\.json cannot be read .*Delete it"):
+def test_times_that_cannot_be_are_named_with_the_remedy(tmp_path, changes, words):
+    (tmp_path / "cost.json").write_text(json.dumps({**COST, **changes}))
+    with pytest.raises(StoreError, match=rf"cost\.json {words}.*Restore it, or delete it"):
         read_cost_pass(tmp_path)

@@ -1,12 +1,16 @@
 """What a study checks before it trains: the folder, and the images of its runs."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import PlanError, StudyOptions
+from groupnorm.study.store import StoreError
 from groupnorm.study.studies import batch_size
-from tests.data.image_trees import class_folders, write
+from tests.data.image_trees import class_folders, photo, write
 
 OPTIONS = StudyOptions(data="imagefolder", norms=("none",), epochs=1, image_size=32)
 
@@ -31,10 +35,10 @@ def study(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "run_trials", trial)
     monkeypatch.setattr("groupnorm.study.plan.STEP_IMAGES", 4)
 
-    def begin(**changes):
+    def begin(console=None, **changes):
         plan = batch_size(OPTIONS.model_copy(update={"batch_sizes": (4,), **changes}))
         with pytest.raises(ClaimedError):
-            run_study(plan, tmp_path / "out", data_root=photos)
+            run_study(plan, tmp_path / "out", data_root=photos, console=console)
 
     return begin
 
@@ -73,6 +77,22 @@ def test_notes_are_said_before_anything_is_trained(study, photos, capsys):
         f"note: left out because of the ending of the name: 1 file in {photos}/train (.heic 1)"
         in (capsys.readouterr().out)
     )
+
+
+def test_notes_are_plain_on_any_console(study, photos):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    write(photos / "train/dög:smile:/1.jpg", photo())
+    study(console=Console(file=stream, width=40))
+    stream.flush()
+    (note,) = stream.buffer.getvalue().decode("ascii").splitlines()
+    assert note.endswith(r"the error is over those, without d\xf6g:smile:")
+
+
+def test_damaged_times_are_found_before_anything_is_trained(study, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cost.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"cost\.json has format None.*delete it: the command"):
+        study()
 
 
 def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):

@@ -18,6 +18,8 @@ from groupnorm.study.report_text import describe
 from groupnorm.study.statistics import load_study, summarize_study
 from groupnorm.study.store import (
     StoreError,
+    check_run_place,
+    check_study_place,
     read_cells,
     read_manifest,
     read_metrics,
@@ -92,6 +94,13 @@ def test_manifest(tmp_path):
     write_manifest(tmp_path, "batch-size", cells, [])
     (cell,) = read_cells(read_manifest(tmp_path))
     assert (cell.labels, cell.seed, cell.run) == ({"norm": "bn", "batch_per_worker": 8}, 0, "x")
+
+
+@pytest.mark.parametrize("check", [check_run_place, check_study_place])
+def test_a_file_is_no_place_in_the_words_of_the_command_line(tmp_path, check):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"^--out takes a folder, .*file is a file$"):
+        check(tmp_path / "file")
 
 
 def test_a_run_is_a_folder_inside_the_study(tmp_path):

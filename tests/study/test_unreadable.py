@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from groupnorm.cli import app
 from groupnorm.study.report_tables import problems
 from groupnorm.study.statistics import load_study, summarize_study
-from tests.data.image_trees import BROKEN, class_folders, write
+from tests.cli.commands import typed
+from tests.data.image_trees import BROKEN, class_folders, photo, write
 from tests.study.fake_store import batch_study
 
 NOTE = "left out because of the ending of the name: 1 file in /photos (.heic 1)"
@@ -55,6 +56,17 @@ def test_a_run_tells_and_names_them(photos):
     rows = map(json.loads, (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     counts = {"replaced_images": 1, "left_out_images": 1, "converted_images": 0}
     assert [row["image_counts"] for row in rows] == [counts, counts]
+
+
+def test_an_ascii_terminal_gets_the_notes(photos):
+    write(photos / "train/cät — ±/1.jpg", photo())
+    done = typed(
+        "train", "data=imagefolder", "model=resnet8", "norm=none", "image_size=32", "workers=1",
+        "batch_per_worker=7", "steps=1", "max_unreadable=0.3", "--data-root", photos,
+        encoding="ascii",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert r"without c\xe4t - +/-" in done.stderr
 
 
 def test_more_than_one_percent_end_a_run_and_are_named(photos):
