@@ -153,7 +153,8 @@ class FromFiles:
             if len(gone) > round(self.max_unreadable * size, 6):
                 raise DataError(
                     f"{len(gone):,} of the {size:,} {split} images of {self.name} cannot be "
-                    f"decoded, which is more than {100 * self.max_unreadable:g} %: {some_files(gone)}. "
+                    f"decoded, which is more than {100 * self.max_unreadable:g} %: "
+                    f"{some_files(gone)}. "
                     "Mend or remove them (a study then needs a new --out), or allow more: "
                     "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for "
                     "5 %"

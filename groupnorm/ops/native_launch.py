@@ -177,8 +177,9 @@ def launch_backward(
         dbias.data_ptr(),
     )
     if out_of_range:
+        group_mean, group_rstd = statistics
         dx, dweight, dbias, dz = reference.backward(
-            dy, x, num_groups, weight, bias, *statistics, activation, residual
+            dy, x, num_groups, weight, bias, group_mean, group_rstd, activation, residual
         )
         dx, dresidual = match_strides(x, dx), match_strides(x, dz) if needs_residual else None
     return dx, dweight, dbias, dresidual
