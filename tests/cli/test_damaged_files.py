@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from groupnorm.cli import app
 from groupnorm.study.record import record_run
 from groupnorm.study.runner import finish, prepare
-from groupnorm.study.store import read_metrics, read_record, run_folder
+from groupnorm.study.store import read_metrics, read_record, read_run, run_folder
 from groupnorm.study.worker import work
 
 STUDY = ["study", "norms", "--data", "digits", "--model", "resnet8", "--norms", "ln"]
@@ -178,6 +178,23 @@ def test_a_value_that_cannot_be_is_named(study, file, changes, words):
     message = refused("report", study)
     assert f"{path} " in message
     assert words in message
+
+
+def test_a_run_that_never_trained_gives_its_folder_to_another(tmp_path):
+    """But a config.json that somebody wrote by hand is not replaced."""
+    out = tmp_path / "run"
+    assert "needs at least 256 training images" in refused(*TRAIN, out, "batch_per_worker=256")
+    (out / "unreadable.json").write_text("{}")
+    succeeds(*TRAIN, out, "epochs=1")
+    assert json.loads((out / "config.json").read_text())["batch_per_worker"] == 16
+    assert not (out / "unreadable.json").exists()
+    assert read_run(out).status == "finished"
+    assert "holds another run" in refused(*TRAIN, out)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text('{"norm": "ln", "epochs": 2}')
+    assert "holds another run" in refused(*TRAIN, mine)
+    assert (mine / "config.json").read_text() == '{"norm": "ln", "epochs": 2}'
 
 
 @pytest.mark.parametrize("keep", [0, 1])
