@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from groupnorm.files import write_atomic
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import RunConfig, digest_of
 
 FORMAT = 1
 UNREADABLE = "unreadable.json"
@@ -142,11 +143,19 @@ class _Manifest(_Closed):
     tuned_over: str | None = None
 
 
+_Amount = Annotated[float, Field(ge=0)]
+
+
+class _Cost(_Open):
+    saved_bytes_per_image: _Amount | None = None
+    training_flops_per_image: _Amount | None = None
+
+
 class _Environment(_Open):
     parameters: _Count | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     processes: Annotated[int, Field(ge=1)] = 1
-    cost: dict[str, Any] | None = None
+    cost: _Cost | None = None
     continued_with: dict[str, Any] | None = None
 
 
@@ -213,8 +222,19 @@ def run_folder(out: Path, name: str) -> Path:
 
 
 def read_record(out: Path, name: str) -> Record:
-    """`read_run` of a study's run."""
-    return read_run(run_folder(out, name))
+    """`read_run` of a study's run, whose folder is named after its configuration.
+
+    Raises:
+        StoreError: a file is damaged, or the configuration is not the one that gave the name.
+    """
+    folder = run_folder(out, name)
+    record = read_run(folder)
+    named = re.search("-([0-9a-f]{10})$", name)
+    if record.config and named and named[1] not in _digests(record.config):
+        _refuse(
+            folder / "config.json", "is not what the run's folder is named after: it was changed"
+        )
+    return record
 
 
 def read_run(folder: Path) -> Record:
@@ -328,6 +348,15 @@ def _check_folder(folder: Path) -> None:
 def _with_parents(folder: Path) -> Iterable[Path]:
     place = folder.resolve()
     return (place, *place.parents)
+
+
+def _digests(config: dict[str, Any]) -> set[str]:
+    """The digests that a run of `config` may be named by.
+
+    A version that had fewer fields made it of those, which are all that its config.json holds.
+    """
+    run = RunConfig(**config)
+    return {run.digest(), digest_of({k: v for k, v in run.identity().items() if k in config})}
 
 
 def _check_complete(path: Path, config: dict[str, Any], rows: list[dict[str, Any]]) -> None:
