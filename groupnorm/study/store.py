@@ -39,7 +39,7 @@ UNREADABLE = "unreadable.json"
 _REMEDIES = {
     "study.json": "delete it: the command that made the study writes it again and keeps the runs",
     "config.json": "delete it: the command that trained the run writes it again",
-    "env.json": "delete it: training writes it again",
+    "env.json": "delete it and DONE beside it: training writes them again from the checkpoint",
     "metrics.jsonl": "delete it and DONE beside it: training writes them again from the checkpoint",
     "DONE": "delete it: the command that trained the run finishes it from its checkpoint",
     "FAILED": "delete it: the same command tries the run again",
