@@ -341,8 +341,15 @@ def is_number(value: Any) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
+    if (place := _file_above(folder)) is not None:
+        raise StoreError(f"--out takes a folder, {folder} cannot be one: {place} is a file")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; --out takes a folder")
+
+
+def _file_above(path: Path) -> Path | None:
+    """The file that stands where a folder above `path` should be; None when there is none."""
+    return next((p for p in path.parents if p.exists() and not p.is_dir()), None)
 
 
 def _with_parents(folder: Path) -> Iterable[Path]:
@@ -361,6 +368,11 @@ def _digests(config: dict[str, Any]) -> set[str]:
 
 def _check_complete(path: Path, config: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Check that a finished run has all its epochs."""
+    if not path.exists():
+        raise StoreError(
+            f"{path} is missing, and DONE says finished. Restore it, or delete DONE: training "
+            "writes both again from the checkpoint"
+        )
     length = "epoch" if config.get("epochs") else "step"
     done = rows[-1].get(length) if rows else 0
     if done != config.get(f"{length}s"):
@@ -387,6 +399,10 @@ def _read_text(path: Path) -> str | None:
         return path.read_bytes().decode("utf-8-sig")  # an editor may have put a mark before it
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise StoreError(
+            f"{_file_above(path)} is a file and should be a folder; remove or rename it"
+        ) from None
     except OSError as error:
         _refuse(path, f"cannot be read ({error.strerror})")
     except UnicodeDecodeError as error:

@@ -214,6 +214,17 @@ def test_a_finished_run_without_all_its_epochs_is_refused_and_mended_as_told(sin
     assert path.read_text().splitlines(keepends=True) == lines
 
 
+def test_a_finished_run_without_its_metrics_is_refused_and_mended_as_told(single):
+    path = single / "metrics.jsonl"
+    content = path.read_text()
+    path.unlink()
+    message = refused(*TRAIN, single)
+    assert f"{path} is missing, and DONE says finished. Restore it, or delete DONE" in message
+    (single / "DONE").unlink()
+    succeeds(*TRAIN, single)
+    assert path.read_text() == content
+
+
 def test_an_epoch_out_of_order_is_refused(study):
     (path,) = study.glob("runs/*/metrics.jsonl")
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
@@ -296,14 +307,22 @@ def test_a_folder_or_file_in_the_way_is_named(study, single, tmp_path):
     for arguments in ((*STUDY, file), (*TRAIN, file)):
         assert f"--out takes a folder, {file} is a file" in refused(*arguments)
     assert f"report takes a folder, {file} is a file" in refused("report", file)
-    assert str(file) in refused(*TRAIN, file / "below")
+    for arguments in ((*STUDY, file / "a" / "b"), (*TRAIN, file / "a" / "b")):
+        message = refused(*arguments)
+        assert message.endswith(f"{file}/a/b cannot be one: {file} is a file\n")
+        assert message.startswith("error: --out takes a folder")
     for folder, arguments in ((study, (*STUDY, study)), (single, (*TRAIN, single))):
         (folder / ".lock").unlink()
         (folder / ".lock").mkdir()
         assert f"{folder / '.lock'}: Is a directory" in refused(*arguments)
     (study / "tables.csv").unlink()
     (study / "tables.csv").mkdir()
-    assert f"{study / 'tables.csv'}: Is a directory" in refused("report", study)
+    in_the_way = f"{study / 'tables.csv'}: Is a directory; remove or rename it"
+    assert in_the_way in refused("report", study)
+    shutil.rmtree(study / "runs")
+    (study / "runs").touch()
+    message = f"{study / 'runs'} is a file and should be a folder; remove or rename it"
+    assert message in refused("report", study)
 
 
 @pytest.mark.parametrize(
