@@ -42,7 +42,7 @@ class StudyProgress:
         self.began = time.monotonic()
         self.trial_began: dict[str, tuple[float, int | None]] = {}
         self.fractions = dict.fromkeys(configs, 0.0)
-        self.restored = 0.0  # share of the work that was there at the start
+        self.restored = dict.fromkeys(configs, 0.0)  # what was there at the start, as fractions
         self.tasks: dict[str, TaskID] = {}
         self.latest: dict[str, dict[str, Any]] = {}
         self.unreadable: set[str] = set()  # what was said of unreadable images
@@ -78,7 +78,7 @@ class StudyProgress:
         if first is None:
             self.trial_began[name] = (time.monotonic(), step)
             if name not in self.lost:
-                self.restored += step / total / len(self.configs)
+                self.restored[name] = step / total
             first = step
         self.fractions[name] = step / total
         elapsed = time.monotonic() - began
@@ -104,8 +104,9 @@ class StudyProgress:
     def ended(self, name: str, status: str, reason: str | None) -> None:
         """A trial has ended: "finished", "diverged" or "failed"."""
         before = name not in self.tasks and status != "failed"  # was done before this start
-        if before:
-            self.restored += 1 / len(self.configs)
+        _, first = self.trial_began.get(name, (0.0, None))
+        if first is None and name not in self.lost:  # no step of it was made in this start
+            self.restored[name] = 1.0
         self.fractions[name] = 1.0
         if name in self.tasks:
             self.bars.update(self.tasks[name], completed=1.0, visible=False)
@@ -148,7 +149,8 @@ class StudyProgress:
 
     def _whole(self) -> str:
         done = self._done()
-        fresh = done - self.restored
+        made = (self.fractions[name] - self.restored[name] for name in self.configs)
+        fresh = sum(made) / len(self.configs)
         if fresh <= 0:
             return f"all trials {100 * done:.0f} %"
         left = (time.monotonic() - self.began) * (1 - done) / fresh

@@ -11,6 +11,7 @@ import torch
 from groupnorm.files import locked, write_atomic
 from groupnorm.run import RunResult, run
 from groupnorm.study.store import (
+    UNREADABLE,
     read_config,
     read_run,
     to_json,
@@ -119,14 +120,23 @@ def what_is_kept(folder: Path | None) -> str:
 
 
 def _claim(config: RunConfig, folder: Path) -> None:
-    """Write the folder's config.json, or find that it holds this run."""
-    there = read_config(folder)
-    if there is None:
-        write_atomic(folder / "config.json", to_json(config.model_dump()))
-    elif there.digest() != config.digest():
-        raise CheckpointError(
-            f"{folder} holds another run ({there.run_name()}): {config.unlike(there.identity())}. "
-            "Choose another folder"
-        )
-    elif there.max_unreadable != config.max_unreadable:
-        write_atomic(folder / "config.json", to_json(config.model_dump()))
+    """Write the folder's config.json, or find that it holds this run.
+
+    A run that ended before its first epoch, and left no checkpoint, gives its folder to another.
+    """
+    path, there = folder / "config.json", read_config(folder)
+    if there is not None and there.digest() == config.digest():
+        if there.max_unreadable != config.max_unreadable:
+            write_atomic(path, to_json(config.model_dump()))
+        return
+    if there is not None:
+        trained = any((folder / name).exists() for name in (CHECKPOINT, "metrics.jsonl", "DONE"))
+        by_hand = path.read_text(encoding="utf-8-sig") != to_json(there.model_dump())
+        if trained or by_hand:
+            raise CheckpointError(
+                f"{folder} holds another run ({there.run_name()}): "
+                f"{config.unlike(there.identity())}. Choose another folder"
+            )
+        for name in ("env.json", UNREADABLE):
+            (folder / name).unlink(missing_ok=True)
+    write_atomic(path, to_json(config.model_dump()))

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from groupnorm.files import write_atomic
+from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study import report_tables as tables
 from groupnorm.study.beside import BESIDE_HEADER, beside
 from groupnorm.study.costs import how_timed
@@ -19,6 +19,7 @@ from groupnorm.study.figure_style import FigureSpec, render_files, render_panel
 from groupnorm.study.figures import build_figures
 from groupnorm.study.report_text import PROTOCOLS, describe
 from groupnorm.study.statistics import Row, Study, load_study, summarize_study
+from groupnorm.study.store import StoreError
 from groupnorm.study.tuning import chosen_note, chosen_rows, tuning_table
 
 # Statuses as they appear in cells; such cells are marked in the page.
@@ -32,17 +33,18 @@ def build_report(out: Path) -> Path:
         The path of report.html, one file that opens offline.
 
     Raises:
-        StoreError: `out` holds no study, or a file of it is damaged.
+        StoreError: `out` holds no study, a file of it is damaged, or a folder is in the place of a
+            file to write.
     """
     study = load_study(out)
     rows, tried = _rows(study)
     figures = build_figures(study, rows) if rows else []
     for figure in figures:
         for extension, data in render_files(figure).items():
-            write_atomic(out / "figures" / f"{figure.name}.{extension}", data)
-    write_atomic(out / "tables.csv", _csv(study, rows, tried))
+            _write(out / "figures" / f"{figure.name}.{extension}", data)
+    _write(out / "tables.csv", _csv(study, rows, tried))
     path = out / "report.html"
-    write_atomic(path, _page(study, rows, tried, figures))
+    _write(path, _page(study, rows, tried, figures))
     return path
 
 
@@ -70,6 +72,13 @@ def main_title(out: Path) -> str:
     """
     study = load_study(out)
     return tables.main_title_of(study, _rows(study)[0])
+
+
+def _write(path: Path, data: bytes | str) -> None:
+    try:
+        write_atomic(path, data)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        raise StoreError(f"{describe_os_error(error)}; remove or rename it") from error
 
 
 def _rows(study: Study) -> tuple[list[Row], list[Row] | None]:

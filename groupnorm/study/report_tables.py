@@ -185,7 +185,7 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
-    """[where, what, reason]: rows that are not finished, what was skipped, what the data lacks."""
+    """[where, what, reason]: rows not finished or skipped, what records and the data lack."""
     tuned = study.manifest.get("tuned_over")
     bad = [
         [label_of(same, tuned), same[0].status, same[0].reason or ""]
@@ -194,7 +194,23 @@ def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     ]
     skipped = study.manifest.get("skipped", [])
     bad += [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
-    return bad + _data_problems(study)
+    return bad + _gaps(study, rows) + _data_problems(study)
+
+
+def _gaps(study: Study, rows: list[Row]) -> list[list[str]]:
+    """Of runs that have ended: the files without which it is not known how they were trained."""
+    tuned = study.manifest.get("tuned_over")
+    found = []
+    for same in by_runs(rows):
+        for name in same[0].runs:
+            record = study.records[name]
+            if record.status not in ("finished", "diverged"):
+                continue
+            for file, held in (("config.json", record.config), ("env.json", record.env)):
+                if not held:
+                    text = f"runs/{name}/{file} is missing or empty"
+                    found.append([label_of(same, tuned), "incomplete record", text])
+    return found
 
 
 def _data_problems(study: Study) -> list[list[str]]:

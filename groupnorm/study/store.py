@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from groupnorm.files import write_atomic
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import RunConfig, digest_of
 
 FORMAT = 1
 COST_FILE = "cost.json"
@@ -40,7 +41,7 @@ _REMEDIES = {
     "cost.json": "delete it: the command that made the study times the steps again",
     "study.json": "delete it: the command that made the study writes it again and keeps the runs",
     "config.json": "delete it: the command that trained the run writes it again",
-    "env.json": "delete it: training writes it again",
+    "env.json": "delete it and DONE beside it: training writes them again from the checkpoint",
     "metrics.jsonl": "delete it and DONE beside it: training writes them again from the checkpoint",
     "DONE": "delete it: the command that trained the run finishes it from its checkpoint",
     "FAILED": "delete it: the same command tries the run again",
@@ -144,11 +145,19 @@ class _Manifest(_Closed):
     tuned_over: str | None = None
 
 
+_Amount = Annotated[float, Field(ge=0)]
+
+
+class _Cost(_Open):
+    saved_bytes_per_image: _Amount | None = None
+    training_flops_per_image: _Amount | None = None
+
+
 class _Environment(_Open):
     parameters: _Count | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     processes: Annotated[int, Field(ge=1)] = 1
-    cost: dict[str, Any] | None = None
+    cost: _Cost | None = None
     continued_with: dict[str, Any] | None = None
 
 
@@ -252,8 +261,19 @@ def run_folder(out: Path, name: str) -> Path:
 
 
 def read_record(out: Path, name: str) -> Record:
-    """`read_run` of a study's run."""
-    return read_run(run_folder(out, name))
+    """`read_run` of a study's run, whose folder is named after its configuration.
+
+    Raises:
+        StoreError: a file is damaged, or the configuration is not the one that gave the name.
+    """
+    folder = run_folder(out, name)
+    record = read_run(folder)
+    named = re.search("-([0-9a-f]{10})$", name)
+    if record.config and named and named[1] not in _digests(record.config):
+        _refuse(
+            folder / "config.json", "is not what the run's folder is named after: it was changed"
+        )
+    return record
 
 
 def read_run(folder: Path) -> Record:
@@ -361,8 +381,15 @@ def is_number(value: Any) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
+    if (place := _file_above(folder)) is not None:
+        raise StoreError(f"--out takes a folder, {folder} cannot be one: {place} is a file")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"--out takes a folder, {folder} is a file")
+
+
+def _file_above(path: Path) -> Path | None:
+    """The file that stands where a folder above `path` should be; None when there is none."""
+    return next((p for p in path.parents if p.exists() and not p.is_dir()), None)
 
 
 def _with_parents(folder: Path) -> Iterable[Path]:
@@ -370,8 +397,22 @@ def _with_parents(folder: Path) -> Iterable[Path]:
     return (place, *place.parents)
 
 
+def _digests(config: dict[str, Any]) -> set[str]:
+    """The digests that a run of `config` may be named by.
+
+    A version that had fewer fields made it of those, which are all that its config.json holds.
+    """
+    run = RunConfig(**config)
+    return {run.digest(), digest_of({k: v for k, v in run.identity().items() if k in config})}
+
+
 def _check_complete(path: Path, config: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Check that a finished run has all its epochs."""
+    if not path.exists():
+        raise StoreError(
+            f"{path} is missing, and DONE says finished. Restore it, or delete DONE: training "
+            "writes both again from the checkpoint"
+        )
     length = "epoch" if config.get("epochs") else "step"
     done = rows[-1].get(length) if rows else 0
     if done != config.get(f"{length}s"):
@@ -403,6 +444,10 @@ def _read_text(path: Path) -> str | None:
         return path.read_bytes().decode("utf-8-sig")  # an editor may have put a mark before it
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise StoreError(
+            f"{_file_above(path)} is a file and should be a folder; remove or rename it"
+        ) from None
     except OSError as error:
         _refuse(path, f"cannot be read ({error.strerror})")
     except UnicodeDecodeError as error:

@@ -160,8 +160,7 @@ class RunConfig(BaseModel):
 
     def digest(self) -> str:
         """Ten hexadecimal digits of the hash of `identity()`: equal digests, equal results."""
-        text = json.dumps(self.identity(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return digest_of(self.identity())
 
     def run_name(self) -> str:
         """The name of the run's folder: readable, and unique by the digest."""
@@ -169,6 +168,12 @@ class RunConfig(BaseModel):
         norm = "".join(c if c.isalnum() else "-" for c in self.norm)
         split = f"{fields['workers']}x{fields['batch_per_worker']}"
         return f"{norm}-{split}-s{self.seed}-{self.digest()}"
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """`RunConfig.digest` of what `RunConfig.identity` gave."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 _WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from groupnorm.cli import app
 from groupnorm.study.record import record_run
 from groupnorm.study.runner import finish, prepare
-from groupnorm.study.store import read_metrics, read_record, run_folder
+from groupnorm.study.store import read_metrics, read_record, read_run, run_folder
 from groupnorm.study.worker import work
 
 STUDY = ["study", "norms", "--data", "digits", "--model", "resnet8", "--norms", "ln"]
@@ -167,6 +167,10 @@ def test_a_folder_in_the_place_of_a_file_is_named_with_the_remedy(study, single,
         ("config.json", {"seed": -1}, "seed=-1"),
         ("env.json", {"threads": "all"}, "threads='all'"),
         ("env.json", {"parameters": -5}, "parameters=-5"),
+        ("env.json", {"cost": {"saved_bytes_per_image": "x"}}, "saved_bytes_per_image='x'"),
+        ("env.json", {"cost": {"training_flops_per_image": -1}}, "training_flops_per_image=-1"),
+        ("config.json", {"width": 2.0}, "is not what the run's folder is named after"),
+        ("config.json", {"accumulate": 2}, "is not what the run's folder is named after"),
         ("study.json", {"format": 7}, "has format 7, this version reads 1"),
         ("study.json", {"cells": [{"labels": {}, "seed": 0, "run": "x"}]}, "labels.norm"),
         ("study.json", {"cells": "none"}, "cells='none'"),
@@ -184,6 +188,23 @@ def test_a_value_that_cannot_be_is_named(study, file, changes, words):
     assert words in message
 
 
+def test_a_run_that_never_trained_gives_its_folder_to_another(tmp_path):
+    """But a config.json that somebody wrote by hand is not replaced."""
+    out = tmp_path / "run"
+    assert "needs at least 256 training images" in refused(*TRAIN, out, "batch_per_worker=256")
+    (out / "unreadable.json").write_text("{}")
+    succeeds(*TRAIN, out, "epochs=1")
+    assert json.loads((out / "config.json").read_text())["batch_per_worker"] == 16
+    assert not (out / "unreadable.json").exists()
+    assert read_run(out).status == "finished"
+    assert "holds another run" in refused(*TRAIN, out)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text('{"norm": "ln", "epochs": 2}')
+    assert "holds another run" in refused(*TRAIN, mine)
+    assert (mine / "config.json").read_text() == '{"norm": "ln", "epochs": 2}'
+
+
 @pytest.mark.parametrize("keep", [0, 1])
 def test_a_finished_run_without_all_its_epochs_is_refused_and_mended_as_told(single, keep):
     path = single / "metrics.jsonl"
@@ -195,6 +216,17 @@ def test_a_finished_run_without_all_its_epochs_is_refused_and_mended_as_told(sin
     (single / "DONE").unlink()
     succeeds(*TRAIN, single)
     assert path.read_text().splitlines(keepends=True) == lines
+
+
+def test_a_finished_run_without_its_metrics_is_refused_and_mended_as_told(single):
+    path = single / "metrics.jsonl"
+    content = path.read_text()
+    path.unlink()
+    message = refused(*TRAIN, single)
+    assert f"{path} is missing, and DONE says finished. Restore it, or delete DONE" in message
+    (single / "DONE").unlink()
+    succeeds(*TRAIN, single)
+    assert path.read_text() == content
 
 
 def test_an_epoch_out_of_order_is_refused(study):
@@ -290,14 +322,22 @@ def test_a_folder_or_file_in_the_way_is_named(study, single, tmp_path):
     for arguments in ((*STUDY, file), (*TRAIN, file)):
         assert f"--out takes a folder, {file} is a file" in refused(*arguments)
     assert f"report takes a folder, {file} is a file" in refused("report", file)
-    assert str(file) in refused(*TRAIN, file / "below")
+    for arguments in ((*STUDY, file / "a" / "b"), (*TRAIN, file / "a" / "b")):
+        message = refused(*arguments)
+        assert message.endswith(f"{file}/a/b cannot be one: {file} is a file\n")
+        assert message.startswith("error: --out takes a folder")
     for folder, arguments in ((study, (*STUDY, study)), (single, (*TRAIN, single))):
         (folder / ".lock").unlink()
         (folder / ".lock").mkdir()
         assert f"{folder / '.lock'}: Is a directory" in refused(*arguments)
     (study / "tables.csv").unlink()
     (study / "tables.csv").mkdir()
-    assert f"{study / 'tables.csv'}: Is a directory" in refused("report", study)
+    in_the_way = f"{study / 'tables.csv'}: Is a directory; remove or rename it"
+    assert in_the_way in refused("report", study)
+    shutil.rmtree(study / "runs")
+    (study / "runs").touch()
+    message = f"{study / 'runs'} is a file and should be a folder; remove or rename it"
+    assert message in refused("report", study)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,29 @@ def test_work_done_before_does_not_flatter_the_estimate(monkeypatch):
     assert progress._whole() == "all trials 81 %, about 0:30 left"
 
 
+def test_no_estimate_without_a_step_made_in_this_start(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    runs = {
+        config.run_name(): config
+        for config in (RunConfig(norm="gn", epochs=4, seed=seed) for seed in range(12))
+    }
+    progress = StudyProgress(runs, Console(file=io.StringIO()))
+    *before, whole, failing, begun, _ = runs
+    for name in before:
+        progress.ended(name, "finished", None)
+    for name, status in ((whole, "finished"), (failing, "failed")):  # neither trains a step
+        progress.started(name, runs[name])
+        now[0] += 5.0
+        progress.ended(name, status, None)
+        assert "left" not in progress._whole()
+    progress.started(begun, runs[begun])
+    progress.stepped(begun, 3, 7)
+    assert progress._whole() == "all trials 87 %"
+    progress.stepped(begun, 5, 7)
+    assert progress._whole() == "all trials 89 %, about 0:45 left"
+
+
 def test_a_moved_trial_is_told_and_its_work_counts_as_made_here(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -172,6 +172,19 @@ def test_problems_list_every_unfinished_row_with_its_reason(tmp_path):
     ]
 
 
+def test_an_ended_run_without_its_config_or_environment_is_a_problem(tmp_path):
+    out = batch_study(tmp_path, norms=("bn",), batches=(32, 2), seeds=2)
+    (out / "runs/bn-n32-s0/config.json").unlink()
+    spoil(out / "runs/bn-n2-s1", "partial")
+    for name in ("bn-n32-s1", "bn-n2-s1"):  # what has not ended may get it yet
+        (out / "runs" / name / "env.json").unlink()
+    where = "bn, 32 images per worker"
+    assert problems(*read(out))[1:] == [
+        [where, "incomplete record", "runs/bn-n32-s0/config.json is missing or empty"],
+        [where, "incomplete record", "runs/bn-n32-s1/env.json is missing or empty"],
+    ]
+
+
 def test_the_csv_has_every_cell_and_seed_unrounded(tmp_path):
     out = batch_study(tmp_path)
     spoil(out / "runs/bn-n2-s2", "diverged", 'a "reason", with commas')

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,20 @@ def test_every_record_of_the_project_is_read_unchanged(out):
         assert record.env == json.loads((folder / "env.json").read_text())
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         assert record.metrics == [json.loads(line) for line in lines]
+
+
+def test_a_configuration_of_an_older_version_that_was_changed_is_refused(tmp_path):
+    """Its folder's name is a digest of fewer fields than there are today."""
+    (folder,) = RESULTS.glob("batch-norm-40-epochs*/runs/bn-2x32-s0-2bd7993edb")
+    shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    read_record(tmp_path, folder.name)
+    path = run_folder(tmp_path, folder.name) / "config.json"
+    config = json.loads(path.read_text())
+    assert "compile" not in config
+    for change in ({"width": 2.0}, {"compile": True}):
+        path.write_text(json.dumps({**config, **change}))
+        with pytest.raises(StoreError, match=r"config\.json is not what .* it was changed"):
+            read_record(tmp_path, folder.name)
 
 
 def paths_in(value, path=()):
