@@ -29,6 +29,7 @@ from groupnorm.layers.weight_standardization import (
 )
 from groupnorm.layers.with_activation import (
     activation_module,
+    activation_of_name,
     followed_by,
     fused_activation,
 )
@@ -108,6 +109,9 @@ def build_norm(
         inplace: the activation may overwrite the norm's output. The input is never overwritten.
         drop_layer: makes what drops a part of the norm's output before `act_layer`, or after an
             activation that is part of the norm.
+
+    Raises:
+        ValueError: timm has no activation of the name `act_layer`.
     """
     own_eps = spec.eps != NormSpec(spec.kind).eps
     eps = spec.eps if eps is None or own_eps else eps
@@ -118,6 +122,8 @@ def build_norm(
     said = act_layer is not _UNSAID or any(
         argument is not None for argument in (apply_act, act_kwargs, inplace, drop_layer)
     )
+    if isinstance(act_layer, str) and act_layer:
+        act_layer = activation_of_name(act_layer)
     apply_act = apply_act is not False and act_layer not in (None, "")
     act, drop = None, drop_layer() if drop_layer is not None else None
     if not apply_act:

@@ -95,21 +95,31 @@ def followed_by(
     return functools.partial(_FOLLOWED[norm], **follows)
 
 
-def activation_module(
-    act_layer: Any, act_kwargs: dict[str, Any] | None, inplace: bool
-) -> nn.Module:
-    """The activation as timm makes it: `inplace` is left out where it is not taken.
+def activation_of_name(name: str) -> Callable[..., nn.Module]:
+    """What makes the activation that timm calls `name`.
 
-    Args:
-        act_layer: what makes the module, or timm's name of it.
+    Raises:
+        ValueError: timm has none of this name.
     """
-    if isinstance(act_layer, str):
-        from timm.layers.create_act import get_act_layer
+    from timm.layers.create_act import get_act_layer
 
-        act_layer = get_act_layer(act_layer)
+    try:
+        found: Callable[..., nn.Module] = get_act_layer(name)
+    except KeyError:
+        raise ValueError(
+            "act_layer must make a module or be timm's name of an activation, such as 'relu' or "
+            f"'silu', got {name!r}"
+        ) from None
+    return found
+
+
+def activation_module(
+    act_layer: Callable[..., nn.Module], act_kwargs: dict[str, Any] | None, inplace: bool
+) -> nn.Module:
+    """The activation as timm makes it: `inplace` is left out where it is not taken."""
     kwargs = {"inplace": inplace, **(act_kwargs or {})}
     try:
-        act: nn.Module = act_layer(**kwargs)
+        act = act_layer(**kwargs)
     except TypeError:
         kwargs.pop("inplace")
         act = act_layer(**kwargs)

@@ -41,9 +41,9 @@ def measure_costs(
 ) -> None:
     """Time the training step of every configuration with a finished run, and write `cost.json`.
 
-    What is there stays, unless a configuration is missing from it: then all are measured anew,
-    because only times that were taken in turns can be compared. What prevents the measurement is
-    told and recorded in place of times; no run depends on it.
+    What is there stays, unless a configuration is missing from it or a spread is too wide: then all
+    are measured anew, because only times that were taken in turns can be compared. What prevents
+    the measurement is told and recorded in place of times; no run depends on it.
 
     Args:
         configs: the runs of a study by name.

@@ -11,6 +11,8 @@ from typing import Any
 from groupnorm.rounding import decimal_text
 from groupnorm.study.store import FORMAT, Record, is_number, read_costs
 
+WIDEST_SPREAD = 0.25
+"""Times of a wider spread are not compared: differences between norms are smaller."""
 TIMES = ("forward_ms_per_image", "backward_ms_per_image", "norm_share")
 # key -> heading of the table, factor from the key's unit to the heading's, digits
 COSTS: dict[str, tuple[str, float, int]] = {
@@ -40,8 +42,15 @@ class CostPass:
     reason: str | None = NOT_MEASURED
 
     @property
+    def spreads(self) -> dict[str, float]:
+        """By run: half of its rounds lie within this part of their median."""
+        return {name: line["spread"] for line in self.configurations for name in line["runs"]}
+
+    @property
     def times(self) -> dict[str, dict[str, float]]:
-        """The times of every run, by the keys of `TIMES`."""
+        """The times of every run, by the keys of `TIMES`; none where a spread is too wide."""
+        if any(spread > WIDEST_SPREAD for spread in self.spreads.values()):
+            return {}
         return {
             name: {key: found[key] for key in TIMES}
             for found in self.configurations
@@ -73,14 +82,21 @@ def how_timed(found: CostPass) -> str:
             f"Times are not compared: {found.reason}. Trials share the machine, and the speed of "
             "one depends on how many run beside it."
         )
+    widest = max(found.spreads.values())
+    within = f"{decimal_text(100 * widest)} % of its median"
+    if widest > WIDEST_SPREAD:
+        return (
+            f"Times are not compared: half of the {found.rounds} rounds of one configuration lie "
+            f"within {within}, and more than {decimal_text(100 * WIDEST_SPREAD, 0)} % is too much. "
+            "Something else was busy on the machine; the command of the study measures again."
+        )
     threads = found.environment.get("threads")
-    widest = max(line["spread"] for line in found.configurations)
     return (
         f"Times are medians of {found.rounds} rounds in which all configurations took turns, one "
         f"training step each, while no trial ran: in one process with {threads} "
         f"{'thread' if threads == 1 else 'threads'}, torch {found.environment.get('torch')}, on "
         f"{found.environment.get('cpu')}. Half of each configuration's rounds lie within "
-        f"{decimal_text(100 * widest)} % of its median; differences below that mean nothing. "
+        f"{within}; differences below that mean nothing. "
         "Optimizer and data are not in the times; the time in norms is a share of both passes."
     )
 

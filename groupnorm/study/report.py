@@ -18,7 +18,7 @@ from groupnorm.study.costs import how_timed
 from groupnorm.study.figure_style import FigureSpec, render_files, render_panel
 from groupnorm.study.figures import build_figures
 from groupnorm.study.report_text import PROTOCOLS, describe
-from groupnorm.study.statistics import Row, Study, load_study, summarize_study
+from groupnorm.study.statistics import Row, Study, epochs_rule, load_study, summarize_study
 from groupnorm.study.store import StoreError
 from groupnorm.study.tuning import chosen_note, chosen_rows, tuning_table
 
@@ -124,6 +124,7 @@ def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[
         run_groups=tables.run_groups(study, every),
         problems=tables.problems(study, every),
         runs=len(records),
+        epochs_rule=epochs_rule(study, length=False),
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),

@@ -15,12 +15,12 @@ from groupnorm.study.costs import COSTS, run_cost
 from groupnorm.study.published import DIVISIONS
 from groupnorm.study.shown import shows
 from groupnorm.study.statistics import (
-    LAST_EPOCHS,
     ONCE,
     Estimate,
     Row,
     Study,
     by_runs,
+    epochs_rule,
     final_error,
     run_status,
     step_memory_bytes,
@@ -97,7 +97,7 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
         count = f"mean ± standard deviation over {count}"
     tuned = study.manifest.get("tuned_over")
     best = f", at the best {tuned} of those tried" if tuned else ""
-    return f"Top-1 error in percent: {subject(study)}, {_rule(study)}, {count}{best}"
+    return f"Top-1 error in percent: {subject(study)}, {epochs_rule(study)}, {count}{best}"
 
 
 def subject(study: Study) -> str:
@@ -291,17 +291,6 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                 ]
             )  # fmt: skip
     return buffer.getvalue()
-
-
-def _rule(study: Study) -> str:
-    """How an error is made of a run's epochs, e.g. "median of the last 5 of 10 epochs"."""
-    records = study.records.values()
-    lengths = {record.config.get("epochs") or len(record.metrics) for record in records} - {0}
-    if lengths and max(lengths) <= LAST_EPOCHS:
-        many = max(lengths) > 1
-        return f"median of {max(lengths)} epochs" if many else "after 1 epoch"
-    of = f" of {' or '.join(map(str, sorted(lengths)))}" if lengths else ""
-    return f"median of the last {LAST_EPOCHS}{of} epochs"
 
 
 def _batches(same: Sequence[Row]) -> list[str]:

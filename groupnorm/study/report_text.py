@@ -32,6 +32,7 @@ from groupnorm.study.statistics import (
     Study,
     by_runs,
     compare,
+    epochs_rule,
 )
 from groupnorm.study.tuning import how_tuned
 
@@ -56,7 +57,7 @@ def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> l
         tried: in a tuned study every row, of which `rows` are those chosen.
     """
     kind = shows(study.manifest)
-    paragraphs = [_what_was_measured(study, rows), _how_to_read(rows)]
+    paragraphs = [_what_was_measured(study, rows), _how_to_read(study, rows)]
     if tried is not None:
         paragraphs.append(how_tuned(tried, study.manifest["tuned_over"]))
     incomplete = _incomplete(rows if tried is None else tried)
@@ -123,8 +124,10 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
 _DATA_WORDS = {"train": "training images", "test": "test images", "classes": "classes"}
 
 
-def _how_to_read(rows: list[Row]) -> str:
-    text = "The error is the median of the last 5 epochs, as in the paper, in percent"
+def _how_to_read(study: Study, rows: list[Row]) -> str:
+    rule = epochs_rule(study, length=False)
+    text = f"The error is {'that' if rule.startswith('after') else 'the'} {rule}"
+    text += f"{', as in the paper' if 'last' in rule else ''}, in percent"
     counts = [row.finished for row in rows]
     if any(row.spread is not None for row in rows):
         text += (

@@ -196,6 +196,21 @@ def summarize_study(study: Study) -> list[Row]:
     return [_row(cells, study.records, times) for cells in groups.values()]
 
 
+def epochs_rule(study: Study, length: bool = True) -> str:
+    """How an error is made of a run's epochs, e.g. "median of the last 5 of 10 epochs".
+
+    Args:
+        length: say how many epochs the runs have where the median leaves some of them out.
+    """
+    records = study.records.values()
+    lengths = {record.config.get("epochs") or len(record.metrics) for record in records} - {0}
+    if lengths and max(lengths) <= LAST_EPOCHS:
+        many = max(lengths) > 1
+        return f"median of {max(lengths)} epochs" if many else "after 1 epoch"
+    of = f" of {' or '.join(map(str, sorted(lengths)))}" if lengths and length else ""
+    return f"median of the last {LAST_EPOCHS}{of} epochs"
+
+
 def by_runs(rows: Iterable[Row]) -> list[list[Row]]:
     """The rows that the same runs fill, together, in the order of the first of each.
 

@@ -63,12 +63,28 @@ class Launch:
 
         Python's and torch's own end is left out: it takes down connections that threads of gloo
         are still using, here and in the other processes, and may then abort with signal 6.
+
+        Args:
+            status: the exit status, unless another process has ended so before (`common_status`).
         """
         if self.store is None:
             return
+        status = self.common_status(status)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+    def common_status(self, status: int) -> int:
+        """The exit status of all processes: the `status` of the first one that asks.
+
+        The end of one ends the others, by SIGTERM or a lost connection; they end for its reason.
+        """
+        if self.voice is None:
+            return status
+        try:
+            return int(self.voice.compare_set("groupnorm/status", "", str(status)))
+        except RuntimeError:  # the store died with its process
+            return status
 
     def device(self, device: str) -> str:
         """This process's device of the kind `device`: on CUDA a GPU of its own.
@@ -164,7 +180,7 @@ def told_to_end(launch: Launch, last_words: Callable[[str], None]) -> Iterator[N
 
     torchrun sends SIGTERM to what is left when a process is lost. A thread listens, because the
     main thread may be inside an operation that waits for the lost process and lets no Python run.
-    The exit status is 1.
+    The exit status is 1, or that of a process that has ended before (`Launch.common_status`).
 
     Args:
         last_words: called with the reason, from that thread.
@@ -181,7 +197,7 @@ def told_to_end(launch: Launch, last_words: Callable[[str], None]) -> Iterator[N
                 continue
             name = signal.Signals(number[0]).name
             last_words(f"a process of the training was lost, or all were told to end ({name} came)")
-            os._exit(1)
+            os._exit(launch.common_status(1))
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, lambda *_: None) for number in numbers]

@@ -167,6 +167,22 @@ def test_independence_of_the_other_images(spec):
     assert torch.equal(layer(data())[0], layer(changed)[0])
 
 
+def test_gradients_of_single_images(spec):
+    layer = build(spec).eval()
+    parameters, buffers = dict(layer.named_parameters()), dict(layer.named_buffers())
+
+    def loss(parameters, image):
+        output = torch.func.functional_call(layer, (parameters, buffers), (image[None],))
+        return output.square().sum()
+
+    x = data()
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+    for index, image in enumerate(x):
+        one = torch.func.grad(loss)(parameters, image)
+        for name, gradient in one.items():
+            torch.testing.assert_close(found[name][index], gradient, rtol=1e-4, atol=1e-3)
+
+
 def test_gradients_by_finite_differences(spec):
     layer = build(spec).double()
     if spec.startswith("brn"):

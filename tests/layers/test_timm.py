@@ -57,9 +57,9 @@ FUSED = {
 }  # fmt: skip
 
 
-def build(name, norm):
+def build(name, norm, **options):
     with torch.device("meta"):
-        return timm.create_model(name, norm_layer=norm)
+        return timm.create_model(name, norm_layer=norm, **options)
 
 
 def activations(model):
@@ -176,3 +176,9 @@ def test_a_timm_that_does_not_tell_the_activation_is_reported(monkeypatch):
     monkeypatch.delattr(create_norm_act, "_NORM_ACT_REQUIRES_ARG")
     with pytest.warns(UserWarning, match="does not tell which activation follows a norm"):
         norm_layer("gn")
+
+
+@pytest.mark.parametrize("spec", ["none", "gn:affine=false"])
+def test_a_network_that_zeroes_scales_takes_norms_without(spec):
+    model = build("regnety_002", norm_layer(spec), zero_init_last=False)
+    assert not [name for name, _ in model.named_parameters() if "bn.weight" in name]

@@ -67,6 +67,13 @@ def test_an_activation_that_is_not_wanted_is_left_out(kind, asked):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_activation_of_an_unknown_name_is_an_error(kind):
+    """Also for a norm that has an activation of its own."""
+    with pytest.raises(ValueError, match=r"timm's name of an activation, .* got 'nonsense'"):
+        norm_layer(kind)(8, act_layer="nonsense")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_drop_layer_comes_before_the_activation(kind):
     class Negate(nn.Module):
         def forward(self, x):

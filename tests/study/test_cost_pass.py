@@ -88,6 +88,12 @@ def test_only_what_is_finished_is_timed_and_with_more_runs_all_are_timed_anew(tm
     (folder / "DONE").write_text(json.dumps({"status": "finished", "reason": None}))
     measure_costs(tmp_path, configs, threads=1)
     assert list(turns[-1][0]) == [gn, bn]
+    measured = json.loads((tmp_path / "cost.json").read_text())
+    for spread, calls in ((0.25, 2), (0.26, 3)):  # too wide a spread: they are timed anew
+        measured["configurations"][1]["spread"] = spread
+        (tmp_path / "cost.json").write_text(json.dumps(measured))
+        measure_costs(tmp_path, configs, threads=1)
+        assert len(turns) == calls
 
 
 @pytest.mark.parametrize(

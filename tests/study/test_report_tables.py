@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from groupnorm.study.report import build_report
 from groupnorm.study.report_tables import (
     RUN_HEADER,
     estimate_text,
@@ -220,6 +221,28 @@ def set_epochs(folder, epochs):
 
 def title(out):
     return main_title_of(*read(out))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "the_error", "errors"),
+    [
+        (1, "that after 1 epoch, in percent", "those after 1 epoch in percent;"),
+        (2, "the median of 2 epochs, in percent", "medians of 2 epochs in percent;"),
+        (
+            6,
+            "the median of the last 5 epochs, as in the paper, in percent",
+            "medians of the last 5 epochs in percent;",
+        ),
+    ],
+)
+def test_the_page_says_the_rule(tmp_path, epochs, the_error, errors):
+    out = batch_study(tmp_path, norms=("gn",), batches=(32,), seeds=1)
+    for folder in out.glob("runs/*"):
+        set_epochs(folder, epochs)
+    page = build_report(out).read_text()
+    assert f"The error is {the_error}" in page
+    assert f"Errors are {errors}" in page
+    assert epochs > 2 or "last 5" not in page
 
 
 def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):

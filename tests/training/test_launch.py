@@ -85,6 +85,9 @@ def test_two_processes_meet_and_one_speaks(monkeypatch):
     for thread in threads:
         thread.join()
     assert len(said) == 1
+    assert [
+        launch.common_status(status) for launch, status in zip(launches, (2, 1), strict=True)
+    ] == [2, 2]
 
 
 def test_where_the_store_died_everyone_speaks():
@@ -95,6 +98,7 @@ def test_where_the_store_died_everyone_speaks():
     said = []
     launch.say_once(lambda: said.append("lost"))
     assert said == ["lost"]
+    assert launch.common_status(2) == 2
 
 
 def test_every_process_has_a_gpu_of_its_own():
@@ -131,8 +135,11 @@ import torch.distributed as dist
 from groupnorm.training.launch import Launch, told_to_end
 from groupnorm.training.processes import Processes
 
-launch = Launch(Processes(0, 2), 0, dist.HashStore())
 store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+voice = store.clone()
+launch = Launch(Processes(0, 2), 0, store, voice)
+if status := sys.argv[1:]:
+    Launch(Processes(1, 2), 1, store, voice.clone()).common_status(int(status[0]))
 with told_to_end(launch, lambda reason: print(reason, flush=True)):
     signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch's DataLoader does
     subprocess.run(["true"])  # the end of a child ends nothing
@@ -171,9 +178,12 @@ def test_none_leaves_before_all_have_joined(monkeypatch):
     assert done == ["connected", "waited", "began", "left"]
 
 
-def test_told_to_end_while_waiting_for_the_lost():
-    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, text=True) as one:
+@pytest.mark.parametrize(("before", "status"), [((), 1), (("2",), 2)])
+def test_told_to_end_while_waiting_for_the_lost(before, status):
+    """It ends as another process has ended before, if one has."""
+    command = [sys.executable, "-c", STUCK, *before]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as one:
         assert one.stdout.readline() == "ready\n"
         one.send_signal(signal.SIGTERM)
         assert "SIGTERM came" in one.stdout.read()
-        assert one.wait(10) == 1
+        assert one.wait(10) == status
