@@ -191,16 +191,19 @@ def compare_outcomes(ours, theirs):
         assert isinstance(ours, Exception), f"PyTorch raises {type(theirs).__name__}: {theirs}"
         return "raises"
     assert not isinstance(ours, Exception), f"{type(ours).__name__}: {ours}"
-    for a, b in zip(ours, theirs, strict=True):
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         assert (a is None) == (b is None)
         if a is None:
             continue
-        if not (isinstance(b, torch.nn.Parameter) and type(a) is torch.Tensor):
+        # A gradient that PyTorch hands on as it came, a conversion to half may have copied.
+        handed_on = number > 0 and isinstance(b, torch.nn.Parameter | Plain)
+        if not (handed_on and type(a) is torch.Tensor):
             assert type(a) is type(b), f"{type(a).__name__}, PyTorch: {type(b).__name__}"
         assert a.shape == b.shape
         assert a.dtype == b.dtype
         if (x := values(a)) is not None:
-            limit = 2e-2 if a.dtype == torch.bfloat16 else 2e-4
+            # PyTorch rounds to half several times; here only the kind of result is compared.
+            limit = 5e-2 if a.dtype == torch.bfloat16 else 2e-4
             error = (x - values(b)).abs().max()
             assert error <= limit * (1 + values(b).abs().max()), f"off by {error}"
     return "works"
@@ -220,6 +223,8 @@ def random_cases(note, first, count):
         states = {role: draw.choice(list(STATES)) if role in odd else "plain" for role in ROLES}
         if states["gradient"] in WITHOUT_MEMORY and not set(states.values()) <= KERNELS_TAKE:
             states["gradient"] = "plain"  # a graph of PyTorch's own operations, some of which crash
+        if {"wrapper", "two tensors", "DTensor"} & set(states.values()):  # PyTorch mixes up the two
+            states = {r: "plain" if s == "subclass" else s for r, s in states.items()}
         for alone in ("functional", "fake"):  # classes that mix with no other
             if alone in states.values():
                 states = {r: s if s == alone else "plain" for r, s in states.items()}

@@ -51,7 +51,7 @@ def run(out, runs, **options):
 
 
 def test_trials_run_and_a_second_start_does_nothing(tmp_path):
-    runs = configs({"seed": 0}, {"seed": 1}, {"norm": "none", "base_lr": 1e8})
+    runs = configs({"seed": 0}, {"seed": 1}, {"norm": "none", "base_lr": 1e6})
     records, log = run(tmp_path, runs)
     assert [record.status for record in records] == ["finished", "finished", "diverged"]
     assert [len(record.metrics) for record in records[:2]] == [2, 2]
