@@ -94,8 +94,11 @@ def check_memory(*tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is None or not all_plain(tensor) or tensor.numel() == 0:
             continue
-        last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-        end = (tensor.storage_offset() + last + 1) * tensor.element_size()
+        extent = tensor.numel()
+        if not tensor.is_contiguous():
+            strides = zip(tensor.shape, tensor.stride(), strict=True)
+            extent = 1 + sum((size - 1) * stride for size, stride in strides)
+        end = (tensor.storage_offset() + extent) * tensor.element_size()
         if not tensor.data_ptr() or tensor.untyped_storage().nbytes() < end:
             raise RuntimeError(_no_memory(tensor))
 
