@@ -216,6 +216,16 @@ class NormSpec:
         return _KINDS[self.kind][2]
 
     @property
+    def synchronized(self) -> bool:
+        """True when the statistics are those of the whole step, over all workers."""
+        return self.kind == "syncbn"
+
+    @property
+    def normalizes(self) -> bool:
+        """False for `none`, which leaves everything as it is."""
+        return self.kind != "none"
+
+    @property
     def brings_activation(self) -> bool:
         """True when the norm ends in an activation of its own, which takes the place of ReLU."""
         return self.kind in _WITH_ACTIVATION

@@ -90,7 +90,7 @@ class RunConfig(BaseModel):
         if parts % self.accumulate:
             what = f"{self.workers} workers" if batch_statistics else f"{parts} images of a step"
             raise ValueError(f"accumulate={self.accumulate} does not divide the {what}")
-        if self.accumulate > 1 and NormSpec.parse(self.norm).kind == "syncbn":
+        if self.accumulate > 1 and NormSpec.parse(self.norm).synchronized:
             raise ValueError(
                 f"syncbn needs all images of a step at once, got accumulate={self.accumulate}"
             )

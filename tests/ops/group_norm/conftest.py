@@ -20,12 +20,11 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         values = item.callspec.params if hasattr(item, "callspec") else {}
         runner, dtype = values.get("backend"), values.get("dtype")
-        small = runner in ("triton/split", "triton/looped", "triton/streamed")
+        small = runner in ("triton/split", "triton/looped")
         known = (
             values.get("layout") in ("permuted", "sliced")  # copied before any kernel sees them
             or values.get("case") == "larger than a vector"  # of the C++ kernels; 64 slabs
             or dtype == torch.float16  # cast as bfloat16 is; "triton/as it is" has it
-            or (runner == "triton/streamed" and dtype not in (None, torch.float32))  # as "split"
         )
         (left_out if small and known else kept).append(item)
     config.hook.pytest_deselected(items=left_out)

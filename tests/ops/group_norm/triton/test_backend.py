@@ -5,8 +5,7 @@ import torch
 
 from groupnorm import GroupNormAct
 from groupnorm.ops.group_norm import group_norm, reference
-from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate, derivative
-from groupnorm.ops.group_norm.native import launch as native_launch
+from groupnorm.ops.group_norm.activations import ACTIVATIONS, NUMBERS, activate, derivative
 from tests.ops.group_norm.runners import DEVICE, GPU, TRITON, running
 
 pytestmark = [pytest.mark.skipif(not TRITON, reason="Triton is not installed"), *GPU]
@@ -16,13 +15,11 @@ FORWARD = {
     "resident": {"resident_forward": 1},
     "looped": {"looped_forward": 1},
     "split": {"partial_statistics": 1, "apply_forward": 1},
-    "streamed": {"streamed_forward": 1},
 }
 BACKWARD = {
     "resident": {"resident_backward": 1},
     "looped": {"looped_backward": 1},
     "split": {"partial_sums": 1, "apply_backward": 1},
-    "streamed": {"streamed_backward": 1},
 }
 
 # The paths that a size takes on one processor, forward and backward.
@@ -39,9 +36,7 @@ PATHS = {
 @pytest.fixture
 def launched(monkeypatch):
     """Names of the kernels that are launched, with their numbers."""
-    from groupnorm.ops.group_norm.triton.kernels import backward as triton_backward
-    from groupnorm.ops.group_norm.triton.kernels import forward as triton_forward
-    from groupnorm.ops.group_norm.triton.kernels import streamed as triton_streamed
+    from groupnorm.ops.group_norm.triton.kernels import backward, forward
 
     count = {}
 
@@ -56,7 +51,7 @@ def launched(monkeypatch):
     names = {
         name for paths in (FORWARD, BACKWARD) for kernels in paths.values() for name in kernels
     }
-    for module in (triton_forward, triton_backward, triton_streamed):
+    for module in (forward, backward):
         for name in names & set(vars(module)):
             monkeypatch.setattr(module, name, Recorder(name, getattr(module, name)))
     return count
@@ -64,7 +59,10 @@ def launched(monkeypatch):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("size", "groups"), PATHS, ids=str)
-def test_the_path_of_a_size(size, groups, layout, launched):
+def test_the_path_of_a_size_on_one_processor(size, groups, layout, launched, monkeypatch):
+    from groupnorm.ops.group_norm.triton import launch
+
+    monkeypatch.setattr(launch, "processors_of", lambda device: 1)
     x = torch.randn(size, device=DEVICE).contiguous(memory_format=LAYOUTS[layout])
     w = torch.randn(size[1], device=DEVICE)
     dy = torch.randn_like(x)
@@ -83,13 +81,12 @@ def test_the_path_of_a_size(size, groups, layout, launched):
 
 def test_every_path_is_taken_by_some_size():
     for direction, kernels in enumerate((FORWARD, BACKWARD)):
-        # No GPU has run the streamed kernels yet: they are chosen only by the tests.
-        assert {paths[direction] for paths in PATHS.values()} == set(kernels) - {"streamed"}
+        assert {paths[direction] for paths in PATHS.values()} == set(kernels)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("size", "groups"), [((2, 8, 6, 5), 4), ((3, 30, 17, 9), 3)], ids=str)
-@pytest.mark.parametrize("path", ["split", "looped", "streamed"])
+@pytest.mark.parametrize("path", ["split", "looped"])
 def test_the_runners_take_the_path_they_are_named_after(path, size, groups, layout, launched):
     x = torch.randn(size, device=DEVICE).contiguous(memory_format=LAYOUTS[layout])
     with running(f"triton/{path}"):
@@ -198,10 +195,7 @@ def test_double_input_is_refused():
 
 
 def test_numbers_of_the_activations_are_those_of_the_kernels():
-    from groupnorm.ops.group_norm.triton import launch as triton_launch
-    from groupnorm.ops.group_norm.triton.kernels import activations as triton_activations
+    from groupnorm.ops.group_norm.triton.kernels import activations
 
-    assert triton_launch._ACTIVATIONS == native_launch._ACTIVATIONS
     for name in ACTIVATIONS:
-        number = getattr(triton_activations, f"_{name.upper()}").value
-        assert number == triton_launch._ACTIVATIONS[name]
+        assert getattr(activations, f"_{name.upper()}").value == NUMBERS[name]
