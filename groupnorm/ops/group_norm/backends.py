@@ -80,7 +80,7 @@ _TABLE = (
         else "Triton kernels for CUDA",
         devices=("cuda", "cpu") if triton.interpreted else ("cuda",),
         off=triton.why_off,
-        only_by_name="its launches cost more time than small tensors gain (docs/gpu.md)",
+        only_by_name="its launches cost more than small tensors gain (docs/gpu.md)",
     ),
     Backend("aten", aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
     Backend("reference", _reference_forward, FLOATS, "the specification", only_by_name="slow"),
