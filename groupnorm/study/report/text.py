@@ -9,30 +9,28 @@ from __future__ import annotations
 from decimal import Decimal
 
 from groupnorm.data import IMAGE_FILES
-from groupnorm.study.report.figures.draw import batch_sizes, norm_names
-from groupnorm.study.report.figures.published import (
-    first_table,
+from groupnorm.study.results import published
+from groupnorm.study.results.compare import compares_in_size, find, match
+from groupnorm.study.results.estimates import CLEAR, Comparison, Estimate, compare
+from groupnorm.study.results.format import decimal_text, rounded
+from groupnorm.study.results.labels import kind_of, short_names
+from groupnorm.study.results.published import (
+    DIVISIONS,
+    SPREAD,
+    Published,
     has_batches,
     has_groups,
     has_norms,
-    short_names,
 )
-from groupnorm.study.report.figures.style import kind_of
-from groupnorm.study.report.tables import subject
-from groupnorm.study.results import published
-from groupnorm.study.results.compare import compares_in_size, find, match
-from groupnorm.study.results.format import decimal_text, rounded
-from groupnorm.study.results.published import DIVISIONS, SPREAD, Published
-from groupnorm.study.results.report_kind import report_kind
+from groupnorm.study.results.report_kind import first_table, report_kind
 from groupnorm.study.results.rows import (
-    CLEAR,
-    Comparison,
-    Estimate,
     Row,
     Study,
+    batch_sizes,
     by_runs,
-    compare,
     epochs_rule,
+    norm_names,
+    subject,
 )
 from groupnorm.study.results.tuning import how_tuned
 

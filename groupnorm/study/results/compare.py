@@ -8,11 +8,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
-from groupnorm.study.report.tables import estimate_text, label_text, row_text, trained
 from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.labels import estimate_text, label_text, row_text
 from groupnorm.study.results.published import Published, PublishedValue, published_text, values
 from groupnorm.study.results.report_kind import compared_tables
-from groupnorm.study.results.rows import ONCE, Row, Study, trained_once
+from groupnorm.study.results.rows import ONCE, Row, Study, trained, trained_once
 
 COMPARISON_HEADER = ["configuration", "measured", "published", "source"]
 _AS_GROUPS = {"ln": "gn:groups=1", "in": "gn:size=1"}

@@ -9,7 +9,6 @@ import pytest
 from groupnorm.study.report.page import build_report
 from groupnorm.study.report.tables import (
     RUN_HEADER,
-    estimate_text,
     main_table_of,
     main_title_of,
     problems,
@@ -17,7 +16,9 @@ from groupnorm.study.report.tables import (
     settings,
     tables_csv,
 )
-from groupnorm.study.results.rows import Estimate, load_study, summarize_study
+from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.labels import estimate_text
+from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import (
     batch_study,
     fake_metrics,

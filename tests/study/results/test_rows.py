@@ -4,14 +4,8 @@ import math
 
 import pytest
 
-from groupnorm.study.results.rows import (
-    Estimate,
-    compare,
-    estimate,
-    final_error,
-    load_study,
-    summarize,
-)
+from groupnorm.study.results.estimates import Estimate, compare, estimate
+from groupnorm.study.results.rows import final_error, load_study, summarize
 from groupnorm.study.store import StoreError, write_metrics
 from tests.study.fake_store import EPOCHS, batch_study, fake_metrics, groups_study, spoil
 

@@ -3,18 +3,16 @@
 import pytest
 from matplotlib.figure import Figure
 
-from groupnorm.study.report.figures.draw import build_figures
+from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.published import (
     batch_panel,
     described,
     group_panels,
-    has_batches,
-    has_groups,
-    has_norms,
     norm_panel,
-    short_names,
 )
 from groupnorm.study.results import published
+from groupnorm.study.results.labels import short_names
+from groupnorm.study.results.published import has_batches, has_groups, has_norms
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study
 

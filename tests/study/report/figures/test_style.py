@@ -10,12 +10,12 @@ from groupnorm.study.report.figures.style import (
     VERMILLION,
     FigureSpec,
     Panel,
-    kind_of,
     norm_styles,
     render_files,
     render_panel,
     sequence_colors,
 )
+from groupnorm.study.results.labels import kind_of
 
 
 def draw_line(ax):

@@ -1,7 +1,4 @@
-"""The figures of a report: which there are, and what each shows.
-
-Every panel is drawn from the rows and records of the store alone; `figure_style` holds the looks.
-"""
+"""The figures of final errors: by batch size, by norm, by group division, by statistics."""
 
 from __future__ import annotations
 
@@ -12,11 +9,13 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from groupnorm.study.report.figures import curves
-from groupnorm.study.report.figures import published as published_panels
-from groupnorm.study.report.figures.cost import cost_figures
-from groupnorm.study.report.figures.published import EXTREMES, described, first_table
-from groupnorm.study.report.figures.responses import response_figures
+from groupnorm.study.report.figures.published import (
+    EXTREMES,
+    batch_panel,
+    described,
+    group_panels,
+    norm_panel,
+)
 from groupnorm.study.report.figures.style import (
     BLACK,
     BLUE,
@@ -25,16 +24,24 @@ from groupnorm.study.report.figures.style import (
     FigureSpec,
     Panel,
     Style,
-    kind_of,
     log_axis,
     name_axis,
     norm_styles,
 )
-from groupnorm.study.report.tables import subject
+from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.published import DIVISIONS
-from groupnorm.study.results.report_kind import report_kind
-from groupnorm.study.results.rows import ONCE, Estimate, Row, Study, trained_once
+from groupnorm.study.results.labels import kind_of
+from groupnorm.study.results.published import DIVISIONS, has_batches, has_groups, has_norms
+from groupnorm.study.results.report_kind import first_table
+from groupnorm.study.results.rows import (
+    ONCE,
+    Row,
+    Study,
+    batch_sizes,
+    norm_names,
+    subject,
+    trained_once,
+)
 
 # Where a value stands; None where there is none, which breaks the line.
 Point = tuple[float, Estimate | None]
@@ -42,33 +49,8 @@ RUNNING = "running statistics"
 RECOMPUTED = "recomputed statistics"
 
 
-def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
-    """The figures of a study, in the report's order; the first is the main one."""
-    after = [*response_figures(study, rows), *cost_figures(study, rows)]
-    kind = report_kind(study.manifest)
-    if kind == "groups":
-        return [_groups_figure(study, rows), *curves.group_figures(study, rows), *after]
-    batches = batch_sizes(rows)
-    figures = [(_batch_figure if kind == "batch-size" else _norms_figure)(study, rows)]
-    if any(row.precise for row in rows):
-        figures.append(_recomputed_figure(rows))
-    figures.append(curves.norm_figure(study, rows))
-    if len(batches) > 1:
-        figures.append(curves.batch_figure(study, rows))
-    return [*figures, *after]
-
-
-def batch_sizes(rows: Sequence[Row]) -> list[int]:
-    """Every batch per worker of a study, the largest first as in the paper."""
-    return sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
-
-
-def norm_names(rows: Sequence[Row]) -> list[str]:
-    """Every norm of a study in the manifest's order."""
-    return list(dict.fromkeys(row.labels["norm"] for row in rows))
-
-
-def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
+def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Error against images per worker, a line for each norm, beside published numbers."""
     styles = norm_styles(norm_names(rows))
     batches = batch_sizes(rows)
     once = trained_once(rows)
@@ -101,13 +83,14 @@ def _batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     if once:
         caption += " A line without markers is a norm that was trained once for all of them."
     panels = [Panel(ours, f"Validation error against images per worker, {subject(study)}")]
-    if table := first_table(study, published_panels.has_batches):
+    if table := first_table(study, has_batches):
         caption += f" The small panel holds {described(table)} on its own axis."
-        panels.append(published_panels.batch_panel(table))
+        panels.append(batch_panel(table))
     return FigureSpec("error-by-batch", "Error against batch size", caption, panels)
 
 
-def _norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
+def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Error of each norm, the best at the top, beside published numbers."""
     styles = norm_styles(norm_names(rows))
     worst_first = sorted(rows, key=lambda row: -(row.mean if row.mean is not None else 1e9))
     names = [row.labels["norm"] for row in worst_first]
@@ -134,13 +117,14 @@ def _norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     panels = [Panel(ours, f"Validation error per norm, {subject(study)}", height=height)]
     batches = batch_sizes(rows)
     batch = batches[0] if batches else None
-    if table := first_table(study, lambda t: published_panels.has_norms(t, batch)):
+    if table := first_table(study, lambda t: has_norms(t, batch)):
         caption += f" The small panel holds {described(table)}."
-        panels.append(published_panels.norm_panel(table, batch, height))
+        panels.append(norm_panel(table, batch, height))
     return FigureSpec("error-by-norm", "Error by norm", caption, panels)
 
 
-def _groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
+def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Error by number of groups and by channels per group, beside published numbers."""
     limits = _limits([row.error for row in rows])
 
     def ours(division: str) -> Callable[[Axes], None]:
@@ -168,15 +152,15 @@ def _groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
     )
     present = [d for d in DIVISIONS if any(row.labels["division"] == d for row in rows)]
     panels = [Panel(ours(d), f"Validation error by {DIVISIONS[d]}") for d in present]
-    if table := first_table(study, published_panels.has_groups):
+    if table := first_table(study, has_groups):
         caption += f" Small panels: {described(table)}."
-        panels += published_panels.group_panels(table, present)
+        panels += group_panels(table, present)
     columns = max(len(present), 1)
     return FigureSpec("error-by-groups", "Error against groups", caption, panels, columns)
 
 
-def _recomputed_figure(rows: list[Row]) -> FigureSpec:
-    """Running and recomputed statistics beside each other, by batch or (with one batch) by norm."""
+def recomputed_figure(rows: list[Row]) -> FigureSpec:
+    """Running and recomputed statistics side by side, by batch or (with one batch) by norm."""
     batches = batch_sizes(rows)
     norms = [n for n in norm_names(rows) if any(r.precise and r.labels["norm"] == n for r in rows)]
     at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}

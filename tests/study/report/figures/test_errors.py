@@ -5,9 +5,14 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from groupnorm.study.report.figures.draw import batch_sizes, build_figures, norm_names
-from groupnorm.study.report.tables import subject
-from groupnorm.study.results.rows import load_study, summarize_study
+from groupnorm.study.report.figures import build_figures
+from groupnorm.study.results.rows import (
+    batch_sizes,
+    load_study,
+    norm_names,
+    subject,
+    summarize_study,
+)
 from tests.study.fake_store import batch_study, groups_study, spoil
 
 
