@@ -111,14 +111,14 @@ def run(
     if batches.notes:
         env["data_notes"] = list(batches.notes)
 
-    def tell_unreadable() -> None:
+    def report_unreadable() -> None:
         issues = batches.data_issues()
         unreadable = {kind: issues[kind] for kind in UNREADABLE if kind in issues}
         if any(unreadable.values()):
             on_unreadable(unreadable)
 
     def after_epoch(metrics: list[Metrics]) -> None:
-        tell_unreadable()
+        report_unreadable()
         on_epoch(metrics)
 
     try:
@@ -138,7 +138,7 @@ def run(
     except Diverged as end:
         return RunResult("diverged", end.reason, end.metrics, model)
     finally:
-        tell_unreadable()
+        report_unreadable()
     return RunResult("finished", None, metrics, model)
 
 

@@ -2,7 +2,7 @@
 
 from groupnorm.study.execute import StudyOutcome, run_study
 from groupnorm.study.plan import ExperimentOptions, Plan, PlanError, StudyOptions
-from groupnorm.study.runners.ray_connection import Cluster
+from groupnorm.study.runners.ray.connection import Cluster
 
 __all__ = [
     "Cluster",

@@ -19,8 +19,8 @@ from groupnorm.study.results.costs import read_cost_pass
 from groupnorm.study.results.report_kind import compared_tables, report_kind
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
-from groupnorm.study.runners.ray_cluster import run_trials_on_cluster
-from groupnorm.study.runners.ray_connection import Cluster, check_gpus, check_ray
+from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
+from groupnorm.study.runners.ray.connection import Cluster, check_gpus, check_ray
 from groupnorm.study.runners.track import TrackedProgress, check_track
 from groupnorm.study.store import (
     FORMAT,
@@ -137,7 +137,7 @@ def run_study(
                             threads=threads,
                             device=device,
                             data_root=data_root,
-                            tell=progress.told,
+                            on_message=progress.message,
                         )
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more

@@ -26,7 +26,6 @@ from groupnorm.training.step import EpochTotals
 _DIGEST_LABEL = b"\ngroupnorm sha256 "
 _DIGEST_LENGTH = 64  # hexadecimal digits
 _KEYS = {"digest", "identity", "progress", "model", "optimizer"}
-_TOTALS_KEY = "tally"  # of `Progress.totals` in the file
 _REMEDY = "delete it to train this run from the start"
 
 
@@ -42,7 +41,7 @@ class Progress:
         epoch: whole epochs done.
         step: optimizer steps done.
         metrics: one dict for each whole epoch.
-        totals: the sums of the epoch begun, empty between epochs.
+        tally: the sums of the epoch begun, empty between epochs.
         seconds: spent on the epoch begun, before this process took over.
         data_issues: those of `Batches.data_issues`.
     """
@@ -50,7 +49,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    totals: EpochTotals = field(default_factory=EpochTotals)
+    tally: EpochTotals = field(default_factory=EpochTotals)
     seconds: float = 0.0
     data_issues: Issues = field(default_factory=dict)
 
@@ -72,7 +71,7 @@ def save_checkpoint(
         {
             "digest": config.digest(),
             "identity": config.identity(),
-            "progress": _as_saved(progress),
+            "progress": dataclasses.asdict(progress),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         },
@@ -185,25 +184,18 @@ def _unpack(content: bytes, path: Path) -> dict[str, Any]:
     return state
 
 
-def _as_saved(progress: Progress) -> dict[str, Any]:
-    values = dataclasses.asdict(progress)
-    values[_TOTALS_KEY] = values.pop("totals")
-    return values
-
-
 def _progress(value: Any, path: Path) -> Progress:
     """Progress from its dict, with every number in its range."""
     try:
-        values = {**value}
-        totals = EpochTotals(**values.pop(_TOTALS_KEY))
-        progress = Progress(**values, totals=totals)
-        counts = (progress.epoch, progress.step, totals.images, totals.wrong)
+        progress = Progress(**{**value, "tally": EpochTotals(**value["tally"])})
+        tally = progress.tally
+        counts = (progress.epoch, progress.step, tally.images, tally.wrong)
         seconds = (
-            progress.seconds, totals.data_seconds, totals.forward_seconds, totals.backward_seconds,
+            progress.seconds, tally.data_seconds, tally.forward_seconds, tally.backward_seconds,
         )  # fmt: skip
         sound = (
             all(type(count) is int and count >= 0 for count in counts)
-            and all(math.isfinite(amount) for amount in (totals.loss, *seconds))
+            and all(math.isfinite(amount) for amount in (tally.loss, *seconds))
             and min(seconds) >= 0
             and [row["epoch"] for row in progress.metrics] == list(range(1, progress.epoch + 1))
         )

@@ -1,4 +1,4 @@
-"""The processes that share a training, and what they tell each other."""
+"""The processes that share a training, and their collective operations."""
 
 from __future__ import annotations
 

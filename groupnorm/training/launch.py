@@ -29,7 +29,7 @@ once; this is for one that hangs, or a machine that is cut off."""
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of the training has died, or all were told to end."""
+    """Another process of the training has died, or all were asked to end."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def exit_on_signal(launch: Launch, on_exit: Callable[[str], None]) -> Iterator[N
             if number[0] not in numbers:  # a process that decodes images has ended
                 continue
             name = signal.Signals(number[0]).name
-            on_exit(f"a process of the training was lost, or all were told to end ({name} came)")
+            on_exit(f"a process of the training was lost, or all were asked to end ({name} came)")
             os._exit(launch.common_status(1))
 
     numbers = (signal.SIGTERM, signal.SIGINT)

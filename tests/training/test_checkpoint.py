@@ -30,7 +30,7 @@ def parts():
 
 def progress(**changes):
     values = {"epoch": 1, "step": 7, "metrics": [{"epoch": 1}], "seconds": 2.5}
-    return Progress(**{**values, "totals": EpochTotals(loss=3.0, images=16), **changes})
+    return Progress(**{**values, "tally": EpochTotals(loss=3.0, images=16), **changes})
 
 
 def load(content, path, **changes):
@@ -143,10 +143,10 @@ def test_another_run_is_refused_with_the_difference(path):
         {"seconds": -1.0},
         {"seconds": float("nan")},
         {"seconds": "long"},
-        {"totals": EpochTotals(loss=float("inf"))},
-        {"totals": EpochTotals(images=-3)},
-        {"totals": EpochTotals(wrong=0.5)},
-        {"totals": EpochTotals(data_seconds=-1e9)},
+        {"tally": EpochTotals(loss=float("inf"))},
+        {"tally": EpochTotals(images=-3)},
+        {"tally": EpochTotals(wrong=0.5)},
+        {"tally": EpochTotals(data_seconds=-1e9)},
     ],
 )
 def test_progress_out_of_range_is_refused(path, changes):

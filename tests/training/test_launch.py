@@ -1,4 +1,4 @@
-"""What torchrun's environment says, speaking once, being told to end."""
+"""What torchrun's environment says, speaking once, being asked to end."""
 
 import signal
 import subprocess

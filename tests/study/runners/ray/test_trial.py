@@ -7,7 +7,7 @@ import pytest
 
 from groupnorm.environment import environment
 from groupnorm.files import write_atomic
-from groupnorm.study.runners.ray_trial import (
+from groupnorm.study.runners.ray.trial import (
     STATE_FILES,
     TOKEN_FILE,
     EventQueue,
@@ -86,7 +86,7 @@ def test_a_shared_log_is_neither_read_nor_sent(tmp_path, monkeypatch):
     def worker_without_log(*_):
         return subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
 
-    monkeypatch.setattr("groupnorm.study.runners.ray_trial.start_worker", worker_without_log)
+    monkeypatch.setattr("groupnorm.study.runners.ray.trial.start_worker", worker_without_log)
     job = job_of(config(), tmp_path)
     run_folder(tmp_path, job.name).mkdir(parents=True)
     (tmp_path / TOKEN_FILE).write_text(job.token, encoding="utf-8")
@@ -107,7 +107,7 @@ def test_a_node_with_other_kernels_or_none_is_refused(tmp_path, monkeypatch):
     assert environment()["sources"] in job.installation["groupnorm"]
     for change in ({"kernels": "0123456789ab"}, {"kernels": None, "group_norm": "aten: slow"}):
         node = {**environment(), **change}
-        monkeypatch.setattr("groupnorm.study.runners.ray_trial.environment", lambda node=node: node)
+        monkeypatch.setattr("groupnorm.study.runners.ray.trial.environment", lambda node=node: node)
         what = node["kernels"] or "not compiled"
         with pytest.raises(InstallationError, match=rf"kernels {what} .*; the study runs with"):
             run_attempt(job, lambda event: None)

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 import groupnorm
-from groupnorm.study.runners.ray_cluster import _Runner, _Trial
+from groupnorm.study.runners.ray.cluster import _Runner, _Trial
 from groupnorm.study.store import read_metrics, run_folder, write_metrics
-from tests.study.runners.cluster_process import kill_node, trials_of
+from tests.study.runners.ray.cluster_process import kill_node, trials_of
 from tests.study.runners.test_local import config, run
 
 ROOT = Path(groupnorm.__file__).parent.parent
@@ -21,7 +21,7 @@ ROOT = Path(groupnorm.__file__).parent.parent
 
 def process(kind, cwd, **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.study.runners.cluster_process", kind],
+        [sys.executable, "-m", "tests.study.runners.ray.cluster_process", kind],
         cwd=cwd,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

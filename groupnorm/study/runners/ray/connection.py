@@ -165,7 +165,7 @@ def _check_answers(address: str) -> None:
         assert probe.stdout is not None
         probe.stdout.readline()
         try:
-            _, said = probe.communicate(timeout=CONNECT_SECONDS)
+            _, errors = probe.communicate(timeout=CONNECT_SECONDS)
         except subprocess.TimeoutExpired:
             raise ClusterError(
                 f"no Ray cluster answers at {address} within {CONNECT_SECONDS:.0f} seconds"
@@ -173,7 +173,7 @@ def _check_answers(address: str) -> None:
         finally:
             probe.kill()
     if probe.returncode != 0:
-        lines = said.strip().splitlines() or ["it ended without a word"]
+        lines = errors.strip().splitlines() or ["it ended without a message"]
         raise ClusterError(f"cannot join the cluster {address!r}: {lines[-1]}")
 
 

@@ -42,8 +42,8 @@ def tell_node(cluster, node):
 
 def run_study():
     """Run the configurations of the JSON on standard input; one line of output for every event."""
-    from groupnorm.study.runners.ray_cluster import run_trials_on_cluster
-    from groupnorm.study.runners.ray_connection import Cluster, ClusterError
+    from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
+    from groupnorm.study.runners.ray.connection import Cluster, ClusterError
     from groupnorm.training.config import RunConfig
 
     given = json.load(sys.stdin)
@@ -86,8 +86,8 @@ class Teller:
     def moved(self, name, reason):
         tell("moved", name, reason)
 
-    def told(self, text):
-        tell("told", "", text)
+    def message(self, text):
+        tell("message", "", text)
 
 
 def family(pids):

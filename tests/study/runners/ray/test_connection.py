@@ -7,7 +7,7 @@ import time
 import pytest
 
 from groupnorm.study.plan import PlanError
-from groupnorm.study.runners.ray_connection import (
+from groupnorm.study.runners.ray.connection import (
     Cluster,
     ClusterError,
     check_gpus,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from groupnorm.files import first_line, write_atomic
 from groupnorm.study.runners.local import Progress, finish, prepare
-from groupnorm.study.runners.ray_connection import (
+from groupnorm.study.runners.ray.connection import (
     Cluster,
     ClusterError,
     check_ray,
@@ -25,7 +25,7 @@ from groupnorm.study.runners.ray_connection import (
     fitting,
     needs,
 )
-from groupnorm.study.runners.ray_trial import (
+from groupnorm.study.runners.ray.trial import (
     STATE_FILES,
     TOKEN_FILE,
     Event,
@@ -39,17 +39,17 @@ from groupnorm.study.runners.ray_trial import (
 from groupnorm.study.store import Record, read_metrics, read_record, run_folder, to_json
 from groupnorm.training.config import RunConfig
 
-POLL = 0.3  # seconds between two looks at what the trials told
+POLL = 0.3  # seconds between two looks at the events of the trials
 PATIENCE = 3  # times a trial may lose its place without finishing an epoch in between
 
 
 class ClusterProgress(Progress, Protocol):
-    """What the cluster's runner tells besides what every runner does."""
+    """What the cluster's runner reports besides what every runner does."""
 
     def moved(self, name: str, reason: str) -> None:
         """A trial has lost its place and waits for another."""
 
-    def told(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Something about the cluster itself."""
 
 
@@ -74,7 +74,7 @@ def run_trials_on_cluster(
 ) -> list[Record]:
     """Finish every run of `configs` that is not done yet, as many at a time as the cluster holds.
 
-    The contract is that of `runner.run_trials`, with the same bits for the same number of threads
+    The contract is that of `local.run_trials`, with the same bits for the same number of threads
     on the same kind of processor. A node that is lost costs the epoch its trials were in: each goes
     on elsewhere from its last checkpoint. A trial that loses its place three times without
     finishing an epoch in between has failed.
@@ -93,7 +93,7 @@ def run_trials_on_cluster(
     waiting = prepare(out, configs, progress)
     if waiting:
         with connected(cluster.address) as ray:
-            progress.told(check_resources(ray, cluster))
+            progress.message(check_resources(ray, cluster))
             token = secrets.token_hex(16)
             write_atomic(out / TOKEN_FILE, token)
             try:
@@ -107,7 +107,7 @@ def run_trials_on_cluster(
 
 
 class _Runner:
-    """The loop that sends trials out and takes what they tell.
+    """The loop that sends trials out and handles their events.
 
     `common` is what all jobs have in common, by the names of `Job`.
     """
@@ -126,7 +126,7 @@ class _Runner:
         self.trials = {name: _Trial() for name in configs}
         self.tasks: dict[Any, str] = {}  # Ray's reference of a task -> name of its trial
         self.active: set[str] = set()  # trials that have a place
-        self.told_to_wait = False
+        self.waiting_reported = False
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         here = strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -142,7 +142,7 @@ class _Runner:
             while waiting or self.tasks:
                 while waiting and len(self.tasks) < jobs:
                     self.submit(waiting.pop(0))
-                # First who has ended, then what was told: so nothing told before an end is missed.
+                # Ended tasks first, then events: so no event from before an end is missed.
                 tasks = list(self.tasks)
                 ended, _ = self.ray.wait(tasks, num_returns=len(tasks), timeout=POLL)
                 for event in self.ray.get(self.queue.take.remote()):
@@ -172,7 +172,7 @@ class _Runner:
         self.tasks[task] = name
 
     def handle(self, event: Event) -> None:
-        """Keep what a trial sent and pass on what it told."""
+        """Store the files of an event and pass the event on."""
         name, folder = event["name"], run_folder(self.out, event["name"])
         if event["attempt"] != self.trials[name].attempt:
             return  # from a place that was given up as lost
@@ -229,10 +229,10 @@ class _Runner:
     def watch(self) -> None:
         """Say so, once, when no trial has a place and no node could give one."""
         if self.active or not self.tasks:
-            self.told_to_wait = False
-        elif not self.told_to_wait and not fitting(self.ray.nodes(), self.cluster):
-            self.told_to_wait = True
-            self.progress.told(f"waiting for a node with {needs(self.cluster)} to join")
+            self.waiting_reported = False
+        elif not self.waiting_reported and not fitting(self.ray.nodes(), self.cluster):
+            self.waiting_reported = True
+            self.progress.message(f"waiting for a node with {needs(self.cluster)} to join")
 
     def stop(self) -> None:
         """Take back every task that is still out: first so that it can clean up, then by force."""

@@ -1,4 +1,4 @@
-"""One trial on a node of a cluster: the same worker process as locally, and what it tells.
+"""One trial on a node of a cluster: the same worker process as locally, and its events.
 
 Where the node sees the study's folder (a shared file system), the trial works in it. Elsewhere it
 works in a folder of its own on the node, and every file of the record is sent back as soon as it
@@ -57,7 +57,7 @@ class Job:
 
 
 class EventQueue:
-    """What all trials tell, in order, until the study takes it; an actor beside the study."""
+    """The events of all trials, in order, until the study takes them. An actor on its node."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -80,7 +80,7 @@ class EventQueue:
 
 
 def as_task(job: Job, queue: Any) -> str | None:
-    """`run_attempt` as a Ray task; all it told is in the queue when it ends."""
+    """`run_attempt` as a Ray task; all its events are in the queue when it ends."""
     import ray
 
     # Waiting for the queue would free this task's CPUs for another trial meanwhile, so only the
@@ -90,11 +90,11 @@ def as_task(job: Job, queue: Any) -> str | None:
     return failure
 
 
-def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:
+def run_attempt(job: Job, on_event: Callable[[Event], None]) -> str | None:
     """Run the trial of `job` to its end, in a process of its own.
 
     Args:
-        tell: called with {"name", "attempt", "event": "started" | "step" | "epoch" | "ended",
+        on_event: called with {"name", "attempt", "event": "started" | "step" | "epoch" | "ended",
             "files", ...}; `files` are the bytes of the state files that changed since the last
             event, and of DONE at the end. It is empty where the study's folder itself is used.
 
@@ -116,7 +116,7 @@ def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:
 
         def send(event: str, names: tuple[str, ...] = STATE_FILES, **fields: Any) -> None:
             files = {} if shared else changed_files(folder, names, signatures)
-            tell(
+            on_event(
                 {
                     "name": job.name,
                     "attempt": job.attempt,
@@ -133,11 +133,11 @@ def run_attempt(job: Job, tell: Callable[[Event], None]) -> str | None:
             assert process.stdout is not None
             for line in process.stdout:
                 with contextlib.suppress(json.JSONDecodeError):  # a line cut by kill -9
-                    told = json.loads(line)
-                    if told["event"] == "failed":
-                        failure = told["reason"]
+                    event = json.loads(line)
+                    if event["event"] == "failed":
+                        failure = event["reason"]
                     else:
-                        send(**told)
+                        send(**event)
             code = process.wait()
         finally:
             with process:  # closes the pipes and waits
