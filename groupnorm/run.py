@@ -20,6 +20,7 @@ from groupnorm.spec import NormSpec
 from groupnorm.training.config import RunConfig
 from groupnorm.training.device import check_device
 from groupnorm.training.distributed import ALONE, Processes
+from groupnorm.training.evaluation.probe import probe_module
 from groupnorm.training.loop import Diverged, Metrics, train
 from groupnorm.training.tasks.classification import Classification
 
@@ -98,8 +99,8 @@ def run(
     model = build(config, batches, device)
     has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
     recompute = recomputed_statistics if has_statistics else None
-    watched = models.probe_module(config.model, model)
-    task = Classification(config, batches, recompute, processes, watched)
+    probed = probe_module(config.model, model)
+    task = Classification(config, batches, recompute, processes, probed)
     parameters = models.count_parameters(model)
     env = {
         **environment(),

@@ -7,7 +7,6 @@ from groupnorm.models.registry import (
     build_model,
     channel_widths,
     check_model,
-    probe_module,
     usual_images,
 )
 
@@ -18,7 +17,6 @@ __all__ = [
     "check_model",
     "count_parameters",
     "imagenet_resnet",
-    "probe_module",
     "usual_images",
     "vgg16",
 ]
