@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from groupnorm.cost.search import largest
+from groupnorm.cost.fit import largest
 
 
 @pytest.mark.parametrize("power", [1, 2, 3])

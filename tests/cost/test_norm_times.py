@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.cost import share
-from groupnorm.cost.share import NormTimes
+from groupnorm.cost import timing
+from groupnorm.cost.timing import NormTimes
 
 FORWARD, BACKWARD = 3.0, 5.0
 CLOCK = SimpleNamespace(seconds=0.0)
@@ -15,7 +15,7 @@ CLOCK = SimpleNamespace(seconds=0.0)
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch):
-    monkeypatch.setattr(share, "time", SimpleNamespace(perf_counter=lambda: CLOCK.seconds))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: CLOCK.seconds))
 
 
 class Wait(torch.autograd.Function):
