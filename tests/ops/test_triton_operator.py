@@ -77,9 +77,11 @@ def training_step(layer, x, dy):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.pairs(
+    layout=LAYOUTS,
+    compiler=["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)],
+    dynamic=[pytest.param(False, marks=pytest.mark.slow), True],
+)
 def test_compiled_training_equals_eager(layout, compiler, dynamic):
     """One graph, for several batch and image sizes, with the gradients of the parameters."""
     torch.compiler.reset()
@@ -108,6 +110,7 @@ def test_fake_tensors_have_the_true_strides():
             assert y.stride() == group_norm(x, 2, activation="relu", backend="triton").stride()
 
 
+@pytest.mark.slow
 def test_torch_compile_sees_the_launches_and_what_they_write(tmp_path):
     """On a GPU that is not there. An input found written would be copied by torch.compile."""
     done = subprocess.run(
