@@ -1,4 +1,7 @@
-"""Cases run in a child process, so that one that kills the process is a failure with a name."""
+"""Child processes of one fork server, which has imported torch and in which nothing has run.
+
+Cases run in a child, so that one that kills the process is a failure with a name.
+"""
 
 import multiprocessing
 import os
@@ -8,8 +11,15 @@ import traceback
 SECONDS = 600
 
 
-def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm")):
-    """`work(note, *arguments)` in a process forked from one that has imported torch.
+def fork_server():
+    """The context whose processes are forked from the server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.child", "tests.processes", "groupnorm.run"])
+    return context
+
+
+def in_child(work, *arguments):
+    """`work(note, *arguments)` in a process of its own.
 
     `work` calls `note(text)` before each case. When the process dies, the last text is in the
     failure. An exception becomes a failure with its traceback.
@@ -17,8 +27,7 @@ def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm
     Returns:
         what `work` returns.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context = fork_server()
     notes_out, notes_in = os.pipe()
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(_Descriptor(notes_in), send, work, arguments))

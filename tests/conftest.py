@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 
+from tests.child import in_child
 from tests.pairwise import all_pairs
 
 if not torch.cuda.is_available():
@@ -18,6 +19,16 @@ pytest_plugins = ["tests.cpu_time"]
 @pytest.fixture(autouse=True)
 def _same_draws():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def _fork_server():
+    """For modules with child processes: the server's start is no test's CPU time."""
+    in_child(_nothing)
+
+
+def _nothing(note):
+    pass
 
 
 def pytest_addoption(parser):

@@ -15,12 +15,6 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=NATIVE)
-def _instruction_set(request):
-    with running(request.param):
-        yield
-
-
 @pytest.fixture
 def threads():
     before = torch.get_num_threads()
@@ -42,16 +36,20 @@ def test_an_instruction_set_that_is_not_there_is_refused():
         native_launch._kernels.set_instruction_set("avx9")
 
 
-@pytest.mark.usefixtures("_instruction_set")
-@pytest.mark.parametrize("count", [2, 3, 5])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    ("shape", "groups"),
-    [((1, 8, 203, 211), 1), ((1, 24, 150, 149), 3), ((7, 16, 60, 61), 4), ((300, 64, 3, 3), 8)],
-    ids=str,
+@pytest.mark.pairs(
+    case=[
+        ((1, 8, 203, 211), 1),
+        ((1, 24, 150, 149), 3),
+        ((7, 16, 60, 61), 4),
+        ((300, 64, 3, 3), 8),
+    ],
+    layout=LAYOUTS,
+    count=[2, 3, 5],
+    runner=NATIVE,
 )
-def test_threads(shape, groups, layout, count, threads):
+def test_threads(case, layout, count, runner, threads):
     """One sample or group is split among them; the same bits every time."""
+    shape, groups = case
     threads(count)
     x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
     w, b = (torch.randn(shape[1], requires_grad=True) for _ in range(2))
@@ -61,8 +59,9 @@ def test_threads(shape, groups, layout, count, threads):
         y = group_norm(x, groups, w, b, activation="silu", backend="native")
         return [y, *torch.autograd.grad(y, (x, w, b), dy.to(y.dtype))]
 
-    once, twice = run(x, w, b), run(x, w, b)
-    true = run(*(t.detach().double().requires_grad_() for t in (x, w, b)))
+    with running(runner):
+        once, twice = run(x, w, b), run(x, w, b)
+        true = run(*(t.detach().double().requires_grad_() for t in (x, w, b)))
     for ours, again, exact in zip(once, twice, true, strict=True):
         assert torch.equal(ours, again)
         assert (ours.double() - exact).abs().max() <= 1e-5 * exact.abs().max()
@@ -114,6 +113,7 @@ def test_after_a_fork(threads):
         assert torch.equal(batch[0], expected)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_package_installs_and_says_so(tmp_path):
     """A real install with compilers that fail; then what a user of it sees."""
     broken = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}

@@ -17,9 +17,9 @@ def arguments(dtype=torch.float32, layout="contiguous", grad=True, activation="s
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.pairs(
+    dtype=[torch.float32, torch.bfloat16], layout=LAYOUTS, activation=[None, "relu", "gelu"]
+)
 def test_opcheck(dtype, layout, activation):
     torch.library.opcheck(
         torch.ops.groupnorm.group_norm, arguments(dtype, layout, activation=activation)
