@@ -8,7 +8,13 @@ import os
 import threading
 import traceback
 
+import pytest
+
 SECONDS = 600
+needs_processes = [
+    pytest.mark.usefixtures("_fork_server"),
+    pytest.mark.xdist_group("processes"),  # one server for all
+]
 
 
 def fork_server():

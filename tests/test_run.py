@@ -59,6 +59,7 @@ def test_half_precision_and_layouts_train():
         assert run(config(norm="gn:groups=4", **fields)).metrics[0]["train_loss"] < 3
 
 
+@pytest.mark.slow
 def test_compiled_it_computes_the_same_to_rounding():
     """Through the real compiler: tens of seconds."""
     a, b = (

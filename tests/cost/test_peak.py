@@ -57,6 +57,7 @@ def test_what_is_not_known_is_named():
         TrainingStep(resnet20("gn"), optimizer="lamb")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux's /proc")
 @pytest.mark.parametrize("norm", ["gn", "bn", "frn"])
 def test_the_peak_is_that_of_a_real_step(norm):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from groupnorm import GroupNorm, GroupNormAct, group_norm, norm_layer
+from tests.processes import in_processes
 
 internal = pytest.importorskip("torch.testing._internal.common_methods_invocations")
 modules = importlib.import_module("torch.testing._internal.common_modules")
@@ -107,31 +108,26 @@ def test_checkpointing_gives_the_same_gradients():
         assert torch.equal(a, b)
 
 
-def train_in_a_process(rank, folder):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+def train_in_a_process(rank, count):
     torch.manual_seed(0)
     model = nn.parallel.DistributedDataParallel(
         nn.Sequential(nn.Conv2d(3, 8, 3), GroupNormAct(4, 8))
     )
-    x = torch.randn(4, 3, 8, 8).chunk(2)[rank]
+    x = torch.randn(4, 3, 8, 8).chunk(count)[rank]
     model(x).square().mean().backward()
-    if rank == 0:
-        torch.save([p.grad for p in model.parameters()], f"{folder}/gradients.pt")
-    torch.distributed.destroy_process_group()
+    return [p.grad for p in model.parameters()]
 
 
-def test_two_processes_with_ddp(tmp_path):
-    torch.multiprocessing.spawn(train_in_a_process, (str(tmp_path),), nprocs=2)
+@pytest.mark.usefixtures("_fork_server")
+@pytest.mark.xdist_group("processes")
+def test_two_processes_with_ddp():
+    found, _ = in_processes(2, train_in_a_process)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), GroupNormAct(4, 8))
     x = torch.randn(4, 3, 8, 8)
     model(x).square().mean().backward()
-    for ours, parameter in zip(
-        torch.load(tmp_path / "gradients.pt", weights_only=True), model.parameters(), strict=True
-    ):
-        assert torch.allclose(ours, parameter.grad, atol=1e-6)
+    for ours, parameter in zip(found, model.parameters(), strict=True):
+        assert torch.allclose(torch.from_numpy(ours), parameter.grad, atol=1e-6)
 
 
 # ---- in other people's networks -----------------------------------------------------------------

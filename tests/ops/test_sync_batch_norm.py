@@ -6,8 +6,12 @@ import torch
 from torch import nn
 
 from groupnorm.layers import BatchNorm, SyncBatchNorm
+from tests.child import needs_processes
 from tests.processes import in_processes
 from tests.tolerances import bound
+
+pytestmark = needs_processes
+
 
 # Images of each process; unequal, one of them without any.
 SHARES = {2: [5, 3], 3: [4, 0, 4]}
@@ -143,7 +147,7 @@ def network_gradients(rank, count, compiled):
     return [parameter.grad for parameter in model.parameters()], list(model.buffers())
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_network_in_two_processes_has_the_gradients_of_one(compiled):
     expected, running = network_gradients(0, 1, False)
     for gradients, buffers in in_processes(2, network_gradients, compiled):

@@ -13,7 +13,10 @@ import torch.nn.functional as F
 
 from groupnorm import GroupNorm
 from groupnorm.ops.group_norm import group_norm
-from tests.child import in_child
+from tests.child import in_child, needs_processes
+
+pytestmark = needs_processes
+
 
 pytest.importorskip("expecttest")  # which PyTorch's test material imports
 

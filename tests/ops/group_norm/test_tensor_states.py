@@ -10,9 +10,11 @@ from torch.autograd import forward_ad
 from groupnorm import GroupNorm, explain
 from groupnorm.ops.group_norm import group_norm
 from groupnorm.ops.group_norm.memory import all_plain
-from tests.child import in_child
+from tests.child import in_child, needs_processes
 from tests.ops.group_norm import tensor_states
 from tests.ops.group_norm.tensor_states import ROLES, STATES, WITHOUT_MEMORY
+
+pytestmark = needs_processes
 
 
 def one_at_a_time(note):
