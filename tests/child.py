@@ -11,6 +11,11 @@ import traceback
 import pytest
 
 SECONDS = 600
+# Imported once, in the server. DistributedDataParallel imports the compiler.
+PRELOAD = [
+    "tests.child", "tests.processes", "groupnorm.run", "torch._dynamo", "torch.distributed.tensor",
+    "torch.distributed.fsdp",
+]  # fmt: skip
 needs_processes = [
     pytest.mark.usefixtures("_fork_server"),
     pytest.mark.xdist_group("processes"),  # one server for all
@@ -20,7 +25,7 @@ needs_processes = [
 def fork_server():
     """The context whose processes are forked from the server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.child", "tests.processes", "groupnorm.run"])
+    context.set_forkserver_preload(PRELOAD)
     return context
 
 

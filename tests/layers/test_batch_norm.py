@@ -9,7 +9,7 @@ from torch.distributed.nn.functional import all_gather
 
 from groupnorm.layers import BatchNorm, BatchRenorm, SyncBatchNorm
 from tests.processes import in_processes
-from tests.tolerances import bound
+from tests.tolerances import EPS, LAYER, STEP, bound
 
 
 def pair(dtype, images, channels=6, workers=None):
@@ -77,8 +77,8 @@ def test_ranks(shape):
     layer = BatchNorm(4, batch_per_worker=3)
     x = torch.randn(shape)
     y = layer(x).view(2, 3, 4, -1)
-    assert torch.allclose(y.mean((1, 3)), torch.zeros(2, 4), atol=1e-6)
-    assert torch.allclose(y.var((1, 3), correction=0), torch.ones(2, 4), atol=1e-3)
+    assert torch.allclose(y.mean((1, 3)), torch.zeros(2, 4), atol=STEP)
+    assert torch.allclose(y.var((1, 3), correction=0), torch.ones(2, 4), atol=EPS)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
@@ -197,17 +197,17 @@ def test_one_process_with_chunks_equals_two_processes():
     x = torch.randn(8, 3, 6, 6, generator=generator)
     model(x).backward(torch.randn(8, 2, 2, 2, generator=generator) / 2)  # DDP averages
     for ours, theirs in zip(model.parameters(), results[0][0], strict=True):
-        assert torch.allclose(ours.grad, torch.from_numpy(theirs), atol=1e-5)
+        assert torch.allclose(ours.grad, torch.from_numpy(theirs), atol=LAYER)
     for index, name in enumerate(("running_mean", "running_var")):
         mean = sum(torch.from_numpy(result[1][index]) for result in results) / 2
-        assert torch.allclose(getattr(layer, name), mean, atol=1e-6)
+        assert torch.allclose(getattr(layer, name), mean, atol=STEP)
     # In one process syncbn gives what the two would synchronize to, and the same gradients.
     x.requires_grad_()
     y = SyncBatchNorm(3)(x)
     (dx,) = torch.autograd.grad(y, x, x.detach() ** 2)
     for ours, index in ((y, 0), (dx, 1)):
         theirs = torch.cat([torch.from_numpy(result[2][index]) for result in results])
-        assert torch.allclose(ours, theirs, atol=1e-5)
+        assert torch.allclose(ours, theirs, atol=LAYER)
 
 
 def test_copies_are_independent():

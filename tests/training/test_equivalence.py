@@ -23,7 +23,7 @@ from groupnorm.training.loop import train
 from groupnorm.training.tasks.classification import Classification
 from tests.child import needs_processes
 from tests.processes import in_processes
-from tests.tolerances import TWENTY_STEPS
+from tests.tolerances import STEP, TWENTY_STEPS
 
 pytestmark = needs_processes
 
@@ -166,7 +166,7 @@ def assert_same_end(one, whole):
     assert len(metrics) == len(rows) == 2
     for row, expected in zip(metrics, rows, strict=True):
         assert {**row, "precise_val_error": 0} == pytest.approx(
-            {**expected, "precise_val_error": 0}, rel=1e-6
+            {**expected, "precise_val_error": 0}, rel=STEP
         )
         assert row["precise_val_error"] == expected["precise_val_error"]
 

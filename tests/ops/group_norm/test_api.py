@@ -20,6 +20,7 @@ from tests.ops.group_norm.runners import (
     running,
     with_small_tiles,
 )
+from tests.tolerances import DEEP, LAYER, STEP
 
 SHAPES = {  # (shape, groups): what it is there for
     "rank 2": ((5, 12), 3),
@@ -116,7 +117,7 @@ def test_the_bias_may_change_before_the_backward_pass(backend):
         bias.add_(1)
     dy = torch.randn_like(y)
     _, dbias = torch.autograd.grad(y, (x, bias), dy)
-    assert torch.allclose(dbias, dy.sum((0, 2)), atol=1e-5)
+    assert torch.allclose(dbias, dy.sum((0, 2)), atol=LAYER)
 
 
 @with_small_tiles
@@ -159,7 +160,7 @@ def test_gradcheck_and_double_backward(layout, backend):
 def test_vmap_and_per_sample_gradients(backend):
     x = torch.randn(5, 3, 6, 4, device=device_of(backend))
     batched = torch.func.vmap(lambda t: group_norm(t, 3, backend=backend))(x.unsqueeze(1))
-    assert torch.allclose(batched.squeeze(1), group_norm(x, 3, backend=backend), atol=1e-6)
+    assert torch.allclose(batched.squeeze(1), group_norm(x, 3, backend=backend), atol=STEP)
     w = torch.randn(3, device=x.device)
 
     def loss(w, t):
@@ -167,7 +168,7 @@ def test_vmap_and_per_sample_gradients(backend):
 
     per_sample = torch.func.vmap(torch.func.grad(loss), (None, 0))(w, x)
     singly = torch.stack([torch.func.grad(loss)(w, t) for t in x])
-    assert torch.allclose(per_sample, singly, atol=1e-6)
+    assert torch.allclose(per_sample, singly, atol=STEP)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -194,7 +195,7 @@ def test_compile_without_a_graph_break(kernels, layout):
             torch.autograd.grad(function(x, 4, w, activation="relu"), (x, w), dy),
             strict=True,
         ):
-            assert torch.allclose(ours, eager, rtol=1e-3, atol=1e-3)
+            assert torch.allclose(ours, eager, rtol=DEEP, atol=DEEP)
 
 
 @pytest.mark.parametrize(

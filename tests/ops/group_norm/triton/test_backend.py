@@ -8,6 +8,7 @@ from groupnorm.ops.group_norm import group_norm, reference
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate, derivative
 from groupnorm.ops.group_norm.native import launch as native_launch
 from tests.ops.group_norm.runners import DEVICE, GPU, SMALL_TILES, TRITON, WHOLE_TILES, running
+from tests.tolerances import ROUNDOFF, STEP, SUBNORMAL
 
 pytestmark = [pytest.mark.skipif(not TRITON, reason="Triton is not installed"), *GPU]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -80,8 +81,8 @@ def test_the_path_of_a_size(size, groups, layout, launched):
     dx64 = reference.backward(
         dy.double(), x.detach().double(), groups, w.double(), None, mean, rstd
     )[0]
-    assert (y.double() - y64).abs().max() <= 1e-6 * float(y64.abs().max())
-    assert (dx.double() - dx64).abs().max() <= 2e-6 * float(dx64.abs().max())
+    assert (y.double() - y64).abs().max() <= STEP * float(y64.abs().max())
+    assert (dx.double() - dx64).abs().max() <= 2 * STEP * float(dx64.abs().max())
 
 
 def test_every_path_is_taken_by_some_size():
@@ -117,7 +118,7 @@ def test_largest_error_of_the_output(shape, mean, layout):
     x = x.contiguous(memory_format=LAYOUTS[layout]).to(DEVICE)
     true = reference.forward(x.double(), 8)[0]
     error = (group_norm(x, 8, backend="triton").double() - true).abs().max()
-    assert error <= 1e-6 * (1 + abs(mean) * 0.1)
+    assert error <= STEP * (1 + abs(mean) * 0.1)
 
 
 @pytest.mark.usefixtures("_sizes")
@@ -129,7 +130,7 @@ def test_a_shift_far_from_the_mean_is_found_out(layout):
     x = x.contiguous(memory_format=LAYOUTS[layout]).to(DEVICE)
     true = reference.forward(x.double(), 2)[0]
     error = (group_norm(x, 2, backend="triton").double() - true).abs().max()
-    assert error <= 2e-6 * float(true.abs().max())
+    assert error <= 2 * STEP * float(true.abs().max())
 
 
 @pytest.mark.usefixtures("_sizes")
@@ -172,9 +173,9 @@ def test_activations_over_the_whole_range(name):
         value = group_norm(torch.zeros_like(z), 1, activation=name, residual=z, backend="triton")
         (slope,) = torch.autograd.grad(value, z, torch.ones_like(z))
     z = z.detach()
-    unit = 2.0**-24
+    unit = ROUNDOFF[torch.float32]
     true = activate(z.double(), name)
-    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + 1e-37).all()
+    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + SUBNORMAL).all()
     moderate = z.abs() <= 1e4
     z, slope = z[moderate], slope[moderate]
     true = derivative(z.double(), name)
