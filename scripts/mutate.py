@@ -1,6 +1,6 @@
 """Break the code on purpose, one fault at a time, and say which test notices.
 
-    python scripts/mutate.py [--only TEXT] [--jobs 2] [--out FOLDER]
+    python scripts/mutate.py [--only TEXT ...] [--jobs 2] [--out FOLDER]
     python scripts/mutate.py --check     # is each fault's text still there, once?
     python scripts/mutate.py --table     # write docs/mutations.md from the record
 
@@ -457,7 +457,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Break the code on purpose; see who notices.")
     parser.add_argument("--check", action="store_true", help="only look for the faults' texts")
     parser.add_argument("--table", action="store_true", help="only write the page")
-    parser.add_argument("--only", metavar="TEXT", help="the faults whose name or file has it")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="faults with it in name or file")
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time")
     parser.add_argument(
         "--seconds", type=float, default=600, help="for each set of a fault's tests"
@@ -481,8 +481,8 @@ def main() -> None:
         record.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(machine, indent=1, ensure_ascii=False) + "\n"
         record.with_name("env.json").write_text(text, encoding="utf-8")
-        wanted = arguments.only or ""
-        chosen = [fault for fault in faults if wanted in fault.name or wanted in fault.file]
+        wanted = arguments.only or [""]
+        chosen = [f for f in faults if any(text in f.name or text in f.file for text in wanted)]
         left = run_faults(
             ROOT,
             chosen,
