@@ -264,14 +264,17 @@ class ImportGraph:
     def _named_in(self, strings: list[str]) -> Iterator[str]:
         words: set[str] = set()
         for text in strings:
-            words.update(re.findall(r"[\w.-]+", text))
+            words.update(re.findall(r"[\w./-]+", text))
             for module in self._dotted.findall(text):
                 yield from self._imported(module.rstrip("."), "")
         if "-m" in words:
             for package in self.packages & words:
                 yield from self._imported(f"{package}.__main__", "")
         for word in words:
-            yield from self._by_name.get(word, ())
+            parts = [part for part in word.split("/") if part.strip(".")]
+            for name in self._by_name.get(parts[-1], ()) if parts else ():
+                if f"/{'/'.join(parts)}/" in f"/{name}/":
+                    yield name
 
     @cached_property
     def packages(self) -> set[str]:

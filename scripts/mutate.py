@@ -125,7 +125,7 @@ def read_faults(path: Path) -> list[Fault]:
     Raises:
         FaultError: two have the same name.
     """
-    faults = [Fault(**fault) for fault in tomllib.loads(path.read_text("utf-8"))["fault"]]
+    faults = [Fault(**fault) for fault in tomllib.loads(path.read_text(encoding="utf-8"))["fault"]]
     names = [fault.name for fault in faults]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise FaultError(f"two faults with one name: {', '.join(twice)}")
@@ -137,7 +137,7 @@ def check_faults(faults: list[Fault], root: Path) -> list[str]:
     wrong = []
     for fault in faults:
         try:
-            fault.put_into((root / fault.file).read_text("utf-8"))
+            fault.put_into((root / fault.file).read_text(encoding="utf-8"))
         except (FaultError, OSError) as error:
             wrong.append(str(error))
     return wrong
@@ -158,6 +158,9 @@ class Copy:
             shutil.copy(root / name, target)
         self._compiled = {path.name: path.relative_to(root) for path in compiled}
         self._root = root
+        if (root / ".git").exists():  # for tests that ask git which files there are
+            _output("git", "init", "-q", str(self.tree))
+            _output("git", "-C", str(self.tree), "add", "--all")
         for name, text in _SITE.items():
             (self.folder / name).write_text(text, encoding="utf-8")
 
@@ -168,7 +171,7 @@ class Copy:
         Raises:
             subprocess.CalledProcessError: it does not compile.
         """
-        original = (self.tree / fault.file).read_text("utf-8")
+        original = (self.tree / fault.file).read_text(encoding="utf-8")
         self._write(fault.file, fault.put_into(original))
         try:
             if Path(fault.file).suffix in COMPILED_SOURCES:
@@ -208,12 +211,14 @@ class Copy:
         """
         failures = self.folder / "failures"
         failures.unlink(missing_ok=True)
-        shutil.rmtree(self.tree / ".hypothesis", ignore_errors=True)
+        for kept in (self.tree / ".hypothesis", self.folder / "cache"):  # from another fault
+            shutil.rmtree(kept, ignore_errors=True)
         options = ["-n", "0", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
         environment = os.environ | {
             "PYTHONPATH": str(self.folder),
             "MUTATED_COPY": str(self.tree),
             "MUTATION_FAILURES": str(failures),
+            "GROUPNORM_CACHE": str(self.folder / "cache"),
             "OMP_NUM_THREADS": "1",
         }
         process = subprocess.Popen(
@@ -231,7 +236,7 @@ class Copy:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if failures.exists():
-            nodeid, message = json.loads(failures.read_text("utf-8").splitlines()[0])
+            nodeid, message = json.loads(failures.read_text(encoding="utf-8").splitlines()[0])
             return nodeid, message
         if status in (0, 5):  # 5: no test is selected
             return None
@@ -317,7 +322,7 @@ class _Record:
         """The whole lines by name; one that a killed process left half written is passed over."""
         found = {}
         if self.path.exists():
-            for line in self.path.read_text("utf-8").splitlines():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(json.JSONDecodeError):
                     outcome = Outcome(**json.loads(line))
                     found[outcome.name] = outcome
@@ -435,7 +440,7 @@ def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> s
 def write_page(root: Path, faults: list[Fault], record: Path) -> Path:
     """Write the page from the record: the faults that are in it, in their file's order."""
     outcomes = _Record(record).outcomes()
-    environment = json.loads(record.with_name("env.json").read_text("utf-8"))
+    environment = json.loads(record.with_name("env.json").read_text(encoding="utf-8"))
     shown = {key: environment[key] for key in ("cpu", "python", "torch")}
     source = record.parent.relative_to(root).as_posix()
     target = root / PAGE
@@ -472,7 +477,7 @@ def main() -> None:
     if arguments.check:
         print(f"{len(faults)} faults, each in one place")
         return
-    from groupnorm.run import environment  # imports torch, which --check does without
+    from groupnorm.environment import environment  # imports torch, which --check does not need
 
     machine = environment()
     out = arguments.out
