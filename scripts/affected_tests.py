@@ -80,13 +80,15 @@ class _Source:
         self.bound: dict[str, tuple[str, str]] = {}  # the names that the imports define
         self.strings: list[str] = []
         self.lists_files = False
-        chains: list[str] = []
+        chains: list[list[str]] = []
         used: set[str] = set()
         self.defined: set[str] = set()  # all names that it assigns or defines
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    self._add(alias.asname or "", alias.name, "")
+                    top = alias.name.split(".")[0]
+                    self._add(alias.asname or top, alias.name if alias.asname else top, "")
+                    self.imported.append((alias.name, ""))
             elif isinstance(node, ast.ImportFrom):
                 module = self._absolute(node)
                 for alias in node.names:
@@ -101,12 +103,10 @@ class _Source:
             elif isinstance(node, ast.Constant) and id(node) not in docstrings:
                 self.strings += [node.value] if isinstance(node.value, str) else []
         self.passed_on = set(self.bound) - used if self.is_package else set()
-        packages = {module.split(".")[0] for module, name in self.imported if not name}
-        self.imported += [
-            (".".join(parts[:-1]), parts[-1])
-            for parts in (chain.split(".") for chain in chains)
-            if parts[0] in packages
-        ]
+        for first, *inner, last in chains:
+            if first in self.bound:
+                module = ".".join(filter(None, self.bound[first]))
+                self.imported.append((".".join([module, *inner]), last))
 
     @property
     def is_package(self) -> bool:
@@ -114,8 +114,7 @@ class _Source:
 
     def _add(self, bound: str, module: str, name: str) -> None:
         self.imported.append((module, name))
-        if bound:
-            self.bound[bound] = (module, name)
+        self.bound[bound] = (module, name)
 
     def _absolute(self, node: ast.ImportFrom) -> str:
         if node.level == 0:
@@ -133,15 +132,15 @@ def _docstrings(tree: ast.AST) -> set[int]:
     return found
 
 
-def _chain(node: ast.Attribute) -> Iterator[str]:
-    """`a.b.c` of an attribute of an attribute of a name."""
+def _chain(node: ast.Attribute) -> Iterator[list[str]]:
+    """`a`, `b`, `c` of `a.b.c`, if `a` is a name."""
     names = [node.attr]
     value = node.value
     while isinstance(value, ast.Attribute):
         names.append(value.attr)
         value = value.value
     if isinstance(value, ast.Name):
-        yield ".".join([value.id, *reversed(names)])
+        yield [value.id, *reversed(names)]
 
 
 class ImportGraph:

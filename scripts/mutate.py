@@ -156,8 +156,9 @@ class Copy:
             target = self.tree / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / name, target)
-        self._compiled = {path.name: path.relative_to(root) for path in compiled}
-        self._root = root
+        self._compiled = {path.name: self.tree / path.relative_to(root) for path in compiled}
+        for path in compiled:
+            shutil.copy(path, self.folder / path.name)
         if (root / ".git").exists():  # for tests that ask git which files there are
             _output("git", "init", "-q", str(self.tree))
             _output("git", "-C", str(self.tree), "add", "--all")
@@ -179,8 +180,8 @@ class Copy:
             yield
         finally:
             self._write(fault.file, original)
-            for name in self._compiled.values():
-                shutil.copy(self._root / name, self.tree / name)
+            for name, path in self._compiled.items():
+                shutil.copy(self.folder / name, path)
 
     def _write(self, name: str, text: str) -> None:
         path = self.tree / name
@@ -201,7 +202,7 @@ class Copy:
         for built in self.build.glob("*.so"):
             if built.name not in self._compiled:
                 raise SystemExit(f"{built.name} is not built in the working tree; install first")
-            shutil.copy(built, self.tree / self._compiled[built.name])
+            shutil.copy(built, self._compiled[built.name])
 
     def first_failure(self, arguments: list[str], seconds: float) -> tuple[str, str] | None:
         """The first test that fails, or `pytest` itself, and with what message.
@@ -361,7 +362,8 @@ def run_faults(
         raise FaultError("\n".join(wrong))
     kept = _Record(record)
     known = {outcome.key for outcome in kept.outcomes().values()}
-    missing = [fault for fault in faults if fault.key(root) not in known]
+    keys = {fault.name: fault.key(root) for fault in faults}
+    missing = [fault for fault in faults if keys[fault.name] not in known]
     if not missing:
         return []
     graph = ImportGraph(root)
@@ -379,7 +381,7 @@ def run_faults(
             if time.monotonic() >= end:
                 return
             tests = graph.tests_reached_by([fault.file])
-            outcome = try_fault(copy, fault, tests, fault.key(root), seconds, end)
+            outcome = try_fault(copy, fault, tests, keys[fault.name], seconds, end)
             kept.add(outcome)
             done.append(fault.name)
             left = (time.monotonic() - start) / len(done) * (len(missing) - len(done)) / 60
@@ -437,16 +439,14 @@ def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> s
     return "\n".join(lines)
 
 
-def write_page(root: Path, faults: list[Fault], record: Path) -> Path:
-    """Write the page from the record: the faults that are in it, in their file's order."""
+def page_of(root: Path, faults: list[Fault], record: Path) -> str:
+    """The page made from a record: the faults that are in it, in their file's order."""
     outcomes = _Record(record).outcomes()
     environment = json.loads(record.with_name("env.json").read_text(encoding="utf-8"))
     shown = {key: environment[key] for key in ("cpu", "python", "torch")}
     source = record.parent.relative_to(root).as_posix()
-    target = root / PAGE
     rows = [outcomes[fault.name] for fault in faults if fault.name in outcomes]
-    target.write_text(page(rows, source, shown), encoding="utf-8")
-    return target
+    return page(rows, source, shown)
 
 
 def default_record(root: Path, cpu: str) -> Path:
@@ -500,7 +500,7 @@ def main() -> None:
         if left:
             raise SystemExit(f"no time for {len(left)} faults; start again to go on")
     if arguments.table or not arguments.only:
-        print(write_page(ROOT, faults, record))
+        (ROOT / PAGE).write_text(page_of(ROOT, faults, record), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ FILES = {
     "tests/helper.py": "import box.wall\n",
     "tests/test_lid.py": "from box import Lid\n",
     "tests/test_attribute.py": "import box\nbox.Wall()\n",
+    "tests/test_alias.py": "import box as b\nb.Wall()\n",
     "tests/test_helper.py": "'''Not box.child.'''\nfrom tests.helper import box\n",
     "tests/test_process.py": "COMMAND = ['-m', 'box']\n",
     "tests/test_string.py": "CODE = 'import box.child'\nFILE = '../README.md'\n",
@@ -61,7 +62,7 @@ def reached(root):
 
 def test_a_name_leads_to_the_module_that_defines_it_and_past_its_siblings(reached):
     assert reached("box/lid.py")[0] == "lid"
-    assert reached("box/wall.py")[:2] == ["attribute", "helper"]
+    assert reached("box/wall.py")[:3] == ["alias", "attribute", "helper"]
     assert "lid" in reached("box/wall.py")  # its package imports both
 
 
@@ -81,7 +82,7 @@ def test_a_script_and_the_neighbour_that_it_imports(reached):
 
 @pytest.mark.parametrize("name", ["kernels.cpp", "CMakeLists.txt"])
 def test_the_sources_of_a_compiled_module_reach_whoever_imports_it(reached, name):
-    assert reached(f"box/fast/csrc/{name}")[:2] == ["attribute", "helper"]
+    assert reached(f"box/fast/csrc/{name}")[:3] == ["alias", "attribute", "helper"]
 
 
 def test_everything_depends_on_its_conftest_and_on_the_configuration(reached):

@@ -4,7 +4,7 @@ import json
 
 import mutate
 import pytest
-from mutate import Fault, FaultError, check_faults, read_faults, run_faults, write_page
+from mutate import Fault, FaultError, check_faults, page_of, read_faults, run_faults
 
 FILES = {
     "pyproject.toml": "[tool.pytest.ini_options]\naddopts = \"-m 'not slow'\"\n"
@@ -126,10 +126,9 @@ def test_two_faults_with_one_name(tmp_path):
 
 
 def test_the_page(root, record):
-    (root / "docs").mkdir()
     machine = {"cpu": "abacus", "python": "3", "torch": "2", "threads": 2}
     record.with_name("env.json").write_text(json.dumps(machine))
-    text = write_page(root, FAULTS, record).read_text()
+    text = page_of(root, FAULTS, record)
     assert "catch 2 of 3 faults; `pytest` alone catches 1 (33 %)" in text
     assert "| thrice | `box/sums.py` | `tests/test_sums.py::test_twice` | slow |" in text
     assert "| not halved | `box/sums.py` | survived |" in text
@@ -140,3 +139,9 @@ def test_the_faults_of_this_project_are_all_in_their_places():
     faults = read_faults(mutate.FAULTS)
     assert len(faults) >= 40
     assert check_faults(faults, mutate.ROOT) == []
+
+
+@pytest.mark.parametrize("record", sorted((mutate.ROOT / "results").glob("mutations-*"))[-1:])
+def test_the_page_of_this_project_is_that_of_its_record(record):
+    text = page_of(mutate.ROOT, read_faults(mutate.FAULTS), record / "faults.jsonl")
+    assert (mutate.ROOT / mutate.PAGE).read_text(encoding="utf-8") == text
