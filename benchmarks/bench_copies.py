@@ -26,9 +26,9 @@ from torch import Tensor
 from turns import on_cpu
 from workloads import CPU, DTYPES, Inputs, Workload, layouts, make_inputs
 
-from groupnorm.ops import native_launch
-from groupnorm.ops.activations import NUMBERS
-from groupnorm.run import environment
+from groupnorm.environment import environment
+from groupnorm.ops.group_norm.activations import NUMBERS
+from groupnorm.ops.group_norm.native import launch as native_launch
 
 BYTES = (0.1e6, 12e6)
 

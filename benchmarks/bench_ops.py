@@ -33,9 +33,9 @@ from rich.table import Table
 from torch import Tensor
 from workloads import DTYPES, Inputs, Workload, layouts, make_inputs
 
-from groupnorm.ops import group_norm, reference
-from groupnorm.ops.activations import activate
-from groupnorm.run import environment
+from groupnorm.environment import environment
+from groupnorm.ops.group_norm import group_norm, reference
+from groupnorm.ops.group_norm.activations import activate
 
 # Largest error against float64, in units of the largest result (see tests/tolerances.py).
 GATE = {torch.float32: 3e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}

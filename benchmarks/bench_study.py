@@ -31,12 +31,12 @@ from typing import Any
 from rich.console import Console
 
 from groupnorm import data
-from groupnorm.recipes import quick
-from groupnorm.run import environment
+from groupnorm.environment import environment
+from groupnorm.experiments import quick
+from groupnorm.experiments.studies import GN
 from groupnorm.study.plan import vary, with_batch
-from groupnorm.study.progress import StudyProgress
-from groupnorm.study.runner import run_trials
-from groupnorm.study.studies import GN
+from groupnorm.study.runners.local import run_trials
+from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.training.config import RunConfig
 
 TRIALS = (("bn", 32), ("bn", 8), ("bn", 2), (GN, 32), (f"{GN}+ws", 32))

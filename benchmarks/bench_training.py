@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from groupnorm import GroupNorm
+from groupnorm.environment import environment
+from groupnorm.memory import keep_large_blocks
 from groupnorm.models import build_model
-from groupnorm.run import environment
-from groupnorm.training.memory import keep_large_blocks
 
 NORM, IMAGES, STEPS = "gn:groups=8", 64, 5
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from groupnorm.ops import group_norm
-from groupnorm.run import environment
+from groupnorm.environment import environment
+from groupnorm.ops.group_norm import group_norm
 
 ROUNDS, WARM_CALLS = 101, 50
 

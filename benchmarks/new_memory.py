@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groupnorm.ops import group_norm
-from groupnorm.run import environment
-from groupnorm.training.memory import keep_large_blocks
+from groupnorm.environment import environment
+from groupnorm.memory import keep_large_blocks
+from groupnorm.ops.group_norm import group_norm
 
 SHAPES = ((8, 64, 56, 56), (2, 320, 64, 64), (128, 64, 38, 38), (2, 256, 200, 272))
 MADV_HUGEPAGE, PAGE, ROUNDS = 14, 4096, 21

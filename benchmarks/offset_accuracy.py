@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groupnorm import group_norm
-from groupnorm.run import environment
+from groupnorm.environment import environment
 
 MEANS = (0, 10, 100, 1_000, 10_000)
 

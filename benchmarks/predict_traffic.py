@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from workloads import DTYPES, GPU, Workload, layouts
 
-from groupnorm.ops.triton_plan import LIMITS, plan_of
+from groupnorm.ops.group_norm.triton.plan import LIMITS, plan_of
 
 PROCESSORS = 132  # of an H200
 CACHE = 50 * 2**20

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from groupnorm.layers import GroupNorm, GroupNormAct, norm_layer
-    from groupnorm.ops import explain, group_norm
+    from groupnorm.ops.group_norm import explain, group_norm
     from groupnorm.spec import NormSpec
 
 __all__ = ["GroupNorm", "GroupNormAct", "NormSpec", "explain", "group_norm", "norm_layer"]
@@ -19,8 +19,8 @@ _HOME = {
     "GroupNorm": "groupnorm.layers",
     "GroupNormAct": "groupnorm.layers",
     "NormSpec": "groupnorm.spec",
-    "explain": "groupnorm.ops",
-    "group_norm": "groupnorm.ops",
+    "explain": "groupnorm.ops.group_norm",
+    "group_norm": "groupnorm.ops.group_norm",
     "norm_layer": "groupnorm.layers",
 }
 

@@ -18,8 +18,8 @@ def examine(data_root: Path | None = None) -> dict[str, Any]:
     import torch
 
     from groupnorm import data
-    from groupnorm.ops import backends
-    from groupnorm.run import cpu_name
+    from groupnorm.environment import cpu_name
+    from groupnorm.ops.group_norm import backends
 
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:

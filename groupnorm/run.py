@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.util
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from groupnorm import data, models
-from groupnorm.cost.profile import count_cost
+from groupnorm.conversion import recomputed_statistics
+from groupnorm.cost.measure import count_cost
 from groupnorm.data.batches import Step
 from groupnorm.data.issues import UNREADABLE, Issues
-from groupnorm.layers import norm_layer, recomputed_statistics
-from groupnorm.ops import explain
+from groupnorm.environment import environment
+from groupnorm.layers import norm_layer
 from groupnorm.spec import NormSpec
-from groupnorm.training.classification import Classification
 from groupnorm.training.config import RunConfig
 from groupnorm.training.device import check_device
+from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import Diverged, Metrics, train
-from groupnorm.training.processes import ALONE, Processes
+from groupnorm.training.tasks.classification import Classification
 
 IMAGE_SIZE = 224  # pixels, of data sets of image files
 EVALUATION_BATCH = 64
@@ -177,7 +173,7 @@ def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data
     images = data.load(config.data, data_root)
     if isinstance(images, data.ImageSet):
         return data.InMemory(images, config.train_images, device)
-    from groupnorm.data.from_files import FromFiles  # which needs torchvision and pillow
+    from groupnorm.data.files.batches import FromFiles  # which needs torchvision and pillow
 
     return FromFiles(
         images.sample_train(config.train_images),
@@ -199,48 +195,3 @@ def first_images(
     if config.memory_format == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
     return images
-
-
-def environment() -> dict[str, Any]:
-    """What a record needs besides its configuration: versions, digests, machine, threads."""
-    kernels = explain()
-    return {
-        "groupnorm": version("groupnorm"),
-        "sources": sources_digest(),
-        "kernels": kernels_digest(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "group_norm": f"{kernels.backend}: {kernels.reason}",
-        "threads": torch.get_num_threads(),
-    }
-
-
-@functools.cache
-def sources_digest() -> str:
-    """Twelve hexadecimal digits of the hash of the package's Python files."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-@functools.cache
-def kernels_digest() -> str | None:
-    """The same of the compiled kernels; None when there are none."""
-    spec = importlib.util.find_spec("groupnorm.ops._native")
-    if spec is None or spec.origin is None:
-        return None
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
-
-
-def cpu_name() -> str:
-    """The processor's name as the system tells it, or its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next(line for line in lines if line.startswith("model name"))
-        return name.split(":", 1)[1].strip()
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -11,7 +11,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from groupnorm.study.report import build_report
+from groupnorm.study.report.page import build_report
 
 RESULTS = Path(__file__).parent.parent / "results"
 LEFT_OUT = shutil.ignore_patterns("checkpoint.pt", "log.txt", ".lock", ".*")

@@ -1,4 +1,4 @@
-"""Make groupnorm/data/files/fashion_mnist_mini.bz2 from the full Fashion-MNIST, byte for byte.
+"""Make groupnorm/data/shipped/fashion_mnist_mini.bz2 from the full Fashion-MNIST, byte for byte.
 
     python scripts/make_fashion_mnist_mini.py [--source FOLDER] [--out FILE]
 
@@ -15,7 +15,7 @@ import gzip
 import hashlib
 from pathlib import Path
 
-from groupnorm.data.fashion_mnist_mini import FILE, NUM_TEST, NUM_TRAIN, SIDE
+from groupnorm.data.sets.fashion_mnist_mini import FILE, NUM_TEST, NUM_TRAIN, SIDE
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 IMAGES_HEADER, LABELS_HEADER = 16, 8  # bytes before the values of an IDX file

@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r groupnorm tests pyproject.toml "$work"
 rm -f "$work"/groupnorm/ops/_native*.so
-cmake -S groupnorm/ops/csrc -B "$work/build" -DGN_SANITIZE=ON -DCMAKE_CXX_COMPILER=g++ \
+cmake -S groupnorm/ops/group_norm/native/csrc -B "$work/build" -DGN_SANITIZE=ON -DCMAKE_CXX_COMPILER=g++ \
   -DPython_EXECUTABLE="$(command -v python)" -Dnanobind_DIR="$(python -m nanobind --cmake_dir)" \
   -DCMAKE_CXX_FLAGS_RELEASE=-O1
 cmake --build "$work/build" --parallel "$(nproc)"
@@ -23,10 +23,10 @@ import sys
 
 sys.meta_path[:] = [f for f in sys.meta_path if "groupnorm" not in type(f).__module__]
 sys.path.insert(0, ".")
-import groupnorm.ops._native
+import groupnorm.ops.group_norm.native._native
 import pytest
 
-print("tested:", groupnorm.ops._native.__file__)
+print("tested:", groupnorm.ops.group_norm.native._native.__file__)
 files = ["test_group_norm.py", "test_group_norm_numerics.py", "test_backend_native.py", "test_native_launch.py"]
 deselected = ["fork", "compiler", "compile"]
 sys.exit(

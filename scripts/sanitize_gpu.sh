@@ -14,5 +14,5 @@ export PYTORCH_NO_CUDA_MEMORY_CACHING=1  # each tensor its own allocation, with 
 for tool in memcheck initcheck racecheck synccheck; do
   echo "== $tool"
   compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 1 \
-    python -m pytest -o addopts=-q -p no:xdist -m gpu tests/ops/test_backend_triton.py "$@"
+    python -m pytest -o addopts=-q -p no:xdist -m gpu tests/ops/group_norm/triton/test_backend.py "$@"
 done

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groupnorm.rounding import decimal_text
-from groupnorm.study.costs import how_timed
-from groupnorm.study.report import main_table
-from groupnorm.study.report_tables import cost_table, main_table_of
-from groupnorm.study.statistics import load_study, summarize, summarize_study
+from groupnorm.study.report.page import main_table
+from groupnorm.study.report.tables import cost_table, main_table_of
+from groupnorm.study.results.costs import how_timed
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.rows import load_study, summarize, summarize_study
 from groupnorm.study.store import read_manifest
 
 ROOT = Path(__file__).parent.parent

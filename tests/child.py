@@ -8,7 +8,7 @@ import traceback
 SECONDS = 600
 
 
-def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm")):
+def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm.api")):
     """`work(note, *arguments)` in a process forked from one that has imported torch.
 
     `work` calls `note(text)` before each case. When the process dies, the last text is in the

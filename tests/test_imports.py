@@ -13,20 +13,33 @@ ROOT = Path(__file__).parent.parent / "groupnorm"
 ALLOWED = {
     "spec": set(),
     "files": set(),
-    "rounding": set(),
+    "memory": set(),
+    "environment": {"ops"},
     "printable": set(),
     "ops": {"spec"},
     "layers": {"spec", "ops"},
     "models": {"spec", "ops", "layers"},
+    "conversion": {"spec", "ops", "layers", "models"},
     "cost": {"spec", "layers"},
     "data": {"spec", "files"},
     "training": {"spec", "files", "data"},
-    "recipes": {"training.config"},
-    "run": {"spec", "ops", "layers", "models", "cost", "data", "training", "recipes"},
+    "experiments": {"training.config", "data", "models", "study"},
+    "run": {
+        "spec",
+        "ops",
+        "layers",
+        "models",
+        "conversion",
+        "cost",
+        "data",
+        "training",
+        "environment",
+    },
     "study": {
         "spec",
         "files",
-        "rounding",
+        "environment",
+        "memory",
         "ops",
         "layers",
         "models",
@@ -34,15 +47,14 @@ ALLOWED = {
         "printable",
         "data",
         "training",
-        "recipes",
+        "experiments",
         "run",
     },
-    "doctor": {"ops", "data", "run"},
+    "doctor": {"ops", "data", "environment"},
     "cli": {
         "data.issues",
         "printable",
-        "recipes",
-        "rounding",
+        "experiments",
         "spec",
         "models",
         "cost",
@@ -126,7 +138,7 @@ def test_importing_the_package_is_cheap():
 
 
 def test_the_command_line_needs_neither_ray_nor_tensorboard():
-    loaded = loaded_by("import groupnorm.cli, groupnorm.study, groupnorm.study.track")
+    loaded = loaded_by("import groupnorm.cli, groupnorm.study, groupnorm.study.runners.track")
     assert not loaded & {"ray", "tensorboard", "torch.utils.tensorboard"}
 
 
@@ -136,7 +148,7 @@ def test_the_library_half_needs_torch_and_numpy_only():
 
 
 def test_recipes_and_configurations_need_no_torch():
-    assert "torch" not in loaded_by("import groupnorm.recipes, groupnorm.training.config")
+    assert "torch" not in loaded_by("import groupnorm.experiments, groupnorm.training.config")
 
 
 def test_using_the_library_touches_no_cuda():

@@ -28,29 +28,27 @@ PUBLIC = {
         "WSConvTranspose1d",
         "WSConvTranspose2d",
         "WSConvTranspose3d",
-        "WeightStandardization",
         "activation_gain",
         "conv_layer",
         "norm_and_activation",
         "norm_layer",
         "norm_modules",
-        "normalize_over_sets",
-        "recomputed_statistics",
         "renorm_limits",
         "standardize",
+    },
+    "groupnorm.conversion": {
+        "WeightStandardization", "load_published", "recomputed_statistics",
         "standardize_convolutions",
-        "statistics_blocks",
-        "statistics_set",
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
         "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
-        "imagenet_resnet", "load_published", "usual_images", "vgg16", "watched_convolution",
+        "imagenet_resnet", "usual_images", "vgg16", "watched_convolution",
     },
-    "groupnorm.recipes": {"EXPERIMENTS", "Experiment", "Variant", "paper", "quick", "standard"},
+    "groupnorm.experiments": {"EXPERIMENTS", "Experiment", "Variant", "paper", "quick", "standard"},
     "groupnorm.study": {
-        "STUDIES", "Cluster", "ExperimentOptions", "Plan", "PlanError", "StudyOptions",
-        "StudyOutcome", "experiment_plan", "run_study",
+        "Cluster", "ExperimentOptions", "Plan", "PlanError", "StudyOptions",
+        "StudyOutcome", "run_study",
     },
 }  # fmt: skip
 
@@ -86,24 +84,26 @@ def test_every_source_file_has_a_test_file():
 
 
 COVERED_ELSEWHERE = {
-    "data/issues.py",  # study/test_unreadable.py
-    "data/class_folders.py",  # data/test_image_folder.py
-    "ops/arguments.py",  # ops/test_group_norm.py and ops/test_tensor_states.py
-    "ops/expanded_weights.py",  # ops/test_tensor_states.py, as the next one
-    "ops/memory.py",
-    "ops/dense.py",  # ops/test_group_norm.py, in every layout, as the next two with every kernel
-    "ops/kernel_autograd.py",
-    "ops/kernel_gradients.py",
-    "ops/triton_activations.py",  # ops/test_backend_triton.py, as the next three
-    "ops/triton_backward.py",
-    "ops/triton_forward.py",
-    "ops/triton_launch.py",
     "__main__.py",  # cli/test_train_processes.py starts it
-    "layers/per_channel.py",  # the layers that use it
-    "recipes/cifar.py",  # recipes/test_experiments.py, as the next three
-    "recipes/experiment.py",
-    "recipes/imagenet.py",
-    "recipes/pets.py",
-    "study/curves.py",  # study/test_figures.py
-    "study/worker.py",  # study/test_record.py, study/test_runner.py
+    "data/issues.py",  # study/report/test_unreadable.py
+    "data/files/class_folders.py",  # data/sets/test_image_folder.py
+    "environment.py",  # test_run.py
+    "experiments/cifar.py",  # experiments/test_catalog.py, as the next three
+    "experiments/experiment.py",
+    "experiments/imagenet.py",
+    "experiments/pets.py",
+    "memory.py",  # training/test_memory.py
+    "ops/group_norm/arguments.py",  # test_api.py and test_tensor_states.py
+    "ops/group_norm/autograd.py",  # test_api.py, with every kernel
+    "ops/group_norm/expanded_weights.py",  # test_tensor_states.py, as the next one
+    "ops/group_norm/kernel_gradients.py",
+    "ops/group_norm/layout.py",  # test_api.py, in every layout
+    "ops/group_norm/memory.py",
+    "ops/group_norm/triton/kernels/activations.py",  # triton/test_backend.py, as the next three
+    "ops/group_norm/triton/kernels/backward.py",
+    "ops/group_norm/triton/kernels/forward.py",
+    "ops/group_norm/triton/launch.py",
+    "ops/per_channel.py",  # the layers that use it
+    "study/report/figures/curves.py",  # study/report/figures/test_draw.py
+    "study/runners/worker.py",  # study/test_record.py, study/runners/test_local.py
 }

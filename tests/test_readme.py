@@ -39,7 +39,7 @@ def test_every_command_in_it_exists():
 
 
 def test_the_page_of_recipes_names_every_recipe_and_no_other():
-    from groupnorm.recipes import EXPERIMENTS
+    from groupnorm.experiments import EXPERIMENTS
 
     text = (ROOT / "docs" / "recipes.md").read_text()
     named = set(re.findall(r"`(?:groupnorm study )?((?:imagenet|cifar10|pets)-[\w-]+)", text))
@@ -94,7 +94,7 @@ def test_the_table_of_offset_errors_is_that_of_the_record():
 
 
 def test_the_table_of_40_epochs_is_that_of_the_records():
-    from groupnorm.study.report import main_table
+    from groupnorm.study.report.page import main_table
 
     text = (ROOT / "docs" / "study.md").read_text()
     tables = []

@@ -10,7 +10,8 @@ import torch
 import groupnorm
 from groupnorm import models
 from groupnorm.data import DataError
-from groupnorm.run import check, environment, run
+from groupnorm.environment import environment
+from groupnorm.run import check, run
 from groupnorm.training.config import RunConfig
 
 
@@ -117,7 +118,7 @@ def test_environment_holds_the_digests_of_what_computes():
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     assert env["sources"] == digest.hexdigest()[:12]
-    kernels = importlib.util.find_spec("groupnorm.ops._native")
+    kernels = importlib.util.find_spec("groupnorm.ops.group_norm.native._native")
     if kernels is None:
         assert env["kernels"] is None
     else:

@@ -42,7 +42,7 @@ def add_experiments(app: typer.Typer, study: Callable[[str, dict[str, Any]], Non
     Args:
         study: runs a study by name with the options given.
     """
-    from groupnorm.recipes import EXPERIMENTS
+    from groupnorm.experiments import EXPERIMENTS
 
     for name, recipe in EXPERIMENTS.items():
         experiment = recipe("full")
@@ -78,7 +78,7 @@ def _command(name: str, study: Callable[[str, dict[str, Any]], None]) -> Callabl
 
 def print_list(as_json: bool) -> None:
     """Every published comparison: what it is, where it stands, what was published, how long."""
-    from groupnorm.recipes import EXPERIMENTS
+    from groupnorm.experiments import EXPERIMENTS
 
     experiments = [recipe("full") for recipe in EXPERIMENTS.values()]
     if as_json:

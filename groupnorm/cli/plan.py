@@ -19,7 +19,7 @@ from groupnorm.cli.terminal import (
     say,
     stopped_in_words,
 )
-from groupnorm.rounding import decimal_text
+from groupnorm.study.results.format import decimal_text
 
 _NOTE = (
     "Memory of the tensors of a training step. Workspaces, the process (on CUDA its context) "
@@ -63,8 +63,8 @@ def plan(
 ) -> None:
     """Largest batch and largest images that fit into a memory, for each norm."""
     with stopped_in_words(lambda: "nothing was written"), errors_in_words():
+        from groupnorm.cost.fit import fit, parse_memory
         from groupnorm.cost.peak import TrainingStep
-        from groupnorm.cost.plan import fit, parse_memory
         from groupnorm.models import build_model, usual_images
         from groupnorm.study.plan import canonical_norms
 

@@ -154,13 +154,9 @@ def study_groups(
 def run_named(name: str, given: dict[str, Any]) -> None:
     """Run a study by name with what the user gave; None leaves an option at its default."""
     with errors_in_words():
-        from groupnorm.study import (
-            STUDIES,
-            ExperimentOptions,
-            StudyOptions,
-            experiment_plan,
-            run_study,
-        )
+        from groupnorm.experiments.published_plans import experiment_plan
+        from groupnorm.experiments.studies import STUDIES
+        from groupnorm.study import ExperimentOptions, StudyOptions, run_study
 
         out = named_folder(given.pop("out"), "--out") or Path(f"groupnorm-study-{name}")
         root = existing_folder(given.pop("data_root"), "--data-root")
@@ -234,7 +230,7 @@ def report(
         stopped_in_words(lambda: f"the records are as they were. Again: {this_command()}"),
         errors_in_words(),
     ):
-        from groupnorm.study.report import build_report, main_table
+        from groupnorm.study.report.page import build_report, main_table
 
         out = named_folder(folder, "report")
         assert out is not None
@@ -249,7 +245,7 @@ def report(
 
 def _print_main_table(folder: Path) -> None:
     """The title and the table, or a list of its cells where the terminal is too narrow for it."""
-    from groupnorm.study.report import main_table, main_title
+    from groupnorm.study.report.page import main_table, main_title
 
     header, rows = main_table(folder)
     say(main_title(folder))

@@ -27,7 +27,7 @@ from groupnorm.cli.terminal import (
     this_command,
 )
 from groupnorm.printable import print_line
-from groupnorm.rounding import decimal_text
+from groupnorm.study.results.format import decimal_text
 from groupnorm.training.config import RunConfig
 
 
@@ -71,8 +71,8 @@ def train(
         from groupnorm.files import describe_os_error
         from groupnorm.run import check
         from groupnorm.study.record import record_run, what_is_kept
+        from groupnorm.study.runners.track import check_track, recorded_curves
         from groupnorm.study.store import UNREADABLE, check_run_place
-        from groupnorm.study.track import check_track, recorded_curves
         from groupnorm.training.device import check_device
         from groupnorm.training.launch import find_launch, joined, told_to_end
 

@@ -2,9 +2,9 @@
 
 from groupnorm.data.batches import Batches
 from groupnorm.data.catalog import DEFAULT, IMAGE_FILES, NAMES, check_name, find, load
-from groupnorm.data.image_files import ImageFiles
-from groupnorm.data.image_set import DataError, ImageSet
-from groupnorm.data.in_memory import InMemory
+from groupnorm.data.files.listing import ImageFiles
+from groupnorm.data.memory.batches import InMemory
+from groupnorm.data.memory.image_set import DataError, ImageSet
 
 __all__ = [
     "DEFAULT",

@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from groupnorm.data import (
+from groupnorm.data.files.listing import ImageFiles
+from groupnorm.data.memory.image_set import DataError, ImageSet
+from groupnorm.data.sets import (
     cifar,
     digits,
     fashion_mnist,
@@ -18,8 +20,6 @@ from groupnorm.data import (
     pets,
     photo_patches,
 )
-from groupnorm.data.image_files import ImageFiles
-from groupnorm.data.image_set import DataError, ImageSet
 
 Load = Callable[[Path | None], ImageSet | ImageFiles]
 Find = Callable[[Path | None], str]

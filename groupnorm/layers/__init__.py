@@ -9,14 +9,7 @@ from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from groupnorm.layers.group_norm import GroupNorm, GroupNormAct
 from groupnorm.layers.layer_norm import LayerNorm2d
 from groupnorm.layers.norms import norm_modules
-from groupnorm.layers.precise_bn import recomputed_statistics
 from groupnorm.layers.scaled_weight_standardization import ScaledWSConv2d, activation_gain
-from groupnorm.layers.statistics_sets import (
-    normalize_over_sets,
-    statistics_blocks,
-    statistics_set,
-)
-from groupnorm.layers.weight_parametrization import WeightStandardization, standardize_convolutions
 from groupnorm.layers.weight_standardization import (
     WS_FORMS,
     WSConv1d,
@@ -47,17 +40,11 @@ __all__ = [
     "WSConvTranspose1d",
     "WSConvTranspose2d",
     "WSConvTranspose3d",
-    "WeightStandardization",
     "activation_gain",
     "conv_layer",
     "norm_and_activation",
     "norm_layer",
     "norm_modules",
-    "normalize_over_sets",
-    "recomputed_statistics",
     "renorm_limits",
     "standardize",
-    "standardize_convolutions",
-    "statistics_blocks",
-    "statistics_set",
 ]

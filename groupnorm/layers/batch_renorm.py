@@ -13,9 +13,9 @@ from groupnorm.layers.batch_norm import (
     train_on_nothing,
     update_running,
 )
-from groupnorm.layers.chunked_batch_norm import chunked_batch_norm
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.per_channel import per_channel, scale_and_shift, widened
+from groupnorm.ops.batch_norm import chunked_batch_norm
+from groupnorm.ops.per_channel import per_channel, scale_and_shift, widened
 
 
 class BatchRenorm(FxLeaf, _BatchNorm):

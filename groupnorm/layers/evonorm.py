@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.per_channel import (
+from groupnorm.ops.group_norm.reference import grouped
+from groupnorm.ops.per_channel import (
     affine_parameters,
     centred_and_variance,
     check_channels,
@@ -15,7 +16,6 @@ from groupnorm.layers.per_channel import (
     scale_and_shift,
     widened,
 )
-from groupnorm.ops.reference import grouped
 
 
 class EvoNormS0(FxLeaf, nn.Module):

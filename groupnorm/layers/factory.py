@@ -33,7 +33,7 @@ from groupnorm.layers.with_activation import (
     followed_by,
     fused_activation,
 )
-from groupnorm.ops.activations import check_activation
+from groupnorm.ops.group_norm.activations import check_activation
 from groupnorm.spec import NormSpec
 
 

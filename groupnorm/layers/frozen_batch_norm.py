@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.per_channel import check_channels, per_channel, widened
+from groupnorm.ops.per_channel import check_channels, per_channel, widened
 
 
 class FrozenBatchNorm(FxLeaf, nn.Module):

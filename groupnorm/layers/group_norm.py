@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops import group_norm
-from groupnorm.ops.activations import check_activation
-from groupnorm.ops.backends import check_backend
+from groupnorm.ops.group_norm import group_norm
+from groupnorm.ops.group_norm.activations import check_activation
+from groupnorm.ops.group_norm.backends import check_backend
 
 
 class GroupNorm(FxLeaf, nn.GroupNorm):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.per_channel import (
+from groupnorm.ops.per_channel import (
     affine_parameters,
     centred_and_variance,
     check_channels,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.layers.weight_standardization import standardize
-from groupnorm.ops.activations import activate, check_activation
+from groupnorm.ops.group_norm.activations import activate, check_activation
 
 
 class ScaledWSConv2d(FxLeaf, nn.Conv2d):
@@ -23,8 +23,9 @@ class ScaledWSConv2d(FxLeaf, nn.Conv2d):
     (out_channels, 1, 1, 1)), as in timm's ScaledStdConv2d.
 
     Args:
-        activation: the one that made the input, a name of `groupnorm.ops.activations` or None;
-            other arguments as in `torch.nn.Conv2d`.
+        activation: the one that made the input, a name of
+            `groupnorm.ops.group_norm.activations` or None; other arguments as in
+            `torch.nn.Conv2d`.
         ws_eps: added to the biased variance of a filter, inside the root.
 
     Raises:

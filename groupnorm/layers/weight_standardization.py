@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops.reference import statistics_dtype
+from groupnorm.ops.group_norm.reference import statistics_dtype
 
 # form -> its eps; the formulas stand in `standardize`
 WS_FORMS: dict[str, float] = {"timm": 1e-6, "bit": 1e-10, "original": 1e-5}

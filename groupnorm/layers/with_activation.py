@@ -15,7 +15,7 @@ from groupnorm.layers.filter_response_norm import FilterResponseNorm
 from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from groupnorm.layers.group_norm import GroupNorm
 from groupnorm.layers.layer_norm import LayerNorm2d
-from groupnorm.ops.activations import LEAKY_SLOPE
+from groupnorm.ops.group_norm.activations import LEAKY_SLOPE
 
 
 class _WithActivation(nn.Module):

@@ -1,16 +1,15 @@
 """Architectures; each takes `norm`, a NormSpec, its string, or a factory made from one."""
 
-from groupnorm.models.build import (
+from groupnorm.models.classification.resnet_cifar import ResNetCifar, count_parameters
+from groupnorm.models.classification.resnet_imagenet import imagenet_resnet
+from groupnorm.models.classification.vgg import vgg16
+from groupnorm.models.registry import (
     build_model,
     channel_widths,
     check_model,
     usual_images,
     watched_convolution,
 )
-from groupnorm.models.checkpoints import load_published
-from groupnorm.models.resnet_cifar import ResNetCifar, count_parameters
-from groupnorm.models.resnet_imagenet import imagenet_resnet
-from groupnorm.models.vgg import vgg16
 
 __all__ = [
     "ResNetCifar",
@@ -19,7 +18,6 @@ __all__ = [
     "check_model",
     "count_parameters",
     "imagenet_resnet",
-    "load_published",
     "usual_images",
     "vgg16",
     "watched_convolution",

@@ -1,6 +1,1 @@
-"""The operation: one definition, several implementations."""
-
-from groupnorm.ops.backends import explain
-from groupnorm.ops.group_norm import group_norm
-
-__all__ = ["explain", "group_norm"]
+"""Functions on tensors. Import from the modules: `groupnorm.ops.group_norm` is the operation."""

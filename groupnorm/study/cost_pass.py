@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
-from groupnorm.cost.turns import Step, time_in_turns
+from groupnorm.cost.timing import Step, time_in_turns
+from groupnorm.environment import environment
 from groupnorm.files import first_line, write_atomic
-from groupnorm.run import build, environment, first_images, load_batches
-from groupnorm.study.costs import CostPass, read_cost_pass
+from groupnorm.memory import keep_large_blocks
+from groupnorm.run import build, first_images, load_batches
+from groupnorm.study.results.costs import CostPass, read_cost_pass
 from groupnorm.study.store import COST_FILE, read_record, to_json
 from groupnorm.training.config import RunConfig
-from groupnorm.training.memory import keep_large_blocks
 
 # What runs may differ in while their training steps take the same time.
 _SAME_STEP = (

@@ -9,18 +9,19 @@ from typing import Any
 from rich.console import Console
 
 from groupnorm import data as datasets
+from groupnorm.environment import environment
 from groupnorm.files import LockedError, describe_os_error, locked, write_atomic
 from groupnorm.printable import print_line
-from groupnorm.run import environment
-from groupnorm.study.cluster import run_trials_on_cluster
-from groupnorm.study.cluster_connection import Cluster, check_gpus, check_ray
 from groupnorm.study.cost_pass import measure_costs, skip_costs
-from groupnorm.study.costs import read_cost_pass
 from groupnorm.study.plan import Plan, PlanError
-from groupnorm.study.progress import StudyProgress
-from groupnorm.study.report import build_report
-from groupnorm.study.runner import available_cores, run_trials
-from groupnorm.study.shown import shows, tables_beside
+from groupnorm.study.report.page import build_report
+from groupnorm.study.results.costs import read_cost_pass
+from groupnorm.study.results.report_kind import shows, tables_beside
+from groupnorm.study.runners.local import available_cores, run_trials
+from groupnorm.study.runners.progress import StudyProgress
+from groupnorm.study.runners.ray_cluster import run_trials_on_cluster
+from groupnorm.study.runners.ray_connection import Cluster, check_gpus, check_ray
+from groupnorm.study.runners.track import TrackedProgress, check_track
 from groupnorm.study.store import (
     FORMAT,
     Record,
@@ -29,7 +30,6 @@ from groupnorm.study.store import (
     read_manifest,
     to_json,
 )
-from groupnorm.study.track import TrackedProgress, check_track
 from groupnorm.training.device import check_device
 
 

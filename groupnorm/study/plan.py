@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groupnorm import data as datasets
-from groupnorm import recipes, run
-from groupnorm.recipes.experiment import Scale as ExperimentScale
-from groupnorm.recipes.small_images import STEP_IMAGES
+from groupnorm import experiments as recipes
+from groupnorm import run
+from groupnorm.experiments.experiment import Scale as ExperimentScale
+from groupnorm.experiments.small_images import STEP_IMAGES
 from groupnorm.spec import NormSpec
 from groupnorm.study.store import Cell
 from groupnorm.training.config import RunConfig, describe_errors
@@ -64,7 +65,7 @@ class Plan:
     Attributes:
         skipped: what could not be run, {"labels", "reason"} each.
         shows: the kind of report, "batch-size", "norms" or "groups"; None: what study and cells
-            tell (`groupnorm.study.shown.shows`).
+            tell (`groupnorm.study.results.report_kind.shows`).
         published: ids of the published tables to put beside, the main figure's first; None: the
             paper's table for what the study shows.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every

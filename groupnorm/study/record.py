@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from groupnorm.files import locked, write_atomic
+from groupnorm.memory import keep_large_blocks
 from groupnorm.run import RunResult, run
 from groupnorm.study.store import (
     UNREADABLE,
@@ -20,9 +21,8 @@ from groupnorm.study.store import (
 )
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
+from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import Metrics
-from groupnorm.training.memory import keep_large_blocks
-from groupnorm.training.processes import ALONE, Processes
 
 CHECKPOINT = "checkpoint.pt"
 

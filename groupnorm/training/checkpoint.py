@@ -21,7 +21,7 @@ from torch import nn
 from groupnorm.data.issues import Issues
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.training.config import RunConfig
-from groupnorm.training.optimizer_step import Tally
+from groupnorm.training.step import Tally
 
 _DIGEST_LABEL = b"\ngroupnorm sha256 "
 _DIGEST_LENGTH = 64  # hexadecimal digits

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from groupnorm.files import first_line
-from groupnorm.training.processes import ALONE, Processes
+from groupnorm.training.distributed import ALONE, Processes
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store

@@ -22,10 +22,10 @@ from groupnorm.training.checkpoint import (
     save_checkpoint,
 )
 from groupnorm.training.config import RunConfig
+from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.memory import watch_peak
-from groupnorm.training.optimizer_step import Tally, accumulate_gradients
-from groupnorm.training.processes import ALONE, Processes
 from groupnorm.training.schedules import lr_factor
+from groupnorm.training.step import Tally, accumulate_gradients
 
 Metrics = dict[str, Any]
 SAVE_SECONDS = 600.0

@@ -1,8 +1,4 @@
-"""Memory: the peak of a computation, and keeping glibc from giving large blocks back every step.
-
-By default glibc maps blocks above a threshold afresh and unmaps them when they are freed, so that
-every step of a training on the CPU pays for page faults on all its activations again.
-"""
+"""The peak memory of a computation."""
 
 from __future__ import annotations
 
@@ -12,19 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEEP = 2**31 - 1 - 4096  # int argument: the largest threshold glibc takes, page aligned
-
-
-def keep_large_blocks() -> bool:
-    """Raise malloc's mmap and trim thresholds for this process; True where glibc obeyed."""
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return all(mallopt(option, _KEEP) == 1 for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
 
 
 def watch_peak(device: torch.device) -> Callable[[], int | None]:

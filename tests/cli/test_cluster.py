@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.commands import command, groupnorm
 from tests.cli.test_study import metrics, read_until
-from tests.study.test_track import epochs_in
+from tests.study.runners.test_track import epochs_in
 
 TINY = ["study", "norms", "--data", "digits", "--norms", "in,ln", "--epochs", "6"]
 

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from groupnorm.cli import app
 from groupnorm.study.record import record_run
-from groupnorm.study.runner import finish, prepare
+from groupnorm.study.runners.local import finish, prepare
+from groupnorm.study.runners.worker import work
 from groupnorm.study.store import read_metrics, read_record, read_run, run_folder
-from groupnorm.study.worker import work
 
 STUDY = ["study", "norms", "--data", "digits", "--model", "resnet8", "--norms", "ln"]
 STUDY += ["--epochs", "2", "--train-images", "64", "--out"]
@@ -39,7 +39,7 @@ def trials_here(out, configs, progress, **_):
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     monkeypatch.setattr("groupnorm.study.execute.run_trials", trials_here)
-    monkeypatch.setattr("groupnorm.study.report.build_figures", lambda study, rows: [])
+    monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
     before, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
     yield
     signal.signal(signal.SIGTERM, before)
@@ -73,7 +73,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("groupnorm.study.execute.run_trials", trials_here)
-        patch.setattr("groupnorm.study.report.build_figures", lambda study, rows: [])
+        patch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
         succeeds(*STUDY, folder / "study")
         succeeds(*TRAIN, folder / "run")
     return folder

@@ -2,7 +2,7 @@
 
 import json
 
-from groupnorm.recipes import EXPERIMENTS
+from groupnorm.experiments import EXPERIMENTS
 from tests.cli.commands import groupnorm
 
 

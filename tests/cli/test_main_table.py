@@ -8,7 +8,7 @@ from rich.console import Console
 
 from groupnorm.cli import study as study_command
 from groupnorm.cli import terminal
-from groupnorm.study.report import main_table
+from groupnorm.study.report.page import main_table
 from tests.cli.commands import typed
 from tests.study.fake_store import batch_study, groups_study
 
@@ -55,7 +55,7 @@ def test_a_table_that_just_fits_is_one(tmp_path, monkeypatch):
 
 
 def test_json_has_plain_names_and_every_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("groupnorm.study.report.build_figures", lambda study, rows: [])
+    monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
     folder = batch_study(tmp_path, norms=("gn:groups=8", "bn"), batches=(32, 2), seeds=2)
     gn, bn, recomputed = json.loads(typed("report", folder, "--json").stdout)
     assert gn["images per worker"] == "gn:groups=8"

@@ -2,7 +2,7 @@
 
 import json
 
-from groupnorm.cost import plan
+from groupnorm.cost import fit as plan
 from tests.cli.commands import groupnorm, typed
 
 

@@ -9,9 +9,9 @@ import typer
 import groupnorm as groupnorm_package
 from groupnorm import data, doctor
 from groupnorm.cli import app
-from groupnorm.cost import plan as memory_plan
+from groupnorm.cost import fit as memory_plan
 from groupnorm.study import record
-from groupnorm.study import report as reports
+from groupnorm.study.report import page as reports
 from tests.cli.commands import groupnorm, typed
 
 STRANGE = ["", "-1", "nan", "9" * 30, "x\x1b[31m\x9b:smile:", "a..b:80"]

@@ -15,7 +15,7 @@ import torch
 from groupnorm.study.record import record_run
 from groupnorm.study.store import read_metrics
 from groupnorm.training.config import RunConfig
-from groupnorm.training.processes import Processes
+from groupnorm.training.distributed import Processes
 from tests.processes import in_processes
 
 FIELDS = {

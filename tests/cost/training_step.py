@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from groupnorm.memory import keep_large_blocks
 from groupnorm.models import build_model
-from groupnorm.training.memory import keep_large_blocks
 
 
 def resident(key):

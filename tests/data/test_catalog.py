@@ -61,7 +61,7 @@ def test_import_loads_no_image_library():
     code = "import sys, groupnorm.data; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "groupnorm.data.cifar" in loaded
+    assert "groupnorm.data.sets.cifar" in loaded
     assert not loaded & {"torchvision", "PIL", "sklearn", "skimage", "scipy"}
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.layers import BatchNorm, BatchRenorm, recomputed_statistics, renorm_limits
+from groupnorm.conversion import recomputed_statistics
+from groupnorm.layers import BatchNorm, BatchRenorm, renorm_limits
 from tests.tolerances import bound
 
 

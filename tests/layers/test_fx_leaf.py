@@ -14,11 +14,11 @@ from torch.fx import symbolic_trace
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from groupnorm.conversion import WeightStandardization, standardize_convolutions
 from groupnorm.layers import (
     GroupNorm,
     GroupNormAct,
     ScaledWSConv2d,
-    WeightStandardization,
     WSConv1d,
     WSConv2d,
     WSConv3d,
@@ -26,7 +26,6 @@ from groupnorm.layers import (
     WSConvTranspose2d,
     WSConvTranspose3d,
     norm_layer,
-    standardize_convolutions,
 )
 from groupnorm.models import build_model
 from groupnorm.spec import KINDS

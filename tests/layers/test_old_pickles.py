@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from groupnorm.conversion import WeightStandardization
 from groupnorm.layers import (
     BatchNorm,
     BatchRenorm,
@@ -16,7 +17,6 @@ from groupnorm.layers import (
     GroupNormAct,
     ScaledWSConv2d,
     SyncBatchNorm,
-    WeightStandardization,
     WSConv1d,
     WSConv2d,
     WSConv3d,

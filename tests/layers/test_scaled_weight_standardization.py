@@ -9,7 +9,7 @@ from timm.models.nfnet import _nonlin_gamma
 from torch import nn
 
 from groupnorm.layers import ScaledWSConv2d, activation_gain
-from groupnorm.ops.activations import ACTIVATIONS, activate
+from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate
 from tests.tolerances import bound
 
 

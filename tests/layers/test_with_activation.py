@@ -10,7 +10,7 @@ from torch import nn
 
 from groupnorm.layers import GroupNorm, norm_layer
 from groupnorm.layers.with_activation import fused_activation
-from groupnorm.ops.activations import ACTIVATIONS, activate
+from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate
 from groupnorm.spec import KINDS
 
 X = torch.linspace(-6, 6, 96).view(2, 3, 4, 4)

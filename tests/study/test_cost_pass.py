@@ -7,13 +7,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from groupnorm.experiments.studies import batch_size
 from groupnorm.study import cost_pass, execute
-from groupnorm.study.cluster_connection import Cluster
 from groupnorm.study.cost_pass import measure_costs, same_step, skip_costs
-from groupnorm.study.costs import read_cost_pass
 from groupnorm.study.plan import ExperimentOptions, StudyOptions
-from groupnorm.study.runner import available_cores
-from groupnorm.study.studies import batch_size
+from groupnorm.study.results.costs import read_cost_pass
+from groupnorm.study.runners.local import available_cores
+from groupnorm.study.runners.ray_connection import Cluster
 from groupnorm.training.config import RunConfig
 from tests.study.fake_store import fake_metrics, spoil, write_run
 

@@ -5,12 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
+from groupnorm.experiments.studies import batch_size
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import PlanError, StudyOptions
 from groupnorm.study.store import StoreError
-from groupnorm.study.studies import batch_size
-from tests.data.image_trees import class_folders, photo, write
+from tests.data.files.image_trees import class_folders, photo, write
 
 OPTIONS = StudyOptions(data="imagefolder", norms=("none",), epochs=1, image_size=32)
 

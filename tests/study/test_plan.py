@@ -2,8 +2,8 @@
 
 import pytest
 
+from groupnorm.experiments.studies import STUDIES, batch_size, groups, norms
 from groupnorm.study.plan import PlanError, StudyOptions, with_batch
-from groupnorm.study.studies import STUDIES, batch_size, groups, norms
 
 
 def options(**fields):

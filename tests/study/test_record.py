@@ -54,7 +54,7 @@ def worker(folder):
     if not (folder / "config.json").exists():
         (folder / "config.json").write_text(to_json(CONFIG.model_dump()))
     return subprocess.Popen(
-        [sys.executable, "-m", "groupnorm.study.worker", str(folder), "--threads", "1"],
+        [sys.executable, "-m", "groupnorm.study.runners.worker", str(folder), "--threads", "1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

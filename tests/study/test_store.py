@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from groupnorm.study.report_tables import (
+from groupnorm.study.report.tables import (
     cost_table,
     main_table_of,
     problems,
     run_groups,
     tables_csv,
 )
-from groupnorm.study.report_text import describe
-from groupnorm.study.statistics import load_study, summarize_study
+from groupnorm.study.report.text import describe
+from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import (
     StoreError,
     check_run_place,

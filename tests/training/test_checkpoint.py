@@ -16,7 +16,7 @@ from groupnorm.training.checkpoint import (
     save_checkpoint,
 )
 from groupnorm.training.config import RunConfig
-from groupnorm.training.optimizer_step import Tally
+from groupnorm.training.step import Tally
 
 CONFIG = RunConfig(norm="none", workers=2, batch_per_worker=4, epochs=3)
 STEPS = {"steps_per_epoch": 5, "total_steps": 15}

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from groupnorm.conversion import recomputed_statistics
 from groupnorm.data import ImageSet, InMemory
-from groupnorm.layers import norm_layer, recomputed_statistics
+from groupnorm.layers import norm_layer
 from groupnorm.models import build_model
 from groupnorm.spec import NormSpec
 from groupnorm.training.checkpoint import CheckpointError
-from groupnorm.training.classification import Classification
 from groupnorm.training.config import RunConfig
+from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import train
-from groupnorm.training.processes import ALONE, Processes
+from groupnorm.training.tasks.classification import Classification
 from tests.processes import in_processes
 from tests.tolerances import TWENTY_STEPS
 

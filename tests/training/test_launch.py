@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.launch import (
     Launch,
     ProcessLostError,
@@ -16,7 +17,6 @@ from groupnorm.training.launch import (
     joined,
     told_to_end,
 )
-from groupnorm.training.processes import ALONE, Processes
 
 NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -133,7 +133,7 @@ STUCK = """
 import signal, subprocess, sys, time, threading
 import torch.distributed as dist
 from groupnorm.training.launch import Launch, told_to_end
-from groupnorm.training.processes import Processes
+from groupnorm.training.distributed import Processes
 
 store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 voice = store.clone()
@@ -153,7 +153,7 @@ ENDS = """
 import atexit
 import torch.distributed as dist
 from groupnorm.training.launch import Launch
-from groupnorm.training.processes import Processes
+from groupnorm.training.distributed import Processes
 
 atexit.register(print, "Python's own end")
 Launch().end(3)

@@ -8,8 +8,8 @@ from torch import nn
 
 from groupnorm.training.checkpoint import CheckpointError
 from groupnorm.training.config import RunConfig
+from groupnorm.training.distributed import Processes
 from groupnorm.training.loop import Diverged, train
-from groupnorm.training.processes import Processes
 
 
 class Regression:

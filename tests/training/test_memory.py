@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from groupnorm.memory import keep_large_blocks
 from groupnorm.training.loop import train
-from groupnorm.training.memory import keep_large_blocks, watch_peak
+from groupnorm.training.memory import watch_peak
 from tests.training.test_loop import Regression, make
 
 
@@ -21,7 +22,7 @@ def test_large_blocks_are_kept_from_step_to_step():
     """
     code = (
         "import resource, sys, torch\n"
-        "from groupnorm.training.memory import keep_large_blocks\n"
+        "from groupnorm.memory import keep_large_blocks\n"
         "if sys.argv[1] == 'keep': assert keep_large_blocks()\n"
         "def steps(count):\n"
         "    for _ in range(count): torch.empty(12_000_000).fill_(1)\n"

@@ -1,0 +1,12 @@
+"""Changes to existing models: statistics, weights, standardized convolutions."""
+
+from groupnorm.conversion.calibrate import recomputed_statistics
+from groupnorm.conversion.checkpoints import load_published
+from groupnorm.conversion.weight_standardize import WeightStandardization, standardize_convolutions
+
+__all__ = [
+    "WeightStandardization",
+    "load_published",
+    "recomputed_statistics",
+    "standardize_convolutions",
+]

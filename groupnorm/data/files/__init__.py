@@ -1,0 +1,1 @@
+"""Image files, decoded in worker processes."""

@@ -1,0 +1,219 @@
+"""FromFiles: batches of image files, decoded and augmented in worker processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from groupnorm.data.batches import ALL, Step
+from groupnorm.data.files.listing import ImageFiles
+from groupnorm.data.files.workers import EvaluationExamples, Made, Share, TrainExamples
+from groupnorm.data.issues import UNREADABLE, Issues, some_files
+from groupnorm.data.memory.image_set import DataError
+
+
+class FromFiles:
+    """The `Batches` of image files.
+
+    A training image that cannot be decoded is replaced by the next one of its class that can; a
+    test image that cannot be decoded is left out. `data_issues` tells which. Too many of them, or
+    all of a class, are a DataError.
+
+    Args:
+        files: the data set.
+        image_size: height and width S of the images made, in pixels.
+        batch: images in a test batch.
+        processes: worker processes that decode, for each `train` or `test` under way; 0 decodes in
+            this process. The images are the same for any number.
+        device: where the batches go, "cpu" or "cuda".
+        max_unreadable: the greatest share of the training images, and of the test images, that may
+            be unreadable.
+
+    Raises:
+        ValueError: a size or batch below 1, or a negative number of processes.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        image_size: int,
+        batch: int,
+        processes: int,
+        device: str,
+        max_unreadable: float = 0.01,
+    ) -> None:
+        if image_size < 1 or batch < 1 or processes < 0:
+            raise ValueError(
+                "expected image_size and batch of at least 1 and processes of at least 0, "
+                f"got image_size={image_size}, batch={batch}, processes={processes}"
+            )
+        self.name, self.version, self.notes = files.name, files.version, files.notes
+        self.num_classes, self.channels = files.num_classes, files.channels
+        self.train_size, self.test_size = len(files.train_paths), len(files.test_paths)
+        self.files, self.image_size, self.batch = files, image_size, batch
+        self.processes, self.device = processes, device
+        self.max_unreadable = max_unreadable
+        self._issues: Issues = {kind: {} for kind in (*UNREADABLE, "converted_images")}
+
+    def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every step its augmented, normalized images and their labels.
+
+        Args:
+            steps: read ahead by a few steps for each worker process.
+            rows: which places of every step to make; a process makes its share.
+
+        Yields:
+            float32 (m, 3, S, S) and int64 (m,), on the device.
+
+        Raises:
+            ValueError: a step names an example that is not there.
+            DataError: a file cannot be opened, too many images cannot be decoded, or a worker
+                process was killed.
+        """
+        shares = (self._share(step, rows) for step in steps)
+        for made in self._make(TrainExamples(self.files, self.image_size), shares):
+            self._note("replaced_images", self.files.train_paths, made)
+            yield self._moved(made)
+
+    def test(self, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every `every`-th batch of the test examples, from batch `first` on, normalized.
+
+        Batches are of `batch` files in the order of the list; unreadable ones leave theirs smaller,
+        and a batch of which nothing remains is left out.
+
+        Yields:
+            float32 (m, 3, S, S) and int64 (m,), on the device.
+
+        Raises:
+            DataError: a file cannot be opened, too many images cannot be decoded, or a worker
+                process was killed.
+        """
+        starts = range(first * self.batch, self.test_size, every * self.batch)
+        batches = (range(s, min(s + self.batch, self.test_size)) for s in starts)
+        for made in self._make(EvaluationExamples(self.files, self.image_size), batches):
+            self._note("left_out_images", self.files.test_paths, made)
+            if len(made.labels):
+                yield self._moved(made)
+
+    def data_issues(self) -> Issues:
+        """Issues of the batches given out so far by this object, and those that are remembered.
+
+        `replaced_images`: training images that cannot be decoded. `left_out_images`: such test
+        images. `converted_images`: images of either kind that were not RGB.
+        """
+        return {kind: dict(files) for kind, files in self._issues.items()}
+
+    def remember(self, issues: Issues) -> None:
+        """Add the issues of other processes, or of this run before it was resumed.
+
+        Those of files that have been removed from the data set since then are dropped.
+
+        Raises:
+            DataError: more than `max_unreadable` of the training or of the test images cannot be
+                decoded, or all test images of a class.
+        """
+        known = self._issues
+        new = {name for kind, files in issues.items() for name in files.keys() - known[kind].keys()}
+        present = self.files.present(new)
+        self._add(
+            {
+                kind: {name: reason for name, reason in files.items() if name in present}
+                for kind, files in issues.items()
+            }
+        )
+
+    def _add(self, issues: Issues) -> None:
+        before = self._unreadable_count()
+        for kind, files in issues.items():
+            self._issues[kind].update(files)
+        if self._unreadable_count() > before:
+            self._check_unreadable()
+
+    def _note(self, kind: str, paths: Sequence[str], made: Made) -> None:
+        shown = self.files.shown
+        converted = self._issues["converted_images"]
+        converted.update((shown(paths[index]), "not RGB") for index in made.converted)
+        if made.unreadable:
+            reasons = made.unreadable.items()
+            self._add({kind: {shown(paths[index]): reason for index, reason in reasons}})
+
+    def _unreadable_count(self) -> int:
+        return sum(len(self._issues[kind]) for kind in UNREADABLE)
+
+    def _check_unreadable(self) -> None:
+        splits = (("training", self.train_size), ("test", self.test_size))
+        for kind, (split, size) in zip(UNREADABLE, splits, strict=True):
+            gone = self._issues[kind]
+            if len(gone) > round(self.max_unreadable * size, 6):
+                raise DataError(
+                    f"{len(gone):,} of the {size:,} {split} images of {self.name} cannot be "
+                    f"decoded, which is more than {100 * self.max_unreadable:g} %: "
+                    f"{some_files(gone)}. "
+                    "Mend or remove them (a study then needs a new --out), or allow more: "
+                    "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for "
+                    "5 %"
+                )
+        gone = self._issues["left_out_images"]
+        counts = Counter(self._test_label_of[path] for path in gone)
+        for label, count in counts.items():
+            if count == int((self.files.test_labels == label).sum()):
+                lost = {
+                    path: why for path, why in gone.items() if self._test_label_of[path] == label
+                }
+                raise DataError(
+                    f"none of {count:,} test images of the class {self.files.class_names[label]} "
+                    f"can be decoded: {some_files(lost)}; the data set is damaged: get it again"
+                )
+
+    @cached_property
+    def _test_label_of(self) -> dict[str, int]:
+        labels = self.files.test_labels.tolist()
+        return dict(zip(map(self.files.shown, self.files.test_paths), labels, strict=True))
+
+    def _share(self, step: Step, rows: slice) -> Share:
+        indices = step.indices.tolist()
+        if indices and (min(indices) < 0 or max(indices) >= self.train_size):
+            raise ValueError(
+                f"expected indices from 0 to {self.train_size - 1}, "
+                f"got {min(indices)} to {max(indices)}"
+            )
+        return Share(step.seed, range(len(indices))[rows], indices[rows])
+
+    def _make(self, examples: Dataset[Made], parts: Iterable[Sequence[Any]]) -> Iterator[Made]:
+        """What `examples` makes of each part, in order, made by the worker processes."""
+        loader = DataLoader(
+            examples,
+            sampler=parts,
+            batch_size=None,  # a part is a batch already
+            collate_fn=_unchanged,
+            num_workers=self.processes,
+            pin_memory=self.device.startswith("cuda"),
+            generator=torch.Generator(),  # its own, or it would draw from torch's
+        )
+        made: Made
+        try:
+            for made in loader:
+                if made.failure:
+                    raise DataError(made.failure)
+                yield made
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise DataError(
+                f"a process that decodes images was killed: {error}. Where memory was short, take "
+                "fewer processes or smaller batches"
+            ) from error
+
+    def _moved(self, made: Made) -> tuple[Tensor, Tensor]:
+        images = made.images.to(self.device, non_blocking=True)
+        return images, made.labels.to(self.device, non_blocking=True)
+
+
+def _unchanged(made: Any) -> Any:
+    return made

@@ -1,0 +1,1 @@
+"""Small images, as uint8 tensors on the training's device."""

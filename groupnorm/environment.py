@@ -1,0 +1,60 @@
+"""What a record needs besides its configuration: versions, the machine, digests of the code."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groupnorm.ops.group_norm import explain
+
+
+def environment() -> dict[str, Any]:
+    """What a record needs besides its configuration: versions, digests, machine, threads."""
+    kernels = explain()
+    return {
+        "groupnorm": version("groupnorm"),
+        "sources": sources_digest(),
+        "kernels": kernels_digest(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "group_norm": f"{kernels.backend}: {kernels.reason}",
+        "threads": torch.get_num_threads(),
+    }
+
+
+@functools.cache
+def sources_digest() -> str:
+    """Twelve hexadecimal digits of the hash of the package's Python files."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@functools.cache
+def kernels_digest() -> str | None:
+    """The same of the compiled kernels; None when there are none."""
+    spec = importlib.util.find_spec("groupnorm.ops.group_norm.native._native")
+    if spec is None or spec.origin is None:
+        return None
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it, or its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next(line for line in lines if line.startswith("model name"))
+        return name.split(":", 1)[1].strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

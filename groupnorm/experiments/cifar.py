@@ -1,0 +1,107 @@
+"""CIFAR-10 with deep residual networks, in both learning-rate conventions that are in use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from groupnorm.experiments.experiment import Experiment, Scale, by_division, by_norm_and_size, smoke
+from groupnorm.training.config import RunConfig
+
+SMOKE_DATA = "digits"
+GN = "gn:groups=8"
+Convention = Literal["per-256", "per-32"]
+"""What 0.1 belongs to: the paper's 256 images of 8 workers of 32 ("per-256"), or 32 images of a
+single worker ("per-32"), as in copies that kept the formula 0.1 * N / 32 and dropped the workers:
+eight times hotter per image."""
+_SIZES: dict[Convention, tuple[int, ...]] = {
+    "per-256": (32, 16, 8, 4, 2),
+    "per-32": (256, 128, 64, 32, 16, 8),
+}
+_DIVISIONS: tuple[int, ...] = (16, 8, 4, 2, 1)
+
+
+def recipe(depth: int, convention: Convention = "per-256") -> RunConfig:
+    """The paper's schedule on CIFAR-10: 100 epochs, divided by 10 after 30, 60 and 90.
+
+    "per-256" has 8 workers, so that a step sees 8 N images; "per-32" one worker and N images. The
+    learning rate is 0.1 * N / 32 in both. ResNet-110 warms up for an epoch (He et al. 2016, section
+    4.2, warm it up for 400 steps).
+    """
+    workers, base_lr = (8, 0.1) if convention == "per-256" else (1, 0.8)
+    return RunConfig(
+        model=f"resnet{depth}",
+        norm=GN,
+        data="cifar10",
+        workers=workers,
+        batch_per_worker=32,
+        epochs=100,
+        schedule="step",
+        warmup_epochs=1.0 if depth == 110 else 0.0,
+        base_lr=base_lr,
+        memory_format="channels_last",
+    )
+
+
+def batch_size(scale: Scale, depth: int, convention: Convention) -> Experiment:
+    """CIFAR-10 ResNet by images per worker: BN, GN, LN and IN.
+
+    `groupnorm study cifar10-resnet56-batch-size`, `cifar10-resnet110-batch-size`, and with
+    `-one-worker` the convention "per-32". Published for ResNet-56 in that convention (a course
+    project, digitised): BN 7.5 at 32, 7.2 at 8; GN (16 groups) 9.5 and 8.9. LN here is one group
+    and IN has scale and shift; that project's "LN" is such an IN, its "IN" has no scale and shift.
+    For ResNet-110 only single results are published. Smoke: 4 and 2 images.
+    """
+    base = recipe(depth, convention)
+    sizes = _SIZES[convention]
+    if scale == "smoke":
+        base, sizes = smoke(base, 4, SMOKE_DATA), (4, 2)
+    published = {
+        56: ("cifar10-resnet56-batch-size", "cifar10-he2016"),
+        110: ("cifar10-resnet110-author", "cifar10-he2016"),
+    }
+    suffix = "" if convention == "per-256" else "-one-worker"
+    words = "8 workers, lr 0.1 per 256 images" if not suffix else "one worker, lr 0.1 per 32 images"
+    return Experiment(
+        name=f"cifar10-resnet{depth}-batch-size{suffix}",
+        title=f"ResNet-{depth} on CIFAR-10 by images per worker ({words})",
+        source={
+            56: "CharlesJWC/GroupNorm-pytorch, report; recipe of Wu & He 2018",
+            110: "He et al. 2016, Table 6; ppwwyyxx/GroupNorm-reproduce, README",
+        }[depth],
+        result={56: "one worker: BN 7.5, GN 9.5 at 32", 110: "BN 6.4 (He), GN 7.3"}[depth],
+        time="not measured",
+        shows="batch-size",
+        variants=by_norm_and_size(base, ("bn", GN, f"{GN}+ws", "ln", "in"), sizes),
+        published=published[depth],
+        seeds=3 if scale == "full" else 1,
+    )
+
+
+def groups(scale: Scale, depth: int, convention: Convention) -> Experiment:
+    """CIFAR-10 ResNet at 32 images per worker by groups and by channels per group.
+
+    `groupnorm study cifar10-resnet56-groups`, `cifar10-resnet110-groups`, and with `-one-worker`
+    the convention "per-32". Published for ResNet-56 in that convention: 9.5, 9.9, 10.3, 11.2 and
+    12.3 % error with 16, 8, 4, 2 and 1 groups; one group is LN, whatever its label there. Smoke:
+    the extremes.
+    """
+    base = recipe(depth, convention)
+    values = _DIVISIONS
+    if scale == "smoke":
+        base, values = smoke(base, 4, SMOKE_DATA), (16, 1)
+    suffix = "" if convention == "per-256" else "-one-worker"
+    return Experiment(
+        name=f"cifar10-resnet{depth}-groups{suffix}",
+        title=f"Group division of ResNet-{depth} on CIFAR-10"
+        + (" (one worker)" if suffix else " (8 workers)"),
+        source={
+            56: "CharlesJWC/GroupNorm-pytorch, report",
+            110: "Wu & He 2018, Table 3, on CIFAR-10",
+        }[depth],
+        result={56: "one worker: 9.5 with 16 groups to 12.3 with 1", 110: "none"}[depth],
+        time="not measured",
+        shows="groups",
+        variants=by_division(base, values),
+        published=("cifar10-resnet56-groups",) if depth == 56 else (),
+        seeds=3 if scale == "full" else 1,
+    )

@@ -1,0 +1,133 @@
+"""Models by name, as configurations write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from groupnorm.layers import NormLayer
+from groupnorm.models.classification import resnet_cifar, resnet_imagenet, vgg
+from groupnorm.spec import NormSpec
+
+_CIFAR = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
+_IMAGENET = {f"resnet{depth}": depth for depth in resnet_imagenet.BLOCKS_PER_STAGE}
+_DEPTHS = {**_CIFAR, **_IMAGENET, "vgg16": 16}
+
+
+def check_model(name: str, width: float = 1.0) -> int:
+    """The depth of the model called `name` ("resnet8", "resnet50", "vgg16", ...).
+
+    Raises:
+        ValueError: another name, in which case the message lists the known ones; or a width other
+            than 1 of a model that is no CIFAR-type ResNet.
+    """
+    if name not in _DEPTHS:
+        raise ValueError(
+            f"unknown model {name!r}; known: {', '.join(_CIFAR)} "
+            "(ResNets for small images, of depth 6n + 2), "
+            f"{', '.join(_IMAGENET)} (ResNets for ImageNet), vgg16"
+        )
+    if width != 1 and name not in _CIFAR:
+        raise ValueError(
+            f"{name} has its published width; width={width} goes with {', '.join(_CIFAR)}"
+        )
+    return _DEPTHS[name]
+
+
+def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
+    """The channel counts that the model's norms see, without building it.
+
+    Raises:
+        ValueError: as `check_model`.
+    """
+    depth = check_model(name, width)
+    if name in _CIFAR:
+        return resnet_cifar.stage_widths(width)
+    return vgg.WIDTHS if name == "vgg16" else resnet_imagenet.stage_widths(depth)
+
+
+@dataclass(frozen=True)
+class UsualImages:
+    """What a model is usually trained on.
+
+    Attributes:
+        size: side of the images in pixels.
+        multiple: sizes go in steps of it, for the model halves its maps so often.
+        smallest: size that leaves the last maps more than one position.
+        classes: number of outputs.
+    """
+
+    size: int
+    multiple: int
+    smallest: int
+    classes: int
+
+
+def usual_images(name: str) -> UsualImages:
+    """The images of CIFAR-10 or of ImageNet, by the kind of the model.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    check_model(name)
+    return UsualImages(32, 8, 8, 10) if name in _CIFAR else UsualImages(224, 32, 64, 1000)
+
+
+def build_model(
+    name: str,
+    *,
+    norm: str | NormSpec | NormLayer,
+    num_classes: int,
+    in_channels: int = 3,
+    width: float = 1.0,
+    shortcut: str = "A",
+) -> nn.Module:
+    """Build a model by name with freshly initialized weights from torch's default generator.
+
+    `ResNetCifar`, `imagenet_resnet` or `vgg16`; nothing is downloaded.
+
+    Args:
+        name: "resnet8", "resnet14", ... "resnet110" for small images; "resnet18", "resnet34",
+            "resnet50", "resnet101" and "vgg16" for ImageNet.
+        norm: normalization of every layer.
+        num_classes: number of outputs.
+        in_channels: channels of the images.
+        width: factor on the channels of a CIFAR-type ResNet.
+        shortcut: of a CIFAR-type ResNet, "A" or "B". The ImageNet ResNets always have
+            projections ("B", where the shape changes), VGG-16 has none.
+
+    Raises:
+        ValueError: unknown name, shortcut or normalization, or what the model does not take.
+        ImportError: the ImageNet models without torchvision.
+    """
+    depth = check_model(name, width)
+    if name == "vgg16":
+        return vgg.vgg16(norm=norm, num_classes=num_classes, in_channels=in_channels)
+    if name in _IMAGENET:
+        return resnet_imagenet.imagenet_resnet(
+            depth, norm=norm, num_classes=num_classes, in_channels=in_channels
+        )
+    return resnet_cifar.ResNetCifar(
+        depth,
+        norm=norm,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        width=width,
+        shortcut=shortcut,
+    )
+
+
+def watched_convolution(name: str, model: nn.Module) -> nn.Module | None:
+    """The convolution of `build_model(name)` whose responses a run records, or None.
+
+    That is conv5_3 of vgg16, the last 3x3 convolution, before its normalization, as in Wu & He
+    2018, Figure 6; no other model has one.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    check_model(name)
+    if name != "vgg16":
+        return None
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)][-1]

@@ -1,0 +1,100 @@
+"""Whether the tensors of a call fit together: no kernel reads beyond any of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from groupnorm.ops.group_norm.activations import check_activation
+from groupnorm.ops.group_norm.reference import statistics_dtype
+
+
+def check_arguments(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    activation: str | None,
+    residual: Tensor | None,
+) -> None:
+    """Check the arguments of `group_norm`, or of an operator for it.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or an activation that do not fit.
+    """
+    if input.dim() < 2:
+        raise ValueError(f"input must have shape (N, C, *), got {tuple(input.shape)}")
+    channels, dtype, device = input.size(1), input.dtype, input.device
+    if num_groups < 1 or channels < 1 or channels % num_groups:
+        raise ValueError(
+            f"the number of channels must be a positive multiple of num_groups, got {channels} "
+            f"channels and {num_groups} groups (input {tuple(input.shape)})"
+        )
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is None:
+            continue
+        if parameter.shape != (channels,):
+            raise ValueError(
+                f"{name} must have shape ({channels},) for input {tuple(input.shape)}, "
+                f"got {tuple(parameter.shape)}"
+            )
+        if parameter.device != device:
+            raise ValueError(
+                f"{name} is on {parameter.device} but the input is on {device}; move one of them"
+            )
+        if parameter.dtype == dtype:
+            continue
+        half = dtype in (torch.float16, torch.bfloat16)
+        if not (half and parameter.dtype == torch.float32):
+            raise ValueError(
+                f"{name} is {parameter.dtype} but the input is {dtype}; they must agree "
+                "(float32 parameters also go with half input). Convert one of them"
+            )
+    check_activation(activation)
+    if residual is not None and (
+        residual.shape != input.shape
+        or residual.dtype != input.dtype
+        or residual.device != input.device
+    ):
+        raise ValueError(
+            f"residual must be {input.dtype} of shape {tuple(input.shape)} on {input.device} as "
+            f"the input, got {residual.dtype} of shape {tuple(residual.shape)} on {residual.device}"
+        )
+
+
+def check_backward_arguments(
+    grad_output: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Tensor,
+    residual: Tensor | None,
+) -> None:
+    """Check what a backward pass gets; hooks on saved tensors may have changed it.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit.
+    """
+    shape, dtype = input.shape, input.dtype
+    if (
+        grad_output.shape != shape
+        or grad_output.dtype != dtype
+        or statistics.dtype != statistics_dtype(dtype)
+        or statistics.numel() != 2 * input.size(0) * num_groups
+        or (weight is not None and weight.numel() != input.size(1))
+        or (bias is not None and bias.numel() != input.size(1))
+        or (residual is not None and (residual.shape != shape or residual.dtype != dtype))
+    ):
+        got = ", ".join(
+            f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+            for name, tensor in (
+                ("gradient", grad_output), ("input", input), ("weight", weight), ("bias", bias),
+                ("statistics", statistics), ("residual", residual),
+            )
+            if tensor is not None
+        )  # fmt: skip
+        raise ValueError(
+            f"the tensors of the backward pass do not fit together: {got}, {num_groups} groups. "
+            "Were they changed by a hook on saved tensors?"
+        )

@@ -1,0 +1,204 @@
+"""Loading the C++ kernels for the CPU, and calling them on tensors."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from groupnorm.ops.group_norm import reference
+from groupnorm.ops.group_norm.activations import NUMBERS as _ACTIVATIONS
+from groupnorm.ops.group_norm.arguments import check_backward_arguments
+from groupnorm.ops.group_norm.layout import dense, match_strides
+from groupnorm.ops.group_norm.memory import address, check_memory
+
+# The kernels' number, bytes, and the dtype of the statistics.
+_TYPES = {
+    torch.float32: (0, 4, torch.float32),
+    torch.float64: (1, 8, torch.float64),
+    torch.bfloat16: (2, 2, torch.float32),
+    torch.float16: (3, 2, torch.float32),
+}
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    """The compiled module, or None and the reason."""
+    try:
+        from groupnorm.ops.group_norm.native import _native  # type: ignore[attr-defined]
+    except ImportError as error:
+        return None, (
+            f"the C++ kernels are not there ({error}); install g++ or clang and cmake, then "
+            "install groupnorm again"
+        )
+    for path in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
+        run = getattr(ctypes.CDLL(str(path)), "torch_parallel_for", None)
+        if run is not None:  # PyTorch's own threads
+            _native.set_parallel_for(ctypes.cast(run, ctypes.c_void_p).value)
+            return _native, ""
+    return None, "this PyTorch has no torch_parallel_for; groupnorm needs torch 2.11 or later"
+
+
+_kernels, why_off = _load()
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets of this processor that there are kernels for, the fastest first."""
+    return list(_kernels.instruction_sets()) if _kernels is not None else []
+
+
+def launch_forward(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+    with_statistics: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Output, and mean and rstd as one tensor (2, N, G) unless they are not wanted.
+
+    Raises:
+        RuntimeError: a tensor has no memory.
+    """
+    if input.numel() == 0:
+        y, *statistics_of = reference.forward(
+            input, num_groups, weight, bias, eps, activation, residual
+        )
+        return y, torch.stack(statistics_of)
+    assert _kernels is not None
+    x, channels_last = dense(input)
+    dtype = x.dtype
+    number, itemsize, accumulated = _TYPES[dtype]
+    weight, bias, narrow = _parameters(weight, bias, dtype, accumulated)
+    if residual is not None:
+        residual = match_strides(x, residual)
+    y = torch.empty_like(x)
+    n, c, count = x.size(0), x.size(1), x.numel()
+    size = count * itemsize
+    parameter_size = c * (itemsize if narrow else accumulated.itemsize)
+    statistics, mean, rstd = None, 0, 0
+    if with_statistics:
+        statistics = x.new_empty(2, n, num_groups, dtype=accumulated)
+        mean = statistics.data_ptr()
+        rstd = mean + n * num_groups * accumulated.itemsize
+    overflowed = _kernels.forward(
+        n,
+        c,
+        num_groups,
+        count // (n * c),
+        channels_last,
+        number,
+        _ACTIVATIONS[activation],
+        eps,
+        torch.get_num_threads(),
+        narrow,
+        address(x, size),
+        address(residual, size),
+        address(weight, parameter_size),
+        address(bias, parameter_size),
+        y.data_ptr(),
+        mean,
+        rstd,
+    )
+    if overflowed:  # the sum of squares of a group, or the input itself is not finite
+        y, *statistics_of = reference.forward(
+            x, num_groups, weight, bias, eps, activation, residual
+        )
+        y, statistics = match_strides(x, y), torch.stack(statistics_of)
+    return y, statistics
+
+
+def launch_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+    residual: Tensor | None,
+    needs_residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """dx, dweight and dbias (in the statistics' dtype), and dresidual if it is needed.
+
+    Without an activation dresidual is `grad_output`: then the caller may not ask for it.
+
+    Raises:
+        RuntimeError: a tensor has no memory.
+        ValueError: tensors that do not fit together.
+    """
+    check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual)
+    if input.numel() == 0:
+        mean, rstd = statistics
+        dx, dweight, dbias, dz = reference.backward(
+            grad_output, input, num_groups, weight, bias, mean, rstd, activation, residual
+        )
+        return dx, dweight, dbias, dz if needs_residual else None
+    assert _kernels is not None
+    x, channels_last = dense(input)
+    number, itemsize, accumulated = _TYPES[x.dtype]
+    weight, bias, narrow = _parameters(weight, bias, x.dtype, accumulated)
+    residual = None if activation is None or residual is None else match_strides(x, residual)
+    dy = match_strides(x, grad_output)
+    dx = torch.empty_like(x)
+    dresidual = torch.empty_like(x) if needs_residual else None
+    n, c, count = x.size(0), x.size(1), x.numel()
+    size = count * itemsize
+    parameter_size = c * (itemsize if narrow else accumulated.itemsize)
+    dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
+    half = n * num_groups * accumulated.itemsize
+    statistics = statistics.contiguous()
+    mean = address(statistics, 2 * half)
+    out_of_range = _kernels.backward(
+        n,
+        c,
+        num_groups,
+        count // (n * c),
+        channels_last,
+        number,
+        _ACTIVATIONS[activation],
+        0.0,
+        torch.get_num_threads(),
+        narrow,
+        address(x, size),
+        address(residual, size),
+        address(weight, parameter_size),
+        address(bias, parameter_size),
+        mean,
+        mean + half,
+        address(dy, size),
+        dx.data_ptr(),
+        0 if dresidual is None else dresidual.data_ptr(),
+        dweight.data_ptr(),
+        dbias.data_ptr(),
+    )
+    if out_of_range:
+        group_mean, group_rstd = statistics
+        dx, dweight, dbias, dz = reference.backward(
+            dy, x, num_groups, weight, bias, group_mean, group_rstd, activation, residual
+        )
+        dx, dresidual = match_strides(x, dx), match_strides(x, dz) if needs_residual else None
+    return dx, dweight, dbias, dresidual
+
+
+def _parameters(
+    weight: Tensor | None, bias: Tensor | None, narrow: torch.dtype, accumulated: torch.dtype
+) -> tuple[Tensor | None, Tensor | None, bool]:
+    """Both contiguous, and in the dtype `narrow` (which is True then) or in
+    `accumulated`."""
+    is_narrow = (weight is None or weight.dtype == narrow) and (
+        bias is None or bias.dtype == narrow
+    )
+    dtype = narrow if is_narrow else accumulated
+    return _parameter(weight, dtype), _parameter(bias, dtype), is_narrow
+
+
+def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
+        return parameter
+    check_memory(parameter)
+    return parameter.to(dtype).contiguous()

@@ -1,0 +1,184 @@
+"""Curves of error against epoch: by norm, by batch size, by group division."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from groupnorm.study.report.figures.style import (
+    BLACK,
+    ERROR_LABEL,
+    FigureSpec,
+    Panel,
+    Style,
+    norm_styles,
+    sequence_colors,
+)
+from groupnorm.study.results.rows import ONCE, Row, Study, run_status, trained_once
+from groupnorm.study.store import Record
+
+AXIS = {"train_error": "training error (%)", "val_error": ERROR_LABEL}
+CAPTION = (
+    "Mean over finished seeds, with a band of one standard deviation. A thin dashed line is a run "
+    "that did not finish; a cross marks where it diverged or failed."
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The runs (one per seed) that make one line."""
+
+    label: str
+    records: list[Record]
+    style: Style
+
+
+def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Training and validation curves per norm at the largest and the smallest batch (Figure 4)."""
+    styles = norm_styles(row.labels["norm"] for row in rows)
+    sizes = [row.labels["batch_per_worker"] for row in rows]
+    panels = []
+    for batch in sorted({max(sizes), min(sizes)}, reverse=True):
+        series = [
+            Series(row.labels["norm"], _records(study, row), styles[row.labels["norm"]])
+            for row in rows
+            if row.labels["batch_per_worker"] == batch
+        ]
+        panels += _pair(series, f"{batch} images per worker")
+    title = "Training and validation curves per norm"
+    caption = f"Error against epoch (the paper's Figure 4). {CAPTION}"
+    if once := trained_once(rows):
+        names = [norm for norm in styles if norm in once]
+        caption += f" Trained once, with the same lines at every batch size: {', '.join(names)}."
+    return FigureSpec("curves-by-norm", title, caption, panels)
+
+
+def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Validation curves by batch size, one panel per norm (the paper's Figure 5)."""
+    sizes = sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
+    colors = dict(zip(sizes, sequence_colors(len(sizes)), strict=True))
+    grouped: dict[str, list[Series]] = {}
+    once = trained_once(rows)
+    for norm in dict.fromkeys(row.labels["norm"] for row in rows):
+        mine = [row for row in rows if row.labels["norm"] == norm]
+        if norm in once:
+            one = Series("every N", _records(study, mine[0]), Style(BLACK))
+            grouped[f"{norm} {ONCE}"] = [one]
+            continue
+        grouped[norm] = [
+            Series(
+                f"N = {(batch := row.labels['batch_per_worker'])}",
+                _records(study, row),
+                Style(colors[batch]),
+            )
+            for row in mine
+        ]
+    everything = [series for group in grouped.values() for series in group]
+    limits = _limits(everything, ("val_error",))
+    panels = [
+        Panel(_drawer(series, "val_error", limits, norm), f"Validation curves of {norm}")
+        for norm, series in grouped.items()
+    ]
+    caption = (
+        "Validation error against epoch for every number N of images per worker (the paper's "
+        f"Figure 5). {CAPTION}"
+    )
+    return FigureSpec("curves-by-batch", "Curves by batch size per norm", caption, panels)
+
+
+def group_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
+    """Training and validation curves by number of groups and by channels per group."""
+    panels: list[Panel] = []
+    values = sorted({row.labels["value"] for row in rows}, reverse=True)
+    colors = dict(zip(values, sequence_colors(len(values)), strict=True))
+    for division, words in (("groups", "number of groups"), ("size", "channels per group")):
+        mine = [row for row in rows if row.labels["division"] == division]
+        mine.sort(key=lambda row: -row.labels["value"])
+        series = [
+            Series(str(value := row.labels["value"]), _records(study, row), Style(colors[value]))
+            for row in mine
+        ]
+        if series:
+            panels += _pair(series, f"by {words}")
+    title = "Training and validation curves by group division"
+    return [FigureSpec("curves-by-groups", title, f"Error against epoch. {CAPTION}", panels)]
+
+
+def _pair(series: list[Series], title: str) -> list[Panel]:
+    limits = _limits(series, ("train_error", "val_error"))
+    return [
+        Panel(
+            _drawer(series, key, limits, title),
+            f"{words.removesuffix(' (%)').capitalize()} against epoch, {title}",
+        )
+        for key, words in AXIS.items()
+    ]
+
+
+def _drawer(
+    series: Sequence[Series], key: str, limits: tuple[float, float] | None, title: str
+) -> Callable[[Axes], None]:
+    def draw(ax: Axes) -> None:
+        for line in series:
+            _draw_series(ax, line, key)
+        if limits:
+            ax.set_ylim(*limits)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(AXIS[key])
+        ax.set_title(title)
+
+    return draw
+
+
+def _draw_series(ax: Axes, series: Series, key: str) -> None:
+    color = series.style.color
+    done = [r for r in series.records if run_status(r)[0] == "finished"]
+    columns = [_values(record, key) for record in done]
+    epochs = sorted(set.intersection(*(set(c) for c in columns))) if columns else []
+    across = [[column[epoch] for column in columns] for epoch in epochs]
+    means = [fmean(values) for values in across]
+    ax.plot(epochs, means, color=color, ls=series.style.dashes, lw=1.6, label=series.label)
+    if len(columns) > 1:
+        spreads = [stdev(values) for values in across]
+        low = [m - s for m, s in zip(means, spreads, strict=True)]
+        high = [m + s for m, s in zip(means, spreads, strict=True)]
+        ax.fill_between(epochs, low, high, color=color, alpha=0.18, linewidth=0)
+    for record in series.records:
+        if record in done or not (values := _values(record, key)):
+            continue
+        ax.plot(list(values), list(values.values()), color=color, ls="--", lw=1.0)
+        if run_status(record)[0] in ("diverged", "failed"):
+            last = max(values)
+            ax.plot(last, values[last], "X", color=color, ms=8, mec="white", clip_on=False)
+
+
+def _values(record: Record, key: str) -> dict[int, float]:
+    return {row["epoch"]: row[key] for row in record.metrics if row.get(key) is not None}
+
+
+def _limits(series: Sequence[Series], keys: Sequence[str]) -> tuple[float, float] | None:
+    """From the lowest value to where all but the first tenth of the epochs lie."""
+    lowest, settled = [], []
+    for line in series:
+        for record in line.records:
+            for key in keys:
+                values = _values(record, key)
+                lowest += list(values.values())
+                start = 1 + (len(values) + 9) // 10
+                settled += [v for epoch, v in values.items() if epoch >= start] or [
+                    *values.values()
+                ]
+    if not lowest:
+        return None
+    low, high = min(lowest), max(settled)
+    margin = 0.06 * (high - low) or 0.5
+    return max(low - margin, -1.0), min(high + margin, 101.0)
+
+
+def _records(study: Study, row: Row) -> list[Record]:
+    return [study.records[name] for name in row.runs]

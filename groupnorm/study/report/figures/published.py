@@ -1,0 +1,172 @@
+"""The small panels of published numbers beside a study's own, one for each kind of report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+from matplotlib.axes import Axes
+
+from groupnorm.spec import NormSpec
+from groupnorm.study.report.figures.style import (
+    GREY,
+    KIND_COLORS,
+    PAPER_BACKGROUND,
+    Panel,
+    log_axis,
+    name_axis,
+    norm_styles,
+)
+from groupnorm.study.results.published import (
+    DIVISIONS,
+    Published,
+    PublishedValue,
+    published_text,
+    values,
+)
+from groupnorm.study.results.report_kind import tables_beside
+from groupnorm.study.results.rows import Study
+
+# What one group, and one channel per group, are called.
+EXTREMES = {"groups": "LN", "size": "IN"}
+_WIDTH = 2.7
+
+
+def first_table(study: Study, fits: Callable[[Published], bool]) -> Published | None:
+    """The first of the study's published tables, when it has the form asked for."""
+    tables = tables_beside(study.manifest)
+    return tables[0] if tables and fits(tables[0]) else None
+
+
+def has_batches(table: Published) -> bool:
+    """Whether a table has columns of norms over images per worker."""
+    return "batch_per_worker" in table.data
+
+
+def has_norms(table: Published, batch: int | None) -> bool:
+    """Whether a table compares norms, at its one batch size or at `batch`."""
+    return bool(_by_norm(table, batch))
+
+
+def has_groups(table: Published) -> bool:
+    """Whether a table goes by group division."""
+    return any(division in table.data for division in DIVISIONS)
+
+
+def described(table: Published) -> str:
+    """The table in a caption, e.g. "the paper's own numbers (Wu & He 2018, Table 1; ...)"."""
+    whose = "the paper's own numbers" if table.is_the_papers else "published numbers"
+    return f"{whose} ({table.source}; {table.setting})"
+
+
+def batch_panel(table: Published) -> Panel:
+    """Error against images per worker, a line for each norm."""
+    sizes = table.data["batch_per_worker"]
+    lines: dict[str, list[PublishedValue]] = {}
+    for found in values(table):
+        lines.setdefault(found.norm, []).append(found)
+    styles, names = norm_styles(lines), short_names(lines)
+    highest = max(lines, key=lambda norm: lines[norm][-1].error)
+    ends = [line[-1].error for line in lines.values()]
+    everything = [found.error for line in lines.values() for found in line]
+    close = 0.15 * (max(everything) - min(everything))
+
+    def draw(ax: Axes) -> None:
+        log_axis(ax, sizes, "images per GPU" if table.is_the_papers else "images per worker")
+        for norm, line in lines.items():
+            xs = [v.batch_per_worker for v in line if v.batch_per_worker is not None]
+            errors = [v.error for v in line]
+            color = styles[norm].color
+            ax.plot(xs, errors, color=color, marker=styles[norm].marker)
+            spreads = [v.spread or 0.0 for v in line]
+            if any(spreads):
+                low = [error - spread for error, spread in zip(errors, spreads, strict=True)]
+                high = [error + spread for error, spread in zip(errors, spreads, strict=True)]
+                ax.fill_between(xs, low, high, color=color, alpha=0.18, linewidth=0)
+            # The line that ends highest would leave the panel with a name at its end.
+            index, where = (max(-2, -len(line)), (-4, 6)) if norm == highest else (-1, (8, 8))
+            if any(0 < end - errors[-1] < close for end in ends):
+                where = (8, -15)
+            ax.annotate(names[norm], (xs[index], errors[index]), where, color=color,
+                        textcoords="offset points", ha="right", weight="bold")  # fmt: skip
+        _frame(ax, table)
+
+    return Panel(draw, f"{_whose(table, 'curve')}: {table.source}, {table.setting}", _WIDTH, 2.9)
+
+
+def norm_panel(table: Published, batch: int | None, height: float) -> Panel:
+    """Error per norm, best at the top, of a table for which `has_norms` is true."""
+    errors = _by_norm(table, batch)
+    styles, names = norm_styles(errors), short_names(errors)
+    worst_first = sorted(errors, key=lambda norm: (errors[norm], norm), reverse=True)
+
+    def draw(ax: Axes) -> None:
+        for y, norm in enumerate(worst_first):
+            ax.plot(errors[norm], y, styles[norm].marker, color=styles[norm].color, ms=8)
+            ax.annotate(published_text(errors[norm]), (errors[norm], y), (0, 9), ha="center",
+                        textcoords="offset points", size=9)  # fmt: skip
+        name_axis(ax, [names[norm] for norm in worst_first])
+        ax.margins(x=0.15)
+        _frame(ax, table, x="top-1 error (%)")
+
+    alt = f"{_whose(table, 'errors')}: {table.source}, {table.setting}"
+    return Panel(draw, alt, _WIDTH, height)
+
+
+def group_panels(table: Published, divisions: Sequence[str]) -> list[Panel]:
+    """Error by group division, one panel for each of the divisions that the table has."""
+    found = [v for v in values(table) if v.division in divisions]
+    errors = [v.error for v in found]
+    margin = 0.08 * (max(errors) - min(errors)) or 0.5 if errors else 0.0
+
+    def panel(division: str) -> Panel:
+        line = [v for v in found if v.division == division]
+        xs = [v.value for v in line if v.value is not None]
+
+        def draw(ax: Axes) -> None:
+            log_axis(ax, xs, DIVISIONS[division], EXTREMES[division])
+            ax.plot(xs, [v.error for v in line], color=KIND_COLORS["gn"], marker="s")
+            ax.set_ylim(min(errors) - margin, max(errors) + margin)
+            _frame(ax, table)
+
+        alt = f"{_whose(table, 'error')} by {DIVISIONS[division]}: {table.source}"
+        return Panel(draw, alt, height=2.5)
+
+    return [panel(division) for division in divisions if division in table.data]
+
+
+def short_names(norms: Iterable[str]) -> dict[str, str]:
+    """A name for each spec, as short as the others allow: "GN" for the only group norm."""
+    specs = {norm: NormSpec.parse(norm) for norm in norms}
+    plain = {n: s.kind.upper() + "+WS" * s.ws + "+NF" * s.nf for n, s in specs.items()}
+    names = list(plain.values())
+    return {
+        norm: name if names.count(name) == 1 or name == norm.upper() else norm
+        for norm, name in plain.items()
+    } | {norm: norm for norm in specs if norm == "none"}
+
+
+def _by_norm(table: Published, batch: int | None) -> dict[str, float]:
+    """Mean error of each norm, or nothing for a table of another form or without this batch."""
+    if has_groups(table) or "model" in table.data:
+        return {}
+    errors: dict[str, list[float]] = {}
+    one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1
+    for found in values(table):
+        if one_size or found.batch_per_worker == batch:
+            errors.setdefault(found.norm, []).append(found.error)
+    return {norm: fmean(several) for norm, several in errors.items()}
+
+
+def _whose(table: Published, what: str) -> str:
+    return f"The paper's {what}" if table.is_the_papers else f"Published {what}"
+
+
+def _frame(ax: Axes, table: Published, x: str | None = None) -> None:
+    ax.set_facecolor(PAPER_BACKGROUND)
+    source = str(table.source) if table.is_the_papers else table.owner
+    ax.set_title(f"{source}\n{table.model} on {table.dataset}", color=GREY, size=9.5)
+    if x is None:
+        ax.set_ylabel("top-1 error (%)")
+    else:
+        ax.set_xlabel(x)

@@ -1,0 +1,147 @@
+"""The report: report.html, tables.csv and figures/, made from the store alone.
+
+The same records give the same bytes: nothing here reads a clock, a random number or the machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from groupnorm.files import describe_os_error, write_atomic
+from groupnorm.study.report import tables
+from groupnorm.study.report.figures.draw import build_figures
+from groupnorm.study.report.figures.style import FigureSpec, render_files, render_panel
+from groupnorm.study.report.text import PROTOCOLS, describe
+from groupnorm.study.results.compare import BESIDE_HEADER, beside
+from groupnorm.study.results.costs import how_timed
+from groupnorm.study.results.rows import Row, Study, epochs_rule, load_study, summarize_study
+from groupnorm.study.results.tuning import chosen_note, chosen_rows, tuning_table
+from groupnorm.study.store import StoreError
+
+# Statuses as they appear in cells; such cells are marked in the page.
+_BAD = ("failed", "diverged", "missing", "partial", "unfinished")
+
+
+def build_report(out: Path) -> Path:
+    """Write report.html, tables.csv and figures/*.svg and *.png into the study's folder.
+
+    Returns:
+        The path of report.html, one file that opens offline.
+
+    Raises:
+        StoreError: `out` holds no study, a file of it is damaged, or a folder is in the place of a
+            file to write.
+    """
+    study = load_study(out)
+    rows, tried = _rows(study)
+    figures = build_figures(study, rows) if rows else []
+    for figure in figures:
+        for extension, data in render_files(figure).items():
+            _write(out / "figures" / f"{figure.name}.{extension}", data)
+    _write(out / "tables.csv", _csv(study, rows, tried))
+    path = out / "report.html"
+    _write(path, _page(study, rows, tried, figures))
+    return path
+
+
+def main_table(out: Path, *, repeat: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the report's main table, for the terminal.
+
+    One row per norm and one column per batch size, the largest first; batch norm with recomputed
+    statistics has a row of its own. The groups study has one row per way of dividing.
+
+    Args:
+        repeat: a norm that was trained once has its number in every column, for programs.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    study = load_study(out)
+    return tables.main_table_of(study, _rows(study)[0], repeat=repeat)
+
+
+def main_title(out: Path) -> str:
+    """What the main table shows, in one line: unit, model, data, rule and seeds.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    study = load_study(out)
+    return tables.main_title_of(study, _rows(study)[0])
+
+
+def _write(path: Path, data: bytes | str) -> None:
+    try:
+        write_atomic(path, data)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        raise StoreError(f"{describe_os_error(error)}; remove or rename it") from error
+
+
+def _rows(study: Study) -> tuple[list[Row], list[Row] | None]:
+    """The rows to show, and in a tuned study all of them, else None."""
+    rows = summarize_study(study)
+    tuned_over = study.manifest.get("tuned_over")
+    return (chosen_rows(rows, tuned_over), rows) if tuned_over else (rows, None)
+
+
+def _csv(study: Study, rows: list[Row], tried: list[Row] | None) -> str:
+    if tried is None:
+        return tables.tables_csv(study, rows)
+    return tables.tables_csv(study, tried, chosen=rows)
+
+
+def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[FigureSpec]) -> str:
+    template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["bad"] = _is_bad
+    manifest = study.manifest
+    header, body = tables.main_table_of(study, rows)
+    cost_header, cost_body = tables.cost_table(rows)
+    records = list(study.records.values())
+    environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
+    tuned_over = study.manifest.get("tuned_over")
+    every = rows if tried is None else tried
+    return environment.from_string(template).render(
+        title=manifest.get("title", manifest["study"]),
+        paragraphs=describe(study, rows, tried),
+        header=header,
+        body=body,
+        cost_header=cost_header,
+        cost_body=cost_body,
+        how_timed=how_timed(study.cost_pass),
+        note=chosen_note(rows, tuned_over) if tuned_over else "",
+        tuning=tuning_table(every, rows, tuned_over) if tuned_over else None,
+        beside=beside(study, rows),
+        beside_header=BESIDE_HEADER,
+        figures=[_drawn(figure) for figure in figures],
+        run_header=tables.RUN_HEADER,
+        run_groups=tables.run_groups(study, every),
+        problems=tables.problems(study, every),
+        runs=len(records),
+        epochs_rule=epochs_rule(study, length=False),
+        protocol=manifest.get("protocol", ""),
+        protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
+        command=manifest.get("command", ""),
+        data=tables.settings([manifest.get("data", {})]),
+        options=tables.settings([{"scale": manifest.get("scale"), **manifest.get("options", {})}]),
+        configuration=tables.settings(record.config for record in records),
+        environment=tables.settings([manifest.get("versions", {}), *environments]),
+    )
+
+
+def _drawn(figure: FigureSpec) -> dict[str, Any]:
+    panels = [
+        {"alt": panel.alt, "svg": Markup(render_panel(figure, index))}
+        for index, panel in enumerate(figure.panels)
+    ]
+    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "panels": panels}
+
+
+def _is_bad(text: str) -> bool:
+    return any(word in text for word in _BAD)

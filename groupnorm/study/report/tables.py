@@ -1,0 +1,348 @@
+"""The tables of a report: the main one, that of every run, the problems, and the settings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groupnorm.data.issues import describe_unreadable
+from groupnorm.study.results.costs import COSTS, run_cost
+from groupnorm.study.results.format import decimal_text, rounded
+from groupnorm.study.results.published import DIVISIONS
+from groupnorm.study.results.report_kind import shows
+from groupnorm.study.results.rows import (
+    ONCE,
+    Estimate,
+    Row,
+    Study,
+    by_runs,
+    epochs_rule,
+    final_error,
+    run_status,
+    step_memory_bytes,
+    trained_once,
+)
+from groupnorm.study.store import UNREADABLE
+
+NOTHING = "\u2013"
+SAME = "same"
+RECOMPUTED = "(recomputed statistics)"
+RUN_HEADER = [
+    "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
+    "status", "error", "recomputed", "training error", "memory of a step", "parameters",
+]  # fmt: skip
+CSV_MEASURES = [
+    "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
+    "step_memory_bytes", "parameters", "val_error_mean", "val_error_spread",
+    "precise_val_error_mean", "precise_val_error_spread", "seeds_finished", "seeds_asked",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Rows of the table of every run that share a configuration.
+
+    `shared` are the first cells, the same for every seed; `seeds` the others, one list a seed.
+    """
+
+    shared: list[str]
+    seeds: list[list[str]]
+
+
+def main_table_of(
+    study: Study, rows: list[Row], *, repeat: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table, as strings.
+
+    A norm that was trained once for all batch sizes is marked and has its number in the first
+    column alone; with `repeat` it has its plain name, and the number in every column.
+    """
+    if shows(study.manifest) == "groups":
+        return _groups_table(study, rows)
+    skipped = study.manifest.get("skipped", [])
+    labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
+    batches = sorted({label["batch_per_worker"] for label in labels}, reverse=True)
+    at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
+    gone = {(s["labels"]["norm"], s["labels"]["batch_per_worker"]) for s in skipped}
+    table = []
+    once = set() if repeat else trained_once(rows)
+    for norm in dict.fromkeys(label["norm"] for label in labels):
+        mine = [at.get((norm, batch)) for batch in batches]
+        repeated = [batch for batch, row in zip(batches, mine, strict=True) if row][1:]
+        same = set(repeated if norm in once else ())
+        table.append(
+            [
+                f"{norm} {ONCE}" if same else norm,
+                *(SAME if b in same else _at_text(at, gone, (norm, b)) for b in batches),
+            ]
+        )
+        if any(row and row.precise for row in mine):
+            cells = [
+                SAME if batch in same else row_text(row, row.precise) if row else NOTHING
+                for batch, row in zip(batches, mine, strict=True)
+            ]
+            table.append([f"{norm} {RECOMPUTED}", *cells])
+    return ["images per worker", *map(str, batches)], table
+
+
+def main_title_of(study: Study, rows: list[Row]) -> str:
+    """The main table's title, e.g. "Top-1 error in percent: resnet8 on digits, ..., 3 seeds"."""
+    seeds = max((row.asked for row in rows), default=0)
+    count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+    if any(row.spread is not None for row in rows):
+        count = f"mean ± standard deviation over {count}"
+    tuned = study.manifest.get("tuned_over")
+    best = f", at the best {tuned} of those tried" if tuned else ""
+    return f"Top-1 error in percent: {subject(study)}, {epochs_rule(study)}, {count}{best}"
+
+
+def subject(study: Study) -> str:
+    """What was trained on what, e.g. "resnet8 on digits"."""
+    models, data = trained(study)
+    return f"{', '.join(models) or 'model'} on {data}"
+
+
+def trained(study: Study) -> tuple[list[str], str]:
+    """The models a study trained, sorted, and the name of its data set ("?" when unknown)."""
+    models = {r.config["model"] for r in study.records.values() if "model" in r.config}
+    model = study.manifest.get("options", {}).get("model")
+    return sorted(models) or ([model] if model else []), study.manifest.get("data", {}).get(
+        "name", "?"
+    )
+
+
+def row_text(row: Row, value: Estimate | None) -> str:
+    """A cell such as "27.6 ± 0.3", "27.6 ± 0.3 (1 of 3 diverged)" or "diverged"."""
+    if value is None:
+        return row.status if row.status != "finished" else NOTHING
+    text = estimate_text(value)
+    if row.status == "finished":
+        return text
+    return f"{text} ({row.asked - row.finished} of {row.asked} {_plain_status(row)})"
+
+
+def estimate_text(value: Estimate | None, digits: int = 1) -> str:
+    """Mean and spread; a spread that would round to zero keeps one more digit."""
+    if value is None:
+        return NOTHING
+    text = decimal_text(value.mean, digits)
+    if value.spread is None:
+        return text
+    if value.spread > 0 and not rounded(value.spread, digits):
+        digits += 1
+    return f"{text} ± {decimal_text(value.spread, digits)}"
+
+
+def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
+    """Every run once, grouped by configuration; a run that fills several cells names them all."""
+    seeds = {cell.run: cell.seed for cell in study.cells}
+    tuned = study.manifest.get("tuned_over")
+    groups = []
+    for same in by_runs(rows):
+        row = same[0]
+        norms = ", ".join(dict.fromkeys(r.labels["norm"] for r in same))
+        if tuned:
+            norms += f", {tuned} {row.labels[tuned]}"
+        shared = [
+            norms,
+            batches_text(same),
+            estimate_text(row.error, 2),
+            estimate_text(row.precise, 2),
+        ]
+        groups.append(RunGroup(shared, [_run_cells(study, seeds[name], name) for name in row.runs]))
+    return groups
+
+
+def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of costs; no rows when no run has recorded any.
+
+    One row per configuration whose runs have costs, with the error beside it; one alone for what
+    was trained once for several batch sizes. What no run has recorded is no column. Older records
+    hold the peak of the whole process instead of a step's memory, which is not shown.
+    """
+    with_memory = any(row.cost and row.step_memory_bytes is not None for row in rows)
+    shown = {key: COSTS[key] for key in COSTS if any(key in row.cost for row in rows)}
+    header = ["norm", "images per worker", "error", *(title for title, _, _ in shown.values())]
+    body = []
+    for same in by_runs(rows):
+        row = same[0]
+        if not row.cost:
+            continue
+        cells = [
+            _number(None if key not in row.cost else factor * row.cost[key], digits)
+            for key, (_, factor, digits) in shown.items()
+        ]
+        memory = row.step_memory_bytes
+        if with_memory:
+            cells.append(_number(None if memory is None else memory / 2**20, 0))
+        body.append([row.labels["norm"], batches_text(same),
+                     row_text(row, row.error), *cells])  # fmt: skip
+    return header + ["memory of a step, MiB"] * with_memory, body
+
+
+def problems(study: Study, rows: list[Row]) -> list[list[str]]:
+    """[where, what, reason]: rows not finished or skipped, what records and the data lack."""
+    tuned = study.manifest.get("tuned_over")
+    bad = [
+        [label_of(same, tuned), same[0].status, same[0].reason or ""]
+        for same in by_runs(rows)
+        if same[0].status != "finished"
+    ]
+    skipped = study.manifest.get("skipped", [])
+    bad += [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
+    return bad + _gaps(study, rows) + _data_problems(study)
+
+
+def _gaps(study: Study, rows: list[Row]) -> list[list[str]]:
+    """Of runs that have ended: the files without which it is not known how they were trained."""
+    tuned = study.manifest.get("tuned_over")
+    found = []
+    for same in by_runs(rows):
+        for name in same[0].runs:
+            record = study.records[name]
+            if record.status not in ("finished", "diverged"):
+                continue
+            for file, held in (("config.json", record.config), ("env.json", record.env)):
+                if not held:
+                    text = f"runs/{name}/{file} is missing or empty"
+                    found.append([label_of(same, tuned), "incomplete record", text])
+    return found
+
+
+def _data_problems(study: Study) -> list[list[str]]:
+    """Of the data set: images that could not be decoded, and files that were left out."""
+    where = str(study.manifest.get("data", {}).get("name", "data"))
+    found: dict[tuple[str, str], str] = {}
+    for name, record in study.records.items():
+        for note in record.env.get("data_notes", []):
+            found.setdefault(("data", note), "")
+        counts = record.metrics[-1].get("image_counts", {}) if record.metrics else {}
+        if text := describe_unreadable(counts):
+            found.setdefault(("unreadable images", text), f"; named in runs/{name}/{UNREADABLE}")
+    return [[where, what, text + named] for (what, text), named in found.items()]
+
+
+def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
+    """A configuration in words, e.g. "bn, 2 images per worker" or "bn, ..., base_lr 0.1"."""
+    norm, batch = labels.get("norm", "?"), labels.get("batch_per_worker")
+    text = f"{norm}, {batch} images per worker" if batch is not None else str(norm)
+    return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
+
+
+def label_of(same: Sequence[Row], tuned_over: str | None = None) -> str:
+    """What the runs of some rows stand for, e.g. "gn, 32, 2 images per worker (trained once)"."""
+    batches = _batches(same)
+    text = label_text({**same[0].labels, "batch_per_worker": ", ".join(batches)}, tuned_over)
+    return f"{text} {ONCE}" if len(batches) > 1 else text
+
+
+def batches_text(same: Sequence[Row]) -> str:
+    """The images per worker of rows that the same runs fill, e.g. "32, 8, 2 (trained once)"."""
+    batches = _batches(same)
+    return ", ".join(batches) + (f" {ONCE}" if len(batches) > 1 else "")
+
+
+def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """[key, value] of what all records agree on, or every value of a key they differ in."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        for key, value in record.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = NOTHING if value is None else text
+            values.setdefault(key, {})[text] = None
+    return [[key, "; ".join(found)] for key, found in values.items()]
+
+
+def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -> str:
+    """One line for every cell and seed, with the numbers unrounded; empty where there is none.
+
+    With `chosen`, the rows that tuning chose among `rows`, a first column says which they are.
+    """
+    names = list(dict.fromkeys(key for row in rows for key in row.labels))
+    mark = [] if chosen is None else ["chosen"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    costs = [key for key in COSTS if any(key in row.cost for row in rows)]
+    writer.writerow([*mark, *names, *CSV_MEASURES, *costs])
+    times = study.cost_pass.times
+    seeds = {(json.dumps(c.labels, sort_keys=True), c.run): c.seed for c in study.cells}
+    for row in rows:
+        key = json.dumps(row.labels, sort_keys=True)
+        for name in row.runs:
+            record = study.records[name]
+            status, reason = run_status(record)
+            done = status == "finished"
+            cost = run_cost(record, times.get(name))
+            writer.writerow(
+                [
+                    *([] if chosen is None else ["yes" if row in chosen else "no"]),
+                    *(row.labels.get(label) for label in names),
+                    seeds[key, name], name, status, reason, len(record.metrics),
+                    final_error(record.metrics) if done else None,
+                    final_error(record.metrics, "precise_val_error") if done else None,
+                    final_error(record.metrics, "train_error") if done else None,
+                    step_memory_bytes(record), record.env.get("parameters"), row.mean,
+                    row.spread, row.precise_mean, row.precise_spread, row.finished, row.asked,
+                    *(cost.get(key) for key in costs),
+                ]
+            )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _batches(same: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(str(row.labels["batch_per_worker"]) for row in same))
+
+
+def _groups_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    skipped = study.manifest.get("skipped", [])
+    labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
+    values = sorted({label["value"] for label in labels}, reverse=True)
+    at = {(row.labels["division"], row.labels["value"]): row for row in rows}
+    gone = {(s["labels"]["division"], s["labels"]["value"]) for s in skipped}
+    table = [
+        [name, *(_at_text(at, gone, (division, value)) for value in values)]
+        for division, name in DIVISIONS.items()
+        if any(label["division"] == division for label in labels)
+    ]
+    return ["group division", *map(str, values)], table
+
+
+def _at_text(
+    at: dict[tuple[str, int], Row], gone: set[tuple[str, int]], place: tuple[str, int]
+) -> str:
+    row = at.get(place)
+    if row is None:
+        return "skipped" if place in gone else NOTHING
+    return row_text(row, row.error)
+
+
+def _plain_status(row: Row) -> str:
+    """The one status of all unfinished seeds, or "unfinished" for a mixture."""
+    unfinished = row.asked - row.finished
+    alone = (row.reason or "").startswith(f"{unfinished} of {row.asked} seeds {row.status}")
+    return row.status if alone else "unfinished"
+
+
+def _run_cells(study: Study, seed: int, name: str) -> list[str]:
+    record = study.records[name]
+    status, _ = run_status(record)
+    done = status == "finished"
+    keys = ("val_error", "precise_val_error", "train_error")
+    errors = [final_error(record.metrics, key) if done else None for key in keys]
+    memory = step_memory_bytes(record)
+    parameters = record.env.get("parameters")
+    return [
+        str(seed),
+        status,
+        *(_number(error, 2) for error in errors),
+        f"{decimal_text(memory / 2**20, 0)} MiB" if memory else NOTHING,
+        _number(parameters, 0),
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOTHING if value is None else decimal_text(value, digits)

@@ -1,0 +1,197 @@
+"""What a study measured beside what was published: finding the number, the rows of the section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from groupnorm.spec import NormSpec, NormSpecError
+from groupnorm.study.report.tables import estimate_text, label_text, row_text, trained
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.published import Published, PublishedValue, published_text, values
+from groupnorm.study.results.report_kind import tables_beside
+from groupnorm.study.results.rows import ONCE, Row, Study, trained_once
+
+BESIDE_HEADER = ["configuration", "measured", "published", "source"]
+_AS_GROUPS = {"ln": "gn:groups=1", "in": "gn:size=1"}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One published table beside a study.
+
+    Attributes:
+        table: the table.
+        words: its title, setting and note, and what may be compared.
+        lines: [configuration, measured, published, source] for each configuration the table has
+            a number for; empty when there is none.
+    """
+
+    table: Published
+    words: str
+    lines: list[list[str]]
+
+
+def find(
+    table: Published,
+    *,
+    model: str | None = None,
+    norm: str,
+    batch_per_worker: int | None = None,
+    division: str | None = None,
+    value: int | None = None,
+) -> PublishedValue | None:
+    """The table's number for a configuration, whatever the table's form.
+
+    What either side leaves open (None) fits everything. A norm is found under its own spec, layer
+    and instance norm also as the group norms they are; failing that, without `division`, under the
+    only spec of its kind ("gn:groups=8" under "gn"), which the answer's `norm` then tells. Where
+    several runs are listed, the answer is their mean and spread.
+
+    Args:
+        model: counts only in a table that lists models.
+        batch_per_worker: as in the study's labels.
+        division: "groups" or "size", with `value`, in a study of group divisions.
+
+    Returns:
+        None when the table has no such number.
+    """
+    places = [
+        found
+        for found in values(table)
+        if (table.model is not None or model is None or same_name(found.model, model))
+        and (None in (found.batch_per_worker, batch_per_worker)
+             or found.batch_per_worker == batch_per_worker)
+    ]  # fmt: skip
+    if division is not None:
+        divided = [v for v in places if (v.division, v.value) == (division, value)]
+        return _mean(divided or [v for v in places if v.division is None and v.norm == norm])
+    spec = match(norm, [found.norm for found in places])
+    return _mean([found for found in places if found.norm == spec])
+
+
+def match(norm: str, others: Iterable[str]) -> str | None:
+    """The spec among `others` that stands for `norm`: the same, else the only one of its kind."""
+    known = dict.fromkeys(others)
+    for same in (norm, _AS_GROUPS.get(norm)):
+        if same in known:
+            return same
+    kind = _kind(norm)
+    alike = [other for other in known if kind is not None and _kind(other) == kind]
+    return alike[0] if len(alike) == 1 else None
+
+
+def same_name(a: str | None, b: str | None) -> bool:
+    """Whether two names of models or data sets are one, as "ResNet-50" and "resnet50"."""
+    return a is not None and b is not None and _plain(a) == _plain(b)
+
+
+def compares_in_size(table: Published, study: Study) -> bool:
+    """Whether table and study share one model and the data: more than directions compare then."""
+    models, data = trained(study)
+    return (
+        len(models) == 1
+        and same_name(table.dataset, data)
+        and (table.model is None or same_name(table.model, models[0]))
+    )
+
+
+def beside(study: Study, rows: Sequence[Row]) -> list[Beside]:
+    """Every published table of a study with the rows it has numbers for, in the manifest's order.
+
+    A table at one batch size stands beside the rows of that size; where the study has none, beside
+    those of its largest, and the published number then says at which size it was measured.
+    """
+    return [
+        Beside(table, _words(table, study), _lines(table, study, rows))
+        for table in tables_beside(study.manifest)
+    ]
+
+
+def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str]]:
+    sizes = {row.labels["batch_per_worker"] for row in rows}
+    stand_in = max(sizes, default=None)
+    published = {found.batch_per_worker for found in values(table)}
+    only = next(iter(published)) if len(published) == 1 else None
+    once = trained_once(rows)
+    lines = []
+    for row in rows:
+        batch = row.labels["batch_per_worker"]
+        if len(published) == 1 and only not in sizes:
+            if batch != stand_in:
+                continue
+            batch = only
+        found = find(
+            table,
+            model=_model(study, row),
+            norm=row.labels["norm"],
+            batch_per_worker=batch,
+            division=row.labels.get("division"),
+            value=row.labels.get("value"),
+        )
+        if found:
+            name = label_text(row.labels, study.manifest.get("tuned_over"))
+            if row.labels["norm"] in once:
+                name += f" {ONCE}"
+            lines.append([name, _measured(row), _published(found, row), str(table.source)])
+    return lines
+
+
+def _measured(row: Row) -> str:
+    if row.error is None:
+        return row_text(row, None)
+    text = estimate_text(row.error, 2)
+    if row.status != "finished":
+        text += f" ({row.asked - row.finished} of {row.asked} not finished)"
+    return text + (f"; recomputed {estimate_text(row.precise, 2)}" if row.precise else "")
+
+
+def _published(found: PublishedValue, row: Row) -> str:
+    text = published_text(found.error)
+    if found.spread is not None:
+        text += f" ± {decimal_text(found.spread, 2)}"
+    other = [] if found.norm == row.labels["norm"] or found.division else [found.norm]
+    if found.batch_per_worker not in (None, row.labels["batch_per_worker"]):
+        other.append(f"{found.batch_per_worker} images per worker")
+    return f"{text} ({', '.join(other)})" if other else text
+
+
+def _words(table: Published, study: Study) -> str:
+    models, data = trained(study)
+    text = f"{table.title} ({table.source}): {table.setting}. {table.note}".rstrip()
+    if compares_in_size(table, study):
+        return f"{text} Model and data are those of this study; the recipes may still differ."
+    return (
+        f"{text} This study trained {', '.join(models) or 'a model'} on {data}: only the "
+        "direction of differences compares."
+    )
+
+
+def _mean(found: list[PublishedValue]) -> PublishedValue | None:
+    if len(found) < 2:
+        return found[0] if found else None
+    errors = [one.error for one in found]
+    first = found[0]
+    return PublishedValue(
+        first.norm, fmean(errors), stdev(errors), first.model, first.batch_per_worker,
+        first.division, first.value,
+    )  # fmt: skip
+
+
+def _model(study: Study, row: Row) -> str | None:
+    configs = (study.records[name].config for name in row.runs)
+    return next((config["model"] for config in configs if "model" in config), None)
+
+
+def _kind(norm: str) -> tuple[Any, ...] | None:
+    try:
+        spec = NormSpec.parse(norm)
+    except NormSpecError:
+        return None
+    return spec.kind, spec.affine, spec.ws, spec.nf
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace(" ", "")

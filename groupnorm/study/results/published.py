@@ -1,0 +1,159 @@
+"""Published numbers, each with its source: the one place they are read from (`published.json`)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from groupnorm.spec import NormSpec
+from groupnorm.study.results.format import decimal_text
+
+PAPER = "1803.08494"
+SPREAD = "_spread"
+DIVISIONS = {"groups": "number of groups", "size": "channels per group"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a number was published. `arxiv` is None for a repository."""
+
+    paper: str
+    arxiv: str | None
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.paper}, {self.where}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published table.
+
+    Attributes:
+        id: its name here.
+        title: what the table shows.
+        source: paper or repository, and the place in it.
+        setting: model, data and protocol in words.
+        unit: unit of every number in `data` that is not an axis.
+        dataset: what was trained on, e.g. "ImageNet".
+        data: the table, column by column, in one of four forms, which `values` reads.
+        model: what was trained, e.g. "ResNet-50"; None where `data` lists models.
+        batch_per_worker: images per worker of the whole table; None where `data` lists them or
+            nothing is known of workers.
+        runs: how many runs, with seeds of their own, a number is made of.
+        note: what a reader must know besides; empty when there is nothing.
+    """
+
+    id: str
+    title: str
+    source: Source
+    setting: str
+    unit: str
+    dataset: str
+    data: dict[str, Any]
+    model: str | None = None
+    batch_per_worker: int | None = None
+    runs: int = 1
+    note: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Whose table it is in a sentence: "the paper" of this package, or the source's name."""
+        return "the paper" if self.is_the_papers else self.source.paper.partition(", commit ")[0]
+
+    @property
+    def is_the_papers(self) -> bool:
+        """Whether it is from the paper that this package reproduces."""
+        return self.source.arxiv == PAPER
+
+
+@dataclass(frozen=True)
+class PublishedValue:
+    """One number of a table.
+
+    Attributes:
+        norm: the normalization as a canonical spec string, e.g. "gn:groups=8".
+        error: top-1 error in percent; "spread" only where it was published.
+        model: what was trained, as the source writes it or as this package's name; None if the
+            source does not say.
+        batch_per_worker: images per worker; None if it does not say.
+        division: "groups" or "size" in a table of group divisions, else None.
+        value: the number of groups or channels per group, None without `division`.
+    """
+
+    norm: str
+    error: float
+    spread: float | None = None
+    model: str | None = None
+    batch_per_worker: int | None = None
+    division: str | None = None
+    value: int | None = None
+
+
+def values(table: Published) -> list[PublishedValue]:
+    """Every number of a table, whatever its form, in the table's order.
+
+    The forms: {"norm", "error"}; {"batch_per_worker", a column for each norm}; {"model", a column
+    for each norm}; {"groups": {"value", "error"}, "size": {...}}. A column "<norm>_spread" holds
+    standard deviations over runs. Where the source has no number the column holds null, which is
+    left out. A norm listed several times stands for several runs.
+    """
+    data = table.data
+    made = []
+    if "norm" in data:
+        pairs = zip(data["norm"], data["error"], strict=True)
+        made = [
+            PublishedValue(norm, error, None, table.model, table.batch_per_worker)
+            for norm, error in pairs
+        ]
+    elif DIVISIONS.keys() & data.keys():
+        for division, block in data.items():
+            for value, error in zip(block["value"], block["error"], strict=True):
+                norm = str(NormSpec.parse(f"gn:{division}={value}"))
+                made.append(
+                    PublishedValue(
+                        norm, error, None, table.model, table.batch_per_worker, division, value
+                    )
+                )
+    else:
+        axis, places = next(iter(data.items()))
+        for norm in list(data)[1:]:
+            if norm.endswith(SPREAD):
+                continue
+            spreads = data.get(norm + SPREAD, [None] * len(places))
+            for place, error, spread in zip(places, data[norm], spreads, strict=True):
+                at = {"model": table.model, "batch_per_worker": table.batch_per_worker, axis: place}
+                made.append(PublishedValue(norm, error, spread, **at))
+    return [value for value in made if value.error is not None]
+
+
+def published_text(error: float) -> str:
+    """A published number with two decimals, or with one where the second is a zero."""
+    return decimal_text(error, 2).removesuffix("0")
+
+
+def load(id: str) -> Published:
+    """The published table called `id`.
+
+    Raises:
+        ValueError: no table has this name; the message lists those that exist.
+    """
+    tables = _read()
+    if id not in tables:
+        raise ValueError(f"no published table is called {id!r}; known: {', '.join(tables)}")
+    return tables[id]
+
+
+def ids() -> tuple[str, ...]:
+    """The names of all published tables, in the file's order."""
+    return tuple(_read())
+
+
+@cache
+def _read() -> dict[str, Published]:
+    entries = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    tables = [Published(**{**entry, "source": Source(**entry["source"])}) for entry in entries]
+    return {table.id: table for table in tables}

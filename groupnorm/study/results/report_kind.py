@@ -1,0 +1,54 @@
+"""What a study's report shows: its kind, and the published tables that stand beside it.
+
+Records from before a manifest said so are read as their reports were then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groupnorm.study.results import published
+from groupnorm.study.results.published import Published
+from groupnorm.study.store import StoreError
+
+# Each kind of report, and the published table beside it unless a manifest names others.
+KINDS = {
+    "batch-size": "imagenet-batch-size",
+    "norms": "imagenet-norms",
+    "groups": "imagenet-groups",
+}
+
+
+def shows(manifest: dict[str, Any]) -> str:
+    """The kind of report: "batch-size", "norms" or "groups".
+
+    Without a word in the manifest: "groups" for the study of that name, else "batch-size" when the
+    cells have several batches per worker.
+
+    Raises:
+        StoreError: the manifest names a kind that does not exist.
+    """
+    kind = manifest.get("shows")
+    if kind is not None:
+        if kind not in KINDS:
+            raise StoreError(f"study.json shows {kind!r}; known kinds: {', '.join(KINDS)}")
+        return str(kind)
+    if manifest["study"] == "groups":
+        return "groups"
+    batches = {cell["labels"]["batch_per_worker"] for cell in manifest["cells"]}
+    return "batch-size" if len(batches) > 1 else "norms"
+
+
+def tables_beside(manifest: dict[str, Any]) -> list[Published]:
+    """The published tables to put beside a study, in the manifest's order.
+
+    Raises:
+        StoreError: the manifest names a table that does not exist.
+    """
+    names = manifest.get("published")
+    if names is None:
+        names = [KINDS[shows(manifest)]]
+    try:
+        return [published.load(name) for name in names]
+    except ValueError as error:
+        raise StoreError(f"study.json: {error}") from None

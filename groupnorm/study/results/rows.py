@@ -1,0 +1,304 @@
+"""Statistics of a study: one row per configuration, aggregated over its seeds.
+
+Text, tables, figures and the terminal all read the rows made here, so that no two of them can
+show different numbers. Errors are top-1 errors in percent, differences are percentage points.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
+from groupnorm.study.results.format import rounded
+from groupnorm.study.store import Cell, Record, is_number, read_cells, read_manifest, read_record
+
+# From best to worst; the status of a row is the worst one among its seeds.
+STATUSES = ("finished", "partial", "missing", "diverged", "failed")
+LAST_EPOCHS = 5
+# Said of a norm that one training, with each seed, stands for at several batch sizes.
+ONCE = "(trained once)"
+# A difference counts as clear when it is larger than this many spreads.
+CLEAR = 2.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds. `spread` is the sample standard deviation, None for a single seed."""
+
+    mean: float
+    spread: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration of a study, aggregated over its seeds.
+
+    Only finished seeds enter a number; `status` and `reason` tell what became of the others.
+
+    Attributes:
+        labels: what the study varied, as in the manifest.
+        runs: the name of the run of every seed, in the manifest's order.
+        finished: number of seeds that finished.
+        asked: number of seeds asked for.
+        status: "finished", or the worst status among the seeds (see `STATUSES`).
+        reason: why a row is not "finished", e.g. "2 of 3 seeds diverged: loss is not finite".
+        errors: final validation error per finished seed, percent.
+        precise_errors: the same with recomputed statistics; empty for a norm without any.
+        train_error: mean over seeds of the final training error, percent.
+        step_memory_bytes: what a training step takes on top of what is there; the largest of any
+            seed. None for records that hold the peak of the whole process instead.
+        parameters: number of trained parameters.
+        cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; of older records
+            some or all are missing.
+    """
+
+    labels: dict[str, Any]
+    runs: tuple[str, ...]
+    finished: int
+    asked: int
+    status: str
+    reason: str | None
+    errors: dict[int, float]
+    precise_errors: dict[int, float]
+    train_error: float | None
+    step_memory_bytes: int | None
+    parameters: int | None
+    cost: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def error(self) -> Estimate | None:
+        """Mean and spread of the final validation error; None when no seed finished."""
+        return estimate(self.errors.values())
+
+    @property
+    def precise(self) -> Estimate | None:
+        """Mean and spread with recomputed statistics; None when there are none."""
+        return estimate(self.precise_errors.values())
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the final validation error over the finished seeds, percent."""
+        return self.error.mean if self.error else None
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over the finished seeds; None for fewer than two."""
+        return self.error.spread if self.error else None
+
+    @property
+    def precise_mean(self) -> float | None:
+        """`mean` with recomputed statistics."""
+        return self.precise.mean if self.precise else None
+
+    @property
+    def precise_spread(self) -> float | None:
+        """`spread` with recomputed statistics."""
+        return self.precise.spread if self.precise else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far `a` lies above `b`.
+
+    Attributes:
+        difference: mean of `a` minus mean of `b`, percentage points.
+        shown: the difference of the two means as tables print them, with one decimal.
+        spread: the larger of both spreads; None when either has a single seed.
+        clear: the difference exceeds `CLEAR` spreads; None without a spread.
+    """
+
+    difference: float
+    shown: Decimal
+    spread: float | None
+    clear: bool | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as read from its store: the manifest, its cells and every run they name."""
+
+    manifest: dict[str, Any]
+    cells: list[Cell]
+    records: dict[str, Record]
+    cost_pass: CostPass = field(default_factory=CostPass)
+
+
+def final_error(
+    metrics: Sequence[dict[str, Any]], key: str = "val_error", last: int = LAST_EPOCHS
+) -> float | None:
+    """Median of `key` over the last `last` epochs (the rule of Wu & He 2018, section 4.1).
+
+    Args:
+        metrics: the rows of a run, oldest first. Fewer than `last` rows: all of them count.
+        key: the column; rows where it is absent, null or not finite are left out.
+        last: number of epochs.
+
+    Returns:
+        The median in the column's own unit, or None when no row has a value.
+    """
+    values = [row[key] for row in metrics[-last:] if is_number(row.get(key))]
+    return float(median(values)) if values else None
+
+
+def estimate(values: Iterable[float]) -> Estimate | None:
+    """Mean and sample standard deviation of `values`; None when there are none."""
+    listed = list(values)
+    if not listed:
+        return None
+    return Estimate(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
+
+
+def compare(a: Estimate, b: Estimate) -> Comparison:
+    """Compare two means with the larger of their spreads over seeds."""
+    difference = a.mean - b.mean
+    shown = rounded(a.mean, 1) - rounded(b.mean, 1)
+    if a.spread is None or b.spread is None:
+        return Comparison(difference, shown, None, None)
+    spread = max(a.spread, b.spread)
+    return Comparison(difference, shown, spread, abs(difference) > CLEAR * spread)
+
+
+def load_study(out: Path) -> Study:
+    """Read the manifest in `out` and every run it names.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    manifest = read_manifest(out)
+    cells = read_cells(manifest)
+    names = dict.fromkeys(cell.run for cell in cells)
+    records = {name: read_record(out, name) for name in names}
+    return Study(manifest, cells, records, read_cost_pass(out))
+
+
+def summarize(out: Path) -> list[Row]:
+    """One row per distinct labels of the study in `out`, in the manifest's order.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    return summarize_study(load_study(out))
+
+
+def summarize_study(study: Study) -> list[Row]:
+    """One row per distinct labels of a study that has been read."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in study.cells:
+        groups.setdefault(json.dumps(cell.labels, sort_keys=True), []).append(cell)
+    times = study.cost_pass.times
+    return [_row(cells, study.records, times) for cells in groups.values()]
+
+
+def epochs_rule(study: Study, length: bool = True) -> str:
+    """How an error is made of a run's epochs, e.g. "median of the last 5 of 10 epochs".
+
+    Args:
+        length: say how many epochs the runs have where the median leaves some of them out.
+    """
+    records = study.records.values()
+    lengths = {record.config.get("epochs") or len(record.metrics) for record in records} - {0}
+    if lengths and max(lengths) <= LAST_EPOCHS:
+        many = max(lengths) > 1
+        return f"median of {max(lengths)} epochs" if many else "after 1 epoch"
+    of = f" of {' or '.join(map(str, sorted(lengths)))}" if lengths and length else ""
+    return f"median of the last {LAST_EPOCHS}{of} epochs"
+
+
+def by_runs(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows that the same runs fill, together, in the order of the first of each.
+
+    A norm that does not look across the batch is trained once for several batch sizes.
+    """
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.runs, []).append(row)
+    return list(groups.values())
+
+
+def trained_once(rows: Iterable[Row]) -> set[str]:
+    """The norms that the same runs stand for at every batch size of several."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.labels["norm"], []).append(row)
+    return {norm for norm, mine in groups.items() if len(mine) > 1 and len(by_runs(mine)) == 1}
+
+
+def run_status(record: Record) -> tuple[str, str | None]:
+    """Status and reason of one run; a finished run without a validation error counts as failed."""
+    if record.status == "finished" and final_error(record.metrics) is None:
+        return "failed", "it finished without a validation error"
+    if record.status == "partial":
+        epochs = record.config.get("epochs")
+        return "partial", f"{len(record.metrics)} of {epochs or '?'} epochs done"
+    return record.status, record.reason
+
+
+def step_memory_bytes(record: Record) -> int | None:
+    """The largest memory of a training step of any epoch of a run."""
+    values = _timing(record, "step_memory_bytes")
+    return int(max(values)) if values else None
+
+
+def _row(cells: list[Cell], records: dict[str, Record], times: dict[str, dict[str, float]]) -> Row:
+    statuses = [run_status(records[cell.run]) for cell in cells]
+    done = [
+        (cell.seed, records[cell.run])
+        for cell, (status, _) in zip(cells, statuses, strict=True)
+        if status == "finished"
+    ]
+    status, reason = _worst(statuses)
+    parameters = [records[cell.run].env.get("parameters") for cell in cells]
+    finished = [record for _, record in done]
+    memory = _present(step_memory_bytes, finished)
+    return Row(
+        labels=cells[0].labels,
+        runs=tuple(cell.run for cell in cells),
+        finished=len(done),
+        asked=len(cells),
+        status=status,
+        reason=reason,
+        errors=_errors(done, "val_error"),
+        precise_errors=_errors(done, "precise_val_error"),
+        train_error=_mean(_present(lambda r: final_error(r.metrics, "train_error"), finished)),
+        step_memory_bytes=int(max(memory)) if memory else None,
+        parameters=next((count for count in parameters if count is not None), None),
+        cost=mean_cost([run_cost(record, times.get(record.name)) for record in finished]),
+    )
+
+
+def _worst(statuses: list[tuple[str, str | None]]) -> tuple[str, str | None]:
+    parts = []
+    for name in reversed(STATUSES[1:]):
+        reasons = [reason for status, reason in statuses if status == name]
+        if not reasons:
+            continue
+        count = f"{len(reasons)} of {len(statuses)} seeds " if len(statuses) > 1 else ""
+        why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+        parts.append(f"{count}{name}" + (f": {why}" if why else ""))
+    worst = max((status for status, _ in statuses), key=STATUSES.index)
+    return worst, "; ".join(parts) or None
+
+
+def _errors(done: list[tuple[int, Record]], key: str) -> dict[int, float]:
+    found = {seed: final_error(record.metrics, key) for seed, record in done}
+    return {seed: error for seed, error in found.items() if error is not None}
+
+
+def _present(value: Callable[[Record], float | None], records: list[Record]) -> list[float]:
+    return [found for record in records if (found := value(record)) is not None]
+
+
+def _mean(values: list[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _timing(record: Record, key: str) -> list[float]:
+    timings = (row.get("timing", {}) for row in record.metrics)
+    return [timing[key] for timing in timings if is_number(timing.get(key))]

@@ -1,0 +1,160 @@
+"""Progress of a study: live lines in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from groupnorm.data.issues import describe_unreadable
+from groupnorm.printable import print_line
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.store import UNREADABLE
+from groupnorm.training.config import RunConfig
+
+
+def describe(config: RunConfig) -> str:
+    """One run in a few words, as progress and errors name it."""
+    fields = config.identity()
+    chunk = f" {fields['workers']}x{fields['batch_per_worker']}"
+    return f"{config.norm}{chunk} seed {config.seed}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class StudyProgress:
+    """Shows one line a trial (epoch, error, images/s, time left) and one for the whole.
+
+    Use as a context manager. On a terminal the lines are live; elsewhere every finished epoch
+    prints a plain line.
+    """
+
+    def __init__(self, configs: dict[str, RunConfig], console: Console) -> None:
+        self.configs = configs
+        self.console = console
+        self.began = time.monotonic()
+        self.trial_began: dict[str, tuple[float, int | None]] = {}
+        self.fractions = dict.fromkeys(configs, 0.0)
+        self.restored = dict.fromkeys(configs, 0.0)  # what was there at the start, as fractions
+        self.tasks: dict[str, TaskID] = {}
+        self.latest: dict[str, dict[str, Any]] = {}
+        self.unreadable: set[str] = set()  # what was said of unreadable images
+        self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.total = self.bars.add_task("all trials", total=1.0, note="")
+
+    def __enter__(self) -> StudyProgress:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def started(self, name: str, config: RunConfig) -> None:
+        """A trial's process was started."""
+        self.trial_began[name] = (time.monotonic(), None)
+        self.tasks[name] = self.bars.add_task(describe(config), total=1.0, note="starting")
+        if not self.console.is_terminal:
+            self._line(f"{describe(config)}: started")
+
+    def stepped(self, name: str, step: int, total: int) -> None:
+        """A trial has done `step` of `total` steps."""
+        began, first = self.trial_began[name]
+        if first is None:
+            self.trial_began[name] = (time.monotonic(), step)
+            if name not in self.lost:
+                self.restored[name] = step / total
+            first = step
+        self.fractions[name] = step / total
+        elapsed = time.monotonic() - began
+        left = (total - step) * elapsed / (step - first) if step > first else None
+        self._show(name, left)
+
+    def epoch(self, name: str, metrics: dict[str, Any]) -> None:
+        """A trial has finished an epoch."""
+        self.latest[name] = metrics
+        text = describe_unreadable(metrics.get("image_counts", {}))
+        if text and text not in self.unreadable:
+            self.unreadable.add(text)
+            self._line(f"{text}; named in {UNREADABLE} in the folder of the run")
+        if not self.console.is_terminal:
+            epochs = self.configs[name].epochs
+            speed = metrics["timing"]["images_per_second"]
+            self._line(
+                f"{describe(self.configs[name])}: epoch {metrics['epoch']}"
+                f"{f'/{epochs}' if epochs else ''}, error {decimal_text(metrics['val_error'])} %, "
+                f"{decimal_text(speed, 0)} images/s; {self._whole()}"
+            )
+
+    def ended(self, name: str, status: str, reason: str | None) -> None:
+        """A trial has ended: "finished", "diverged" or "failed"."""
+        before = name not in self.tasks and status != "failed"  # was done before this start
+        _, first = self.trial_began.get(name, (0.0, None))
+        if first is None and name not in self.lost:  # no step of it was made in this start
+            self.restored[name] = 1.0
+        self.fractions[name] = 1.0
+        if name in self.tasks:
+            self.bars.update(self.tasks[name], completed=1.0, visible=False)
+        text = f"{describe(self.configs[name])}: {status}"
+        if before:
+            text += " before"
+        if reason:
+            text += f": {reason}"
+        elif name in self.latest:
+            error = decimal_text(self.latest[name]["val_error"])
+            text += f", error {error} % after the last epoch"
+        self._line(text)
+        self.bars.update(self.total, completed=self._done(), note=self._whole())
+
+    def moved(self, name: str, reason: str) -> None:
+        """A trial has lost its place on a cluster and waits for another."""
+        self.lost.add(name)
+        if name in self.tasks:
+            self.bars.update(self.tasks.pop(name), visible=False)
+        self._line(f"{describe(self.configs[name])}: {reason}")
+
+    def told(self, text: str) -> None:
+        """Something that concerns no single trial."""
+        self._line(text)
+
+    def _show(self, name: str, left: float | None) -> None:
+        note = []
+        if name in self.latest:
+            metrics = self.latest[name]
+            note.append(f"epoch {metrics['epoch']}, error {decimal_text(metrics['val_error'])} %")
+            note.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
+        if left is not None:
+            note.append(f"{clock(left)} left")
+        if name in self.tasks:
+            self.bars.update(self.tasks[name], completed=self.fractions[name], note=", ".join(note))
+        self.bars.update(self.total, completed=self._done(), note=self._whole())
+
+    def _done(self) -> float:
+        return sum(self.fractions.values()) / len(self.fractions)
+
+    def _whole(self) -> str:
+        done = self._done()
+        made = (self.fractions[name] - self.restored[name] for name in self.configs)
+        fresh = sum(made) / len(self.configs)
+        if fresh <= 0:
+            return f"all trials {100 * done:.0f} %"
+        left = (time.monotonic() - self.began) * (1 - done) / fresh
+        return f"all trials {100 * done:.0f} %, about {clock(left)} left"
+
+    def _line(self, text: str) -> None:
+        print_line(self.console, text)

@@ -1,0 +1,1 @@
+"""What each task calls a batch, a loss and an evaluation."""

@@ -1,0 +1,58 @@
+"""What fits: reading a memory, and the answers at their edges."""
+
+import pytest
+
+from groupnorm.cost.fit import fit, parse_memory
+from groupnorm.cost.peak import TrainingStep
+from groupnorm.models import build_model
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("16GiB", 16 * 2**30), ("800MB", 800 * 10**6), ("24 gb", 24 * 10**9), ("1.5KiB", 1536),
+     ("2e9B", 2 * 10**9), ("7B", 7), ("1TiB", 2**40)],
+)  # fmt: skip
+def test_memory_is_read(text, expected):
+    assert parse_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["16", " 16 ", "2e9"])
+def test_a_memory_without_a_unit_is_an_error(text):
+    with pytest.raises(ValueError, match="has no unit; write"):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize("text", ["", "lots", "16 Gi", "-1GB", "0", "1e99GB", "3PB", "nan"])
+def test_what_is_no_memory_is_an_error(text):
+    with pytest.raises(ValueError, match="memory"):
+        parse_memory(text)
+
+
+def plan(norm, limit, **changes):
+    step = TrainingStep(lambda: build_model("resnet8", norm=norm, num_classes=10))
+    asked = {"channels": 3, "image_size": 32, "batch": 16, "multiple": 8, "smallest": 8}
+    return step, fit(step, limit, **(asked | changes))
+
+
+@pytest.mark.parametrize("norm", ["gn", "bn"])
+def test_the_answers_fit_and_the_next_do_not(norm):
+    limit = 200 * 2**20
+    step, found = plan(norm, limit)
+    batch, size = found.largest_batch, found.largest_image_size
+    assert step.memory((3, 32, 32), batch).peak <= limit < step.memory((3, 32, 32), batch + 1).peak
+    assert step.memory((3, size, size), 16).peak <= limit
+    assert step.memory((3, size + 8, size + 8), 16).peak > limit
+    assert size % 8 == 0
+    more = step.memory((3, 32, 32), 17).saved - step.memory((3, 32, 32), 16).saved
+    assert found.saved_per_image == pytest.approx(more, abs=1)
+
+
+def test_too_little_memory_fits_nothing():
+    _, found = plan("gn", 300_000)
+    assert found.largest_batch is None
+    assert found.largest_image_size is None
+
+
+def test_images_that_the_model_does_not_take():
+    with pytest.raises(ValueError, match="does not take 16 images of 32 x 32 pixels"):
+        plan("gn", 10**8, channels=4)

@@ -1,0 +1,143 @@
+"""Calling the C++ kernels: instruction sets, threads, layouts, and machines without them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from groupnorm.ops.group_norm import group_norm
+from groupnorm.ops.group_norm.native import launch as native_launch
+from tests.ops.group_norm.runners import NATIVE, running
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(params=NATIVE)
+def _instruction_set(request):
+    with running(request.param):
+        yield
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/cpuinfo")
+def test_every_instruction_set_of_this_processor_is_run():
+    names = native_launch.instruction_sets()
+    assert names[-1] == "portable"
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert ("avx512vl" in flags) == ("avx512" in names)
+    assert ("avx2" in flags) == ("avx2" in names)
+
+
+def test_an_instruction_set_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="no kernels named avx9"):
+        native_launch._kernels.set_instruction_set("avx9")
+
+
+@pytest.mark.usefixtures("_instruction_set")
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((1, 8, 203, 211), 1), ((1, 24, 150, 149), 3), ((7, 16, 60, 61), 4), ((300, 64, 3, 3), 8)],
+    ids=str,
+)
+def test_threads(shape, groups, layout, count, threads):
+    """One sample or group is split among them; the same bits every time."""
+    threads(count)
+    x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+    w, b = (torch.randn(shape[1], requires_grad=True) for _ in range(2))
+    dy = torch.randn(shape)
+
+    def run(x, w, b):
+        y = group_norm(x, groups, w, b, activation="silu", backend="native")
+        return [y, *torch.autograd.grad(y, (x, w, b), dy.to(y.dtype))]
+
+    once, twice = run(x, w, b), run(x, w, b)
+    true = run(*(t.detach().double().requires_grad_() for t in (x, w, b)))
+    for ours, again, exact in zip(once, twice, true, strict=True):
+        assert torch.equal(ours, again)
+        assert (ours.double() - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
+def test_input_with_other_strides_is_copied():
+    x = torch.randn(4, 6, 5, 8).transpose(2, 3)[:, :, ::2]
+    dy = torch.randn(4, 6, 4, 5)
+    leaf = x.detach().requires_grad_()
+    y = group_norm(leaf, 3, backend="native")
+    (dx,) = torch.autograd.grad(y, leaf, dy)
+    same = group_norm(x.contiguous(), 3, backend="native")
+    assert torch.equal(y, same)
+    assert dx.shape == x.shape
+
+
+def test_channels_innermost_in_three_axes_is_kept():
+    x = torch.randn(2, 7, 12).transpose(1, 2)
+    y = group_norm(x, 3, backend="native")
+    assert y.stride() == x.stride()
+    assert torch.allclose(y, group_norm(x.contiguous(), 3, backend="native"), atol=1e-6)
+
+
+def test_another_default_device_does_not_matter():
+    x = torch.randn(2, 4, 5, requires_grad=True)
+    dy = torch.randn(2, 4, 5)
+    plain = torch.autograd.grad(group_norm(x, 2, backend="native"), x, dy)[0]
+    with torch.device("meta"):
+        inside = torch.autograd.grad(group_norm(x, 2, backend="native"), x, dy)[0]
+    assert torch.equal(plain, inside)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_after_a_fork(threads):
+    """In a DataLoader's worker, after the parent has used its threads."""
+    threads(2)
+    x = torch.randn(8, 16, 64, 64)
+    expected = group_norm(x, 4, backend="native")
+
+    class Normalized(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return group_norm(x, 4, backend="native")
+
+    loader = torch.utils.data.DataLoader(Normalized(), num_workers=2, timeout=60)
+    for batch in loader:
+        assert torch.equal(batch[0], expected)
+
+
+def test_without_a_compiler_the_package_installs_and_says_so(tmp_path):
+    """A real install with compilers that fail; then what a user of it sees."""
+    broken = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}
+    target = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, ROOT]
+    done = subprocess.run(command, env=broken, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    code = (
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'groupnorm' not in type(f).__module__]\n"
+        f"sys.path.insert(0, {str(target)!r})\n"
+        "import torch, groupnorm\n"
+        "print(groupnorm.__file__)\n"
+        "print(groupnorm.explain())\n"
+        "groupnorm.GroupNorm(2, 4)(torch.randn(2, 4, 3, 3))\n"
+        "try: groupnorm.group_norm(torch.randn(2, 4), 2, backend='native')\n"
+        "except ValueError as error: print('refused:', error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    where, chosen, off, *rest = ran.stdout.splitlines()
+    assert where.startswith(str(target))
+    assert chosen.startswith("aten:")
+    assert off.startswith("native is off: the C++ kernels are not there")
+    assert "install g++ or clang and cmake" in off
+    assert rest[-1].startswith("refused: no backend for this input: native the C++ kernels are not")

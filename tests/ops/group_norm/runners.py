@@ -1,0 +1,141 @@
+"""The backends that the tests run: the C++ kernels once for every instruction set, and Triton's
+kernels once with the sizes of their tiles and twice with small ones and nothing kept on chip: then
+a slab is split, or walked over twice by one program."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+
+from groupnorm.ops.group_norm.backends import BACKENDS
+from groupnorm.ops.group_norm.native import launch as native_launch
+from groupnorm.ops.group_norm.triton import backend as backend_triton
+from groupnorm.ops.group_norm.triton import plan as triton_plan
+from groupnorm.ops.group_norm.triton.plan import Limits, Tiling, power_of_two, tiling
+
+NATIVE = tuple(f"native/{name}" for name in native_launch.instruction_sets())
+TRITON = (
+    ()
+    if backend_triton.why_off
+    else ("triton/as it is", "triton/split", "triton/looped", "triton/streamed")
+)
+DEVICE = "cpu" if backend_triton.interpreted else "cuda"  # where Triton's kernels run
+GPU = [] if DEVICE == "cpu" else [pytest.mark.gpu]
+OTHERS = tuple(name for name in BACKENDS if name not in ("native", "triton"))
+RUNNERS = (*OTHERS, *NATIVE, *TRITON)
+# Nothing is kept on chip, and a split has a few tiles.
+SPLIT = replace(
+    triton_plan.LIMITS,
+    resident_forward=0,
+    resident_backward=0,
+    row_bytes=16,
+    row_channels=32,
+    partials=512,
+    tiles_per_split=2,
+)
+LOOPED = replace(SPLIT, programs_per_processor=0, tiles_per_split=10**9)
+STREAMED = replace(SPLIT, streamed=2**60, streamed_tiles=2)
+_LIMITS = {
+    "as it is": triton_plan.LIMITS,
+    "split": SPLIT,
+    "looped": LOOPED,
+    "streamed": STREAMED,
+}
+
+
+def small_tiles(
+    channels: int, groups: int, positions: int, element_size: int, channels_last: bool,
+    resident: int, limits: Limits,
+) -> Tiling:  # fmt: skip
+    """A slab in four tiles or so, however small it is."""
+    row = max(power_of_two(positions) // 2, 1)
+    tile = max(power_of_two(channels // groups * positions) // 4, row)
+    if channels_last:
+        tile = power_of_two(min(channels, limits.row_channels)) * max(row // 2, 1)
+    limits = replace(limits, tile=tile, row=row)
+    return tiling(channels, groups, positions, element_size, channels_last, resident, limits)
+
+
+def device_of(backend: str) -> str:
+    """Where a backend is tested."""
+    return DEVICE if backend == "triton" else "cpu"
+
+
+@contextmanager
+def running(runner: str) -> Iterator[str]:
+    """Choose the instruction set or sizes of a name in RUNNERS; gives the backend's name."""
+    backend, _, variant = runner.partition("/")
+    choosing = {"native": _instruction_set, "triton": _triton}.get(backend)
+    if choosing is None:
+        yield backend
+        return
+    with choosing(variant):
+        yield backend
+
+
+@contextmanager
+def _instruction_set(name: str) -> Iterator[None]:
+    kernels = native_launch._kernels
+    before = kernels.instruction_set()
+    kernels.set_instruction_set(name)
+    try:
+        yield
+    finally:
+        kernels.set_instruction_set(before)
+
+
+@contextmanager
+def _triton(variant: str) -> Iterator[None]:
+    """With NaN in all new memory, and rounding as on a GPU where Triton is interpreted."""
+    cut = tiling if variant == "as it is" else small_tiles
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        with (
+            mock.patch.object(triton_plan, "LIMITS", _LIMITS[variant]),
+            mock.patch.object(triton_plan, "tiling", cut),
+            _interpreting(),
+        ):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def _interpreting() -> Iterator[None]:
+    """Rounding as on a GPU, and calls between our own kernels' functions without detours."""
+    if not backend_triton.interpreted:
+        yield
+        return
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
+
+    cast, call = InterpreterBuilder.cast_impl, InterpretedFunction.__call__
+
+    def rounding(self, source, target):
+        """To bfloat16 the interpreter cuts off; a GPU rounds to the nearest number."""
+        if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
+            rounded = torch.as_tensor(source.data).bfloat16().view(torch.uint16)
+            return TensorHandle(rounded.numpy(), target.scalar)
+        return cast(self, source, target)
+
+    prepared = set()
+
+    def called(self, *args, **kwargs):
+        """For every call the interpreter prepares Triton's whole language, each time longer."""
+        ours = self.fn.__module__.startswith("groupnorm.")  # prepared when the kernel was launched
+        if ours or self.fn in prepared:
+            return self.rewrite()(*args, **kwargs)
+        prepared.add(self.fn)
+        return call(self, *args, **kwargs)
+
+    # `create_fp_trunc` and the others look `cast_impl` up when they are called.
+    with (
+        mock.patch.object(InterpreterBuilder, "cast_impl", rounding),
+        mock.patch.object(InterpretedFunction, "__call__", called),
+    ):
+        yield

@@ -1,0 +1,178 @@
+"""Every backend against float64 of the same inputs: output and all gradients."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groupnorm.ops.group_norm import group_norm
+from groupnorm.ops.group_norm.activations import ACTIVATIONS
+from tests.ops.group_norm.comparing import DTYPES, compare, laid_out
+from tests.ops.group_norm.runners import RUNNERS, TRITON, device_of, running
+
+SHAPES = {  # (shape, groups): what it is there for
+    "rank 2": ((5, 12), 3),
+    "rank 3, odd": ((3, 6, 7), 2),
+    "rank 4": ((2, 8, 6, 5), 4),
+    "one group": ((2, 6, 5, 3), 1),
+    "a group a channel": ((2, 6, 5, 3), 6),
+    "ten channels a group": ((2, 30, 4, 4), 3),
+    "one position": ((4, 16, 1, 1), 4),
+    "one row": ((1, 4, 1, 6), 2),
+    "one channel": ((3, 1, 5, 4), 1),
+    "rank 5": ((2, 6, 3, 4, 5), 3),
+    "larger than a vector": ((2, 64, 17, 9), 32),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "permuted", "sliced"])
+@pytest.mark.parametrize("case", SHAPES)
+def test_output_and_gradients(case, layout, dtype, backend):
+    shape, groups = SHAPES[case]
+    compare(shape, groups, dtype, backend, layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+def test_activation_and_residual(activation, residual, layout, backend):
+    for dtype in (torch.float32, torch.bfloat16):
+        compare(
+            (2, 8, 6, 5), 4, dtype, backend, layout=layout, activation=activation,
+            residual=residual, seed=3,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("affine", ["both", "weight", "bias", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_parameters(dtype, affine, backend):
+    compare((3, 6, 5, 4), 3, dtype, backend, affine=affine)
+    compare((3, 6, 5, 4), 3, dtype, backend, affine=affine, param_dtype=torch.float32)
+
+
+@pytest.mark.parametrize("layouts", [("contiguous", "channels_last"), ("channels_last", "sliced")])
+def test_a_gradient_in_another_layout_is_accepted(layouts, backend):
+    compare((2, 8, 6, 5), 4, torch.float32, backend, layout=layouts[0], grad_layout=layouts[1])
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 4, 4), (2, 6, 0, 4), (0, 6), (2, 6, 0)], ids=str)
+def test_empty_input(shape, backend):
+    y = compare(shape, 3, torch.float32, backend)
+    assert y.shape == shape
+
+
+def test_the_bias_may_change_before_the_backward_pass(backend):
+    """No gradient depends on it without an activation, as in PyTorch."""
+    x = torch.randn(2, 4, 3, device=device_of(backend), requires_grad=True)
+    bias = torch.zeros(4, device=x.device, requires_grad=True)
+    y = group_norm(x, 2, None, bias, backend=backend)
+    with torch.no_grad():
+        bias.add_(1)
+    dy = torch.randn_like(y)
+    _, dbias = torch.autograd.grad(y, (x, bias), dy)
+    assert torch.allclose(dbias, dy.sum((0, 2)), atol=1e-5)
+
+
+def test_input_with_a_stride_of_0(backend):
+    compare((3, 8, 6, 5), 4, torch.float32, backend, layout="expanded")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_any_shape_dtype_and_layout(data):
+    d, g = data.draw(st.integers(1, 7), "channels per group"), data.draw(st.integers(1, 6), "G")
+    spatial = data.draw(st.lists(st.integers(0, 7), max_size=3), "spatial")
+    shape = (data.draw(st.integers(0, 4), "N"), d * g, *spatial)
+    runner = data.draw(st.sampled_from(RUNNERS))
+    dtypes = DTYPES[1:] if runner in TRITON else DTYPES
+    with running(runner) as backend:
+        compare(
+            shape, g, data.draw(st.sampled_from(dtypes)), backend,
+            layout=data.draw(st.sampled_from(["contiguous", "channels_last"])),
+            activation=data.draw(st.sampled_from([None, "silu", "gelu", "gelu_tanh", "mish"])),
+            affine=data.draw(st.sampled_from(["both", "weight", "bias", "none"])),
+            residual=data.draw(st.booleans()), seed=data.draw(st.integers(0, 99)),
+        )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:FutureWarning")  # PyTorch's forward mode
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradcheck_and_double_backward(layout, backend):
+    if backend == "triton":
+        pytest.skip("the Triton kernels take no double")
+    x = laid_out(torch.randn(2, 4, 3, 2, dtype=torch.float64), layout).requires_grad_()
+    w, b = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def f(x, w, b):
+        return group_norm(x, 2, w, b, activation="silu", backend=backend)
+
+    assert torch.autograd.gradcheck(f, (x, w, b), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, (x, w, b))
+
+
+def test_vmap_and_per_sample_gradients(backend):
+    x = torch.randn(5, 3, 6, 4, device=device_of(backend))
+    batched = torch.func.vmap(lambda t: group_norm(t, 3, backend=backend))(x.unsqueeze(1))
+    assert torch.allclose(batched.squeeze(1), group_norm(x, 3, backend=backend), atol=1e-6)
+    w = torch.randn(3, device=x.device)
+
+    def loss(w, t):
+        return group_norm(t.unsqueeze(0), 1, w, backend=backend).square().mean()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss), (None, 0))(w, x)
+    singly = torch.stack([torch.func.grad(loss)(w, t) for t in x])
+    assert torch.allclose(per_sample, singly, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("kernels", ["auto", "aten", "reference"])
+def test_compile_without_a_graph_break(kernels, layout):
+    torch.compiler.reset()
+    function = functools.partial(group_norm, backend=kernels)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    for n in (2, 3):
+        x = laid_out(torch.randn(n, 8, 5, 4) + 1000, layout).requires_grad_()
+        w = torch.randn(8, requires_grad=True)
+        dy = torch.randn(n, 8, 5, 4)
+        for ours, eager in zip(
+            torch.autograd.grad(compiled(x, 4, w, activation="relu"), (x, w), dy),
+            torch.autograd.grad(function(x, 4, w, activation="relu"), (x, w), dy),
+            strict=True,
+        ):
+            assert torch.allclose(ours, eager, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.randn(3)}, r"\(N, C, \*\), got \(3,\)"),
+        ({"x": torch.ones(2, 4, dtype=torch.long)}, "takes torch.float16, .* got torch.int64"),
+        ({"groups": 3}, "got 4 channels and 3 groups"),
+        ({"groups": 0}, "got 4 channels and 0 groups"),
+        ({"weight": torch.ones(3)}, r"weight must have shape \(4,\).*got \(3,\)"),
+        ({"bias": torch.ones(2, 2)}, r"bias must have shape \(4,\).*got \(2, 2\)"),
+        ({"weight": torch.ones(4).double()}, "weight is torch.float64 but the input is"),
+        ({"weight": torch.ones(4, device="meta")}, "weight is on meta but the input is on cpu"),
+        ({"residual": torch.ones(2, 4, 5, device="meta")}, r"residual .* of shape .* on meta"),
+        ({"activation": "swish"}, "unknown activation 'swish'; known: None, relu"),
+        ({"residual": torch.ones(2, 4)}, r"residual .* got torch.float32 of shape \(2, 4\)"),
+        (
+            {"backend": "cudnn"},
+            "unknown backend 'cudnn'; known: auto, native, triton, aten, reference",
+        ),
+    ],
+)
+def test_errors_say_what_came(change, message):
+    arguments = {"x": torch.randn(2, 4, 5), "groups": 2, **change}
+    x, groups = arguments.pop("x"), arguments.pop("groups")
+    with pytest.raises(ValueError, match=message):
+        group_norm(x, groups, **arguments)
+
+
+def test_double_input_with_single_parameters_raises():
+    with pytest.raises(ValueError, match=r"weight is torch\.float32 but the input is torch\.f"):
+        group_norm(torch.randn(2, 4, dtype=torch.float64), 2, torch.ones(4))

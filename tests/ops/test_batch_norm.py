@@ -1,0 +1,206 @@
+"""Chunked batch norm against its definition in float64, on each of its ways to compute."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groupnorm.ops.batch_norm import chunked_batch_norm
+from tests.tolerances import bound
+
+WAYS = {  # (shape, channels_last): the function that computes it, unless there is one chunk
+    "rows": ((8, 6, 7, 5), False),
+    "rows of rank 3": ((8, 6, 33), False),
+    "rows of rank 5": ((8, 6, 3, 4, 3), False),
+    "channels_last": ((8, 6, 7, 5), True),
+    "channels_last_3d": ((8, 6, 3, 4, 3), True),
+    "short rows": ((8, 6, 3, 3), False),
+    "short rows of rank 2": ((8, 6), False),
+}
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def by_definition(x, w, b, eps, images):
+    """One chunk after the other, in plain differentiable operations."""
+    outputs, means, variances = [], [], []
+    axes = [0, *range(2, x.dim())]
+    per_channel = (-1, *[1] * (x.dim() - 2))
+    for chunk in x.split(images):
+        mean = chunk.mean(axes)
+        centred = chunk - mean.view(per_channel)
+        var = centred.square().mean(axes)
+        xhat = centred / (var + eps).sqrt().view(per_channel)
+        outputs.append(xhat * w.view(per_channel) + b.view(per_channel))
+        means.append(mean)
+        variances.append(var)
+    return torch.cat(outputs), torch.stack(means), torch.stack(variances)
+
+
+def compare(shape, images, dtype, *, channels_last=False, offset=0.0, eps=1e-5, seed=0, x=None):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size):
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    x = (draw(*shape) + offset if x is None else x).to(dtype)
+    if channels_last:
+        x = x.contiguous(memory_format=FORMATS[len(shape)])
+    x.requires_grad_()
+    w, b = (draw(shape[1]).to(dtype).requires_grad_() for _ in range(2))
+    dy = draw(*shape).to(dtype)
+    y, mean, var = chunked_batch_norm(x, w, b, eps, images)
+    grads = torch.autograd.grad(y, (x, w, b), dy)
+    assert y.dtype == dtype
+    assert y.is_contiguous() == x.is_contiguous() == grads[0].is_contiguous()
+    assert not mean.requires_grad
+    x64, w64, b64 = (t.detach().double().requires_grad_() for t in (x, w, b))
+    y64, mean64, var64 = by_definition(x64, w64, b64, eps, images)
+    grads64 = torch.autograd.grad(y64, (x64, w64, b64), dy.double())
+    rstd = (var64.detach() + eps).rsqrt()
+    m = float((mean64.detach().abs() * rstd).max())
+    xhat = float(((y64 - b64.view(-1, *[1] * (len(shape) - 2))).detach().abs()).max())
+    steep = float(w64.detach().abs().max() * rstd.max() * dy.abs().max()) * 3
+    total = float(dy.double().abs().sum([0, *range(2, len(shape))]).max()) * (1 + xhat)
+    for name, ours, true, scale in (
+        ("y", y, y64, xhat + float(w64.detach().abs().max())),
+        ("mean", mean, mean64, 1 + 1 / float(rstd.min())),
+        ("var", var, var64, 1 / float(rstd.min()) ** 2),
+        ("dx", grads[0], grads64[0], steep * (1 + xhat)),
+        ("dweight", grads[1], grads64[1], total),
+        ("dbias", grads[2], grads64[2], total),
+    ):
+        assert ours.shape == true.shape, name
+        true = true.detach()
+        limit = bound(ours.dtype, m, scale, float(true.abs().max()))
+        error = float((ours.detach().double() - true).abs().max())
+        assert error <= limit, f"{name}: error {error:.3g}, allowed {limit:.3g}"
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1e3, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("images", [8, 4, 2, 1])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way(way, images, dtype, offset):
+    shape, channels_last = WAYS[way]
+    if images == 1 and len(shape) == 2:
+        images = 2  # a chunk of one value has no variance
+    compare(shape, images, dtype, channels_last=channels_last, offset=offset)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half(dtype, way):
+    shape, channels_last = WAYS[way]
+    compare(shape, 4, dtype, channels_last=channels_last, offset=3.0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_images_and_channels_far_apart(way):
+    """Each image has its own mean, far above the spread within it; channels differ in scale."""
+    shape, channels_last = WAYS[way]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x += 1e3 * torch.arange(shape[0]).view(-1, *[1] * (len(shape) - 1))
+    compare(shape, 4, torch.float32, channels_last=channels_last, x=x)
+    x *= 10.0 ** torch.arange(-3, 3).view(-1, *[1] * (len(shape) - 2))
+    compare(shape, 4, torch.float64, channels_last=channels_last, x=x)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_constant_input_gives_about_the_shift(way):
+    shape, channels_last = WAYS[way]
+    x = torch.full(shape, 0.1, dtype=torch.float64)
+    compare(shape, 4, torch.float32, channels_last=channels_last, x=x)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_any_shape(data):
+    images, chunks = data.draw(st.integers(1, 4), "images"), data.draw(st.integers(1, 4), "chunks")
+    spatial = data.draw(st.lists(st.integers(1, 7), max_size=3), "spatial")
+    if images * torch.Size(spatial).numel() == 1:
+        images = 2
+    compare(
+        (images * chunks, data.draw(st.integers(1, 9), "C"), *spatial), images,
+        data.draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16])),
+        channels_last=len(spatial) == 2 and data.draw(st.booleans(), "channels_last"),
+        offset=data.draw(st.sampled_from([0.0, 30.0])), eps=data.draw(st.sampled_from([1e-5, 0.1])),
+        seed=data.draw(st.integers(0, 99)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_ways_are_the_ones_meant(way, dtype):
+    """So that the cases above do not all go one way by accident."""
+    shape, channels_last = WAYS[way]
+    x = torch.randn(shape, dtype=dtype)
+    if channels_last:
+        x = x.contiguous(memory_format=FORMATS[len(shape)])
+    y, _, _ = chunked_batch_norm(x.requires_grad_(), None, None, 1e-5, 4)
+    node = y.grad_fn if dtype == torch.float32 else y.grad_fn.next_functions[0][0]
+    expected = {"rows": "_RowsBackward", "chan": "_ChannelsLastBackward"}.get(way[:4])
+    assert (node.name() == expected) or (expected is None and not node.name().startswith("_"))
+
+
+@pytest.mark.parametrize("way", ["rows", "channels_last"])
+def test_double_backward_raises_instead_of_being_wrong(way):
+    shape, channels_last = WAYS[way]
+    x = torch.randn(shape)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    y, _, _ = chunked_batch_norm(x, None, None, 1e-5, 4)
+    with pytest.raises(RuntimeError, match="no double backward"):
+        torch.autograd.grad(y, x, torch.randn(shape), create_graph=True)
+
+
+def test_short_rows_can_be_differentiated_twice():
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(2, dtype=torch.float64, requires_grad=True)
+
+    def f(x, w):
+        return chunked_batch_norm(x, w, None, 1e-5, 2)[0]
+
+    assert torch.autograd.gradgradcheck(f, (x, w))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_bits_repeat(way):
+    shape, channels_last = WAYS[way]
+    x, dy, w = torch.randn(shape), torch.randn(shape), torch.randn(shape[1], requires_grad=True)
+    if channels_last:
+        x = x.contiguous(memory_format=FORMATS[len(shape)])
+    x.requires_grad_()
+    runs = []
+    for _ in range(2):
+        y, mean, var = chunked_batch_norm(x, w, None, 1e-5, 4)
+        runs.append((y, mean, var, *torch.autograd.grad(y, (x, w), dy)))
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compile_without_a_graph_break():
+    torch.compiler.reset()
+    compiled = torch.compile(chunked_batch_norm, fullgraph=True, backend="aot_eager")
+    x, dy = torch.randn(8, 6, 7, 5, requires_grad=True), torch.randn(8, 6, 7, 5)
+    results = [f(x, None, None, 1e-5, 4)[0] for f in (compiled, chunked_batch_norm)]
+    grads = [torch.autograd.grad(y, x, dy)[0] for y in results]
+    for ours, eager in (results, grads):
+        assert (ours - eager).abs().max() <= 2 * bound(torch.float32, 0, 8, 5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_output_may_be_changed_in_place(way):
+    """As models do with relu(inplace=True)."""
+    shape, channels_last = WAYS[way]
+    x = torch.randn(shape)
+    if channels_last:
+        x = x.contiguous(memory_format=FORMATS[len(shape)])
+    x.requires_grad_()
+    dy = torch.randn(shape)
+    grads = []
+    for inplace in (True, False):
+        y, _, _ = chunked_batch_norm(x, None, None, 1e-5, 4)
+        y = torch.nn.functional.relu(y, inplace=inplace)
+        grads.append(torch.autograd.grad(y, x, dy)[0])
+    assert torch.equal(*grads)

@@ -1,0 +1,222 @@
+"""The report as a whole: one self-contained page, the same bytes twice, nothing unescaped."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from groupnorm.study.report.page import build_report, main_table
+from groupnorm.study.report.tables import main_table_of, tables_csv
+from groupnorm.study.results.rows import load_study, summarize_study
+from groupnorm.study.store import StoreError
+from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil, tuned_study
+
+HOSTILE = "<script>alert('x')</script> & \"quotes\" $a^{b$"
+VOID = {"meta", "br", "hr", "img", "link"}
+
+
+class Balanced(HTMLParser):
+    """Checks that every tag is closed, and collects ids and tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.tags = [], [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def files(out):
+    written = [out / "report.html", out / "tables.csv", *sorted((out / "figures").iterdir())]
+    return {path.name: path.read_bytes() for path in written}
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory):
+    """A study with everything that can go wrong, and its report."""
+    out = batch_study(tmp_path_factory.mktemp("troubled"), seeds=2)
+    spoil(out / "runs/bn-n2-s0", "diverged", HOSTILE)
+    spoil(out / "runs/bn-n2-s1", "failed", "killed")
+    spoil(out / "runs/bn-n8-s0", "partial")
+    spoil(out / "runs/gn-groups8+ws-n32-s1", "missing")
+    return out, build_report(out)
+
+
+def test_the_report_is_one_valid_page(troubled):
+    out, path = troubled
+    assert path == out / "report.html"
+    page = Balanced()
+    page.feed(path.read_text())
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert page.tags.isdisjoint({"script", "img", "link", "iframe"})
+
+
+def test_the_page_needs_nothing_from_outside(troubled):
+    text = troubled[1].read_text()
+    assert set(re.findall(r'(?:href|src)="(.)', text)) == {"#"}
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    assert len(text) < 1_500_000
+
+
+def test_what_the_store_says_is_escaped(troubled):
+    text = troubled[1].read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;quotes&#34; $a^{b$" in text
+
+
+def test_sections_come_in_order(troubled):
+    order = re.findall(r'<section id="([^"]+)"', troubled[1].read_text())
+    assert order == [
+        "error-by-batch", "table", "beside", "running-and-recomputed", "curves-by-norm",
+        "curves-by-batch", "runs", "problems", "measured",
+    ]  # fmt: skip
+
+
+def test_trouble_is_visible(troubled):
+    text = troubled[1].read_text()
+    for word in ("diverged", "failed", "partial"):
+        assert re.search(rf'class="bad">[^<]*{word}', text), word
+    assert "1 of 2 seeds failed: killed; 1 of 2 seeds diverged" in text
+    assert "(1 of 2 missing)" in text
+
+
+def test_the_page_shows_command_data_and_machine(troubled):
+    text = troubled[1].read_text()
+    for word in ("groupnorm study batch-size --out DIR", "a formula", "0.0-fake", "fixed-step"):
+        assert word in text
+
+
+def test_figures_are_there_as_svg_and_png(troubled):
+    out, _ = troubled
+    names = ("curves-by-batch", "curves-by-norm", "error-by-batch", "running-and-recomputed")
+    found = sorted(path.name for path in (out / "figures").iterdir())
+    assert found == [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
+
+
+def test_a_second_report_has_the_same_bytes_and_other_records_other_bytes(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2), seeds=2)
+    build_report(out)
+    first = files(out)
+    for name in first:
+        (out / name if (out / name).exists() else out / "figures" / name).unlink()
+    build_report(out)
+    assert files(out) == first
+    spoil(out / "runs/bn-n2-s0", "failed", "killed")
+    build_report(out)
+    assert {name for name, data in files(out).items() if data != first[name]} == set(first)
+
+
+def test_the_same_records_elsewhere_give_the_same_bytes(tmp_path):
+    pages = []
+    for place in ("a", "b/c"):
+        out = batch_study(tmp_path / place, norms=("gn",), batches=(32,), seeds=1, study="norms")
+        pages.append(build_report(out).read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_the_main_table_is_the_one_on_the_page(troubled):
+    out, path = troubled
+    header, body = main_table(out)
+    study = load_study(out)
+    assert (header, body) == main_table_of(study, summarize_study(study))
+    text = path.read_text()
+    for line in body:
+        cells = "".join(f"[^/]*>{re.escape(cell)}</t[dh]>" for cell in line)
+        assert re.search(f"<tr><th[^/]*>{cells[len('[^/]*>') :]}</tr>", text), line
+
+
+def test_a_finished_study_says_there_are_no_problems(tmp_path):
+    out = batch_study(tmp_path, norms=("gn",), batches=(32,), seeds=1, study="norms")
+    assert "None: all 1 runs finished" in build_report(out).read_text()
+
+
+def test_the_groups_study_reports_what_was_skipped(tmp_path):
+    text = build_report(groups_study(tmp_path, seeds=1)).read_text()
+    assert "16 channels cannot be divided into 64 groups" in text
+    assert '<section id="error-by-groups">' in text
+
+
+def test_a_study_without_any_run_has_a_report(tmp_path):
+    out = batch_study(tmp_path, batches=(32, 2), seeds=1)
+    for folder in sorted((out / "runs").iterdir()):
+        spoil(folder, "missing")
+    assert "no run has finished" in build_report(out).read_text()
+
+
+@pytest.mark.parametrize("read", [build_report, main_table])
+def test_a_folder_without_a_study_is_refused(tmp_path, read):
+    with pytest.raises(StoreError, match="holds no study"):
+        read(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_stands_beside_every_table_its_manifest_names(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2), seeds=1)
+    names = ["cifar10-resnet20-batch-size", "cifar10-resnet56-groups", "imagenet-resnet101"]
+    add_to_manifest(out, published=names)
+    text = build_report(out).read_text()
+    section = text[text.index('<section id="beside">') :]
+    section = section[: section.index("</section>")]
+    for word in ("BeFranke/GroupNorm, commit 954f6e7", "19.7 ± 0.59", "14.05 ± 0.29 (gn:groups=8)"):
+        assert word in section
+    assert section.count("only the direction of differences compares") == 3
+    assert section.count("It has no number for a configuration of this study.") == 1
+    assert "Published curve: BeFranke" in text
+    assert "The paper" not in text.replace("The paper&#39;s", "")
+    add_to_manifest(out, published=[])
+    assert '<section id="beside">' not in build_report(out).read_text()
+
+
+def test_a_tuned_study_shows_the_best_value_and_every_value_tried(tmp_path):
+    out = tuned_study(tmp_path)
+    text = build_report(out).read_text()
+    assert 'section id="tuning"' in text
+    assert "same number of values for every norm, 3" in text
+    assert "Values of base_lr chosen: bn, 32 images per worker: 0.1; gn, 32 images" in text
+    header, body = main_table(out)
+    study = load_study(out)
+    by_value = {(r.labels["norm"], r.labels["base_lr"]): r for r in summarize_study(study)}
+    assert header == ["images per worker", "32"]
+    assert body[0] == ["bn", f"{by_value['bn', 0.1].mean:.1f} ± {by_value['bn', 0.1].spread:.1f}"]
+    assert body[-1][1].startswith(f"{by_value['gn', 0.3].mean:.1f}")
+    lines = (out / "tables.csv").read_text().splitlines()
+    assert lines[0].startswith("chosen,norm,batch_per_worker,base_lr,seed")
+    assert len(lines) == 1 + len(study.cells)
+    assert sum(line.startswith("yes,bn,32,0.1,") for line in lines) == 2
+    assert sum(line.startswith("yes,") for line in lines) == 4
+    assert not tables_csv(study, list(by_value.values())).startswith("chosen")
+
+
+def test_every_value_tried_is_among_the_runs_and_problems(tmp_path):
+    out = tuned_study(tmp_path)
+    spoil(out / "runs/gn-lr1.0-s0", "diverged", "the loss is not finite")
+    text = build_report(out).read_text()
+    assert "gn, 32 images per worker, base_lr 1.0" in text
+    assert ">gn, base_lr 1.0</th>" in text
+    assert "1 of 6 configurations (12 runs in all) lack seeds (diverged)" in text
+
+
+def test_a_study_that_says_what_it_shows_is_shown_so(tmp_path):
+    out = batch_study(tmp_path / "a", ("bn", "gn"), (32, 2), 1, study="anything")
+    assert "error-by-batch" in build_report(out).read_text()
+    out = groups_study(tmp_path / "b", seeds=1)
+    add_to_manifest(
+        out, study="cifar-groups", shows="groups", published=["cifar10-resnet56-groups"]
+    )
+    text = build_report(out).read_text()
+    assert 'id="error-by-groups"' in text
+    assert "In CharlesJWC/GroupNorm-pytorch 16 groups is best with 9.5" in text
+    assert "Wu &amp; He" not in text

@@ -1,0 +1,173 @@
+"""Rows of a study: the paper's median, mean and spread over seeds, and what became of each seed."""
+
+import math
+
+import pytest
+
+from groupnorm.study.results.rows import (
+    Estimate,
+    compare,
+    estimate,
+    final_error,
+    load_study,
+    summarize,
+)
+from groupnorm.study.store import StoreError, write_metrics
+from tests.study.fake_store import EPOCHS, batch_study, fake_metrics, groups_study, spoil
+
+
+def metrics(*errors):
+    return [{"val_error": error} for error in errors]
+
+
+def row_of(rows, norm, batch):
+    return next(r for r in rows if r.labels == {"norm": norm, "batch_per_worker": batch})
+
+
+def test_final_error_is_the_median_of_the_last_five_epochs():
+    assert final_error(metrics(90.0, 1.0, 30.0, 10.0, 50.0, 20.0, 40.0)) == 30.0
+
+
+def test_final_error_of_a_short_run_uses_every_epoch():
+    assert final_error(metrics(30.0, 10.0)) == 20.0
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, math.inf])
+def test_final_error_leaves_out_what_is_no_number(missing):
+    assert final_error(metrics(10.0, missing, 30.0)) == 20.0
+    assert final_error(metrics(missing)) is None
+
+
+def test_final_error_of_nothing_and_of_an_absent_key_is_none():
+    assert final_error([]) is None
+    assert final_error(metrics(1.0), key="precise_val_error") is None
+
+
+def test_final_error_takes_other_keys_and_lengths():
+    rows = [{"train_error": float(i)} for i in range(10)]
+    assert final_error(rows, key="train_error", last=3) == 8.0
+
+
+def test_spread_is_the_sample_standard_deviation():
+    found = estimate([10.0, 12.0, 17.0])
+    assert found.mean == 13.0
+    assert found.spread == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
+    assert estimate([10.0]) == Estimate(10.0, None, 1)
+    assert estimate([]) is None
+
+
+@pytest.mark.parametrize(("difference", "clear"), [(0.9, True), (0.7, False), (-0.9, True)])
+def test_a_difference_is_clear_beyond_twice_the_larger_spread(difference, clear):
+    found = compare(Estimate(20.0 + difference, 0.1, 3), Estimate(20.0, 0.4, 3))
+    assert found.difference == pytest.approx(difference)
+    assert found.spread == 0.4
+    assert found.clear is clear
+
+
+def test_without_a_spread_nothing_is_clear():
+    found = compare(Estimate(90.0, None, 1), Estimate(20.0, 0.4, 3))
+    assert (found.spread, found.clear) == (None, None)
+
+
+def test_summarize_makes_one_row_per_labels_in_the_manifests_order(tmp_path):
+    rows = summarize(batch_study(tmp_path, norms=("gn", "bn"), batches=(32, 2), seeds=2))
+    assert [(r.labels["norm"], r.labels["batch_per_worker"]) for r in rows] == [
+        ("gn", 32), ("gn", 2), ("bn", 32), ("bn", 2),
+    ]  # fmt: skip
+
+
+def test_a_row_holds_the_numbers_of_its_runs(tmp_path):
+    row = row_of(summarize(batch_study(tmp_path, seeds=3)), "bn", 2)
+    expected = {seed: final_error(fake_metrics("bn", 2, seed)) for seed in range(3)}
+    assert row.errors == pytest.approx(expected)
+    assert row.mean == pytest.approx(sum(expected.values()) / 3)
+    assert row.spread == estimate(expected.values()).spread
+    precise = final_error(fake_metrics("bn", 2, 1), "precise_val_error")
+    assert row.precise_errors[1] == pytest.approx(precise)
+    assert row.precise_mean < row.mean
+    assert row.train_error == pytest.approx(0.8 * row.mean)
+    assert row.step_memory_bytes == 50_000_008
+    assert row.parameters == 78_042
+    assert (row.finished, row.asked, row.status, row.reason) == (3, 3, "finished", None)
+
+
+def test_a_norm_without_running_statistics_has_no_precise_error(tmp_path):
+    row = row_of(summarize(batch_study(tmp_path)), "gn:groups=8", 2)
+    assert row.precise_errors == {}
+    assert (row.precise_mean, row.precise_spread) == (None, None)
+
+
+def test_rows_that_share_runs_share_their_numbers(tmp_path):
+    rows = summarize(batch_study(tmp_path, batches=(32, 2)))
+    large, small = row_of(rows, "gn:groups=8", 32), row_of(rows, "gn:groups=8", 2)
+    assert large.runs == small.runs
+    assert large.errors == small.errors
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    rows = summarize(batch_study(tmp_path, seeds=1))
+    assert {row.spread for row in rows} == {None}
+    assert all(row.mean is not None for row in rows)
+
+
+def test_only_finished_seeds_count_and_the_worst_status_shows(tmp_path):
+    out = batch_study(tmp_path)
+    full = row_of(summarize(out), "bn", 2)
+    spoil(out / "runs/bn-n2-s0", "diverged", "the loss is not finite at step 12")
+    spoil(out / "runs/bn-n2-s2", "failed", "killed")
+    row = row_of(summarize(out), "bn", 2)
+    assert (row.finished, row.asked, row.status) == (1, 3, "failed")
+    assert row.reason == (
+        "1 of 3 seeds failed: killed; 1 of 3 seeds diverged: the loss is not finite at step 12"
+    )
+    assert row.errors == {1: full.errors[1]}
+    assert row.spread is None
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed", "partial", "missing"])
+def test_a_row_without_a_finished_seed_has_a_status_and_no_number(tmp_path, status):
+    out = batch_study(tmp_path, seeds=1)
+    spoil(out / "runs/bn-n2-s0", status, "because")
+    row = row_of(summarize(out), "bn", 2)
+    assert (row.status, row.finished, row.mean) == (status, 0, None)
+    assert row.reason.startswith(status)
+
+
+def test_a_partial_run_says_how_far_it_is(tmp_path):
+    out = batch_study(tmp_path, seeds=1)
+    spoil(out / "runs/bn-n2-s0", "partial", epochs=3)
+    assert row_of(summarize(out), "bn", 2).reason == "partial: 3 of 8 epochs done"
+
+
+def test_equal_reasons_are_said_once(tmp_path):
+    out = batch_study(tmp_path)
+    for seed in range(3):
+        spoil(out / f"runs/bn-n2-s{seed}", "diverged", "the loss is not finite")
+    assert row_of(summarize(out), "bn", 2).reason == "3 of 3 seeds diverged: the loss is not finite"
+
+
+def test_a_run_that_finished_without_an_error_counts_as_failed(tmp_path):
+    out = batch_study(tmp_path, seeds=1)
+    rows = [{"epoch": epoch} for epoch in range(1, EPOCHS + 1)]
+    write_metrics(out / "runs/bn-n2-s0", rows)
+    row = row_of(summarize(out), "bn", 2)
+    assert row.status == "failed"
+    assert "without a validation error" in row.reason
+
+
+def test_labels_of_the_groups_study_are_kept(tmp_path):
+    rows = summarize(groups_study(tmp_path, seeds=1))
+    assert rows[0].labels == {
+        "norm": "gn:groups=16", "division": "groups", "value": 16, "batch_per_worker": 32,
+    }  # fmt: skip
+
+
+def test_a_study_reads_every_run_once(tmp_path):
+    study = load_study(batch_study(tmp_path, norms=("gn",), batches=(32, 2), seeds=2))
+    assert len(study.cells) == 4
+    assert sorted(study.records) == ["gn-n32-s0", "gn-n32-s1"]
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="holds no study"):
+        summarize(tmp_path)

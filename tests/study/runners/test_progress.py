@@ -1,0 +1,154 @@
+"""Progress: live on a terminal, plain lines elsewhere."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from groupnorm.study.runners.progress import StudyProgress, clock, describe
+from groupnorm.training.config import RunConfig
+
+
+def configs():
+    made = [
+        RunConfig(norm="bn", workers=32, batch_per_worker=2, epochs=4),
+        RunConfig(norm="gn:groups=8", workers=2, batch_per_worker=32, epochs=4),
+    ]
+    return {config.run_name(): config for config in made}
+
+
+def metrics(epoch):
+    return {"epoch": epoch, "val_error": 41.26, "timing": {"images_per_second": 1234.5}}
+
+
+def play(progress, runs):
+    bn, gn = runs
+    with progress:
+        progress.ended(gn, "finished", None)
+        progress.started(bn, runs[bn])
+        progress.stepped(bn, 1, 8)
+        progress.stepped(bn, 2, 8)
+        progress.epoch(bn, metrics(1))
+        progress.stepped(bn, 4, 8)
+        progress.ended(bn, "diverged", "loss nan at step 5 of 8")
+
+
+def test_plain_lines():
+    stream, runs = io.StringIO(), configs()
+    play(StudyProgress(runs, Console(file=stream, force_terminal=False, width=200)), runs)
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert lines[0] == "gn:groups=8 1x64 seed 0: finished before"
+    assert lines[1] == "bn 32x2 seed 0: started"
+    assert lines[2].startswith("bn 32x2 seed 0: epoch 1/4, error 41.3 %, 1,23")
+    assert "all trials 62 %" in lines[2]
+    assert "left" in lines[2]
+    assert lines[3] == "bn 32x2 seed 0: diverged: loss nan at step 5 of 8"
+
+
+def test_unreadable_images_are_told_once_for_all_trials():
+    stream, runs = io.StringIO(), configs()
+    progress = StudyProgress(runs, Console(file=stream, force_terminal=False, width=200))
+    for replaced, left_out in ((0, 0), (2, 0), (2, 0), (1200, 1)):
+        for name in runs:
+            counts = {"replaced_images": replaced, "left_out_images": left_out}
+            progress.epoch(name, {**metrics(1), "image_counts": counts})
+    told = [line for line in stream.getvalue().splitlines() if "decoded" in line]
+    end = "; named in unreadable.json in the folder of the run"
+    start = "files that cannot be decoded:"
+    assert told == [
+        f"{start} 2 training images replaced by others of the same class{end}",
+        f"{start} 1,200 training images replaced by others of the same class, "
+        f"1 test image left out{end}",
+    ]
+
+
+def test_live_lines_on_a_terminal():
+    stream, runs = io.StringIO(), configs()
+    play(StudyProgress(runs, Console(file=stream, force_terminal=True, width=160)), runs)
+    text = stream.getvalue()
+    for part in ("all trials", "bn 32x2 seed 0", "100%"):
+        assert part in text
+
+
+def test_work_done_before_does_not_flatter_the_estimate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    runs = configs()
+    progress = StudyProgress(runs, Console(file=io.StringIO()))
+    bn, gn = runs
+    progress.ended(gn, "finished", None)
+    progress.started(bn, runs[bn])
+    progress.stepped(bn, 512, 1024)  # continues a run that was half done
+    now[0] = 10.0
+    progress.stepped(bn, 640, 1024)
+    assert progress._whole() == "all trials 81 %, about 0:30 left"
+
+
+def test_no_estimate_without_a_step_made_in_this_start(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    runs = {
+        config.run_name(): config
+        for config in (RunConfig(norm="gn", epochs=4, seed=seed) for seed in range(12))
+    }
+    progress = StudyProgress(runs, Console(file=io.StringIO()))
+    *before, whole, failing, begun, _ = runs
+    for name in before:
+        progress.ended(name, "finished", None)
+    for name, status in ((whole, "finished"), (failing, "failed")):  # neither trains a step
+        progress.started(name, runs[name])
+        now[0] += 5.0
+        progress.ended(name, status, None)
+        assert "left" not in progress._whole()
+    progress.started(begun, runs[begun])
+    progress.stepped(begun, 3, 7)
+    assert progress._whole() == "all trials 87 %"
+    progress.stepped(begun, 5, 7)
+    assert progress._whole() == "all trials 89 %, about 0:45 left"
+
+
+def test_a_moved_trial_is_told_and_its_work_counts_as_made_here(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream, runs = io.StringIO(), configs()
+    progress = StudyProgress(runs, Console(file=stream, width=200))
+    bn, gn = runs
+    progress.told("cluster local: 1 node")
+    progress.started(bn, runs[bn])
+    progress.stepped(bn, 0, 1024)
+    now[0] = 10.0
+    progress.stepped(bn, 768, 1024)
+    progress.moved(bn, "its node was lost; goes on elsewhere from epoch 2")
+    progress.started(bn, runs[bn])
+    progress.stepped(bn, 512, 1024)  # a quarter of the whole in 10 seconds
+    assert progress._whole() == "all trials 25 %, about 0:30 left"
+    progress.ended(gn, "failed", "never had a place")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "cluster local: 1 node"
+    assert lines[2] == "bn 32x2 seed 0: its node was lost; goes on elsewhere from epoch 2"
+    assert lines[-1] == "gn:groups=8 1x64 seed 0: failed: never had a place"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3661, "1:01:01")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_describe():
+    assert describe(RunConfig(norm="bn", batch_per_worker=2, epochs=1)) == "bn 8x2 seed 0"
+    assert describe(RunConfig(norm="gn+ws", batch_per_worker=2, epochs=1)) == "gn+ws 1x16 seed 0"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_trial_says_leaves_the_terminal_as_it_is(terminal):
+    stream, runs = io.StringIO(), configs()
+    progress = StudyProgress(runs, Console(file=stream, force_terminal=terminal, width=200))
+    name, config = next(iter(runs.items()))
+    with progress:
+        progress.started(name, config)
+        progress.ended(name, "failed", "no [b]file[/b] nohost:1234:80: \x1b[31m\x07")
+    assert r"failed: no [b]file[/b] nohost:1234:80: \x1b[31m\x07" in stream.getvalue()

@@ -1,0 +1,196 @@
+"""The classification task: loss, evaluation, recomputed statistics."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from groupnorm.data import ImageSet, InMemory
+from groupnorm.training.config import RunConfig
+from groupnorm.training.distributed import Processes
+from groupnorm.training.tasks.classification import PRECISE_IMAGES, Classification, percentiles
+
+
+def images(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 1, 4, 4), generator=generator, dtype=torch.uint8)
+
+
+DATA = ImageSet(
+    name="tiny", version="1", train_images=images(20, 0), train_labels=torch.arange(20) % 2,
+    test_images=images(10, 1), test_labels=torch.arange(10) % 2, class_names=("a", "b"),
+    flip=True, pad=1,
+)  # fmt: skip
+CONFIG = RunConfig(workers=2, batch_per_worker=3, epochs=1, norm="bn")
+
+
+class Always(nn.Module):
+    """Predicts one class with certainty, or what it is told."""
+
+    def __init__(self, label):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([[0.0, 0.0]]))
+        with torch.no_grad():
+            self.logits[0, label] = 3.0
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((self.training, x))
+        return self.logits.expand(len(x), 2)
+
+
+def test_loss_and_wrong_answers():
+    task = Classification(CONFIG, InMemory(DATA), None)
+    loss, wrong = task.loss(Always(0), torch.zeros(6, 1, 4, 4), torch.arange(6) % 2)
+    assert wrong == 3
+    sure = torch.log(1 + torch.exp(torch.tensor(-3.0)))
+    assert loss.item() == pytest.approx(float((sure + 3 + sure) / 2), rel=1e-5)
+
+
+def test_evaluation_sees_every_test_image_unaugmented_once():
+    task = Classification(CONFIG, InMemory(DATA), None)
+    model = Always(1)
+    metrics = task.evaluate(model, last_epochs=True)
+    assert metrics["val_error"] == 50.0
+    assert metrics["precise_val_error"] is None
+    ((training, seen),) = model.seen
+    assert not training
+    assert model.training
+    back = (seen * DATA.std.view(1, 1, 1) + DATA.mean.view(1, 1, 1)) * 255
+    assert torch.equal(back.round().to(torch.uint8), DATA.test_images)
+
+
+def test_recomputed_statistics_are_used_in_the_last_epochs_only():
+    given = []
+
+    @contextmanager
+    def recompute(model, batches):
+        given.append(list(batches))
+        with torch.no_grad():
+            model.logits.copy_(-model.logits)
+        yield
+        with torch.no_grad():
+            model.logits.copy_(-model.logits)
+
+    data = replace(DATA, test_labels=torch.zeros(10, dtype=torch.long))
+    task = Classification(CONFIG, InMemory(data), recompute)
+    assert task.evaluate(Always(0), last_epochs=False)["precise_val_error"] is None
+    assert given == []
+    metrics = task.evaluate(Always(0), last_epochs=True)
+    assert (metrics["val_error"], metrics["precise_val_error"]) == (0.0, 100.0)
+    (batches,) = given
+    assert [len(batch) for batch in batches] == [6] * (min(20, PRECISE_IMAGES) // 6)
+
+
+def test_statistics_are_recomputed_over_the_same_images_however_many_processes():
+    given = {}
+    for processes in (Processes(), Processes(1, 2)):
+
+        @contextmanager
+        def recompute(model, batches, processes=processes):
+            given[processes.count] = list(batches)
+            yield
+
+        task = Classification(CONFIG, InMemory(DATA), recompute, processes)
+        task.recompute(None, task._batches_for_statistics()).__enter__()
+    assert [len(batch) for batch in given[2]] == [3] * 6
+    halves = given[2]
+    together = [torch.cat([a, b]) for a, b in zip(halves[:3], halves[3:], strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(given[1], together, strict=True))
+
+
+def test_infinite_validation_loss_is_stored_as_none():
+    model = Always(0)
+    with torch.no_grad():
+        model.logits.fill_(float("nan"))
+    metrics = Classification(CONFIG, InMemory(DATA), None).evaluate(model, last_epochs=False)
+    assert metrics["val_loss"] is None
+
+
+def test_layout():
+    config = CONFIG.model_copy(update={"memory_format": "channels_last"})
+    model = Always(0)
+    task = Classification(config, InMemory(DATA), None)
+    task.loss(model, torch.zeros(4, 3, 4, 4), torch.zeros(4, dtype=torch.long))
+    assert model.seen[0][1].is_contiguous(memory_format=torch.channels_last)
+
+
+class Convolved(nn.Module):
+    """One convolution, a norm and a mean: two logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.norm = nn.BatchNorm2d(2)
+        self.outputs = []
+
+    def forward(self, x):
+        self.outputs.append(self.conv(x))
+        return self.norm(self.outputs[-1]).mean((2, 3))
+
+
+class SmallTestBatches(InMemory):
+    """Test images in two batches."""
+
+    def test(self, rank=0, count=1):
+        for images, labels in super().test(rank, count):
+            yield from zip(images.split(6), labels.split(6), strict=True)
+
+
+def test_percentiles_of_the_watched_module_are_numpys_on_the_first_test_batch():
+    torch.manual_seed(0)
+    model = Convolved()
+    task = Classification(CONFIG, SmallTestBatches(DATA), None, watched=model.conv)
+    found = task.evaluate(model, last_epochs=False)["response_percentiles"]
+    first, second = model.outputs[-2:]
+    assert (len(first), len(second)) == (6, 4)
+    expected = np.percentile(first.detach().double().numpy(), [1, 20, 80, 99])
+    assert list(found) == ["1", "20", "80", "99"]
+    np.testing.assert_allclose(list(found.values()), expected, rtol=1e-6)
+
+
+def test_the_hook_is_gone_after_the_evaluation_also_when_it_fails():
+    model = Convolved()
+    task = Classification(CONFIG, InMemory(DATA), None, watched=model.conv)
+    task.evaluate(model, last_epochs=False)
+    assert not model.conv._forward_hooks
+    model.norm = None
+    with pytest.raises(TypeError):
+        task.evaluate(model, last_epochs=False)
+    assert not model.conv._forward_hooks
+
+
+def test_recomputed_statistics_leave_the_percentiles_alone():
+    @contextmanager
+    def recompute(model, batches):
+        with torch.no_grad():
+            model.conv.weight.mul_(2)
+        yield
+
+    torch.manual_seed(0)
+    model = Convolved()
+    task = Classification(CONFIG, InMemory(DATA), recompute, watched=model.conv)
+    found = task.evaluate(model, last_epochs=True)["response_percentiles"]
+    assert found == percentiles(model.outputs[0]) != percentiles(model.outputs[1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 101, 1000])
+def test_percentiles_interpolate_as_numpys(count):
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count))
+    expected = np.percentile(values.double().numpy(), [1, 20, 80, 99])
+    np.testing.assert_allclose(list(percentiles(values).values()), expected, rtol=1e-9)
+    assert percentiles(values.bfloat16().reshape(1, count)).keys() == percentiles(values).keys()
+
+
+def test_what_is_not_finite_has_no_percentiles():
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        assert percentiles(torch.tensor([1.0, bad, 2.0])) is None
+    assert percentiles(torch.zeros(0)) is None
+
+
+def test_without_a_watched_module_nothing_is_recorded():
+    task = Classification(CONFIG, InMemory(DATA), None)
+    assert "response_percentiles" not in task.evaluate(Always(0), last_epochs=False)

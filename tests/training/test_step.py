@@ -1,0 +1,90 @@
+"""One step's gradients and running statistics, whole and in passes."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from groupnorm.layers import BatchNorm, BatchRenorm
+from groupnorm.training.distributed import ALONE
+from groupnorm.training.step import Tally, accumulate_gradients, running_statistics
+
+
+def network(kind=BatchNorm):
+    torch.manual_seed(0)
+    norms = [kind(4, batch_per_worker=3), kind(3, batch_per_worker=3)]
+    for norm in norms:  # statistics that a batch renormalization is really corrected towards
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), norms[0], nn.ReLU(), nn.Conv2d(4, 3, 3), norms[1], nn.Flatten()
+    ).double()
+
+
+def loss(model, images, labels):
+    logits = model(images)[:, :5]
+    return F.cross_entropy(logits, labels), int((logits.argmax(1) != labels).sum())
+
+
+IMAGES = torch.randn(12, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(12) % 5
+
+
+def step(model, passes, tally=None):
+    return accumulate_gradients(
+        model, IMAGES, LABELS, loss, passes=passes, processes=ALONE, tally=tally or Tally()
+    )
+
+
+@pytest.mark.parametrize("kind", [BatchNorm, BatchRenorm])
+@pytest.mark.parametrize("passes", [1, 2, 4])
+def test_passes_change_nothing(kind, passes):
+    """Four workers of three images; against plain autograd on all of them at once.
+
+    Two steps, so that the running statistics left by the first are what the second starts from.
+    """
+    ours, theirs = network(kind), network(kind)
+    for number in range(1, 3):
+        for model in (ours, theirs):
+            model.zero_grad()
+        mean = step(ours, passes)
+        expected, _ = loss(theirs, IMAGES, LABELS)
+        expected.backward()
+        assert mean == pytest.approx(expected.item(), rel=1e-12)
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-13)
+        for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+        assert ours[1].num_batches_tracked == number
+
+
+def test_the_tally_adds_up_over_steps():
+    model, tally = network(), Tally()
+    means = [step(model, passes, tally) for passes in (1, 2)]
+    _, wrong = loss(copy.deepcopy(model), IMAGES, LABELS)
+    assert tally.images == 24
+    assert tally.loss == pytest.approx(12 * sum(means))
+    assert tally.wrong == 2 * wrong  # the weights have not moved
+    assert tally.forward_seconds > 0
+    assert tally.backward_seconds > 0
+
+
+def test_a_loss_that_is_no_number_is_returned_and_not_counted():
+    def diverged(model, images, labels):
+        return model(images).sum() * math.nan, 0
+
+    tally = Tally()
+    mean = accumulate_gradients(
+        network(), IMAGES, LABELS, diverged, passes=2, processes=ALONE, tally=tally
+    )
+    assert math.isnan(mean)
+    assert (tally.loss, tally.images) == (0, 12)
+
+
+def test_running_statistics_are_those_of_all_batch_norms():
+    model = nn.Sequential(BatchNorm(2), nn.GroupNorm(1, 2), nn.BatchNorm2d(3), BatchRenorm(4))
+    model.append(nn.BatchNorm2d(5, track_running_stats=False))
+    assert [len(value) for value in running_statistics(model)] == [2, 2, 3, 3, 4, 4]
