@@ -93,12 +93,12 @@ def run(
     check(config)
     config.check_processes(processes.count)
     check_device(device)
-    with processes.first_goes_first():  # it may put the data into the cache
+    with processes.rank0_first():  # it may put the data into the cache
         batches = load_batches(config, device, data_root)
     model = build(config, batches, device)
     has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
     recompute = recomputed_statistics if has_statistics else None
-    watched = models.watched_convolution(config.model, model)
+    watched = models.probe_module(config.model, model)
     task = Classification(config, batches, recompute, processes, watched)
     parameters = models.count_parameters(model)
     env = {

@@ -43,7 +43,7 @@ PUBLIC = {
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
         "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
-        "imagenet_resnet", "usual_images", "vgg16", "watched_convolution",
+        "imagenet_resnet", "usual_images", "vgg16", "probe_module",
     },
     "groupnorm.experiments": {"EXPERIMENTS", "Experiment", "Variant", "paper", "quick", "standard"},
     "groupnorm.study": {

@@ -133,7 +133,7 @@ def test_the_watched_convolutions_responses_are_recorded_every_epoch(monkeypatch
     def last(name, model):
         return [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)][-1]
 
-    monkeypatch.setattr(models, "watched_convolution", last)
+    monkeypatch.setattr(models, "probe_module", last)
     rows = run(small, with_cost=False).metrics
     assert [list(row["response_percentiles"]) for row in rows] == [["1", "20", "80", "99"]] * 2
     assert rows[0]["response_percentiles"] != rows[1]["response_percentiles"]

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from groupnorm.cli.options import RootOption, existing_folder
-from groupnorm.cli.terminal import console, errors_in_words, escaped, print_json
+from groupnorm.cli.terminal import console, escaped, print_json, report_user_errors
 
 
 def doctor(
@@ -16,7 +16,7 @@ def doctor(
     data_root: RootOption = None,
 ) -> None:
     """Versions, devices, backends and why one is off, data sets and where they were looked for."""
-    with errors_in_words():
+    with report_user_errors():
         from groupnorm.doctor import examine
 
         found = examine(existing_folder(data_root, "--data-root"))

@@ -13,11 +13,11 @@ from groupnorm.cli.options import split_norms, whole_number
 from groupnorm.cli.terminal import (
     console,
     errors,
-    errors_in_words,
     escaped,
     print_json,
+    report_interrupt,
+    report_user_errors,
     say,
-    stopped_in_words,
 )
 from groupnorm.study.results.format import decimal_text
 
@@ -62,7 +62,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Largest batch and largest images that fit into a memory, for each norm."""
-    with stopped_in_words(lambda: "nothing was written"), errors_in_words():
+    with report_interrupt(lambda: "nothing was written"), report_user_errors():
         from groupnorm.cost.fit import fit, parse_memory
         from groupnorm.cost.peak import TrainingStep
         from groupnorm.models import build_model, usual_images

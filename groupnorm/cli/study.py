@@ -40,13 +40,13 @@ from groupnorm.cli.options import (
 from groupnorm.cli.terminal import (
     console,
     errors,
-    errors_in_words,
     escaped,
     fail,
     from_options,
     print_json,
+    report_interrupt,
+    report_user_errors,
     say,
-    stopped_in_words,
     this_command,
 )
 
@@ -153,7 +153,7 @@ def study_groups(
 
 def run_named(name: str, given: dict[str, Any]) -> None:
     """Run a study by name with what the user gave; None leaves an option at its default."""
-    with errors_in_words():
+    with report_user_errors():
         from groupnorm.experiments.published_plans import experiment_plan
         from groupnorm.experiments.studies import STUDIES
         from groupnorm.study import ExperimentOptions, StudyOptions, run_study
@@ -180,7 +180,7 @@ def run_named(name: str, given: dict[str, Any]) -> None:
         )
         for skip in plan.skipped:
             say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
-        with stopped_in_words(
+        with report_interrupt(
             lambda: (
                 f"what was finished is kept in {out}. To continue: {this_command(errors.encoding)}"
             )
@@ -227,8 +227,8 @@ def report(
 ) -> None:
     """Rebuild report.html, tables.csv and the figures of a study from its records."""
     with (
-        stopped_in_words(lambda: f"the records are as they were. Again: {this_command()}"),
-        errors_in_words(),
+        report_interrupt(lambda: f"the records are as they were. Again: {this_command()}"),
+        report_user_errors(),
     ):
         from groupnorm.study.report.page import build_report, main_table
 

@@ -20,15 +20,15 @@ errors = Console(stderr=True, emoji=False)
 
 
 @contextmanager
-def errors_in_words(
-    say_once: Callable[[Callable[[], None]], None] = lambda say: say(),
+def report_user_errors(
+    log_once: Callable[[Callable[[], None]], None] = lambda say: say(),
 ) -> Iterator[None]:
     """Turn the package's own errors and the system's about files into one message and status 2.
 
     A pipe whose reader has gone is left to typer, which ends quietly.
 
     Args:
-        say_once: calls its argument in one of the processes that fail together.
+        log_once: calls its argument in one of the processes that fail together.
     """
     try:
         yield
@@ -36,7 +36,7 @@ def errors_in_words(
         raise
     except OSError as error:
         message = describe_os_error(error)
-        say_once(lambda: say_error(message))
+        log_once(lambda: say_error(message))
         raise typer.Exit(2) from None
     except (ValueError, RuntimeError) as error:
         if not type(error).__module__.startswith("groupnorm") and type(error) not in (
@@ -45,12 +45,12 @@ def errors_in_words(
         ):
             raise
         message = str(error)
-        say_once(lambda: say_error(message))
+        log_once(lambda: say_error(message))
         raise typer.Exit(2) from None
 
 
 @contextmanager
-def stopped_in_words(kept: Callable[[], str]) -> Iterator[None]:
+def report_interrupt(kept: Callable[[], str]) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into one message and exit status 130.
 
     Args:

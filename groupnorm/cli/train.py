@@ -18,12 +18,12 @@ from groupnorm.cli.options import (
 )
 from groupnorm.cli.terminal import (
     errors,
-    errors_in_words,
     from_options,
     print_json,
+    report_interrupt,
+    report_user_errors,
     say,
     say_error,
-    stopped_in_words,
     this_command,
 )
 from groupnorm.printable import print_line
@@ -62,7 +62,7 @@ def train(
     In many processes, each with its share of every step's images: torchrun --nproc-per-node 8 -m
     groupnorm train ...
     """
-    with errors_in_words():
+    with report_user_errors():
         import tempfile
 
         import torch
@@ -70,21 +70,21 @@ def train(
         from groupnorm.data.issues import describe_unreadable
         from groupnorm.files import describe_os_error
         from groupnorm.run import check
-        from groupnorm.study.record import record_run, what_is_kept
+        from groupnorm.study.record import describe_checkpoint, record_run
         from groupnorm.study.runners.track import check_track, recorded_curves
         from groupnorm.study.store import UNREADABLE, check_run_place
         from groupnorm.training.device import check_device
-        from groupnorm.training.launch import find_launch, joined, told_to_end
+        from groupnorm.training.launch import exit_on_signal, find_launch, joined
 
         launch = find_launch()
 
     curves = None
 
     def kept() -> str:
-        return what_is_kept(Path(out) if out else None)
+        return describe_checkpoint(Path(out) if out else None)
 
-    def last_words(reason: str) -> None:
-        launch.say_once(lambda: say_error(f"{reason}; {kept()}"))
+    def on_exit(reason: str) -> None:
+        launch.log_once(lambda: say_error(f"{reason}; {kept()}"))
 
     told: set[str] = set()
 
@@ -98,7 +98,7 @@ def train(
             tell(f"note: {note}")
 
     def say_and_end(say_it: Callable[[], None]) -> None:
-        launch.say_once(say_it)
+        launch.log_once(say_it)
         launch.end(2)
 
     def kept_and_command() -> str:
@@ -122,9 +122,9 @@ def train(
         )
 
     with (
-        stopped_in_words(kept_and_command),
-        told_to_end(launch, last_words),
-        errors_in_words(say_and_end),
+        report_interrupt(kept_and_command),
+        exit_on_signal(launch, on_exit),
+        report_user_errors(say_and_end),
     ):
         # all of this before anything is written
         keep, root = named_folder(out, "--out"), existing_folder(data_root, "--data-root")

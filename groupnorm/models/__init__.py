@@ -7,8 +7,8 @@ from groupnorm.models.registry import (
     build_model,
     channel_widths,
     check_model,
+    probe_module,
     usual_images,
-    watched_convolution,
 )
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "check_model",
     "count_parameters",
     "imagenet_resnet",
+    "probe_module",
     "usual_images",
     "vgg16",
-    "watched_convolution",
 ]

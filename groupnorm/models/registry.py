@@ -118,7 +118,7 @@ def build_model(
     )
 
 
-def watched_convolution(name: str, model: nn.Module) -> nn.Module | None:
+def probe_module(name: str, model: nn.Module) -> nn.Module | None:
     """The convolution of `build_model(name)` whose responses a run records, or None.
 
     That is conv5_3 of vgg16, the last 3x3 convolution, before its normalization, as in Wu & He

@@ -16,7 +16,7 @@ from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.report.page import build_report
 from groupnorm.study.results.costs import read_cost_pass
-from groupnorm.study.results.report_kind import shows, tables_beside
+from groupnorm.study.results.report_kind import compared_tables, report_kind
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.runners.ray_cluster import run_trials_on_cluster
@@ -176,8 +176,8 @@ def _manifest(
             key: environment()[key] for key in ("groupnorm", "sources", "python", "torch")
         },
     }
-    manifest["shows"] = shows(manifest)
-    manifest["published"] = [table.id for table in tables_beside(manifest)]
+    manifest["shows"] = report_kind(manifest)
+    manifest["published"] = [table.id for table in compared_tables(manifest)]
     return manifest
 
 

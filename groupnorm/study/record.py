@@ -57,7 +57,7 @@ def record_run(
     """
     keep_large_blocks()
     if not processes.first:
-        torch.set_num_threads(processes.told_by_first(threads))
+        torch.set_num_threads(processes.broadcast_from_rank0(threads))
         result = run(
             config,
             device=device,
@@ -65,7 +65,7 @@ def record_run(
             processes=processes,
             checkpoint=folder / CHECKPOINT,
         )
-        processes.wait()
+        processes.barrier()
         return result
     env_path, checkpoint = folder / "env.json", folder / CHECKPOINT
     with locked(folder / ".lock", f"{folder} is in use by another process"):
@@ -75,7 +75,7 @@ def record_run(
         first = found.env if continues else {}
         if first.get("processes", 1) == processes.count:
             threads = first.get("threads", threads)
-        torch.set_num_threads(processes.told_by_first(threads))
+        torch.set_num_threads(processes.broadcast_from_rank0(threads))
 
         def started(env: dict[str, Any]) -> None:
             on_start(env)
@@ -102,11 +102,11 @@ def record_run(
         )
         write_metrics(folder, result.metrics)
         write_atomic(folder / "DONE", to_json({"status": result.status, "reason": result.reason}))
-        processes.wait()
+        processes.barrier()
     return result
 
 
-def what_is_kept(folder: Path | None) -> str:
+def describe_checkpoint(folder: Path | None) -> str:
     """After a loss, in words: what the checkpoint in `folder` holds, and how to go on from it."""
     if folder is None:
         return "nothing is kept, because no folder was given with --out"
@@ -135,7 +135,7 @@ def _claim(config: RunConfig, folder: Path) -> None:
         if trained or by_hand:
             raise CheckpointError(
                 f"{folder} holds another run ({there.run_name()}): "
-                f"{config.unlike(there.identity())}. Choose another folder"
+                f"{config.describe_difference(there.identity())}. Choose another folder"
             )
         for name in ("env.json", UNREADABLE):
             (folder / name).unlink(missing_ok=True)

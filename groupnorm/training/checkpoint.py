@@ -21,7 +21,7 @@ from torch import nn
 from groupnorm.data.issues import Issues
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.training.config import RunConfig
-from groupnorm.training.step import Tally
+from groupnorm.training.step import EpochTotals
 
 _DIGEST_LABEL = b"\ngroupnorm sha256 "
 _DIGEST_LENGTH = 64  # hexadecimal digits
@@ -49,7 +49,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
+    tally: EpochTotals = field(default_factory=EpochTotals)
     seconds: float = 0.0
     data_issues: Issues = field(default_factory=dict)
 
@@ -120,7 +120,7 @@ def load_checkpoint(
     state = _unpack(content, path)
     if state["digest"] != config.digest():
         identity = state["identity"]
-        how = f": {config.unlike(identity)}" if isinstance(identity, dict) else ""
+        how = f": {config.describe_difference(identity)}" if isinstance(identity, dict) else ""
         raise CheckpointError(
             f"{path} belongs to run {state['digest']!r}, this run is {config.digest()!r}{how}; "
             f"{_REMEDY}"
@@ -187,7 +187,7 @@ def _unpack(content: bytes, path: Path) -> dict[str, Any]:
 def _progress(value: Any, path: Path) -> Progress:
     """Progress from its dict, with every number in its range."""
     try:
-        progress = Progress(**{**value, "tally": Tally(**value["tally"])})
+        progress = Progress(**{**value, "tally": EpochTotals(**value["tally"])})
         tally = progress.tally
         counts = (progress.epoch, progress.step, tally.images, tally.wrong)
         seconds = (

@@ -136,7 +136,7 @@ class RunConfig(BaseModel):
             fields["batch_per_worker"] = self.step_images
         return fields
 
-    def unlike(self, other: Mapping[str, Any]) -> str:
+    def describe_difference(self, other: Mapping[str, Any]) -> str:
         """In words, how this run differs from one whose `identity()` was `other`; "" if nothing.
 
         It says so where batch norm would not mean the same.

@@ -41,7 +41,7 @@ class Processes:
         part = size // self.count
         return slice(self.rank * part, (self.rank + 1) * part)
 
-    def sums(self, values: Sequence[float], device: torch.device | str) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float], device: torch.device | str) -> list[float]:
         """The sums over all processes, the same in each."""
         if self.count == 1:
             return list(values)
@@ -49,7 +49,7 @@ class Processes:
         dist.all_reduce(total)
         return total.tolist()
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its mean over all processes, in place."""
         if self.count == 1 or not tensors:
             return
@@ -62,7 +62,7 @@ class Processes:
             tensor.copy_(flat[begin:end].view_as(tensor))
             begin = end
 
-    def union(self, sets: dict[str, set[T]]) -> dict[str, set[T]]:
+    def all_gather_union(self, sets: dict[str, set[T]]) -> dict[str, set[T]]:
         """The unions over all processes, the same in each; every process gives the same keys."""
         if self.count == 1:
             return sets
@@ -70,7 +70,7 @@ class Processes:
         dist.all_gather_object(each, sets)
         return {key: set().union(*(one[key] for one in each)) for key in sets}
 
-    def told_by_first(self, value: T) -> T:
+    def broadcast_from_rank0(self, value: T) -> T:
         """The first process's `value`, in each; plain values and bytes."""
         if self.count == 1:
             return value
@@ -78,18 +78,18 @@ class Processes:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process has come here."""
-        self.sums([0.0], "cuda" if self.backend == "nccl" else "cpu")
+        self.all_reduce_sum([0.0], "cuda" if self.backend == "nccl" else "cpu")
 
     @contextlib.contextmanager
-    def first_goes_first(self) -> Iterator[None]:
+    def rank0_first(self) -> Iterator[None]:
         """The first process goes through the block, then all others, who find what it left."""
         if not self.first:
-            self.wait()
+            self.barrier()
         yield
         if self.first:
-            self.wait()
+            self.barrier()
 
 
 ALONE = Processes()

@@ -1,4 +1,4 @@
-"""The processes that torchrun starts: joining them, speaking with one voice, losing one."""
+"""The processes that torchrun starts: joining them, reporting once, losing one."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ class Launch:
         processes: its place among those that train together.
         local: its place among those of this machine.
         store: where the processes meet; None for one alone.
-        voice: another connection to it, for one may be waiting for an answer.
+        reports: another connection to it, for one may be waiting for an answer.
     """
 
     processes: Processes = ALONE
     local: int = 0
     store: Store | None = None
-    voice: Store | None = None
-    _speaking: threading.Lock = field(default_factory=threading.Lock)
+    reports: Store | None = None
+    _report_lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def say_once(self, say: Callable[[], None]) -> None:
-        """Call `say` unless a process of the launch has done so before.
+    def log_once(self, report: Callable[[], None]) -> None:
+        """Call `report` unless a process of the launch has done so before.
 
-        When it returns in this process, what was to be said is said.
+        When it returns in this process, the report has been made.
         """
-        with self._speaking:
-            if self.voice is None or _first_to_speak(self.voice):
-                say()
+        with self._report_lock:
+            if self.reports is None or _first_to_report(self.reports):
+                report()
 
     def end(self, status: int) -> None:
         """End this process where it stands if it is one of several; do nothing in one alone.
@@ -79,10 +79,10 @@ class Launch:
 
         The end of one ends the others, by SIGTERM or a lost connection; they end for its reason.
         """
-        if self.voice is None:
+        if self.reports is None:
             return status
         try:
-            return int(self.voice.compare_set("groupnorm/status", "", str(status)))
+            return int(self.reports.compare_set("groupnorm/status", "", str(status)))
         except RuntimeError:  # the store died with its process
             return status
 
@@ -163,7 +163,7 @@ def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[Non
             world_size=launch.processes.count,
             timeout=datetime.timedelta(seconds=SILENT_SECONDS),
         )
-        launch.processes.wait()  # none may end while another is still connecting
+        launch.processes.barrier()  # none may end while another is still connecting
         yield
     except RuntimeError as error:
         if not _is_of_a_lost_process(error):
@@ -175,33 +175,33 @@ def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def told_to_end(launch: Launch, last_words: Callable[[str], None]) -> Iterator[None]:
-    """Within this context, SIGTERM and SIGINT end a process of several with `last_words`.
+def exit_on_signal(launch: Launch, on_exit: Callable[[str], None]) -> Iterator[None]:
+    """Within this context, SIGTERM and SIGINT end a process of several with `on_exit`.
 
     torchrun sends SIGTERM to what is left when a process is lost. A thread listens, because the
     main thread may be inside an operation that waits for the lost process and lets no Python run.
     The exit status is 1, or that of a process that has ended before (`Launch.common_status`).
 
     Args:
-        last_words: called with the reason, from that thread.
+        on_exit: called with the reason, from that thread.
     """
     if launch.store is None:
         yield
         return
-    ear, mouth = socket.socketpair()
-    mouth.setblocking(False)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
 
     def listen() -> None:
-        for number in iter(lambda: ear.recv(1), b""):
+        for number in iter(lambda: reader.recv(1), b""):
             if number[0] not in numbers:  # a process that decodes images has ended
                 continue
             name = signal.Signals(number[0]).name
-            last_words(f"a process of the training was lost, or all were told to end ({name} came)")
+            on_exit(f"a process of the training was lost, or all were told to end ({name} came)")
             os._exit(launch.common_status(1))
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, lambda *_: None) for number in numbers]
-    wakeup = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
@@ -210,9 +210,9 @@ def told_to_end(launch: Launch, last_words: Callable[[str], None]) -> Iterator[N
         signal.set_wakeup_fd(wakeup)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-        mouth.close()
+        writer.close()
         listener.join()
-        ear.close()
+        reader.close()
 
 
 def _number(name: str, default: int | None = None) -> int:
@@ -229,10 +229,10 @@ def _number(name: str, default: int | None = None) -> int:
     return int(text)
 
 
-def _first_to_speak(voice: Store) -> bool:
+def _first_to_report(reports: Store) -> bool:
     """True in one process only; where the store died with its process, in every one."""
     try:
-        return bool(voice.add("groupnorm/spoken", 1) == 1)
+        return bool(reports.add("groupnorm/spoken", 1) == 1)
     except RuntimeError:
         return True
 

@@ -25,7 +25,7 @@ from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.memory import watch_peak
 from groupnorm.training.schedules import lr_factor
-from groupnorm.training.step import Tally, accumulate_gradients
+from groupnorm.training.step import EpochTotals, accumulate_gradients
 
 Metrics = dict[str, Any]
 SAVE_SECONDS = 600.0
@@ -118,7 +118,7 @@ def train(
     )
     done = Progress()
     content = read_checkpoint(checkpoint) if checkpoint is not None and processes.first else None
-    content = processes.told_by_first(content)
+    content = processes.broadcast_from_rank0(content)
     if checkpoint is not None and content is not None:
         done = load_checkpoint(
             content, checkpoint, config=config, steps_per_epoch=steps_per_epoch,
@@ -140,7 +140,7 @@ def train(
 
     model.train()
     while done.step < total_steps:
-        epoch, tally = done.epoch + 1, done.tally
+        epoch, totals = done.epoch + 1, done.totals
         clock = saved = time.perf_counter()
         first_step = done.epoch * steps_per_epoch
         steps = epoch_steps(epoch_order(size, config.seed, epoch), step_images, config.seed, epoch)
@@ -153,7 +153,7 @@ def train(
                 group["lr"] = config.learning_rate * factor
             begun = time.perf_counter()
             images, labels = next(shares)
-            tally.data_seconds += time.perf_counter() - begun
+            totals.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
             end_watch = watch_peak(images.device) if done.step + 1 == end else None
             on_cuda = [images.device] if images.device.type == "cuda" else []
@@ -161,14 +161,14 @@ def train(
                 torch.manual_seed(seed_of(step.seed, "dropout", processes.rank))
                 loss = accumulate_gradients(
                     network, images, labels, task.loss,
-                    passes=config.accumulate, processes=processes, tally=tally,
+                    passes=config.accumulate, processes=processes, totals=totals,
                 )  # fmt: skip
             if not math.isfinite(loss):
                 reason = f"loss {loss} at step {done.step + 1} of {total_steps}"
                 raise Diverged(reason, done.metrics)
             begun = time.perf_counter()
             optimizer.step()
-            tally.backward_seconds += time.perf_counter() - begun
+            totals.backward_seconds += time.perf_counter() - begun
             memory = end_watch() if end_watch is not None else None
             done.step += 1
             on_step(done.step, total_steps)
@@ -181,34 +181,34 @@ def train(
             "epoch": epoch,
             "step": done.step,
             "lr": config.learning_rate * factor,
-            "train_loss": tally.loss / tally.images,
-            "train_error": 100.0 * tally.wrong / tally.images,
+            "train_loss": totals.loss / totals.images,
+            "train_error": 100.0 * totals.wrong / totals.images,
             **task.evaluate(model, last_epochs=epoch > total_epochs - 5),
         }
         here = {kind: set(files.items()) for kind, files in task.batches.data_issues().items()}
         if here:
-            issues = {kind: dict(files) for kind, files in processes.union(here).items()}
+            issues = {kind: dict(files) for kind, files in processes.all_gather_union(here).items()}
             task.batches.remember(issues)
             metrics["image_counts"] = {kind: len(files) for kind, files in issues.items()}
         seconds = done.seconds + time.perf_counter() - clock
-        metrics["timing"] = _timing(tally, done.seconds, seconds)
+        metrics["timing"] = _timing(totals, done.seconds, seconds)
         if memory is not None:
             metrics["timing"]["step_memory_bytes"] = memory
         done.metrics.append(metrics)
-        done.epoch, done.tally, done.seconds = epoch, Tally(), 0.0
+        done.epoch, done.totals, done.seconds = epoch, EpochTotals(), 0.0
         save()
         on_epoch(done.metrics)
     return done.metrics
 
 
-def _timing(tally: Tally, training_seconds: float, seconds: float) -> dict[str, float]:
+def _timing(totals: EpochTotals, training_seconds: float, seconds: float) -> dict[str, float]:
     """Of an epoch: all `seconds`, with evaluation; images of all processes per second of training;
     and where the first process's seconds of training went. Backward includes the optimizer."""
     return {
         "seconds": seconds,
-        "images": tally.images,
-        "images_per_second": tally.images / training_seconds,
-        "data_seconds": tally.data_seconds,
-        "forward_seconds": tally.forward_seconds,
-        "backward_seconds": tally.backward_seconds,
+        "images": totals.images,
+        "images_per_second": totals.images / training_seconds,
+        "data_seconds": totals.data_seconds,
+        "forward_seconds": totals.forward_seconds,
+        "backward_seconds": totals.backward_seconds,
     }

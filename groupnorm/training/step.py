@@ -19,7 +19,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, int]]
 
 
 @dataclass
-class Tally:
+class EpochTotals:
     """Sums over the steps of an epoch; times in seconds, of this process."""
 
     loss: float = 0.0
@@ -38,7 +38,7 @@ def accumulate_gradients(
     *,
     passes: int,
     processes: Processes,
-    tally: Tally,
+    totals: EpochTotals,
 ) -> float:
     """Forward and backward of a step; leaves the gradient of the mean loss in the parameters.
 
@@ -51,7 +51,7 @@ def accumulate_gradients(
         images: (n, C, H, W) of this process, n a multiple of `passes`.
         labels: (n,).
         loss: gives the mean loss of a batch, and how many of it were wrong.
-        tally: gets the step's sums over all processes, and this process's times.
+        totals: gets the step's sums over all processes, and this process's times.
 
     Returns:
         The mean loss over all processes' images. It may be NaN or infinite.
@@ -76,20 +76,20 @@ def accumulate_gradients(
             forward = time.perf_counter()
             (mean / passes).backward()  # type: ignore[no-untyped-call]
             _wait_for(device)
-        tally.forward_seconds += forward - started
-        tally.backward_seconds += time.perf_counter() - forward
+        totals.forward_seconds += forward - started
+        totals.backward_seconds += time.perf_counter() - forward
         total += value_of_mean * len(part)
         wrong += part_wrong
         for sum_, value in zip(sums, statistics, strict=False):
             sum_.add_(value)
     for sum_, value in zip(sums, statistics, strict=False):
         value.copy_(sum_ / passes)
-    processes.average(statistics)
-    total, all_wrong, seen = processes.sums((total, wrong, len(images)), device)
+    processes.all_reduce_mean(statistics)
+    total, all_wrong, seen = processes.all_reduce_sum((total, wrong, len(images)), device)
     if math.isfinite(total):
-        tally.loss += total
-    tally.wrong += int(all_wrong)
-    tally.images += int(seen)
+        totals.loss += total
+    totals.wrong += int(all_wrong)
+    totals.images += int(seen)
     return total / seen
 
 

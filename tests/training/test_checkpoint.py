@@ -16,7 +16,7 @@ from groupnorm.training.checkpoint import (
     save_checkpoint,
 )
 from groupnorm.training.config import RunConfig
-from groupnorm.training.step import Tally
+from groupnorm.training.step import EpochTotals
 
 CONFIG = RunConfig(norm="none", workers=2, batch_per_worker=4, epochs=3)
 STEPS = {"steps_per_epoch": 5, "total_steps": 15}
@@ -30,7 +30,7 @@ def parts():
 
 def progress(**changes):
     values = {"epoch": 1, "step": 7, "metrics": [{"epoch": 1}], "seconds": 2.5}
-    return Progress(**{**values, "tally": Tally(loss=3.0, images=16), **changes})
+    return Progress(**{**values, "tally": EpochTotals(loss=3.0, images=16), **changes})
 
 
 def load(content, path, **changes):
@@ -143,10 +143,10 @@ def test_another_run_is_refused_with_the_difference(path):
         {"seconds": -1.0},
         {"seconds": float("nan")},
         {"seconds": "long"},
-        {"tally": Tally(loss=float("inf"))},
-        {"tally": Tally(images=-3)},
-        {"tally": Tally(wrong=0.5)},
-        {"tally": Tally(data_seconds=-1e9)},
+        {"tally": EpochTotals(loss=float("inf"))},
+        {"tally": EpochTotals(images=-3)},
+        {"tally": EpochTotals(wrong=0.5)},
+        {"tally": EpochTotals(data_seconds=-1e9)},
     ],
 )
 def test_progress_out_of_range_is_refused(path, changes):

@@ -137,23 +137,26 @@ def test_run_names_are_file_names():
 
 def test_differences_in_words():
     one, other = RunConfig(norm="bn", epochs=1), RunConfig(norm="bn", epochs=2, seed=3)
-    assert one.unlike(one.identity()) == ""
-    assert other.unlike(one.identity()) == "epochs was 1, is 2, seed was 0, is 3"
-    assert "width was None, is 1.0" in one.unlike({"norm": "bn"})
+    assert one.describe_difference(one.identity()) == ""
+    assert other.describe_difference(one.identity()) == "epochs was 1, is 2, seed was 0, is 3"
+    assert "width was None, is 1.0" in one.describe_difference({"norm": "bn"})
 
 
 @pytest.mark.parametrize("norm", ["bn", "brn", "syncbn"])
 @pytest.mark.parametrize("change", [{"workers": 4}, {"batch_per_worker": 16}])
 def test_a_change_of_batch_norms_meaning_is_named(norm, change):
     one = RunConfig(norm=norm, epochs=1)
-    text = RunConfig(norm=norm, epochs=1, **change).unlike(one.identity())
+    text = RunConfig(norm=norm, epochs=1, **change).describe_difference(one.identity())
     assert "Batch norm's meaning would change" in text
 
 
 def test_another_split_changes_no_other_norms_meaning():
     one = RunConfig(norm="gn", workers=8, batch_per_worker=4, epochs=1)
-    assert one.unlike(RunConfig(workers=2, batch_per_worker=16, epochs=1).identity()) == ""
-    assert "meaning" not in one.unlike(RunConfig(workers=2, epochs=1).identity())
+    assert (
+        one.describe_difference(RunConfig(workers=2, batch_per_worker=16, epochs=1).identity())
+        == ""
+    )
+    assert "meaning" not in one.describe_difference(RunConfig(workers=2, epochs=1).identity())
 
 
 @pytest.mark.parametrize(
@@ -174,6 +177,6 @@ def test_processes_that_cannot_share_a_step(fields, count, message):
 def test_the_share_of_unreadable_images_is_no_part_of_the_identity():
     one, other = RunConfig(epochs=1), RunConfig(epochs=1, max_unreadable=0.5)
     assert one.run_name() == other.run_name()
-    assert one.unlike(other.identity()) == ""
+    assert one.describe_difference(other.identity()) == ""
     with pytest.raises(ValidationError, match="max_unreadable"):
         RunConfig(epochs=1, max_unreadable=1.1)

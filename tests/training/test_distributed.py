@@ -11,14 +11,14 @@ def test_alone_nothing_changes(tmp_path):
     assert ALONE.first
     assert ALONE.backend is None
     assert ALONE.share(6) == slice(0, 6)
-    assert ALONE.sums([1.5, 2], "cpu") == [1.5, 2]
-    assert ALONE.union({"a": {"x"}}) == {"a": {"x"}}
-    assert ALONE.told_by_first({"a": 1}) == {"a": 1}
+    assert ALONE.all_reduce_sum([1.5, 2], "cpu") == [1.5, 2]
+    assert ALONE.all_gather_union({"a": {"x"}}) == {"a": {"x"}}
+    assert ALONE.broadcast_from_rank0({"a": 1}) == {"a": 1}
     tensor = torch.tensor([1.0, 2.0])
-    ALONE.average([tensor])
+    ALONE.all_reduce_mean([tensor])
     assert tensor.tolist() == [1, 2]
-    with ALONE.first_goes_first():
-        ALONE.wait()
+    with ALONE.rank0_first():
+        ALONE.barrier()
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -32,18 +32,21 @@ def work(rank, count, folder):
     me = Processes(rank, count)
     tensors = [torch.tensor([rank, 2.0]), torch.full((2, 2), 3.0 * rank, dtype=torch.float32)]
     kept = tensors[1]
-    me.average(tensors)
-    me.average([])
-    with me.first_goes_first():
+    me.all_reduce_mean(tensors)
+    me.all_reduce_mean([])
+    with me.rank0_first():
         found = (folder / "made").exists()
         if me.first:
             (folder / "made").write_text("made")
     return {
-        "sums": me.sums([rank, 0.1], "cpu"),
-        "union": me.union({"a": {f"only {rank}", "all"}, "b": set()}),
+        "sums": me.all_reduce_sum([rank, 0.1], "cpu"),
+        "union": me.all_gather_union({"a": {f"only {rank}", "all"}, "b": set()}),
         "averages": [tensor.tolist() for tensor in tensors],
         "in place": kept.tolist() == tensors[1].tolist(),
-        "told": [me.told_by_first(rank + 10), me.told_by_first(None if me.first else b"x")],
+        "told": [
+            me.broadcast_from_rank0(rank + 10),
+            me.broadcast_from_rank0(None if me.first else b"x"),
+        ],
         "backend": me.backend,
         "found": found,
         "first": me.first,

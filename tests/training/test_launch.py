@@ -13,9 +13,9 @@ from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.launch import (
     Launch,
     ProcessLostError,
+    exit_on_signal,
     find_launch,
     joined,
-    told_to_end,
 )
 
 NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -34,10 +34,10 @@ def test_alone_without_a_launch(monkeypatch):
     assert launch.processes == ALONE
     said = []
     for _ in range(2):
-        launch.say_once(lambda: said.append(1))
+        launch.log_once(lambda: said.append(1))
     assert said == [1, 1]
     before = signal.getsignal(signal.SIGTERM)
-    with told_to_end(launch, said.append), joined(launch, "cpu", str):
+    with exit_on_signal(launch, said.append), joined(launch, "cpu", str):
         assert signal.getsignal(signal.SIGTERM) is before
         assert not dist.is_initialized()
 
@@ -76,7 +76,7 @@ def test_two_processes_meet_and_one_speaks(monkeypatch):
     assert [launch.local for launch in launches] == [0, 1]
     said = []
     threads = [
-        threading.Thread(target=launch.say_once, args=(lambda rank=rank: said.append(rank),))
+        threading.Thread(target=launch.log_once, args=(lambda rank=rank: said.append(rank),))
         for rank, launch in enumerate(launches)
         for _ in range(3)
     ]
@@ -96,7 +96,7 @@ def test_where_the_store_died_everyone_speaks():
     launch = Launch(Processes(1, 2), 1, store, store.clone())
     del server
     said = []
-    launch.say_once(lambda: said.append("lost"))
+    launch.log_once(lambda: said.append("lost"))
     assert said == ["lost"]
     assert launch.common_status(2) == 2
 
@@ -132,15 +132,15 @@ def test_what_says_that_a_process_was_lost(message, monkeypatch):
 STUCK = """
 import signal, subprocess, sys, time, threading
 import torch.distributed as dist
-from groupnorm.training.launch import Launch, told_to_end
+from groupnorm.training.launch import Launch, exit_on_signal
 from groupnorm.training.distributed import Processes
 
 store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-voice = store.clone()
-launch = Launch(Processes(0, 2), 0, store, voice)
+reports = store.clone()
+launch = Launch(Processes(0, 2), 0, store, reports)
 if status := sys.argv[1:]:
-    Launch(Processes(1, 2), 1, store, voice.clone()).common_status(int(status[0]))
-with told_to_end(launch, lambda reason: print(reason, flush=True)):
+    Launch(Processes(1, 2), 1, store, reports.clone()).common_status(int(status[0]))
+with exit_on_signal(launch, lambda reason: print(reason, flush=True)):
     signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch's DataLoader does
     subprocess.run(["true"])  # the end of a child ends nothing
     time.sleep(0.2)

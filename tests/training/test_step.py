@@ -10,7 +10,7 @@ from torch import nn
 
 from groupnorm.layers import BatchNorm, BatchRenorm
 from groupnorm.training.distributed import ALONE
-from groupnorm.training.step import Tally, accumulate_gradients, running_statistics
+from groupnorm.training.step import EpochTotals, accumulate_gradients, running_statistics
 
 
 def network(kind=BatchNorm):
@@ -33,9 +33,9 @@ IMAGES = torch.randn(12, 2, 6, 6, dtype=torch.float64, generator=torch.Generator
 LABELS = torch.arange(12) % 5
 
 
-def step(model, passes, tally=None):
+def step(model, passes, totals=None):
     return accumulate_gradients(
-        model, IMAGES, LABELS, loss, passes=passes, processes=ALONE, tally=tally or Tally()
+        model, IMAGES, LABELS, loss, passes=passes, processes=ALONE, totals=totals or EpochTotals()
     )
 
 
@@ -62,26 +62,26 @@ def test_passes_change_nothing(kind, passes):
 
 
 def test_the_tally_adds_up_over_steps():
-    model, tally = network(), Tally()
-    means = [step(model, passes, tally) for passes in (1, 2)]
+    model, totals = network(), EpochTotals()
+    means = [step(model, passes, totals) for passes in (1, 2)]
     _, wrong = loss(copy.deepcopy(model), IMAGES, LABELS)
-    assert tally.images == 24
-    assert tally.loss == pytest.approx(12 * sum(means))
-    assert tally.wrong == 2 * wrong  # the weights have not moved
-    assert tally.forward_seconds > 0
-    assert tally.backward_seconds > 0
+    assert totals.images == 24
+    assert totals.loss == pytest.approx(12 * sum(means))
+    assert totals.wrong == 2 * wrong  # the weights have not moved
+    assert totals.forward_seconds > 0
+    assert totals.backward_seconds > 0
 
 
 def test_a_loss_that_is_no_number_is_returned_and_not_counted():
     def diverged(model, images, labels):
         return model(images).sum() * math.nan, 0
 
-    tally = Tally()
+    totals = EpochTotals()
     mean = accumulate_gradients(
-        network(), IMAGES, LABELS, diverged, passes=2, processes=ALONE, tally=tally
+        network(), IMAGES, LABELS, diverged, passes=2, processes=ALONE, totals=totals
     )
     assert math.isnan(mean)
-    assert (tally.loss, tally.images) == (0, 12)
+    assert (totals.loss, totals.images) == (0, 12)
 
 
 def test_running_statistics_are_those_of_all_batch_norms():

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.files.listing import ImageFiles
-from groupnorm.data.files.workers import EvaluationExamples, Made, Share, TrainExamples
+from groupnorm.data.files.workers import Batch, EvaluationExamples, Shard, TrainExamples
 from groupnorm.data.issues import UNREADABLE, Issues, some_files
 from groupnorm.data.memory.image_set import DataError
 
@@ -66,7 +66,7 @@ class FromFiles:
 
         Args:
             steps: read ahead by a few steps for each worker process.
-            rows: which places of every step to make; a process makes its share.
+            rows: which places of every step to make; a process makes its shard.
 
         Yields:
             float32 (m, 3, S, S) and int64 (m,), on the device.
@@ -76,7 +76,7 @@ class FromFiles:
             DataError: a file cannot be opened, too many images cannot be decoded, or a worker
                 process was killed.
         """
-        shares = (self._share(step, rows) for step in steps)
+        shares = (self._shard(step, rows) for step in steps)
         for made in self._make(TrainExamples(self.files, self.image_size), shares):
             self._note("replaced_images", self.files.train_paths, made)
             yield self._moved(made)
@@ -135,7 +135,7 @@ class FromFiles:
         if self._unreadable_count() > before:
             self._check_unreadable()
 
-    def _note(self, kind: str, paths: Sequence[str], made: Made) -> None:
+    def _note(self, kind: str, paths: Sequence[str], made: Batch) -> None:
         shown = self.files.shown
         converted = self._issues["converted_images"]
         converted.update((shown(paths[index]), "not RGB") for index in made.converted)
@@ -176,16 +176,16 @@ class FromFiles:
         labels = self.files.test_labels.tolist()
         return dict(zip(map(self.files.shown, self.files.test_paths), labels, strict=True))
 
-    def _share(self, step: Step, rows: slice) -> Share:
+    def _shard(self, step: Step, rows: slice) -> Shard:
         indices = step.indices.tolist()
         if indices and (min(indices) < 0 or max(indices) >= self.train_size):
             raise ValueError(
                 f"expected indices from 0 to {self.train_size - 1}, "
                 f"got {min(indices)} to {max(indices)}"
             )
-        return Share(step.seed, range(len(indices))[rows], indices[rows])
+        return Shard(step.seed, range(len(indices))[rows], indices[rows])
 
-    def _make(self, examples: Dataset[Made], parts: Iterable[Sequence[Any]]) -> Iterator[Made]:
+    def _make(self, examples: Dataset[Batch], parts: Iterable[Sequence[Any]]) -> Iterator[Batch]:
         """What `examples` makes of each part, in order, made by the worker processes."""
         loader = DataLoader(
             examples,
@@ -196,7 +196,7 @@ class FromFiles:
             pin_memory=self.device.startswith("cuda"),
             generator=torch.Generator(),  # its own, or it would draw from torch's
         )
-        made: Made
+        made: Batch
         try:
             for made in loader:
                 if made.failure:
@@ -210,7 +210,7 @@ class FromFiles:
                 "fewer processes or smaller batches"
             ) from error
 
-    def _moved(self, made: Made) -> tuple[Tensor, Tensor]:
+    def _moved(self, made: Batch) -> tuple[Tensor, Tensor]:
         images = made.images.to(self.device, non_blocking=True)
         return images, made.labels.to(self.device, non_blocking=True)
 

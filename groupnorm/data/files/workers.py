@@ -17,7 +17,7 @@ from groupnorm.data.memory.image_set import DataError
 MOST_UNREADABLE = 1000  # files of a class one after another; more is a broken disk
 
 
-class Share(NamedTuple):
+class Shard(NamedTuple):
     """A process's share of a step: the step's seed, places in it, and examples at these places."""
 
     seed: int
@@ -25,7 +25,7 @@ class Share(NamedTuple):
     indices: Sequence[int]
 
 
-class Made(NamedTuple):
+class Batch(NamedTuple):
     """What comes back: tensors, and the issues of single files.
 
     Attributes:
@@ -44,8 +44,8 @@ class Made(NamedTuple):
     failure: str
 
 
-class TrainExamples(Dataset[Made]):
-    """Augmented training examples; the item of a `Share`."""
+class TrainExamples(Dataset[Batch]):
+    """Augmented training examples; the item of a `Shard`."""
 
     def __init__(self, files: ImageFiles, image_size: int) -> None:
         self.paths, self.labels = files.train_paths, files.train_labels
@@ -53,11 +53,11 @@ class TrainExamples(Dataset[Made]):
         self.image_size = image_size
         self.transform = train_transform(image_size)
 
-    def __getitem__(self, share: Share) -> Made:
+    def __getitem__(self, shard: Shard) -> Batch:
         making = _Making(self.image_size)
         try:
-            for place, index in zip(share.places, share.indices, strict=True):
-                self._make(making, share.seed, place, index)
+            for place, index in zip(shard.places, shard.indices, strict=True):
+                self._make(making, shard.seed, place, index)
         except DataError as error:
             return making.made(str(error))
         return making.made()
@@ -93,7 +93,7 @@ class TrainExamples(Dataset[Made]):
         yield from others[: MOST_UNREADABLE - 1].tolist()
 
 
-class EvaluationExamples(Dataset[Made]):
+class EvaluationExamples(Dataset[Batch]):
     """Test examples without those that cannot be decoded; the item of a sequence of indices."""
 
     def __init__(self, files: ImageFiles, image_size: int) -> None:
@@ -101,7 +101,7 @@ class EvaluationExamples(Dataset[Made]):
         self.image_size = image_size
         self.transform = evaluation_transform(image_size)
 
-    def __getitem__(self, indices: Sequence[int]) -> Made:
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
         making = _Making(self.image_size)
         try:
             for index in indices:
@@ -132,9 +132,9 @@ class _Making:
         if converted:
             self.converted.append(index)
 
-    def made(self, failure: str = "") -> Made:
+    def made(self, failure: str = "") -> Batch:
         shape = (0, 3, self.image_size, self.image_size)
         # stacked pictures keep Pillow's order, channels last
         images = torch.stack(self.images).contiguous() if self.images else torch.empty(shape)
         labels = torch.tensor(self.labels, dtype=torch.int64)
-        return Made(images, labels, self.unreadable, self.converted, failure)
+        return Batch(images, labels, self.unreadable, self.converted, failure)

@@ -49,7 +49,7 @@ def find(root: Path | None = None) -> str:
     """The folder of the four files.
 
     Raises:
-        DataError: no folder has all of them; the message lists where was looked.
+        DataError: no folder has all of them; the message says where it looked.
     """
 
     def match(folder: Path) -> Path | None:

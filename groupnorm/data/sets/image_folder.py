@@ -26,7 +26,7 @@ def find(root: Path | None = None) -> str:
     """The folder that holds `train/` and `val/` or `test/`: one searched, or `imagefolder` there.
 
     Raises:
-        DataError: no folder has them; the message lists where was looked.
+        DataError: no folder has them; the message says where it looked.
     """
 
     def match(folder: Path) -> Path | None:

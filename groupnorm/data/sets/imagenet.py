@@ -49,7 +49,7 @@ def find(root: Path | None = None) -> str:
     """The folder that holds `train/` with wnids and `val/`.
 
     Raises:
-        DataError: no folder has them; the message lists where was looked.
+        DataError: no folder has them; the message says where it looked.
     """
 
     def match(folder: Path) -> Path | None:

@@ -13,7 +13,7 @@ from groupnorm.data.issues import describe_unreadable
 from groupnorm.study.results.costs import COSTS, run_cost
 from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.published import DIVISIONS
-from groupnorm.study.results.report_kind import shows
+from groupnorm.study.results.report_kind import report_kind
 from groupnorm.study.results.rows import (
     ONCE,
     Estimate,
@@ -61,7 +61,7 @@ def main_table_of(
     A norm that was trained once for all batch sizes is marked and has its number in the first
     column alone; with `repeat` it has its plain name, and the number in every column.
     """
-    if shows(study.manifest) == "groups":
+    if report_kind(study.manifest) == "groups":
         return _groups_table(study, rows)
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]

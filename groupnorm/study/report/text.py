@@ -23,7 +23,7 @@ from groupnorm.study.results import published
 from groupnorm.study.results.compare import compares_in_size, find, match
 from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.published import DIVISIONS, SPREAD, Published
-from groupnorm.study.results.report_kind import shows
+from groupnorm.study.results.report_kind import report_kind
 from groupnorm.study.results.rows import (
     CLEAR,
     Comparison,
@@ -56,7 +56,7 @@ def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> l
         rows: what the report shows.
         tried: in a tuned study every row, of which `rows` are those chosen.
     """
-    kind = shows(study.manifest)
+    kind = report_kind(study.manifest)
     paragraphs = [_what_was_measured(study, rows), _how_to_read(study, rows)]
     if tried is not None:
         paragraphs.append(how_tuned(tried, study.manifest["tuned_over"]))
@@ -108,7 +108,7 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     batches = batch_sizes(rows)
     count = len(norm_names(rows))
     kinds = f"{count} normalization{'s' if count != 1 else ''}"
-    if shows(study.manifest) == "groups":
+    if report_kind(study.manifest) == "groups":
         kinds = f"group norm with {len(rows)} group divisions"
     where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
     if len(batches) == 1:

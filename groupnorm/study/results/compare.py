@@ -11,15 +11,15 @@ from groupnorm.spec import NormSpec, NormSpecError
 from groupnorm.study.report.tables import estimate_text, label_text, row_text, trained
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.published import Published, PublishedValue, published_text, values
-from groupnorm.study.results.report_kind import tables_beside
+from groupnorm.study.results.report_kind import compared_tables
 from groupnorm.study.results.rows import ONCE, Row, Study, trained_once
 
-BESIDE_HEADER = ["configuration", "measured", "published", "source"]
+COMPARISON_HEADER = ["configuration", "measured", "published", "source"]
 _AS_GROUPS = {"ln": "gn:groups=1", "in": "gn:size=1"}
 
 
 @dataclass(frozen=True)
-class Beside:
+class PublishedComparison:
     """One published table beside a study.
 
     Attributes:
@@ -98,15 +98,15 @@ def compares_in_size(table: Published, study: Study) -> bool:
     )
 
 
-def beside(study: Study, rows: Sequence[Row]) -> list[Beside]:
+def compare_published(study: Study, rows: Sequence[Row]) -> list[PublishedComparison]:
     """Every published table of a study with the rows it has numbers for, in the manifest's order.
 
     A table at one batch size stands beside the rows of that size; where the study has none, beside
     those of its largest, and the published number then says at which size it was measured.
     """
     return [
-        Beside(table, _words(table, study), _lines(table, study, rows))
-        for table in tables_beside(study.manifest)
+        PublishedComparison(table, _words(table, study), _lines(table, study, rows))
+        for table in compared_tables(study.manifest)
     ]
 
 

@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-def shows(manifest: dict[str, Any]) -> str:
+def report_kind(manifest: dict[str, Any]) -> str:
     """The kind of report: "batch-size", "norms" or "groups".
 
     Without a word in the manifest: "groups" for the study of that name, else "batch-size" when the
@@ -39,7 +39,7 @@ def shows(manifest: dict[str, Any]) -> str:
     return "batch-size" if len(batches) > 1 else "norms"
 
 
-def tables_beside(manifest: dict[str, Any]) -> list[Published]:
+def compared_tables(manifest: dict[str, Any]) -> list[Published]:
     """The published tables to put beside a study, in the manifest's order.
 
     Raises:
@@ -47,7 +47,7 @@ def tables_beside(manifest: dict[str, Any]) -> list[Published]:
     """
     names = manifest.get("published")
     if names is None:
-        names = [KINDS[shows(manifest)]]
+        names = [KINDS[report_kind(manifest)]]
     try:
         return [published.load(name) for name in names]
     except ValueError as error:

@@ -29,9 +29,9 @@ from groupnorm.study.runners.ray_trial import (
     STATE_FILES,
     TOKEN_FILE,
     Event,
+    EventQueue,
     InstallationError,
     Job,
-    Mailbox,
     as_task,
     installation,
     state_files,
@@ -131,8 +131,8 @@ class _Runner:
         here = strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        actor = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here)
-        self.mailbox = actor.remote()
+        actor = ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here)
+        self.queue = actor.remote()
         self.remote = ray.remote(as_task)
         self.options = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "max_retries": 0}
 
@@ -145,7 +145,7 @@ class _Runner:
                 # First who has ended, then what was told: so nothing told before an end is missed.
                 tasks = list(self.tasks)
                 ended, _ = self.ray.wait(tasks, num_returns=len(tasks), timeout=POLL)
-                for event in self.ray.get(self.mailbox.take.remote()):
+                for event in self.ray.get(self.queue.take.remote()):
                     self.handle(event)
                 for task in ended:
                     name = self.tasks.pop(task)
@@ -168,7 +168,7 @@ class _Runner:
             files=state_files(run_folder(self.out, name)),
             **self.common,
         )
-        task = self.remote.options(name=name, **self.options).remote(job, self.mailbox)
+        task = self.remote.options(name=name, **self.options).remote(job, self.queue)
         self.tasks[task] = name
 
     def handle(self, event: Event) -> None:

@@ -56,7 +56,7 @@ class Job:
     installation: dict[str, str]
 
 
-class Mailbox:
+class EventQueue:
     """What all trials tell, in order, until the study takes it; an actor beside the study."""
 
     def __init__(self) -> None:
@@ -79,14 +79,14 @@ class Mailbox:
         """Return once every call before this one is done."""
 
 
-def as_task(job: Job, mailbox: Any) -> str | None:
-    """`run_attempt` as a Ray task; all it told is in the mailbox when it ends."""
+def as_task(job: Job, queue: Any) -> str | None:
+    """`run_attempt` as a Ray task; all it told is in the queue when it ends."""
     import ray
 
-    # Waiting for the mailbox would free this task's CPUs for another trial meanwhile, so only the
+    # Waiting for the queue would free this task's CPUs for another trial meanwhile, so only the
     # end waits. An actor takes one caller's calls in their order, the last one after all others.
-    failure = run_attempt(job, mailbox.put.remote)
-    ray.get(mailbox.settle.remote())
+    failure = run_attempt(job, queue.put.remote)
+    ray.get(queue.settle.remote())
     return failure
 
 

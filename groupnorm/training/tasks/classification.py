@@ -104,7 +104,7 @@ class Classification:
             wrong += int((logits.argmax(1) != labels).sum())
             seen += len(labels)
         model.train()
-        loss, all_wrong, images_seen = self.processes.sums((loss, wrong, seen), device)
+        loss, all_wrong, images_seen = self.processes.all_reduce_sum((loss, wrong, seen), device)
         return loss / images_seen, 100.0 * all_wrong / images_seen
 
     def _batches_for_statistics(self) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""What a worker process makes of its share: replacements, omissions, conversions."""
+"""What a worker process makes of its shard: replacements, omissions, conversions."""
 
 import os
 import pickle
@@ -9,19 +9,19 @@ import torch
 from groupnorm.data.files import workers as examples
 from groupnorm.data.files.decode import read_rgb
 from groupnorm.data.files.transforms import draws_of, evaluation_transform, train_transform
-from groupnorm.data.files.workers import EvaluationExamples, Share, TrainExamples
+from groupnorm.data.files.workers import EvaluationExamples, Shard, TrainExamples
 from tests.data.files.image_trees import mixed_set
 
 SIZE = 16
 
 
 def whole(seed, indices):
-    return Share(seed, range(len(indices)), indices)
+    return Shard(seed, range(len(indices)), indices)
 
 
 def test_training_images_and_labels(tmp_path):
     files = mixed_set(tmp_path)
-    made = TrainExamples(files, SIZE)[Share(9, [3, 0], [5, 2])]
+    made = TrainExamples(files, SIZE)[Shard(9, [3, 0], [5, 2])]
     assert (made.images.shape, made.images.is_contiguous()) == ((2, 3, SIZE, SIZE), True)
     assert made.labels.tolist() == [2, 2]
     assert (made.unreadable, made.converted, made.failure) == ({}, [], "")

@@ -3,7 +3,7 @@
 import pytest
 
 from groupnorm.study.results import published
-from groupnorm.study.results.compare import beside, find, match, same_name, trained
+from groupnorm.study.results.compare import compare_published, find, match, same_name, trained
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil
 
@@ -15,7 +15,7 @@ def read(out):
 
 def lines(out, *names):
     add_to_manifest(out, published=list(names))
-    return [one.lines for one in beside(*read(out))]
+    return [one.lines for one in compare_published(*read(out))]
 
 
 def error(table, **where):
@@ -133,12 +133,12 @@ def test_what_did_not_finish_is_told_in_place_of_a_number(tmp_path):
 def test_words_say_what_may_be_compared(tmp_path):
     out = batch_study(tmp_path, ("bn",), (32,), 1)
     add_to_manifest(out, published=["cifar10-he2016", "cifar10-resnet20-batch-size"])
-    he, franke = (one.words for one in beside(*read(out)))
+    he, franke = (one.words for one in compare_published(*read(out)))
     assert "resnet110 is the best of five runs" in he
     assert "trained resnet8 on digits: only the direction of differences compares" in he
     manifest = read(out)[0].manifest
     add_to_manifest(out, data={**manifest["data"], "name": "cifar10"})
-    he, franke = (one.words for one in beside(*read(out)))
+    he, franke = (one.words for one in compare_published(*read(out)))
     assert "Model and data are those of this study" in he
     assert "only the direction" in franke
     assert trained(read(out)[0]) == (["resnet8"], "cifar10")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from groupnorm.study.results.report_kind import KINDS, shows, tables_beside
+from groupnorm.study.results.report_kind import KINDS, compared_tables, report_kind
 from groupnorm.study.store import StoreError
 
 
@@ -25,22 +25,22 @@ def manifest(*batches, study="batch-size", **keys):
     ],
 )
 def test_the_kind_of_report(record, kind):
-    assert shows(record) == kind
+    assert report_kind(record) == kind
 
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(StoreError, match=r"'curves'; known kinds: batch-size, norms, groups"):
-        shows(manifest(32, shows="curves"))
+        report_kind(manifest(32, shows="curves"))
 
 
 def test_the_tables_are_those_named_else_the_papers_of_that_kind():
     named = manifest(32, 2, published=["imagenet-resnet101", "imagenet-norms"])
-    assert [t.id for t in tables_beside(named)] == ["imagenet-resnet101", "imagenet-norms"]
-    assert tables_beside(manifest(32, 2, published=[])) == []
+    assert [t.id for t in compared_tables(named)] == ["imagenet-resnet101", "imagenet-norms"]
+    assert compared_tables(manifest(32, 2, published=[])) == []
     for kind, table in KINDS.items():
-        assert [t.id for t in tables_beside(manifest(32, shows=kind))] == [table]
+        assert [t.id for t in compared_tables(manifest(32, shows=kind))] == [table]
 
 
 def test_an_unknown_table_is_refused():
     with pytest.raises(StoreError, match=r"study.json: no published table is called 'table-9'"):
-        tables_beside(manifest(32, published=["table-9"]))
+        compared_tables(manifest(32, published=["table-9"]))

@@ -10,9 +10,9 @@ from groupnorm.files import write_atomic
 from groupnorm.study.runners.ray_trial import (
     STATE_FILES,
     TOKEN_FILE,
+    EventQueue,
     InstallationError,
     Job,
-    Mailbox,
     changed_files,
     installation,
     run_attempt,
@@ -139,7 +139,7 @@ def test_files_are_sent_when_they_were_replaced(tmp_path):
 
 
 def test_the_mailbox_keeps_order_and_of_a_file_the_newest():
-    box = Mailbox()
+    box = EventQueue()
     for attempt, number, files in ((1, 1, {"a": b"1", "b": b"1"}), (1, 2, {"a": b"2"}), (2, 3, {})):
         box.put({"name": "x", "attempt": attempt, "number": number, "files": files})
     box.put({"name": "y", "attempt": 1, "number": 4, "files": {"b": b"4"}})

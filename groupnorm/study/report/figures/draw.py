@@ -33,7 +33,7 @@ from groupnorm.study.report.figures.style import (
 from groupnorm.study.report.tables import subject
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.published import DIVISIONS
-from groupnorm.study.results.report_kind import shows
+from groupnorm.study.results.report_kind import report_kind
 from groupnorm.study.results.rows import ONCE, Estimate, Row, Study, trained_once
 
 # Where a value stands; None where there is none, which breaks the line.
@@ -45,7 +45,7 @@ RECOMPUTED = "recomputed statistics"
 def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """The figures of a study, in the report's order; the first is the main one."""
     after = [*response_figures(study, rows), *cost_figures(study, rows)]
-    kind = shows(study.manifest)
+    kind = report_kind(study.manifest)
     if kind == "groups":
         return [_groups_figure(study, rows), *curves.group_figures(study, rows), *after]
     batches = batch_sizes(rows)

@@ -24,7 +24,7 @@ from groupnorm.study.results.published import (
     published_text,
     values,
 )
-from groupnorm.study.results.report_kind import tables_beside
+from groupnorm.study.results.report_kind import compared_tables
 from groupnorm.study.results.rows import Study
 
 # What one group, and one channel per group, are called.
@@ -34,7 +34,7 @@ _WIDTH = 2.7
 
 def first_table(study: Study, fits: Callable[[Published], bool]) -> Published | None:
     """The first of the study's published tables, when it has the form asked for."""
-    tables = tables_beside(study.manifest)
+    tables = compared_tables(study.manifest)
     return tables[0] if tables and fits(tables[0]) else None
 
 
