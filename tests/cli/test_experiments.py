@@ -2,19 +2,22 @@
 
 import json
 
+import pytest
+
 from groupnorm.experiments import EXPERIMENTS
-from tests.cli.commands import groupnorm
+from tests.cli.commands import groupnorm, typed
 
 
 def test_the_list():
-    words = groupnorm("study", "--list").stdout
+    words = typed("study", "--list").stdout
     for name, recipe in EXPERIMENTS.items():
         assert f"{name}  {recipe('full').title[:20]}" in words
-    listed = json.loads(groupnorm("study", "--list", "--json").stdout)
+    listed = json.loads(typed("study", "--list", "--json").stdout)
     assert [entry["name"] for entry in listed] == list(EXPERIMENTS)
     assert all(entry["source"] and entry["result"] for entry in listed)
 
 
+@pytest.mark.slow
 def test_a_smoke_study_from_image_files_to_the_report(tmp_path):
     out = tmp_path / "out"
     done = groupnorm("study", "pets-resnet34", "--scale", "smoke", "--out", out)
@@ -34,7 +37,7 @@ def test_a_smoke_study_from_image_files_to_the_report(tmp_path):
 
 
 def test_missing_data_is_answered_in_words(tmp_path):
-    done = groupnorm("study", "imagenet-norms", cwd=tmp_path, check=False)
+    done = typed("study", "imagenet-norms", cwd=tmp_path)
     assert done.returncode == 2
     assert "imagenet (" in done.stderr
     assert "looked in" in done.stderr

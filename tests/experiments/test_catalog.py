@@ -1,19 +1,31 @@
 """Every published comparison: its words, its cells, and its smoke scale, which runs."""
 
+import functools
+
 import pytest
 import torch
 
 from groupnorm.experiments import EXPERIMENTS
 from groupnorm.layers import norm_layer
+from groupnorm.models import build_model
 from groupnorm.run import check, run
 from groupnorm.spec import NormSpec
 from groupnorm.study.results import published
 
-SMOKE = [
-    pytest.param(variant.config, id=f"{name}-{index}")
-    for name, recipe in EXPERIMENTS.items()
-    for index, variant in enumerate(recipe("smoke").variants)
-]
+# One smoke run for each model, norm and data set, however many experiments have it.
+SMOKE = {
+    (variant.config.model, str(variant.config.norm), variant.config.data): variant.config
+    for recipe in EXPERIMENTS.values()
+    for variant in recipe("smoke").variants
+}
+QUICK = ("resnet56", "resnet34-gn-")
+
+
+def smoke_runs():
+    for parts, config in SMOKE.items():
+        name = "-".join(parts)
+        marks = [] if name.startswith(QUICK) else [pytest.mark.slow]
+        yield pytest.param(config, marks=marks, id=name)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -51,6 +63,19 @@ def test_cells_are_distinct_and_buildable(name, scale):
         assert {labels["division"] for labels in seen} == {"groups", "size"}
     keys = set(seen[0])
     assert all(set(labels) == keys for labels in seen)
+
+
+@functools.cache
+def build(model, norm):
+    with torch.device("meta"):
+        return build_model(model, norm=norm, num_classes=10)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_model_is_built(name):
+    for variant in EXPERIMENTS[name]("full").variants:
+        model = build(variant.config.model, str(variant.config.norm))
+        assert next(model.parameters()).is_meta
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -96,7 +121,7 @@ def test_every_norm_of_pets_is_tuned_alike():
     assert len({tuple(rates) for rates in tried.values()}) == 1
 
 
-@pytest.mark.parametrize("config", SMOKE)
+@pytest.mark.parametrize("config", list(smoke_runs()))
 def test_the_smoke_scale_runs(config):
     assert config.steps == 2
     result = run(config, with_cost=False)

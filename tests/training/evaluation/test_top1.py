@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from groupnorm.training.evaluation.top1 import top1
+from tests.tolerances import STEP
 
 
 def test_loss_and_error_are_those_of_all_images_however_they_are_divided():
@@ -16,5 +17,5 @@ def test_loss_and_error_are_those_of_all_images_however_they_are_divided():
     for sizes in ([10], [4, 4, 2]):
         batches = zip(logits.split(sizes), labels.split(sizes), strict=True)
         loss, error = top1(lambda images: images, batches, torch.device("cpu"))
-        assert loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
+        assert loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=STEP)
         assert error == 10.0 * wrong
