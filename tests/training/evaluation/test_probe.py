@@ -11,8 +11,8 @@ from groupnorm.data import InMemory
 from groupnorm.models import build_model
 from groupnorm.training.evaluation.probe import percentiles, probe_module
 from groupnorm.training.tasks.classification import Classification
-from tests.training.tasks.test_classification import CONFIG, DATA
 from tests.tolerances import FORMULA_64, STEP
+from tests.training.tasks.test_classification import CONFIG, DATA
 
 
 class Convolved(nn.Module):

@@ -11,7 +11,6 @@ from groupnorm.study.report.figures.published import (
     norm_panel,
 )
 from groupnorm.study.results import published
-from groupnorm.study.results.labels import short_names
 from groupnorm.study.results.published import has_batches, has_groups, has_norms
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study
@@ -76,13 +75,6 @@ def test_groups_of_the_divisions_a_table_has():
     ax = draw(panel)
     assert list(ax.get_lines()[0].get_ydata()) == [9.5, 9.9, 10.3, 11.2, 12.3]
     assert len(group_panels(published.load("imagenet-groups"), ["groups", "size"])) == 2
-
-
-def test_short_names():
-    assert short_names(["bn", "gn:groups=8", "gn:groups=8+ws"]) == {
-        "bn": "BN", "gn:groups=8": "GN", "gn:groups=8+ws": "GN+WS",
-    }  # fmt: skip
-    assert short_names(["gn", "gn:groups=8"]) == {"gn": "GN", "gn:groups=8": "gn:groups=8"}
 
 
 def test_whose_numbers_they_are():
