@@ -138,13 +138,13 @@ def find_launch() -> Launch:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[None]:
+def joined(launch: Launch, device: str, describe_checkpoint: Callable[[], str]) -> Iterator[None]:
     """Within this context the launch's processes are torch.distributed's default group.
 
     It is gloo on the CPU and nccl on "cuda:...".
 
     Args:
-        kept: says, after a loss, what is left of the work.
+        describe_checkpoint: says, after a loss, what is left of the work.
 
     Raises:
         ProcessLostError: an operation with the others failed because one has died, is silent, or
@@ -169,7 +169,7 @@ def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[Non
         if not _is_of_a_lost_process(error):
             raise
         raise ProcessLostError(
-            f"a process of the training was lost ({first_line(error)}); {kept()}"
+            f"a process of the training was lost ({first_line(error)}); {describe_checkpoint()}"
         ) from error
     dist.destroy_process_group()
 

@@ -73,18 +73,18 @@ def main_table_of(
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
     batches = sorted({label["batch_per_worker"] for label in labels}, reverse=True)
-    at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
+    by_labels = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     gone = {(s["labels"]["norm"], s["labels"]["batch_per_worker"]) for s in skipped}
     table = []
     once = set() if repeat else trained_once(rows)
     for norm in dict.fromkeys(label["norm"] for label in labels):
-        mine = [at.get((norm, batch)) for batch in batches]
+        mine = [by_labels.get((norm, batch)) for batch in batches]
         repeated = [batch for batch, row in zip(batches, mine, strict=True) if row][1:]
         same = set(repeated if norm in once else ())
         table.append(
             [
                 f"{norm} {ONCE}" if same else norm,
-                *(SAME if b in same else _at_text(at, gone, (norm, b)) for b in batches),
+                *(SAME if b in same else _cell_text(by_labels, gone, (norm, b)) for b in batches),
             ]
         )
         if any(row and row.precise for row in mine):
@@ -247,22 +247,22 @@ def _groups_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
     values = sorted({label["value"] for label in labels}, reverse=True)
-    at = {(row.labels["division"], row.labels["value"]): row for row in rows}
+    by_labels = {(row.labels["division"], row.labels["value"]): row for row in rows}
     gone = {(s["labels"]["division"], s["labels"]["value"]) for s in skipped}
     table = [
-        [name, *(_at_text(at, gone, (division, value)) for value in values)]
+        [name, *(_cell_text(by_labels, gone, (division, value)) for value in values)]
         for division, name in DIVISIONS.items()
         if any(label["division"] == division for label in labels)
     ]
     return ["group division", *map(str, values)], table
 
 
-def _at_text(
-    at: dict[tuple[str, int], Row], gone: set[tuple[str, int]], place: tuple[str, int]
+def _cell_text(
+    by_labels: dict[tuple[str, int], Row], gone: set[tuple[str, int]], key: tuple[str, int]
 ) -> str:
-    row = at.get(place)
+    row = by_labels.get(key)
     if row is None:
-        return "skipped" if place in gone else NOTHING
+        return "skipped" if key in gone else NOTHING
     return row_text(row, row.error)
 
 

@@ -103,10 +103,10 @@ def values(table: Published) -> list[PublishedValue]:
     left out. A norm listed several times stands for several runs.
     """
     data = table.data
-    made = []
+    found = []
     if "norm" in data:
         pairs = zip(data["norm"], data["error"], strict=True)
-        made = [
+        found = [
             PublishedValue(norm, error, None, table.model, table.batch_per_worker)
             for norm, error in pairs
         ]
@@ -114,21 +114,25 @@ def values(table: Published) -> list[PublishedValue]:
         for division, block in data.items():
             for value, error in zip(block["value"], block["error"], strict=True):
                 norm = str(NormSpec.parse(f"gn:{division}={value}"))
-                made.append(
+                found.append(
                     PublishedValue(
                         norm, error, None, table.model, table.batch_per_worker, division, value
                     )
                 )
     else:
-        axis, places = next(iter(data.items()))
+        axis, positions = next(iter(data.items()))
         for norm in list(data)[1:]:
             if norm.endswith(SPREAD):
                 continue
-            spreads = data.get(norm + SPREAD, [None] * len(places))
-            for place, error, spread in zip(places, data[norm], spreads, strict=True):
-                at = {"model": table.model, "batch_per_worker": table.batch_per_worker, axis: place}
-                made.append(PublishedValue(norm, error, spread, **at))
-    return [value for value in made if value.error is not None]
+            spreads = data.get(norm + SPREAD, [None] * len(positions))
+            for position, error, spread in zip(positions, data[norm], spreads, strict=True):
+                fields = {
+                    "model": table.model,
+                    "batch_per_worker": table.batch_per_worker,
+                    axis: position,
+                }
+                found.append(PublishedValue(norm, error, spread, **fields))
+    return [value for value in found if value.error is not None]
 
 
 def has_batches(table: Published) -> bool:

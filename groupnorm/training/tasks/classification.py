@@ -113,7 +113,7 @@ class Classification:
         synchronized = NormSpec.parse(self.config.norm).kind == "syncbn"
         parts = 1 if synchronized else self.processes.count * self.config.accumulate
         for part in range(parts):
-            rows = Processes(part, parts).share(step_images)
+            rows = Processes(part, parts).shard(step_images)
             for images, _ in self.batches.train(steps, rows):
                 yield self._laid_out(images)
 

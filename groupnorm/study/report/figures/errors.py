@@ -163,14 +163,16 @@ def recomputed_figure(rows: list[Row]) -> FigureSpec:
     """Running and recomputed statistics side by side, by batch or (with one batch) by norm."""
     batches = batch_sizes(rows)
     norms = [n for n in norm_names(rows) if any(r.precise and r.labels["norm"] == n for r in rows)]
-    at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
+    by_labels = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     if len(batches) == 1:
-        columns = [(norm, at[norm, batches[0]]) for norm in norms]
+        columns = [(norm, by_labels[norm, batches[0]]) for norm in norms]
         draw = _recomputed_panel(columns, [], "", f"{batches[0]} images per worker")
         panels = [Panel(draw, "Error with running and with recomputed statistics", 3.4)]
     else:
         reference = next((norm for norm in norm_names(rows) if kind_of(norm) == "gn"), "")
-        line = [(i, row.error) for i, b in enumerate(batches) if (row := at.get((reference, b)))]
+        line = [
+            (i, row.error) for i, b in enumerate(batches) if (row := by_labels.get((reference, b)))
+        ]
         panels = []
         once = trained_once(rows)
         for norm in norms:
@@ -179,7 +181,7 @@ def recomputed_figure(rows: list[Row]) -> FigureSpec:
                 draw = _recomputed_panel(column, [], "", f"{norm} {ONCE}")
                 panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))
                 continue
-            columns = [(str(b), row) for b in batches if (row := at.get((norm, b)))]
+            columns = [(str(b), row) for b in batches if (row := by_labels.get((norm, b)))]
             draw = _recomputed_panel(columns, line, reference, norm)
             panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))
     caption = (
