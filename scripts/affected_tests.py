@@ -279,17 +279,19 @@ class ImportGraph:
     @cached_property
     def packages(self) -> set[str]:
         """The packages at the top of the project, without the tests'."""
-        packages = (name.split("/")[0] for name in self._sources if name.count("/") == 1)
         return {
             package
-            for package in packages
-            if f"{package}/__init__.py" in self._sources
-            and not any(test.startswith(f"{package}/") for test in self.tests)
+            for package in self._top
+            if not any(test.startswith(f"{package}/") for test in self.tests)
         }
 
     @cached_property
+    def _top(self) -> set[str]:
+        return {name.split("/")[0] for name in self._sources if name.endswith("/__init__.py")}
+
+    @cached_property
     def _dotted(self) -> re.Pattern[str]:
-        return re.compile(rf"\b(?:{'|'.join(sorted(self.packages)) or '(?!)'})(?:\.\w+)+")
+        return re.compile(rf"\b(?:{'|'.join(sorted(self._top)) or '(?!)'})(?:\.\w+)+")
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:

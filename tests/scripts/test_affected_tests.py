@@ -24,7 +24,7 @@ FILES = {
     "box/fast/csrc/CMakeLists.txt": "",
     "box/fast/csrc/kernels.cpp": "",
     "tests/__init__.py": "",
-    "tests/conftest.py": "import tests.fixtures\n",
+    "tests/conftest.py": "pytest_plugins = ['tests.fixtures']\n",
     "tests/fixtures.py": "",
     "tests/helper.py": "import box.wall\n",
     "tests/test_lid.py": "from box import Lid\n",
