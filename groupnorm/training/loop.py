@@ -140,7 +140,7 @@ def train(
 
     model.train()
     while done.step < total_steps:
-        epoch, totals = done.epoch + 1, done.totals
+        epoch, totals = done.epoch + 1, done.tally
         clock = saved = time.perf_counter()
         first_step = done.epoch * steps_per_epoch
         steps = epoch_steps(epoch_order(size, config.seed, epoch), step_images, config.seed, epoch)
@@ -195,7 +195,7 @@ def train(
         if memory is not None:
             metrics["timing"]["step_memory_bytes"] = memory
         done.metrics.append(metrics)
-        done.epoch, done.totals, done.seconds = epoch, EpochTotals(), 0.0
+        done.epoch, done.tally, done.seconds = epoch, EpochTotals(), 0.0
         save()
         on_epoch(done.metrics)
     return done.metrics

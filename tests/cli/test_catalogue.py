@@ -2,20 +2,23 @@
 
 import json
 
+import pytest
+
 from groupnorm.experiments import EXPERIMENTS, build
-from tests.cli.commands import groupnorm
+from tests.cli.commands import groupnorm, typed
 
 
 def test_the_list():
-    words = groupnorm("study", "--list").stdout
+    words = typed("study", "--list").stdout
     published = [name for name in EXPERIMENTS if build(name).result is not None]
     for name in published:
         assert f"{name}  {build(name).title[:20]}" in words
-    listed = json.loads(groupnorm("study", "--list", "--json").stdout)
+    listed = json.loads(typed("study", "--list", "--json").stdout)
     assert [entry["name"] for entry in listed] == published
     assert all(entry["source"] and entry["result"] for entry in listed)
 
 
+@pytest.mark.slow
 def test_a_smoke_study_from_image_files_to_the_report(tmp_path):
     out = tmp_path / "out"
     done = groupnorm("study", "pets-resnet34", "--scale", "smoke", "--out", out)
@@ -35,7 +38,7 @@ def test_a_smoke_study_from_image_files_to_the_report(tmp_path):
 
 
 def test_missing_data_is_answered_in_words(tmp_path):
-    done = groupnorm("study", "imagenet-norms", cwd=tmp_path, check=False)
+    done = typed("study", "imagenet-norms", cwd=tmp_path)
     assert done.returncode == 2
     assert "imagenet (" in done.stderr
     assert "looked in" in done.stderr

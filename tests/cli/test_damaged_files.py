@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import traceback
 
 import pytest
@@ -40,10 +39,6 @@ def trials_here(out, configs, progress, **_):
 def in_this_process(monkeypatch):
     monkeypatch.setattr("groupnorm.study.execute.run_trials", trials_here)
     monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
-    before, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
-    yield
-    signal.signal(signal.SIGTERM, before)
-    torch.set_num_threads(threads)
 
 
 def command(*arguments):

@@ -4,7 +4,7 @@ import json
 
 from groupnorm.cli.doctor import examine
 from groupnorm.data import NAMES
-from tests.cli.commands import groupnorm
+from tests.cli.commands import typed
 
 
 def test_everything_is_named(tmp_path, monkeypatch):
@@ -30,12 +30,12 @@ def test_nothing_is_made_by_looking(tmp_path, monkeypatch):
 
 
 def test_doctor(tmp_path):
-    found = json.loads(groupnorm("doctor", "--json", cwd=tmp_path).stdout)
+    found = json.loads(typed("doctor", "--json", cwd=tmp_path).stdout)
     assert found["versions"]["torch"]
     assert {b["name"] for b in found["backends"]} >= {"aten", "reference"}
     sets = {entry["name"]: entry for entry in found["data"]}
     assert sets["digits"]["found"]
     assert sets["fashion-mnist-mini"]["found"]
-    words = groupnorm("doctor", cwd=tmp_path).stdout
+    words = typed("doctor", cwd=tmp_path).stdout
     for name in ("torch", "aten", "fashion-scenes", "cifar10"):
         assert name in words

@@ -2,20 +2,23 @@
 
 import json
 
+import pytest
+
 from groupnorm.cost import fit as plan
-from tests.cli.commands import groupnorm, typed
+from tests.cli.commands import typed
 
 
+@pytest.mark.slow
 def test_json_and_table_hold_the_same():
     options = ("resnet8", "--memory", "100MiB", "--norms", "bn,frn", "--batch", "8")
-    found = json.loads(groupnorm("plan", *options, "--json").stdout)
+    found = json.loads(typed("plan", *options, "--json").stdout)
     assert found["memory_bytes"] == 100 * 2**20
     assert set(found["norms"]) == {"bn", "frn"}
     bn, frn = found["norms"]["bn"], found["norms"]["frn"]
     assert frn["largest_batch"] < bn["largest_batch"]
     assert frn["saved_per_image"] > 1.4 * bn["saved_per_image"]
     assert bn["peak"] == sum(bn["step"].values()) - bn["step"]["gradients"]
-    table = groupnorm("plan", *options)
+    table = typed("plan", *options)
     assert f" {bn['largest_batch']} " in table.stdout
     assert f" {frn['largest_image_size']} " in table.stdout
     assert "resnet8 with frn" in table.stderr  # progress

@@ -1,5 +1,6 @@
 """Every experiment of the catalogue: its words, its cells, its plan, and its smoke scale."""
 
+import functools
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.layers import norm_layer
+from groupnorm.models import build_model
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
@@ -15,11 +17,20 @@ from groupnorm.study.store import read_cells
 
 SCALES = [(name, scale) for name, entry in EXPERIMENTS.items() for scale in entry.scales]
 PUBLISHED = [name for name in EXPERIMENTS if build(name).result is not None]
-SMOKE = [
-    pytest.param(variant.config, id=f"{name}-{index}")
+# One smoke run for each model, norm and data set, however many experiments have it.
+SMOKE = {
+    (variant.config.model, str(variant.config.norm), variant.config.data): variant.config
     for name in PUBLISHED
-    for index, variant in enumerate(build(name, Options(scale="smoke")).variants)
-]
+    for variant in build(name, Options(scale="smoke")).variants
+}
+QUICK = ("resnet56", "resnet34-gn-")
+
+
+def smoke_runs():
+    for parts, config in SMOKE.items():
+        name = "-".join(parts)
+        marks = [] if name.startswith(QUICK) else [pytest.mark.slow]
+        yield pytest.param(config, marks=marks, id=name)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -65,6 +76,19 @@ def test_plans_are_consistent(name, scale):
     manifest = {"cells": [vars(cell) for cell in plan.cells]}
     assert read_cells(json.loads(json.dumps(manifest))) == plan.cells
     assert json.loads(json.dumps(plan.options))["scale"] == scale
+
+
+@functools.cache
+def on_meta(model, norm):
+    with torch.device("meta"):
+        return build_model(model, norm=norm, num_classes=10)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_model_is_built(name):
+    for variant in build(name).variants:
+        model = on_meta(variant.config.model, variant.config.norm)
+        assert next(model.parameters()).is_meta
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -151,7 +175,7 @@ def test_every_norm_is_read_once(name, monkeypatch):
     assert len(read) <= len(norms) + 1, "one for each norm, and one for the recipe's own"
 
 
-@pytest.mark.parametrize("config", SMOKE)
+@pytest.mark.parametrize("config", list(smoke_runs()))
 def test_the_smoke_scale_runs(config):
     assert config.steps == 2
     result = run(config, with_cost=False)

@@ -16,7 +16,7 @@ from groupnorm.layers import (
     WSConvTranspose3d,
     standardize,
 )
-from tests.tolerances import bound
+from tests.tolerances import DOUBLE, ROUNDOFF, ZERO_64, bound
 
 PLAIN = {1: (WSConv1d, F.conv1d), 2: (WSConv2d, F.conv2d), 3: (WSConv3d, F.conv3d)}
 TRANSPOSED = {
@@ -46,8 +46,8 @@ def test_convolutions(form, eps, groups, dims):
     value = {"timm": 1e-6, "bit": 1e-10, "original": 1e-5}[form] if eps is None else eps
     filters = torch.stack([of_one_filter(w, form, value) for w in layer.weight])
     expected = plain(x, filters, layer.bias, 2, 1, groups=groups)
-    assert torch.allclose(layer(x), expected, atol=1e-12)
-    assert torch.allclose(layer.standardized_weight(), filters, atol=1e-12)
+    assert torch.allclose(layer(x), expected, atol=DOUBLE)
+    assert torch.allclose(layer.standardized_weight(), filters, atol=DOUBLE)
 
 
 @pytest.mark.parametrize("form", WS_FORMS)
@@ -66,9 +66,9 @@ def test_transposed_convolutions(form, groups, dims):
         for o in range(6 // groups):
             weight[rows, o] = of_one_filter(layer.weight[rows, o], form, WS_FORMS[form])
     expected = plain(x, weight, layer.bias, 2, 1, 1, groups)
-    assert torch.allclose(layer(x), expected, atol=1e-12)
+    assert torch.allclose(layer(x), expected, atol=DOUBLE)
     size = [2 * s for s in x.shape[2:]]
-    assert torch.allclose(layer(x, output_size=size), expected, atol=1e-12)
+    assert torch.allclose(layer(x, output_size=size), expected, atol=DOUBLE)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -91,7 +91,7 @@ def test_padding_modes():
 
 def test_filters_have_mean_zero_and_biased_variance_one():
     w = standardize(torch.randn(5, 3, 3, 3, dtype=torch.float64) * 7 + 4)
-    assert w.mean((1, 2, 3)).abs().max() < 1e-14
+    assert w.mean((1, 2, 3)).abs().max() < ZERO_64
     assert torch.allclose(w.var((1, 2, 3), correction=0), torch.ones(5, dtype=torch.float64))
 
 
@@ -106,7 +106,7 @@ def test_equal_weights_give_zeros_and_a_finite_gradient(form):
     w = torch.full((2, 3, 3, 3), 0.3, requires_grad=True)
     standardized = standardize(w, form)
     # 0.3 is rounded, and with it the mean: eps decides how much of that is left.
-    assert standardized.abs().max() <= 2 * 2**-24 * 0.3 / min(WS_FORMS[form], 1e-5)
+    assert standardized.abs().max() <= 2 * ROUNDOFF[torch.float32] * 0.3 / min(WS_FORMS[form], 1e-5)
     (gradient,) = torch.autograd.grad(standardized, w, torch.randn_like(w))
     assert gradient.isfinite().all()
     zeros = torch.zeros(2, 3, 3, 3, requires_grad=True)

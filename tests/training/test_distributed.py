@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from groupnorm.training.distributed import ALONE, Processes
+from tests.child import needs_processes
 from tests.processes import in_processes
+
+pytestmark = needs_processes
 
 
 def test_alone_nothing_changes(tmp_path):

@@ -20,8 +20,12 @@ from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import train
 from groupnorm.training.tasks.classification import Classification
+from tests.child import needs_processes
 from tests.processes import in_processes
-from tests.tolerances import TWENTY_STEPS
+from tests.tolerances import STEP, TWENTY_STEPS
+
+pytestmark = needs_processes
+
 
 # case: fields of the configuration, and those in which one process differs that computes the same
 SPLIT = {"workers": 1, "batch_per_worker": 32}
@@ -161,7 +165,7 @@ def assert_same_end(one, whole):
     assert len(metrics) == len(rows) == 2
     for row, expected in zip(metrics, rows, strict=True):
         assert {**row, "precise_val_error": 0} == pytest.approx(
-            {**expected, "precise_val_error": 0}, rel=1e-6
+            {**expected, "precise_val_error": 0}, rel=STEP
         )
         assert row["precise_val_error"] == expected["precise_val_error"]
 

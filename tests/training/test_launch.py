@@ -162,6 +162,7 @@ Launch(Processes(0, 2), 0, dist.HashStore()).end(2)
 """
 
 
+@pytest.mark.slow
 def test_one_of_several_ends_where_it_stands():
     done = subprocess.run([sys.executable, "-c", ENDS], stdout=subprocess.PIPE, text=True)
     assert (done.returncode, done.stdout) == (2, "alone it goes on\n")
@@ -178,7 +179,9 @@ def test_none_leaves_before_all_have_joined(monkeypatch):
     assert done == ["connected", "waited", "began", "left"]
 
 
-@pytest.mark.parametrize(("before", "status"), [((), 1), (("2",), 2)])
+@pytest.mark.parametrize(
+    ("before", "status"), [((), 1), pytest.param(("2",), 2, marks=pytest.mark.slow)]
+)
 def test_told_to_end_while_waiting_for_the_lost(before, status):
     """It ends as another process has ended before, if one has."""
     command = [sys.executable, "-c", STUCK, *before]

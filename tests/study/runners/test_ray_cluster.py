@@ -16,6 +16,7 @@ from groupnorm.study.store import read_metrics, run_folder, write_metrics
 from tests.study.runners.cluster_process import kill_node, trials_of
 from tests.study.runners.test_local import config, run
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 ROOT = Path(groupnorm.__file__).parent.parent
 
 

@@ -8,6 +8,7 @@ from groupnorm.ops.group_norm import group_norm, reference
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate, derivative
 from groupnorm.ops.group_norm.native import launch as native_launch
 from tests.ops.group_norm.runners import NATIVE, running
+from tests.tolerances import ROUNDOFF, STEP, SUBNORMAL
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -26,7 +27,7 @@ def test_largest_error_of_the_output(shape, mean, layout):
     x = x.contiguous(memory_format=LAYOUTS[layout])
     true = reference.forward(x.double(), 8)[0]
     error = (group_norm(x, 8, backend="native").double() - true).abs().max()
-    assert error <= 1e-6 * (1 + abs(mean))
+    assert error <= STEP * (1 + abs(mean))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -49,7 +50,7 @@ def test_a_shift_far_from_the_mean_is_found_out(layout):
     x[:, ::2, 0, :] = 1e4
     true = reference.forward(x.double(), 2)[0]
     error = (group_norm(x, 2, backend="native").double() - true).abs().max()
-    assert error <= 2e-6 * float(true.abs().max())
+    assert error <= 2 * STEP * float(true.abs().max())
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -67,8 +68,8 @@ def test_activations_over_the_whole_range(name):
         native_launch._ACTIVATIONS[name], z.data_ptr(), value.data_ptr(), slope.data_ptr(), len(z)
     )
     true = activate(z.double(), name)
-    unit = 2.0**-24
-    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + 1e-37).all()
+    unit = ROUNDOFF[torch.float32]
+    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + SUBNORMAL).all()
     moderate = z.abs() <= 1e4  # beyond, z^2 times a slope of 0 has no digits in float32
     z, slope = z[moderate], slope[moderate]
     true = derivative(z.double(), name)
@@ -129,8 +130,8 @@ def test_statistics_on_request():
     _, statistics = torch.ops.groupnorm.group_norm(x, 4, None, None, 1e-5, None, None)
     _, mean, rstd = reference.forward(x.double(), 4)
     assert statistics.dtype == torch.float32
-    assert torch.allclose(statistics[0].double(), mean, rtol=1e-6)
-    assert torch.allclose(statistics[1].double(), rstd, rtol=1e-6)
+    assert torch.allclose(statistics[0].double(), mean, rtol=STEP)
+    assert torch.allclose(statistics[1].double(), rstd, rtol=STEP)
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])
