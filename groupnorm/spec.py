@@ -217,7 +217,7 @@ class NormSpec:
 
     @property
     def synchronized(self) -> bool:
-        """True when the statistics are those of the whole step, over all workers."""
+        """True when the batch's statistics are taken over all workers."""
         return self.kind == "syncbn"
 
     @property

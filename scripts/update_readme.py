@@ -2,8 +2,9 @@
 
     python scripts/update_readme.py [--check]
 
-Their text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is made from records. `--check`
-writes nothing and fails when a document is not what the records say.
+Their text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is made from records, and so are
+the figures of studies that they show. `--check` writes nothing and fails when a document is not
+what the records say.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from groupnorm.files import write_atomic
+from groupnorm.study.report.figures import build_figures
+from groupnorm.study.report.figures.style import render_files
 from groupnorm.study.report.page import main_table
 from groupnorm.study.report.tables import cost_table, main_table_of
 from groupnorm.study.results.costs import how_timed
@@ -97,7 +101,8 @@ def source(folder: Path, manifest: dict[str, Any], inside: str) -> str:
 
 def speed_section() -> str:
     """The benchmark of the study against a plain script."""
-    path = next(iter(sorted(RESULTS.glob("bench-study-*/bench_study.json"))))
+    path = only("bench-study-*") / "bench_study.json"
+    inside = path.relative_to(ROOT).as_posix()
     record = json.loads(path.read_text(encoding="utf-8"))
     wall = {key: decimal_text(ratio) for key, ratio in record["wall_ratio"].items()}
     return "\n".join(
@@ -109,27 +114,46 @@ def speed_section() -> str:
             "ours does more.",
             "",
             f"`{record['command']}`, torch {record['environment']['torch']}; record: "
-            f"[{path.relative_to(ROOT).as_posix()}]({path.relative_to(ROOT).as_posix()}).",
+            f"[{inside}](../{inside}).",
         ]
     )
 
 
-def kernels_section() -> str:
-    """The C++ kernels: figure and summary of speed, errors beside PyTorch's."""
+def accuracy_sentence() -> str:
+    """Error of PyTorch's operator and of ours on data with an offset, for README."""
+    path = only("offset-accuracy-*") / "accuracy.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    row = next(row for row in rows if row["mean"] == 1000)
+    inside = path.relative_to(ROOT).as_posix()
+    return (
+        f"On channels_last input of unit spread around a mean of {row['mean']:,}, PyTorch's "
+        f"operator for the CPU is off by {row['torch_channels_last']:.1e}, ours by "
+        f"{row['groupnorm_channels_last']:.1e} (largest error; [record]({inside}))."
+    )
+
+
+def kernels_sentence() -> str:
+    """How fast the C++ kernels are, for README."""
     folder = only("bench-ops-*-1-thread-*")
     record = json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
-    inside = folder.relative_to(ROOT).as_posix()
-    accuracy = only("offset-accuracy-*") / "accuracy.json"
-    errors = json.loads(accuracy.read_text(encoding="utf-8"))
-    columns = {
-        "torch_contiguous": "PyTorch, contiguous",
-        "torch_channels_last": "PyTorch, channels_last",
-        "groupnorm_contiguous": "ours, contiguous",
-        "groupnorm_channels_last": "ours, channels_last",
-    }
-    cells = [
-        [f"{row['mean']:,}", *(f"{row[key]:.1e}" for key in columns)] for row in errors["rows"]
-    ]
+    means = [line["geometric_mean"] for line in record["summary"]]
+    worst = min(record["summary"], key=lambda line: line["worst"])
+    env = record["environment"]
+    return (
+        f"Over {worst['cells']} workloads the C++ kernels are {min(means):.1f} to {max(means):.1f} "
+        "times as fast as PyTorch eager with its activation. These are the geometric means of "
+        "forward, or forward and backward, in float32 or bfloat16, contiguous or channels_last; "
+        f"the worst single case ({worst['worst_workload']}) is {worst['worst']:.2f} times as fast "
+        f"(one thread, torch {env['torch']}, {env['cpu']}; "
+        f"[record]({folder.relative_to(ROOT).as_posix()}))."
+    )
+
+
+def kernels_section() -> str:
+    """The C++ kernels: figure and summary of speed."""
+    folder = only("bench-ops-*-1-thread-*")
+    record = json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
+    inside = "../" + folder.relative_to(ROOT).as_posix()
     speeds = [
         [
             f"{line['direction'].replace('+', ' + ')}, {line['dtype']}, {line['layout']}",
@@ -149,13 +173,6 @@ def kernels_section() -> str:
     env = record["environment"]
     return "\n".join(
         [
-            "Largest error of the output against float64, input of unit spread around a mean:",
-            "",
-            *markdown(["mean", *columns.values()], cells),
-            "",
-            f"`{errors['command']}`; record: [{accuracy.relative_to(ROOT).as_posix()}]"
-            f"({accuracy.relative_to(ROOT).as_posix()}).",
-            "",
             f"![Speed of the kernels]({inside}/speed.png)",
             "",
             "Times faster than PyTorch eager with its activation, one thread, over the workloads "
@@ -167,7 +184,7 @@ def kernels_section() -> str:
             f"in the cache: {in_copies}; `{copies['command']}`.",
             "",
             f"`{record['command']}`, torch {env['torch']}, {env['cpu']}; record: "
-            f"[{inside}]({inside}).",
+            f"[{folder.name}]({inside}).",
         ]
     )
 
@@ -372,22 +389,15 @@ def readme_sections() -> dict[str, str]:
             "does not look at other images is trained once:",
             figure=True,
         ),
-        "paper study": study_section(
-            "batch-size-paper-protocol-*",
-            "The same with the paper's protocol (a record from before today's order of images; "
-            "[docs/study.md](docs/study.md) says how much that can change): 8 workers, the step "
-            "and its learning rate follow the images per worker, so that the number of steps "
-            "changes too:",
-            figure=False,
-        ),
-        "speed": speed_section(),
-        "kernels": kernels_section(),
+        "accuracy": accuracy_sentence(),
+        "kernels": kernels_sentence(),
     }
 
 
 def kernels_sections() -> dict[str, str]:
     """Name of each section of docs/kernels.md, and its text."""
     return {
+        "speed": kernels_section(),
         "aims": aims_section(),
         "memory": memory_section(),
         "training": training_section(),
@@ -408,6 +418,14 @@ def study_sections() -> dict[str, str]:
         "all norms": with_last_epoch(
             "all-norms-*", "Every normalization, protocol `fixed-step`, one seed:"
         ),
+        "paper study": study_section(
+            "batch-size-paper-protocol-*",
+            "ResNet-8 with the paper's protocol, one seed. There are 8 workers, and the step and "
+            "its learning rate follow the images per worker, so that the number of steps changes:",
+            figure=False,
+            above="../",
+        ),
+        "speed": speed_section(),
     }
 
 
@@ -447,6 +465,14 @@ def updated(text: str, sections: dict[str, str]) -> str:
     return text
 
 
+def draw_figures(text: str) -> None:
+    """Draw the main figure of every study whose figure a document shows."""
+    for name in re.findall(r"results/([^/)]+)/figures/error-by-batch\.png", text):
+        study = load_study(RESULTS / name)
+        figure = build_figures(study, summarize_study(study))[0]
+        write_atomic(RESULTS / name / "figures" / f"{figure.name}.png", render_files(figure)["png"])
+
+
 def main() -> None:
     """Write the documents, or check them."""
     parser = argparse.ArgumentParser(description="Write the documents' tables from results/.")
@@ -466,6 +492,7 @@ def main() -> None:
             sys.exit(f"{path.name} is not what results/ says; run python scripts/update_readme.py")
         if not check:
             path.write_text(made, encoding="utf-8")
+            draw_figures(made)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,36 @@
-"""Cases run in a child process, so that one that kills the process is a failure with a name."""
+"""Child processes of one fork server, which has imported torch and in which nothing has run.
+
+Cases run in a child, so that one that kills the process is a failure with a name.
+"""
 
 import multiprocessing
 import os
 import threading
 import traceback
 
+import pytest
+
 SECONDS = 600
+# Imported once, in the server. DistributedDataParallel imports the compiler.
+PRELOAD = [
+    "tests.child", "tests.processes", "groupnorm.run", "torch._dynamo", "torch.distributed.tensor",
+    "torch.distributed.fsdp",
+]  # fmt: skip
+needs_processes = [
+    pytest.mark.usefixtures("_fork_server"),
+    pytest.mark.xdist_group("processes"),  # one server for all
+]
 
 
-def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm.api")):
-    """`work(note, *arguments)` in a process forked from one that has imported torch.
+def fork_server():
+    """The context whose processes are forked from the server."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def in_child(work, *arguments):
+    """`work(note, *arguments)` in a process of its own.
 
     `work` calls `note(text)` before each case. When the process dies, the last text is in the
     failure. An exception becomes a failure with its traceback.
@@ -17,8 +38,7 @@ def in_child(work, *arguments, preload=("tests.child", "groupnorm.ops.group_norm
     Returns:
         what `work` returns.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context = fork_server()
     notes_out, notes_in = os.pipe()
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(_Descriptor(notes_in), send, work, arguments))

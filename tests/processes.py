@@ -1,12 +1,13 @@
 """Real processes that share a torch.distributed group, started once and cheaply."""
 
 import datetime
-import multiprocessing
 import socket
 import traceback
 
 import torch
 import torch.distributed as dist
+
+from tests.child import fork_server
 
 START_SECONDS = 120
 
@@ -20,8 +21,7 @@ def in_processes(count, work, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.processes", "groupnorm.run"])
+    context = fork_server()
     queue = context.Queue()
     processes = [
         context.Process(target=_process, args=(rank, count, port, queue, work, arguments))

@@ -36,17 +36,69 @@ STORAGE = {
     torch.bfloat16: 2.0**-8,
     torch.float16: 2.0**-11,
 }
+# Triton's interpreter cuts a float32 off where it becomes a bfloat16: a whole unit instead of half.
+STORAGE_INTERPRETED = {**STORAGE, torch.bfloat16: 2.0**-7}
 # Half numbers below the smallest normal one have an absolute spacing.
 TINY = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0, torch.float16: 2.0**-24}
 
+# ---- Two ways to the same numbers ---------------------------------------------------------------
+# Absolute where the numbers are near 1, relative where a test says so. float32: sums in another
+# order differ by some u, and what follows multiplies the differences.
+STEP = 1e-6  # one output or statistic of one layer: 16 u, as above
+LAYER = 1e-5  # a layer's gradients, or another formula for its output: sums of sums
+NETWORK = 1e-4  # through the layers of a network, or relative errors of its gradients
+DEEP = 1e-3  # through tens of layers, or where 1 / sqrt(eps) = 316 multiplies the rounding
+# float64: the same, in units of 1e-16.
+DOUBLE = 1e-12  # one layer, or a sum of thousands
+ZERO_64 = 1e-14  # a mean that was subtracted: a few u of numbers near 1
+FORMULA_64 = 1e-9  # a formula with a root or an interpolation, evaluated in another way
+GRADIENTS_64 = {"rtol": 1e-11, "atol": 1e-13}  # of one step, summed in other chunks
+DDP_64 = {"rtol": 1e-10, "atol": 1e-12}  # of one step, averaged over processes
+WHOLE_NETWORK_64 = {"rtol": 1e-7, "atol": 1e-9}  # tens of layers of random weights
+SAMPLES_64 = {"rtol": 1e-6, "atol": 1e-8}  # PyTorch's sample inputs, whose eps may be negative
+# A numeric derivative has the error of its difference quotient; PyTorch's samples have a small
+# variance and an eps below zero, where it is large.
+GRADCHECK = {"atol": 1e-4, "rtol": 1e-3}
 # Twenty steps of a training in float64, computed in one process or in several: each step sums in
 # another order (a few u), and 20 steps with momentum at a learning rate that learns multiply such
 # differences by some thousands; 1e-9 leaves a factor of a thousand to what was seen. In float32
 # the same growth would leave three digits.
 TWENTY_STEPS = 1e-9
 
+# ---- Half types ---------------------------------------------------------------------------------
+HALF_STATISTICS = 2e-3  # a float16 near 1 or 3, whose last place is 2e-3 at most
+ANY_STATE = 2e-4  # tensors in any state: what is compared is the kind of result, not its digits
+ANY_STATE_HALF = 5e-2  # the same where PyTorch rounds to half several times
 
-def bound(dtype: torch.dtype, offset: float, scale: float, largest: float) -> float:
+# ---- Exact but for what a test leaves out -------------------------------------------------------
+EPS = 1e-3  # the variance of a normalized output is var / (var + eps), not 1
+SIGN = 1e-2  # x / sqrt(x^2 + eps) of an x near 0 is not quite its sign
+CLEARLY = 0.1  # not a tolerance: what differs by more is another result
+COSINE_END = 1e-5  # the last of 1,000 steps of a cosine is not quite 0
+SUBNORMAL = 1e-37  # absolute: below it float32 has fewer digits, and kernels may flush to zero
+
+# ---- Published and printed numbers --------------------------------------------------------------
+PRINTED = 1e-3  # three digits
+FOUR_DIGITS = 1e-4
+PUBLISHED_MOMENTS = 0.003  # mean and deviation of a whole data set, seen in a part of it
+PUBLISHED_GAIN = 1e-3  # timm's table was estimated from random samples
+
+# ---- Statistics of random draws, relative: about 1 / sqrt(2 n) for a deviation of n numbers -----
+ONE_PERCENT = 0.01  # a million of them
+SAMPLED = 0.02  # tens of thousands
+SAMPLED_FEW = 0.03  # thousands
+SAMPLED_COVARIANCE = 0.08  # absolute, 4,000 draws of three numbers
+SAMPLED_DEEP = 0.25  # through 20 layers with zero padding at the border
+
+# ---- Measured -----------------------------------------------------------------------------------
+TIMED = 1e-3  # of a clock that the test turns; what lies between is the test's own time
+TIMED_ZERO = 1e-2  # ms
+ALLOCATED = 0.03  # a convolution's workspace is not in the prediction
+
+
+def bound(
+    dtype: torch.dtype, offset: float, scale: float, largest: float, storage=STORAGE
+) -> float:
     """Largest allowed absolute error.
 
     Args:
@@ -55,6 +107,7 @@ def bound(dtype: torch.dtype, offset: float, scale: float, largest: float) -> fl
         scale: what the computation's error is relative to: largest |weight| for the output,
             largest |a| * rstd for dx, the sum of absolute values for dweight and dbias.
         largest: largest absolute value of the result, for its rounding.
+        storage: STORAGE, or STORAGE_INTERPRETED of what Triton's interpreter rounded.
     """
     computed = FEW * ROUNDOFF[dtype] * (1 + offset) * scale
-    return computed + STORAGE[dtype] * (largest + computed) + TINY[dtype]
+    return computed + storage[dtype] * (largest + computed) + TINY[dtype]

@@ -140,19 +140,19 @@ def train(
 
     model.train()
     while done.step < total_steps:
-        epoch, totals = done.epoch + 1, done.totals
+        epoch, totals = done.epoch + 1, done.tally
         clock = saved = time.perf_counter()
         first_step = done.epoch * steps_per_epoch
         steps = epoch_steps(epoch_order(size, config.seed, epoch), step_images, config.seed, epoch)
         steps = steps[done.step - first_step : total_steps - first_step]
         end = done.step + len(steps)
-        shares = task.batches.train(steps, processes.share(step_images))
+        shards = task.batches.train(steps, processes.shard(step_images))
         for step in steps:
             factor = lr_factor(config.schedule, done.step, total_steps, warmup_steps)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
             begun = time.perf_counter()
-            images, labels = next(shares)
+            images, labels = next(shards)
             totals.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
             end_watch = watch_peak(images.device) if done.step + 1 == end else None
@@ -195,7 +195,7 @@ def train(
         if memory is not None:
             metrics["timing"]["step_memory_bytes"] = memory
         done.metrics.append(metrics)
-        done.epoch, done.totals, done.seconds = epoch, EpochTotals(), 0.0
+        done.epoch, done.tally, done.seconds = epoch, EpochTotals(), 0.0
         save()
         on_epoch(done.metrics)
     return done.metrics

@@ -28,11 +28,12 @@ def groupnorm(*arguments, cwd=None, check=True):
     return done
 
 
-def typed(*arguments, encoding="utf-8"):
+def typed(*arguments, encoding="utf-8", cwd=None):
     """The command in this process, on streams of `encoding`: much cheaper than a process."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
     line = ["groupnorm", *map(str, arguments)]
     with (
+        contextlib.chdir(cwd or Path.cwd()),
         mock.patch.object(sys, "argv", line),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -11,13 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.commands import command, groupnorm
+from tests.cli.commands import command, groupnorm, typed
 from tests.cli.test_study import metrics, read_until
 from tests.study.runners.test_track import epochs_in
 
 TINY = ["study", "norms", "--data", "digits", "--norms", "in,ln", "--epochs", "6"]
 
 
+@pytest.mark.slow
 def test_a_study_on_a_ray_of_its_own_is_stopped_and_goes_on_without_it(tmp_path):
     temporary = tempfile.mkdtemp(prefix="gn-")  # short: Ray's sockets go there
     with subprocess.Popen(
@@ -62,19 +63,24 @@ def test_a_study_on_a_ray_of_its_own_is_stopped_and_goes_on_without_it(tmp_path)
         (["--gpus-per-trial", "1"], "--gpus-per-trial goes with --cluster"),
         (["--cluster", "--cpus-per-trial", "0"], "at least 1 CPU"),
         (["--cluster", "--device", "cuda", "--gpus-per-trial", "0"], "above 0"),
-        (["--cluster", "127.0.0.1:1"], "no cluster answers at 127.0.0.1:1"),
+        pytest.param(
+            ["--cluster", "127.0.0.1:1"],
+            "no cluster answers at 127.0.0.1:1",
+            marks=pytest.mark.slow,
+        ),
         (["--cluster", "somewhere"], "--cluster takes local, auto, HOST:PORT"),
         (["--track", "wandb"], "--track takes tensorboard"),
     ],
 )
 def test_what_cannot_be_is_said_in_words(arguments, told, tmp_path):
-    done = groupnorm(*TINY, *arguments, cwd=tmp_path, check=False)
+    done = typed(*TINY, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*/runs/*/metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_train_writes_curves_once_however_often_it_is_started(tmp_path):
     settings = ["data=digits", "norm=gn:groups=4", "model=resnet8", "width=0.25"]
     settings += ["workers=2", "batch_per_worker=16", "epochs=2", "--json", "--out", tmp_path / "r"]

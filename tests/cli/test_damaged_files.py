@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import traceback
 
 import pytest
@@ -40,10 +39,6 @@ def trials_here(out, configs, progress, **_):
 def in_this_process(monkeypatch):
     monkeypatch.setattr("groupnorm.study.execute.run_trials", trials_here)
     monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
-    before, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
-    yield
-    signal.signal(signal.SIGTERM, before)
-    torch.set_num_threads(threads)
 
 
 def command(*arguments):
@@ -356,7 +351,7 @@ def test_every_command_says_which_file_the_system_refused(arguments, tmp_path, m
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file")
 
-    for name in ("doctor.examine", "cost.plan.fit", "study.report.build_report"):
+    for name in ("doctor.examine", "cost.fit.fit", "study.report.page.build_report"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)
     for name in ("training.launch.find_launch", "study.run_study"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)

@@ -10,9 +10,11 @@ import time
 import pytest
 
 from groupnorm.files import LockedError, locked
-from tests.cli.commands import command, groupnorm
+from tests.cli.commands import command, groupnorm, typed
 
 TINY = ["--data", "digits", "--epochs", "2", "--norms", "bn,gn:groups=4,gn:groups=4+ws"]
+
+pytestmark = pytest.mark.xdist_group("study")  # which is made once
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,7 @@ def study(tmp_path_factory):
     return out, done
 
 
+@pytest.mark.slow
 def test_a_study_from_beginning_to_end(study):
     out, done = study
     assert "6 cells, 4 distinct runs" in done.stdout
@@ -47,22 +50,25 @@ def test_a_study_from_beginning_to_end(study):
         assert norm in done.stdout
 
 
+@pytest.mark.slow
 def test_the_report_is_rebuilt_byte_for_byte(study):
     out, _ = study
     files = sorted(p for p in out.rglob("*") if p.suffix in (".html", ".csv", ".svg", ".png"))
     before = {path: path.read_bytes() for path in files}
     for path in files:
         path.unlink()
-    groupnorm("report", out)
+    typed("report", out)
     assert {path: path.read_bytes() for path in files} == before
 
 
+@pytest.mark.slow
 def test_report_as_json(study):
-    rows = json.loads(groupnorm("report", study[0], "--json").stdout)
+    rows = json.loads(typed("report", study[0], "--json").stdout)
     assert len(rows) >= 3
     assert any("bn" in str(row) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_second_start_trains_nothing(study):
     out, _ = study
     marks = {p: p.stat().st_mtime_ns for p in out.glob("runs/*/checkpoint.pt")}
@@ -71,11 +77,10 @@ def test_a_second_start_trains_nothing(study):
     assert {p: p.stat().st_mtime_ns for p in out.glob("runs/*/checkpoint.pt")} == marks
 
 
+@pytest.mark.slow
 def test_another_study_in_the_same_folder_is_refused(study):
     out, _ = study
-    done = groupnorm(
-        "study", "batch-size", *TINY, "--batch-sizes", "32,4", "--out", out, check=False
-    )
+    done = typed("study", "batch-size", *TINY, "--batch-sizes", "32,4", "--out", out)
     assert done.returncode == 2
     assert "holds another study" in done.stderr
 
@@ -85,11 +90,12 @@ def test_cuda_without_a_gpu_is_refused(tmp_path):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    done = groupnorm("study", "batch-size", "--device", "cuda", cwd=tmp_path, check=False)
+    done = typed("study", "batch-size", "--device", "cuda", cwd=tmp_path)
     assert done.returncode == 2
     assert "no CUDA device" in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on_and_then_does(tmp_path):
     arguments = ["study", "batch-size", *TINY, "--batch-sizes", "8", "--out", "s", "--epochs", "15"]
     with subprocess.Popen(
@@ -115,13 +121,13 @@ def test_interrupted_it_says_how_to_go_on_and_then_does(tmp_path):
     assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 3
 
 
+@pytest.mark.slow
 def test_a_second_start_on_the_same_folder_is_refused(study, tmp_path):
     shutil.copytree(study[0], tmp_path / "s")
     with locked(tmp_path / "s" / ".lock", "at work"):
-        refused = groupnorm(
-            "study", "batch-size", *TINY, "--batch-sizes", "32,2", "--out", tmp_path / "s",
-            check=False,
-        )  # fmt: skip
+        refused = typed(
+            "study", "batch-size", *TINY, "--batch-sizes", "32,2", "--out", tmp_path / "s"
+        )
     assert refused.returncode == 2
     assert "another study is at work" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -134,6 +140,7 @@ def read_until(process, text):
     raise AssertionError(f"the process ended without saying {text!r}")
 
 
+@pytest.mark.slow
 def test_a_study_killed_with_its_trials_goes_on(tmp_path):
     arguments = ["study", "norms", "--data", "digits", "--norms", "in,ln", "--epochs", "15"]
     with subprocess.Popen(

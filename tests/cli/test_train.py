@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 
 from groupnorm.cli import app
 from groupnorm.study import record
-from groupnorm.training.config import RunConfig
-from tests.cli.commands import command, groupnorm
+from tests.cli.commands import command, typed
 from tests.cli.test_study import read_until
 
 SETTINGS = ["data=digits", "norm=gn:groups=4", "model=resnet8", "width=0.25", "workers=2"]
@@ -18,22 +17,16 @@ SETTINGS = ["data=digits", "norm=gn:groups=4", "model=resnet8", "width=0.25", "w
 def test_train_prints_epochs_as_json_and_continues(tmp_path):
     settings = ["data=digits", "norm=gn:groups=4", "model=resnet8", "width=0.25"]
     settings += ["workers=2", "batch_per_worker=16", "epochs=2"]
-    done = groupnorm("train", *settings, "--json", "--out", tmp_path / "run")
+    done = typed("train", *settings, "--json", "--out", tmp_path / "run")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert (tmp_path / "run" / "DONE").exists()
-    done = groupnorm("train", *settings[:-1], "epochs=3", "--out", tmp_path / "run", check=False)
+    done = typed("train", *settings[:-1], "epochs=3", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "holds another run" in done.stderr
 
 
-def test_the_help_lists_the_fields_of_a_run():
-    said = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output
-    (line,) = (line for line in said.splitlines() if "The fields of the run: " in line)
-    listed = line.split("The fields of the run: ")[1].split(". ")[0]
-    assert listed.split(", ") == list(RunConfig.model_fields)
-
-
+@pytest.mark.slow
 def test_stopped_it_says_what_is_kept_and_how_to_go_on(tmp_path):
     """A name that a terminal would not print as it is stays the same folder."""
     out = "a b\x1b[31m:80:"

@@ -61,6 +61,7 @@ def recorded(rank, count, folder, fields):
     return record_run(RunConfig(**fields), folder, threads=1, processes=processes).metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -81,6 +82,7 @@ def test_a_users_mistake_is_said_once(tmp_path, wrong, told):
     assert "File" not in said.split("torch/distributed")[0]  # no traceback but torchrun's own
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_run_and_the_same_command_goes_on(tmp_path):
     """Rank 1 is killed, then rank 0; the third start finishes, with the bits of a whole run."""
     folder = tmp_path / "run"

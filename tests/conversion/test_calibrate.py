@@ -8,6 +8,7 @@ from torch import nn
 
 from groupnorm.conversion import recomputed_statistics
 from groupnorm.layers import BatchNorm, BatchRenorm, GroupNorm
+from tests.tolerances import DOUBLE, LAYER, NETWORK, STEP
 
 
 def batches(count=5, images=8, seed=0):
@@ -20,9 +21,9 @@ def test_statistics_are_those_of_all_values_together(images):
     layer = BatchNorm(3, batch_per_worker=images)
     everything = torch.cat(batches()).double()
     with recomputed_statistics(layer, batches()):
-        assert torch.allclose(layer.running_mean.double(), everything.mean((0, 2, 3)), rtol=1e-6)
+        assert torch.allclose(layer.running_mean.double(), everything.mean((0, 2, 3)), rtol=STEP)
         var = everything.transpose(0, 1).flatten(1).var(1)
-        assert torch.allclose(layer.running_var.double(), var, rtol=1e-5)
+        assert torch.allclose(layer.running_var.double(), var, rtol=LAYER)
 
 
 def test_a_large_offset_does_not_cancel():
@@ -30,7 +31,7 @@ def test_a_large_offset_does_not_cancel():
     layer = BatchNorm(3, batch_per_worker=4)
     true = torch.cat(shifted).double().transpose(0, 1).flatten(1).var(1)
     with recomputed_statistics(layer, shifted):
-        assert torch.allclose(layer.running_var.double(), true, rtol=1e-4)
+        assert torch.allclose(layer.running_var.double(), true, rtol=NETWORK)
 
 
 def test_deeper_layers_see_what_they_saw_in_training():
@@ -42,7 +43,7 @@ def test_deeper_layers_see_what_they_saw_in_training():
     with torch.no_grad():
         middle = torch.cat([model[1](copy.deepcopy(model[0])(b)) for b in batches()]).double()
     with recomputed_statistics(model, batches()):
-        assert torch.allclose(model[2].running_mean.double(), middle.mean((0, 2, 3)), rtol=1e-5)
+        assert torch.allclose(model[2].running_mean.double(), middle.mean((0, 2, 3)), rtol=LAYER)
 
 
 def test_everything_is_put_back():
@@ -94,8 +95,8 @@ def test_batches_of_different_sizes_are_weighted_by_their_values():
     unequal = [batch[: 2 * (i + 1)] for i, batch in enumerate(batches(4))]
     everything = torch.cat(unequal).double().transpose(0, 1).flatten(1)
     with recomputed_statistics(layer, unequal):
-        assert torch.allclose(layer.running_mean.double(), everything.mean(1), rtol=1e-6)
-        assert torch.allclose(layer.running_var.double(), everything.var(1), rtol=1e-5)
+        assert torch.allclose(layer.running_mean.double(), everything.mean(1), rtol=STEP)
+        assert torch.allclose(layer.running_var.double(), everything.var(1), rtol=LAYER)
 
 
 def test_pytorchs_batch_norm_is_recomputed_too():
@@ -104,7 +105,7 @@ def test_pytorchs_batch_norm_is_recomputed_too():
     model[1].unused = unused
     with recomputed_statistics(model, batches()):
         everything = torch.cat(batches()).transpose(0, 1).flatten(1)
-        assert torch.allclose(model[0].running_mean, everything.mean(1), rtol=1e-5)
+        assert torch.allclose(model[0].running_mean, everything.mean(1), rtol=LAYER)
         assert torch.equal(unused.running_mean, torch.zeros(3))
     assert torch.equal(model[0].running_mean, torch.zeros(3))
     assert model[0].num_batches_tracked == 0
@@ -120,7 +121,7 @@ def test_batch_renormalization_does_not_see_how_the_batches_are_cut():
         model = nn.Sequential(*layers)
         with recomputed_statistics(model, x.chunk(parts)):
             found.append(layers[1].running_var.clone())
-    assert torch.allclose(found[0], found[1], rtol=1e-12)
+    assert torch.allclose(found[0], found[1], rtol=DOUBLE)
 
 
 def test_a_batch_without_images_changes_nothing():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.cost import share
-from groupnorm.cost import timing as turns
+from groupnorm.cost import timing
 from groupnorm.cost.timing import Step, time_in_turns
+from tests.tolerances import TIMED, TIMED_ZERO
 
 CLOCK = SimpleNamespace(seconds=0.0)
 
@@ -43,8 +43,7 @@ def clock(monkeypatch):
         return CLOCK.seconds
 
     fake = SimpleNamespace(perf_counter=look)
-    monkeypatch.setattr(share, "time", fake)
-    monkeypatch.setattr(turns, "time", fake)
+    monkeypatch.setattr(timing, "time", fake)
 
 
 def test_in_every_round_every_model_is_timed_once_and_the_order_turns():
@@ -55,9 +54,9 @@ def test_in_every_round_every_model_is_timed_once_and_the_order_turns():
     assert "".join(calls) == "abc" * 4 + "abccbaabccbaabc"
     assert list(found) == ["a", "b", "c"]
     assert found["a"]["images"] == 2
-    assert found["a"]["forward_ms_per_image"] == pytest.approx(500.0, rel=1e-3)
-    assert found["a"]["backward_ms_per_image"] == pytest.approx(0.0, abs=1e-2)
-    assert (found["a"]["spread"], found["a"]["norm_share"]) == (pytest.approx(0.0, abs=1e-3), 0.0)
+    assert found["a"]["forward_ms_per_image"] == pytest.approx(500.0, rel=TIMED)
+    assert found["a"]["backward_ms_per_image"] == pytest.approx(0.0, abs=TIMED_ZERO)
+    assert (found["a"]["spread"], found["a"]["norm_share"]) == (pytest.approx(0.0, abs=TIMED), 0.0)
 
 
 def test_a_slow_round_does_not_move_the_median_and_the_rounds_are_bounded():
@@ -69,16 +68,16 @@ def test_a_slow_round_does_not_move_the_median_and_the_rounds_are_bounded():
     }
     rounds, found = time_in_turns(steps, seconds=1000.0)
     assert rounds == 12
-    assert found["a"]["forward_ms_per_image"] == pytest.approx(100.0, rel=1e-3)
-    assert found["b"]["forward_ms_per_image"] == pytest.approx(200.0, rel=1e-3)
-    assert found["b"]["spread"] == pytest.approx(0.0, abs=1e-3)
+    assert found["a"]["forward_ms_per_image"] == pytest.approx(100.0, rel=TIMED)
+    assert found["b"]["forward_ms_per_image"] == pytest.approx(200.0, rel=TIMED)
+    assert found["b"]["spread"] == pytest.approx(0.0, abs=TIMED)
 
 
 def test_norms_have_a_share_and_generators_stay_as_they_were():
     model = nn.Sequential(Timed("linear", [3.0], []), BatchNorm(2), nn.Dropout())
     state = torch.get_rng_state()
     _, found = time_in_turns({"bn": Step(model, torch.ones(8, 4))}, seconds=0.0)
-    assert found["bn"]["forward_ms_per_image"] == pytest.approx(500.0, rel=1e-3)
-    assert found["bn"]["norm_share"] == pytest.approx(0.25, rel=1e-3)
+    assert found["bn"]["forward_ms_per_image"] == pytest.approx(500.0, rel=TIMED)
+    assert found["bn"]["norm_share"] == pytest.approx(0.25, rel=TIMED)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,8 +1,6 @@
 """Per-worker batch norm against separate copies of PyTorch's, one for each worker."""
 
 import copy
-import multiprocessing
-import socket
 
 import pytest
 import torch
@@ -10,7 +8,8 @@ from torch import nn
 from torch.distributed.nn.functional import all_gather
 
 from groupnorm.layers import BatchNorm, BatchRenorm, SyncBatchNorm
-from tests.tolerances import bound
+from tests.processes import in_processes
+from tests.tolerances import EPS, LAYER, STEP, bound
 
 
 def pair(dtype, images, channels=6, workers=None):
@@ -78,8 +77,8 @@ def test_ranks(shape):
     layer = BatchNorm(4, batch_per_worker=3)
     x = torch.randn(shape)
     y = layer(x).view(2, 3, 4, -1)
-    assert torch.allclose(y.mean((1, 3)), torch.zeros(2, 4), atol=1e-6)
-    assert torch.allclose(y.var((1, 3), correction=0), torch.ones(2, 4), atol=1e-3)
+    assert torch.allclose(y.mean((1, 3)), torch.zeros(2, 4), atol=STEP)
+    assert torch.allclose(y.var((1, 3), correction=0), torch.ones(2, 4), atol=EPS)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
@@ -169,10 +168,7 @@ def test_syncbn_in_one_process_is_batch_norm_over_the_whole_batch():
     assert torch.equal(sync(x), plain(x))
 
 
-def _worker(rank, port, queue):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def _worker(rank, count):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
     model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
@@ -186,43 +182,32 @@ def _worker(rank, port, queue):
     everything = torch.cat(all_gather(mine))
     synchronized = nn.BatchNorm2d(3)(everything)[part]
     (of_mine,) = torch.autograd.grad(synchronized, mine, x[part] ** 2)
-    gradients = [p.grad.numpy() for p in model.parameters()]
-    running = [b.numpy() for b in model.module[1].buffers()]
-    sync = (synchronized.detach().numpy(), of_mine.numpy())
-    queue.put((rank, gradients, running, sync))
-    torch.distributed.destroy_process_group()
+    gradients = [p.grad for p in model.parameters()]
+    return gradients, list(model.module[1].buffers()), (synchronized, of_mine)
 
 
+@pytest.mark.usefixtures("_fork_server")
+@pytest.mark.xdist_group("processes")
 def test_one_process_with_chunks_equals_two_processes():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=_worker, args=(rank, port, queue)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    results = sorted(queue.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
+    results = in_processes(2, _worker)
     torch.manual_seed(0)
     layer = BatchNorm(4, batch_per_worker=4)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.ReLU(), nn.Conv2d(4, 2, 3))
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(8, 3, 6, 6, generator=generator)
     model(x).backward(torch.randn(8, 2, 2, 2, generator=generator) / 2)  # DDP averages
-    for ours, theirs in zip(model.parameters(), results[0][1], strict=True):
-        assert torch.allclose(ours.grad, torch.from_numpy(theirs), atol=1e-5)
+    for ours, theirs in zip(model.parameters(), results[0][0], strict=True):
+        assert torch.allclose(ours.grad, torch.from_numpy(theirs), atol=LAYER)
     for index, name in enumerate(("running_mean", "running_var")):
-        mean = sum(torch.from_numpy(result[2][index]) for result in results) / 2
-        assert torch.allclose(getattr(layer, name), mean, atol=1e-6)
+        mean = sum(torch.from_numpy(result[1][index]) for result in results) / 2
+        assert torch.allclose(getattr(layer, name), mean, atol=STEP)
     # In one process syncbn gives what the two would synchronize to, and the same gradients.
     x.requires_grad_()
     y = SyncBatchNorm(3)(x)
     (dx,) = torch.autograd.grad(y, x, x.detach() ** 2)
     for ours, index in ((y, 0), (dx, 1)):
-        theirs = torch.cat([torch.from_numpy(result[3][index]) for result in results])
-        assert torch.allclose(ours, theirs, atol=1e-5)
+        theirs = torch.cat([torch.from_numpy(result[2][index]) for result in results])
+        assert torch.allclose(ours, theirs, atol=LAYER)
 
 
 def test_copies_are_independent():

@@ -8,7 +8,7 @@ from torch import nn
 
 from groupnorm.conversion import recomputed_statistics
 from groupnorm.layers import BatchNorm, BatchRenorm, renorm_limits
-from tests.tolerances import bound
+from tests.tolerances import CLEARLY, LAYER, STEP, bound
 
 
 def algorithm_1(x, state, eps, r_max, d_max):
@@ -96,7 +96,7 @@ def test_without_room_it_is_batch_norm(images):
     layer = BatchRenorm(5, r_max=1, d_max=0, batch_per_worker=images)
     x = torch.randn(6, 5, 3, 3)
     for _ in range(2):
-        assert torch.allclose(layer(x), plain(x), atol=1e-6)
+        assert torch.allclose(layer(x), plain(x), atol=STEP)
     for key, value in plain.state_dict().items():
         assert torch.equal(layer.state_dict()[key], value)
     assert torch.equal(layer.eval()(x), plain.eval()(x))
@@ -126,8 +126,8 @@ def test_the_ramp_follows_the_counted_steps():
     plain = BatchNorm(5)
     x = torch.randn(6, 5, 3, 3) * 3 + 2
     for _ in range(2):  # steps 0 and 1: 8 / 8 = 1 step of batch norm, and none above it at step 1
-        assert torch.allclose(layer(x), plain(x), atol=1e-5)
-    assert not torch.allclose(layer(x), plain(x), atol=1e-1)
+        assert torch.allclose(layer(x), plain(x), atol=LAYER)
+    assert not torch.allclose(layer(x), plain(x), atol=CLEARLY)
     resumed = BatchRenorm(5, r_max=100, d_max=100, ramp_steps=8)
     resumed.load_state_dict(layer.state_dict())
     assert torch.equal(resumed(x), layer(x))

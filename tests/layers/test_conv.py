@@ -21,7 +21,7 @@ from groupnorm.layers import (
     activation_gain,
 )
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate
-from tests.tolerances import bound
+from tests.tolerances import DOUBLE, FORMULA_64, ONE_PERCENT, PUBLISHED_GAIN, bound
 
 PLAIN = {1: (WSConv1d, F.conv1d), 2: (WSConv2d, F.conv2d), 3: (WSConv3d, F.conv3d)}
 TRANSPOSED = {
@@ -51,8 +51,8 @@ def test_convolutions(form, eps, groups, dims):
     value = {"timm": 1e-6, "bit": 1e-10, "original": 1e-5}[form] if eps is None else eps
     filters = torch.stack([of_one_filter(w, form, value) for w in layer.weight])
     expected = plain(x, filters, layer.bias, 2, 1, groups=groups)
-    assert torch.allclose(layer(x), expected, atol=1e-12)
-    assert torch.allclose(layer.standardized_weight(), filters, atol=1e-12)
+    assert torch.allclose(layer(x), expected, atol=DOUBLE)
+    assert torch.allclose(layer.standardized_weight(), filters, atol=DOUBLE)
 
 
 @pytest.mark.parametrize("form", WS_FORMS)
@@ -71,9 +71,9 @@ def test_transposed_convolutions(form, groups, dims):
         for o in range(6 // groups):
             weight[rows, o] = of_one_filter(layer.weight[rows, o], form, WS_FORMS[form])
     expected = plain(x, weight, layer.bias, 2, 1, 1, groups)
-    assert torch.allclose(layer(x), expected, atol=1e-12)
+    assert torch.allclose(layer(x), expected, atol=DOUBLE)
     size = [2 * s for s in x.shape[2:]]
-    assert torch.allclose(layer(x, output_size=size), expected, atol=1e-12)
+    assert torch.allclose(layer(x, output_size=size), expected, atol=DOUBLE)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -159,8 +159,10 @@ def test_scaled_convolutions_equal_timm(groups, activation):
 
 
 def test_the_gain_of_relu_is_the_papers_formula():
-    assert activation_gain("relu") == pytest.approx(math.sqrt(2 / (1 - 1 / math.pi)), rel=1e-7)
-    assert activation_gain(None) == pytest.approx(1, rel=1e-9)
+    assert activation_gain("relu") == pytest.approx(
+        math.sqrt(2 / (1 - 1 / math.pi)), rel=FORMULA_64
+    )
+    assert activation_gain(None) == pytest.approx(1, rel=FORMULA_64)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +171,15 @@ def test_the_gain_of_relu_is_the_papers_formula():
 )  # fmt: skip
 def test_gains_are_those_of_the_published_table(name, theirs):
     """The table was estimated from random samples: it is off by up to 1e-3."""
-    assert activation_gain(name) == pytest.approx(_nonlin_gamma[theirs], rel=1e-3)
+    assert activation_gain(name) == pytest.approx(_nonlin_gamma[theirs], rel=PUBLISHED_GAIN)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_the_gain_makes_the_variance_one(name):
     z = torch.randn(1_000_000, dtype=torch.float64)
-    assert (activation_gain(name) * activate(z, name)).var().item() == pytest.approx(1, rel=0.01)
+    assert (activation_gain(name) * activate(z, name)).var().item() == pytest.approx(
+        1, rel=ONE_PERCENT
+    )
 
 
 def test_variance_is_kept_through_many_layers():

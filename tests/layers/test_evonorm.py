@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from groupnorm.layers import EvoNormS0
-from tests.tolerances import bound
+from tests.tolerances import LAYER, bound
 
 
 def build(groups=3, dtype=torch.float32, **options):
@@ -47,7 +47,7 @@ def test_equals_timm(groups):
     plain = build(groups, apply_act=False)
     theirs = timm.layers.EvoNorm2dS0(6, groups=groups, apply_act=False)
     theirs.load_state_dict(plain.state_dict())
-    assert torch.allclose(plain(x), theirs(x), atol=1e-5)
+    assert torch.allclose(plain(x), theirs(x), atol=LAYER)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

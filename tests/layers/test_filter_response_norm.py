@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from groupnorm.layers import FilterResponseNorm
-from tests.tolerances import bound
+from tests.tolerances import LAYER, SIGN, bound
 
 
 def build(**options):
@@ -46,7 +46,7 @@ def test_equals_timm():
     plain = build(eps=1e-5, apply_act=False)
     theirs = timm.layers.FilterResponseNormTlu2d(6, apply_act=False)
     theirs.load_state_dict(plain.state_dict())
-    assert torch.allclose(plain(x), theirs(x), atol=1e-5)
+    assert torch.allclose(plain(x), theirs(x), atol=LAYER)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -85,7 +85,7 @@ def test_one_position(shape):
     x = torch.randn(shape)
     with pytest.warns(UserWarning, match="output is the sign of the input; learn_eps=True"):
         y = FilterResponseNorm(6, apply_act=False)(x)
-    assert torch.allclose(y, x.sign(), atol=1e-2)
+    assert torch.allclose(y, x.sign(), atol=SIGN)
     layer = FilterResponseNorm(6, apply_act=False, learn_eps=True, dtype=torch.float64)
     layer.learned_eps.data.fill_(-1.0)  # its absolute value counts
     x = x.double()

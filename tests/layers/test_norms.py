@@ -9,7 +9,12 @@ from torch import nn
 
 from groupnorm.layers import norm_layer, norm_modules
 from groupnorm.models import build_model
-from groupnorm.spec import KINDS
+from groupnorm.spec import KINDS, NormSpec
+from tests.layers.test_contract import SPECS
+
+
+def test_every_kind_keeps_the_contract():
+    assert {NormSpec.parse(spec).kind for spec in SPECS} == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"none"}))

@@ -20,6 +20,7 @@ from groupnorm.layers import (
 )
 from groupnorm.layers.factory import build_norm
 from groupnorm.spec import KINDS, NormSpec
+from tests.tolerances import DEEP, LAYER, NETWORK
 
 # One model of each of timm's families (its modules) whose models take `norm_layer`.
 FAMILIES = (
@@ -123,7 +124,7 @@ def test_the_numbers_are_those_of_timms_group_norm(name):
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(1, 3, 64, 64)
     expected = theirs.eval()(x)
-    torch.testing.assert_close(ours.eval()(x), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.eval()(x), expected, rtol=DEEP, atol=NETWORK)
     assert expected.std() > 1e-3
 
 
@@ -137,7 +138,7 @@ def test_state_dicts_of_timms_batch_norm_load(kind):
     ours = timm.create_model("test_efficientnet", norm_layer=norm_layer(kind)).eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=NETWORK, atol=LAYER)
 
 
 @pytest.mark.parametrize("kind", KINDS)

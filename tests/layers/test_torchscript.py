@@ -6,6 +6,7 @@ from torch import nn
 
 from groupnorm.layers import ScaledWSConv2d, WSConv2d, WSConvTranspose2d, norm_layer
 from groupnorm.spec import KINDS
+from tests.tolerances import LAYER
 
 LAYERS = {
     **{kind: lambda kind=kind: norm_layer(kind)(8) for kind in KINDS if kind != "none"},
@@ -23,7 +24,7 @@ def test_layers_are_traced(name):
     layer = LAYERS[name]().eval()
     traced = torch.jit.trace(layer, torch.randn(2, 8, 5, 5))
     x = torch.randn(3, 8, 7, 5)
-    torch.testing.assert_close(traced(x), layer(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(traced(x), layer(x), rtol=LAYER, atol=LAYER)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -6,8 +6,12 @@ import torch
 from torch import nn
 
 from groupnorm.layers import BatchNorm, SyncBatchNorm
+from tests.child import needs_processes
 from tests.processes import in_processes
-from tests.tolerances import bound
+from tests.tolerances import DDP_64, bound
+
+pytestmark = needs_processes
+
 
 # Images of each process; unequal, one of them without any.
 SHARES = {2: [5, 3], 3: [4, 0, 4]}
@@ -143,12 +147,12 @@ def network_gradients(rank, count, compiled):
     return [parameter.grad for parameter in model.parameters()], list(model.buffers())
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_network_in_two_processes_has_the_gradients_of_one(compiled):
     expected, running = network_gradients(0, 1, False)
     for gradients, buffers in in_processes(2, network_gradients, compiled):
         for ours, theirs in zip([*gradients, *buffers], [*expected, *running], strict=True):
-            assert np.allclose(ours, theirs.numpy(), rtol=1e-10, atol=1e-12)
+            assert np.allclose(ours, theirs.numpy(), **DDP_64)
 
 
 def test_there_is_no_double_backward():

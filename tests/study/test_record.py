@@ -15,10 +15,13 @@ from groupnorm.study.store import read_metrics, to_json
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import train
+from tests.child import fork_server
 
 CONFIG = RunConfig(
     model="resnet8", width=0.25, data="digits", norm="bn", workers=8, batch_per_worker=4, epochs=12
 )
+
+pytestmark = pytest.mark.xdist_group("processes")
 
 
 def without_timing(rows):
@@ -42,9 +45,9 @@ def equal(a, b):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    with worker(folder) as process:
-        process.stdout.read()
-        assert process.wait(timeout=300) == 0
+    threads = torch.get_num_threads()
+    record_run(CONFIG, folder, threads=1)
+    torch.set_num_threads(threads)
     return folder
 
 
@@ -61,6 +64,7 @@ def worker(folder):
     )
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted, tmp_path):
     draw = random.Random()  # other moments every time: the result may not depend on them
     folder = tmp_path / "killed"
@@ -76,6 +80,29 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(uninterrupted, tmp_
                 process.stdout.read()
                 assert process.wait(timeout=300) == 0
     assert kills >= 2, "the run ended before it could be killed twice; make it longer"
+    assert_the_same_bits(folder, uninterrupted)
+
+
+def train_in(folder):
+    record_run(CONFIG, folder, threads=1)
+
+
+@pytest.mark.usefixtures("_fork_server")
+def test_killed_between_two_epochs_it_ends_with_the_same_bits(uninterrupted, tmp_path):
+    folder = tmp_path / "killed"
+    for epochs in (2, 7):
+        process = fork_server().Process(target=train_in, args=(folder,))
+        process.start()
+        while len(read_metrics(folder) if folder.exists() else []) < epochs:
+            assert process.is_alive()
+            time.sleep(0.02)
+        process.kill()
+        process.join()
+    train_in(folder)
+    assert_the_same_bits(folder, uninterrupted)
+
+
+def assert_the_same_bits(folder, uninterrupted):
     expected = without_timing(read_metrics(uninterrupted))
     assert without_timing(read_metrics(folder)) == expected
     assert len(expected) == CONFIG.epochs
@@ -150,6 +177,7 @@ def test_divergence_is_a_result(tmp_path):
     assert json.loads((tmp_path / "DONE").read_text())["status"] == "diverged"
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_its_parent_is_gone(tmp_path):
     long = CONFIG.model_copy(update={"epochs": 10_000})
     (tmp_path / "config.json").write_text(to_json(long.model_dump()))

@@ -15,14 +15,17 @@ from groupnorm.conversion import recomputed_statistics
 from groupnorm.data import ImageSet, InMemory
 from groupnorm.layers import norm_layer
 from groupnorm.models import build_model
-from groupnorm.spec import NormSpec
 from groupnorm.training.checkpoint import CheckpointError
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import train
 from groupnorm.training.tasks.classification import Classification
+from tests.child import needs_processes
 from tests.processes import in_processes
-from tests.tolerances import TWENTY_STEPS
+from tests.tolerances import STEP, TWENTY_STEPS
+
+pytestmark = needs_processes
+
 
 # case: fields of the configuration, and those in which one process differs that computes the same
 SPLIT = {"workers": 1, "batch_per_worker": 32}
@@ -101,7 +104,7 @@ def trained(fields, processes=ALONE, checkpoint=None, stop=False):
     norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
     torch.manual_seed(config.seed)
     model = build_model("resnet8", norm=norm, num_classes=4, in_channels=3, width=0.25).double()
-    has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
+    has_statistics = config.norm.uses_batch_statistics
     recompute = recomputed_statistics if has_statistics else None
     task = Recorded(config, InMemory(data()), recompute, processes)
 
@@ -162,7 +165,7 @@ def assert_same_end(one, whole):
     assert len(metrics) == len(rows) == 2
     for row, expected in zip(metrics, rows, strict=True):
         assert {**row, "precise_val_error": 0} == pytest.approx(
-            {**expected, "precise_val_error": 0}, rel=1e-6
+            {**expected, "precise_val_error": 0}, rel=STEP
         )
         assert row["precise_val_error"] == expected["precise_val_error"]
 

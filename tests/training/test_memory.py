@@ -1,6 +1,6 @@
 """The allocator's thresholds and the peak of a computation's memory."""
 
-import subprocess
+import resource
 import sys
 from pathlib import Path
 
@@ -10,9 +10,12 @@ import torch
 from groupnorm.memory import keep_large_blocks
 from groupnorm.training.loop import train
 from groupnorm.training.memory import watch_peak
+from tests.child import in_child
 from tests.training.test_loop import Regression, make
 
 
+@pytest.mark.usefixtures("_fork_server")
+@pytest.mark.xdist_group("processes")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 def test_large_blocks_are_kept_from_step_to_step():
     """Page faults per step, counted in a process of its own with and without the setting.
@@ -20,25 +23,16 @@ def test_large_blocks_are_kept_from_step_to_step():
     The first steps fault either way: an aligned block does not fit where one of the same size was
     freed until its neighbours are free too.
     """
-    code = (
-        "import resource, sys, torch\n"
-        "from groupnorm.memory import keep_large_blocks\n"
-        "if sys.argv[1] == 'keep': assert keep_large_blocks()\n"
-        "def steps(count):\n"
-        "    for _ in range(count): torch.empty(12_000_000).fill_(1)\n"
-        "steps(30)\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "steps(10)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
-    )
+    assert in_child(faults, True) < in_child(faults, False) / 10
 
-    def faults(mode):
-        done = subprocess.run(
-            [sys.executable, "-c", code, mode], capture_output=True, text=True, check=True
-        )
-        return int(done.stdout)
 
-    assert faults("keep") < faults("default") / 10
+def faults(note, keep):
+    assert not keep or keep_large_blocks()
+    for step in range(40):
+        if step == 30:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.empty(12_000_000).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def test_other_systems_are_left_alone(monkeypatch):

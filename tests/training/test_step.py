@@ -11,6 +11,7 @@ from torch import nn
 from groupnorm.layers import BatchNorm, BatchRenorm
 from groupnorm.training.distributed import ALONE
 from groupnorm.training.step import EpochTotals, accumulate_gradients, running_statistics
+from tests.tolerances import DOUBLE, GRADIENTS_64
 
 
 def network(kind=BatchNorm):
@@ -53,15 +54,15 @@ def test_passes_change_nothing(kind, passes):
         mean = step(ours, passes)
         expected, _ = loss(theirs, IMAGES, LABELS)
         expected.backward()
-        assert mean == pytest.approx(expected.item(), rel=1e-12)
+        assert mean == pytest.approx(expected.item(), rel=DOUBLE)
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-13)
+            torch.testing.assert_close(a.grad, b.grad, **GRADIENTS_64)
         for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+            torch.testing.assert_close(a, b, rtol=DOUBLE, atol=GRADIENTS_64["atol"])
         assert ours[1].num_batches_tracked == number
 
 
-def test_the_tally_adds_up_over_steps():
+def test_the_totals_add_up_over_steps():
     model, totals = network(), EpochTotals()
     means = [step(model, passes, totals) for passes in (1, 2)]
     _, wrong = loss(copy.deepcopy(model), IMAGES, LABELS)

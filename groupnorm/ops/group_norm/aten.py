@@ -76,6 +76,8 @@ def _group_norm(
     # torch.nn.functional.group_norm refuses a batch with one value in all; the operator does not.
     weight = None if weight is None else _cast(weight, x.dtype)
     bias = None if bias is None else _cast(bias, x.dtype)
+    if weight is None and bias is not None and not exporting():
+        weight = torch.ones_like(bias)  # PyTorch before 2.14 cannot differentiate a bias alone
     return torch.group_norm(x, num_groups, weight, bias, eps, torch.backends.cudnn.enabled)
 
 

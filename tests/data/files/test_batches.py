@@ -279,6 +279,7 @@ def test_a_killed_process_is_an_error_in_words(files):
         drain_while_killing(running, before)
 
 
+@pytest.mark.slow
 def test_nothing_is_said_at_exit_when_an_epoch_is_left_in_the_middle(files, tmp_path):
     script = f"""
 import torch

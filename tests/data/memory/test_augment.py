@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from groupnorm.data.memory.augment import augment, normalize
+from tests.tolerances import STEP
 
 MEAN, STD = torch.tensor([0.2, 0.4, 0.6]), torch.tensor([0.5, 0.25, 0.125])
 
@@ -40,7 +41,7 @@ def test_normalize_is_the_formula():
     expected = (x.double() / 255 - MEAN.view(3, 1, 1).double()) / STD.view(3, 1, 1).double()
     result = normalize(x, MEAN, STD)
     assert result.dtype == torch.float32
-    torch.testing.assert_close(result, expected.float(), rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(result, expected.float(), rtol=STEP, atol=2 * STEP)
 
 
 @pytest.mark.parametrize("flip", [False, True])

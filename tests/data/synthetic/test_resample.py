@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from groupnorm.data.synthetic.resample import area_table, resample
+from tests.tolerances import DOUBLE
 
 
 def image(height, width, channels=2):
@@ -15,12 +16,12 @@ def test_table_holds_the_sums_of_all_corners():
     table = area_table(pixels)
     for y in range(5):
         for x in range(4):
-            np.testing.assert_allclose(table[y, x], pixels[:y, :x].sum((0, 1)), atol=1e-12)
+            np.testing.assert_allclose(table[y, x], pixels[:y, :x].sum((0, 1)), atol=DOUBLE)
 
 
 def test_one_to_one_is_the_image():
     pixels = image(5, 6)
-    np.testing.assert_allclose(resample(area_table(pixels), 0, 0, 1, 1, 5, 6), pixels, atol=1e-12)
+    np.testing.assert_allclose(resample(area_table(pixels), 0, 0, 1, 1, 5, 6), pixels, atol=DOUBLE)
 
 
 def test_shrinking_by_a_fraction_is_the_exact_mean():
@@ -29,14 +30,14 @@ def test_shrinking_by_a_fraction_is_the_exact_mean():
     fine = pixels.repeat(2, 0).repeat(2, 1)
     expected = fine.reshape(4, 3, 6, 3, 2).mean((1, 3))
     result = resample(area_table(pixels), 0, 0, 1.5, 1.5, 4, 6)
-    np.testing.assert_allclose(result, expected, atol=1e-12)
+    np.testing.assert_allclose(result, expected, atol=DOUBLE)
 
 
 def test_offset_and_unequal_steps():
     pixels = image(8, 8)
     result = resample(area_table(pixels), 1, 2, 2, 3, 3, 2)
     expected = pixels[1:7, 2:8].reshape(3, 2, 2, 3, 2).mean((1, 3))
-    np.testing.assert_allclose(result, expected, atol=1e-12)
+    np.testing.assert_allclose(result, expected, atol=DOUBLE)
 
 
 @pytest.mark.parametrize("step", [1.0, 0.5])
@@ -52,4 +53,4 @@ def test_enlarging_is_linear_interpolation():
     ramp = np.arange(6.0)[None, :, None].repeat(4, 0)
     result = resample(area_table(ramp), 1, 1, 0.25, 0.25, 8, 12)[..., 0]
     centres = 1 + 0.25 * (np.arange(12) + 0.5) - 0.5
-    np.testing.assert_allclose(result, np.broadcast_to(centres, (8, 12)), atol=1e-12)
+    np.testing.assert_allclose(result, np.broadcast_to(centres, (8, 12)), atol=DOUBLE)

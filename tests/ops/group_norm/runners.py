@@ -22,6 +22,16 @@ DEVICE = "cpu" if triton.interpreted else "cuda"  # where Triton's kernels run
 GPU = [] if DEVICE == "cpu" else [pytest.mark.gpu]
 OTHERS = tuple(name for name in BACKENDS if name not in ("native", "triton"))
 RUNNERS = (*OTHERS, *NATIVE, *TRITON)
+# As parameters of the fixture `backend`: interpreted kernels with small tiles take seconds.
+ON_CPU = [*OTHERS, *NATIVE]
+WHOLE_TILES = [pytest.param(name, marks=GPU) for name in TRITON[:1]]
+SMALL_TILES = [pytest.param(name, marks=[*GPU, pytest.mark.slow]) for name in TRITON[1:]]
+WHOLE_TILES_SLOWLY = [
+    pytest.param(name, marks=[*GPU, pytest.mark.slow]) for name in TRITON[:1]
+]  # a large tensor
+USUAL = [*ON_CPU, *WHOLE_TILES]
+on_cpu = pytest.mark.parametrize("backend", ON_CPU, indirect=True)
+with_small_tiles = pytest.mark.parametrize("backend", [*USUAL, *SMALL_TILES], indirect=True)
 # Nothing is kept on chip, and a split has a few tiles.
 SPLIT = replace(
     plan.LIMITS,
@@ -33,11 +43,7 @@ SPLIT = replace(
     tiles_per_split=2,
 )
 LOOPED = replace(SPLIT, programs_per_processor=0, tiles_per_split=10**9)
-_LIMITS = {
-    "as it is": plan.LIMITS,
-    "split": SPLIT,
-    "looped": LOOPED,
-}
+_LIMITS = {"as it is": plan.LIMITS, "split": SPLIT, "looped": LOOPED}
 
 
 def small_tiles(
@@ -83,7 +89,7 @@ def _instruction_set(name: str) -> Iterator[None]:
 
 @contextmanager
 def _triton(variant: str) -> Iterator[None]:
-    """With NaN in all new memory, and rounding as on a GPU where Triton is interpreted."""
+    """With NaN in all new memory."""
     cut = tiling if variant == "as it is" else small_tiles
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -92,44 +98,7 @@ def _triton(variant: str) -> Iterator[None]:
         with (
             mock.patch.object(plan, "LIMITS", _LIMITS[variant]),
             mock.patch.object(plan, "tiling", cut),
-            _interpreting(),
         ):
             yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def _interpreting() -> Iterator[None]:
-    """Rounding as on a GPU, and calls between our own kernels' functions without detours."""
-    if not triton.interpreted:
-        yield
-        return
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
-
-    cast, call = InterpreterBuilder.cast_impl, InterpretedFunction.__call__
-
-    def rounding(self, source, target):
-        """To bfloat16 the interpreter cuts off; a GPU rounds to the nearest number."""
-        if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
-            rounded = torch.as_tensor(source.data).bfloat16().view(torch.uint16)
-            return TensorHandle(rounded.numpy(), target.scalar)
-        return cast(self, source, target)
-
-    prepared = set()
-
-    def called(self, *args, **kwargs):
-        """For every call the interpreter prepares Triton's whole language, each time longer."""
-        ours = self.fn.__module__.startswith("groupnorm.")  # prepared when the kernel was launched
-        if ours or self.fn in prepared:
-            return self.rewrite()(*args, **kwargs)
-        prepared.add(self.fn)
-        return call(self, *args, **kwargs)
-
-    # `create_fp_trunc` and the others look `cast_impl` up when they are called.
-    with (
-        mock.patch.object(InterpreterBuilder, "cast_impl", rounding),
-        mock.patch.object(InterpretedFunction, "__call__", called),
-    ):
-        yield

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.utils._pytree import tree_map_only
 
 from groupnorm.ops.group_norm import group_norm
+from tests.tolerances import ANY_STATE, ANY_STATE_HALF
 
 ROLES = ("input", "weight", "bias", "residual", "gradient")
 
@@ -203,7 +204,7 @@ def compare_outcomes(ours, theirs):
         assert a.dtype == b.dtype
         if (x := values(a)) is not None:
             # PyTorch rounds to half several times; here only the kind of result is compared.
-            limit = 5e-2 if a.dtype == torch.bfloat16 else 2e-4
+            limit = ANY_STATE_HALF if a.dtype == torch.bfloat16 else ANY_STATE
             error = (x - values(b)).abs().max()
             assert error <= limit * (1 + values(b).abs().max()), f"off by {error}"
     return "works"

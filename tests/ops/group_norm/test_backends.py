@@ -73,6 +73,7 @@ def test_report_lists_every_backend():
     assert rows[-1]["reason"] == "the specification; runs only by name: slow"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_triton_without_a_gpu_and_without_its_interpreter():
     code = (

@@ -13,7 +13,11 @@ import torch.nn.functional as F
 
 from groupnorm import GroupNorm
 from groupnorm.ops.group_norm import group_norm
-from tests.child import in_child
+from tests.child import in_child, needs_processes
+from tests.tolerances import GRADCHECK, LAYER, NETWORK, PRINTED, SAMPLES_64
+
+pytestmark = needs_processes
+
 
 pytest.importorskip("expecttest")  # which PyTorch's test material imports
 
@@ -33,7 +37,7 @@ def called(sample):
 
 
 def close(a, b, equal_nan=True):
-    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8, equal_nan=equal_nan)
+    torch.testing.assert_close(a, b, **SAMPLES_64, equal_nan=equal_nan)
 
 
 def composite_compliance(note):
@@ -100,12 +104,12 @@ def gradients_of_every_kind(note):
         # eps may be negative in PyTorch's samples, and the numeric derivative far off: fast mode.
         torch.autograd.gradcheck(
             function, leaves, check_batched_grad=True, check_forward_ad=True,
-            check_batched_forward_grad=True, fast_mode=False, atol=1e-4, rtol=1e-3,
+            check_batched_forward_grad=True, fast_mode=False, **GRADCHECK,
         )  # fmt: skip
         note(f"gradgradcheck of sample {number}: {sample}")
         torch.autograd.gradgradcheck(
             function, leaves, check_batched_grad=True, check_fwd_over_rev=False,
-            fast_mode=True, atol=1e-4, rtol=1e-3,
+            fast_mode=True, **GRADCHECK,
         )  # fmt: skip
 
 
@@ -261,7 +265,7 @@ def test_pytorchs(check, failures):
 def test_the_numbers_of_keras(x, groups, expected):
     """Keras's group_normalization_test.py, whose eps is 1e-3."""
     y = group_norm(torch.tensor(x, dtype=torch.float32), groups, eps=1e-3)
-    assert torch.allclose(y, torch.tensor(expected, dtype=torch.float32), atol=1e-3)
+    assert torch.allclose(y, torch.tensor(expected, dtype=torch.float32), atol=PRINTED)
 
 
 def by_formula(x, scale, bias, groups, eps):
@@ -297,5 +301,5 @@ def test_shapes_of_other_projects(eps):
             if layout == torch.channels_last and x.dim() != 4:
                 continue
             y = group_norm(x.contiguous(memory_format=layout), groups, scale, bias, eps)
-            assert (y.double() - true).abs().max() <= 2e-5, shape
-        assert (F.group_norm(x, groups, scale, bias, eps).double() - true).abs().max() <= 1e-4
+            assert (y.double() - true).abs().max() <= 2 * LAYER, shape
+        assert (F.group_norm(x, groups, scale, bias, eps).double() - true).abs().max() <= NETWORK

@@ -10,9 +10,12 @@ from torch.autograd import forward_ad
 from groupnorm import GroupNorm, explain
 from groupnorm.ops.group_norm import group_norm
 from groupnorm.ops.group_norm.memory import all_plain
-from tests.child import in_child
+from tests.child import in_child, needs_processes
 from tests.ops.group_norm import tensor_states
 from tests.ops.group_norm.tensor_states import ROLES, STATES, WITHOUT_MEMORY
+from tests.tolerances import LAYER, STEP
+
+pytestmark = needs_processes
 
 
 def one_at_a_time(note):
@@ -120,7 +123,7 @@ def memory_that_goes_away(note):
         if name == "strides":
             (expected,) = torch.autograd.grad(group_norm(x, 2), x, torch.ones_like(x))
             (dx,) = torch.autograd.grad(y, x, torch.ones_like(x))
-            assert torch.allclose(dx, expected, atol=1e-6)
+            assert torch.allclose(dx, expected, atol=STEP)
         else:
             with pytest.raises(ValueError, match="do not fit together"):
                 y.sum().backward()
@@ -262,7 +265,7 @@ def test_per_sample_gradients_by_expanded_weights():
             for n in range(3):
                 y = layer(x[n : n + 1]).square().sum()
                 (expected,) = torch.autograd.grad(y, layer.get_parameter(name))
-                assert torch.allclose(per_sample[n], expected, atol=1e-5)
+                assert torch.allclose(per_sample[n], expected, atol=LAYER)
 
 
 def test_a_function_mode_sees_the_call():

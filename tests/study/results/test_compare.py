@@ -6,6 +6,7 @@ from groupnorm.study.results import published
 from groupnorm.study.results.compare import compare_published, find, match, same_name, trained
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil
+from tests.tolerances import FOUR_DIGITS
 
 
 def read(out):
@@ -60,7 +61,7 @@ def test_a_number_is_found_whatever_the_tables_form(table, where, expected):
 def test_several_runs_are_their_mean_and_spread():
     found = find(published.load("imagenet-author-reruns"), norm="gn")
     assert found.error == pytest.approx(72.1 / 3)
-    assert found.spread == pytest.approx(0.0577, abs=1e-4)
+    assert found.spread == pytest.approx(0.0577, abs=FOUR_DIGITS)
 
 
 def test_a_norm_matches_itself_then_the_only_one_of_its_kind():

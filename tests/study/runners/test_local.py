@@ -50,6 +50,7 @@ def run(out, runs, **options):
     return records, log
 
 
+@pytest.mark.slow
 def test_trials_run_and_a_second_start_does_nothing(tmp_path):
     runs = configs({"seed": 0}, {"seed": 1}, {"norm": "none", "base_lr": 1e6})
     records, log = run(tmp_path, runs)
@@ -62,6 +63,7 @@ def test_trials_run_and_a_second_start_does_nothing(tmp_path):
     assert again == records
 
 
+@pytest.mark.slow
 def test_a_failure_costs_one_cell_and_is_tried_again(tmp_path):
     """A damaged checkpoint makes one trial fail; mending it lets the next start finish."""
     runs = configs({"seed": 0}, {"seed": 1})
@@ -77,6 +79,7 @@ def test_a_failure_costs_one_cell_and_is_tried_again(tmp_path):
     assert log.count("started") == 1
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_a_failed_cell_with_its_reason(tmp_path):
     class Killer(Log):
         def stepped(self, name, step, total):
@@ -104,6 +107,7 @@ def workers_of(out):
     return found
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_every_trial(tmp_path):
     class Interrupt(Log):
         def epoch(self, name, metrics):
@@ -116,6 +120,7 @@ def test_an_interrupt_stops_every_trial(tmp_path):
     assert read_record(tmp_path, next(iter(runs))).status in ("partial", "missing")
 
 
+@pytest.mark.slow
 def test_no_trial_outlives_a_killed_runner(tmp_path):
     code = (
         "import sys, json; from pathlib import Path\n"
@@ -137,6 +142,7 @@ def wait_for(condition, seconds=120):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_records_name_the_threads(tmp_path):
     records, _ = run(tmp_path, configs({}), jobs=1, threads=2)
     assert records[0].env["threads"] == 2

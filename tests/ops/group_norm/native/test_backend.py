@@ -8,6 +8,7 @@ from groupnorm.ops.group_norm import group_norm, reference
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, NUMBERS, activate, derivative
 from groupnorm.ops.group_norm.native import launch
 from tests.ops.group_norm.runners import NATIVE, running
+from tests.tolerances import ROUNDOFF, STEP, SUBNORMAL
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -26,7 +27,7 @@ def test_largest_error_of_the_output(shape, mean, layout):
     x = x.contiguous(memory_format=LAYOUTS[layout])
     true = reference.forward(x.double(), 8)[0]
     error = (group_norm(x, 8, backend="native").double() - true).abs().max()
-    assert error <= 1e-6 * (1 + abs(mean))
+    assert error <= STEP * (1 + abs(mean))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -49,7 +50,7 @@ def test_a_shift_far_from_the_mean_is_found_out(layout):
     x[:, ::2, 0, :] = 1e4
     true = reference.forward(x.double(), 2)[0]
     error = (group_norm(x, 2, backend="native").double() - true).abs().max()
-    assert error <= 2e-6 * float(true.abs().max())
+    assert error <= 2 * STEP * float(true.abs().max())
 
 
 def activate_each(name, z, value, slope):
@@ -76,8 +77,8 @@ def test_activations_over_the_whole_range(name):
     value, slope = torch.empty_like(z), torch.empty_like(z)
     activate_each(name, z, value, slope)
     true = activate(z.double(), name)
-    unit = 2.0**-24
-    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + 1e-37).all()
+    unit = ROUNDOFF[torch.float32]
+    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + SUBNORMAL).all()
     moderate = z.abs() <= 1e4  # beyond, z^2 times a slope of 0 has no digits in float32
     z, slope = z[moderate], slope[moderate]
     true = derivative(z.double(), name)
@@ -136,8 +137,8 @@ def test_statistics_on_request():
     _, statistics = torch.ops.groupnorm.group_norm(x, 4, None, None, 1e-5, None, None)
     _, mean, rstd = reference.forward(x.double(), 4)
     assert statistics.dtype == torch.float32
-    assert torch.allclose(statistics[0].double(), mean, rtol=1e-6)
-    assert torch.allclose(statistics[1].double(), rstd, rtol=1e-6)
+    assert torch.allclose(statistics[0].double(), mean, rtol=STEP)
+    assert torch.allclose(statistics[1].double(), rstd, rtol=STEP)
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])

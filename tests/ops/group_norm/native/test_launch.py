@@ -11,15 +11,10 @@ import torch
 from groupnorm.ops.group_norm import group_norm
 from groupnorm.ops.group_norm.native import launch
 from tests.ops.group_norm.runners import NATIVE, running
+from tests.tolerances import LAYER, STEP
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 ROOT = Path(__file__).parents[4]
-
-
-@pytest.fixture(params=NATIVE)
-def _instruction_set(request):
-    with running(request.param):
-        yield
 
 
 @pytest.fixture
@@ -43,16 +38,20 @@ def test_an_instruction_set_that_is_not_there_is_refused():
         launch._kernels.set_instruction_set("avx9")
 
 
-@pytest.mark.usefixtures("_instruction_set")
-@pytest.mark.parametrize("count", [2, 3, 5])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    ("shape", "groups"),
-    [((1, 8, 203, 211), 1), ((1, 24, 150, 149), 3), ((7, 16, 60, 61), 4), ((300, 64, 3, 3), 8)],
-    ids=str,
+@pytest.mark.pairs(
+    case=[
+        ((1, 8, 203, 211), 1),
+        ((1, 24, 150, 149), 3),
+        ((7, 16, 60, 61), 4),
+        ((300, 64, 3, 3), 8),
+    ],
+    layout=LAYOUTS,
+    count=[2, 3, 5],
+    runner=NATIVE,
 )
-def test_threads(shape, groups, layout, count, threads):
+def test_threads(case, layout, count, runner, threads):
     """One sample or group is split among them; the same bits every time."""
+    shape, groups = case
     threads(count)
     x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
     w, b = (torch.randn(shape[1], requires_grad=True) for _ in range(2))
@@ -62,11 +61,12 @@ def test_threads(shape, groups, layout, count, threads):
         y = group_norm(x, groups, w, b, activation="silu", backend="native")
         return [y, *torch.autograd.grad(y, (x, w, b), dy.to(y.dtype))]
 
-    once, twice = run(x, w, b), run(x, w, b)
-    true = run(*(t.detach().double().requires_grad_() for t in (x, w, b)))
+    with running(runner):
+        once, twice = run(x, w, b), run(x, w, b)
+        true = run(*(t.detach().double().requires_grad_() for t in (x, w, b)))
     for ours, again, exact in zip(once, twice, true, strict=True):
         assert torch.equal(ours, again)
-        assert (ours.double() - exact).abs().max() <= 1e-5 * exact.abs().max()
+        assert (ours.double() - exact).abs().max() <= LAYER * exact.abs().max()
 
 
 def test_input_with_other_strides_is_copied():
@@ -84,7 +84,7 @@ def test_channels_innermost_in_three_axes_is_kept():
     x = torch.randn(2, 7, 12).transpose(1, 2)
     y = group_norm(x, 3, backend="native")
     assert y.stride() == x.stride()
-    assert torch.allclose(y, group_norm(x.contiguous(), 3, backend="native"), atol=1e-6)
+    assert torch.allclose(y, group_norm(x.contiguous(), 3, backend="native"), atol=STEP)
 
 
 def test_another_default_device_does_not_matter():
@@ -115,6 +115,7 @@ def test_after_a_fork(threads):
         assert torch.equal(batch[0], expected)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_package_installs_and_says_so(tmp_path):
     """A real install with compilers that fail; then what a user of it sees."""
     broken = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}

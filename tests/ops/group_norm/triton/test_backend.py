@@ -6,7 +6,8 @@ import torch
 from groupnorm import GroupNormAct
 from groupnorm.ops.group_norm import group_norm, reference
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, NUMBERS, activate, derivative
-from tests.ops.group_norm.runners import DEVICE, GPU, TRITON, running
+from tests.ops.group_norm.runners import DEVICE, GPU, SMALL_TILES, TRITON, WHOLE_TILES, running
+from tests.tolerances import ROUNDOFF, STEP, SUBNORMAL
 
 pytestmark = [pytest.mark.skipif(not TRITON, reason="Triton is not installed"), *GPU]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -58,7 +59,13 @@ def launched(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("size", "groups"), PATHS, ids=str)
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * ("looped" in paths), id=str(case[0]))
+        for case, paths in PATHS.items()
+    ],
+)
 def test_the_path_of_a_size_on_one_processor(size, groups, layout, launched, monkeypatch):
     from groupnorm.ops.group_norm.triton import launch
 
@@ -75,8 +82,8 @@ def test_the_path_of_a_size_on_one_processor(size, groups, layout, launched, mon
     dx64 = reference.backward(
         dy.double(), x.detach().double(), groups, w.double(), None, mean, rstd
     )[0]
-    assert (y.double() - y64).abs().max() <= 1e-6 * float(y64.abs().max())
-    assert (dx.double() - dx64).abs().max() <= 2e-6 * float(dx64.abs().max())
+    assert (y.double() - y64).abs().max() <= STEP * float(y64.abs().max())
+    assert (dx.double() - dx64).abs().max() <= 2 * STEP * float(dx64.abs().max())
 
 
 def test_every_path_is_taken_by_some_size():
@@ -85,7 +92,11 @@ def test_every_path_is_taken_by_some_size():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("size", "groups"), [((2, 8, 6, 5), 4), ((3, 30, 17, 9), 3)], ids=str)
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [((1, 4, 6, 5), 2), pytest.param((3, 30, 17, 9), 3, marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.parametrize("path", ["split", "looped"])
 def test_the_runners_take_the_path_they_are_named_after(path, size, groups, layout, launched):
     x = torch.randn(size, device=DEVICE).contiguous(memory_format=LAYOUTS[layout])
@@ -95,22 +106,20 @@ def test_the_runners_take_the_path_they_are_named_after(path, size, groups, layo
     assert launched == FORWARD[path] | BACKWARD[path]
 
 
-@pytest.fixture(params=TRITON)
+@pytest.fixture(params=[*WHOLE_TILES, *SMALL_TILES])
 def _sizes(request):
     with running(request.param):
         yield
 
 
 @pytest.mark.usefixtures("_sizes")
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("mean", [0.0, 100.0, 1e4])
-@pytest.mark.parametrize("shape", [(2, 16, 14, 14), (2, 24, 15, 13)], ids=str)
+@pytest.mark.pairs(shape=[(1, 16, 14, 14), (1, 24, 15, 13)], mean=[0.0, 100.0, 1e4], layout=LAYOUTS)
 def test_largest_error_of_the_output(shape, mean, layout):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)) + mean
     x = x.contiguous(memory_format=LAYOUTS[layout]).to(DEVICE)
     true = reference.forward(x.double(), 8)[0]
     error = (group_norm(x, 8, backend="triton").double() - true).abs().max()
-    assert error <= 1e-6 * (1 + abs(mean) * 0.1)
+    assert error <= STEP * (1 + abs(mean) * 0.1)
 
 
 @pytest.mark.usefixtures("_sizes")
@@ -122,18 +131,18 @@ def test_a_shift_far_from_the_mean_is_found_out(layout):
     x = x.contiguous(memory_format=LAYOUTS[layout]).to(DEVICE)
     true = reference.forward(x.double(), 2)[0]
     error = (group_norm(x, 2, backend="triton").double() - true).abs().max()
-    assert error <= 2e-6 * float(true.abs().max())
+    assert error <= 2 * STEP * float(true.abs().max())
 
 
 @pytest.mark.usefixtures("_sizes")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_not_a_number_stays_in_its_group(dtype):
-    x = torch.randn(2, 8, 5, 5, device=DEVICE).to(dtype)
+    x = torch.randn(2, 4, 3, 3, device=DEVICE).to(dtype)
     x[0, 0, 0, 0] = float("nan")
     for activation in (None, *ACTIVATIONS):
         y = group_norm(x, 2, activation=activation, backend="triton")
-        assert y[0, :4].isnan().all(), activation
-        assert not y[0, 4:].isnan().any()
+        assert y[0, :2].isnan().all(), activation
+        assert not y[0, 2:].isnan().any()
         assert not y[1].isnan().any()
 
 
@@ -141,7 +150,7 @@ def test_not_a_number_stays_in_its_group(dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_repeated_runs_give_the_same_bits(layout):
     x, dy = (
-        torch.randn(3, 12, 11, 13, device=DEVICE).contiguous(memory_format=LAYOUTS[layout])
+        torch.randn(2, 12, 11, 13, device=DEVICE).contiguous(memory_format=LAYOUTS[layout])
         for _ in range(2)
     )
     w = torch.randn(12, device=DEVICE)
@@ -165,9 +174,9 @@ def test_activations_over_the_whole_range(name):
         value = group_norm(torch.zeros_like(z), 1, activation=name, residual=z, backend="triton")
         (slope,) = torch.autograd.grad(value, z, torch.ones_like(z))
     z = z.detach()
-    unit = 2.0**-24
+    unit = ROUNDOFF[torch.float32]
     true = activate(z.double(), name)
-    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + 1e-37).all()
+    assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + SUBNORMAL).all()
     moderate = z.abs() <= 1e4
     z, slope = z[moderate], slope[moderate]
     true = derivative(z.double(), name)

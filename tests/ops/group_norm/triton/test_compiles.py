@@ -10,6 +10,7 @@ import pytest
 from tests.ops.group_norm.runners import TRITON
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 def test_every_kernel_compiles_and_keeps_to_registers(tmp_path):
     """For an H200: no tile spills to memory, and bfloat16 goes 16 bytes at a time.

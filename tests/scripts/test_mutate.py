@@ -1,0 +1,147 @@
+"""scripts/mutate.py: on a small project with a test, a slow one, and code that none reaches."""
+
+import json
+
+import mutate
+import pytest
+from mutate import Fault, FaultError, check_faults, page_of, read_faults, run_faults
+
+FILES = {
+    "pyproject.toml": "[tool.pytest.ini_options]\naddopts = \"-m 'not slow'\"\n"
+    'markers = ["slow: long"]\n',
+    "box/__init__.py": "",
+    "box/sums.py": "def add(a, b):\n    return a + b\n\n\ndef twice(a):\n    return 2 * a\n\n\n"
+    "def half(a):\n    return a / 2\n\n\nSCALE = 1\n",
+    "tests/__init__.py": "",
+    "tests/test_sums.py": "import pytest\nfrom box import sums\n\n\n"
+    "def test_add():\n    assert sums.add(2, 3) == 5\n\n\n"
+    "@pytest.mark.slow\ndef test_twice():\n    assert sums.twice(3) == 6\n",
+}
+
+CAUGHT = Fault("a difference for a sum", "box/sums.py", "a + b", "a - b")
+SLOW = Fault("thrice", "box/sums.py", "2 * a", "3 * a")
+SURVIVOR = Fault("not halved", "box/sums.py", "a / 2", "a / 1")
+BROKEN = Fault("a missing bracket", "box/sums.py", "SCALE = 1", "SCALE = (1")
+FAULTS = [CAUGHT, SLOW, SURVIVOR, BROKEN]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def record(root):
+    path = root / "results" / "mutations" / "faults.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # a second for each process
+        patch.setitem(mutate.SETS, "fast", ["-p", "xdist"])
+        patch.setitem(mutate.SETS, "slow", ["-p", "xdist", "-m", "slow"])
+        assert run_faults(root, FAULTS, path, jobs=2) == []
+    return path
+
+
+@pytest.fixture(scope="module")
+def outcomes(record):
+    lines = record.read_text().splitlines()
+    return {outcome["name"]: outcome for outcome in map(json.loads, lines)}
+
+
+def test_a_fault_that_a_test_notices(outcomes):
+    outcome = outcomes[CAUGHT.name]
+    assert (outcome["outcome"], outcome["set"]) == ("caught", "fast")
+    assert outcome["test"] == "tests/test_sums.py::test_add"
+    assert "assert -1 == 5" in outcome["message"]
+
+
+def test_a_fault_that_only_the_slow_tests_notice(outcomes):
+    outcome = outcomes[SLOW.name]
+    assert (outcome["outcome"], outcome["set"]) == ("caught", "slow")
+    assert outcome["test"] == "tests/test_sums.py::test_twice"
+
+
+def test_a_fault_that_no_test_notices(outcomes):
+    assert outcomes[SURVIVOR.name]["outcome"] == "survived"
+
+
+def test_a_fault_that_breaks_the_import_does_not_count(outcomes):
+    assert outcomes[BROKEN.name]["outcome"] == "does not import"
+
+
+def test_the_tree_is_only_read(root, outcomes):
+    assert (root / "box" / "sums.py").read_text() == FILES["box/sums.py"]
+
+
+def test_starting_again_tries_none_twice(root, record, monkeypatch):
+    before = record.read_text()
+    monkeypatch.setattr(mutate, "try_fault", None)
+    assert run_faults(root, FAULTS, record) == []
+    assert record.read_text() == before
+
+
+def test_a_half_written_line_is_passed_over_and_a_changed_file_is_tried_again(
+    root, record, tmp_path, monkeypatch
+):
+    copy = tmp_path / "faults.jsonl"
+    copy.write_text(record.read_text() + '{"name": "thr')
+    assert run_faults(root, FAULTS, copy, minutes=0) == []
+    changed = Fault(CAUGHT.name, CAUGHT.file, CAUGHT.old, "b - a")
+    assert run_faults(root, [changed, SLOW], copy, minutes=0) == [changed]
+    monkeypatch.setattr(mutate.Copy, "first_failure", lambda *_: None)
+    assert run_faults(root, [changed, SLOW], copy) == []
+    assert json.loads(copy.read_text().splitlines()[-1])["outcome"] == "survived"
+
+
+def test_a_test_that_fails_without_the_fault_counts_for_nothing(root, tmp_path, monkeypatch):
+    failures = iter([("tests/test_sums.py::test_add", "a")] * 2)
+    monkeypatch.setattr(mutate.Copy, "first_failure", lambda *_: next(failures))
+    path = tmp_path / "faults.jsonl"
+    run_faults(root, [CAUGHT], path)
+    assert json.loads(path.read_text())["outcome"] == "fails without the fault too"
+
+
+def test_a_search_without_end_is_reported_as_such(root, tmp_path):
+    path = tmp_path / "faults.jsonl"
+    run_faults(root, [CAUGHT], path, seconds=0)
+    assert json.loads(path.read_text())["outcome"] == "timed out"
+
+
+@pytest.mark.parametrize("old", ["a * b", "a"])
+def test_a_text_that_is_missing_or_not_unique_is_an_error_with_the_faults_name(root, tmp_path, old):
+    fault = Fault("which text", "box/sums.py", old, "0")
+    with pytest.raises(FaultError, match="which text: its text is"):
+        run_faults(root, [CAUGHT, fault], tmp_path / "faults.jsonl")
+    assert not (tmp_path / "faults.jsonl").exists()
+
+
+def test_two_faults_with_one_name(tmp_path):
+    path = tmp_path / "faults.toml"
+    path.write_text('[[fault]]\nname = "n"\nfile = "f"\nold = "a"\nnew = "b"\n' * 2)
+    with pytest.raises(FaultError, match="two faults with one name: n"):
+        read_faults(path)
+
+
+def test_the_page(root, record):
+    machine = {"cpu": "abacus", "python": "3", "torch": "2", "threads": 2}
+    record.with_name("env.json").write_text(json.dumps(machine))
+    text = page_of(root, FAULTS, record)
+    assert "catch 2 of 3 faults; `pytest` alone catches 1 (33 %)" in text
+    assert "| thrice | `box/sums.py` | `tests/test_sums.py::test_twice` | slow |" in text
+    assert "| not halved | `box/sums.py` | survived |" in text
+    assert "[results/mutations](../results/mutations); cpu abacus" in text
+
+
+def test_the_faults_of_this_project_are_all_in_their_places():
+    faults = read_faults(mutate.FAULTS)
+    assert len(faults) >= 40
+    assert check_faults(faults, mutate.ROOT) == []
+
+
+@pytest.mark.parametrize("record", sorted((mutate.ROOT / "results").glob("mutations-*"))[-1:])
+def test_the_page_of_this_project_is_that_of_its_record(record):
+    text = page_of(mutate.ROOT, read_faults(mutate.FAULTS), record / "faults.jsonl")
+    assert (mutate.ROOT / mutate.PAGE).read_text(encoding="utf-8") == text
