@@ -28,12 +28,10 @@ PUBLIC = {
         "WSConvTranspose1d",
         "WSConvTranspose2d",
         "WSConvTranspose3d",
-        "activation_gain",
         "conv_layer",
         "norm_and_activation",
         "norm_layer",
         "norm_modules",
-        "renorm_limits",
         "standardize",
     },
     "groupnorm.conversion": {
