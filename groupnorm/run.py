@@ -19,6 +19,7 @@ from groupnorm.layers import norm_layer
 from groupnorm.training.config import RunConfig
 from groupnorm.training.device import check_device
 from groupnorm.training.distributed import ALONE, Processes
+from groupnorm.training.evaluation.probe import probe_module
 from groupnorm.training.loop import Diverged, Metrics, train
 from groupnorm.training.tasks.classification import Classification
 
@@ -89,8 +90,8 @@ def run(
         batches = load_batches(config, device, data_root)
     model = build(config, batches, device)
     recompute = recomputed_statistics if config.norm.uses_batch_statistics else None
-    watched = models.probe_module(config.model, model)
-    task = Classification(config, batches, recompute, processes, watched)
+    probed = probe_module(config.model, model)
+    task = Classification(config, batches, recompute, processes, probed)
     parameters = models.count_parameters(model)
     env = {
         **environment(),
@@ -102,14 +103,14 @@ def run(
     if batches.notes:
         env["data_notes"] = list(batches.notes)
 
-    def tell_unreadable() -> None:
+    def report_unreadable() -> None:
         issues = batches.data_issues()
         unreadable = {kind: issues[kind] for kind in UNREADABLE if kind in issues}
         if any(unreadable.values()):
             on_unreadable(unreadable)
 
     def after_epoch(metrics: list[Metrics]) -> None:
-        tell_unreadable()
+        report_unreadable()
         on_epoch(metrics)
 
     try:
@@ -129,7 +130,7 @@ def run(
     except Diverged as end:
         return RunResult("diverged", end.reason, end.metrics, model)
     finally:
-        tell_unreadable()
+        report_unreadable()
     return RunResult("finished", None, metrics, model)
 
 

@@ -41,7 +41,7 @@ PUBLIC = {
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
         "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
-        "imagenet_resnet", "usual_images", "vgg16", "probe_module",
+        "imagenet_resnet", "usual_images", "vgg16",
     },
     "groupnorm.experiments": {
         "EXPERIMENTS", "Experiment", "Options", "build", "study_plan",
@@ -104,6 +104,6 @@ COVERED_ELSEWHERE = {
     "ops/group_norm/triton/kernels/forward.py",
     "ops/group_norm/triton/launch.py",
     "ops/per_channel.py",  # the layers that use it
-    "study/report/figures/curves.py",  # study/report/figures/test_draw.py
+    "study/report/figures/curves.py",  # study/report/figures/test_errors.py
     "study/runners/worker.py",  # study/test_record.py, study/runners/test_local.py
 }

@@ -10,7 +10,6 @@ from groupnorm.models.registry import (
     build_model,
     channel_widths,
     check_model,
-    probe_module,
     usual_images,
 )
 
@@ -26,7 +25,6 @@ __all__ = [
     "check_model",
     "count_parameters",
     "imagenet_resnet",
-    "probe_module",
     "usual_images",
     "vgg16",
 ]

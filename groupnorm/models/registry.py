@@ -125,20 +125,3 @@ def build_model(
         width=width,
         shortcut=shortcut,
     )
-
-
-def probe_module(name: str, model: nn.Module) -> nn.Module | None:
-    """The convolution of `build_model(name)` whose responses a run records, or None.
-
-    That is conv5_3 of vgg16, the last 3x3 convolution, before its normalization, as in Wu & He
-    2018, Figure 6; no other model has one.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    check_model(name)
-    if name != "vgg16":
-        return None
-    from torch import nn
-
-    return [module for module in model.modules() if isinstance(module, nn.Conv2d)][-1]

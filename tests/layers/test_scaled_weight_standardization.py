@@ -8,7 +8,8 @@ import torch
 from timm.models.nfnet import _nonlin_gamma
 from torch import nn
 
-from groupnorm.layers import ScaledWSConv2d, activation_gain
+from groupnorm.layers import ScaledWSConv2d
+from groupnorm.layers.scaled_weight_standardization import activation_gain
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate
 from tests.tolerances import FORMULA_64, ONE_PERCENT, PUBLISHED_GAIN, bound
 

@@ -55,9 +55,9 @@ def find(root: Path | None = None) -> str:
 
     def match(folder: Path) -> Path | None:
         for below in _SUBFOLDERS:
-            place = folder / below
-            if all(_path(place, name).is_file() for name in FILES):
-                return place
+            path = folder / below
+            if all(_path(path, name).is_file() for name in FILES):
+                return path
         return None
 
     what = f"{NAME} ({', '.join(f'{name}[.gz]' for name in FILES)})"
