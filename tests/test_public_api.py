@@ -28,12 +28,10 @@ PUBLIC = {
         "WSConvTranspose1d",
         "WSConvTranspose2d",
         "WSConvTranspose3d",
-        "activation_gain",
         "conv_layer",
         "norm_and_activation",
         "norm_layer",
         "norm_modules",
-        "renorm_limits",
         "standardize",
     },
     "groupnorm.conversion": {
@@ -46,10 +44,10 @@ PUBLIC = {
         "imagenet_resnet", "usual_images", "vgg16",
     },
     "groupnorm.experiments": {
-        "EXPERIMENTS", "Experiment", "Options", "Variant", "build", "study_plan",
+        "EXPERIMENTS", "Experiment", "Options", "build", "study_plan",
     },
     "groupnorm.study": {
-        "Cluster", "Plan", "PlanError", "StudyOutcome", "run_study",
+        "Cluster", "Plan", "PlanError", "run_study",
     },
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Modules: parameters, initialization, repr."""
 
 from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
-from groupnorm.layers.batch_renorm import BatchRenorm, renorm_limits
+from groupnorm.layers.batch_renorm import BatchRenorm
 from groupnorm.layers.conv import (
     ScaledWSConv2d,
     WSConv1d,
@@ -10,7 +10,6 @@ from groupnorm.layers.conv import (
     WSConvTranspose1d,
     WSConvTranspose2d,
     WSConvTranspose3d,
-    activation_gain,
 )
 from groupnorm.layers.evonorm import EvoNormS0
 from groupnorm.layers.factory import NormLayer, conv_layer, norm_and_activation, norm_layer
@@ -40,11 +39,9 @@ __all__ = [
     "WSConvTranspose1d",
     "WSConvTranspose2d",
     "WSConvTranspose3d",
-    "activation_gain",
     "conv_layer",
     "norm_and_activation",
     "norm_layer",
     "norm_modules",
-    "renorm_limits",
     "standardize",
 ]
