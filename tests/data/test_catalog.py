@@ -50,7 +50,7 @@ def test_missing_files(monkeypatch, tmp_path, attempt, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GROUPNORM_DATA", raising=False)
     monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(data.fashion_mnist, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(data.sets.fashion_mnist, "_DEBIAN", tmp_path / "debian")
     with pytest.raises(
         data.DataError, match=rf"(?s)^{name} \(.*looked in.*root.*cache.*Get it with"
     ):
