@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 
 
 def cache_folder() -> Path:

@@ -130,8 +130,8 @@ def run_study(
                         device=device,
                         data_root=data_root,
                     )
-                    if plan.options.scale == "smoke":
-                        skip_costs(out, "the smoke scale measures nothing")
+                    if plan.untimed is not None:
+                        skip_costs(out, plan.untimed)
                     else:
                         measure_costs(
                             out,
@@ -160,7 +160,7 @@ def _manifest(
         "title": plan.title,
         "command": command,
         "protocol": plan.protocol,
-        "scale": plan.options.scale,
+        "scale": plan.scale,
         "data": {
             "name": images.name,
             "version": images.version,
@@ -168,7 +168,7 @@ def _manifest(
             "test": len(images.test_labels),
             "classes": images.num_classes,
         },
-        "options": plan.options.model_dump(),
+        "options": plan.options,
         "cells": [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in plan.cells],
         "skipped": plan.skipped,
         "shows": plan.shows,

@@ -7,10 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from groupnorm.experiments.studies import batch_size
+from groupnorm.experiments import Options, study_plan
 from groupnorm.study import cost_pass, execute
 from groupnorm.study.cost_pass import measure_costs, same_step, skip_costs
-from groupnorm.study.plan import ExperimentOptions, StudyOptions
 from groupnorm.study.results.costs import read_cost_pass
 from groupnorm.study.runners.local import available_cores
 from groupnorm.study.runners.ray.connection import Cluster
@@ -129,7 +128,7 @@ def test_a_study_times_after_its_trials_but_not_on_a_cluster_nor_at_the_smoke_sc
     tmp_path, monkeypatch
 ):
     calls = []
-    plan = batch_size(StudyOptions(data="digits", epochs=1, norms=("gn:groups=4",)))
+    plan = study_plan("batch-size", Options(data="digits", epochs=1, norms=("gn:groups=4",)))
     for name in ("check_ray", "check_device", "check_gpus"):
         monkeypatch.setattr(execute, name, lambda *_, **__: None)
     for name in ("run_trials", "run_trials_on_cluster", "measure_costs"):
@@ -145,7 +144,7 @@ def test_a_study_times_after_its_trials_but_not_on_a_cluster_nor_at_the_smoke_sc
     cores = available_cores()
     assert calls == [("run_trials", cores), ("measure_costs", cores)]
     execute.run_study(plan, tmp_path / "cluster", console=console, cluster=Cluster("local", 1, 0))
-    smoke = dataclasses.replace(plan, options=ExperimentOptions(scale="smoke"))
+    smoke = dataclasses.replace(plan, untimed="the smoke scale measures nothing")
     execute.run_study(smoke, tmp_path / "smoke", console=console)
     assert [name for name, _ in calls[2:]] == ["run_trials_on_cluster", "run_trials"]
     assert read_cost_pass(tmp_path / "cluster").reason == "the trials ran on the nodes of a cluster"

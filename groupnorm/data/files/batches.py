@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.files.listing import ImageFiles
 from groupnorm.data.files.workers import Batch, EvaluationExamples, Shard, TrainExamples
-from groupnorm.data.issues import UNREADABLE, Issues, some_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import UNREADABLE, DataError, Issues, some_files
 
 
 class FromFiles:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from groupnorm.data.files.decode import UnreadableError, read_rgb
 from groupnorm.data.files.listing import ImageFiles
 from groupnorm.data.files.transforms import draws_of, evaluation_transform, train_transform
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 
 MOST_UNREADABLE = 1000  # files of a class one after another; more is a broken disk
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groupnorm.data.memory.image_set import DataError, ImageSet
+from groupnorm.data.issues import DataError
+from groupnorm.data.memory.image_set import ImageSet
 from groupnorm.data.paths import check_digest, first_match, search_folders
 from groupnorm.data.sets.fashion_mnist_mini import CLASS_NAMES
 

@@ -24,7 +24,7 @@ from groupnorm.data.files.class_folders import (
     subfolders,
 )
 from groupnorm.data.files.listing import ImageFiles, Listing, list_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import first_match, search_folders
 
 NAME = "imagenet"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from groupnorm.data.files.listing import ImageFiles, Listing, list_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import first_match, search_folders
 
 NAME = "pets"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groupnorm.data.files.listing import ImageFiles, Listing, list_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import cache_folder
 from groupnorm.data.synthetic import photographs
 

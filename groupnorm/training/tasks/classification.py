@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from groupnorm.data import Batches
 from groupnorm.data.batches import epoch_order, epoch_steps
-from groupnorm.spec import NormSpec
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.evaluation.probe import recorded_responses
@@ -110,7 +109,7 @@ class Classification:
         seed, step_images = self.config.seed, self.config.step_images
         order = epoch_order(self.batches.train_size, seed, _STATISTICS_EPOCH)
         steps = epoch_steps(order[:PRECISE_IMAGES], step_images, seed, _STATISTICS_EPOCH)
-        synchronized = NormSpec.parse(self.config.norm).kind == "syncbn"
+        synchronized = self.config.norm.synchronized
         parts = 1 if synchronized else self.processes.count * self.config.accumulate
         for part in range(parts):
             rows = Processes(part, parts).shard(step_images)

@@ -1,15 +1,11 @@
 """The check of words: the project is clean, and the check can fail."""
 
-import importlib
-import sys
 from pathlib import Path
 
+import check_words
 import pytest
 
-ROOT = Path(__file__).parent.parent
-
-sys.path.insert(0, str(ROOT / "scripts"))
-check_words = importlib.import_module("check_words")
+ROOT = Path(check_words.__file__).parent.parent
 ENTRIES = check_words.banned(check_words.WORDS.read_text())
 
 

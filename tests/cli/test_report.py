@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from groupnorm.cli import study as study_command
+from groupnorm.cli import report as report_command
 from groupnorm.cli import terminal
 from groupnorm.study.report.page import main_table
 from tests.cli.commands import typed
@@ -22,9 +22,9 @@ def out(tmp_path_factory):
 def printed(folder, width, monkeypatch):
     stream = io.StringIO()
     console = Console(file=stream, width=width)
-    for module in (study_command, terminal):
+    for module in (report_command, terminal):
         monkeypatch.setattr(module, "console", console)
-    study_command._print_main_table(folder)
+    report_command.print_main_table(folder)
     return stream.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""groupnorm plan: what fits into a given memory, for each norm."""
+"""groupnorm plan, the memory fit: what fits into a given memory, for each norm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from groupnorm.cli.options import split_norms, whole_number
+from groupnorm.cli.options import whole_number
 from groupnorm.cli.terminal import (
     console,
     errors,
@@ -19,6 +19,7 @@ from groupnorm.cli.terminal import (
     report_user_errors,
     say,
 )
+from groupnorm.spec import NormSpec
 from groupnorm.study.results.format import decimal_text
 
 _NOTE = (
@@ -41,7 +42,7 @@ def _counted(option: str, text: str) -> Any:
     return typer.Option(option, parser=_count, metavar="N", help=text)
 
 
-def plan(
+def memory_fit(
     model: Annotated[str, typer.Argument(help="Model, as resnet20, resnet50 or vgg16.")],
     memory: Annotated[str, typer.Option("--memory", help="What there is, as 16GiB or 800MB.")],
     norms: Annotated[
@@ -65,18 +66,18 @@ def plan(
     with report_interrupt(lambda: "nothing was written"), report_user_errors():
         from groupnorm.cost.fit import fit, parse_memory
         from groupnorm.cost.peak import TrainingStep
+        from groupnorm.experiments.options import read_norms
         from groupnorm.models import build_model, usual_images
-        from groupnorm.study.plan import canonical_norms
 
         limit, usual = parse_memory(memory), usual_images(model)
         size = image_size or usual.size
         classes = num_classes or usual.classes
-        specs = canonical_norms(split_norms(norms))
+        specs = read_norms(norms)
         fits = {}
         with errors.status("planning") as status:
             for spec in specs:
 
-                def show(what: str, spec: str = spec) -> None:
+                def show(what: str, spec: NormSpec = spec) -> None:
                     status.update(Text(f"{model} with {spec}: {what}"))
 
                 step = TrainingStep(
@@ -85,8 +86,8 @@ def plan(
                     optimizer=optimizer,
                 )
                 if not errors.is_terminal:
-                    errors.print(f"{model} with {escaped(spec)} ...", highlight=False)
-                fits[spec] = fit(
+                    errors.print(f"{model} with {escaped(str(spec))} ...", highlight=False)
+                fits[str(spec)] = fit(
                     step, limit, channels=3, image_size=size, batch=batch,
                     multiple=usual.multiple, smallest=usual.smallest, on_count=show,
                 )  # fmt: skip
