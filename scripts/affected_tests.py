@@ -2,6 +2,7 @@
 
     python scripts/affected_tests.py [FILES...] | xargs pytest
 
+The fewest steps from the change come first, and a folder that the change is not in is one more.
 Without FILES: what differs from the last commit, new files included. Read from the sources alone;
 nothing is imported. A file depends on
 
@@ -175,7 +176,7 @@ class ImportGraph:
         steps = self._steps_from(changed)
         return sorted(
             (name for name in self.tests if name in steps),
-            key=lambda name: (steps[name], -max(_kinship(name, c) for c in changed), name),
+            key=lambda name: (steps[name] + min(_apart(name, c) for c in changed), name),
         )
 
     def _steps_from(self, changed: list[str]) -> dict[str, int]:
@@ -247,7 +248,7 @@ class ImportGraph:
         """The sources of a compiled module: all in the package that has no other such name."""
         package = PurePosixPath(*module.split("."))
         source = self._sources.get(str(package / "__init__.py"))
-        if source is None or f"{module}.{name}" in self._modules:
+        if source is None or not name or f"{module}.{name}" in self._modules:
             return
         if source.bound.get(name, (module, name)) != (module, name):
             return
@@ -278,17 +279,19 @@ class ImportGraph:
     @cached_property
     def packages(self) -> set[str]:
         """The packages at the top of the project, without the tests'."""
-        packages = (name.split("/")[0] for name in self._sources if name.count("/") == 1)
         return {
             package
-            for package in packages
-            if f"{package}/__init__.py" in self._sources
-            and not any(test.startswith(f"{package}/") for test in self.tests)
+            for package in self._top
+            if not any(test.startswith(f"{package}/") for test in self.tests)
         }
 
     @cached_property
+    def _top(self) -> set[str]:
+        return {name.split("/")[0] for name in self._sources if name.endswith("/__init__.py")}
+
+    @cached_property
     def _dotted(self) -> re.Pattern[str]:
-        return re.compile(rf"\b(?:{'|'.join(sorted(self.packages)) or '(?!)'})(?:\.\w+)+")
+        return re.compile(rf"\b(?:{'|'.join(sorted(self._top)) or '(?!)'})(?:\.\w+)+")
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
@@ -309,16 +312,14 @@ def _module_name(name: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _kinship(test: str, changed: str) -> int:
-    """How much the path of a test is that of a changed file: `tests/ops/test_a.py`, `ops/a.py`."""
-    parts = [part.removeprefix("test_") for part in PurePosixPath(test).with_suffix("").parts[1:]]
-    others = PurePosixPath(changed).with_suffix("").parts[1:]
+def _apart(test: str, changed: str) -> int:
+    """How many folders of a test a changed file is not in; -1 for its own test."""
+    path, other = PurePosixPath(test), PurePosixPath(changed)
+    folders, others = path.parts[1:-1], other.parts[1:-1]
     shared = 0
-    for part, other in zip(parts, others, strict=False):
-        if part != other:
-            break
+    while shared < min(len(folders), len(others)) and folders[shared] == others[shared]:
         shared += 1
-    return shared
+    return len(folders) - shared - (path.stem == f"test_{other.stem}")
 
 
 def main() -> None:
