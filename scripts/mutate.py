@@ -8,7 +8,7 @@
 put into a copy of the tree; the working tree is only read. The tests that the change can reach
 (`affected_tests.py`) run, the nearest first: those that `pytest` runs, and if all pass, those of
 `pytest -m slow`. The first failure ends the search. The test that failed then runs once without the
-fault and must pass; else the result does not count.
+fault; if it fails there, too, it is left out, and the search goes on.
 
 Each result is written down as it comes. Starting again does what is missing: a fault whose text and
 whose file are unchanged is not tried twice.
@@ -46,6 +46,8 @@ FAULTS = Path(__file__).with_name("faults.toml")
 PAGE = Path("docs", "mutations.md")
 FIRST_FILES, GROWTH = 6, 4  # test files of the first pytest; of each further one, times as many
 
+NO_TEST = "pytest itself"  # in the place of a test's name
+
 SETS = {"fast": [], "slow": ["-m", "slow"]}
 
 # On the path of every process in a copy. An installed project may point to the working tree.
@@ -64,6 +66,9 @@ def _note(report):
         with open(os.environ["MUTATION_FAILURES"], "a", encoding="utf-8") as file:
             file.write(json.dumps([report.nodeid, message]) + "\\n")
 pytest_runtest_logreport = pytest_collectreport = _note
+def pytest_runtest_logstart(nodeid):
+    with open(os.environ["MUTATION_RUNNING"], "w", encoding="utf-8") as file:
+        file.write(nodeid)
 """,
 }
 
@@ -117,6 +122,7 @@ class Outcome:
     message: str = ""
     seconds: float = 0.0
     files: int = 0  # test files that were run
+    left_out: list[str] = field(default_factory=list)  # tests that fail without a fault, too
 
 
 def read_faults(path: Path) -> list[Fault]:
@@ -149,6 +155,7 @@ class Copy:
     def __init__(self, root: Path, graph: ImportGraph, nanobind: str | None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
         self.tree, self.build = self.folder / "tree", self.folder / "build"
+        self.left_out: list[str] = []  # tests that fail without a fault, too
         self._nanobind = nanobind
         self._writes = 0
         compiled = [path for package in graph.packages for path in (root / package).rglob("*.so")]
@@ -205,20 +212,24 @@ class Copy:
             shutil.copy(built, self._compiled[built.name])
 
     def first_failure(self, arguments: list[str], seconds: float) -> tuple[str, str] | None:
-        """The first test that fails, or `pytest` itself, and with what message.
+        """The first test that fails, or `NO_TEST`, and with what message.
 
         Raises:
             subprocess.TimeoutExpired: after so many seconds.
         """
-        failures = self.folder / "failures"
-        failures.unlink(missing_ok=True)
+        failures, running = self.folder / "failures", self.folder / "running"
+        for path in (failures, running):
+            path.unlink(missing_ok=True)
         for kept in (self.tree / ".hypothesis", self.folder / "cache"):  # from another fault
             shutil.rmtree(kept, ignore_errors=True)
         options = ["-n", "0", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
+        options += [f"--deselect={test}" for test in self.left_out if "::" in test]
+        options += [f"--ignore={file}" for file in self.left_out if "::" not in file]
         environment = os.environ | {
             "PYTHONPATH": str(self.folder),
             "MUTATED_COPY": str(self.tree),
             "MUTATION_FAILURES": str(failures),
+            "MUTATION_RUNNING": str(running),
             "GROUPNORM_CACHE": str(self.folder / "cache"),
             "OMP_NUM_THREADS": "1",
         }
@@ -241,7 +252,8 @@ class Copy:
             return nodeid, message
         if status in (0, 5):  # 5: no test is selected
             return None
-        return "pytest", f"ended with {status}"
+        test = running.read_text(encoding="utf-8") if status < 0 and running.exists() else NO_TEST
+        return test, f"the process ended with {status}"
 
 
 def _output(*command: str) -> str:
@@ -267,8 +279,15 @@ def try_fault(
     start = time.monotonic()
     outcome = Outcome(fault.name, fault.file, key, "survived")
     try:
-        with copy.with_fault(fault):
-            _search(copy, tests, seconds, end, outcome)
+        while True:
+            with copy.with_fault(fault):
+                _search(copy, tests, seconds, end, outcome)
+            outcome.seconds = round(time.monotonic() - start, 1)
+            if outcome.outcome == "survived" or not _fails_without_fault(copy, outcome, seconds):
+                return outcome
+            print(f"{outcome.test} fails without a fault too, and is left out", flush=True)
+            copy.left_out.append(outcome.test)
+            outcome.left_out.append(outcome.test)
     except subprocess.CalledProcessError as error:
         outcome.outcome, outcome.message = "does not compile", _first_line(error.stdout or "")
     except subprocess.TimeoutExpired:
@@ -276,18 +295,11 @@ def try_fault(
             raise _StoppedError from None
         outcome.outcome = "timed out"
     outcome.seconds = round(time.monotonic() - start, 1)
-    if outcome.outcome == "caught":
-        try:
-            failure = copy.first_failure([*SETS[outcome.set], outcome.test], seconds)
-        except subprocess.TimeoutExpired:
-            failure = outcome.test, "timed out"
-        if failure is not None:
-            outcome.outcome = "fails without the fault too"
-            outcome.message = _first_line(failure[1])
     return outcome
 
 
 def _search(copy: Copy, tests: list[str], seconds: float, end: float, outcome: Outcome) -> None:
+    outcome.outcome, outcome.files = "survived", 0
     for name, selection in SETS.items():
         limit = min(time.monotonic() + seconds, end)
         for files in _in_parts(tests):
@@ -298,6 +310,16 @@ def _search(copy: Copy, tests: list[str], seconds: float, end: float, outcome: O
                 outcome.outcome = "caught" if "::" in outcome.test else "does not import"
                 outcome.set = name
                 return
+
+
+def _fails_without_fault(copy: Copy, outcome: Outcome, seconds: float) -> bool:
+    if outcome.test == NO_TEST:
+        return False
+    try:
+        failure = copy.first_failure([*SETS[outcome.set], outcome.test], seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return failure is not None
 
 
 def _in_parts(tests: list[str]) -> Iterator[list[str]]:
@@ -415,6 +437,7 @@ def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> s
     valid = [o for o in outcomes if o.outcome in ("caught", "survived", "timed out")]
     caught = [o for o in valid if o.outcome == "caught"]
     fast = [o for o in caught if o.set == "fast"]
+    left_out = sorted({f"`{test}`" for o in outcomes for test in o.left_out})
     share = 100 * len(fast) / len(valid) if valid else 0
     lines = [
         "# Do the tests notice a fault?",
@@ -427,6 +450,11 @@ def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> s
         "The test is the first that failed, not the only one. Each passes without the fault. The "
         "seconds run from the start of the first pytest, or of the compiler, to that failure.",
         "",
+        *(
+            [f"Left out, because they fail without a fault, too: {', '.join(left_out)}.", ""]
+            if left_out
+            else []
+        ),
         "| fault | file | first test that fails | set | s |",
         "|---|---|---|---|---:|",
     ]
