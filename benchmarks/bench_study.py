@@ -32,9 +32,8 @@ from rich.console import Console
 
 from groupnorm import data
 from groupnorm.environment import environment
-from groupnorm.experiments import quick
-from groupnorm.experiments.studies import GN
-from groupnorm.study.plan import vary, with_batch
+from groupnorm.experiments.small_images import GN, batch_fields, quick
+from groupnorm.study.plan import vary
 from groupnorm.study.runners.local import run_trials
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.training.config import RunConfig
@@ -74,7 +73,7 @@ def run_ours(train_images: int, epochs: int, jobs: int) -> dict[str, Any]:
     """The study's side: the runner with one thread a trial."""
     configs: dict[str, RunConfig] = {}
     for norm, chunk in TRIALS:
-        fields = with_batch(chunk, "fixed-step")
+        fields = batch_fields(chunk, "fixed-step")
         config = vary(quick(), norm=norm, epochs=epochs, train_images=train_images, **fields)
         configs[config.run_name()] = config
     console = Console(quiet=True)

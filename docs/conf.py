@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+
+import torch
 
 project = "groupnorm"
 author = "The groupnorm contributors"
@@ -13,17 +16,27 @@ myst_heading_anchors = 3
 default_role = "code"  # docstrings have single backticks around code, as Markdown has
 napoleon_numpy_docstring = False
 autodoc_member_order = "groupwise"
-autodoc_typehints = "none"  # they stand in the signature
+python_use_unqualified_type_names = True
+html_show_copyright = False
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 88
 add_module_names = False
 
 
-def escape_stars(app, what, name, obj, options, lines):
-    """Shapes such as (N, C, *) begin no emphasis."""
+def escape_shapes(app, what, name, obj, options, lines):
+    """Shapes such as (N, C, *) begin no emphasis, and "C." begins no list."""
     parts = "\n".join(lines).split("`")
     parts[::2] = [re.sub(r"(?<![\w*])\*(?=[),\w])", r"\*", part) for part in parts[::2]]
-    lines[:] = "`".join(parts).split("\n")
+    text = re.sub(r": ([A-Z])\.$", r": \\\1.", "`".join(parts), flags=re.MULTILINE)
+    lines[:] = text.split("\n")
+
+
+def show_initializer(app, what, name, obj, options, signature, returned):
+    """Modules show the arguments of `__init__`, not those of a base class's `__new__`."""
+    if what == "class" and issubclass(obj, torch.nn.Module):
+        arguments = list(inspect.signature(obj.__init__).parameters.values())[1:]
+        return str(inspect.Signature(arguments)), returned
+    return None
 
 
 def name_records(app, docname, source):
@@ -32,6 +45,7 @@ def name_records(app, docname, source):
 
 
 def setup(app):
-    """Connect the two functions."""
-    app.connect("autodoc-process-docstring", escape_stars, priority=400)  # before napoleon
+    """Connect the functions above."""
+    app.connect("autodoc-process-docstring", escape_shapes, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", show_initializer)
     app.connect("source-read", name_records)

@@ -16,10 +16,10 @@ from groupnorm.data.batches import Step
 from groupnorm.data.issues import UNREADABLE, Issues
 from groupnorm.environment import environment
 from groupnorm.layers import norm_layer
-from groupnorm.spec import NormSpec
 from groupnorm.training.config import RunConfig
 from groupnorm.training.device import check_device
 from groupnorm.training.distributed import ALONE, Processes
+from groupnorm.training.evaluation.probe import probe_module
 from groupnorm.training.loop import Diverged, Metrics, train
 from groupnorm.training.tasks.classification import Classification
 
@@ -39,21 +39,14 @@ class RunResult:
 
 
 def check(config: RunConfig) -> None:
-    """Check what only the library knows: that model, normalization and data fit together.
+    """Check what the configuration alone does not know: its model and its data.
 
     Raises:
-        ValueError: unknown model, a normalization without a layer, or a size for images that have
-            one of their own.
+        ValueError: unknown model, or a size for images that have one of their own.
         DataError: unknown data set.
     """
-    data.check_name(config.data)
-    if config.image_size is not None and config.data not in data.IMAGE_FILES:
-        raise ValueError(
-            f"the images of {config.data} have a size of their own; image_size is for "
-            f"{', '.join(data.IMAGE_FILES)}"
-        )
+    data.check_images(config.data, config.image_size)
     models.check_model(config.model, config.width)
-    norm_layer(config.norm)(32)
 
 
 def run(
@@ -96,10 +89,9 @@ def run(
     with processes.rank0_first():  # it may put the data into the cache
         batches = load_batches(config, device, data_root)
     model = build(config, batches, device)
-    has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
-    recompute = recomputed_statistics if has_statistics else None
-    watched = models.probe_module(config.model, model)
-    task = Classification(config, batches, recompute, processes, watched)
+    recompute = recomputed_statistics if config.norm.uses_batch_statistics else None
+    probed = probe_module(config.model, model)
+    task = Classification(config, batches, recompute, processes, probed)
     parameters = models.count_parameters(model)
     env = {
         **environment(),
@@ -111,14 +103,14 @@ def run(
     if batches.notes:
         env["data_notes"] = list(batches.notes)
 
-    def tell_unreadable() -> None:
+    def report_unreadable() -> None:
         issues = batches.data_issues()
         unreadable = {kind: issues[kind] for kind in UNREADABLE if kind in issues}
         if any(unreadable.values()):
             on_unreadable(unreadable)
 
     def after_epoch(metrics: list[Metrics]) -> None:
-        tell_unreadable()
+        report_unreadable()
         on_epoch(metrics)
 
     try:
@@ -138,7 +130,7 @@ def run(
     except Diverged as end:
         return RunResult("diverged", end.reason, end.metrics, model)
     finally:
-        tell_unreadable()
+        report_unreadable()
     return RunResult("finished", None, metrics, model)
 
 

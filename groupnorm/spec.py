@@ -216,6 +216,11 @@ class NormSpec:
         return _KINDS[self.kind][2]
 
     @property
+    def synchronized(self) -> bool:
+        """True when the batch's statistics are taken over all workers."""
+        return self.kind == "syncbn"
+
+    @property
     def brings_activation(self) -> bool:
         """True when the norm ends in an activation of its own, which takes the place of ReLU."""
         return self.kind in _WITH_ACTIVATION

@@ -2,8 +2,9 @@
 
     python scripts/update_readme.py [--check]
 
-Their text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is made from records. `--check`
-writes nothing and fails when a document is not what the records say.
+Their text between `<!-- begin: NAME -->` and `<!-- end: NAME -->` is made from records, and so are
+the figures of studies that they show. `--check` writes nothing and fails when a document is not
+what the records say.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from groupnorm.files import write_atomic
+from groupnorm.study.report.figures import build_figures
+from groupnorm.study.report.figures.style import render_files
 from groupnorm.study.report.page import main_table
 from groupnorm.study.report.tables import cost_table, main_table_of
 from groupnorm.study.results.costs import how_timed
@@ -400,6 +404,14 @@ def updated(text: str, sections: dict[str, str]) -> str:
     return text
 
 
+def draw_figures(text: str) -> None:
+    """Draw the main figure of every study whose figure a document shows."""
+    for name in re.findall(r"results/([^/)]+)/figures/error-by-batch\.png", text):
+        study = load_study(RESULTS / name)
+        figure = build_figures(study, summarize_study(study))[0]
+        write_atomic(RESULTS / name / "figures" / f"{figure.name}.png", render_files(figure)["png"])
+
+
 def main() -> None:
     """Write the documents, or check them."""
     parser = argparse.ArgumentParser(description="Write the documents' tables from results/.")
@@ -419,6 +431,7 @@ def main() -> None:
             sys.exit(f"{path.name} is not what results/ says; run python scripts/update_readme.py")
         if not check:
             path.write_text(made, encoding="utf-8")
+            draw_figures(made)
 
 
 if __name__ == "__main__":

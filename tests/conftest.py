@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     # Read when Triton is imported: its kernels then run on the CPU, for the tests of `triton`.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-pytest_plugins = ["tests.cpu_time"]
+pytest_plugins = ["tests.cpu_time", "pytester"]
 
 
 @pytest.fixture(autouse=True)

@@ -53,20 +53,19 @@ def pytest_runtest_call(item):
     result = yield
     seconds = cpu_seconds() - before
     item.user_properties.append(("cpu_seconds", seconds))
-    if seconds > LIMIT and not item.get_closest_marker("slow"):
-        item.user_properties.append(("above_cpu_limit", True))
-        if item.config.getoption("enforce_cpu_time"):
-            pytest.fail(f"{seconds:.1f} s of CPU time: mark it slow or make it cheaper", False)
+    if item.config.getoption("enforce_cpu_time") and _too_long(seconds, item.keywords):
+        pytest.fail(f"{seconds:.1f} s of CPU time: mark it slow or make it cheaper", pytrace=False)
     return result
+
+
+def _too_long(seconds, keywords) -> bool:
+    return seconds > LIMIT and "slow" not in keywords
 
 
 def pytest_terminal_summary(terminalreporter):
     reports = [r for key in ("passed", "failed") for r in terminalreporter.getreports(key)]
-    above = [
-        (properties["cpu_seconds"], report.nodeid)
-        for report in reports
-        if "above_cpu_limit" in (properties := dict(report.user_properties))
-    ]
+    took = [(dict(r.user_properties).get("cpu_seconds", 0.0), r) for r in reports]
+    above = [(seconds, r.nodeid) for seconds, r in took if _too_long(seconds, r.keywords)]
     if above:
         terminalreporter.section(f"not marked slow, above {LIMIT:g} s of CPU time")
     for seconds, name in sorted(above, reverse=True):

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import groupnorm
-from groupnorm import models
 from groupnorm.data import DataError
 from groupnorm.environment import environment
 from groupnorm.run import check, run
@@ -128,14 +127,14 @@ def test_environment_holds_the_digests_of_what_computes():
         assert env["kernels"] == hashlib.sha256(content).hexdigest()[:12]
 
 
-def test_the_watched_convolutions_responses_are_recorded_every_epoch(monkeypatch):
+def test_the_probed_convolutions_responses_are_recorded_every_epoch(monkeypatch):
     small = config(epochs=2)
     assert "response_percentiles" not in run(small, with_cost=False).metrics[0]
 
     def last(name, model):
         return [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)][-1]
 
-    monkeypatch.setattr(models, "probe_module", last)
+    monkeypatch.setattr("groupnorm.run.probe_module", last)
     rows = run(small, with_cost=False).metrics
     assert [list(row["response_percentiles"]) for row in rows] == [["1", "20", "80", "99"]] * 2
     assert rows[0]["response_percentiles"] != rows[1]["response_percentiles"]

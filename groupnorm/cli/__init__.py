@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 try:
     import typer
 
-    from groupnorm.cli import doctor, plan, study, train
+    from groupnorm.cli import doctor, memory_fit, report, study, train
     from groupnorm.cli.terminal import say_error
 except ModuleNotFoundError as missing:
     raise SystemExit(
@@ -22,9 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(study.study_app, name="study")
-app.command("report")(study.report)
+app.command("report")(report.report)
 app.command("train")(train.train)
-app.command("plan")(plan.plan)
+app.command("plan")(memory_fit.memory_fit)
 app.command("doctor")(doctor.doctor)
 
 

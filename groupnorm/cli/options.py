@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,68 +32,11 @@ def whole(option: str, text: str) -> Any:
     return typer.Option(option, parser=whole_number, metavar="N", help=text)
 
 
-DataOption = Annotated[
-    str | None, typer.Option("--data", help="Data set; 'groupnorm doctor' lists them.")
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="resnet8, resnet14, ... resnet110, resnet18, 34, 50, 101, vgg16."),
-]
-NormsOption = Annotated[
-    str | None,
-    typer.Option("--norms", help="Normalizations, as bn,gn:groups=8,gn:groups=8+ws,ln,in."),
-]
-SizesOption = Annotated[
-    str | None, typer.Option("--batch-sizes", help="Images per worker, as 32,8,2.")
-]
-SizeOption = Annotated[
-    str | None, typer.Option("--batch-sizes", help="Images per worker: one number.")
-]
-ProtocolOption = Annotated[
-    str | None,
-    typer.Option(
-        "--protocol",
-        help="fixed-step: every step sees the same images, only batch norm's chunk varies; "
-        "paper: 8 workers, the step and its learning rate follow the batch size.",
-    ),
-]
-ImagesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--train-images",
-        parser=whole_number,
-        metavar="N",
-        help="Train on so many images only: the first ones of a data set in memory, a sample with "
-        "the same share of every class of image files.",
-    ),
-]
-ImageSizeOption = Annotated[
-    int | None, whole("--image-size", "Pixels of the square crop from image files; 224.")
-]
-UnreadableOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-unreadable",
-        parser=number,
-        metavar="SHARE",
-        help="Greatest share of the image files that cannot be decoded, as 0.05; more are an "
-        "error; 0.01.",
-    ),
-]
-EpochsOption = Annotated[int | None, whole("--epochs", "Passes over the data.")]
-SeedsOption = Annotated[int | None, whole("--seeds", "Repetitions of every cell.")]
 OutOption = Annotated[
     str | None, typer.Option("--out", metavar="FOLDER", help="Folder of the study.")
 ]
 JobsOption = Annotated[
     int | None, whole("--jobs", "Trials at a time; by default one for every core.")
-]
-ScaleOption = Annotated[
-    str,
-    typer.Option(
-        "--scale",
-        help="quick: minutes; standard: more batch sizes, three seeds; paper: the paper's grid.",
-    ),
 ]
 RootOption = Annotated[
     str | None,
@@ -137,35 +80,37 @@ class ClusterCommand(TyperCommand):
 
 
 def with_address(arguments: list[str]) -> list[str]:
-    """The arguments with `local` after a --cluster that nothing, or another option, follows."""
+    """The arguments with `local` after a --cluster that no address follows.
+
+    That is nothing, another option, or KEY=VALUE.
+    """
     given = []
     for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
         given.append(argument)
-        if argument == "--cluster" and following.startswith("-"):
+        if argument == "--cluster" and (following.startswith("-") or "=" in following):
             given.append("local")
     return given
 
 
-def split_norms(text: str) -> tuple[str, ...]:
-    """Split a list of specs at its commas, leaving the commas inside a spec alone.
+def read_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """KEY=VALUE arguments as a dict; of a key given twice the last value counts.
 
-    A piece such as `eps=1e-6` goes on with the spec before it; every other piece begins one.
+    Raises:
+        ValueError: an argument without "=".
     """
-    specs: list[str] = []
-    for piece in text.split(","):
-        if specs and re.match(r"\s*\w+\s*=", piece):
-            specs[-1] += "," + piece
-        else:
-            specs.append(piece.strip())
-    return tuple(specs)
+    fields = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"expected KEY=VALUE, got {setting!r}")
+        fields[key] = value
+    return fields
 
 
-def integers(text: str, option: str) -> tuple[int, ...]:
-    """The whole numbers of a list such as 32,8,2."""
-    try:
-        return tuple(int(piece) for piece in text.split(","))
-    except ValueError:
-        raise ValueError(f"{option} takes whole numbers, as 32,8,2; got {text!r}") from None
+def settings_help(intro: str, fields: Mapping[str, str]) -> str:
+    """The help of KEY=VALUE arguments: a line for each field."""
+    lines = [f"{name}: {' '.join(text.split())}" for name, text in fields.items()]
+    return "\n\n".join([intro, *lines])  # the help joins lines, but not paragraphs
 
 
 def named_folder(text: str | None, option: str) -> Path | None:

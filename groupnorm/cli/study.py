@@ -1,42 +1,34 @@
-"""groupnorm study ... and groupnorm report."""
+"""groupnorm study: a comparison from the catalogue, and the list of the published ones."""
 
 from __future__ import annotations
 
+import inspect
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.cells import cell_len
-from rich.table import Table
+from rich.padding import Padding
 
-from groupnorm.cli.experiments import add_experiments, print_list
 from groupnorm.cli.options import (
     ClusterCommand,
     ClusterOption,
     CpusOption,
-    DataOption,
     DeviceOption,
-    EpochsOption,
     GpusOption,
-    ImageSizeOption,
-    ImagesOption,
     JobsOption,
-    ModelOption,
-    NormsOption,
     OutOption,
-    ProtocolOption,
     RootOption,
-    ScaleOption,
-    SeedsOption,
-    SizeOption,
-    SizesOption,
     TrackOption,
-    UnreadableOption,
     existing_folder,
-    integers,
     named_folder,
-    split_norms,
+    number,
+    read_settings,
+    settings_help,
+    whole_number,
 )
+from groupnorm.cli.report import print_main_table
 from groupnorm.cli.terminal import (
     console,
     errors,
@@ -49,6 +41,8 @@ from groupnorm.cli.terminal import (
     say,
     this_command,
 )
+from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
+from groupnorm.experiments.catalog import Entry
 
 study_app = typer.Typer(
     help="Compare normalizations by training many networks.", invoke_without_command=True
@@ -69,141 +63,161 @@ def study(
     if as_json and not as_list:
         fail("--json goes with --list here; a study's results as JSON: groupnorm report OUT --json")
     if as_list:
-        print_list(as_json)
+        _print_list(as_json)
     elif context.invoked_subcommand is None:
         console.print(context.get_help(), highlight=False, markup=False)
 
 
-@study_app.command("batch-size", cls=ClusterCommand)
-def study_batch_size(
-    data: DataOption = None,
-    model: ModelOption = None,
-    norms: NormsOption = None,
-    batch_sizes: SizesOption = None,
-    protocol: ProtocolOption = None,
-    train_images: ImagesOption = None,
-    image_size: ImageSizeOption = None,
-    max_unreadable: UnreadableOption = None,
-    epochs: EpochsOption = None,
-    seeds: SeedsOption = None,
-    scale: ScaleOption = "quick",
-    out: OutOption = None,
-    jobs: JobsOption = None,
-    device: DeviceOption = "cpu",
-    data_root: RootOption = None,
-    cluster: ClusterOption = None,
-    cpus_per_trial: CpusOption = None,
-    gpus_per_trial: GpusOption = None,
-    track: TrackOption = None,
-) -> None:
-    """Error against images per worker, for several norms (the paper's Table 2)."""
-    run_named("batch-size", locals())
-
-
-@study_app.command("norms", cls=ClusterCommand)
-def study_norms(
-    data: DataOption = None,
-    model: ModelOption = None,
-    norms: NormsOption = None,
-    batch_sizes: SizeOption = None,
-    protocol: ProtocolOption = None,
-    train_images: ImagesOption = None,
-    image_size: ImageSizeOption = None,
-    max_unreadable: UnreadableOption = None,
-    epochs: EpochsOption = None,
-    seeds: SeedsOption = None,
-    scale: ScaleOption = "quick",
-    out: OutOption = None,
-    jobs: JobsOption = None,
-    device: DeviceOption = "cpu",
-    data_root: RootOption = None,
-    cluster: ClusterOption = None,
-    cpus_per_trial: CpusOption = None,
-    gpus_per_trial: GpusOption = None,
-    track: TrackOption = None,
-) -> None:
-    """Training and validation curves of BN, LN, IN and GN (the paper's Figure 4)."""
-    run_named("norms", locals())
-
-
-@study_app.command("groups", cls=ClusterCommand)
-def study_groups(
-    data: DataOption = None,
-    model: ModelOption = None,
-    batch_sizes: SizeOption = None,
-    protocol: ProtocolOption = None,
-    train_images: ImagesOption = None,
-    image_size: ImageSizeOption = None,
-    max_unreadable: UnreadableOption = None,
-    epochs: EpochsOption = None,
-    seeds: SeedsOption = None,
-    scale: ScaleOption = "quick",
-    out: OutOption = None,
-    jobs: JobsOption = None,
-    device: DeviceOption = "cpu",
-    data_root: RootOption = None,
-    cluster: ClusterOption = None,
-    cpus_per_trial: CpusOption = None,
-    gpus_per_trial: GpusOption = None,
-    track: TrackOption = None,
-) -> None:
-    """Error against number of groups and channels per group (the paper's Table 3)."""
-    run_named("groups", locals())
-
-
-def run_named(name: str, given: dict[str, Any]) -> None:
-    """Run a study by name with what the user gave; None leaves an option at its default."""
-    with report_user_errors():
-        from groupnorm.experiments.published_plans import experiment_plan
-        from groupnorm.experiments.studies import STUDIES
-        from groupnorm.study import ExperimentOptions, StudyOptions, run_study
-
-        out = named_folder(given.pop("out"), "--out") or Path(f"groupnorm-study-{name}")
-        root = existing_folder(given.pop("data_root"), "--data-root")
-        jobs, device = given.pop("jobs"), given.pop("device")
-        track = given.pop("track")
-        cluster = _cluster(
-            given.pop("cluster"), given.pop("cpus_per_trial"), given.pop("gpus_per_trial"), device
+def _print_list(as_json: bool) -> None:
+    """Every published comparison: what it is, where it stands, what was published, how long."""
+    published = {name: e for name in EXPERIMENTS if (e := build(name)).result is not None}
+    if as_json:
+        fields = ("title", "source", "result", "time", "seeds")
+        print_json(
+            [
+                {"name": name, **{f: getattr(e, f) for f in fields}, "cells": len(e.variants)}
+                for name, e in published.items()
+            ]
         )
-        chosen = {key: value for key, value in given.items() if value is not None}
-        if "norms" in chosen:
-            chosen["norms"] = split_norms(chosen["norms"])
-        if "batch_sizes" in chosen:
-            chosen["batch_sizes"] = integers(chosen["batch_sizes"], "--batch-sizes")
-        if name in STUDIES:
-            plan = STUDIES[name](from_options(StudyOptions, chosen))
-        else:
-            plan = experiment_plan(name, from_options(ExperimentOptions, chosen))
-        say(
-            f"{plan.title}: {len(plan.cells)} cells, {len(plan.configs)} distinct runs, "
-            f"{plan.protocol} protocol, on {plan.data}, in {out}"
+        return
+    for name, e in published.items():
+        runs = len(e.variants) * e.seeds
+        console.print(f"[bold]{name}[/bold]  {escaped(e.title)}", highlight=False)
+        text = f"{e.source}. Published {e.metric}: {e.result}. {runs} runs; {e.time}."
+        console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
+    console.print(
+        "Each is groupnorm study NAME, and --scale smoke tries it in seconds. batch-size, norms "
+        "and groups are such comparisons on small images, in minutes.",
+        highlight=False,
+    )
+
+
+def _add_command(name: str, entry: Entry) -> None:
+    """Give `groupnorm study` the command of an experiment."""
+    experiment = build(name)
+    text = f"{experiment.title}: {experiment.source}."
+    panel = None
+    if experiment.result is not None:
+        text += f" Published: {experiment.result}."
+        panel = "Published comparisons"
+
+    def command(
+        settings: list[str] | None = None,
+        out: OutOption = None,
+        jobs: JobsOption = None,
+        device: DeviceOption = "cpu",
+        data_root: RootOption = None,
+        cluster: ClusterOption = None,
+        cpus_per_trial: CpusOption = None,
+        gpus_per_trial: GpusOption = None,
+        track: TrackOption = None,
+        **chosen: Any,
+    ) -> None:
+        with report_user_errors():
+            folder = named_folder(out, "--out") or Path(f"groupnorm-study-{name}")
+            root = existing_folder(data_root, "--data-root")
+            on = _cluster(cluster, cpus_per_trial, gpus_per_trial, device)
+            options = _read_options(entry, settings or [], chosen)
+            _run(name, options, folder, jobs, device, root, on, track)
+
+    _give_options(command, entry)
+    study_app.command(name, cls=ClusterCommand, help=text, rich_help_panel=panel)(command)
+
+
+def _give_options(command: Callable[..., None], entry: Entry) -> None:
+    """Put KEY=VALUE and an option for every field that `entry` takes into the signature."""
+    signature = inspect.signature(command, eval_str=True)
+    settings, *own, _ = signature.parameters.values()
+    lines = {f"{key} ({_option(key)})": entry.describe(key) for key in entry.takes}
+    intro = "What to change, as epochs=3 or --epochs 3."
+    argument = typer.Argument(metavar="KEY=VALUE", help=settings_help(intro, lines))
+    settings = settings.replace(annotation=Annotated[list[str] | None, argument])
+    parameters = [settings, *own, *(_parameter(key) for key in entry.takes)]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _parameter(key: str) -> inspect.Parameter:
+    """The option of a field; its help stands with KEY=VALUE."""
+    kinds = set(_types(Options.model_fields[key].annotation))
+    kind, parser = str, None
+    if int in kinds and tuple not in kinds:
+        kind, parser = int, whole_number
+    elif float in kinds:
+        kind, parser = float, number
+    option = typer.Option(_option(key), parser=parser, hidden=True)
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],  # type: ignore[valid-type]
+    )
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    yield typing.get_origin(annotation) or annotation
+    for inner in typing.get_args(annotation):
+        yield from _types(inner)
+
+
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _read_options(entry: Entry, settings: list[str], chosen: dict[str, Any]) -> Options:
+    """What the user chose, as KEY=VALUE or as options."""
+    fields = read_settings(settings)
+    entry.check_keys(fields)
+    for key, value in chosen.items():
+        if value is not None and key in fields:
+            raise ValueError(f"{key} is given twice, as {key}= and as {_option(key)}")
+        if value is not None:
+            fields[key] = value
+    options: Options = from_options(Options, fields)
+    return options
+
+
+def _run(
+    name: str,
+    options: Options,
+    out: Path,
+    jobs: int | None,
+    device: str,
+    data_root: Path | None,
+    cluster: Any,
+    track: str | None,
+) -> None:
+    plan = study_plan(name, options)
+    say(
+        f"{plan.title}: {len(plan.cells)} cells, {len(plan.configs)} distinct runs, "
+        f"{plan.protocol} protocol, on {plan.data}, in {out}"
+    )
+    for skip in plan.skipped:
+        say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
+    from groupnorm.study import run_study
+
+    with report_interrupt(
+        lambda: f"what was finished is kept in {out}. To continue: {this_command(errors.encoding)}"
+    ):
+        outcome = run_study(
+            plan,
+            out,
+            jobs=jobs,
+            device=device,
+            data_root=data_root,
+            command=this_command(),
+            console=console,
+            cluster=cluster,
+            track=track,
         )
-        for skip in plan.skipped:
-            say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
-        with report_interrupt(
-            lambda: (
-                f"what was finished is kept in {out}. To continue: {this_command(errors.encoding)}"
-            )
-        ):
-            outcome = run_study(
-                plan,
-                out,
-                jobs=jobs,
-                device=device,
-                data_root=root,
-                command=this_command(),
-                console=console,
-                cluster=cluster,
-                track=track,
-            )
-        _print_main_table(out)
-        say(f"report: {outcome.report}")
-        failed = [record for record in outcome.records if record.status == "failed"]
-        if failed:
-            fail(
-                f"{len(failed)} of {len(outcome.records)} runs failed; the report says why. "
-                "The same command tries them again."
-            )
+    print_main_table(out)
+    say(f"report: {outcome.report}")
+    failed = [record for record in outcome.records if record.status == "failed"]
+    if failed:
+        fail(
+            f"{len(failed)} of {len(outcome.records)} runs failed; the report says why. "
+            "The same command tries them again."
+        )
 
 
 def _cluster(address: str | None, cpus: int | None, gpus: float | None, device: str) -> Any:
@@ -218,48 +232,5 @@ def _cluster(address: str | None, cpus: int | None, gpus: float | None, device: 
     return Cluster(address, 1 if cpus is None else cpus, usual if gpus is None else gpus)
 
 
-add_experiments(study_app, run_named)
-
-
-def report(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of a study.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the main table as JSON.")] = False,
-) -> None:
-    """Rebuild report.html, tables.csv and the figures of a study from its records."""
-    with (
-        report_interrupt(lambda: f"the records are as they were. Again: {this_command()}"),
-        report_user_errors(),
-    ):
-        from groupnorm.study.report.page import build_report, main_table
-
-        out = named_folder(folder, "report")
-        assert out is not None
-        path = build_report(out)
-        if as_json:
-            header, rows = main_table(out, repeat=True)
-            print_json([dict(zip(header, row, strict=True)) for row in rows])
-            return
-        _print_main_table(out)
-        say(f"report: {path}")
-
-
-def _print_main_table(folder: Path) -> None:
-    """The title and the table, or a list of its cells where the terminal is too narrow for it."""
-    from groupnorm.study.report.page import main_table, main_title
-
-    header, rows = main_table(folder)
-    say(main_title(folder))
-    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
-    if sum(widths) + 3 * len(widths) + 1 > console.width:  # with its borders
-        say(f"{header[0]}: error")
-        for name, *cells in rows:
-            say(name)
-            for column, cell in zip(header[1:], cells, strict=True):
-                say(f"  {column}: {cell}")
-        return
-    table = Table()
-    for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(escaped(cell) for cell in row))
-    console.print(table)
+for _name, _entry in EXPERIMENTS.items():
+    _add_command(_name, _entry)

@@ -15,6 +15,8 @@ from groupnorm.cli.options import (
     TrackOption,
     existing_folder,
     named_folder,
+    read_settings,
+    settings_help,
 )
 from groupnorm.cli.terminal import (
     errors,
@@ -36,8 +38,10 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help=f"The fields of the run: {', '.join(RunConfig.model_fields)}. One of epochs and "
-            "steps is needed.",
+            help=settings_help(
+                "The fields of the run. One of epochs and steps is needed.",
+                {key: field.description or "" for key, field in RunConfig.model_fields.items()},
+            ),
         ),
     ] = None,
     config: Annotated[
@@ -134,7 +138,7 @@ def train(
                 raise ValueError("--track needs --out, the folder that gets the curves")
         if keep is not None:
             check_run_place(keep)
-        run_config = from_options(RunConfig, _read_settings(config, settings or []))
+        run_config = from_options(RunConfig, _read_fields(config, settings or []))
         check(run_config)
         run_config.check_processes(launch.processes.count)
         own_device = launch.device(device)
@@ -161,7 +165,7 @@ def train(
             raise RuntimeError(f"the run diverged: {result.reason}")
 
 
-def _read_settings(path: str | None, settings: list[str]) -> dict[str, Any]:
+def _read_fields(path: str | None, settings: list[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if path is not None:
         try:
@@ -175,9 +179,4 @@ def _read_settings(path: str | None, settings: list[str]) -> dict[str, Any]:
                 f"--config {path} holds no JSON object with the fields of a run, such as "
                 '{"norm": "gn", "epochs": 30}'
             )
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ValueError(f"expected KEY=VALUE, got {setting!r}")
-        fields[key] = value
-    return fields
+    return {**fields, **read_settings(settings)}

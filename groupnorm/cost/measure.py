@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.cost.flops import counting_flops
 from groupnorm.cost.saved import counting_saved
-from groupnorm.cost.share import NormTimes
+from groupnorm.cost.timing import NormTimes, mean_output, timed_step
 
 SECONDS = 0.3
 """Steps are timed until they have taken so long."""
@@ -73,7 +73,7 @@ def count_cost(model: nn.Module, images: Tensor, *, precision: str = "float32") 
         raise ValueError(f"precision is float32 or bfloat16, got {precision!r}")
     with copied(model, images.device) as trial, counting_flops() as counter:
         with counting_saved(trial, images) as saved:
-            loss = _loss(trial, images, precision)
+            loss = mean_output(trial, images, precision)
         saved_bytes, flops = saved.total, counter.get_total_flops()
         saved.release()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -96,21 +96,6 @@ def copied(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
         trial = copy.deepcopy(plain_module(model)).train()
         trial.zero_grad(set_to_none=True)
         yield trial
-
-
-def timed_step(model: nn.Module, images: Tensor, precision: str, times: NormTimes) -> None:
-    """Forward and backward pass of the mean of a model's output; `times` takes the time."""
-    model.zero_grad(set_to_none=True)
-    with times.forward():
-        loss = _loss(model, images, precision)
-    with times.backward():
-        loss.backward()  # type: ignore[no-untyped-call]
-
-
-def _loss(model: nn.Module, images: Tensor, precision: str) -> Tensor:
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        output: Tensor = model(images)
-        return output.float().mean()
 
 
 def plain_module(model: nn.Module) -> nn.Module:

@@ -1,13 +1,14 @@
-"""Training steps of several models timed in turns.
+"""The time of training steps: of the norms' share in one, and of several models in turns.
 
-Whatever else the machine does meanwhile then meets all of them alike. Steps that are timed one
-model after the other, or beside other work, cannot be compared.
+Whatever else the machine does meanwhile meets all models alike when they take turns. Steps that
+are timed one model after the other, or beside other work, cannot be compared.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
@@ -15,14 +16,123 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groupnorm.cost.measure import timed_step
-from groupnorm.cost.share import NormTimes
+from groupnorm.layers import norm_modules
 
 WATCHED_ROUNDS = 3
 """Rounds in which the norms are timed. The hooks for that make steps slower, so the times of whole
 steps come from rounds without them."""
 LEAST_ROUNDS = 5
 MOST_ROUNDS = 12
+
+
+class NormTimes:
+    """Times the normalization layers of a model by hooks, which go when the block ends.
+
+    Forward: from the start of a norm's `forward` to its end. Backward: every node that its
+    `forward` added to the graph of autograd. An activation that a norm brings (`frn`,
+    `evonorm_s0`) or that is fused into it is part of its time; one of a module of its own is not.
+    On CUDA the device is waited for at each mark, which takes away what overlaps.
+
+    Args:
+        watch: time the norms too; without, the passes alone and with no hook in their way.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, watch: bool = True) -> None:
+        self._norms = [module for _, module in norm_modules(model)] if watch else []
+        self._device = device
+        self._handles: list[Any] = []
+        self._started = 0.0
+        self._total = {"forward": 0.0, "backward": 0.0}
+        self._in_norms = {"forward": 0.0, "backward": 0.0}
+
+    def __enter__(self) -> NormTimes:
+        for module in self._norms:
+            self._handles.append(module.register_forward_pre_hook(self._before))
+            self._handles.append(module.register_forward_hook(self._after))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Time the forward pass inside the block."""
+        with self._timed("forward"):
+            yield
+
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        """Time the backward pass inside the block."""
+        with self._timed("backward"):
+            yield
+
+    def seconds(self) -> dict[str, float]:
+        """The time so far, by "forward" and "backward"."""
+        return dict(self._total)
+
+    def shares(self) -> dict[str, float]:
+        """`norm_share`, `norm_share_forward` and `norm_share_backward`, between 0 and 1."""
+        both = sum(self._in_norms.values()) / sum(self._total.values())
+        each = {f"norm_share_{key}": self._in_norms[key] / self._total[key] for key in self._total}
+        return {"norm_share": both, **each}
+
+    @contextmanager
+    def _timed(self, key: str) -> Iterator[None]:
+        started = self._now()
+        yield
+        self._total[key] += self._now() - started
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._started = self._now()
+
+    def _after(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        self._in_norms["forward"] += self._now() - self._started
+        outside = {value.grad_fn for value in inputs if isinstance(value, Tensor)}
+        for node in _nodes(output.grad_fn, outside):
+            node.register_prehook(self._before_node)
+            node.register_hook(self._after_node)
+
+    def _before_node(self, grads: Any) -> None:
+        self._started = self._now()
+
+    def _after_node(self, grads: Any, more: Any) -> None:
+        self._in_norms["backward"] += self._now() - self._started
+
+
+def _nodes(last: Any, outside: set[Any]) -> list[Any]:
+    """The nodes of the graph from `last` back to those in `outside`; none that sums gradients."""
+    found, waiting = [], [last]
+    seen = set(outside) | {None}
+    while waiting:
+        node = waiting.pop()
+        if node in seen or hasattr(node, "variable"):  # AccumulateGrad of a parameter
+            continue
+        seen.add(node)
+        found.append(node)
+        waiting += [following for following, _ in node.next_functions]
+    return found
+
+
+def timed_step(model: nn.Module, images: Tensor, precision: str, times: NormTimes) -> None:
+    """Forward and backward pass of the mean of a model's output; `times` takes the time."""
+    model.zero_grad(set_to_none=True)
+    with times.forward():
+        loss = mean_output(model, images, precision)
+    with times.backward():
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def mean_output(model: nn.Module, images: Tensor, precision: str) -> Tensor:
+    """The mean of a model's output, in float32: the loss of the steps that are measured."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        output: Tensor = model(images)
+        return output.float().mean()
 
 
 @dataclass(frozen=True)

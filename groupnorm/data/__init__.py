@@ -1,10 +1,19 @@
-"""Data sets by name, and their batches, ready for a network."""
+"""Data sets by name, and their batches, ready for a network.
 
-from groupnorm.data.batches import Batches
-from groupnorm.data.catalog import DEFAULT, IMAGE_FILES, NAMES, check_name, find, load
-from groupnorm.data.files.listing import ImageFiles
-from groupnorm.data.memory.batches import InMemory
-from groupnorm.data.memory.image_set import DataError, ImageSet
+What needs torch loads on first use, so that a study can be planned without it.
+"""
+
+from typing import TYPE_CHECKING
+
+from groupnorm.data.catalog import DEFAULT, IMAGE_FILES, NAMES, check_images, find, load
+from groupnorm.data.issues import DataError
+from groupnorm.lazy import lazy
+
+if TYPE_CHECKING:
+    from groupnorm.data.batches import Batches
+    from groupnorm.data.files.listing import ImageFiles
+    from groupnorm.data.memory.batches import InMemory
+    from groupnorm.data.memory.image_set import ImageSet
 
 __all__ = [
     "DEFAULT",
@@ -15,7 +24,17 @@ __all__ = [
     "ImageFiles",
     "ImageSet",
     "InMemory",
-    "check_name",
+    "check_images",
     "find",
     "load",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "Batches": "groupnorm.data.batches",
+        "ImageFiles": "groupnorm.data.files.listing",
+        "ImageSet": "groupnorm.data.memory.image_set",
+        "InMemory": "groupnorm.data.memory.batches",
+    },
+)

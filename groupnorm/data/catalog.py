@@ -1,39 +1,31 @@
-"""The data sets by name."""
+"""The data sets by name. The module of a set, which needs torch, is imported when it is used."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from groupnorm.data.files.listing import ImageFiles
-from groupnorm.data.memory.image_set import DataError, ImageSet
-from groupnorm.data.sets import (
-    cifar,
-    digits,
-    fashion_mnist,
-    fashion_mnist_mini,
-    fashion_scenes,
-    image_folder,
-    imagenet,
-    pets,
-    photo_patches,
-)
+from groupnorm.data.issues import DataError
 
-Load = Callable[[Path | None], ImageSet | ImageFiles]
-Find = Callable[[Path | None], str]
-_SETS: dict[str, tuple[Load, Find]] = {
-    "digits": (digits.load, digits.find),
-    "fashion-mnist-mini": (fashion_mnist_mini.load, fashion_mnist_mini.find),
-    "fashion-scenes": (fashion_scenes.load, fashion_scenes.find),
-    "fashion-mnist": (fashion_mnist.load, fashion_mnist.find),
-    "cifar10": (cifar.load_cifar10, cifar.find_cifar10),
-    "cifar100": (cifar.load_cifar100, cifar.find_cifar100),
-    "imagenet": (imagenet.load, imagenet.find),
-    "imagefolder": (image_folder.load, image_folder.find),
-    "pets": (pets.load, pets.find),
-    "photo-patches": (photo_patches.load, photo_patches.find),
+if TYPE_CHECKING:
+    from groupnorm.data.files.listing import ImageFiles
+    from groupnorm.data.memory.image_set import ImageSet
+
+# name -> module in `groupnorm.data.sets`, and its functions that load and find the set
+_SETS: dict[str, tuple[str, str, str]] = {
+    "digits": ("digits", "load", "find"),
+    "fashion-mnist-mini": ("fashion_mnist_mini", "load", "find"),
+    "fashion-scenes": ("fashion_scenes", "load", "find"),
+    "fashion-mnist": ("fashion_mnist", "load", "find"),
+    "cifar10": ("cifar", "load_cifar10", "find_cifar10"),
+    "cifar100": ("cifar", "load_cifar100", "find_cifar100"),
+    "imagenet": ("imagenet", "load", "find"),
+    "imagefolder": ("image_folder", "load", "find"),
+    "pets": ("pets", "load", "find"),
+    "photo-patches": ("photo_patches", "load", "find"),
 }
 NAMES: tuple[str, ...] = tuple(_SETS)
 IMAGE_FILES = ("imagenet", "imagefolder", "pets", "photo-patches")
@@ -54,8 +46,10 @@ def load(name: str, root: Path | None = None) -> ImageSet | ImageFiles:
         DataError: an unknown name; files that are missing, truncated, or not the expected ones. The
             message says what was looked for, where, and how to get it.
     """
-    check_name(name)
-    return _SETS[name][0](root)
+    check_images(name)
+    module, function, _ = _SETS[name]
+    images: ImageSet | ImageFiles = _function(module, function)(root)
+    return images
 
 
 def find(name: str, root: Path | None = None) -> str:
@@ -64,19 +58,37 @@ def find(name: str, root: Path | None = None) -> str:
     Raises:
         DataError: an unknown name, or missing files.
     """
-    check_name(name)
-    return _SETS[name][1](root)
+    check_images(name)
+    module, _, function = _SETS[name]
+    where: str = _function(module, function)(root)
+    return where
 
 
-def check_name(name: str) -> None:
-    """Raise DataError for an unknown data set, with a hint where the name is that of a folder."""
-    if name in _SETS:
-        return
-    hint = ""
-    if os.sep in name or "/" in name or os.path.exists(name):
-        root = f"--data-root {shlex.quote(name)}"
-        hint = (
-            f". A folder of images is --data imagefolder {root} (groupnorm train: "
-            f"data=imagefolder {root})"
+def check_images(name: str, image_size: int | None = None) -> None:
+    """Check that there is a data set of this name whose images may have this size.
+
+    Args:
+        image_size: None for the size that the images have, or that is usual.
+
+    Raises:
+        DataError: an unknown data set; the message has a hint where the name is that of a folder.
+        ValueError: a size for images that have one of their own.
+    """
+    if name not in _SETS:
+        hint = ""
+        if os.sep in name or "/" in name or os.path.exists(name):
+            root = f"--data-root {shlex.quote(name)}"
+            hint = (
+                f". A folder of images is --data imagefolder {root} (groupnorm train: "
+                f"data=imagefolder {root})"
+            )
+        raise DataError(f"unknown data set {name!r}; known: {', '.join(NAMES)}{hint}")
+    if image_size is not None and name not in IMAGE_FILES:
+        raise ValueError(
+            f"the images of {name} have a size of their own; image_size is for "
+            f"{', '.join(IMAGE_FILES)}"
         )
-    raise DataError(f"unknown data set {name!r}; known: {', '.join(NAMES)}{hint}")
+
+
+def _function(module: str, name: str) -> Any:
+    return getattr(import_module(f"groupnorm.data.sets.{module}"), name)

@@ -1,8 +1,13 @@
-"""What is wrong with single files of a data set: which they are, how many, and that in words."""
+"""What is wrong with data: DataError for a whole set, and single files counted and in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+
+class DataError(RuntimeError):
+    """Data is missing or damaged; the message says what was looked for, where, how to get it."""
+
 
 Issues = dict[str, dict[str, str]]
 """Kind of issue, as "replaced_images" -> file -> what is wrong with it."""

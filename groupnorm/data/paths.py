@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 
 
 def cache_folder() -> Path:
@@ -50,9 +50,9 @@ def first_match(
         DataError: no folder matches; the message lists all of them, with the hints.
     """
     for folder in folders:
-        place = match(folder)
-        if place is not None:
-            return place
+        path = match(folder)
+        if path is not None:
+            return path
     listed = "".join(f"\n  {folder.absolute()}" for folder in folders)
     hints = "".join(f"{text}\n" for folder in folders if (text := hint(folder)))
     raise DataError(f"{what} not found; looked in{listed}\n{hints}{how_to_get}")

@@ -10,7 +10,7 @@ import io
 import pickle
 from typing import Any
 
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 
 _KNOWN = frozenset(
     [

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from groupnorm.experiments.experiment import Experiment, Scale, by_division, by_norm_and_size, smoke
+from groupnorm.experiments.experiment import (
+    DIVISIONS,
+    Experiment,
+    by_division,
+    by_norm_and_size,
+    smoke,
+)
+from groupnorm.experiments.options import Options
 from groupnorm.training.config import RunConfig
 
 SMOKE_DATA = "digits"
@@ -17,7 +24,8 @@ _SIZES: dict[Convention, tuple[int, ...]] = {
     "per-256": (32, 16, 8, 4, 2),
     "per-32": (256, 128, 64, 32, 16, 8),
 }
-_DIVISIONS: tuple[int, ...] = (16, 8, 4, 2, 1)
+CONVENTIONS: dict[str, Convention] = {"": "per-256", "-one-worker": "per-32"}
+"""By the end of an experiment's name."""
 
 
 def recipe(depth: int, convention: Convention = "per-256") -> RunConfig:
@@ -42,7 +50,7 @@ def recipe(depth: int, convention: Convention = "per-256") -> RunConfig:
     )
 
 
-def batch_size(scale: Scale, depth: int, convention: Convention) -> Experiment:
+def batch_size(options: Options, depth: int, convention: Convention) -> Experiment:
     """CIFAR-10 ResNet by images per worker: BN, GN, LN and IN.
 
     `groupnorm study cifar10-resnet56-batch-size`, `cifar10-resnet110-batch-size`, and with
@@ -53,16 +61,17 @@ def batch_size(scale: Scale, depth: int, convention: Convention) -> Experiment:
     """
     base = recipe(depth, convention)
     sizes = _SIZES[convention]
-    if scale == "smoke":
+    if options.scale == "smoke":
         base, sizes = smoke(base, 4, SMOKE_DATA), (4, 2)
     published = {
         56: ("cifar10-resnet56-batch-size", "cifar10-he2016"),
         110: ("cifar10-resnet110-author", "cifar10-he2016"),
     }
-    suffix = "" if convention == "per-256" else "-one-worker"
-    words = "8 workers, lr 0.1 per 256 images" if not suffix else "one worker, lr 0.1 per 32 images"
+    words = {
+        "per-256": "8 workers, lr 0.1 per 256 images",
+        "per-32": "one worker, lr 0.1 per 32 images",
+    }[convention]
     return Experiment(
-        name=f"cifar10-resnet{depth}-batch-size{suffix}",
         title=f"ResNet-{depth} on CIFAR-10 by images per worker ({words})",
         source={
             56: "CharlesJWC/GroupNorm-pytorch, report; recipe of Wu & He 2018",
@@ -73,11 +82,11 @@ def batch_size(scale: Scale, depth: int, convention: Convention) -> Experiment:
         shows="batch-size",
         variants=by_norm_and_size(base, ("bn", GN, f"{GN}+ws", "ln", "in"), sizes),
         published=published[depth],
-        seeds=3 if scale == "full" else 1,
+        seeds=1 if options.scale == "smoke" else 3,
     )
 
 
-def groups(scale: Scale, depth: int, convention: Convention) -> Experiment:
+def groups(options: Options, depth: int, convention: Convention) -> Experiment:
     """CIFAR-10 ResNet at 32 images per worker by groups and by channels per group.
 
     `groupnorm study cifar10-resnet56-groups`, `cifar10-resnet110-groups`, and with `-one-worker`
@@ -86,14 +95,12 @@ def groups(scale: Scale, depth: int, convention: Convention) -> Experiment:
     the extremes.
     """
     base = recipe(depth, convention)
-    values = _DIVISIONS
-    if scale == "smoke":
+    values = DIVISIONS[2:]  # the first stage has 16 channels
+    if options.scale == "smoke":
         base, values = smoke(base, 4, SMOKE_DATA), (16, 1)
-    suffix = "" if convention == "per-256" else "-one-worker"
+    words = {"per-256": "8 workers", "per-32": "one worker"}[convention]
     return Experiment(
-        name=f"cifar10-resnet{depth}-groups{suffix}",
-        title=f"Group division of ResNet-{depth} on CIFAR-10"
-        + (" (one worker)" if suffix else " (8 workers)"),
+        title=f"Group division of ResNet-{depth} on CIFAR-10 ({words})",
         source={
             56: "CharlesJWC/GroupNorm-pytorch, report",
             110: "Wu & He 2018, Table 3, on CIFAR-10",
@@ -103,5 +110,5 @@ def groups(scale: Scale, depth: int, convention: Convention) -> Experiment:
         shows="groups",
         variants=by_division(base, values),
         published=("cifar10-resnet56-groups",) if depth == 56 else (),
-        seeds=3 if scale == "full" else 1,
+        seeds=1 if options.scale == "smoke" else 3,
     )

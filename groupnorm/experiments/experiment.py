@@ -1,55 +1,116 @@
-"""Experiment: a published comparison as a value, the runs that repeat it and where it stands."""
+"""Experiment: a comparison as a value, the runs that make it and what its report shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from groupnorm.spec import NormSpec
+from groupnorm.study.plan import vary
 from groupnorm.training.config import RunConfig
 
-Scale = Literal["full", "smoke"]
 Shows = Literal["batch-size", "norms", "groups"]
+
+DIVISIONS = (64, 32, 16, 8, 4, 2, 1)
+"""Numbers of groups, and of channels per group, of the paper's Table 3."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One cell of a table: what is varied, in the words of the table, and the run."""
+    """A configuration of an experiment, and the labels that its fields do not hold."""
 
-    labels: dict[str, Any]
     config: RunConfig
+    labels: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A published comparison.
+    """A comparison of runs.
 
     Attributes:
-        name: as on the command line.
         title: one line.
         source: paper, and the table, figure or section.
-        result: what was published, in a few words.
-        time: what a full run takes, and where that number comes from.
         shows: what its report shows: error by batch size, by norm, or by group division.
-        variants: its cells.
-        published: ids of the published tables to put beside what is measured.
+        variants: its cells before they are repeated.
+        result: what was published, in a few words; None: nothing of this very comparison.
+        time: what a full run takes, and where that number comes from.
+        metric: what `result` states.
+        published: ids of the published tables to compare with; None: the paper's table for what the
+            report shows.
+        protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
-        tuned_over: the label whose best value stands for a cell; None when nothing is tuned.
+        tuned_over: the field whose best value stands for a cell; None when nothing is tuned.
+        skipped: what cannot be run, and why.
     """
 
-    name: str
     title: str
     source: str
-    result: str
-    time: str
     shows: Shows
     variants: tuple[Variant, ...]
-    published: tuple[str, ...]
+    result: str | None = None
+    time: str = ""
+    metric: str = "error in %"
+    published: tuple[str, ...] | None = None
+    protocol: str = "paper"
     seeds: int = 1
     tuned_over: str | None = None
+    skipped: tuple[tuple[Variant, str], ...] = ()
+
+    def labels(self, variant: Variant) -> dict[str, Any]:
+        """The labels of a variant's cells: norm, batch size, and what else is varied."""
+        config = variant.config
+        tuned = (
+            {} if self.tuned_over is None else {self.tuned_over: getattr(config, self.tuned_over)}
+        )
+        return {
+            "norm": str(config.norm),
+            **variant.labels,
+            "batch_per_worker": config.batch_per_worker,
+            **tuned,
+        }
 
 
-Recipe = Callable[[Scale], Experiment]
+Axis = Iterable[dict[str, Any]]
+"""The changes of a configuration that one after the other are made."""
+
+
+def axis(name: str, values: Iterable[Any]) -> Axis:
+    """One field that takes several values."""
+    return [{name: value} for value in values]
+
+
+def norm_axis(norms: Iterable[str | NormSpec]) -> Axis:
+    """The norms, each read once for all cells."""
+    return axis("norm", [n if isinstance(n, NormSpec) else NormSpec.parse(n) for n in norms])
+
+
+def cross(base: RunConfig, *axes: Axis) -> tuple[Variant, ...]:
+    """A variant for every combination of the axes; the first one varies slowest."""
+    return tuple(
+        Variant(vary(base, **{key: value for change in changes for key, value in change.items()}))
+        for changes in itertools.product(*axes)
+    )
+
+
+def by_norm_and_size(
+    base: RunConfig, norms: Iterable[str], sizes: Iterable[int]
+) -> tuple[Variant, ...]:
+    """A variant for every norm and every number of images per worker."""
+    return cross(base, norm_axis(norms), axis("batch_per_worker", sizes))
+
+
+def by_division(base: RunConfig, values: Iterable[int]) -> tuple[Variant, ...]:
+    """A variant for every number of groups, and for every number of channels per group."""
+    return tuple(
+        Variant(
+            vary(base, norm=NormSpec("gn", **{division: value})),
+            {"division": division, "value": value},
+        )
+        for division, value in itertools.product(("groups", "size"), values)
+    )
+
 
 SMOKE_STEPS = 2
 SMOKE_IMAGES = 32
@@ -59,7 +120,7 @@ SMOKE_SIZE = 64  # pixels: two by two positions are left at the end of an ImageN
 
 def smoke(config: RunConfig, batch_per_worker: int, data: str) -> RunConfig:
     """The same network, norm and optimizer for two steps of a few images."""
-    return changed(
+    return vary(
         config,
         data=data,
         image_size=SMOKE_SIZE if config.image_size else None,
@@ -69,40 +130,4 @@ def smoke(config: RunConfig, batch_per_worker: int, data: str) -> RunConfig:
         warmup_epochs=0.0,
         workers=min(config.workers, SMOKE_WORKERS),
         batch_per_worker=batch_per_worker,
-    )
-
-
-def changed(config: RunConfig, **changes: Any) -> RunConfig:
-    """`config` with some fields replaced, checked as if it had been written that way."""
-    return RunConfig(**{**config.model_dump(), **changes})
-
-
-def by_norm_and_size(
-    base: RunConfig, norms: Iterable[str], sizes: Iterable[int]
-) -> tuple[Variant, ...]:
-    """A cell for every norm and every number of images per worker."""
-    return tuple(
-        Variant(
-            {"norm": norm, "batch_per_worker": size},
-            changed(base, norm=norm, batch_per_worker=size),
-        )
-        for norm in norms
-        for size in sizes
-    )
-
-
-def by_division(base: RunConfig, values: tuple[int, ...]) -> tuple[Variant, ...]:
-    """A cell for every number of groups, and for every number of channels per group."""
-    return tuple(
-        Variant(
-            {
-                "norm": f"gn:{division}={value}",
-                "division": division,
-                "value": value,
-                "batch_per_worker": base.batch_per_worker,
-            },
-            changed(base, norm=f"gn:{division}={value}"),
-        )
-        for division in ("groups", "size")
-        for value in values
     )

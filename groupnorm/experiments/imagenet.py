@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from groupnorm.experiments.experiment import (
+    DIVISIONS,
     Experiment,
-    Scale,
     by_division,
     by_norm_and_size,
-    changed,
     smoke,
 )
+from groupnorm.experiments.options import Options
+from groupnorm.study.plan import vary
 from groupnorm.training.config import RunConfig
 
 SIZES = (32, 16, 8, 4, 2)
-DIVISIONS = (64, 32, 16, 8, 4, 2, 1)
 SMOKE_DATA = "photo-patches"
 PAPER = "Wu & He 2018"
 _A_RUN = "about 27 hours on 8 V100 for each ResNet-50 (the first author's reruns)"
@@ -40,39 +40,39 @@ def recipe(model: str = "resnet50") -> RunConfig:
     )
 
 
-def _base(scale: Scale, model: str = "resnet50", batch_per_worker: int = 32) -> RunConfig:
-    config = changed(recipe(model), batch_per_worker=batch_per_worker)
-    return config if scale == "full" else smoke(config, min(batch_per_worker, 4), SMOKE_DATA)
+def _base(options: Options, model: str = "resnet50", batch_per_worker: int = 32) -> RunConfig:
+    config = vary(recipe(model), batch_per_worker=batch_per_worker)
+    if options.scale == "smoke":
+        return smoke(config, min(batch_per_worker, 4), SMOKE_DATA)
+    return config
 
 
-def batch_size(scale: Scale = "full") -> Experiment:
+def batch_size(options: Options) -> Experiment:
     """ResNet-50, BN and GN, 32 to 2 images per worker (Table 2, Figures 1 and 5).
 
     `groupnorm study imagenet-batch-size`. Published: BN 23.6, 23.7, 24.8, 27.3, 34.7 % error and
     GN 24.1, 24.2, 24.0, 24.2, 24.1. Smoke: 4 and 2 images.
     """
     return Experiment(
-        name="imagenet-batch-size",
         title="ResNet-50 on ImageNet by images per worker",
         source=f"{PAPER}, Table 2, Figures 1 and 5",
         result="BN 23.6 at 32 to 34.7 at 2; GN 24.1 at both",
         time=_A_RUN,
         shows="batch-size",
         variants=by_norm_and_size(
-            _base(scale), ("bn", "gn"), SIZES if scale == "full" else SIZES[-2:]
+            _base(options), ("bn", "gn"), SIZES[-2:] if options.scale == "smoke" else SIZES
         ),
         published=("imagenet-batch-size", "imagenet-switchable-8-gpus", "imagenet-batch-norm-at-2"),
     )
 
 
-def norms(scale: Scale = "full") -> Experiment:
+def norms(options: Options) -> Experiment:
     """ResNet-50 with BN, LN, IN and GN at 32 images per worker (Table 1, Figure 4).
 
     `groupnorm study imagenet-norms`. Published: 23.6, 25.3, 28.4 and 24.1 % error. Smoke: 4 images.
     """
-    base = _base(scale)
+    base = _base(options)
     return Experiment(
-        name="imagenet-norms",
         title="Four normalizations of ResNet-50 on ImageNet",
         source=f"{PAPER}, Table 1, Figure 4",
         result="BN 23.6, LN 25.3, IN 28.4, GN 24.1",
@@ -83,7 +83,7 @@ def norms(scale: Scale = "full") -> Experiment:
     )
 
 
-def groups(scale: Scale = "full") -> Experiment:
+def groups(options: Options) -> Experiment:
     """ResNet-50 by number of groups and by channels per group (Table 3).
 
     `groupnorm study imagenet-groups`. Published: 24.1 with 32 groups, 24.2 with 16 channels per
@@ -91,40 +91,40 @@ def groups(scale: Scale = "full") -> Experiment:
     divide by 64, 64 groups are instance norm and 64 channels per group layer norm. Smoke: the
     extremes and the default.
     """
-    values = DIVISIONS if scale == "full" else (32, 1)
+    values = (32, 1) if options.scale == "smoke" else DIVISIONS
     return Experiment(
-        name="imagenet-groups",
         title="Group division of ResNet-50 on ImageNet",
         source=f"{PAPER}, Table 3",
         result="best 24.1 with 32 groups, 24.2 with 16 channels per group",
         time=_A_RUN,
         shows="groups",
-        variants=by_division(_base(scale), values),
+        variants=by_division(_base(options), values),
         published=("imagenet-groups",),
     )
 
 
-def resnet101(scale: Scale = "full") -> Experiment:
+def resnet101(options: Options) -> Experiment:
     """ResNet-101, BN and GN, 32 and 2 images per worker (section 4.1).
 
     `groupnorm study imagenet-resnet101`. Published: BN 22.0 and 31.9, GN 22.4 and 23.0 % error.
     Smoke: 4 and 2 images.
     """
     return Experiment(
-        name="imagenet-resnet101",
         title="ResNet-101 on ImageNet",
         source=f"{PAPER}, section 4.1",
         result="BN 22.0 at 32, 31.9 at 2; GN 22.4, 23.0",
         time="about twice ResNet-50's (by FLOPs)",
         shows="batch-size",
         variants=by_norm_and_size(
-            _base(scale, "resnet101"), ("bn", "gn"), (32, 2) if scale == "full" else (4, 2)
+            _base(options, "resnet101"),
+            ("bn", "gn"),
+            (4, 2) if options.scale == "smoke" else (32, 2),
         ),
         published=("imagenet-resnet101",),
     )
 
 
-def vgg16(scale: Scale = "full") -> Experiment:
+def vgg16(options: Options) -> Experiment:
     """VGG-16 without a norm, with BN and with GN, and the responses of conv5_3 (Figure 6).
 
     `groupnorm study imagenet-vgg16`. Published: 29.2, 28.0 and 27.6 % error. The record holds, for
@@ -132,9 +132,8 @@ def vgg16(scale: Scale = "full") -> Experiment:
     Without a norm the initial learning rate is the same; the paper does not say otherwise. Smoke: 4
     images.
     """
-    base = _base(scale, "vgg16")
+    base = _base(options, "vgg16")
     return Experiment(
-        name="imagenet-vgg16",
         title="VGG-16 on ImageNet, which trains without normalization too",
         source=f"{PAPER}, section 4.1, Figure 6",
         result="none 29.2, BN 28.0, GN 27.6",
@@ -145,15 +144,14 @@ def vgg16(scale: Scale = "full") -> Experiment:
     )
 
 
-def batch_renorm(scale: Scale = "full") -> Experiment:
+def batch_renorm(options: Options) -> Experiment:
     """ResNet-50 with batch renormalization, BN and GN at 4 images per worker (section 4.1).
 
     `groupnorm study imagenet-batch-renorm`. Published: 26.3, 27.3 and 24.2 % error, with the limits
     r = 1.5 and d = 0.5.
     """
-    base = _base(scale, batch_per_worker=4)
+    base = _base(options, batch_per_worker=4)
     return Experiment(
-        name="imagenet-batch-renorm",
         title="Batch renormalization of ResNet-50 on ImageNet at 4 images per worker",
         source=f"{PAPER}, section 4.1",
         result="BRN 26.3, BN 27.3, GN 24.2",
@@ -164,7 +162,7 @@ def batch_renorm(scale: Scale = "full") -> Experiment:
     )
 
 
-def large_batch(scale: Scale = "full") -> Experiment:
+def large_batch(options: Options) -> Experiment:
     """ResNet-50 with and without weight standardization at 4096 images a step (BiT, Table 4).
 
     `groupnorm study imagenet-large-batch`. Published (Kolesnikov et al. 2020, arXiv 1912.11370,
@@ -173,11 +171,10 @@ def large_batch(scale: Scale = "full") -> Experiment:
     statistics of 32), 90 epochs and BiT's learning rate of 0.03 per 256 images with warm-up over 16
     epochs (its 5,000 steps). Smoke: 2 workers of 4 images.
     """
-    base = changed(recipe(), workers=128, epochs=90, base_lr=0.03, warmup_epochs=16.0)
-    if scale == "smoke":
+    base = vary(recipe(), workers=128, epochs=90, base_lr=0.03, warmup_epochs=16.0)
+    if options.scale == "smoke":
         base = smoke(base, 4, SMOKE_DATA)
     return Experiment(
-        name="imagenet-large-batch",
         title="Group norm with and without weight standardization at large batch on ImageNet",
         source="Kolesnikov et al. 2020 (BiT), Table 4",
         result="BN 24.4, BN+WS 24.2, GN 29.8, GN+WS 24.0",

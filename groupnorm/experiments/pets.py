@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from groupnorm.experiments.experiment import Experiment, Scale, Variant, changed, smoke
+from groupnorm.experiments.experiment import Experiment, axis, cross, norm_axis, smoke
+from groupnorm.experiments.options import Options
 from groupnorm.training.config import RunConfig
 
 LEARNING_RATES: tuple[float, ...] = (0.1, 0.4, 1.6)
@@ -31,34 +32,26 @@ def recipe(depth: int) -> RunConfig:
     )
 
 
-def pets(scale: Scale, depth: int) -> Experiment:
+def pets(options: Options, depth: int) -> Experiment:
     """ResNet-34 or ResNet-50 on Pets with BN, GN and GN+WS at 4 images and at 1.
 
     `groupnorm study pets-resnet34`, `pets-resnet50`. Published (A. Arora's notebooks of 2020,
     ResNet-34, Adam, one run, best epoch): error 63.5 BN, 85.1 GN, 65.4 GN+WS at 4 images; 92.3 BN,
     78.8 GN+WS at 1. There no norm was tuned; here each has the same three learning rates, and the
-    report shows the best of them beside all. Smoke: 1 image, two learning rates.
+    report shows the best of them and all. Smoke: 1 image, two learning rates.
     """
     base, sizes, rates = recipe(depth), SIZES, LEARNING_RATES
-    if scale == "smoke":
+    if options.scale == "smoke":
         base, sizes, rates = smoke(base, 1, "photo-patches"), (1,), LEARNING_RATES[:2]
-    variants = tuple(
-        Variant(
-            {"norm": norm, "batch_per_worker": size, "base_lr": rate},
-            changed(base, norm=norm, batch_per_worker=size, base_lr=rate),
-        )
-        for norm in NORMS
-        for size in sizes
-        for rate in rates
-    )
     return Experiment(
-        name=f"pets-resnet{depth}",
         title=f"ResNet-{depth} on Oxford-IIIT Pets from scratch, tuned learning rates",
         source="A. Arora 2020, notebooks (ResNet-34)",
         result="at 4 images BN 63.5, GN 85.1, GN+WS 65.4; at 1 BN 92.3, GN+WS 78.8",
         time="not measured",
         shows="batch-size",
-        variants=variants,
+        variants=cross(
+            base, norm_axis(NORMS), axis("batch_per_worker", sizes), axis("base_lr", rates)
+        ),
         published=("pets-notebook", "pets-notebook-ws"),
         tuned_over="base_lr",
     )

@@ -1,15 +1,22 @@
-"""Architectures; each takes `norm`, a NormSpec, its string, or a factory made from one."""
+"""Architectures; each takes `norm`, a NormSpec, its string, or a factory made from one.
 
-from groupnorm.models.classification.resnet_cifar import ResNetCifar, count_parameters
-from groupnorm.models.classification.resnet_imagenet import imagenet_resnet
-from groupnorm.models.classification.vgg import vgg16
+What needs torch loads on first use: the names and widths of the models do not.
+"""
+
+from typing import TYPE_CHECKING
+
+from groupnorm.lazy import lazy
 from groupnorm.models.registry import (
     build_model,
     channel_widths,
     check_model,
-    probe_module,
     usual_images,
 )
+
+if TYPE_CHECKING:
+    from groupnorm.models.classification.resnet_cifar import ResNetCifar, count_parameters
+    from groupnorm.models.classification.resnet_imagenet import imagenet_resnet
+    from groupnorm.models.classification.vgg import vgg16
 
 __all__ = [
     "ResNetCifar",
@@ -18,7 +25,16 @@ __all__ = [
     "check_model",
     "count_parameters",
     "imagenet_resnet",
-    "probe_module",
     "usual_images",
     "vgg16",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "ResNetCifar": "groupnorm.models.classification.resnet_cifar",
+        "count_parameters": "groupnorm.models.classification.resnet_cifar",
+        "imagenet_resnet": "groupnorm.models.classification.resnet_imagenet",
+        "vgg16": "groupnorm.models.classification.vgg",
+    },
+)

@@ -1,17 +1,20 @@
-"""Models by name, as configurations write them."""
+"""Models by name, as configurations write them. Only building one needs torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from groupnorm.layers import NormLayer
-from groupnorm.models.classification import resnet_cifar, resnet_imagenet, vgg
+from groupnorm.models.classification import widths
 from groupnorm.spec import NormSpec
 
-_CIFAR = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
-_IMAGENET = {f"resnet{depth}": depth for depth in resnet_imagenet.BLOCKS_PER_STAGE}
+if TYPE_CHECKING:
+    from torch import nn
+
+    from groupnorm.layers import NormLayer
+
+_CIFAR = {f"resnet{depth}": depth for depth in widths.CIFAR_DEPTHS}
+_IMAGENET = {f"resnet{depth}": depth for depth in widths.BLOCKS_PER_STAGE}
 _DEPTHS = {**_CIFAR, **_IMAGENET, "vgg16": 16}
 
 
@@ -43,8 +46,8 @@ def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
     """
     depth = check_model(name, width)
     if name in _CIFAR:
-        return resnet_cifar.stage_widths(width)
-    return vgg.WIDTHS if name == "vgg16" else resnet_imagenet.stage_widths(depth)
+        return widths.cifar_widths(width)
+    return widths.VGG_WIDTHS if name == "vgg16" else widths.imagenet_widths(depth)
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,17 @@ def build_model(
     """
     depth = check_model(name, width)
     if name == "vgg16":
+        from groupnorm.models.classification import vgg
+
         return vgg.vgg16(norm=norm, num_classes=num_classes, in_channels=in_channels)
     if name in _IMAGENET:
+        from groupnorm.models.classification import resnet_imagenet
+
         return resnet_imagenet.imagenet_resnet(
             depth, norm=norm, num_classes=num_classes, in_channels=in_channels
         )
+    from groupnorm.models.classification import resnet_cifar
+
     return resnet_cifar.ResNetCifar(
         depth,
         norm=norm,
@@ -116,18 +125,3 @@ def build_model(
         width=width,
         shortcut=shortcut,
     )
-
-
-def probe_module(name: str, model: nn.Module) -> nn.Module | None:
-    """The convolution of `build_model(name)` whose responses a run records, or None.
-
-    That is conv5_3 of vgg16, the last 3x3 convolution, before its normalization, as in Wu & He
-    2018, Figure 6; no other model has one.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    check_model(name)
-    if name != "vgg16":
-        return None
-    return [module for module in model.modules() if isinstance(module, nn.Conv2d)][-1]

@@ -38,13 +38,13 @@ def measure_costs(
     threads: int,
     device: str = "cpu",
     data_root: Path | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    on_message: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Time the training step of every configuration with a finished run, and write `cost.json`.
 
     What is there stays, unless a configuration is missing from it or a spread is too wide: then all
     are measured anew, because only times that were taken in turns can be compared. What prevents
-    the measurement is told and recorded in place of times; no run depends on it.
+    the measurement is reported and recorded in place of times; no run depends on it.
 
     Args:
         configs: the runs of a study by name.
@@ -54,12 +54,12 @@ def measure_costs(
     if not finished or finished.keys() <= read_cost_pass(out).times.keys():
         return
     groups = same_step(finished)
-    tell(f"timing a training step of {len(groups)} configurations in turns")
+    on_message(f"timing a training step of {len(groups)} configurations in turns")
     try:
         rounds, found, machine = _measure(groups, finished, threads, device, data_root)
     except (RuntimeError, MemoryError) as error:
         reason = f"the measurement failed: {first_line(error)}"
-        tell(f"no times can be compared: {reason}")
+        on_message(f"no times can be compared: {reason}")
         skip_costs(out, reason)
         return
     lines = [{"runs": names, **found[names[0]]} for names in groups]

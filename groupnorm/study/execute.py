@@ -19,8 +19,8 @@ from groupnorm.study.results.costs import read_cost_pass
 from groupnorm.study.results.report_kind import compared_tables, report_kind
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
-from groupnorm.study.runners.ray_cluster import run_trials_on_cluster
-from groupnorm.study.runners.ray_connection import Cluster, check_gpus, check_ray
+from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
+from groupnorm.study.runners.ray.connection import Cluster, check_gpus, check_ray
 from groupnorm.study.runners.track import TrackedProgress, check_track
 from groupnorm.study.store import (
     FORMAT,
@@ -85,12 +85,14 @@ def run_study(
         check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
     for config in plan.configs.values():
-        there = len(images.train_labels)
-        if there < max(config.step_images, config.train_images or 0):
+        available = len(images.train_labels)
+        if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            raise PlanError(f"{what} needs more than the {there} training images of {images.name}")
+            raise PlanError(
+                f"{what} needs more than the {available} training images of {images.name}"
+            )
     manifest = _manifest(plan, images, command)
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
@@ -128,8 +130,8 @@ def run_study(
                         device=device,
                         data_root=data_root,
                     )
-                    if plan.options.scale == "smoke":
-                        skip_costs(out, "the smoke scale measures nothing")
+                    if plan.untimed is not None:
+                        skip_costs(out, plan.untimed)
                     else:
                         measure_costs(
                             out,
@@ -137,7 +139,7 @@ def run_study(
                             threads=threads,
                             device=device,
                             data_root=data_root,
-                            tell=progress.told,
+                            on_message=progress.message,
                         )
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more
@@ -158,7 +160,7 @@ def _manifest(
         "title": plan.title,
         "command": command,
         "protocol": plan.protocol,
-        "scale": plan.options.scale,
+        "scale": plan.scale,
         "data": {
             "name": images.name,
             "version": images.version,
@@ -166,7 +168,7 @@ def _manifest(
             "test": len(images.test_labels),
             "classes": images.num_classes,
         },
-        "options": plan.options.model_dump(),
+        "options": plan.options,
         "cells": [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in plan.cells],
         "skipped": plan.skipped,
         "shows": plan.shows,
@@ -187,13 +189,13 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
     if not path.exists():
         write_atomic(path, to_json(manifest))
         return
-    there = read_manifest(out)
-    if any(there[key] != manifest[key] for key in ("study", "cells")):
+    existing = read_manifest(out)
+    if any(existing[key] != manifest[key] for key in ("study", "cells")):
         raise PlanError(
-            f"{out} holds another study ({there['title']}, made by {there['command']!r}); "
+            f"{out} holds another study ({existing['title']}, made by {existing['command']!r}); "
             "repeat that command to continue it, or choose another --out"
         )
-    before, now = there["data"], manifest["data"]
+    before, now = existing["data"], manifest["data"]
     changes = [
         f"{name} was {before.get(key)}, is {now[key]}"
         for key, name in _DATA_WORDS.items()

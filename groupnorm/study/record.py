@@ -124,18 +124,18 @@ def _claim(config: RunConfig, folder: Path) -> None:
 
     A run that ended before its first epoch, and left no checkpoint, gives its folder to another.
     """
-    path, there = folder / "config.json", read_config(folder)
-    if there is not None and there.digest() == config.digest():
-        if there.max_unreadable != config.max_unreadable:
+    path, existing = folder / "config.json", read_config(folder)
+    if existing is not None and existing.digest() == config.digest():
+        if existing.max_unreadable != config.max_unreadable:
             write_atomic(path, to_json(config.model_dump()))
         return
-    if there is not None:
+    if existing is not None:
         trained = any((folder / name).exists() for name in (CHECKPOINT, "metrics.jsonl", "DONE"))
-        by_hand = path.read_text(encoding="utf-8-sig") != to_json(there.model_dump())
+        by_hand = path.read_text(encoding="utf-8-sig") != to_json(existing.model_dump())
         if trained or by_hand:
             raise CheckpointError(
-                f"{folder} holds another run ({there.run_name()}): "
-                f"{config.describe_difference(there.identity())}. Choose another folder"
+                f"{folder} holds another run ({existing.run_name()}): "
+                f"{config.describe_difference(existing.identity())}. Choose another folder"
             )
         for name in ("env.json", UNREADABLE):
             (folder / name).unlink(missing_ok=True)

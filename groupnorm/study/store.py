@@ -348,12 +348,12 @@ def check_run_place(folder: Path) -> None:
         StoreError: it is a file, a study's folder or inside one.
     """
     _check_folder(folder)
-    for place in _with_parents(folder):
-        here = place == folder.resolve()
-        if (place / "study.json").exists() and (here or (place / "runs").is_dir()):
+    for parent in _with_parents(folder):
+        here = parent == folder.resolve()
+        if (parent / "study.json").exists() and (here or (parent / "runs").is_dir()):
             raise StoreError(
                 f"{folder} is {'' if here else 'inside '}the folder of a "
-                f"study ({place / 'study.json'}); choose a folder outside it for a single run"
+                f"study ({parent / 'study.json'}); choose a folder outside it for a single run"
             )
 
 
@@ -364,13 +364,13 @@ def check_study_place(out: Path) -> None:
         StoreError: it is a file, a run's folder or inside one.
     """
     _check_folder(out)
-    for place in _with_parents(out):
-        if (place / "config.json").exists() and any(
-            (place / name).exists() for name in ("env.json", "metrics.jsonl", "checkpoint.pt")
+    for parent in _with_parents(out):
+        if (parent / "config.json").exists() and any(
+            (parent / name).exists() for name in ("env.json", "metrics.jsonl", "checkpoint.pt")
         ):
             raise StoreError(
-                f"{out} is {'' if place == out.resolve() else 'inside '}the folder of a run "
-                f"({place / 'config.json'}); choose a folder outside it for a study"
+                f"{out} is {'' if parent == out.resolve() else 'inside '}the folder of a run "
+                f"({parent / 'config.json'}); choose a folder outside it for a study"
             )
 
 
@@ -381,8 +381,8 @@ def is_number(value: Any) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
-    if (place := _file_above(folder)) is not None:
-        raise StoreError(f"--out takes a folder, {folder} cannot be one: {place} is a file")
+    if (above := _file_above(folder)) is not None:
+        raise StoreError(f"--out takes a folder, {folder} cannot be one: {above} is a file")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"--out takes a folder, {folder} is a file")
 
@@ -393,8 +393,8 @@ def _file_above(path: Path) -> Path | None:
 
 
 def _with_parents(folder: Path) -> Iterable[Path]:
-    place = folder.resolve()
-    return (place, *place.parents)
+    path = folder.resolve()
+    return (path, *path.parents)
 
 
 def _digests(config: dict[str, Any]) -> set[str]:

@@ -11,10 +11,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
-    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from groupnorm.spec import NormSpec
 
@@ -25,6 +27,18 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Amount = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
+def _read_norm(value: Any) -> NormSpec:
+    if isinstance(value, NormSpec):
+        return value
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    return NormSpec.parse(value)
+
+
+Norm = Annotated[NormSpec, PlainValidator(_read_norm), PlainSerializer(str, return_type=str)]
+"""A normalization: read from its string once, a NormSpec from then on, written as its string."""
+
+
 class RunConfig(BaseModel):
     """Everything that decides the numbers of a run (Wu & He 2018, section 4.1).
 
@@ -33,13 +47,18 @@ class RunConfig(BaseModel):
     step: with 8 workers the paper's `0.1 * N / 32`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str = "resnet20"
+    """resnet8, resnet14, ... resnet110, resnet18, 34, 50, 101, vgg16."""
     width: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 1.0
+    """Factor on the channels of a ResNet for small images."""
     shortcut: Literal["A", "B"] = "A"
-    norm: str = "gn"
+    """Of a ResNet for small images: A, padded with zeros, or B, a convolution."""
+    norm: Norm = NormSpec.parse("gn")
+    """Normalization, as bn or gn:groups=8+ws."""
     data: str = "fashion-scenes"
+    """Data set; 'groupnorm doctor' lists them."""
     train_images: Count | None = None
     """Train on so many images only; None for all. Of a data set in memory they are the first, of
     image files a sample with the same share of every class."""
@@ -49,31 +68,37 @@ class RunConfig(BaseModel):
     """Greatest share of the training images, and of the test images, that cannot be decoded; more
     are an error. It decides no number of a run that finishes, so it is no part of its identity."""
     workers: Count = 8
+    """Workers that share the images of a step."""
     batch_per_worker: Count = 32
+    """Images of a worker; batch norm takes its statistics from them."""
     accumulate: Count = 1
     """Passes that a process makes its images of a step in: less memory, the same result to
     rounding. The images whose statistics belong together stay `batch_per_worker`."""
     epochs: Count | None = None
+    """Length in passes over the data."""
     steps: Count | None = None
-    """Length in passes over the data, or in optimizer steps: exactly one of the two."""
+    """Length in optimizer steps, in place of epochs."""
     schedule: Literal["step", "cosine"] = "step"
+    """Of the learning rate: step divides it by 10 at 30, 60 and 90 % of the run, cosine lets it
+    fall to 0."""
     warmup_epochs: Amount = 0.0
+    """Epochs in which the learning rate rises to its peak."""
     base_lr: Annotated[Amount, Field(gt=0)] = 0.1
     """Learning rate at 256 images a step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD."""
     nesterov: bool = True
+    """Nesterov's form of the momentum."""
     weight_decay: Amount = 1e-4
     """On every parameter, gamma and beta included."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """float32, or bfloat16 for mixed precision."""
     compile: bool = False
     """Train through torch.compile."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    """Of weights and images."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
-
-    @field_validator("norm")
-    @classmethod
-    def _canonical_norm(cls, text: str) -> str:
-        return str(NormSpec.parse(text))
+    """Of the first weights, the order of the images and the augmentation."""
 
     @model_validator(mode="after")
     def _one_length(self) -> RunConfig:
@@ -85,12 +110,12 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _whole_passes(self) -> RunConfig:
-        batch_statistics = NormSpec.parse(self.norm).uses_batch_statistics
+        batch_statistics = self.norm.uses_batch_statistics
         parts = self.workers if batch_statistics else self.step_images
         if parts % self.accumulate:
             what = f"{self.workers} workers" if batch_statistics else f"{parts} images of a step"
             raise ValueError(f"accumulate={self.accumulate} does not divide the {what}")
-        if self.accumulate > 1 and NormSpec.parse(self.norm).kind == "syncbn":
+        if self.accumulate > 1 and self.norm.synchronized:
             raise ValueError(
                 f"syncbn needs all images of a step at once, got accumulate={self.accumulate}"
             )
@@ -111,7 +136,7 @@ class RunConfig(BaseModel):
 
         With batch statistics each process takes whole workers; otherwise any equal share will do.
         """
-        if NormSpec.parse(self.norm).uses_batch_statistics:
+        if self.norm.uses_batch_statistics:
             if self.workers % (count * self.accumulate):
                 raise ValueError(
                     f"{self.workers} workers cannot be divided among {count} processes with "
@@ -131,7 +156,7 @@ class RunConfig(BaseModel):
         over workers, so only their product counts.
         """
         fields = self.model_dump(exclude={"max_unreadable"})
-        if not NormSpec.parse(self.norm).uses_batch_statistics:
+        if not self.norm.uses_batch_statistics:
             fields["workers"] = 1
             fields["batch_per_worker"] = self.step_images
         return fields
@@ -148,7 +173,7 @@ class RunConfig(BaseModel):
             if fields.get(name) != other.get(name)
         ]
         text = ", ".join(differing)
-        batch_statistics = NormSpec.parse(self.norm).uses_batch_statistics
+        batch_statistics = self.norm.uses_batch_statistics
         split = any(fields[key] != other.get(key) for key in ("workers", "batch_per_worker"))
         if batch_statistics and split and fields["norm"] == other.get("norm"):
             text += (
@@ -165,7 +190,7 @@ class RunConfig(BaseModel):
     def run_name(self) -> str:
         """The name of the run's folder: readable, and unique by the digest."""
         fields = self.identity()
-        norm = "".join(c if c.isalnum() else "-" for c in self.norm)
+        norm = "".join(c if c.isalnum() else "-" for c in str(self.norm))
         split = f"{fields['workers']}x{fields['batch_per_worker']}"
         return f"{norm}-{split}-s{self.seed}-{self.digest()}"
 

@@ -1,4 +1,4 @@
-"""The processes that share a training, and what they tell each other."""
+"""The processes that share a training, and their collective operations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Processes:
         """What the processes talk through, "gloo" or "nccl"; None when there is one."""
         return dist.get_backend() if self.count > 1 else None
 
-    def share(self, size: int) -> slice:
+    def shard(self, size: int) -> slice:
         """This process's part of `size` things, which `count` divides."""
         part = size // self.count
         return slice(self.rank * part, (self.rank + 1) * part)
@@ -66,9 +66,9 @@ class Processes:
         """The unions over all processes, the same in each; every process gives the same keys."""
         if self.count == 1:
             return sets
-        each: list[dict[str, set[T]]] = [{} for _ in range(self.count)]
-        dist.all_gather_object(each, sets)
-        return {key: set().union(*(one[key] for one in each)) for key in sets}
+        gathered: list[dict[str, set[T]]] = [{} for _ in range(self.count)]
+        dist.all_gather_object(gathered, sets)
+        return {key: set().union(*(one[key] for one in gathered)) for key in sets}
 
     def broadcast_from_rank0(self, value: T) -> T:
         """The first process's `value`, in each; plain values and bytes."""

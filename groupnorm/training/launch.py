@@ -29,7 +29,7 @@ once; this is for one that hangs, or a machine that is cut off."""
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of the training has died, or all were told to end."""
+    """Another process of the training has died, or all were asked to end."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,13 @@ def find_launch() -> Launch:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[None]:
+def joined(launch: Launch, device: str, describe_checkpoint: Callable[[], str]) -> Iterator[None]:
     """Within this context the launch's processes are torch.distributed's default group.
 
     It is gloo on the CPU and nccl on "cuda:...".
 
     Args:
-        kept: says, after a loss, what is left of the work.
+        describe_checkpoint: says, after a loss, what is left of the work.
 
     Raises:
         ProcessLostError: an operation with the others failed because one has died, is silent, or
@@ -169,7 +169,7 @@ def joined(launch: Launch, device: str, kept: Callable[[], str]) -> Iterator[Non
         if not _is_of_a_lost_process(error):
             raise
         raise ProcessLostError(
-            f"a process of the training was lost ({first_line(error)}); {kept()}"
+            f"a process of the training was lost ({first_line(error)}); {describe_checkpoint()}"
         ) from error
     dist.destroy_process_group()
 
@@ -196,7 +196,7 @@ def exit_on_signal(launch: Launch, on_exit: Callable[[str], None]) -> Iterator[N
             if number[0] not in numbers:  # a process that decodes images has ended
                 continue
             name = signal.Signals(number[0]).name
-            on_exit(f"a process of the training was lost, or all were told to end ({name} came)")
+            on_exit(f"a process of the training was lost, or all were asked to end ({name} came)")
             os._exit(launch.common_status(1))
 
     numbers = (signal.SIGTERM, signal.SIGINT)

@@ -146,13 +146,13 @@ def train(
         steps = epoch_steps(epoch_order(size, config.seed, epoch), step_images, config.seed, epoch)
         steps = steps[done.step - first_step : total_steps - first_step]
         end = done.step + len(steps)
-        shares = task.batches.train(steps, processes.share(step_images))
+        shards = task.batches.train(steps, processes.shard(step_images))
         for step in steps:
             factor = lr_factor(config.schedule, done.step, total_steps, warmup_steps)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
             begun = time.perf_counter()
-            images, labels = next(shares)
+            images, labels = next(shards)
             totals.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
             end_watch = watch_peak(images.device) if done.step + 1 == end else None

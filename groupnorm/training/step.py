@@ -58,14 +58,14 @@ def accumulate_gradients(
     """
     device = images.device
     statistics = running_statistics(model)
-    kept = [*statistics, *_counters(model)] if passes > 1 else []
-    before = [value.clone() for value in kept]
+    buffers = [*statistics, *_counters(model)] if passes > 1 else []
+    before = [value.clone() for value in buffers]
     sums = [torch.zeros_like(value) for value in statistics] if passes > 1 else []
     total, wrong = 0.0, 0
     for number, (part, part_labels) in enumerate(
         zip(images.chunk(passes), labels.chunk(passes), strict=True)
     ):
-        for value, old in zip(kept, before, strict=True):
+        for value, old in zip(buffers, before, strict=True):
             value.copy_(old)
         last = number == passes - 1
         together = isinstance(model, DistributedDataParallel) and not last

@@ -351,7 +351,7 @@ def test_every_command_says_which_file_the_system_refused(arguments, tmp_path, m
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file")
 
-    for name in ("doctor.examine", "cost.plan.fit", "study.report.build_report"):
+    for name in ("doctor.examine", "cost.fit.fit", "study.report.page.build_report"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)
     for name in ("training.launch.find_launch", "study.run_study"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)

@@ -1,6 +1,32 @@
+"""What the doctor finds, and what it prints."""
+
 import json
 
+from groupnorm.cli.doctor import examine
+from groupnorm.data import NAMES
 from tests.cli.commands import typed
+
+
+def test_everything_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
+    found = examine()
+    assert found["versions"]["torch"]
+    assert found["devices"][0]["device"] == "cpu"
+    assert [entry["name"] for entry in found["data"]] == list(NAMES)
+    assert all(backend["reason"] for backend in found["backends"])
+
+
+def test_missing_data_says_where_it_was_looked_for(tmp_path):
+    found = {entry["name"]: entry for entry in examine(tmp_path)["data"]}
+    assert not found["cifar10"]["found"]
+    assert str(tmp_path) in found["cifar10"]["where"]
+    assert "cifar-10-batches-py" in found["cifar10"]["where"]
+
+
+def test_nothing_is_made_by_looking(tmp_path, monkeypatch):
+    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
+    examine()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_doctor(tmp_path):

@@ -1,20 +1,6 @@
 import pytest
 
-from groupnorm.cli.options import split_norms, with_address
-
-
-@pytest.mark.parametrize(
-    ("text", "specs"),
-    [
-        ("bn", ("bn",)),
-        ("bn,gn", ("bn", "gn")),
-        ("gn:groups=8,eps=1e-6+ws,in", ("gn:groups=8,eps=1e-6+ws", "in")),
-        ("bn:eps=1e-3,affine=false, ln", ("bn:eps=1e-3,affine=false", "ln")),
-        ("bn,xn", ("bn", "xn")),
-    ],
-)
-def test_split_norms(text, specs):
-    assert split_norms(text) == specs
+from groupnorm.cli.options import read_settings, settings_help, with_address
 
 
 @pytest.mark.parametrize(
@@ -23,6 +9,7 @@ def test_split_norms(text, specs):
         ([], []),
         (["--cluster"], ["--cluster", "local"]),
         (["--cluster", "--out", "x"], ["--cluster", "local", "--out", "x"]),
+        (["--cluster", "seeds=2"], ["--cluster", "local", "seeds=2"]),
         (["--cluster", "auto", "--out", "x"], ["--cluster", "auto", "--out", "x"]),
         (["--cluster=host:1", "--seeds", "2"], ["--cluster=host:1", "--seeds", "2"]),
         (["--seeds", "2"], ["--seeds", "2"]),
@@ -30,3 +17,18 @@ def test_split_norms(text, specs):
 )
 def test_a_bare_cluster_is_local(arguments, given):
     assert with_address(arguments) == given
+
+
+def test_settings_are_read_at_their_first_equals_sign():
+    assert read_settings(["norm=gn:groups=8", "epochs=1", "epochs=2"]) == {
+        "norm": "gn:groups=8",
+        "epochs": "2",
+    }
+    with pytest.raises(ValueError, match="expected KEY=VALUE, got 'epochs'"):
+        read_settings(["epochs"])
+
+
+def test_every_field_has_a_line_of_the_help():
+    assert settings_help("Fields.", {"a": "one\n  thing", "b": "two"}) == (
+        "Fields.\n\na: one thing\n\nb: two"
+    )

@@ -7,8 +7,8 @@ import pytest
 import typer
 
 import groupnorm as groupnorm_package
-from groupnorm import data, doctor
-from groupnorm.cli import app
+from groupnorm import data
+from groupnorm.cli import app, doctor
 from groupnorm.cost import fit as memory_plan
 from groupnorm.study import record
 from groupnorm.study.report import page as reports
@@ -101,7 +101,7 @@ def test_the_installed_command():
             "needs more than the 1437 training images of digits",
         ),
         (["study", "batch-size", "--jobs", "0"], "jobs must be at least 1"),
-        (["study", "batch-size", "--seeds", "9999"], "seeds must be at most 1000, got 9999"),
+        (["study", "batch-size", "--seeds", "9999"], "seeds must be at most 1,000, got 9999"),
         (["study", "batch-size", "--seeds", "x"], "'--seeds': it takes a whole number, got 'x'"),
         (["study", "norms", "--gpus-per-trial", "x"], "it takes a number, got 'x'"),
         (["study", "batch-size", "--out", ""], "--out is empty; name a folder"),
@@ -113,6 +113,11 @@ def test_the_installed_command():
         (["study", "norms", "--device", "gpu"], "unknown device 'gpu'; known: cpu, cuda"),
         (["study", "norms", "--cluster", "nohost:x"], "HOST:PORT, got 'nohost:x'"),
         (["study", "norms", "--cluster", "--gpus-per-trial", "inf"], "whole number, got inf"),
+        (["study", "norms", "colour=red"], "unknown key 'colour'; known keys: scale, data, model"),
+        (["study", "groups", "norms=gn"], "unknown key 'norms'; known keys: scale, data, model"),
+        (["study", "norms", "epochs=x"], "epochs must be a whole number, got 'x'"),
+        (["study", "norms", "epochs"], "KEY=VALUE, got 'epochs'"),
+        (["study", "norms", "seeds=2", "--seeds", "2"], "seeds is given twice, as seeds= and as"),
         (["study", "--list", "norms"], "--list stands alone; got 'norms' after it"),
         (["study", "--json"], "--json goes with --list"),
         (["report", ""], "report is empty; name a folder"),

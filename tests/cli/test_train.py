@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 
 from groupnorm.cli import app
 from groupnorm.study import record
-from groupnorm.training.config import RunConfig
 from tests.cli.commands import command, typed
 from tests.cli.test_study import read_until
 
@@ -25,13 +24,6 @@ def test_train_prints_epochs_as_json_and_continues(tmp_path):
     done = typed("train", *settings[:-1], "epochs=3", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "holds another run" in done.stderr
-
-
-def test_the_help_lists_the_fields_of_a_run():
-    said = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output
-    (line,) = (line for line in said.splitlines() if "The fields of the run: " in line)
-    listed = line.split("The fields of the run: ")[1].split(". ")[0]
-    assert listed.split(", ") == list(RunConfig.model_fields)
 
 
 @pytest.mark.slow

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.cost import share
-from groupnorm.cost import timing as turns
+from groupnorm.cost import timing
 from groupnorm.cost.timing import Step, time_in_turns
 from tests.tolerances import TIMED, TIMED_ZERO
 
@@ -44,8 +43,7 @@ def clock(monkeypatch):
         return CLOCK.seconds
 
     fake = SimpleNamespace(perf_counter=look)
-    monkeypatch.setattr(share, "time", fake)
-    monkeypatch.setattr(turns, "time", fake)
+    monkeypatch.setattr(timing, "time", fake)
 
 
 def test_in_every_round_every_model_is_timed_once_and_the_order_turns():

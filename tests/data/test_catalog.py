@@ -7,6 +7,7 @@ import pytest
 
 from groupnorm import data
 from groupnorm.data import DataError
+from groupnorm.data.sets import fashion_mnist
 
 
 def test_names():
@@ -50,7 +51,7 @@ def test_missing_files(monkeypatch, tmp_path, attempt, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GROUPNORM_DATA", raising=False)
     monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(data.fashion_mnist, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "_DEBIAN", tmp_path / "debian")
     with pytest.raises(
         data.DataError, match=rf"(?s)^{name} \(.*looked in.*root.*cache.*Get it with"
     ):

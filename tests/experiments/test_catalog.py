@@ -1,22 +1,27 @@
-"""Every published comparison: its words, its cells, and its smoke scale, which runs."""
+"""Every experiment of the catalogue: its words, its cells, its plan, and its smoke scale."""
 
 import functools
+import json
 
 import pytest
 import torch
 
-from groupnorm.experiments import EXPERIMENTS
+from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.layers import norm_layer
 from groupnorm.models import build_model
-from groupnorm.run import check, run
+from groupnorm.run import run
 from groupnorm.spec import NormSpec
+from groupnorm.study.plan import PlanError
 from groupnorm.study.results import published
+from groupnorm.study.store import read_cells
 
+SCALES = [(name, scale) for name, entry in EXPERIMENTS.items() for scale in entry.scales]
+PUBLISHED = [name for name in EXPERIMENTS if build(name).result is not None]
 # One smoke run for each model, norm and data set, however many experiments have it.
 SMOKE = {
     (variant.config.model, str(variant.config.norm), variant.config.data): variant.config
-    for recipe in EXPERIMENTS.values()
-    for variant in recipe("smoke").variants
+    for name in PUBLISHED
+    for variant in build(name, Options(scale="smoke")).variants
 }
 QUICK = ("resnet56", "resnet34-gn-")
 
@@ -30,58 +35,65 @@ def smoke_runs():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_says_what_it_is(name):
-    recipe = EXPERIMENTS[name]
-    experiment = recipe("full")
-    assert experiment.name == name
+    experiment = build(name)
     assert experiment.title
     assert experiment.source
-    assert experiment.result
-    assert experiment.time
-    docstring = getattr(recipe, "func", recipe).__doc__
-    base = name.removesuffix("-one-worker")
-    assert f"`groupnorm study {base}`" in docstring or f"`{base}`" in docstring
-    assert "Smoke" in docstring or "smoke" in docstring or name == "imagenet-batch-renorm"
-    for table in experiment.published:
+    assert not experiment.result or experiment.time
+    for table in experiment.published or ():
         assert published.load(table).id == table
 
 
-@pytest.mark.parametrize("scale", ["full", "smoke"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_cells_are_distinct_and_buildable(name, scale):
-    experiment = EXPERIMENTS[name](scale)
-    seen = []
-    for variant in experiment.variants:
-        config = variant.config
-        check(config)
-        assert str(NormSpec.parse(variant.labels["norm"])) == str(NormSpec.parse(config.norm))
-        assert config.batch_per_worker == variant.labels["batch_per_worker"]
-        if experiment.tuned_over:
-            assert getattr(config, experiment.tuned_over) == variant.labels[experiment.tuned_over]
-        assert variant.labels not in seen
-        seen.append(variant.labels)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_comparison_has_its_numbers_and_command_in_its_docstring(name):
+    make = EXPERIMENTS[name].make
+    docstring = getattr(make, "func", make).__doc__
+    base = name.removesuffix("-one-worker")
+    assert f"`groupnorm study {base}`" in docstring or f"`{base}`" in docstring
+    assert "Smoke" in docstring or "smoke" in docstring or name == "imagenet-batch-renorm"
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_plans_are_consistent(name, scale):
+    experiment = build(name, Options(scale=scale))
+    plan = study_plan(name, Options(scale=scale))
+    assert (plan.study, plan.scale, plan.shows) == (name, scale, experiment.shows)
+    assert (plan.published, plan.tuned_over) == (experiment.published, experiment.tuned_over)
+    assert len(plan.cells) == len(experiment.variants) * experiment.seeds
+    assert {cell.run for cell in plan.cells} == set(plan.configs)
+    assert (plan.untimed is None) == (scale != "smoke")
+    labels = []
+    for cell in plan.cells:
+        config = plan.configs[cell.run]
+        assert (str(config.norm), config.seed) == (cell.labels["norm"], cell.seed)
+        assert config.run_name() == cell.run
+        if plan.tuned_over:
+            assert getattr(config, plan.tuned_over) == cell.labels[plan.tuned_over]
+        assert (cell.labels, cell.seed) not in labels
+        labels.append((cell.labels, cell.seed))
+    assert len({frozenset(keys) for keys, _ in labels}) == 1
     if experiment.shows == "groups":
-        assert {labels["division"] for labels in seen} == {"groups", "size"}
-    keys = set(seen[0])
-    assert all(set(labels) == keys for labels in seen)
+        assert {keys["division"] for keys, _ in labels} == {"groups", "size"}
+    manifest = {"cells": [vars(cell) for cell in plan.cells]}
+    assert read_cells(json.loads(json.dumps(manifest))) == plan.cells
+    assert json.loads(json.dumps(plan.options))["scale"] == scale
 
 
 @functools.cache
-def build(model, norm):
+def on_meta(model, norm):
     with torch.device("meta"):
         return build_model(model, norm=norm, num_classes=10)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_model_is_built(name):
-    for variant in EXPERIMENTS[name]("full").variants:
-        model = build(variant.config.model, str(variant.config.norm))
+    for variant in build(name).variants:
+        model = on_meta(variant.config.model, variant.config.norm)
         assert next(model.parameters()).is_meta
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_the_full_scale_is_the_published_one(name):
-    experiment = EXPERIMENTS[name]("full")
-    for variant in experiment.variants:
+    for variant in build(name).variants:
         config = variant.config
         assert config.data == name.split("-")[0]
         assert config.epochs in (25, 90, 100)
@@ -95,30 +107,72 @@ def test_the_full_scale_is_the_published_one(name):
 
 
 def test_the_two_learning_rate_conventions_differ_by_the_workers():
-    (paper,) = {v.config.base_lr for v in EXPERIMENTS["cifar10-resnet56-groups"]("full").variants}
-    copies = EXPERIMENTS["cifar10-resnet56-groups-one-worker"]("full").variants
+    (paper,) = {v.config.base_lr for v in build("cifar10-resnet56-groups").variants}
+    copies = build("cifar10-resnet56-groups-one-worker").variants
     assert {v.config.base_lr for v in copies} == {8 * paper}
 
 
 def test_labels_of_the_extremes():
     """One group is layer norm; one channel per group is instance norm, with scale and shift."""
-    labels = {
+    norms = {
         (v.labels["division"], v.labels["value"]): v.config.norm
-        for v in EXPERIMENTS["cifar10-resnet56-groups"]("full").variants
+        for v in build("cifar10-resnet56-groups").variants
     }
-    assert norm_layer(labels["groups", 1])(32).num_groups == norm_layer("ln")(32).num_groups == 1
-    assert norm_layer(labels["size", 1])(32).num_groups == norm_layer("in")(32).num_groups == 32
+    assert norm_layer(norms["groups", 1])(32).num_groups == norm_layer("ln")(32).num_groups == 1
+    assert norm_layer(norms["size", 1])(32).num_groups == norm_layer("in")(32).num_groups == 32
     assert norm_layer("in")(32).affine
 
 
 def test_every_norm_of_pets_is_tuned_alike():
-    cells = EXPERIMENTS["pets-resnet34"]("full").variants
     tried = {}
-    for variant in cells:
-        key = (variant.labels["norm"], variant.labels["batch_per_worker"])
-        tried.setdefault(key, []).append(variant.labels["base_lr"])
+    for cell in study_plan("pets-resnet34").cells:
+        key = (cell.labels["norm"], cell.labels["batch_per_worker"])
+        tried.setdefault(key, []).append(cell.labels["base_lr"])
     assert len(tried) == 6
     assert len({tuple(rates) for rates in tried.values()}) == 1
+
+
+def test_what_a_user_may_change():
+    options = Options(
+        data="imagefolder", epochs=3, seeds=2, train_images=640, image_size=96, max_unreadable=0.1
+    )
+    plan = study_plan("imagenet-batch-size", options)
+    assert plan.data == "imagefolder"
+    assert {(c.epochs, c.train_images) for c in plan.configs.values()} == {(3, 640)}
+    assert {(c.image_size, c.max_unreadable) for c in plan.configs.values()} == {(96, 0.1)}
+    assert len(plan.configs) == 20
+    small = study_plan("imagenet-batch-size", Options(data="digits"))
+    assert {c.image_size for c in small.configs.values()} == {None}, "digits have a size already"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("imagenet-table-9", {}, "unknown study 'imagenet-table-9'; known: batch-size, norms"),
+        ("imagenet-norms", {"data": "cats"}, "unknown data set 'cats'"),
+        ("imagenet-norms", {"data": "digits", "image_size": 64}, "digits have a size of their"),
+        ("imagenet-norms", {"scale": "smoke", "epochs": 2}, "smoke scale has two steps"),
+        ("imagenet-norms", {"scale": "quick"}, "scale must be 'full' or 'smoke', got 'quick'"),
+        ("norms", {"scale": "full"}, "scale must be 'quick', 'standard' or 'paper', got 'full'"),
+        ("groups", {"norms": ("gn",)}, "unknown key 'norms'; known keys: scale, data, model, b"),
+        ("pets-resnet34", {"model": "vgg16"}, "unknown key 'model'; known keys: scale, data, tr"),
+    ],
+)
+def test_options_that_make_no_study(name, fields, message):
+    with pytest.raises(PlanError, match=message):
+        study_plan(name, Options(**fields))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_norm_is_read_once(name, monkeypatch):
+    read = []
+    parse = NormSpec.parse.__func__
+    monkeypatch.setattr(
+        NormSpec, "parse", classmethod(lambda cls, text: read.append(text) or parse(cls, text))
+    )
+    plan = study_plan(name)
+    norms = {cell.labels["norm"] for cell in plan.cells}
+    assert len(read) <= len(norms) + 1, "one for each norm, and one for the recipe's own"
 
 
 @pytest.mark.parametrize("config", list(smoke_runs()))

@@ -7,7 +7,6 @@ from groupnorm.models import (
     build_model,
     channel_widths,
     check_model,
-    probe_module,
     usual_images,
 )
 
@@ -78,19 +77,3 @@ def test_usual_images():
     assert usual_images("resnet50").classes == 1000
     with pytest.raises(ValueError, match="unknown model"):
         usual_images("resnet9")
-
-
-@pytest.mark.parametrize("norm", ["none", "bn", "gn+ws"])
-def test_the_watched_convolution_is_vggs_last_before_its_norm(norm):
-    with torch.device("meta"):
-        model = build_model("vgg16", norm=norm, num_classes=10)
-    watched = probe_module("vgg16", model)
-    features = list(model.features)
-    place = next(i for i, module in enumerate(features) if module is watched)
-    assert (watched.kernel_size, watched.out_channels) == ((3, 3), 512)
-    assert not any(isinstance(module, torch.nn.Conv2d) for module in features[place + 1 :])
-    with torch.device("meta"):
-        other = build_model("resnet8", norm=norm, num_classes=10)
-    assert probe_module("resnet8", other) is None
-    with pytest.raises(ValueError, match="unknown model 'vgg'"):
-        probe_module("vgg", model)

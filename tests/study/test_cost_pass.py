@@ -7,13 +7,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from groupnorm.experiments.studies import batch_size
+from groupnorm.experiments import Options, study_plan
 from groupnorm.study import cost_pass, execute
 from groupnorm.study.cost_pass import measure_costs, same_step, skip_costs
-from groupnorm.study.plan import ExperimentOptions, StudyOptions
 from groupnorm.study.results.costs import read_cost_pass
 from groupnorm.study.runners.local import available_cores
-from groupnorm.study.runners.ray_connection import Cluster
+from groupnorm.study.runners.ray.connection import Cluster
 from groupnorm.training.config import RunConfig
 from tests.study.fake_store import fake_metrics, spoil, write_run
 
@@ -60,9 +59,9 @@ def test_runs_of_the_same_step_are_one_configuration():
 
 def test_every_configuration_is_timed_once_in_one_pass_with_a_trials_threads(tmp_path, turns):
     configs = study_of(tmp_path, [config(), config(seed=1), config("bn"), config("bn", seed=1)])
-    threads, told = torch.get_num_threads(), []
-    measure_costs(tmp_path, configs, threads=threads + 1, tell=told.append)
-    assert told == ["timing a training step of 2 configurations in turns"]
+    threads, messages = torch.get_num_threads(), []
+    measure_costs(tmp_path, configs, threads=threads + 1, on_message=messages.append)
+    assert messages == ["timing a training step of 2 configurations in turns"]
     ((steps, used),) = turns
     gn, bn = steps.values()
     assert used == threads + 1
@@ -73,8 +72,8 @@ def test_every_configuration_is_timed_once_in_one_pass_with_a_trials_threads(tmp
     assert (found.rounds, found.environment["threads"]) == (6, threads + 1)
     assert found.environment["device"] == "cpu"
     assert found.times.keys() == configs.keys()
-    measure_costs(tmp_path, configs, threads=1, tell=told.append)
-    assert (len(turns), len(told)) == (1, 1)  # what is there is not measured again
+    measure_costs(tmp_path, configs, threads=1, on_message=messages.append)
+    assert (len(turns), len(messages)) == (1, 1)  # what is there is not measured again
 
 
 def test_only_what_is_finished_is_timed_and_with_more_runs_all_are_timed_anew(tmp_path, turns):
@@ -109,10 +108,10 @@ def test_what_prevents_the_measurement_is_recorded_and_costs_no_run(
         raise error
 
     monkeypatch.setattr(cost_pass, "time_in_turns", fail)
-    told = []
-    measure_costs(tmp_path, configs, threads=1, tell=told.append)
+    messages = []
+    measure_costs(tmp_path, configs, threads=1, on_message=messages.append)
     assert read_cost_pass(tmp_path).reason == f"the measurement failed: {words}"
-    assert f"no times can be compared: the measurement failed: {words}" in told
+    assert f"no times can be compared: the measurement failed: {words}" in messages
 
 
 def test_times_that_are_there_are_kept_when_nothing_can_be_timed(tmp_path, turns):
@@ -129,7 +128,7 @@ def test_a_study_times_after_its_trials_but_not_on_a_cluster_nor_at_the_smoke_sc
     tmp_path, monkeypatch
 ):
     calls = []
-    plan = batch_size(StudyOptions(data="digits", epochs=1, norms=("gn:groups=4",)))
+    plan = study_plan("batch-size", Options(data="digits", epochs=1, norms=("gn:groups=4",)))
     for name in ("check_ray", "check_device", "check_gpus"):
         monkeypatch.setattr(execute, name, lambda *_, **__: None)
     for name in ("run_trials", "run_trials_on_cluster", "measure_costs"):
@@ -145,7 +144,7 @@ def test_a_study_times_after_its_trials_but_not_on_a_cluster_nor_at_the_smoke_sc
     cores = available_cores()
     assert calls == [("run_trials", cores), ("measure_costs", cores)]
     execute.run_study(plan, tmp_path / "cluster", console=console, cluster=Cluster("local", 1, 0))
-    smoke = dataclasses.replace(plan, options=ExperimentOptions(scale="smoke"))
+    smoke = dataclasses.replace(plan, untimed="the smoke scale measures nothing")
     execute.run_study(smoke, tmp_path / "smoke", console=console)
     assert [name for name, _ in calls[2:]] == ["run_trials_on_cluster", "run_trials"]
     assert read_cost_pass(tmp_path / "cluster").reason == "the trials ran on the nodes of a cluster"

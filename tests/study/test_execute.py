@@ -5,14 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from groupnorm.experiments.studies import batch_size
+from groupnorm.experiments import Options, study_plan
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
-from groupnorm.study.plan import PlanError, StudyOptions
+from groupnorm.study.plan import PlanError
 from groupnorm.study.store import StoreError
 from tests.data.files.image_trees import class_folders, photo, write
 
-OPTIONS = StudyOptions(data="imagefolder", norms=("none",), epochs=1, image_size=32)
+OPTIONS = Options(data="imagefolder", norms=("none",), epochs=1, image_size=32)
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def study(photos, tmp_path, monkeypatch):
         raise ClaimedError
 
     monkeypatch.setattr(execute, "run_trials", trial)
-    monkeypatch.setattr("groupnorm.study.plan.STEP_IMAGES", 4)
+    monkeypatch.setattr("groupnorm.experiments.small_images.STEP_IMAGES", 4)
 
     def begin(console=None, **changes):
-        plan = batch_size(OPTIONS.model_copy(update={"batch_sizes": (4,), **changes}))
+        plan = study_plan("batch-size", OPTIONS.model_copy(update={"batch_sizes": (4,), **changes}))
         with pytest.raises(ClaimedError):
             run_study(plan, tmp_path / "out", data_root=photos, console=console)
 

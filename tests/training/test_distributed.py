@@ -13,7 +13,7 @@ pytestmark = needs_processes
 def test_alone_nothing_changes(tmp_path):
     assert ALONE.first
     assert ALONE.backend is None
-    assert ALONE.share(6) == slice(0, 6)
+    assert ALONE.shard(6) == slice(0, 6)
     assert ALONE.all_reduce_sum([1.5, 2], "cpu") == [1.5, 2]
     assert ALONE.all_gather_union({"a": {"x"}}) == {"a": {"x"}}
     assert ALONE.broadcast_from_rank0({"a": 1}) == {"a": 1}
@@ -26,7 +26,7 @@ def test_alone_nothing_changes(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_shares_cover_everything_once(count):
-    parts = [list(range(8))[Processes(rank, count).share(8)] for rank in range(count)]
+    parts = [list(range(8))[Processes(rank, count).shard(8)] for rank in range(count)]
     assert [i for part in parts for i in part] == list(range(8))
     assert {len(part) for part in parts} == {8 // count}
 

@@ -15,7 +15,6 @@ from groupnorm.conversion import recomputed_statistics
 from groupnorm.data import ImageSet, InMemory
 from groupnorm.layers import norm_layer
 from groupnorm.models import build_model
-from groupnorm.spec import NormSpec
 from groupnorm.training.checkpoint import CheckpointError
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import ALONE, Processes
@@ -105,7 +104,7 @@ def trained(fields, processes=ALONE, checkpoint=None, stop=False):
     norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
     torch.manual_seed(config.seed)
     model = build_model("resnet8", norm=norm, num_classes=4, in_channels=3, width=0.25).double()
-    has_statistics = NormSpec.parse(config.norm).uses_batch_statistics
+    has_statistics = config.norm.uses_batch_statistics
     recompute = recomputed_statistics if has_statistics else None
     task = Recorded(config, InMemory(data()), recompute, processes)
 

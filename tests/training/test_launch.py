@@ -1,4 +1,4 @@
-"""What torchrun's environment says, speaking once, being told to end."""
+"""What torchrun's environment says, speaking once, being asked to end."""
 
 import signal
 import subprocess
@@ -119,7 +119,7 @@ def test_every_process_has_a_gpu_of_its_own():
 def test_what_says_that_a_process_was_lost(message, monkeypatch):
     launch = Launch(Processes(0, 2), 0, dist.HashStore())
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
-    monkeypatch.setattr(Processes, "wait", lambda _: None)
+    monkeypatch.setattr(Processes, "barrier", lambda _: None)
     with (
         pytest.raises(ProcessLostError, match=r"lost \(\[../gloo.*\); all is well"),
         joined(launch, "cpu", lambda: "all is well"),
@@ -172,7 +172,7 @@ def test_none_leaves_before_all_have_joined(monkeypatch):
     """One that ends while another is still connecting would end that one, too."""
     done = []
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: done.append("connected"))
-    monkeypatch.setattr(Processes, "wait", lambda _: done.append("waited"))
+    monkeypatch.setattr(Processes, "barrier", lambda _: done.append("waited"))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("left"))
     with joined(Launch(Processes(0, 2), 0, dist.HashStore()), "cpu", str):
         done.append("began")

@@ -62,7 +62,7 @@ def test_passes_change_nothing(kind, passes):
         assert ours[1].num_batches_tracked == number
 
 
-def test_the_tally_adds_up_over_steps():
+def test_the_totals_add_up_over_steps():
     model, totals = network(), EpochTotals()
     means = [step(model, passes, totals) for passes in (1, 2)]
     _, wrong = loss(copy.deepcopy(model), IMAGES, LABELS)

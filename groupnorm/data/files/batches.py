@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.files.listing import ImageFiles
 from groupnorm.data.files.workers import Batch, EvaluationExamples, Shard, TrainExamples
-from groupnorm.data.issues import UNREADABLE, Issues, some_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import UNREADABLE, DataError, Issues, some_files
 
 
 class FromFiles:
@@ -76,10 +75,10 @@ class FromFiles:
             DataError: a file cannot be opened, too many images cannot be decoded, or a worker
                 process was killed.
         """
-        shares = (self._shard(step, rows) for step in steps)
-        for made in self._make(TrainExamples(self.files, self.image_size), shares):
-            self._note("replaced_images", self.files.train_paths, made)
-            yield self._moved(made)
+        shards = (self._shard(step, rows) for step in steps)
+        for batch in self._make(TrainExamples(self.files, self.image_size), shards):
+            self._note("replaced_images", self.files.train_paths, batch)
+            yield self._moved(batch)
 
     def test(self, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Every `every`-th batch of the test examples, from batch `first` on, normalized.
@@ -96,10 +95,10 @@ class FromFiles:
         """
         starts = range(first * self.batch, self.test_size, every * self.batch)
         batches = (range(s, min(s + self.batch, self.test_size)) for s in starts)
-        for made in self._make(EvaluationExamples(self.files, self.image_size), batches):
-            self._note("left_out_images", self.files.test_paths, made)
-            if len(made.labels):
-                yield self._moved(made)
+        for batch in self._make(EvaluationExamples(self.files, self.image_size), batches):
+            self._note("left_out_images", self.files.test_paths, batch)
+            if len(batch.labels):
+                yield self._moved(batch)
 
     def data_issues(self) -> Issues:
         """Issues of the batches given out so far by this object, and those that are remembered.
@@ -135,12 +134,12 @@ class FromFiles:
         if self._unreadable_count() > before:
             self._check_unreadable()
 
-    def _note(self, kind: str, paths: Sequence[str], made: Batch) -> None:
+    def _note(self, kind: str, paths: Sequence[str], batch: Batch) -> None:
         shown = self.files.shown
         converted = self._issues["converted_images"]
-        converted.update((shown(paths[index]), "not RGB") for index in made.converted)
-        if made.unreadable:
-            reasons = made.unreadable.items()
+        converted.update((shown(paths[index]), "not RGB") for index in batch.converted)
+        if batch.unreadable:
+            reasons = batch.unreadable.items()
             self._add({kind: {shown(paths[index]): reason for index, reason in reasons}})
 
     def _unreadable_count(self) -> int:
@@ -196,12 +195,12 @@ class FromFiles:
             pin_memory=self.device.startswith("cuda"),
             generator=torch.Generator(),  # its own, or it would draw from torch's
         )
-        made: Batch
+        batch: Batch
         try:
-            for made in loader:
-                if made.failure:
-                    raise DataError(made.failure)
-                yield made
+            for batch in loader:
+                if batch.failure:
+                    raise DataError(batch.failure)
+                yield batch
         except RuntimeError as error:
             if "DataLoader worker (pid" not in str(error):
                 raise
@@ -210,10 +209,10 @@ class FromFiles:
                 "fewer processes or smaller batches"
             ) from error
 
-    def _moved(self, made: Batch) -> tuple[Tensor, Tensor]:
-        images = made.images.to(self.device, non_blocking=True)
-        return images, made.labels.to(self.device, non_blocking=True)
+    def _moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        images = batch.images.to(self.device, non_blocking=True)
+        return images, batch.labels.to(self.device, non_blocking=True)
 
 
-def _unchanged(made: Any) -> Any:
-    return made
+def _unchanged(batch: Any) -> Any:
+    return batch

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from groupnorm.data.files.listing import Listing
-from groupnorm.data.issues import first_few, plural
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError, first_few, plural
 
 # torchvision's list
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

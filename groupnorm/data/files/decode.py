@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 
 LARGEST_FILE = 1 << 28  # bytes
 LARGEST_PIXELS = 1 << 26  # what is larger is a decompression bomb

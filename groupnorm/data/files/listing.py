@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.data.batches import generator_of
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 
 Listing = Sequence[tuple[str, int]]  # path and label of every image of a split
 

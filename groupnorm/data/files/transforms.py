@@ -87,17 +87,17 @@ def evaluation_transform(image_size: int) -> Transform:
 
 
 @contextmanager
-def draws_of(seed: int, place: int) -> Iterator[None]:
-    """Inside, torch draws what follows from (seed, place), on one thread; after, all is as before.
+def draws_of(seed: int, position: int) -> Iterator[None]:
+    """Inside, torch draws what follows from (seed, position), on one thread; afterwards as before.
 
     One thread, because a sum over pixels is rounded differently when several share it. Only the
     CPU's generator is touched: `torch.manual_seed` would seed those of the GPUs too.
 
     Args:
         seed: non-negative, of the step.
-        place: of the example among the step's.
+        position: of the example among the step's.
     """
-    mixed = np.random.SeedSequence((place, seed)).generate_state(1, np.uint64)[0]
+    mixed = np.random.SeedSequence((position, seed)).generate_state(1, np.uint64)[0]
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.default_generator.manual_seed(int(mixed))
     torch.set_num_threads(1)

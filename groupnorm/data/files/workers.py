@@ -12,16 +12,16 @@ from torch.utils.data import Dataset
 from groupnorm.data.files.decode import UnreadableError, read_rgb
 from groupnorm.data.files.listing import ImageFiles
 from groupnorm.data.files.transforms import draws_of, evaluation_transform, train_transform
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 
 MOST_UNREADABLE = 1000  # files of a class one after another; more is a broken disk
 
 
 class Shard(NamedTuple):
-    """A process's share of a step: the step's seed, places in it, and examples at these places."""
+    """A process's part of a step: its seed, positions in it, and the examples at these."""
 
     seed: int
-    places: Sequence[int]
+    positions: Sequence[int]
     indices: Sequence[int]
 
 
@@ -56,13 +56,13 @@ class TrainExamples(Dataset[Batch]):
     def __getitem__(self, shard: Shard) -> Batch:
         making = _Making(self.image_size)
         try:
-            for place, index in zip(shard.places, shard.indices, strict=True):
-                self._make(making, shard.seed, place, index)
+            for position, index in zip(shard.positions, shard.indices, strict=True):
+                self._make(making, shard.seed, position, index)
         except DataError as error:
-            return making.made(str(error))
-        return making.made()
+            return making.batch(str(error))
+        return making.batch()
 
-    def _make(self, making: _Making, seed: int, place: int, index: int) -> None:
+    def _make(self, making: _Making, seed: int, position: int, index: int) -> None:
         """The example at `index`, or else the next of its class that can be read."""
         label, first, tries = int(self.labels[index]), "", 0
         for candidate in self._candidates(index, label):
@@ -74,7 +74,7 @@ class TrainExamples(Dataset[Batch]):
                 making.unreadable[candidate] = str(error)
                 tries += 1
                 continue
-            with draws_of(seed, place):
+            with draws_of(seed, position):
                 pixels = self.transform(image)
             making.add(pixels, label, candidate, converted)
             return
@@ -88,8 +88,8 @@ class TrainExamples(Dataset[Batch]):
         """`index`, then the images after it that have its label, from the last on to the first."""
         yield index
         members = torch.where(self.labels == label)[0]
-        place = int(torch.searchsorted(members, index))
-        others = torch.cat([members[place + 1 :], members[:place]])
+        offset = int(torch.searchsorted(members, index))
+        others = torch.cat([members[offset + 1 :], members[:offset]])
         yield from others[: MOST_UNREADABLE - 1].tolist()
 
 
@@ -112,8 +112,8 @@ class EvaluationExamples(Dataset[Batch]):
                     continue
                 making.add(self.transform(image), int(self.labels[index]), index, converted)
         except DataError as error:
-            return making.made(str(error))
-        return making.made()
+            return making.batch(str(error))
+        return making.batch()
 
 
 class _Making:
@@ -132,7 +132,7 @@ class _Making:
         if converted:
             self.converted.append(index)
 
-    def made(self, failure: str = "") -> Batch:
+    def batch(self, failure: str = "") -> Batch:
         shape = (0, 3, self.image_size, self.image_size)
         # stacked pictures keep Pillow's order, channels last
         images = torch.stack(self.images).contiguous() if self.images else torch.empty(shape)

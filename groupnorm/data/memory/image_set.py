@@ -1,4 +1,4 @@
-"""ImageSet: a classification data set as four tensors. DataError: the one error of this part."""
+"""ImageSet: a classification data set as four tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-
-class DataError(RuntimeError):
-    """Data is missing or damaged; the message says what was looked for, where, how to get it."""
+from groupnorm.data.issues import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groupnorm.data.memory.image_set import DataError, ImageSet
+from groupnorm.data.issues import DataError
+from groupnorm.data.memory.image_set import ImageSet
 from groupnorm.data.paths import check_digest, first_match, search_folders
 from groupnorm.data.restricted_pickle import restricted_load
 
@@ -86,12 +87,12 @@ _LARGEST = 1 << 28  # bytes of a file and of an unpacked archive; the official o
 
 def find_cifar10(root: Path | None = None) -> str:
     """The folder or archive of CIFAR-10; DataError when there is none."""
-    return str(_place(CIFAR10, root))
+    return str(_find(CIFAR10, root))
 
 
 def find_cifar100(root: Path | None = None) -> str:
     """The folder or archive of CIFAR-100; DataError when there is none."""
-    return str(_place(CIFAR100, root))
+    return str(_find(CIFAR100, root))
 
 
 def load_cifar10(root: Path | None = None) -> ImageSet:
@@ -100,32 +101,32 @@ def load_cifar10(root: Path | None = None) -> ImageSet:
     Raises:
         DataError: not found, truncated, another checksum, or content that does not belong there.
     """
-    return read(CIFAR10, _place(CIFAR10, root))
+    return read(CIFAR10, _find(CIFAR10, root))
 
 
 def load_cifar100(root: Path | None = None) -> ImageSet:
     """CIFAR-100 with its 100 fine labels; otherwise as `load_cifar10`."""
-    return read(CIFAR100, _place(CIFAR100, root))
+    return read(CIFAR100, _find(CIFAR100, root))
 
 
-def read(form: Form, place: Path, *, verify: bool = True, images: int | None = None) -> ImageSet:
+def read(form: Form, path: Path, *, verify: bool = True, images: int | None = None) -> ImageSet:
     """Read a folder or an archive.
 
     Args:
         form: `CIFAR10` or `CIFAR100`.
-        place: the folder or the archive.
+        path: of the folder or the archive.
         verify: compare the files' MD5 sums with the official ones.
         images: images in each file, where it is not the official number.
 
     Raises:
         DataError: a file is missing, damaged, or holds what does not belong there.
     """
-    content = _archive_reader(form, place) if place.is_file() else _folder_reader(form, place)
+    content = _archive_reader(form, path) if path.is_file() else _folder_reader(form, path)
 
     def split(files: dict[str, str], official: int) -> tuple[Tensor, Tensor]:
         parts = []
         for name, md5 in files.items():
-            where, data = f"{name} in {place}", content(name)
+            where, data = f"{name} in {path}", content(name)
             if verify:
                 check_digest(where, data, md5, "md5", _how_to_get(form))
             parts.append(_read_batch(form, where, data, images or official))
@@ -209,7 +210,7 @@ def _archive_reader(form: Form, archive: Path) -> Callable[[str], bytes]:
     return content
 
 
-def _place(form: Form, root: Path | None) -> Path:
+def _find(form: Form, root: Path | None) -> Path:
     def match(folder: Path) -> Path | None:
         if folder.name == form.folder and folder.is_dir():
             return folder
@@ -223,10 +224,10 @@ def _place(form: Form, root: Path | None) -> Path:
         stem = form.name.replace("cifar", "cifar-")
         for kind, short in (("binary", "bin"), ("matlab", "mat")):
             for name in (f"{stem}-batches-{short}", f"{stem}-{kind}", f"{stem}-{kind}.tar.gz"):
-                place = folder if folder.name == name else folder / name
-                if place.exists():
+                path = folder if folder.name == name else folder / name
+                if path.exists():
                     return (
-                        f"There is {place}, the {kind} form; the Python form is needed, "
+                        f"There is {path}, the {kind} form; the Python form is needed, "
                         f"{form.archive}."
                     )
         return ""

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from groupnorm.data.memory.image_set import DataError, ImageSet
+from groupnorm.data.issues import DataError
+from groupnorm.data.memory.image_set import ImageSet
 
 NAME = "digits"
 NUM_TRAIN = 1437

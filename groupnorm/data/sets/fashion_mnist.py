@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groupnorm.data.memory.image_set import DataError, ImageSet
+from groupnorm.data.issues import DataError
+from groupnorm.data.memory.image_set import ImageSet
 from groupnorm.data.paths import check_digest, first_match, search_folders
 from groupnorm.data.sets.fashion_mnist_mini import CLASS_NAMES
 
@@ -54,9 +55,9 @@ def find(root: Path | None = None) -> str:
 
     def match(folder: Path) -> Path | None:
         for below in _SUBFOLDERS:
-            place = folder / below
-            if all(_path(place, name).is_file() for name in FILES):
-                return place
+            path = folder / below
+            if all(_path(path, name).is_file() for name in FILES):
+                return path
         return None
 
     what = f"{NAME} ({', '.join(f'{name}[.gz]' for name in FILES)})"

@@ -68,8 +68,8 @@ def load(root: Path | None = None) -> ImageSet:
     parts = _read(path)
     if parts is None:
         _log.info("making %s in %s (a few seconds)", NAME, path)
-        made = {split: make(split, count) for split, count in COUNTS.items()}
-        parts = (*made["train"], *made["test"])
+        splits = {split: make(split, count) for split, count in COUNTS.items()}
+        parts = (*splits["train"], *splits["test"])
         try:
             write_atomic(path, _pack(parts))
         except OSError as error:

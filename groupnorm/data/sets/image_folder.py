@@ -30,9 +30,9 @@ def find(root: Path | None = None) -> str:
     """
 
     def match(folder: Path) -> Path | None:
-        for place in (folder, folder / NAME):
-            if (place / "train").is_dir() and _test_folder(place).is_dir():
-                return place
+        for path in (folder, folder / NAME):
+            if (path / "train").is_dir() and _test_folder(path).is_dir():
+                return path
         return None
 
     return str(first_match(_WHAT, search_folders(root), match, HOW_TO_GET, _hint))
@@ -56,21 +56,21 @@ def load(root: Path | None = None) -> ImageFiles:
 
 def _hint(folder: Path) -> str:
     """What to do with folders of other names, or without splits."""
-    for place in (folder, folder / NAME):
-        if not place.is_dir():
+    for path in (folder, folder / NAME):
+        if not path.is_dir():
             continue
-        found = {name.lower(): name for name in subfolders(place)}
+        found = {name.lower(): name for name in subfolders(path)}
         renames = []
         for right, names in _OTHER_NAMES.items():
             name = next((name for name in names if name in found), right)
-            if found.get(name, right) != right and not (place / right).is_dir():
+            if found.get(name, right) != right and not (path / right).is_dir():
                 renames.append(f"{found[name]}/ to {right}/")
         there = ", ".join(f"{name}/" for name in found.values()) or "no folders"
         if renames:
-            return f"There is {place} with {there}: rename {' and '.join(renames)}."
+            return f"There is {path} with {there}: rename {' and '.join(renames)}."
         if {"train", "val", "test"} & found.keys():
             missing = "val/ or test/" if "train" in found else "train/"
-            return f"There is {place} with {there}: {missing} is missing."
+            return f"There is {path} with {there}: {missing} is missing."
     return ""
 
 

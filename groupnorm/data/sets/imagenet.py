@@ -24,7 +24,7 @@ from groupnorm.data.files.class_folders import (
     subfolders,
 )
 from groupnorm.data.files.listing import ImageFiles, Listing, list_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import first_match, search_folders
 
 NAME = "imagenet"
@@ -54,9 +54,9 @@ def find(root: Path | None = None) -> str:
 
     def match(folder: Path) -> Path | None:
         for below in _SUBFOLDERS:
-            place = folder / below
-            if (place / "train").is_dir() and (place / "val").is_dir() and _wnids(place / "train"):
-                return place
+            path = folder / below
+            if (path / "train").is_dir() and (path / "val").is_dir() and _wnids(path / "train"):
+                return path
         return None
 
     return str(first_match(_WHAT, search_folders(root), match, HOW_TO_GET))
@@ -152,15 +152,15 @@ def read_meta(path: Path) -> dict[int, str]:
 def _check_unpacked_size(content: bytes) -> None:
     """Raise ValueError when an element of a MATLAB 5 file unpacks to more than `LARGEST_META`."""
     order = ">" if content[126:128] == b"MI" else "<"
-    place = 128
-    while place + 8 <= len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, place)
-        packed = content[place + 8 : place + 8 + size]
+    offset = 128
+    while offset + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, offset)
+        packed = content[offset + 8 : offset + 8 + size]
         if kind == _COMPRESSED:
             unpacked = zlib.decompressobj().decompress(packed, LARGEST_META + 1)
             if len(unpacked) > LARGEST_META:
                 raise ValueError(f"it unpacks to more than {LARGEST_META:,} bytes")
-        place += 8 + size
+        offset += 8 + size
 
 
 def read_ground_truth(path: Path) -> list[int]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from groupnorm.data.files.listing import ImageFiles, Listing, list_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import first_match, search_folders
 
 NAME = "pets"
@@ -32,11 +32,11 @@ def find(root: Path | None = None) -> str:
 
     def match(folder: Path) -> Path | None:
         for below in _SUBFOLDERS:
-            place = folder / below
-            if (place / "images").is_dir() and all(
-                (place / split).is_file() for split in _SPLITS.values()
+            path = folder / below
+            if (path / "images").is_dir() and all(
+                (path / split).is_file() for split in _SPLITS.values()
             ):
-                return place
+                return path
         return None
 
     return str(first_match(_WHAT, search_folders(root), match, HOW_TO_GET))

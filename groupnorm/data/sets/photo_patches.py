@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groupnorm.data.files.listing import ImageFiles, Listing, list_files
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import cache_folder
 from groupnorm.data.synthetic import photographs
 
@@ -72,13 +72,13 @@ def patches(region: NDArray[np.uint8], count: int, seed: int) -> list[NDArray[np
     ]
 
 
-def _make(place: Path) -> None:
+def _make(path: Path) -> None:
     images = photographs.load()  # which needs pillow
     from PIL import Image
 
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        begun = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begun = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             for label, (image, (_, name, _)) in enumerate(
                 zip(images, photographs.PHOTOGRAPHS, strict=True)
@@ -91,13 +91,13 @@ def _make(place: Path) -> None:
                         Image.fromarray(patch).save(buffer, "PNG")
                         (into / f"{number}.png").write_bytes(buffer.getvalue())
             begun.chmod(0o755)
-            if not place.is_dir():  # another process may have been faster
-                begun.replace(place)
+            if not path.is_dir():  # another process may have been faster
+                begun.replace(path)
         finally:
             shutil.rmtree(begun, ignore_errors=True)
     except OSError as error:
-        if not place.is_dir():
+        if not path.is_dir():
             raise DataError(
-                f"{NAME} cannot be made in {place}: {error}; set GROUPNORM_CACHE to a folder that "
+                f"{NAME} cannot be made in {path}: {error}; set GROUPNORM_CACHE to a folder that "
                 "can be written"
             ) from error

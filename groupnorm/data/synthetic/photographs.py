@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groupnorm.data.memory.image_set import DataError
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import read_checked
 
 # (package, folder in it, file, sha256)

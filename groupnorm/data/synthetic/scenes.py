@@ -235,8 +235,8 @@ def _light(draw: Draws, frames: Array) -> None:
 def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The smallest box around each mask: (T, K, H, W) -> float32 (T, K, 4) x0 y0 x1 y1."""
     boxes = np.zeros((*masks.shape[:2], 4), np.float32)
-    for place in np.ndindex(*masks.shape[:2]):
-        rows, columns = (np.flatnonzero(masks[place].any(axis=axis)) for axis in (1, 0))
+    for index in np.ndindex(*masks.shape[:2]):
+        rows, columns = (np.flatnonzero(masks[index].any(axis=axis)) for axis in (1, 0))
         if len(rows):
-            boxes[place] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            boxes[index] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return boxes

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from groupnorm.layers import NormLayer, conv_layer, norm_and_activation, norm_layer
 from groupnorm.models.classification.nf_block import NFBlock, SignalVariance
+from groupnorm.models.classification.widths import cifar_widths
 from groupnorm.spec import NormSpec
 
 
@@ -62,7 +63,7 @@ class ResNetCifar(nn.Module):
             raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 32, 56, 110, ...), got {depth}")
         if shortcut not in ("A", "B"):
             raise ValueError(f"shortcut must be 'A' or 'B', got {shortcut!r}")
-        widths = stage_widths(width)
+        widths = cifar_widths(width)
         norm = norm_layer(norm)
         nf = norm.spec.nf
         self.conv1 = _conv3x3(norm, in_channels, widths[0], 1, after_relu=False)
@@ -181,18 +182,6 @@ class SubsampleAndPad(nn.Module):
     def extra_repr(self) -> str:
         """The two numbers, for repr."""
         return f"stride={self.stride}, new_channels={self.new_channels}"
-
-
-def stage_widths(width: float) -> tuple[int, int, int]:
-    """Channels of the three stages: 16, 32 and 64 times `width`.
-
-    Raises:
-        ValueError: a stage would have no channels.
-    """
-    first, second, third = (round(channels * width) for channels in (16, 32, 64))
-    if first < 1:
-        raise ValueError(f"width {width} leaves no channels; it must be at least 1/16")
-    return first, second, third
 
 
 _relu = functools.partial(nn.ReLU, inplace=True)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
 from groupnorm.layers import norm_layer as make_norm
+from groupnorm.models.classification.widths import BLOCKS_PER_STAGE
 from groupnorm.models.optional import torchvision_models
 from groupnorm.spec import NormSpec
-
-BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 def imagenet_resnet(
@@ -77,11 +76,6 @@ def imagenet_resnet(
     model.norm_spec = norm.spec  # type: ignore[assignment]
     _initialize(model)
     return model
-
-
-def stage_widths(depth: int) -> tuple[int, ...]:
-    """The channel counts that the norms of this depth see, in ascending order."""
-    return (64, 128, 256, 512) if depth < 50 else (64, 128, 256, 512, 1024, 2048)
 
 
 def _check_norm(spec: NormSpec) -> None:

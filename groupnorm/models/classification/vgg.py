@@ -10,7 +10,6 @@ from groupnorm.layers import NormLayer, conv_layer, norm_and_activation, norm_la
 from groupnorm.models.optional import torchvision_models
 from groupnorm.spec import NormSpec
 
-WIDTHS = (64, 128, 256, 512)
 # Channels of the 3x3 convolutions, by stage; max pooling with stride 2 ends each stage.
 _STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 

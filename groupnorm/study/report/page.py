@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
-from groupnorm.study.report.figures.draw import build_figures
+from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.style import FigureSpec, render_files, render_panel
 from groupnorm.study.report.text import PROTOCOLS, describe
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published
@@ -117,8 +117,8 @@ def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[
         how_timed=how_timed(study.cost_pass),
         note=chosen_note(rows, tuned_over) if tuned_over else "",
         tuning=tuning_table(every, rows, tuned_over) if tuned_over else None,
-        beside=compare_published(study, rows),
-        beside_header=COMPARISON_HEADER,
+        comparisons=compare_published(study, rows),
+        comparison_header=COMPARISON_HEADER,
         figures=[_drawn(figure) for figure in figures],
         run_header=tables.RUN_HEADER,
         run_groups=tables.run_groups(study, every),

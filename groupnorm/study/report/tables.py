@@ -5,18 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from groupnorm.data.issues import describe_unreadable
 from groupnorm.study.results.costs import COSTS, run_cost
-from groupnorm.study.results.format import decimal_text, rounded
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.labels import (
+    NOTHING,
+    batches_text,
+    estimate_text,
+    label_of,
+    label_text,
+    row_text,
+)
 from groupnorm.study.results.published import DIVISIONS
 from groupnorm.study.results.report_kind import report_kind
 from groupnorm.study.results.rows import (
     ONCE,
-    Estimate,
     Row,
     Study,
     by_runs,
@@ -24,11 +31,11 @@ from groupnorm.study.results.rows import (
     final_error,
     run_status,
     step_memory_bytes,
+    subject,
     trained_once,
 )
 from groupnorm.study.store import UNREADABLE
 
-NOTHING = "\u2013"
 SAME = "same"
 RECOMPUTED = "(recomputed statistics)"
 RUN_HEADER = [
@@ -66,18 +73,18 @@ def main_table_of(
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
     batches = sorted({label["batch_per_worker"] for label in labels}, reverse=True)
-    at = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
+    by_labels = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     gone = {(s["labels"]["norm"], s["labels"]["batch_per_worker"]) for s in skipped}
     table = []
     once = set() if repeat else trained_once(rows)
     for norm in dict.fromkeys(label["norm"] for label in labels):
-        mine = [at.get((norm, batch)) for batch in batches]
+        mine = [by_labels.get((norm, batch)) for batch in batches]
         repeated = [batch for batch, row in zip(batches, mine, strict=True) if row][1:]
         same = set(repeated if norm in once else ())
         table.append(
             [
                 f"{norm} {ONCE}" if same else norm,
-                *(SAME if b in same else _at_text(at, gone, (norm, b)) for b in batches),
+                *(SAME if b in same else _cell_text(by_labels, gone, (norm, b)) for b in batches),
             ]
         )
         if any(row and row.precise for row in mine):
@@ -98,43 +105,6 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
     tuned = study.manifest.get("tuned_over")
     best = f", at the best {tuned} of those tried" if tuned else ""
     return f"Top-1 error in percent: {subject(study)}, {epochs_rule(study)}, {count}{best}"
-
-
-def subject(study: Study) -> str:
-    """What was trained on what, e.g. "resnet8 on digits"."""
-    models, data = trained(study)
-    return f"{', '.join(models) or 'model'} on {data}"
-
-
-def trained(study: Study) -> tuple[list[str], str]:
-    """The models a study trained, sorted, and the name of its data set ("?" when unknown)."""
-    models = {r.config["model"] for r in study.records.values() if "model" in r.config}
-    model = study.manifest.get("options", {}).get("model")
-    return sorted(models) or ([model] if model else []), study.manifest.get("data", {}).get(
-        "name", "?"
-    )
-
-
-def row_text(row: Row, value: Estimate | None) -> str:
-    """A cell such as "27.6 ± 0.3", "27.6 ± 0.3 (1 of 3 diverged)" or "diverged"."""
-    if value is None:
-        return row.status if row.status != "finished" else NOTHING
-    text = estimate_text(value)
-    if row.status == "finished":
-        return text
-    return f"{text} ({row.asked - row.finished} of {row.asked} {_plain_status(row)})"
-
-
-def estimate_text(value: Estimate | None, digits: int = 1) -> str:
-    """Mean and spread; a spread that would round to zero keeps one more digit."""
-    if value is None:
-        return NOTHING
-    text = decimal_text(value.mean, digits)
-    if value.spread is None:
-        return text
-    if value.spread > 0 and not rounded(value.spread, digits):
-        digits += 1
-    return f"{text} ± {decimal_text(value.spread, digits)}"
 
 
 def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
@@ -226,26 +196,6 @@ def _data_problems(study: Study) -> list[list[str]]:
     return [[where, what, text + named] for (what, text), named in found.items()]
 
 
-def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
-    """A configuration in words, e.g. "bn, 2 images per worker" or "bn, ..., base_lr 0.1"."""
-    norm, batch = labels.get("norm", "?"), labels.get("batch_per_worker")
-    text = f"{norm}, {batch} images per worker" if batch is not None else str(norm)
-    return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
-
-
-def label_of(same: Sequence[Row], tuned_over: str | None = None) -> str:
-    """What the runs of some rows stand for, e.g. "gn, 32, 2 images per worker (trained once)"."""
-    batches = _batches(same)
-    text = label_text({**same[0].labels, "batch_per_worker": ", ".join(batches)}, tuned_over)
-    return f"{text} {ONCE}" if len(batches) > 1 else text
-
-
-def batches_text(same: Sequence[Row]) -> str:
-    """The images per worker of rows that the same runs fill, e.g. "32, 8, 2 (trained once)"."""
-    batches = _batches(same)
-    return ", ".join(batches) + (f" {ONCE}" if len(batches) > 1 else "")
-
-
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
     """[key, value] of what all records agree on, or every value of a key they differ in."""
     values: dict[str, dict[str, None]] = {}
@@ -293,38 +243,27 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
     return buffer.getvalue()
 
 
-def _batches(same: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(str(row.labels["batch_per_worker"]) for row in same))
-
-
 def _groups_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
     values = sorted({label["value"] for label in labels}, reverse=True)
-    at = {(row.labels["division"], row.labels["value"]): row for row in rows}
+    by_labels = {(row.labels["division"], row.labels["value"]): row for row in rows}
     gone = {(s["labels"]["division"], s["labels"]["value"]) for s in skipped}
     table = [
-        [name, *(_at_text(at, gone, (division, value)) for value in values)]
+        [name, *(_cell_text(by_labels, gone, (division, value)) for value in values)]
         for division, name in DIVISIONS.items()
         if any(label["division"] == division for label in labels)
     ]
     return ["group division", *map(str, values)], table
 
 
-def _at_text(
-    at: dict[tuple[str, int], Row], gone: set[tuple[str, int]], place: tuple[str, int]
+def _cell_text(
+    by_labels: dict[tuple[str, int], Row], gone: set[tuple[str, int]], key: tuple[str, int]
 ) -> str:
-    row = at.get(place)
+    row = by_labels.get(key)
     if row is None:
-        return "skipped" if place in gone else NOTHING
+        return "skipped" if key in gone else NOTHING
     return row_text(row, row.error)
-
-
-def _plain_status(row: Row) -> str:
-    """The one status of all unfinished seeds, or "unfinished" for a mixture."""
-    unfinished = row.asked - row.finished
-    alone = (row.reason or "").startswith(f"{unfinished} of {row.asked} seeds {row.status}")
-    return row.status if alone else "unfinished"
 
 
 def _run_cells(study: Study, seed: int, name: str) -> list[str]:

@@ -9,30 +9,28 @@ from __future__ import annotations
 from decimal import Decimal
 
 from groupnorm.data import IMAGE_FILES
-from groupnorm.study.report.figures.draw import batch_sizes, norm_names
-from groupnorm.study.report.figures.published import (
-    first_table,
+from groupnorm.study.results import published
+from groupnorm.study.results.compare import compares_in_size, find, match
+from groupnorm.study.results.estimates import CLEAR, Comparison, Estimate, compare
+from groupnorm.study.results.format import decimal_text, rounded
+from groupnorm.study.results.labels import kind_of, short_names
+from groupnorm.study.results.published import (
+    DIVISIONS,
+    SPREAD,
+    Published,
     has_batches,
     has_groups,
     has_norms,
-    short_names,
 )
-from groupnorm.study.report.figures.style import kind_of
-from groupnorm.study.report.tables import subject
-from groupnorm.study.results import published
-from groupnorm.study.results.compare import compares_in_size, find, match
-from groupnorm.study.results.format import decimal_text, rounded
-from groupnorm.study.results.published import DIVISIONS, SPREAD, Published
-from groupnorm.study.results.report_kind import report_kind
+from groupnorm.study.results.report_kind import first_table, report_kind
 from groupnorm.study.results.rows import (
-    CLEAR,
-    Comparison,
-    Estimate,
     Row,
     Study,
+    batch_sizes,
     by_runs,
-    compare,
     epochs_rule,
+    norm_names,
+    subject,
 )
 from groupnorm.study.results.tuning import how_tuned
 
@@ -244,29 +242,29 @@ def _published_by_norm(study: Study, rows: list[Row]) -> str:
     if table is None:
         return ""
     sizes = table.data.get("batch_per_worker", [table.batch_per_worker])
-    there = sizes[0] if len(sizes) == 1 else batch
+    their_batch = sizes[0] if len(sizes) == 1 else batch
     norms = table.data.get("norm") or [n for n in list(table.data)[1:] if SPREAD not in n]
-    parts = _directions(table, norms, rows, batch, there)
+    parts = _directions(table, norms, rows, batch, their_batch)
     return f"{_compared(table, study)} {' '.join(parts)}" if parts else ""
 
 
 def _directions(
-    table: Published, norms: list[str], rows: list[Row], batch: int, there: int | None
+    table: Published, norms: list[str], rows: list[Row], batch: int, their_batch: int | None
 ) -> list[str]:
-    """What the table has of each norm against batch norm at `there`, and we at `batch`."""
+    """What the table has of each norm against batch norm at `their_batch`, and we at `batch`."""
     bn = _first(rows, "bn")
-    base = find(table, norm="bn", batch_per_worker=there)
+    base = find(table, norm="bn", batch_per_worker=their_batch)
     names = short_names(norms)
     parts = []
     for norm in norms:
         mine = norm_names(rows)
         ours = norm if norm in mine else next((n for n in mine if match(norm, [n])), "")
-        found = find(table, norm=norm, batch_per_worker=there)
+        found = find(table, norm=norm, batch_per_worker=their_batch)
         if norm != "bn" and bn and ours and base and found:
             difference = rounded(found.error, 2) - rounded(base.error, 2)
             at = f"At {batch} images"
-            if there not in (None, batch):
-                at = f"At {there} images (here {batch})"
+            if their_batch not in (None, batch):
+                at = f"At {their_batch} images (here {batch})"
             text = f"{at} {table.owner} has {names[norm]}"
             parts.append(_direction(rows, ours, bn, batch, difference, text))
     return parts
@@ -334,8 +332,8 @@ def _groups_text(study: Study, rows: list[Row]) -> list[str]:
     if table is None:
         return [*paragraphs, f"{note}."]
     owner = "the paper" if table.owner == "the paper" else "the table"
-    there = f"here as in {owner}'s single runs" if table.runs == 1 else "here as there"
-    return [*paragraphs, f"{_compared(table, study)} {note}, {there}."]
+    where = f"here as in {owner}'s single runs" if table.runs == 1 else "here as there"
+    return [*paragraphs, f"{_compared(table, study)} {note}, {where}."]
 
 
 def _division(division: str, value: int) -> str:

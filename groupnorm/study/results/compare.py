@@ -8,11 +8,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
-from groupnorm.study.report.tables import estimate_text, label_text, row_text, trained
 from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.labels import estimate_text, label_text, row_text
 from groupnorm.study.results.published import Published, PublishedValue, published_text, values
 from groupnorm.study.results.report_kind import compared_tables
-from groupnorm.study.results.rows import ONCE, Row, Study, trained_once
+from groupnorm.study.results.rows import ONCE, Row, Study, trained, trained_once
 
 COMPARISON_HEADER = ["configuration", "measured", "published", "source"]
 _AS_GROUPS = {"ln": "gn:groups=1", "in": "gn:size=1"}
@@ -58,7 +58,7 @@ def find(
     Returns:
         None when the table has no such number.
     """
-    places = [
+    candidates = [
         found
         for found in values(table)
         if (table.model is not None or model is None or same_name(found.model, model))
@@ -66,10 +66,10 @@ def find(
              or found.batch_per_worker == batch_per_worker)
     ]  # fmt: skip
     if division is not None:
-        divided = [v for v in places if (v.division, v.value) == (division, value)]
-        return _mean(divided or [v for v in places if v.division is None and v.norm == norm])
-    spec = match(norm, [found.norm for found in places])
-    return _mean([found for found in places if found.norm == spec])
+        divided = [v for v in candidates if (v.division, v.value) == (division, value)]
+        return _mean(divided or [v for v in candidates if v.division is None and v.norm == norm])
+    spec = match(norm, [found.norm for found in candidates])
+    return _mean([found for found in candidates if found.norm == spec])
 
 
 def match(norm: str, others: Iterable[str]) -> str | None:

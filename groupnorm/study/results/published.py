@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from groupnorm.spec import NormSpec
@@ -102,10 +103,10 @@ def values(table: Published) -> list[PublishedValue]:
     left out. A norm listed several times stands for several runs.
     """
     data = table.data
-    made = []
+    found = []
     if "norm" in data:
         pairs = zip(data["norm"], data["error"], strict=True)
-        made = [
+        found = [
             PublishedValue(norm, error, None, table.model, table.batch_per_worker)
             for norm, error in pairs
         ]
@@ -113,21 +114,52 @@ def values(table: Published) -> list[PublishedValue]:
         for division, block in data.items():
             for value, error in zip(block["value"], block["error"], strict=True):
                 norm = str(NormSpec.parse(f"gn:{division}={value}"))
-                made.append(
+                found.append(
                     PublishedValue(
                         norm, error, None, table.model, table.batch_per_worker, division, value
                     )
                 )
     else:
-        axis, places = next(iter(data.items()))
+        axis, positions = next(iter(data.items()))
         for norm in list(data)[1:]:
             if norm.endswith(SPREAD):
                 continue
-            spreads = data.get(norm + SPREAD, [None] * len(places))
-            for place, error, spread in zip(places, data[norm], spreads, strict=True):
-                at = {"model": table.model, "batch_per_worker": table.batch_per_worker, axis: place}
-                made.append(PublishedValue(norm, error, spread, **at))
-    return [value for value in made if value.error is not None]
+            spreads = data.get(norm + SPREAD, [None] * len(positions))
+            for position, error, spread in zip(positions, data[norm], spreads, strict=True):
+                fields = {
+                    "model": table.model,
+                    "batch_per_worker": table.batch_per_worker,
+                    axis: position,
+                }
+                found.append(PublishedValue(norm, error, spread, **fields))
+    return [value for value in found if value.error is not None]
+
+
+def has_batches(table: Published) -> bool:
+    """Whether a table has columns of norms over images per worker."""
+    return "batch_per_worker" in table.data
+
+
+def has_norms(table: Published, batch: int | None) -> bool:
+    """Whether a table compares norms, at its one batch size or at `batch`."""
+    return bool(errors_by_norm(table, batch))
+
+
+def has_groups(table: Published) -> bool:
+    """Whether a table goes by group division."""
+    return any(division in table.data for division in DIVISIONS)
+
+
+def errors_by_norm(table: Published, batch: int | None) -> dict[str, float]:
+    """Mean error of each norm, or nothing for a table of another form or without this batch."""
+    if has_groups(table) or "model" in table.data:
+        return {}
+    errors: dict[str, list[float]] = {}
+    one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1
+    for found in values(table):
+        if one_size or found.batch_per_worker == batch:
+            errors.setdefault(found.norm, []).append(found.error)
+    return {norm: fmean(several) for norm, several in errors.items()}
 
 
 def published_text(error: float) -> str:

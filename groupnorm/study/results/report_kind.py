@@ -5,10 +5,12 @@ Records from before a manifest said so are read as their reports were then.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from groupnorm.study.results import published
 from groupnorm.study.results.published import Published
+from groupnorm.study.results.rows import Study
 from groupnorm.study.store import StoreError
 
 # Each kind of report, and the published table beside it unless a manifest names others.
@@ -52,3 +54,9 @@ def compared_tables(manifest: dict[str, Any]) -> list[Published]:
         return [published.load(name) for name in names]
     except ValueError as error:
         raise StoreError(f"study.json: {error}") from None
+
+
+def first_table(study: Study, fits: Callable[[Published], bool]) -> Published | None:
+    """The first of the study's published tables, when it has the form asked for."""
+    tables = compared_tables(study.manifest)
+    return tables[0] if tables and fits(tables[0]) else None

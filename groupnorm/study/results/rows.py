@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Any
 
 from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
-from groupnorm.study.results.format import rounded
+from groupnorm.study.results.estimates import Estimate, estimate
 from groupnorm.study.store import Cell, Record, is_number, read_cells, read_manifest, read_record
 
 # From best to worst; the status of a row is the worst one among its seeds.
@@ -23,17 +22,6 @@ STATUSES = ("finished", "partial", "missing", "diverged", "failed")
 LAST_EPOCHS = 5
 # Said of a norm that one training, with each seed, stands for at several batch sizes.
 ONCE = "(trained once)"
-# A difference counts as clear when it is larger than this many spreads.
-CLEAR = 2.0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds. `spread` is the sample standard deviation, None for a single seed."""
-
-    mean: float
-    spread: float | None
-    seeds: int
 
 
 @dataclass(frozen=True)
@@ -104,23 +92,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How far `a` lies above `b`.
-
-    Attributes:
-        difference: mean of `a` minus mean of `b`, percentage points.
-        shown: the difference of the two means as tables print them, with one decimal.
-        spread: the larger of both spreads; None when either has a single seed.
-        clear: the difference exceeds `CLEAR` spreads; None without a spread.
-    """
-
-    difference: float
-    shown: Decimal
-    spread: float | None
-    clear: bool | None
-
-
-@dataclass(frozen=True)
 class Study:
     """A study as read from its store: the manifest, its cells and every run they name."""
 
@@ -145,24 +116,6 @@ def final_error(
     """
     values = [row[key] for row in metrics[-last:] if is_number(row.get(key))]
     return float(median(values)) if values else None
-
-
-def estimate(values: Iterable[float]) -> Estimate | None:
-    """Mean and sample standard deviation of `values`; None when there are none."""
-    listed = list(values)
-    if not listed:
-        return None
-    return Estimate(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
-
-
-def compare(a: Estimate, b: Estimate) -> Comparison:
-    """Compare two means with the larger of their spreads over seeds."""
-    difference = a.mean - b.mean
-    shown = rounded(a.mean, 1) - rounded(b.mean, 1)
-    if a.spread is None or b.spread is None:
-        return Comparison(difference, shown, None, None)
-    spread = max(a.spread, b.spread)
-    return Comparison(difference, shown, spread, abs(difference) > CLEAR * spread)
 
 
 def load_study(out: Path) -> Study:
@@ -228,6 +181,31 @@ def trained_once(rows: Iterable[Row]) -> set[str]:
     for row in rows:
         groups.setdefault(row.labels["norm"], []).append(row)
     return {norm for norm, mine in groups.items() if len(mine) > 1 and len(by_runs(mine)) == 1}
+
+
+def batch_sizes(rows: Sequence[Row]) -> list[int]:
+    """Every batch per worker of a study, the largest first as in the paper."""
+    return sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
+
+
+def norm_names(rows: Sequence[Row]) -> list[str]:
+    """Every norm of a study in the manifest's order."""
+    return list(dict.fromkeys(row.labels["norm"] for row in rows))
+
+
+def subject(study: Study) -> str:
+    """What was trained on what, e.g. "resnet8 on digits"."""
+    models, data = trained(study)
+    return f"{', '.join(models) or 'model'} on {data}"
+
+
+def trained(study: Study) -> tuple[list[str], str]:
+    """The models a study trained, sorted, and the name of its data set ("?" when unknown)."""
+    models = {r.config["model"] for r in study.records.values() if "model" in r.config}
+    model = study.manifest.get("options", {}).get("model")
+    return sorted(models) or ([model] if model else []), study.manifest.get("data", {}).get(
+        "name", "?"
+    )
 
 
 def run_status(record: Record) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from groupnorm.study.report.tables import batches_text, label_of, row_text
+from groupnorm.study.results.labels import batches_text, label_of, row_text
 from groupnorm.study.results.rows import Row, by_runs
 from groupnorm.study.store import StoreError
 

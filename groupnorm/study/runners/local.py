@@ -20,7 +20,7 @@ from groupnorm.training.config import RunConfig
 
 
 class Progress(Protocol):
-    """What the runner tells while it works."""
+    """What the runner reports while it works."""
 
     def started(self, name: str, config: RunConfig) -> None:
         """A trial's process was started."""
@@ -115,7 +115,7 @@ def start_worker(
 ) -> subprocess.Popen[str]:
     """Start the process that finishes the run in `folder`.
 
-    It tells its progress in JSON lines on its standard output, ends when its standard input is
+    It reports its progress in JSON lines on its standard output, ends when its standard input is
     closed, and adds what goes wrong to `log.txt`.
     """
     command = [sys.executable, "-m", "groupnorm.study.runners.worker", str(folder)]
@@ -136,7 +136,7 @@ def start_worker(
 
 
 def finish(out: Path, name: str, failure: str | None, progress: Progress) -> None:
-    """Tell how a trial has ended; one without a result gets the reason `failure` in FAILED."""
+    """Report how a trial has ended; one without a result gets the reason `failure` in FAILED."""
     folder = run_folder(out, name)
     if not (folder / "DONE").exists():
         write_atomic(folder / "FAILED", to_json({"reason": failure}))
@@ -145,7 +145,7 @@ def finish(out: Path, name: str, failure: str | None, progress: Progress) -> Non
 
 
 def exit_reason(code: int) -> str:
-    """Why a worker that told no failure has ended, from its exit status."""
+    """Why a worker that reported no failure has ended, from its exit status."""
     if code == -signal.SIGKILL:
         return "killed by signal 9 (by hand, or by the system when memory ran out)"
     if code < 0:

@@ -45,7 +45,7 @@ class StudyProgress:
         self.restored = dict.fromkeys(configs, 0.0)  # what was there at the start, as fractions
         self.tasks: dict[str, TaskID] = {}
         self.latest: dict[str, dict[str, Any]] = {}
-        self.unreadable: set[str] = set()  # what was said of unreadable images
+        self.unreadable: set[str] = set()  # lines already printed about unreadable images
         self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -128,7 +128,7 @@ class StudyProgress:
             self.bars.update(self.tasks.pop(name), visible=False)
         self._line(f"{describe(self.configs[name])}: {reason}")
 
-    def told(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Something that concerns no single trial."""
         self._line(text)
 

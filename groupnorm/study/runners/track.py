@@ -70,7 +70,7 @@ class RunCurves:
         self.writer.flush()
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Add one epoch, unless it is there already (told again after a restart)."""
+        """Add one epoch, unless it is there already (sent again after a restart)."""
         if row["epoch"] > self.last:
             self._add(row, time.time())
             self.writer.flush()

@@ -1,6 +1,6 @@
 """One run in a process of its own: `python -m groupnorm.study.runners.worker FOLDER`.
 
-Reads `config.json` from the folder and tells its parent about progress in JSON lines on standard
+Reads `config.json` from the folder and reports its progress to its parent in JSON lines on standard
 output. It ends when its standard input closes, so that no run outlives the study that started it.
 """
 
@@ -31,7 +31,7 @@ def work(folder: Path, *, threads: int, device: str, data_root: Path | None) -> 
         now = time.monotonic()
         if now - last_line >= PROGRESS_INTERVAL or step == total:
             last_line = now
-            _tell("step", step=step, total=total)
+            _send("step", step=step, total=total)
 
     config = read_config(folder)
     if config is None:
@@ -43,11 +43,11 @@ def work(folder: Path, *, threads: int, device: str, data_root: Path | None) -> 
         device=device,
         data_root=data_root,
         on_step=on_step,
-        on_epoch=lambda metrics: _tell("epoch", metrics=metrics),
+        on_epoch=lambda metrics: _send("epoch", metrics=metrics),
     )
 
 
-def _tell(event: str, **fields: Any) -> None:
+def _send(event: str, **fields: Any) -> None:
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 
@@ -76,10 +76,10 @@ def main() -> None:
             data_root=arguments.data_root,
         )
     except OSError as error:
-        _tell("failed", reason=describe_os_error(error))
+        _send("failed", reason=describe_os_error(error))
         raise
     except Exception as error:
-        _tell("failed", reason=f"{type(error).__name__}: {error}")
+        _send("failed", reason=f"{type(error).__name__}: {error}")
         raise
 
 

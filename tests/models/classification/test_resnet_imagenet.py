@@ -7,7 +7,8 @@ from torch import nn
 
 from groupnorm.layers import norm_layer
 from groupnorm.models import count_parameters, imagenet_resnet
-from groupnorm.models.classification.resnet_imagenet import BasicBlock, Bottleneck, stage_widths
+from groupnorm.models.classification.resnet_imagenet import BasicBlock, Bottleneck
+from groupnorm.models.classification.widths import imagenet_widths
 from groupnorm.spec import KINDS
 from tests.tolerances import SAMPLED_FEW, WHOLE_NETWORK_64
 
@@ -150,7 +151,7 @@ def test_widths_are_those_of_the_norms():
         with torch.device("meta"):
             model = imagenet_resnet(depth, norm="bn")
         found = {m.num_features for m in model.modules() if hasattr(m, "running_mean")}
-        assert found == set(stage_widths(depth))
+        assert found == set(imagenet_widths(depth))
 
 
 def test_a_factory_carries_the_batch_per_worker_into_the_model():

@@ -9,7 +9,6 @@ import pytest
 from groupnorm.study.report.page import build_report
 from groupnorm.study.report.tables import (
     RUN_HEADER,
-    estimate_text,
     main_table_of,
     main_title_of,
     problems,
@@ -17,7 +16,8 @@ from groupnorm.study.report.tables import (
     settings,
     tables_csv,
 )
-from groupnorm.study.results.rows import Estimate, load_study, summarize_study
+from groupnorm.study.results.labels import estimate_text
+from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import (
     batch_study,
     fake_metrics,
@@ -40,22 +40,6 @@ def table(out):
 
 def csv_rows(out):
     return list(csv.DictReader(io.StringIO(tables_csv(*read(out)))))
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [
-        (None, 1, "\u2013"),
-        (Estimate(27.64, None, 1), 1, "27.6"),
-        (Estimate(27.64, 0.31, 3), 1, "27.6 ± 0.3"),
-        (Estimate(27.64, 0.04, 3), 1, "27.6 ± 0.04"),
-        (Estimate(27.64, 0.0, 3), 1, "27.6 ± 0.0"),
-        (Estimate(27.647, 0.314, 3), 2, "27.65 ± 0.31"),
-        (Estimate(40.15, 0.05, 2), 1, "40.2 ± 0.1"),
-    ],
-)
-def test_an_estimate_in_a_cell(value, digits, text):
-    assert estimate_text(value, digits) == text
 
 
 def test_the_main_table_has_a_row_per_norm_and_recomputed_statistics_of_its_own(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 
 from groupnorm.study.report.tables import main_table_of
 from groupnorm.study.report.text import describe, verdict
+from groupnorm.study.results.estimates import Comparison
 from groupnorm.study.results.format import rounded
-from groupnorm.study.results.rows import Comparison, load_study, summarize_study
+from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import (
     add_to_manifest,
     batch_study,

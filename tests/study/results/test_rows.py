@@ -4,14 +4,8 @@ import math
 
 import pytest
 
-from groupnorm.study.results.rows import (
-    Estimate,
-    compare,
-    estimate,
-    final_error,
-    load_study,
-    summarize,
-)
+from groupnorm.study.results.estimates import estimate
+from groupnorm.study.results.rows import final_error, load_study, summarize
 from groupnorm.study.store import StoreError, write_metrics
 from tests.study.fake_store import EPOCHS, batch_study, fake_metrics, groups_study, spoil
 
@@ -46,27 +40,6 @@ def test_final_error_of_nothing_and_of_an_absent_key_is_none():
 def test_final_error_takes_other_keys_and_lengths():
     rows = [{"train_error": float(i)} for i in range(10)]
     assert final_error(rows, key="train_error", last=3) == 8.0
-
-
-def test_spread_is_the_sample_standard_deviation():
-    found = estimate([10.0, 12.0, 17.0])
-    assert found.mean == 13.0
-    assert found.spread == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
-    assert estimate([10.0]) == Estimate(10.0, None, 1)
-    assert estimate([]) is None
-
-
-@pytest.mark.parametrize(("difference", "clear"), [(0.9, True), (0.7, False), (-0.9, True)])
-def test_a_difference_is_clear_beyond_twice_the_larger_spread(difference, clear):
-    found = compare(Estimate(20.0 + difference, 0.1, 3), Estimate(20.0, 0.4, 3))
-    assert found.difference == pytest.approx(difference)
-    assert found.spread == 0.4
-    assert found.clear is clear
-
-
-def test_without_a_spread_nothing_is_clear():
-    found = compare(Estimate(90.0, None, 1), Estimate(20.0, 0.4, 3))
-    assert (found.spread, found.clear) == (None, None)
 
 
 def test_summarize_makes_one_row_per_labels_in_the_manifests_order(tmp_path):

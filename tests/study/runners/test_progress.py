@@ -115,7 +115,7 @@ def test_a_moved_trial_is_told_and_its_work_counts_as_made_here(monkeypatch):
     stream, runs = io.StringIO(), configs()
     progress = StudyProgress(runs, Console(file=stream, width=200))
     bn, gn = runs
-    progress.told("cluster local: 1 node")
+    progress.message("cluster local: 1 node")
     progress.started(bn, runs[bn])
     progress.stepped(bn, 0, 1024)
     now[0] = 10.0

@@ -3,7 +3,6 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,8 +10,8 @@ from torch import nn
 from groupnorm.data import ImageSet, InMemory
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import Processes
-from groupnorm.training.tasks.classification import PRECISE_IMAGES, Classification, percentiles
-from tests.tolerances import FORMULA_64, LAYER, STEP
+from groupnorm.training.tasks.classification import PRECISE_IMAGES, Classification
+from tests.tolerances import LAYER
 
 
 def images(n, seed):
@@ -119,79 +118,6 @@ def test_layout():
     assert model.seen[0][1].is_contiguous(memory_format=torch.channels_last)
 
 
-class Convolved(nn.Module):
-    """One convolution, a norm and a mean: two logits."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3)
-        self.norm = nn.BatchNorm2d(2)
-        self.outputs = []
-
-    def forward(self, x):
-        self.outputs.append(self.conv(x))
-        return self.norm(self.outputs[-1]).mean((2, 3))
-
-
-class SmallTestBatches(InMemory):
-    """Test images in two batches."""
-
-    def test(self, rank=0, count=1):
-        for images, labels in super().test(rank, count):
-            yield from zip(images.split(6), labels.split(6), strict=True)
-
-
-def test_percentiles_of_the_watched_module_are_numpys_on_the_first_test_batch():
-    torch.manual_seed(0)
-    model = Convolved()
-    task = Classification(CONFIG, SmallTestBatches(DATA), None, watched=model.conv)
-    found = task.evaluate(model, last_epochs=False)["response_percentiles"]
-    first, second = model.outputs[-2:]
-    assert (len(first), len(second)) == (6, 4)
-    expected = np.percentile(first.detach().double().numpy(), [1, 20, 80, 99])
-    assert list(found) == ["1", "20", "80", "99"]
-    np.testing.assert_allclose(list(found.values()), expected, rtol=STEP)
-
-
-def test_the_hook_is_gone_after_the_evaluation_also_when_it_fails():
-    model = Convolved()
-    task = Classification(CONFIG, InMemory(DATA), None, watched=model.conv)
-    task.evaluate(model, last_epochs=False)
-    assert not model.conv._forward_hooks
-    model.norm = None
-    with pytest.raises(TypeError):
-        task.evaluate(model, last_epochs=False)
-    assert not model.conv._forward_hooks
-
-
-def test_recomputed_statistics_leave_the_percentiles_alone():
-    @contextmanager
-    def recompute(model, batches):
-        with torch.no_grad():
-            model.conv.weight.mul_(2)
-        yield
-
-    torch.manual_seed(0)
-    model = Convolved()
-    task = Classification(CONFIG, InMemory(DATA), recompute, watched=model.conv)
-    found = task.evaluate(model, last_epochs=True)["response_percentiles"]
-    assert found == percentiles(model.outputs[0]) != percentiles(model.outputs[1])
-
-
-@pytest.mark.parametrize("count", [1, 2, 101, 1000])
-def test_percentiles_interpolate_as_numpys(count):
-    values = torch.randn(count, generator=torch.Generator().manual_seed(count))
-    expected = np.percentile(values.double().numpy(), [1, 20, 80, 99])
-    np.testing.assert_allclose(list(percentiles(values).values()), expected, rtol=FORMULA_64)
-    assert percentiles(values.bfloat16().reshape(1, count)).keys() == percentiles(values).keys()
-
-
-def test_what_is_not_finite_has_no_percentiles():
-    for bad in (float("nan"), float("inf"), float("-inf")):
-        assert percentiles(torch.tensor([1.0, bad, 2.0])) is None
-    assert percentiles(torch.zeros(0)) is None
-
-
-def test_without_a_watched_module_nothing_is_recorded():
+def test_without_a_probed_module_nothing_is_recorded():
     task = Classification(CONFIG, InMemory(DATA), None)
     assert "response_percentiles" not in task.evaluate(Always(0), last_epochs=False)

@@ -1,1 +1,29 @@
-"""The figures of a report."""
+"""The figures of a report: which there are. Every panel is drawn from rows and records alone."""
+
+from __future__ import annotations
+
+from groupnorm.study.report.figures import curves, errors
+from groupnorm.study.report.figures.cost import cost_figures
+from groupnorm.study.report.figures.responses import response_figures
+from groupnorm.study.report.figures.style import FigureSpec
+from groupnorm.study.results.report_kind import report_kind
+from groupnorm.study.results.rows import Row, Study, batch_sizes
+
+
+def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
+    """The figures of a study, in the report's order; the first is the main one."""
+    after = [*response_figures(study, rows), *cost_figures(study, rows)]
+    kind = report_kind(study.manifest)
+    if kind == "groups":
+        return [errors.groups_figure(study, rows), *curves.group_figures(study, rows), *after]
+    batches = batch_sizes(rows)
+    figures = [(errors.batch_figure if kind == "batch-size" else errors.norms_figure)(study, rows)]
+    if any(row.precise for row in rows):
+        figures.append(errors.recomputed_figure(rows))
+    figures.append(curves.norm_figure(study, rows))
+    if len(batches) > 1:
+        figures.append(curves.batch_figure(study, rows))
+    return [*figures, *after]
+
+
+__all__ = ["build_figures"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from statistics import fmean
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from groupnorm.spec import NormSpec
 from groupnorm.study.report.figures.style import (
     GREY,
     KIND_COLORS,
@@ -17,40 +15,19 @@ from groupnorm.study.report.figures.style import (
     name_axis,
     norm_styles,
 )
+from groupnorm.study.results.labels import short_names
 from groupnorm.study.results.published import (
     DIVISIONS,
     Published,
     PublishedValue,
+    errors_by_norm,
     published_text,
     values,
 )
-from groupnorm.study.results.report_kind import compared_tables
-from groupnorm.study.results.rows import Study
 
 # What one group, and one channel per group, are called.
 EXTREMES = {"groups": "LN", "size": "IN"}
 _WIDTH = 2.7
-
-
-def first_table(study: Study, fits: Callable[[Published], bool]) -> Published | None:
-    """The first of the study's published tables, when it has the form asked for."""
-    tables = compared_tables(study.manifest)
-    return tables[0] if tables and fits(tables[0]) else None
-
-
-def has_batches(table: Published) -> bool:
-    """Whether a table has columns of norms over images per worker."""
-    return "batch_per_worker" in table.data
-
-
-def has_norms(table: Published, batch: int | None) -> bool:
-    """Whether a table compares norms, at its one batch size or at `batch`."""
-    return bool(_by_norm(table, batch))
-
-
-def has_groups(table: Published) -> bool:
-    """Whether a table goes by group division."""
-    return any(division in table.data for division in DIVISIONS)
 
 
 def described(table: Published) -> str:
@@ -96,7 +73,7 @@ def batch_panel(table: Published) -> Panel:
 
 def norm_panel(table: Published, batch: int | None, height: float) -> Panel:
     """Error per norm, best at the top, of a table for which `has_norms` is true."""
-    errors = _by_norm(table, batch)
+    errors = errors_by_norm(table, batch)
     styles, names = norm_styles(errors), short_names(errors)
     worst_first = sorted(errors, key=lambda norm: (errors[norm], norm), reverse=True)
 
@@ -133,29 +110,6 @@ def group_panels(table: Published, divisions: Sequence[str]) -> list[Panel]:
         return Panel(draw, alt, height=2.5)
 
     return [panel(division) for division in divisions if division in table.data]
-
-
-def short_names(norms: Iterable[str]) -> dict[str, str]:
-    """A name for each spec, as short as the others allow: "GN" for the only group norm."""
-    specs = {norm: NormSpec.parse(norm) for norm in norms}
-    plain = {n: s.kind.upper() + "+WS" * s.ws + "+NF" * s.nf for n, s in specs.items()}
-    names = list(plain.values())
-    return {
-        norm: name if names.count(name) == 1 or name == norm.upper() else norm
-        for norm, name in plain.items()
-    } | {norm: norm for norm in specs if norm == "none"}
-
-
-def _by_norm(table: Published, batch: int | None) -> dict[str, float]:
-    """Mean error of each norm, or nothing for a table of another form or without this batch."""
-    if has_groups(table) or "model" in table.data:
-        return {}
-    errors: dict[str, list[float]] = {}
-    one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1
-    for found in values(table):
-        if one_size or found.batch_per_worker == batch:
-            errors.setdefault(found.norm, []).append(found.error)
-    return {norm: fmean(several) for norm, several in errors.items()}
 
 
 def _whose(table: Published, what: str) -> str:

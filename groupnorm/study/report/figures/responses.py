@@ -1,4 +1,4 @@
-"""The figure of the watched convolution's responses against epochs (the paper's Figure 6)."""
+"""The figure of the probed convolution's responses against epochs (the paper's Figure 6)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Curves = dict[str, dict[int, float]]
 
 
 def response_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
-    """A panel per norm with a curve for every percentile; nothing when no run was watched.
+    """A panel per norm with a curve for every percentile; nothing when no run was probed.
 
     Curves are means over the finished seeds (over all seeds where none finished) at the largest
-    batch per worker that was watched. All panels share one axis.
+    batch per worker that was probed. All panels share one axis.
     """
     found: dict[str, tuple[int, Curves]] = {}
     for row in sorted(rows, key=lambda row: -row.labels["batch_per_worker"]):
@@ -48,21 +48,19 @@ def response_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
 
 
 def percentile_curves(records: list[Record]) -> Curves:
-    """{percentile: {epoch: mean over seeds}}; empty without any watched epoch.
+    """{percentile: {epoch: mean over seeds}}; empty without any probed epoch.
 
     Only epochs that every counted seed has are there, so that no curve jumps where one ends.
     """
     done = [record for record in records if run_status(record)[0] == "finished"] or records
-    watched = [
-        {row["epoch"]: row[KEY] for row in record.metrics if row.get(KEY)} for record in done
-    ]
-    watched = [epochs for epochs in watched if epochs]
-    if not watched:
+    probed = [{row["epoch"]: row[KEY] for row in record.metrics if row.get(KEY)} for record in done]
+    probed = [epochs for epochs in probed if epochs]
+    if not probed:
         return {}
-    common = sorted(set.intersection(*(set(epochs) for epochs in watched)))
-    names = list(watched[0][common[0]]) if common else []
+    common = sorted(set.intersection(*(set(epochs) for epochs in probed)))
+    names = list(probed[0][common[0]]) if common else []
     return {
-        name: {epoch: fmean(epochs[epoch][name] for epochs in watched) for epoch in common}
+        name: {epoch: fmean(epochs[epoch][name] for epochs in probed) for epoch in common}
         for name in sorted(names, key=float)
     }
 

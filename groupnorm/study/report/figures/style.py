@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from groupnorm.spec import NormSpec, NormSpecError
+from groupnorm.study.results.labels import kind_of
 
 Color = str
 # Okabe & Ito's colour-blind-safe palette, without its yellow (unreadable on white).
@@ -115,15 +115,6 @@ def sequence_colors(count: int) -> list[Color]:
     """`count` colours from dark to light, ordered also for the colour-blind and in grey."""
     colormap = matplotlib.colormaps["viridis"]
     return [to_hex(colormap(0.85 * i / max(count - 1, 1))) for i in range(count)]
-
-
-def kind_of(norm: str) -> str | None:
-    """The kind of a spec without weight standardization; None with it or for no spec."""
-    try:
-        spec = NormSpec.parse(norm)
-    except NormSpecError:
-        return None
-    return None if spec.ws else spec.kind
 
 
 def log_axis(ax: Axes, values: Sequence[int], label: str, one: str | None = None) -> None:

@@ -3,18 +3,15 @@
 import pytest
 from matplotlib.figure import Figure
 
-from groupnorm.study.report.figures.draw import build_figures
+from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.published import (
     batch_panel,
     described,
     group_panels,
-    has_batches,
-    has_groups,
-    has_norms,
     norm_panel,
-    short_names,
 )
 from groupnorm.study.results import published
+from groupnorm.study.results.published import has_batches, has_groups, has_norms
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study
 
@@ -78,13 +75,6 @@ def test_groups_of_the_divisions_a_table_has():
     ax = draw(panel)
     assert list(ax.get_lines()[0].get_ydata()) == [9.5, 9.9, 10.3, 11.2, 12.3]
     assert len(group_panels(published.load("imagenet-groups"), ["groups", "size"])) == 2
-
-
-def test_short_names():
-    assert short_names(["bn", "gn:groups=8", "gn:groups=8+ws"]) == {
-        "bn": "BN", "gn:groups=8": "GN", "gn:groups=8+ws": "GN+WS",
-    }  # fmt: skip
-    assert short_names(["gn", "gn:groups=8"]) == {"gn": "GN", "gn:groups=8": "gn:groups=8"}
 
 
 def test_whose_numbers_they_are():

@@ -10,7 +10,6 @@ from groupnorm.study.report.figures.style import (
     VERMILLION,
     FigureSpec,
     Panel,
-    kind_of,
     norm_styles,
     render_files,
     render_panel,
@@ -43,12 +42,6 @@ def test_norms_never_share_a_whole_style():
     styles = norm_styles(norms)
     assert len({(style.color, style.dashes) for style in styles.values()}) == len(norms)
     assert len({style.color for style in styles.values()}) == 7
-
-
-def test_kind_leaves_out_weight_standardization_and_what_is_no_norm():
-    assert kind_of("gn:groups=8") == "gn"
-    assert kind_of("gn+ws") is None
-    assert kind_of("<script>") is None
 
 
 def test_sequence_colors_get_lighter():

@@ -1,0 +1,153 @@
+"""The catalogue of experiments by name, and the study plan of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from groupnorm.data import DEFAULT, IMAGE_FILES
+from groupnorm.experiments import cifar, imagenet, pets, small_images
+from groupnorm.experiments.experiment import Experiment
+from groupnorm.experiments.options import Options
+from groupnorm.study.plan import Plan, PlanError, repeat, vary
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An experiment of the catalogue.
+
+    Attributes:
+        make: from options, whose scale is given, to the experiment.
+        scales: each with what it is; the first is the default.
+        decides: the options that the experiment does not leave to its user.
+        data: the data set where the user names none; None: the experiment's own.
+    """
+
+    make: Callable[[Options], Experiment]
+    scales: Mapping[str, str]
+    decides: tuple[str, ...] = ()
+    data: str | None = None
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The options that its user may give."""
+        return tuple(key for key in Options.model_fields if key not in self.decides)
+
+    def describe(self, key: str) -> str:
+        """An option in words."""
+        text = " ".join((Options.model_fields[key].description or "").split())
+        if key != "scale":
+            return text
+        return "; ".join(f"{name}: {what}" for name, what in self.scales.items()) + "."
+
+    def check_keys(self, keys: Iterable[str]) -> None:
+        """Raise PlanError for a key that is no option of this experiment."""
+        for key in keys:
+            if key not in self.takes:
+                raise PlanError(f"unknown key {key!r}; known keys: {', '.join(self.takes)}")
+
+    def complete(self, options: Options) -> Options:
+        """The options with scale and data set filled in.
+
+        Raises:
+            PlanError: an unknown scale, an option that the experiment decides itself, or the length
+                of a smoke run, which has its own.
+        """
+        self.check_keys(options.given())
+        scales = list(self.scales)
+        scale = scales[0] if options.scale is None else options.scale
+        if scale not in scales:
+            known = ", ".join(map(repr, scales[:-1]))
+            raise PlanError(f"scale must be {known} or {scales[-1]!r}, got {scale!r}")
+        if scale == "smoke" and options.epochs is not None:
+            raise PlanError("the smoke scale has two steps; leave --epochs out")
+        data = self.data if options.data is None else options.data
+        return options.model_copy(update={"scale": scale, "data": data})
+
+
+def _small(make: Callable[[Options], Experiment], *decides: str) -> Entry:
+    return Entry(make, small_images.SCALES, decides, DEFAULT)
+
+
+def _published(make: Callable[[Options], Experiment]) -> Entry:
+    scales = {
+        "full": "as published, days on GPUs",
+        "smoke": "two steps of each run, seconds on a CPU",
+    }
+    return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol"))
+
+
+EXPERIMENTS: dict[str, Entry] = {
+    "batch-size": _small(small_images.batch_size),
+    "norms": _small(small_images.norms),
+    "groups": _small(small_images.groups, "norms"),
+    "imagenet-batch-size": _published(imagenet.batch_size),
+    "imagenet-norms": _published(imagenet.norms),
+    "imagenet-groups": _published(imagenet.groups),
+    "imagenet-resnet101": _published(imagenet.resnet101),
+    "imagenet-vgg16": _published(imagenet.vgg16),
+    "imagenet-batch-renorm": _published(imagenet.batch_renorm),
+    "imagenet-large-batch": _published(imagenet.large_batch),
+    "pets-resnet34": _published(partial(pets.pets, depth=34)),
+    "pets-resnet50": _published(partial(pets.pets, depth=50)),
+}
+for _depth in (56, 110):
+    for _suffix, _convention in cifar.CONVENTIONS.items():
+        for _name, _make in (("batch-size", cifar.batch_size), ("groups", cifar.groups)):
+            EXPERIMENTS[f"cifar10-resnet{_depth}-{_name}{_suffix}"] = _published(
+                partial(_make, depth=_depth, convention=_convention)
+            )
+
+
+def entry(name: str) -> Entry:
+    """An experiment by name.
+
+    Raises:
+        PlanError: an unknown name.
+    """
+    if name not in EXPERIMENTS:
+        raise PlanError(f"unknown study {name!r}; known: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def build(name: str, options: Options | None = None) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        PlanError: an unknown name, or options that make no study.
+    """
+    found = entry(name)
+    return found.make(found.complete(options or Options()))
+
+
+def study_plan(name: str, options: Options | None = None) -> Plan:
+    """The study plan of an experiment: its cells and the runs that fill them.
+
+    Raises:
+        PlanError: an unknown name, or options that make no study.
+    """
+    found = entry(name)
+    options = found.complete(options or Options())
+    experiment = found.make(options)
+    changes = options.of_the_run()
+    if changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES:
+        changes.setdefault("image_size", None)  # the experiment's own is for image files
+    labelled = [(experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants]
+    cells, configs = repeat(labelled, options.seeds or experiment.seeds)
+    smoke = options.scale == "smoke"
+    assert options.scale is not None
+    return Plan(
+        name,
+        experiment.title + (" (smoke scale: nothing is learned)" if smoke else ""),
+        experiment.protocol,
+        options.scale,
+        options.model_dump(mode="json"),
+        cells,
+        configs,
+        shows=experiment.shows,
+        skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
+        published=experiment.published,
+        tuned_over=experiment.tuned_over,
+        untimed="the smoke scale measures nothing" if smoke else None,
+    )

@@ -1,0 +1,122 @@
+"""Options: what a user may choose of an experiment, and how the command line's texts are read.
+
+A field here is an option of the command line (`epochs=3` and `--epochs 3`), a line of its help, and
+a key of the record. One that is also a field of `RunConfig` goes into every run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+
+from groupnorm.spec import NormSpec
+from groupnorm.training.config import RunConfig
+
+
+def read_norms(norms: str | Sequence[str | NormSpec]) -> tuple[NormSpec, ...]:
+    """The normalizations of a text such as bn,gn:groups=8,eps=1e-6+ws, or of several specs.
+
+    Raises:
+        ValueError: one cannot be read or is given twice, or there is none.
+    """
+    texts = split_norms(norms) if isinstance(norms, str) else norms
+    specs = tuple(s if isinstance(s, NormSpec) else NormSpec.parse(s) for s in texts)
+    if not specs:
+        raise ValueError("no norm is given")
+    _check_distinct("norms", list(map(str, specs)))
+    return specs
+
+
+def split_norms(text: str) -> tuple[str, ...]:
+    """Split a list of specs at its commas, leaving the commas inside a spec alone.
+
+    A piece such as `eps=1e-6` goes on with the spec before it; every other piece begins one.
+    """
+    specs: list[str] = []
+    for piece in text.split(","):
+        if specs and re.match(r"\s*\w+\s*=", piece):
+            specs[-1] += "," + piece
+        else:
+            specs.append(piece.strip())
+    return tuple(specs)
+
+
+def read_sizes(sizes: str | Sequence[int]) -> tuple[int, ...]:
+    """The batch sizes of a text such as 32,8,2, or of several numbers.
+
+    Raises:
+        ValueError: one is no whole number above 0 or is given twice, or there is none.
+    """
+    try:
+        numbers = tuple(map(int, sizes.split(",") if isinstance(sizes, str) else sizes))
+    except (TypeError, ValueError):
+        raise ValueError(f"it takes whole numbers, as 32,8,2; got {sizes!r}") from None
+    if not numbers:
+        raise ValueError("no batch size is given")
+    if min(numbers) < 1:
+        raise ValueError(f"a batch size must be at least 1, got {min(numbers)}")
+    _check_distinct("batch sizes", list(map(str, numbers)))
+    return numbers
+
+
+def _check_distinct(what: str, texts: list[str]) -> None:
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice:
+        raise ValueError(f"{what} given twice: {', '.join(twice)}")
+
+
+def _as_texts(norms: Sequence[NormSpec]) -> list[str]:
+    return list(map(str, norms))
+
+
+Norms = Annotated[
+    tuple[NormSpec, ...],
+    PlainValidator(read_norms),
+    PlainSerializer(_as_texts, return_type=list[str]),
+]
+Sizes = Annotated[
+    tuple[int, ...], PlainValidator(read_sizes), PlainSerializer(list, return_type=list[int])
+]
+
+
+class Options(BaseModel):
+    """What a user may choose of an experiment; None keeps the experiment's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    scale: str | None = None
+    """How much is run."""
+    data: str | None = None
+    """Data set; 'groupnorm doctor' lists them."""
+    model: str | None = None
+    """resnet8, resnet14, ... resnet110, resnet18, 34, 50, 101, vgg16."""
+    norms: Norms | None = None
+    """Normalizations, as bn,gn:groups=8,gn:groups=8+ws,ln,in."""
+    batch_sizes: Sizes | None = None
+    """Images per worker, as 32,8,2; norms and groups take one number."""
+    protocol: Literal["fixed-step", "paper"] | None = None
+    """fixed-step: every step sees the same images, only batch norm's chunk varies; paper: 8
+    workers, the step and its learning rate follow the batch size."""
+    train_images: int | None = None
+    """Train on so many images only: the first ones of a data set in memory, a sample with the same
+    share of every class of image files."""
+    image_size: int | None = None
+    """Pixels of the square crop from image files; 224."""
+    max_unreadable: float | None = None
+    """Greatest share of the image files that cannot be decoded, as 0.05; more are an error; 0.01.
+    """
+    epochs: int | None = None
+    """Passes over the data."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Repetitions of every cell."""
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not None."""
+        return {key: value for key, value in self if value is not None}
+
+    def of_the_run(self) -> dict[str, Any]:
+        """The given options that are fields of every run."""
+        return {k: value for k, value in self.given().items() if k in RunConfig.model_fields}

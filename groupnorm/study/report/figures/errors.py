@@ -1,0 +1,292 @@
+"""The figures of final errors: by batch size, by norm, by group division, by statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from groupnorm.study.report.figures.published import (
+    EXTREMES,
+    batch_panel,
+    described,
+    group_panels,
+    norm_panel,
+)
+from groupnorm.study.report.figures.style import (
+    BLACK,
+    BLUE,
+    ERROR_LABEL,
+    KIND_COLORS,
+    FigureSpec,
+    Panel,
+    Style,
+    log_axis,
+    name_axis,
+    norm_styles,
+)
+from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.labels import kind_of
+from groupnorm.study.results.published import DIVISIONS, has_batches, has_groups, has_norms
+from groupnorm.study.results.report_kind import first_table
+from groupnorm.study.results.rows import (
+    ONCE,
+    Row,
+    Study,
+    batch_sizes,
+    norm_names,
+    subject,
+    trained_once,
+)
+
+# Where a value stands; None where there is none, which breaks the line.
+Point = tuple[float, Estimate | None]
+RUNNING = "running statistics"
+RECOMPUTED = "recomputed statistics"
+
+
+def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Error against images per worker, a line for each norm, beside published numbers."""
+    styles = norm_styles(norm_names(rows))
+    batches = batch_sizes(rows)
+    once = trained_once(rows)
+
+    def ours(ax: Axes) -> None:
+        log_axis(ax, batches, "images per worker (N)")
+        bad: list[tuple[float, Style, str]] = []
+        for norm in norm_names(rows):
+            mine = [row for row in rows if row.labels["norm"] == norm]
+            points = [(row.labels["batch_per_worker"], row.error) for row in mine]
+            style = replace(styles[norm], marker="") if norm in once else styles[norm]
+            _line_with_band(ax, points, style, norm)
+            mine = mine[:1] if norm in once else mine
+            _hollow(ax, "batch_per_worker", mine, styles[norm])
+            bad += [
+                (row.labels["batch_per_worker"], styles[norm], row.status)
+                for row in mine
+                if row.error is None
+            ]
+        if once:
+            ax.plot([], [], " ", label="without markers: trained once")
+        _mark_missing(ax, bad)
+        ax.set_ylabel(ERROR_LABEL)
+        ax.set_title(f"This study: {subject(study)}")
+
+    caption = (
+        "Final validation error against images per worker; the largest batch is on the left, as "
+        f"in the paper's Figure 1. {_band_words(rows)}"
+    )
+    if once:
+        caption += " A line without markers is a norm that was trained once for all of them."
+    panels = [Panel(ours, f"Validation error against images per worker, {subject(study)}")]
+    if table := first_table(study, has_batches):
+        caption += f" The small panel holds {described(table)} on its own axis."
+        panels.append(batch_panel(table))
+    return FigureSpec("error-by-batch", "Error against batch size", caption, panels)
+
+
+def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Error of each norm, the best at the top, beside published numbers."""
+    styles = norm_styles(norm_names(rows))
+    worst_first = sorted(rows, key=lambda row: -(row.mean if row.mean is not None else 1e9))
+    names = [row.labels["norm"] for row in worst_first]
+
+    def ours(ax: Axes) -> None:
+        for y, row in enumerate(worst_first):
+            style = styles[row.labels["norm"]]
+            if row.error is None:
+                ax.text(0.03, y, row.status, color=style.color, va="center", style="italic",
+                        transform=ax.get_yaxis_transform())  # fmt: skip
+                continue
+            seeds = list(row.errors.values())
+            ax.plot(seeds, [y] * len(seeds), "o", color=style.color, alpha=0.35, ms=4, mew=0)
+            ax.errorbar(row.error.mean, y, xerr=row.spread, color=style.color,
+                        marker=style.marker, ms=8, capsize=4)  # fmt: skip
+            ax.annotate(decimal_text(row.error.mean), (row.error.mean, y), (0, 9), ha="center",
+                        textcoords="offset points", size=9)  # fmt: skip
+        name_axis(ax, names)
+        ax.set_xlabel(ERROR_LABEL)
+        ax.set_title(f"This study: {subject(study)}")
+
+    caption = f"Final validation error per norm, best at the top. {_band_words(rows, 'Bars')}"
+    height = max(2.6, 1.2 + 0.42 * len(rows))
+    panels = [Panel(ours, f"Validation error per norm, {subject(study)}", height=height)]
+    batches = batch_sizes(rows)
+    batch = batches[0] if batches else None
+    if table := first_table(study, lambda t: has_norms(t, batch)):
+        caption += f" The small panel holds {described(table)}."
+        panels.append(norm_panel(table, batch, height))
+    return FigureSpec("error-by-norm", "Error by norm", caption, panels)
+
+
+def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Error by number of groups and by channels per group, beside published numbers."""
+    limits = _limits([row.error for row in rows])
+
+    def ours(division: str) -> Callable[[Axes], None]:
+        mine = [row for row in rows if row.labels["division"] == division]
+
+        def draw(ax: Axes) -> None:
+            points = [(row.labels["value"], row.error) for row in mine]
+            style = Style(KIND_COLORS["gn"], "s")
+            values = sorted({row.labels["value"] for row in mine}, reverse=True)
+            log_axis(ax, values, DIVISIONS[division], EXTREMES[division])
+            _line_with_band(ax, points, style, None)
+            _hollow(ax, "value", mine, style)
+            if limits:
+                ax.set_ylim(*limits)
+            bad = [(row.labels["value"], style, row.status) for row in mine if row.error is None]
+            _mark_missing(ax, bad)
+            ax.set_ylabel(ERROR_LABEL)
+            ax.set_title(f"This study: {subject(study)}")
+
+        return draw
+
+    caption = (
+        "Final validation error by number of groups and by channels per group. One group is layer "
+        f"norm (LN), one channel per group is instance norm (IN). {_band_words(rows)}"
+    )
+    present = [d for d in DIVISIONS if any(row.labels["division"] == d for row in rows)]
+    panels = [Panel(ours(d), f"Validation error by {DIVISIONS[d]}") for d in present]
+    if table := first_table(study, has_groups):
+        caption += f" Small panels: {described(table)}."
+        panels += group_panels(table, present)
+    columns = max(len(present), 1)
+    return FigureSpec("error-by-groups", "Error against groups", caption, panels, columns)
+
+
+def recomputed_figure(rows: list[Row]) -> FigureSpec:
+    """Running and recomputed statistics side by side, by batch or (with one batch) by norm."""
+    batches = batch_sizes(rows)
+    norms = [n for n in norm_names(rows) if any(r.precise and r.labels["norm"] == n for r in rows)]
+    by_labels = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
+    if len(batches) == 1:
+        columns = [(norm, by_labels[norm, batches[0]]) for norm in norms]
+        draw = _recomputed_panel(columns, [], "", f"{batches[0]} images per worker")
+        panels = [Panel(draw, "Error with running and with recomputed statistics", 3.4)]
+    else:
+        reference = next((norm for norm in norm_names(rows) if kind_of(norm) == "gn"), "")
+        line = [
+            (i, row.error) for i, b in enumerate(batches) if (row := by_labels.get((reference, b)))
+        ]
+        panels = []
+        once = trained_once(rows)
+        for norm in norms:
+            if norm in once:
+                column = [("every N", next(row for row in rows if row.labels["norm"] == norm))]
+                draw = _recomputed_panel(column, [], "", f"{norm} {ONCE}")
+                panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))
+                continue
+            columns = [(str(b), row) for b in batches if (row := by_labels.get((norm, b)))]
+            draw = _recomputed_panel(columns, line, reference, norm)
+            panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))
+    caption = (
+        "The same weights evaluated twice: with the running statistics gathered in training, and "
+        "with statistics recomputed on training data (Precise-BN). What separates the two is "
+        "evaluation; what is left is training."
+    )
+    title = "Running and recomputed statistics side by side"
+    return FigureSpec("running-and-recomputed", title, caption, panels)
+
+
+def _recomputed_panel(
+    columns: list[tuple[str, Row]], line: Sequence[Point], reference: str, title: str
+) -> Callable[[Axes], None]:
+    by_batch = bool(columns) and columns[0][0].isdigit()
+
+    def draw(ax: Axes) -> None:
+        for label, offset, color in ((RUNNING, -0.1, BLUE), (RECOMPUTED, 0.1, BLACK)):
+            points = [
+                (i + offset, row.error if label == RUNNING else row.precise)
+                for i, (_, row) in enumerate(columns)
+            ]
+            looks: dict[str, Any] = {"ls": "-" if by_batch else "none", "mfc": color}
+            if label == RECOMPUTED:
+                looks = {"ls": "--" if by_batch else "none", "mfc": "white"}
+            xs, means, spreads = _arrays(points)
+            ax.errorbar(xs, means, yerr=spreads if _has_spread(points) else None, color=color,
+                        marker="o", ms=7, capsize=3, label=label, lw=1.4, **looks)  # fmt: skip
+        if line:
+            xs, means, _ = _arrays(line)
+            ax.plot(xs, means, ":", lw=1.6, color=KIND_COLORS["gn"],
+                    label=f"{reference}, for comparison")  # fmt: skip
+        bad = [(float(i), Style(BLUE), row.status)
+               for i, (_, row) in enumerate(columns) if row.error is None]  # fmt: skip
+        _mark_missing(ax, bad)
+        ax.set_xticks(range(len(columns)), [name for name, _ in columns])
+        ax.set_xlim(-0.5, len(columns) - 0.5)
+        ax.grid(visible=False, axis="x")
+        ax.set_xlabel("images per worker (N)" if by_batch else "")
+        ax.set_ylabel(ERROR_LABEL)
+        ax.set_title(title)
+
+    return draw
+
+
+def _line_with_band(ax: Axes, points: list[Point], style: Style, label: str | None) -> None:
+    ordered = sorted(points, key=lambda point: -point[0])
+    xs, means, spreads = _arrays(ordered)
+    if _has_spread(ordered):
+        low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
+        high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+        ax.fill_between(xs, low, high, color=style.color, alpha=0.18, linewidth=0)
+    ax.plot(xs, means, color=style.color, marker=style.marker, ls=style.dashes, label=label)
+
+
+def _hollow(ax: Axes, axis: str, rows: Sequence[Row], style: Style) -> None:
+    """Open the markers of means that some seeds are missing from."""
+    for row in rows:
+        if row.mean is not None and row.status != "finished":
+            ax.plot(row.labels[axis], row.mean, marker=style.marker, color=style.color, mfc="white")
+
+
+def _mark_missing(ax: Axes, bad: list[tuple[float, Style, str]]) -> None:
+    """A cross in the norm's colour and a word above the data wherever there is no number."""
+    if not bad:
+        return
+    levels: dict[float, int] = {}
+    low, high = ax.get_ylim()
+    step = 0.075 * (high - low)
+    for x, style, status in bad:
+        levels[x] = levels.get(x, 0) + 1
+        y = high + step * (levels[x] - 0.5)
+        ax.annotate("\u00d7", (x, y), (-27, 0), textcoords="offset points", va="center",
+                    ha="center", color=style.color, size=14, weight="bold")  # fmt: skip
+        ax.annotate(status, (x, y), (-20, 0), textcoords="offset points", va="center", size=8.5)
+    ax.set_ylim(low, high + step * max(levels.values()))
+
+
+def _band_words(rows: Sequence[Row], what: str = "The band") -> str:
+    seeds = max((row.asked for row in rows), default=0)
+    verb = "are" if what.endswith("s") else "is"
+    words = f"{what} {verb} one standard deviation over {seeds} seeds to either side of the mean."
+    if not any(row.spread is not None for row in rows):
+        words = "No norm has two finished seeds, so there is no spread to draw."
+    if what == "The band" and any(row.error and row.status != "finished" for row in rows):
+        words += " A hollow marker is a mean that lacks a seed."
+    return words
+
+
+def _has_spread(points: Sequence[Point]) -> bool:
+    return any(e and e.spread is not None for _, e in points)
+
+
+def _arrays(points: Sequence[Point]) -> tuple[list[float], list[float], list[float]]:
+    """Positions, means and spreads; not-a-number where there is no value."""
+    means = [e.mean if e else math.nan for _, e in points]
+    spreads = [(e.spread or 0.0) if e else math.nan for _, e in points]
+    return [x for x, _ in points], means, spreads
+
+
+def _limits(estimates: Sequence[Estimate | None]) -> tuple[float, float] | None:
+    present = [e for e in estimates if e]
+    if not present:
+        return None
+    low = min(e.mean - (e.spread or 0.0) for e in present)
+    high = max(e.mean + (e.spread or 0.0) for e in present)
+    margin = 0.08 * (high - low) or 0.5
+    return low - margin, high + margin

@@ -1,0 +1,1 @@
+"""Running the trials of a plan on a Ray cluster."""

@@ -1,0 +1,71 @@
+"""Options: texts of a command line as values, and values as plain text."""
+
+import pytest
+from pydantic import ValidationError
+
+from groupnorm.experiments.options import Options, read_norms, read_sizes, split_norms
+from groupnorm.spec import NormSpec
+from groupnorm.training.config import RunConfig
+
+
+@pytest.mark.parametrize(
+    ("text", "specs"),
+    [
+        ("bn", ("bn",)),
+        ("bn,gn", ("bn", "gn")),
+        ("gn:groups=8,eps=1e-6+ws,in", ("gn:groups=8,eps=1e-6+ws", "in")),
+        ("bn:eps=1e-3,affine=false, ln", ("bn:eps=1e-3,affine=false", "ln")),
+        ("bn,xn", ("bn", "xn")),
+    ],
+)
+def test_split_norms(text, specs):
+    assert split_norms(text) == specs
+
+
+def test_texts_and_values_are_the_same_options():
+    texts = Options(norms="bn,gn:groups=8,eps=1e-6+ws", batch_sizes="32, 8", seeds="2")
+    specs = (NormSpec("bn"), NormSpec.parse("gn:groups=8,eps=1e-6+ws"))
+    assert texts == Options(norms=specs, batch_sizes=(32, 8), seeds=2)
+    assert texts.norms == specs
+    record = texts.model_dump(mode="json")
+    assert (record["norms"], record["batch_sizes"]) == (["bn", str(specs[1])], [32, 8])
+    assert Options(**record) == texts
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "message"),
+    [
+        (read_norms, "bn,xn", "unknown normalization 'xn'; known kinds"),
+        (read_norms, ("gn", "gn:groups=32"), "norms given twice: gn"),
+        (read_norms, (), "no norm is given"),
+        (read_sizes, "32,x", "whole numbers, as 32,8,2; got '32,x'"),
+        (read_sizes, (0,), "a batch size must be at least 1, got 0"),
+        (read_sizes, (8, 8), "batch sizes given twice: 8"),
+        (read_sizes, (), "no batch size is given"),
+    ],
+)
+def test_lists_that_make_no_study(read, value, message):
+    with pytest.raises(ValueError, match=message):
+        read(value)
+
+
+@pytest.mark.parametrize("fields", [{"seeds": 0}, {"seeds": 10**5}, {"colour": "red"}])
+def test_fields_that_are_refused(fields):
+    with pytest.raises(ValidationError):
+        Options(**fields)
+
+
+def test_what_a_run_has_goes_into_every_run():
+    options = Options(data="digits", epochs=3, seeds=2, norms="bn")
+    assert options.given() == {
+        "data": "digits",
+        "norms": (NormSpec("bn"),),
+        "epochs": 3,
+        "seeds": 2,
+    }
+    assert options.of_the_run() == {"data": "digits", "epochs": 3}
+    assert {"model", "train_images", "image_size"} <= set(RunConfig.model_fields)
+
+
+def test_every_field_has_a_description():
+    assert all(field.description for field in Options.model_fields.values())

@@ -1,0 +1,43 @@
+"""The runs in results/ keep their names, and today's catalogue plans the studies in results/."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from groupnorm.experiments import Options, study_plan
+from groupnorm.study.store import read_cells, read_record
+from groupnorm.training.config import RunConfig
+
+RESULTS = Path(__file__).parents[2] / "results"
+STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))
+# Made before every field of today's configurations existed, so under other names.
+OLDER = ("batch-norm-40-epochs", "batch-size-paper-protocol")
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda path: path.name)
+def test_runs_keep_their_names(folder):
+    for run in (folder / "runs").iterdir():
+        record = read_record(folder, run.name)  # which checks the name against the configuration
+        if not folder.name.startswith(OLDER):
+            assert RunConfig(**record.config).run_name() == run.name
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda path: path.name)
+def test_the_options_in_a_record_still_plan_its_study(folder):
+    manifest = json.loads((folder / "study.json").read_text())
+    plan = study_plan(manifest["study"], Options(**manifest["options"]))
+    cells = read_cells(manifest)
+    if folder.name.startswith(OLDER):
+        plan, cells = (
+            [(cell.labels, cell.seed, cell.run[:-10]) for cell in found]
+            for found in (plan.cells, cells)
+        )
+        assert plan == cells
+        return
+    assert plan.cells == cells
+    assert (plan.title, plan.protocol, plan.scale) == (
+        manifest["title"],
+        manifest["protocol"],
+        manifest["scale"],
+    )

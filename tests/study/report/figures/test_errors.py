@@ -1,0 +1,230 @@
+"""Which figures a study has, and that they draw the rows' numbers and nothing else."""
+
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from groupnorm.study.report.figures import build_figures
+from groupnorm.study.results.rows import (
+    batch_sizes,
+    load_study,
+    norm_names,
+    subject,
+    summarize_study,
+)
+from tests.study.fake_store import batch_study, groups_study, spoil
+
+
+def build(out):
+    study = load_study(out)
+    rows = summarize_study(study)
+    return {figure.name: figure for figure in build_figures(study, rows)}, rows
+
+
+def axes_of(panel):
+    ax = Figure().add_subplot()
+    panel.draw(ax)
+    return ax
+
+
+def lines_of(ax):
+    return {line.get_label(): line for line in ax.get_lines()}
+
+
+def texts_of(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (
+            lambda out: batch_study(out, seeds=1),
+            ["error-by-batch", "running-and-recomputed", "curves-by-norm", "curves-by-batch"],
+        ),
+        (
+            lambda out: batch_study(out, ("gn", "ln"), (32,), 1, "norms"),
+            ["error-by-norm", "curves-by-norm"],
+        ),
+        (lambda out: groups_study(out, seeds=1), ["error-by-groups", "curves-by-groups"]),
+    ],
+)
+def test_each_study_has_its_figures(tmp_path, make, names):
+    figures, _ = build(make(tmp_path))
+    assert list(figures) == names
+
+
+def test_the_main_figure_draws_means_largest_batch_left(tmp_path):
+    figures, rows = build(batch_study(tmp_path))
+    ax = axes_of(figures["error-by-batch"].panels[0])
+    bn = lines_of(ax)["bn"]
+    assert list(bn.get_xdata()) == [32, 8, 2]
+    assert list(bn.get_ydata()) == [r.mean for r in rows if r.labels["norm"] == "bn"]
+    left, right = ax.get_xlim()
+    assert left > right
+    assert (ax.get_xscale(), [t.get_text() for t in ax.get_xticklabels()]) == (
+        "log", ["32", "8", "2"],
+    )  # fmt: skip
+
+
+def test_a_norm_trained_once_is_a_line_without_markers_and_said_to_be(tmp_path):
+    figures, rows = build(batch_study(tmp_path, norms=("bn", "gn")))
+    main = figures["error-by-batch"]
+    lines = lines_of(axes_of(main.panels[0]))
+    assert lines["bn"].get_marker() == "o"
+    assert lines["gn"].get_marker() in ("", "None")
+    assert list(lines["gn"].get_ydata()) == [rows[-1].mean] * 3
+    assert "without markers: trained once" in lines
+    assert "A line without markers is a norm that was trained once" in main.caption
+    caption = figures["curves-by-norm"].caption
+    assert "Trained once, with the same lines at every batch size: gn." in caption
+    figures, _ = build(batch_study(tmp_path / "bn", norms=("bn",)))
+    assert "trained once" not in figures["error-by-batch"].caption
+
+
+def test_a_norm_trained_once_that_lacks_seeds_is_marked_once(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "gn"), seeds=2)
+    spoil(out / "runs/gn-n32-s0", "failed")
+    figures, _ = build(out)
+    ax = axes_of(figures["error-by-batch"].panels[0])
+    hollow = [line for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[32]]
+    spoil(out / "runs/gn-n32-s1", "failed")
+    figures, _ = build(out)
+    assert texts_of(axes_of(figures["error-by-batch"].panels[0])).count("failed") == 1
+
+
+def test_recomputed_statistics_of_a_norm_trained_once_are_drawn_once(tmp_path):
+    out = batch_study(tmp_path, norms=("bn",))
+    manifest = json.loads((out / "study.json").read_text())
+    for cell in manifest["cells"]:
+        cell["run"] = f"bn-n32-s{cell['seed']}"
+    (out / "study.json").write_text(json.dumps(manifest))
+    figures, rows = build(out)
+    (panel,) = figures["running-and-recomputed"].panels
+    ax = axes_of(panel)
+    drawn = {c.get_label(): list(c.lines[0].get_ydata()) for c in ax.containers}
+    assert drawn["running statistics"] == [rows[0].mean]
+    assert drawn["recomputed statistics"] == [rows[0].precise_mean]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["every N"]
+
+
+def test_the_band_is_one_spread_to_either_side_and_absent_with_one_seed(tmp_path):
+    figures, rows = build(batch_study(tmp_path / "a", norms=("gn",), batches=(32, 2)))
+    (band,) = axes_of(figures["error-by-batch"].panels[0]).collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() - heights.min() == pytest.approx(2 * rows[0].spread)
+    assert "3 seeds" in figures["error-by-batch"].caption
+    figures, _ = build(batch_study(tmp_path / "b", seeds=1))
+    assert not axes_of(figures["error-by-batch"].panels[0]).collections
+    assert "no spread to draw" in figures["error-by-batch"].caption
+
+
+def test_the_papers_panel_holds_the_papers_numbers_and_says_so(tmp_path):
+    figures, _ = build(batch_study(tmp_path, seeds=1))
+    ours, paper = figures["error-by-batch"].panels
+    ax = axes_of(paper)
+    assert [list(line.get_ydata()) for line in ax.get_lines()] == [
+        [23.6, 23.7, 24.8, 27.3, 34.7], [24.1, 24.2, 24.0, 24.2, 24.1],
+    ]  # fmt: skip
+    assert ax.get_title() == "Wu & He 2018, Table 2\nResNet-50 on ImageNet"
+    assert "Wu & He 2018, Table 2" in paper.alt
+    assert paper.width < ours.width
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed", "missing", "partial"])
+def test_a_cell_without_a_number_is_marked_above_the_data_and_breaks_the_line(tmp_path, status):
+    out = batch_study(tmp_path, batches=(32, 8, 2), seeds=1)
+    spoil(out / "runs/bn-n8-s0", status, "because")
+    figures, rows = build(out)
+    ax = axes_of(figures["error-by-batch"].panels[0])
+    assert status in texts_of(ax)
+    (mark,) = [text for text in ax.texts if text.get_text() == status]
+    assert mark.xy[0] == 8
+    assert max(row.mean for row in rows if row.mean) < mark.xy[1] < ax.get_ylim()[1]
+    values = lines_of(ax)["bn"].get_ydata()
+    assert values[1] != values[1]
+
+
+def test_a_mean_that_lacks_a_seed_has_a_hollow_marker(tmp_path):
+    out = batch_study(tmp_path)
+    spoil(out / "runs/bn-n8-s0", "diverged")
+    figures, _ = build(out)
+    ax = axes_of(figures["error-by-batch"].panels[0])
+    hollow = [line for line in ax.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[8]]
+    assert "hollow marker" in figures["error-by-batch"].caption
+
+
+def test_running_and_recomputed_stand_side_by_side(tmp_path):
+    figures, rows = build(batch_study(tmp_path))
+    (panel,) = figures["running-and-recomputed"].panels
+    ax = axes_of(panel)
+    drawn = {c.get_label(): list(c.lines[0].get_ydata()) for c in ax.containers}
+    mine = [row for row in rows if row.labels["norm"] == "bn"]
+    assert drawn["running statistics"] == [row.mean for row in mine]
+    assert drawn["recomputed statistics"] == [row.precise_mean for row in mine]
+    assert "gn:groups=8, for comparison" in lines_of(ax)
+
+
+def test_running_and_recomputed_at_one_batch_size_go_by_norm(tmp_path):
+    figures, _ = build(batch_study(tmp_path, ("bn", "bn+ws", "gn"), (32,), 2, "norms"))
+    (panel,) = figures["running-and-recomputed"].panels
+    assert [t.get_text() for t in axes_of(panel).get_xticklabels()] == ["bn", "bn+ws"]
+
+
+def test_curves_are_means_over_seeds(tmp_path):
+    out = batch_study(tmp_path, batches=(32, 2))
+    figures, _ = build(out)
+    panels = figures["curves-by-norm"].panels
+    assert [panel.alt for panel in panels] == [
+        f"{what} error against epoch, {batch} images per worker"
+        for batch in (32, 2)
+        for what in ("Training", "Validation")
+    ]
+    study = load_study(out)
+    line = lines_of(axes_of(panels[1]))["bn"]
+    first = [study.records[f"bn-n32-s{seed}"].metrics[0]["val_error"] for seed in range(3)]
+    assert line.get_ydata()[0] == pytest.approx(sum(first) / 3)
+    assert list(line.get_xdata()) == list(range(1, 9))
+
+
+def test_curves_by_batch_have_a_line_per_batch_and_one_for_a_shared_run(tmp_path):
+    figures, _ = build(batch_study(tmp_path, norms=("bn", "gn"), seeds=1))
+    bn, gn = (axes_of(panel) for panel in figures["curves-by-batch"].panels)
+    assert list(lines_of(bn)) == ["N = 32", "N = 8", "N = 2"]
+    assert list(lines_of(gn)) == ["every N"]
+    assert "gn (trained once)" in figures["curves-by-batch"].panels[1].alt
+
+
+def test_a_diverged_run_is_drawn_to_its_end_with_a_cross(tmp_path):
+    out = batch_study(tmp_path, seeds=1)
+    spoil(out / "runs/bn-n2-s0", "diverged", epochs=3)
+    figures, _ = build(out)
+    ax = axes_of(figures["curves-by-batch"].panels[0])
+    crosses = [line for line in ax.get_lines() if line.get_marker() == "X"]
+    assert [list(line.get_xdata()) for line in crosses] == [[3]]
+
+
+def test_the_groups_figure_draws_both_divisions_beside_the_papers(tmp_path):
+    figures, rows = build(groups_study(tmp_path))
+    groups, size, paper_groups, paper_size = (
+        axes_of(panel) for panel in figures["error-by-groups"].panels
+    )
+    for ax, division in ((groups, "groups"), (size, "size")):
+        mine = [row for row in rows if row.labels["division"] == division]
+        assert list(ax.get_lines()[0].get_ydata()) == [row.mean for row in mine]
+    assert groups.get_ylim() == size.get_ylim()
+    assert groups.get_xticklabels()[-1].get_text() == "1\n(LN)"
+    assert size.get_xticklabels()[-1].get_text() == "1\n(IN)"
+    assert list(paper_groups.get_lines()[0].get_ydata())[1] == 24.1
+    assert list(paper_size.get_lines()[0].get_ydata())[-1] == 28.4
+
+
+def test_names_and_sizes_of_a_study(tmp_path):
+    out = batch_study(tmp_path, norms=("gn", "bn"), batches=(2, 32), seeds=1)
+    _, rows = build(out)
+    assert norm_names(rows) == ["gn", "bn"]
+    assert batch_sizes(rows) == [32, 2]
+    assert subject(load_study(out)) == "resnet8 on digits"
