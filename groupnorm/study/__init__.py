@@ -10,14 +10,14 @@ from groupnorm.study.plan import Plan, PlanError
 
 if TYPE_CHECKING:
     from groupnorm.study.execute import StudyOutcome, run_study
-    from groupnorm.study.runners.ray_connection import Cluster
+    from groupnorm.study.runners.ray.connection import Cluster
 
 __all__ = ["Cluster", "Plan", "PlanError", "StudyOutcome", "run_study"]
 
 __getattr__ = lazy(
     __name__,
     {
-        "Cluster": "groupnorm.study.runners.ray_connection",
+        "Cluster": "groupnorm.study.runners.ray.connection",
         "StudyOutcome": "groupnorm.study.execute",
         "run_study": "groupnorm.study.execute",
     },
