@@ -4,7 +4,9 @@ import json
 
 import mutate
 import pytest
-from mutate import Fault, FaultError, check_faults, page_of, read_faults, run_faults
+from faults import FAULTS as PROJECT_FAULTS
+from faults import Fault, FaultError, check_faults, read_faults
+from mutate import page_of, run_faults
 
 FILES = {
     "pyproject.toml": "[tool.pytest.ini_options]\naddopts = \"-m 'not slow'\"\n"
@@ -147,12 +149,12 @@ def test_the_page(root, record, outcomes):
 
 
 def test_the_faults_of_this_project_are_all_in_their_places():
-    faults = read_faults(mutate.FAULTS)
+    faults = read_faults(PROJECT_FAULTS)
     assert len(faults) >= 40
     assert check_faults(faults, mutate.ROOT) == []
 
 
 @pytest.mark.parametrize("record", sorted((mutate.ROOT / "results").glob("mutations-*"))[-1:])
 def test_the_page_of_this_project_is_that_of_its_record(record):
-    text = page_of(mutate.ROOT, read_faults(mutate.FAULTS), record / "faults.jsonl")
+    text = page_of(mutate.ROOT, read_faults(PROJECT_FAULTS), record / "faults.jsonl")
     assert (mutate.ROOT / mutate.PAGE).read_text(encoding="utf-8") == text
