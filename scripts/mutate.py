@@ -11,7 +11,7 @@ put into a copy of the tree; the working tree is only read. The tests that the c
 fault; if it fails there, too, it is left out, and the search goes on.
 
 Each result is written down as it comes. Starting again does what is missing: a fault whose text and
-whose file are unchanged is not tried twice.
+whose file are unchanged is not tried twice, unless its time was over.
 
 A fault in C++ is compiled in the copy, which needs `pip install nanobind cmake` and a compiler.
 """
@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path("docs", "mutations.md")
 FIRST_FILES, GROWTH = 6, 4  # test files of the first pytest; of each further one, times as many
 
+TIMED_OUT = "timed out"
 SETS = {"fast": [], "slow": ["-m", "slow"]}
 
 
@@ -95,7 +96,7 @@ def try_fault(
     except subprocess.TimeoutExpired:
         if time.monotonic() >= end:
             raise _StoppedError from None
-        outcome.outcome = "timed out"
+        outcome.outcome = TIMED_OUT
     outcome.seconds = round(time.monotonic() - start, 1)
     return outcome
 
@@ -185,7 +186,7 @@ def run_faults(
     if wrong := check_faults(faults, root):
         raise FaultError("\n".join(wrong))
     kept = _Record(record)
-    known = {outcome.key for outcome in kept.outcomes().values()}
+    known = {o.key for o in kept.outcomes().values() if o.outcome != TIMED_OUT}
     keys = {fault.name: fault.key(root) for fault in faults}
     missing = [fault for fault in faults if keys[fault.name] not in known]
     if not missing:
@@ -236,7 +237,7 @@ def _in_words(outcome: Outcome) -> str:
 
 def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> str:
     """The table of docs/mutations.md."""
-    valid = [o for o in outcomes if o.outcome in ("caught", "survived", "timed out")]
+    valid = [o for o in outcomes if o.outcome in ("caught", "survived", TIMED_OUT)]
     caught = [o for o in valid if o.outcome == "caught"]
     fast = [o for o in caught if o.set == "fast"]
     left_out = sorted({f"`{test}`" for o in outcomes for test in o.left_out})
