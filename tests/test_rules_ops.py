@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "groupnorm"
-OPS, LAYERS, MODELS = PACKAGE / "ops", PACKAGE / "layers", PACKAGE / "models"
+OPS, LAYERS = PACKAGE / "ops", PACKAGE / "layers"
 
 
 def dotted(node):
@@ -132,26 +132,3 @@ def test_the_library_asks_a_spec_what_it_can(part):
 )
 def test_a_comparison_of_kinds_is_found(planted):
     assert compared_kinds(planted) == [1]
-
-
-def norm_classes(source):
-    """Names of classes of norms in a file."""
-    nodes = list(ast.walk(ast.parse(source)))
-    names = {n.id for n in nodes if isinstance(n, ast.Name)}
-    names |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
-    names |= {a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
-    return {
-        n for n in names if n[:1].isupper() and (n.endswith(("Norm", "Renorm")) or "BatchNorm" in n)
-    }
-
-
-def test_models_name_no_class_of_a_norm():
-    for path in MODELS.rglob("*.py"):
-        assert norm_classes(path.read_text()) == set(), path
-
-
-@pytest.mark.parametrize(
-    "planted", ["nn.BatchNorm2d(3)", "from groupnorm.layers import GroupNorm", "BatchRenorm(4)"]
-)
-def test_a_class_of_a_norm_is_found(planted):
-    assert len(norm_classes(planted)) == 1

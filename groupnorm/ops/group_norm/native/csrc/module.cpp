@@ -173,7 +173,7 @@ void set_instruction_set(const std::string& name) {
 
 NB_MODULE(_native, m) {
   using nb::arg;
-  m.doc() = "Group normalization on the CPU; launch.py beside the folder of this file calls it.";
+  m.doc() = "Group normalization on the CPU; in the package native/launch.py alone calls it.";
   m.def("forward", &forward, arg("num_samples"), arg("num_channels"), arg("num_groups"),
         arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
         arg("threads"), arg("parameters_as_input"), arg("x"), arg("residual"), arg("weight"),
