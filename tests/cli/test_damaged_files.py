@@ -19,6 +19,7 @@ from groupnorm.study.runners.local import finish, prepare
 from groupnorm.study.runners.worker import work
 from groupnorm.study.store import read_metrics, read_record, read_run, run_folder
 
+pytestmark = pytest.mark.xdist_group("damaged")  # one study to damage
 STUDY = ["study", "norms", "--data", "digits", "--model", "resnet8", "--norms", "ln"]
 STUDY += ["--epochs", "2", "--train-images", "64", "--out"]
 TRAIN = ["train", "model=resnet8", "width=0.25", "data=digits", "train_images=64", "norm=ln"]
@@ -116,8 +117,17 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", [*OF_STUDY, *FILES])
+# Every damage of one file and every file with one damage; the others are slow.
+DAMAGED = [
+    pytest.param(
+        file, damage, marks=[] if file == "config.json" or damage == "null" else [pytest.mark.slow]
+    )
+    for file in (*OF_STUDY, *FILES)
+    for damage in DAMAGES
+]
+
+
+@pytest.mark.parametrize(("file", "damage"), DAMAGED)
 def test_a_damaged_file_is_named_with_the_remedy(study, single, file, damage):
     for folder, commands in places(file, study, single):
         (folder / file).write_bytes(DAMAGES[damage](sound_content(folder, file)))

@@ -50,7 +50,13 @@ def options_of(verb):
             yield option.opts[0]
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+@pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param(verb, id=" ".join(verb), marks=[pytest.mark.slow] * (verb[0] == "study"))
+        for verb in VERBS
+    ],
+)
 def test_any_value_of_any_option_is_taken_or_refused_in_words(verb, nothing_starts, tmp_path):
     tried = 0
     for option in options_of(verb):
@@ -81,6 +87,7 @@ def test_help(arguments):
     assert "Usage" in typed(*arguments, "--help").stdout
 
 
+@pytest.mark.slow
 def test_the_installed_command():
     assert "Usage" in groupnorm("--help").stdout
 

@@ -192,7 +192,7 @@ def test_gradients_by_finite_differences(spec):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_compile_without_a_graph_break(spec, training):
     torch.compiler.reset()
     layer = build(spec).train(training)

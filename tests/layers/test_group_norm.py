@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from groupnorm import GroupNorm, GroupNormAct
+from tests.processes import in_processes
 from tests.tolerances import DEEP, STEP
 
 
@@ -96,3 +97,25 @@ def test_bad_arguments(arguments, options, message):
 def test_other_channels_are_named():
     with pytest.raises(ValueError, match=r"expected input \(N, 8, \*\), got \(2, 6, 3\)"):
         GroupNorm(2, 8)(torch.randn(2, 6, 3))
+
+
+def train_in_a_process(rank, count):
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(
+        nn.Sequential(nn.Conv2d(3, 8, 3), GroupNormAct(4, 8))
+    )
+    x = torch.randn(4, 3, 8, 8).chunk(count)[rank]
+    model(x).square().mean().backward()
+    return [p.grad for p in model.parameters()]
+
+
+@pytest.mark.usefixtures("_fork_server")
+@pytest.mark.xdist_group("processes")
+def test_two_processes_with_ddp():
+    found, _ = in_processes(2, train_in_a_process)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), GroupNormAct(4, 8))
+    x = torch.randn(4, 3, 8, 8)
+    model(x).square().mean().backward()
+    for ours, parameter in zip(found, model.parameters(), strict=True):
+        assert torch.allclose(torch.from_numpy(ours), parameter.grad, atol=STEP)

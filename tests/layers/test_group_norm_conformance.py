@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from groupnorm import GroupNorm, GroupNormAct, group_norm, norm_layer
-from tests.processes import in_processes
 from tests.tolerances import LAYER, NETWORK, STEP
 
 internal = pytest.importorskip("torch.testing._internal.common_methods_invocations")
@@ -107,28 +106,6 @@ def test_checkpointing_gives_the_same_gradients():
     again = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False), leaves, dy)
     for a, b in zip(plain, again, strict=True):
         assert torch.equal(a, b)
-
-
-def train_in_a_process(rank, count):
-    torch.manual_seed(0)
-    model = nn.parallel.DistributedDataParallel(
-        nn.Sequential(nn.Conv2d(3, 8, 3), GroupNormAct(4, 8))
-    )
-    x = torch.randn(4, 3, 8, 8).chunk(count)[rank]
-    model(x).square().mean().backward()
-    return [p.grad for p in model.parameters()]
-
-
-@pytest.mark.usefixtures("_fork_server")
-@pytest.mark.xdist_group("processes")
-def test_two_processes_with_ddp():
-    found, _ = in_processes(2, train_in_a_process)
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), GroupNormAct(4, 8))
-    x = torch.randn(4, 3, 8, 8)
-    model(x).square().mean().backward()
-    for ours, parameter in zip(found, model.parameters(), strict=True):
-        assert torch.allclose(torch.from_numpy(ours), parameter.grad, atol=STEP)
 
 
 # ---- in other people's networks -----------------------------------------------------------------

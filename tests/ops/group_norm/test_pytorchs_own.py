@@ -17,6 +17,7 @@ from tests.child import in_child, needs_processes
 from tests.tolerances import GRADCHECK, LAYER, NETWORK, PRINTED, SAMPLES_64
 
 pytestmark = needs_processes
+SAMPLES_STEP = 1  # each of PyTorch's sample inputs, or every fifth
 
 
 pytest.importorskip("expecttest")  # which PyTorch's test material imports
@@ -28,7 +29,7 @@ def samples(dtype=torch.float64, requires_grad=True):
     (op,) = [op for op in op_db if op.name == "nn.functional.group_norm"]
     found = [s for s in op.sample_inputs("cpu", dtype, requires_grad) if s.input.numel()]
     assert len(found) > 10
-    return found
+    return found[::SAMPLES_STEP]
 
 
 def called(sample):
@@ -211,8 +212,10 @@ CHECKS = (
 )  # fmt: skip
 
 
-def run_all(note):
+def run_all(note, step):
     """Name of each check that fails -> its traceback. PyTorch's material is imported once."""
+    global SAMPLES_STEP
+    SAMPLES_STEP = step
     warnings.simplefilter("ignore")
     failures = {}
     for check in CHECKS:
@@ -223,9 +226,12 @@ def run_all(note):
     return failures
 
 
-@pytest.fixture(scope="module")
-def failures():
-    return in_child(run_all)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(5, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)],
+)
+def failures(request):
+    return in_child(run_all, request.param)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

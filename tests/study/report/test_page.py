@@ -11,6 +11,7 @@ from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil, tuned_study
 
+pytestmark = pytest.mark.xdist_group("report")  # whose study with trouble is made once
 HOSTILE = "<script>alert('x')</script> & \"quotes\" $a^{b$"
 VOID = {"meta", "br", "hr", "img", "link"}
 
@@ -106,6 +107,7 @@ def test_figures_are_there_as_svg_and_png(troubled):
     assert found == [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
 
 
+@pytest.mark.slow
 def test_a_second_report_has_the_same_bytes_and_other_records_other_bytes(tmp_path):
     out = batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2), seeds=2)
     build_report(out)
@@ -163,6 +165,7 @@ def test_a_folder_without_a_study_is_refused(tmp_path, read):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_study_stands_beside_every_table_its_manifest_names(tmp_path):
     out = batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2), seeds=1)
     names = ["cifar10-resnet20-batch-size", "cifar10-resnet56-groups", "imagenet-resnet101"]
@@ -209,6 +212,7 @@ def test_every_value_tried_is_among_the_runs_and_problems(tmp_path):
     assert "1 of 6 configurations (12 runs in all) lack seeds (diverged)" in text
 
 
+@pytest.mark.slow
 def test_a_study_that_says_what_it_shows_is_shown_so(tmp_path):
     out = batch_study(tmp_path / "a", ("bn", "gn"), (32, 2), 1, study="anything")
     assert "error-by-batch" in build_report(out).read_text()

@@ -54,9 +54,14 @@ def test_the_peak_of_a_whole_process_is_not_shown_as_a_steps_memory(tmp_path):
     assert "peak_memory_bytes" not in csv_rows[0]
 
 
-def test_table_csv_and_page_show_them(tmp_path):
+@pytest.fixture
+def timed(tmp_path):
     add_costs(batch_study(tmp_path, norms=("bn", "gn:groups=8"), batches=(32, 8), seeds=2))
-    study = load_study(tmp_path)
+    return tmp_path
+
+
+def test_table_and_csv_show_them(timed):
+    study = load_study(timed)
     rows = summarize_study(study)
     header, body = cost_table(rows)
     assert [line[:2] for line in body] == [
@@ -68,13 +73,17 @@ def test_table_csv_and_page_show_them(tmp_path):
     assert line["memory of a step, MiB"] == "48"
     lines = list(csv.DictReader(io.StringIO(tables_csv(study, rows))))
     assert {row["norm_share"] for row in lines} == {"0.125"}
-    page = build_report(tmp_path).read_text()
+
+
+@pytest.mark.slow
+def test_the_page_shows_them(timed):
+    page = build_report(timed).read_text()
     assert '<section id="cost">' in page
     assert "medians of 7 rounds in which all configurations took turns" in page
     assert "1 thread, torch 0.0-fake, on a fake processor. Half of each" in page
     assert "within 5.0 % of its median" in page
     assert "training_flops_per_image" not in page
-    assert (tmp_path / "figures" / "error-by-cost.svg").exists()
+    assert (timed / "figures" / "error-by-cost.svg").exists()
 
 
 def test_without_times_taken_in_turns_no_time_is_in_any_column(tmp_path):
@@ -107,7 +116,7 @@ def test_without_times_taken_in_turns_no_time_is_in_any_column(tmp_path):
 
 
 def test_older_records_have_no_cost_section(tmp_path):
-    batch_study(tmp_path, seeds=1)
+    batch_study(tmp_path, norms=("bn",), batches=(32,), seeds=1)
     study = load_study(tmp_path)
     rows = summarize_study(study)
     assert cost_table(rows)[1] == []
