@@ -1,7 +1,6 @@
 """GroupNorm against PyTorch's own test material and in other people's networks."""
 
 import copy
-import copy
 import importlib
 
 import pytest
