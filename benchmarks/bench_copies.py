@@ -28,7 +28,7 @@ from workloads import CPU, DTYPES, Inputs, Workload, layouts, make_inputs
 
 from groupnorm.environment import environment
 from groupnorm.ops.group_norm.activations import NUMBERS
-from groupnorm.ops.group_norm.native import launch as native_launch
+from groupnorm.ops.group_norm.native import launch
 
 BYTES = (0.1e6, 12e6)
 
@@ -38,14 +38,17 @@ def kernel_into(
 ) -> Callable[[], Any]:
     """The C++ kernel alone, writing into `y`."""
     n, c = work.shape[:2]
-    kernels = native_launch._kernels
+    kernels = launch._kernels
     assert kernels is not None
-    arguments = (
-        n, c, work.groups, y.numel() // (n * c), channels_last, native_launch._TYPES[y.dtype],
-        NUMBERS[None], work.eps, 1, True, data.x.data_ptr(), 0,
-        data.weight.data_ptr(), data.bias.data_ptr(), y.data_ptr(), 0, 0,
-    )  # fmt: skip
-    return lambda: kernels.forward(*arguments)
+    arguments = {
+        "num_samples": n, "num_channels": c, "num_groups": work.groups,
+        "num_positions": y.numel() // (n * c), "channels_last": channels_last,
+        "type": launch._TYPES[y.dtype][0], "activation": NUMBERS[None], "eps": work.eps,
+        "threads": 1, "narrow_parameters": True, "x": data.x.data_ptr(), "residual": 0,
+        "weight": data.weight.data_ptr(), "bias": data.bias.data_ptr(), "y": y.data_ptr(),
+        "mean": 0, "rstd": 0,
+    }  # fmt: skip
+    return lambda: kernels.forward(**arguments)
 
 
 def bench_cell(work: Workload, layout: str, dtype: str) -> dict[str, Any] | None:

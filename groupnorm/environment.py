@@ -16,9 +16,12 @@ from groupnorm.ops.group_norm import explain
 
 
 def environment() -> dict[str, Any]:
-    """What a record needs besides its configuration: versions, digests, machine, threads."""
+    """What a record needs besides its configuration: versions, digests, machine, threads.
+
+    The GPU is named where there is one.
+    """
     kernels = explain()
-    return {
+    found = {
         "groupnorm": version("groupnorm"),
         "sources": sources_digest(),
         "kernels": kernels_digest(),
@@ -29,6 +32,9 @@ def environment() -> dict[str, Any]:
         "group_norm": f"{kernels.backend}: {kernels.reason}",
         "threads": torch.get_num_threads(),
     }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 @functools.cache

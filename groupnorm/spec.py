@@ -221,6 +221,11 @@ class NormSpec:
         return self.kind == "syncbn"
 
     @property
+    def normalizes(self) -> bool:
+        """False for `none`, which leaves everything as it is."""
+        return self.kind != "none"
+
+    @property
     def brings_activation(self) -> bool:
         """True when the norm ends in an activation of its own, which takes the place of ReLU."""
         return self.kind in _WITH_ACTIVATION

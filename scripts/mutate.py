@@ -8,10 +8,10 @@
 put into a copy of the tree; the working tree is only read. The tests that the change can reach
 (`affected_tests.py`) run, the nearest first: those that `pytest` runs, and if all pass, those of
 `pytest -m slow`. The first failure ends the search. The test that failed then runs once without the
-fault and must pass; else the result does not count.
+fault; if it fails there, too, it is left out, and the search goes on.
 
 Each result is written down as it comes. Starting again does what is missing: a fault whose text and
-whose file are unchanged is not tried twice.
+whose file are unchanged is not tried twice, unless its time was over.
 
 A fault in C++ is compiled in the copy, which needs `pip install nanobind cmake` and a compiler.
 """
@@ -20,18 +20,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -39,69 +34,20 @@ from datetime import date
 from pathlib import Path
 from queue import SimpleQueue
 
-from affected_tests import COMPILED_SOURCES, ImportGraph, project_files
+from affected_tests import ImportGraph
+from faults import FAULTS, Fault, FaultError, check_faults, read_faults
+from mutated_copy import NO_TEST, Copy
 
 ROOT = Path(__file__).resolve().parent.parent
-FAULTS = Path(__file__).with_name("faults.toml")
 PAGE = Path("docs", "mutations.md")
 FIRST_FILES, GROWTH = 6, 4  # test files of the first pytest; of each further one, times as many
 
+TIMED_OUT = "timed out"
 SETS = {"fast": [], "slow": ["-m", "slow"]}
-
-# On the path of every process in a copy. An installed project may point to the working tree.
-_SITE = {
-    "sitecustomize.py": """
-import importlib.machinery, os, sys
-sys.meta_path.insert(0, importlib.machinery.PathFinder)
-sys.path.insert(0, os.environ["MUTATED_COPY"])
-""",
-    "first_failure.py": """
-import json, os
-def _note(report):
-    if report.failed:
-        crash = getattr(report.longrepr, "reprcrash", None)
-        message = crash.message if crash else str(report.longrepr)
-        with open(os.environ["MUTATION_FAILURES"], "a", encoding="utf-8") as file:
-            file.write(json.dumps([report.nodeid, message]) + "\\n")
-pytest_runtest_logreport = pytest_collectreport = _note
-""",
-}
-
-
-class FaultError(Exception):
-    """A fault cannot be put in: its text is not in its file, or more than once."""
 
 
 class _StoppedError(Exception):
     """The time for all is over."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A change of one text in one file that must not go unnoticed."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-    def put_into(self, text: str) -> str:
-        """The file's text with the fault.
-
-        Raises:
-            FaultError: the text is not there exactly once, or nothing would change.
-        """
-        count = text.count(self.old)
-        if count != 1:
-            raise FaultError(f"{self.name}: its text is {count} times in {self.file}, not once")
-        if self.old == self.new:
-            raise FaultError(f"{self.name}: it changes nothing")
-        return text.replace(self.old, self.new)
-
-    def key(self, root: Path) -> str:
-        """A digest of the fault and of the file that it is put into."""
-        text = json.dumps([self.name, self.file, self.old, self.new])
-        return hashlib.sha256(text.encode() + (root / self.file).read_bytes()).hexdigest()[:16]
 
 
 @dataclass
@@ -117,138 +63,7 @@ class Outcome:
     message: str = ""
     seconds: float = 0.0
     files: int = 0  # test files that were run
-
-
-def read_faults(path: Path) -> list[Fault]:
-    """The faults of a file, in its order.
-
-    Raises:
-        FaultError: two have the same name.
-    """
-    faults = [Fault(**fault) for fault in tomllib.loads(path.read_text(encoding="utf-8"))["fault"]]
-    names = [fault.name for fault in faults]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise FaultError(f"two faults with one name: {', '.join(twice)}")
-    return faults
-
-
-def check_faults(faults: list[Fault], root: Path) -> list[str]:
-    """What is wrong with the faults: texts that are missing or not unique."""
-    wrong = []
-    for fault in faults:
-        try:
-            fault.put_into((root / fault.file).read_text(encoding="utf-8"))
-        except (FaultError, OSError) as error:
-            wrong.append(str(error))
-    return wrong
-
-
-class Copy:
-    """A copy of a project's files in which faults are tried."""
-
-    def __init__(self, root: Path, graph: ImportGraph, nanobind: str | None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
-        self.tree, self.build = self.folder / "tree", self.folder / "build"
-        self._nanobind = nanobind
-        self._writes = 0
-        compiled = [path for package in graph.packages for path in (root / package).rglob("*.so")]
-        for name in [*project_files(root), *(str(path.relative_to(root)) for path in compiled)]:
-            target = self.tree / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, target)
-        self._compiled = {path.name: self.tree / path.relative_to(root) for path in compiled}
-        for path in compiled:
-            shutil.copy(path, self.folder / path.name)
-        if (root / ".git").exists():  # for tests that ask git which files there are
-            _output("git", "init", "-q", str(self.tree))
-            _output("git", "-C", str(self.tree), "add", "--all")
-        for name, text in _SITE.items():
-            (self.folder / name).write_text(text, encoding="utf-8")
-
-    @contextlib.contextmanager
-    def with_fault(self, fault: Fault) -> Iterator[None]:
-        """The copy with this fault in it, compiled if it must be; afterwards as before.
-
-        Raises:
-            subprocess.CalledProcessError: it does not compile.
-        """
-        original = (self.tree / fault.file).read_text(encoding="utf-8")
-        self._write(fault.file, fault.put_into(original))
-        try:
-            if Path(fault.file).suffix in COMPILED_SOURCES:
-                self._compile(fault.file)
-            yield
-        finally:
-            self._write(fault.file, original)
-            for name, path in self._compiled.items():
-                shutil.copy(self.folder / name, path)
-
-    def _write(self, name: str, text: str) -> None:
-        path = self.tree / name
-        path.write_text(text, encoding="utf-8")
-        if path.suffix == ".py":  # Python knows a changed file by its time in seconds and its size
-            self._writes += 1
-            os.utime(path, (self._writes, self._writes))
-
-    def _compile(self, name: str) -> None:
-        source = (self.tree / name).parent
-        while not (source / "CMakeLists.txt").exists():
-            source = source.parent
-        nanobind = self._nanobind or _output(sys.executable, "-m", "nanobind", "--cmake_dir")
-        configure = ["cmake", "-S", str(source), "-B", str(self.build)]
-        definitions = {"Python_EXECUTABLE": sys.executable, "nanobind_DIR": nanobind}
-        _output(*configure, *(f"-D{key}={value}" for key, value in definitions.items()))
-        _output("cmake", "--build", str(self.build))
-        for built in self.build.glob("*.so"):
-            if built.name not in self._compiled:
-                raise SystemExit(f"{built.name} is not built in the working tree; install first")
-            shutil.copy(built, self._compiled[built.name])
-
-    def first_failure(self, arguments: list[str], seconds: float) -> tuple[str, str] | None:
-        """The first test that fails, or `pytest` itself, and with what message.
-
-        Raises:
-            subprocess.TimeoutExpired: after so many seconds.
-        """
-        failures = self.folder / "failures"
-        failures.unlink(missing_ok=True)
-        for kept in (self.tree / ".hypothesis", self.folder / "cache"):  # from another fault
-            shutil.rmtree(kept, ignore_errors=True)
-        options = ["-n", "0", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
-        environment = os.environ | {
-            "PYTHONPATH": str(self.folder),
-            "MUTATED_COPY": str(self.tree),
-            "MUTATION_FAILURES": str(failures),
-            "GROUPNORM_CACHE": str(self.folder / "cache"),
-            "OMP_NUM_THREADS": "1",
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "first_failure", *options, *arguments],
-            cwd=self.tree,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            status = process.wait(max(seconds, 0))
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # its children too
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if failures.exists():
-            nodeid, message = json.loads(failures.read_text(encoding="utf-8").splitlines()[0])
-            return nodeid, message
-        if status in (0, 5):  # 5: no test is selected
-            return None
-        return "pytest", f"ended with {status}"
-
-
-def _output(*command: str) -> str:
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", check=True
-    )
-    return done.stdout.strip()
+    left_out: list[str] = field(default_factory=list)  # tests that fail without a fault, too
 
 
 def try_fault(
@@ -267,27 +82,27 @@ def try_fault(
     start = time.monotonic()
     outcome = Outcome(fault.name, fault.file, key, "survived")
     try:
-        with copy.with_fault(fault):
-            _search(copy, tests, seconds, end, outcome)
+        while True:
+            with copy.with_fault(fault):
+                _search(copy, tests, seconds, end, outcome)
+            outcome.seconds = round(time.monotonic() - start, 1)
+            if outcome.outcome == "survived" or not _fails_without_fault(copy, outcome, seconds):
+                return outcome
+            print(f"{outcome.test} fails without a fault too, and is left out", flush=True)
+            copy.left_out.append(outcome.test)
+            outcome.left_out.append(outcome.test)
     except subprocess.CalledProcessError as error:
         outcome.outcome, outcome.message = "does not compile", _first_line(error.stdout or "")
     except subprocess.TimeoutExpired:
         if time.monotonic() >= end:
             raise _StoppedError from None
-        outcome.outcome = "timed out"
+        outcome.outcome = TIMED_OUT
     outcome.seconds = round(time.monotonic() - start, 1)
-    if outcome.outcome == "caught":
-        try:
-            failure = copy.first_failure([*SETS[outcome.set], outcome.test], seconds)
-        except subprocess.TimeoutExpired:
-            failure = outcome.test, "timed out"
-        if failure is not None:
-            outcome.outcome = "fails without the fault too"
-            outcome.message = _first_line(failure[1])
     return outcome
 
 
 def _search(copy: Copy, tests: list[str], seconds: float, end: float, outcome: Outcome) -> None:
+    outcome.outcome, outcome.files = "survived", 0
     for name, selection in SETS.items():
         limit = min(time.monotonic() + seconds, end)
         for files in _in_parts(tests):
@@ -298,6 +113,16 @@ def _search(copy: Copy, tests: list[str], seconds: float, end: float, outcome: O
                 outcome.outcome = "caught" if "::" in outcome.test else "does not import"
                 outcome.set = name
                 return
+
+
+def _fails_without_fault(copy: Copy, outcome: Outcome, seconds: float) -> bool:
+    if outcome.test == NO_TEST:
+        return False
+    try:
+        failure = copy.first_failure([*SETS[outcome.set], outcome.test], seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return failure is not None
 
 
 def _in_parts(tests: list[str]) -> Iterator[list[str]]:
@@ -361,7 +186,7 @@ def run_faults(
     if wrong := check_faults(faults, root):
         raise FaultError("\n".join(wrong))
     kept = _Record(record)
-    known = {outcome.key for outcome in kept.outcomes().values()}
+    known = {o.key for o in kept.outcomes().values() if o.outcome != TIMED_OUT}
     keys = {fault.name: fault.key(root) for fault in faults}
     missing = [fault for fault in faults if keys[fault.name] not in known]
     if not missing:
@@ -412,9 +237,10 @@ def _in_words(outcome: Outcome) -> str:
 
 def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> str:
     """The table of docs/mutations.md."""
-    valid = [o for o in outcomes if o.outcome in ("caught", "survived", "timed out")]
+    valid = [o for o in outcomes if o.outcome in ("caught", "survived", TIMED_OUT)]
     caught = [o for o in valid if o.outcome == "caught"]
     fast = [o for o in caught if o.set == "fast"]
+    left_out = sorted({f"`{test}`" for o in outcomes for test in o.left_out})
     share = 100 * len(fast) / len(valid) if valid else 0
     lines = [
         "# Do the tests notice a fault?",
@@ -427,6 +253,11 @@ def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> s
         "The test is the first that failed, not the only one. Each passes without the fault. The "
         "seconds run from the start of the first pytest, or of the compiler, to that failure.",
         "",
+        *(
+            [f"Left out, because they fail without a fault, too: {', '.join(left_out)}.", ""]
+            if left_out
+            else []
+        ),
         "| fault | file | first test that fails | set | s |",
         "|---|---|---|---|---:|",
     ]

@@ -7,12 +7,12 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r groupnorm tests pyproject.toml "$work"
-rm -f "$work"/groupnorm/ops/_native*.so
+rm -f "$work"/groupnorm/ops/group_norm/native/_native*.so
 cmake -S groupnorm/ops/group_norm/native/csrc -B "$work/build" -DGN_SANITIZE=ON -DCMAKE_CXX_COMPILER=g++ \
   -DPython_EXECUTABLE="$(command -v python)" -Dnanobind_DIR="$(python -m nanobind --cmake_dir)" \
   -DCMAKE_CXX_FLAGS_RELEASE=-O1
 cmake --build "$work/build" --parallel "$(nproc)"
-cp "$work"/build/_native*.so "$work/groupnorm/ops/"
+cp "$work"/build/_native*.so "$work/groupnorm/ops/group_norm/native/"
 
 cd "$work"
 export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)"
@@ -27,12 +27,12 @@ import groupnorm.ops.group_norm.native._native
 import pytest
 
 print("tested:", groupnorm.ops.group_norm.native._native.__file__)
-files = ["test_group_norm.py", "test_group_norm_numerics.py", "test_backend_native.py", "test_native_launch.py"]
+files = ["test_api.py", "test_group_norm_numerics.py", "native/test_backend.py", "native/test_launch.py"]
 deselected = ["fork", "compiler", "compile"]
 sys.exit(
     pytest.main(
         ["-n", "0", "-p", "no:cacheprovider", "-k", " and ".join(f"not {d}" for d in deselected)]
-        + [f"tests/ops/{name}" for name in files]
+        + [f"tests/ops/group_norm/{name}" for name in files]
         + sys.argv[1:]
     )
 )

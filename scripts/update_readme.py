@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -282,26 +283,86 @@ def training_section() -> str:
     return "\n".join(markdown(header, rows))
 
 
-def traffic_section() -> str:
-    """What the Triton kernels are predicted to move, for each workload of the benchmark on CUDA."""
-    folder = only("predicted-traffic-*")
-    record = json.loads((folder / "traffic.json").read_text(encoding="utf-8"))
-    cells: dict[tuple[str, ...], dict[str, str]] = {}
+def gpu_record() -> tuple[Path, dict[str, Any]]:
+    """The newest benchmark of the Triton kernels: its folder, and what it holds."""
+    folder = only("bench-ops-h200-*")
+    return folder, json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
+
+
+def faster(rows: list[dict[str, Any]], times: str, peer: str) -> list[str]:
+    """How many times faster than a peer: geometric mean, least, most, and in how many cells."""
+    ratios = [
+        row[times][peer]["median"] / row[times]["groupnorm"]["median"]
+        for row in rows
+        if peer in row[times]
+    ]
+    won = sum(ratio > 1 for ratio in ratios)
+    mean = statistics.geometric_mean(ratios)
+    return [
+        f"{mean:.2f}",
+        f"{min(ratios):.2f} to {max(ratios):.2f}",
+        f"{won} of {len(ratios)}",
+    ]
+
+
+def gpu_summary_section() -> str:
+    """Times faster than PyTorch eager and the peers, in GPU time and for calls in a row."""
+    folder, record = gpu_record()
+    peers = {"eager": "PyTorch", "liger": "Liger-Kernel", "flaggems": "FlagGems"}
+    lines = []
+    for times, what in (("seconds", "GPU time"), ("in_a_row", "calls in a row")):
+        for direction in ("forward", "backward", "forward+backward"):
+            if times == "seconds" and direction != "forward":
+                continue  # the GPU waits for Python: see the text above the table
+            rows = [row for row in record["rows"] if row["direction"] == direction]
+            for peer, name in peers.items():
+                label = f"{direction.replace('+', ' + ')}, {what}, {name}"
+                lines.append([label, *faster(rows, times, peer)])
+    env = record["environment"]
+    header = ["times faster than", "geometric mean", "range", "faster in"]
+    return "\n".join(
+        [
+            *markdown(header, lines),
+            "",
+            f"`{record['command']}`, {env['gpu']}, torch {env['torch']}, Triton {env['triton']}; "
+            f"record: results/{folder.name}/bench_ops.json. Two runs: "
+            + "; ".join(f"{name}: {what}" for name, what in record["runs"].items())
+            + ".",
+        ]
+    )
+
+
+def gpu_cells_section() -> str:
+    """Every workload: microseconds of ours and PyTorch's."""
+    _, record = gpu_record()
+    cells: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for row in record["rows"]:
         shape = " x ".join(map(str, row["shape"]))
         key = (row["workload"], shape, row["dtype"], row["layout"])
-        found = f"{row['path']}, {row['walks']:.2f} S, {row['microseconds']:.1f}"
-        cells.setdefault(key, {})[row["direction"]] = found
-    header = ["workload", "shape", "dtype", "layout", "forward: path, bytes, us", "backward"]
-    table = markdown(header, [[*key, *found.values()] for key, found in cells.items()])
-    return "\n".join(
-        [*table, "", f"`{record['command']}`; record: results/{folder.name}/traffic.json."]
-    )
+        cells.setdefault(key, {})[row["direction"]] = row
+
+    def pair(row: dict[str, Any], times: str) -> str:
+        ours, eager = (1e6 * row[times][name]["median"] for name in ("groupnorm", "eager"))
+        return f"{ours:.0f}, {eager:.0f}"
+
+    header = ["workload", "shape", "dtype", "layout", "copy", "forward, GPU", "forward, in a row",
+              "forward + backward, in a row"]  # fmt: skip
+    lines = [
+        [
+            *key,
+            f"{1e6 * rows['forward']['seconds']['copy']['median']:.0f}",
+            pair(rows["forward"], "seconds"),
+            pair(rows["forward"], "in_a_row"),
+            pair(rows["forward+backward"], "in_a_row"),
+        ]
+        for key, rows in cells.items()
+    ]
+    return "\n".join(markdown(header, lines))
 
 
 def gpu_sections() -> dict[str, str]:
     """Name of each section of docs/gpu.md, and its text."""
-    return {"traffic": traffic_section()}
+    return {"summary": gpu_summary_section(), "cells": gpu_cells_section()}
 
 
 def only(pattern: str) -> Path:

@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.weight_standardization import WS_FORMS, check_form, standardize
+from groupnorm.ops.weight_standardization import WS_FORMS, check_form, standardize
 
 
 class WeightStandardization(FxLeaf, nn.Module):

@@ -1,7 +1,16 @@
 """Modules: parameters, initialization, repr."""
 
 from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
-from groupnorm.layers.batch_renorm import BatchRenorm, renorm_limits
+from groupnorm.layers.batch_renorm import BatchRenorm
+from groupnorm.layers.conv import (
+    ScaledWSConv2d,
+    WSConv1d,
+    WSConv2d,
+    WSConv3d,
+    WSConvTranspose1d,
+    WSConvTranspose2d,
+    WSConvTranspose3d,
+)
 from groupnorm.layers.evonorm import EvoNormS0
 from groupnorm.layers.factory import NormLayer, conv_layer, norm_and_activation, norm_layer
 from groupnorm.layers.filter_response_norm import FilterResponseNorm
@@ -9,17 +18,7 @@ from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from groupnorm.layers.group_norm import GroupNorm, GroupNormAct
 from groupnorm.layers.layer_norm import LayerNorm2d
 from groupnorm.layers.norms import norm_modules
-from groupnorm.layers.scaled_weight_standardization import ScaledWSConv2d, activation_gain
-from groupnorm.layers.weight_standardization import (
-    WS_FORMS,
-    WSConv1d,
-    WSConv2d,
-    WSConv3d,
-    WSConvTranspose1d,
-    WSConvTranspose2d,
-    WSConvTranspose3d,
-    standardize,
-)
+from groupnorm.ops.weight_standardization import WS_FORMS, standardize
 
 __all__ = [
     "WS_FORMS",
@@ -40,11 +39,9 @@ __all__ = [
     "WSConvTranspose1d",
     "WSConvTranspose2d",
     "WSConvTranspose3d",
-    "activation_gain",
     "conv_layer",
     "norm_and_activation",
     "norm_layer",
     "norm_modules",
-    "renorm_limits",
     "standardize",
 ]

@@ -15,7 +15,7 @@ from groupnorm.layers.batch_norm import (
 )
 from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.ops.batch_norm import chunked_batch_norm
-from groupnorm.ops.per_channel import per_channel, scale_and_shift, widened
+from groupnorm.ops.per_channel import in_statistics_dtype, per_channel, scale_and_shift
 
 
 class BatchRenorm(FxLeaf, _BatchNorm):
@@ -93,7 +93,9 @@ class BatchRenorm(FxLeaf, _BatchNorm):
         if input.numel() == 0:
             return train_on_nothing(self, input)
         images = images_per_chunk(self, input, self.batch_per_worker)
-        xhat, mean, var = chunked_batch_norm(widened(input), None, None, self.eps, images)
+        xhat, mean, var = chunked_batch_norm(
+            in_statistics_dtype(input), None, None, self.eps, images
+        )
         r, d = self._corrections(mean, var)
         update_running(self, mean, var, images * input[0, 0].numel())
         x = _for_each_chunk(xhat, r, d)

@@ -6,15 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
+from groupnorm.layers.parameters import affine_parameters, check_channels, fill_parameters
 from groupnorm.ops.group_norm.reference import grouped
 from groupnorm.ops.per_channel import (
-    affine_parameters,
     centred_and_variance,
-    check_channels,
-    fill_parameters,
+    in_statistics_dtype,
     per_channel,
     scale_and_shift,
-    widened,
 )
 
 
@@ -80,7 +78,7 @@ class EvoNormS0(FxLeaf, nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """EvoNorm-S0 of the input, in its shape, dtype and memory format."""
         check_channels(input, self.num_channels, self)
-        x = widened(input)
+        x = in_statistics_dtype(input)
         if self.v is not None:
             groups = grouped(x, self.num_groups)
             _, var = centred_and_variance(groups, tuple(range(2, groups.dim())))

@@ -13,13 +13,8 @@ from torch import nn
 
 from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
 from groupnorm.layers.batch_renorm import BatchRenorm
-from groupnorm.layers.evonorm import EvoNormS0
-from groupnorm.layers.filter_response_norm import FilterResponseNorm
-from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
-from groupnorm.layers.group_norm import GroupNorm
-from groupnorm.layers.layer_norm import LayerNorm2d
-from groupnorm.layers.scaled_weight_standardization import ScaledWSConv2d
-from groupnorm.layers.weight_standardization import (
+from groupnorm.layers.conv import (
+    ScaledWSConv2d,
     WSConv1d,
     WSConv2d,
     WSConv3d,
@@ -27,6 +22,11 @@ from groupnorm.layers.weight_standardization import (
     WSConvTranspose2d,
     WSConvTranspose3d,
 )
+from groupnorm.layers.evonorm import EvoNormS0
+from groupnorm.layers.filter_response_norm import FilterResponseNorm
+from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
+from groupnorm.layers.group_norm import GroupNorm
+from groupnorm.layers.layer_norm import LayerNorm2d
 from groupnorm.layers.with_activation import (
     activation_module,
     activation_of_name,

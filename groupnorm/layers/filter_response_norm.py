@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops.per_channel import (
-    affine_parameters,
-    check_channels,
-    fill_parameters,
-    per_channel,
-    scale_and_shift,
-    widened,
-)
+from groupnorm.layers.parameters import affine_parameters, check_channels, fill_parameters
+from groupnorm.ops.per_channel import in_statistics_dtype, per_channel, scale_and_shift
 
 _FIRST_LEARNED_EPS = 1e-4
 
@@ -93,7 +87,7 @@ class FilterResponseNorm(FxLeaf, nn.Module):
                 "sign of the input; learn_eps=True is made for this ('frn:learn_eps=true')",
                 stacklevel=2,
             )
-        x = widened(input)
+        x = in_statistics_dtype(input)
         positions = tuple(range(2, x.dim()))
         square = x * x
         # The mean over no positions would be NaN, and so would the gradient of learned_eps.

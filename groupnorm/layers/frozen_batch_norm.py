@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops.per_channel import check_channels, per_channel, widened
+from groupnorm.layers.parameters import check_channels
+from groupnorm.ops.per_channel import in_statistics_dtype, per_channel
 
 
 class FrozenBatchNorm(FxLeaf, nn.Module):
@@ -64,7 +65,7 @@ class FrozenBatchNorm(FxLeaf, nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """The input, scaled and shifted by constants, in the same dtype and memory format."""
         check_channels(input, self.num_features, self)
-        x = widened(input)
+        x = in_statistics_dtype(input)
         scale = self.weight.to(x.dtype) * torch.rsqrt(self.running_var.to(x.dtype) + self.eps)
         x = (x - per_channel(self.running_mean, x)) * per_channel(scale, x)
         return (x + per_channel(self.bias, x)).to(input.dtype)

@@ -6,14 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops.per_channel import (
-    affine_parameters,
-    centred_and_variance,
-    check_channels,
-    fill_parameters,
-    scale_and_shift,
-    widened,
-)
+from groupnorm.layers.parameters import affine_parameters, check_channels, fill_parameters
+from groupnorm.ops.per_channel import centred_and_variance, in_statistics_dtype, scale_and_shift
 
 
 class LayerNorm2d(FxLeaf, nn.Module):
@@ -59,7 +53,7 @@ class LayerNorm2d(FxLeaf, nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Normalized input, in the same shape, dtype and memory format."""
         check_channels(input, self.num_channels, self)
-        centred, var = centred_and_variance(widened(input), (1,))
+        centred, var = centred_and_variance(in_statistics_dtype(input), (1,))
         xhat = centred * torch.rsqrt(var + self.eps)
         return scale_and_shift(xhat, self.weight, self.bias).to(input.dtype)
 

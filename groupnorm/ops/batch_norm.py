@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groupnorm.ops.per_channel import wide_parameters, widened
+from groupnorm.ops.per_channel import in_statistics_dtype, parameters_for
 
 # Below this many positions a row is too short to pay for its own statistics (measured at 6x6, 4x4).
 _SHORTEST_ROW = 32
@@ -39,10 +39,10 @@ def chunked_batch_norm(
         The output in the input's shape, dtype and memory format; the chunks' means and biased
         variances, (K, C), float32 (float64 for float64), which are constants to autograd.
     """
-    weight, bias = wide_parameters(input, weight, bias)
+    weight, bias = parameters_for(input, weight, bias)
     x, way = input, _side_by_side
     if input.device.type == "cpu":
-        x = widened(input)
+        x = in_statistics_dtype(input)
         if torch.compiler.is_compiling():
             pass
         elif x.is_contiguous() and x[0, 0].numel() >= _SHORTEST_ROW:

@@ -1,15 +1,15 @@
-"""What the layers written in plain PyTorch share."""
+"""What norms written in plain PyTorch share."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groupnorm.ops.group_norm.reference import statistics_dtype
 
 
-def widened(input: Tensor) -> Tensor:
-    """The input in the type of its statistics: float64 stays, everything else is float32."""
+def in_statistics_dtype(input: Tensor) -> Tensor:
+    """The input in the accumulation dtype: float64 stays, everything else is float32."""
     return input.to(statistics_dtype(input.dtype))
 
 
@@ -33,41 +33,12 @@ def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
     return x
 
 
-def wide_parameters(
+def parameters_for(
     input: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Both (C,) in the type of the input's statistics; 1 and 0 where there is none."""
+    """Both (C,) in the accumulation dtype of the input; 1 and 0 where there is none."""
     c, dtype, device = input.shape[1], statistics_dtype(input.dtype), input.device
     return (
         torch.ones(c, dtype=dtype, device=device) if weight is None else weight.to(dtype),
         torch.zeros(c, dtype=dtype, device=device) if bias is None else bias.to(dtype),
     )
-
-
-def affine_parameters(
-    layer: nn.Module,
-    num_channels: int,
-    affine: bool,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-) -> None:
-    """Register `weight` and `bias` of shape (C,) in the layer, or None without `affine`."""
-    for name in ("weight", "bias"):
-        values = torch.empty(num_channels, device=device, dtype=dtype) if affine else None
-        layer.register_parameter(name, None if values is None else nn.Parameter(values))
-
-
-def fill_parameters(layer: nn.Module, **values: float) -> None:
-    """Fill each named parameter that the layer has with its value."""
-    for name, value in values.items():
-        parameter = getattr(layer, name)
-        if parameter is not None:
-            nn.init.constant_(parameter, value)
-
-
-def check_channels(input: Tensor, num_channels: int, layer: nn.Module) -> None:
-    """Raise ValueError unless the input is (N, num_channels, *)."""
-    if input.dim() < 2 or input.shape[1] != num_channels:
-        raise ValueError(
-            f"expected input (N, {num_channels}, *), got {tuple(input.shape)} for {layer}"
-        )

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from groupnorm.ops.per_channel import per_channel, wide_parameters, widened
+from groupnorm.ops.per_channel import in_statistics_dtype, parameters_for, per_channel
 
 
 def synchronized_batch_norm(
@@ -36,8 +36,8 @@ def synchronized_batch_norm(
     Raises:
         ValueError: one value per channel over all processes.
     """
-    weight, bias = wide_parameters(input, weight, bias)
-    y, mean, var, values = _Synchronized.apply(widened(input), weight, bias, eps)
+    weight, bias = parameters_for(input, weight, bias)
+    y, mean, var, values = _Synchronized.apply(in_statistics_dtype(input), weight, bias, eps)
     return y.to(input.dtype), mean, var, values
 
 

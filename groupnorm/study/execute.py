@@ -10,7 +10,7 @@ from rich.console import Console
 
 from groupnorm import data as datasets
 from groupnorm.environment import environment
-from groupnorm.files import LockedError, describe_os_error, locked, write_atomic
+from groupnorm.files import describe_os_error, locked, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError
@@ -215,5 +215,3 @@ _DATA_WORDS = {
     "test": "the number of test images",
     "classes": "the number of classes",
 }
-
-__all__ = ["LockedError", "StudyOutcome", "run_study"]

@@ -25,11 +25,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from groupnorm.files import write_atomic
+from groupnorm.study import forms
 from groupnorm.training.config import RunConfig, digest_of
 
 FORMAT = 1
@@ -83,129 +84,6 @@ class Cell:
     run: str
 
 
-_Count = Annotated[int, Field(ge=0)]
-
-
-class _Open(BaseModel):
-    """A JSON object that may have further keys."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _Closed(BaseModel):
-    """A JSON object without further keys."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class _Labels(_Open):
-    __pydantic_extra__: dict[str, str | int | float] = Field(init=False)
-    norm: str
-    batch_per_worker: Annotated[int, Field(ge=1)]
-    division: Literal["groups", "size"] = "groups"
-    value: Annotated[int, Field(ge=1)] = 1
-
-
-class _Data(_Open):
-    name: str
-    train: _Count = 0
-    test: _Count = 0
-    classes: _Count = 0
-
-
-class _Options(_Open):
-    model: str | None = None
-
-
-class _Cell(_Closed):
-    labels: _Labels
-    seed: _Count
-    run: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
-
-
-class _Skipped(_Closed):
-    labels: _Labels
-    reason: str
-
-
-class _Manifest(_Closed):
-    format: int
-    study: str
-    title: str
-    command: str
-    protocol: str
-    scale: str | None
-    data: _Data
-    options: _Options
-    cells: list[_Cell]
-    skipped: list[_Skipped]
-    versions: dict[str, Any]
-    shows: Literal["batch-size", "norms", "groups"] | None = None
-    published: list[str] | None = None
-    tuned_over: str | None = None
-
-
-_Amount = Annotated[float, Field(ge=0)]
-
-
-class _Cost(_Open):
-    saved_bytes_per_image: _Amount | None = None
-    training_flops_per_image: _Amount | None = None
-
-
-class _Environment(_Open):
-    parameters: _Count | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
-    processes: Annotated[int, Field(ge=1)] = 1
-    cost: _Cost | None = None
-    continued_with: dict[str, Any] | None = None
-
-
-_Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class _Epoch(_Open):
-    epoch: Annotated[int, Field(ge=1)]
-    step: _Count | None = None
-    lr: float | None = None
-    train_loss: float | None = None
-    train_error: _Percent | None = None
-    val_loss: float | None = None
-    val_error: _Percent | None = None
-    precise_val_error: _Percent | None = None
-    response_percentiles: dict[str, float] | None = None
-    image_counts: dict[str, _Count] = {}
-    timing: dict[str, float] = {}
-
-
-_Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
-
-
-class _Timed(_Open):
-    runs: Annotated[list[str], Field(min_length=1)]
-    forward_ms_per_image: _Milliseconds
-    backward_ms_per_image: _Milliseconds
-    spread: Annotated[float, Field(ge=0, le=1e9)]
-    norm_share: Annotated[float, Field(ge=0, le=1)]
-
-
-class _CostPass(_Closed):
-    format: int
-    rounds: _Count
-    configurations: list[_Timed]
-    environment: _Environment
-    reason: str | None
-
-
-class _Done(_Closed):
-    status: Literal["finished", "diverged"]
-    reason: str | None
-
-
-class _Failed(_Closed):
-    reason: str | None
-
-
 def to_json(value: Any) -> str:
     """The one JSON form of the store: indented, keys in the given order, newline at the end."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -224,7 +102,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
             f"{out} holds no study: {path} is missing. Run 'groupnorm study batch-size --out {out}'"
         )
     _check_format(path, manifest)
-    _check(path, manifest, _Manifest)
+    _check(path, manifest, forms.Manifest)
     wanted = ["division", "value"] if "groups" in (manifest["study"], manifest.get("shows")) else []
     wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
     for cell in manifest["cells"]:
@@ -244,7 +122,7 @@ def read_costs(out: Path) -> dict[str, Any] | None:
     costs = _read_object(path)
     if costs is not None:
         _check_format(path, costs)
-        _check(path, costs, _CostPass)
+        _check(path, costs, forms.Costs)
         if costs["reason"] is None and not costs["configurations"]:
             _refuse(path, "has neither times nor a reason why there are none")
     return costs
@@ -286,15 +164,15 @@ def read_run(folder: Path) -> Record:
     config = _read_object(path)
     if config is not None:
         _check(path, config, RunConfig)
-    env = _read_checked(folder / "env.json", _Environment) or {}
+    env = _read_checked(folder / "env.json", forms.Environment) or {}
     metrics = read_metrics(folder)
-    done = _read_checked(folder / "DONE", _Done)
+    done = _read_checked(folder / "DONE", forms.Done)
     status, reason = "missing", None
     if done is not None:
         status, reason = done["status"], done["reason"]
         if status == "finished" and config is not None:
             _check_complete(folder / "metrics.jsonl", config, metrics)
-    elif (failed := _read_checked(folder / "FAILED", _Failed)) is not None:
+    elif (failed := _read_checked(folder / "FAILED", forms.Failed)) is not None:
         status, reason = "failed", failed["reason"]
     elif metrics:
         status = "partial"
@@ -322,7 +200,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate((_read_text(path) or "").splitlines(), 1):
         row = _parse(path, line, f"line {number} ")
-        _check(path, row, _Epoch, f"line {number} ")
+        _check(path, row, forms.Epoch, f"line {number} ")
         if row["epoch"] != number:
             _refuse(path, f"line {number} is of epoch {row['epoch']}")
         rows.append(row)

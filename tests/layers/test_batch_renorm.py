@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from groupnorm.conversion import recomputed_statistics
-from groupnorm.layers import BatchNorm, BatchRenorm, renorm_limits
+from groupnorm.layers import BatchNorm, BatchRenorm
+from groupnorm.layers.batch_renorm import renorm_limits
 from tests.tolerances import CLEARLY, LAYER, STEP, bound
 
 

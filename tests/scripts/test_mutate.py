@@ -4,7 +4,9 @@ import json
 
 import mutate
 import pytest
-from mutate import Fault, FaultError, check_faults, page_of, read_faults, run_faults
+from faults import FAULTS as PROJECT_FAULTS
+from faults import Fault, FaultError, check_faults, read_faults
+from mutate import page_of, run_faults
 
 FILES = {
     "pyproject.toml": "[tool.pytest.ini_options]\naddopts = \"-m 'not slow'\"\n"
@@ -22,7 +24,8 @@ CAUGHT = Fault("a difference for a sum", "box/sums.py", "a + b", "a - b")
 SLOW = Fault("thrice", "box/sums.py", "2 * a", "3 * a")
 SURVIVOR = Fault("not halved", "box/sums.py", "a / 2", "a / 1")
 BROKEN = Fault("a missing bracket", "box/sums.py", "SCALE = 1", "SCALE = (1")
-FAULTS = [CAUGHT, SLOW, SURVIVOR, BROKEN]
+CRASH = Fault("ends the process", "box/sums.py", "return a + b", "import os\n    os.abort()")
+FAULTS = [CAUGHT, SLOW, SURVIVOR]
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +37,23 @@ def root(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def record(root):
-    path = root / "results" / "mutations" / "faults.jsonl"
+def tried(root, faults, path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # a second for each process
         patch.setitem(mutate.SETS, "fast", ["-p", "xdist"])
         patch.setitem(mutate.SETS, "slow", ["-p", "xdist", "-m", "slow"])
-        assert run_faults(root, FAULTS, path, jobs=2) == []
-    return path
+        assert run_faults(root, faults, path, jobs=2) == []
+    return {outcome["name"]: outcome for outcome in map(json.loads, path.read_text().splitlines())}
 
 
 @pytest.fixture(scope="module")
-def outcomes(record):
-    lines = record.read_text().splitlines()
-    return {outcome["name"]: outcome for outcome in map(json.loads, lines)}
+def record(root):
+    return root / "results" / "mutations" / "faults.jsonl"
+
+
+@pytest.fixture(scope="module")
+def outcomes(root, record):
+    return tried(root, FAULTS, record)
 
 
 def test_a_fault_that_a_test_notices(outcomes):
@@ -68,15 +73,21 @@ def test_a_fault_that_no_test_notices(outcomes):
     assert outcomes[SURVIVOR.name]["outcome"] == "survived"
 
 
-def test_a_fault_that_breaks_the_import_does_not_count(outcomes):
+def test_faults_that_break_the_import_do_not_count_and_those_that_end_the_process_do(
+    root, tmp_path
+):
+    outcomes = tried(root, [BROKEN, CRASH], tmp_path / "faults.jsonl")
     assert outcomes[BROKEN.name]["outcome"] == "does not import"
+    crash = outcomes[CRASH.name]
+    assert (crash["outcome"], crash["test"]) == ("caught", "tests/test_sums.py::test_add")
+    assert crash["message"] == "the process ended with -6"
 
 
 def test_the_tree_is_only_read(root, outcomes):
     assert (root / "box" / "sums.py").read_text() == FILES["box/sums.py"]
 
 
-def test_starting_again_tries_none_twice(root, record, monkeypatch):
+def test_starting_again_tries_none_twice(root, record, outcomes, monkeypatch):
     before = record.read_text()
     monkeypatch.setattr(mutate, "try_fault", None)
     assert run_faults(root, FAULTS, record) == []
@@ -84,7 +95,7 @@ def test_starting_again_tries_none_twice(root, record, monkeypatch):
 
 
 def test_a_half_written_line_is_passed_over_and_a_changed_file_is_tried_again(
-    root, record, tmp_path, monkeypatch
+    root, record, outcomes, tmp_path, monkeypatch
 ):
     copy = tmp_path / "faults.jsonl"
     copy.write_text(record.read_text() + '{"name": "thr')
@@ -96,12 +107,14 @@ def test_a_half_written_line_is_passed_over_and_a_changed_file_is_tried_again(
     assert json.loads(copy.read_text().splitlines()[-1])["outcome"] == "survived"
 
 
-def test_a_test_that_fails_without_the_fault_counts_for_nothing(root, tmp_path, monkeypatch):
-    failures = iter([("tests/test_sums.py::test_add", "a")] * 2)
+def test_a_test_that_fails_without_the_fault_too_is_left_out(root, tmp_path, monkeypatch):
+    failures = iter([("tests/test_sums.py::test_add", "a")] * 2 + [None] * 2)
     monkeypatch.setattr(mutate.Copy, "first_failure", lambda *_: next(failures))
     path = tmp_path / "faults.jsonl"
     run_faults(root, [CAUGHT], path)
-    assert json.loads(path.read_text())["outcome"] == "fails without the fault too"
+    outcome = json.loads(path.read_text())
+    assert outcome["outcome"] == "survived"
+    assert outcome["left_out"] == ["tests/test_sums.py::test_add"]
 
 
 def test_a_search_without_end_is_reported_as_such(root, tmp_path):
@@ -125,7 +138,7 @@ def test_two_faults_with_one_name(tmp_path):
         read_faults(path)
 
 
-def test_the_page(root, record):
+def test_the_page(root, record, outcomes):
     machine = {"cpu": "abacus", "python": "3", "torch": "2", "threads": 2}
     record.with_name("env.json").write_text(json.dumps(machine))
     text = page_of(root, FAULTS, record)
@@ -136,12 +149,12 @@ def test_the_page(root, record):
 
 
 def test_the_faults_of_this_project_are_all_in_their_places():
-    faults = read_faults(mutate.FAULTS)
+    faults = read_faults(PROJECT_FAULTS)
     assert len(faults) >= 40
     assert check_faults(faults, mutate.ROOT) == []
 
 
 @pytest.mark.parametrize("record", sorted((mutate.ROOT / "results").glob("mutations-*"))[-1:])
 def test_the_page_of_this_project_is_that_of_its_record(record):
-    text = page_of(mutate.ROOT, read_faults(mutate.FAULTS), record / "faults.jsonl")
+    text = page_of(mutate.ROOT, read_faults(PROJECT_FAULTS), record / "faults.jsonl")
     assert (mutate.ROOT / mutate.PAGE).read_text(encoding="utf-8") == text

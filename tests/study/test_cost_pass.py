@@ -25,7 +25,7 @@ def config(norm="gn", **changes):
 def study_of(out, configs):
     found = {one.run_name(): one for one in configs}
     for name, one in found.items():
-        write_run(out, name, one.model_dump(), fake_metrics(one.norm, 8, one.seed, epochs=1))
+        write_run(out, name, one.model_dump(), fake_metrics(str(one.norm), 8, one.seed, epochs=1))
     return found
 
 

@@ -5,14 +5,22 @@ import io
 import pytest
 from rich.console import Console
 
-from groupnorm.experiments import Options, study_plan
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
-from groupnorm.study.plan import PlanError
+from groupnorm.study.plan import Plan, PlanError, repeat, vary
 from groupnorm.study.store import StoreError
+from groupnorm.training.config import RunConfig
 from tests.data.files.image_trees import class_folders, photo, write
 
-OPTIONS = Options(data="imagefolder", norms=("none",), epochs=1, image_size=32)
+CONFIG = RunConfig(
+    model="resnet8", data="imagefolder", norm="none", epochs=1, image_size=32, workers=1,
+    batch_per_worker=4,
+)  # fmt: skip
+
+
+def plan_of(seeds=1, **changes):
+    labelled = [({"norm": "none", "batch_per_worker": 4}, vary(CONFIG, **changes))]
+    return Plan("norms", "A norm", "paper", "quick", {}, *repeat(labelled, seeds), shows="norms")
 
 
 @pytest.fixture
@@ -33,10 +41,9 @@ def study(photos, tmp_path, monkeypatch):
         raise ClaimedError
 
     monkeypatch.setattr(execute, "run_trials", trial)
-    monkeypatch.setattr("groupnorm.experiments.small_images.STEP_IMAGES", 4)
 
     def begin(console=None, **changes):
-        plan = study_plan("batch-size", OPTIONS.model_copy(update={"batch_sizes": (4,), **changes}))
+        plan = plan_of(**changes)
         with pytest.raises(ClaimedError):
             run_study(plan, tmp_path / "out", data_root=photos, console=console)
 

@@ -200,7 +200,7 @@ def _conv1x1(norm: NormLayer, in_channels: int, out_channels: int, stride: int) 
 
 
 def _needs_bias(norm: NormLayer) -> bool:
-    return norm.spec.kind == "none"
+    return not norm.spec.normalizes
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -222,7 +222,7 @@ def _conv(
         kernel_size,
         stride=stride,
         padding=kernel_size // 2,
-        bias=norm.spec.kind == "none",
+        bias=not norm.spec.normalizes,
     )
 
 

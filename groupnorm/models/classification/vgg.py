@@ -80,7 +80,7 @@ def vgg16_features(norm: str | NormSpec | NormLayer, in_channels: int = 3) -> nn
     for stage in _STAGES:
         for channels in stage:
             layers.append(conv(in_channels, channels, 3, padding=1))
-            if norm.spec.kind == "none":
+            if not norm.spec.normalizes:
                 layers.append(relu())  # vgg16 has no place for a norm in its numbering
             else:
                 layers += norm_and_activation(norm, channels, relu)

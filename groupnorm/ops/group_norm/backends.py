@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groupnorm.ops.group_norm import aten as backend_aten
-from groupnorm.ops.group_norm import reference
+from groupnorm.ops.group_norm import aten, reference, triton
 from groupnorm.ops.group_norm.memory import all_plain, check_memory
-from groupnorm.ops.group_norm.native import backend as backend_native
+from groupnorm.ops.group_norm.native import backend as native
 from groupnorm.ops.group_norm.native.launch import instruction_sets, why_off
-from groupnorm.ops.group_norm.triton import backend as backend_triton
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -57,11 +55,17 @@ def _reference_forward(*args: Any) -> Tensor:
     return reference.forward(*args)[0]
 
 
+def _triton_forward(*args: Any) -> Tensor:
+    from groupnorm.ops.group_norm.triton.backend import forward  # loads Triton
+
+    return forward(*args)
+
+
 # In the order in which "auto" tries them.
 _TABLE = (
     Backend(
         "native",
-        backend_native.forward,
+        native.forward,
         FLOATS,
         f"C++ kernels for {(*instruction_sets(), 'the CPU')[0]}",
         devices=("cpu",),
@@ -69,16 +73,16 @@ _TABLE = (
     ),
     Backend(
         "triton",
-        backend_triton.forward,
+        _triton_forward,
         (torch.float16, torch.bfloat16, torch.float32),
         "Triton kernels for CUDA, interpreted on the CPU"
-        if backend_triton.interpreted
+        if triton.interpreted
         else "Triton kernels for CUDA",
-        devices=("cuda", "cpu") if backend_triton.interpreted else ("cuda",),
-        off=backend_triton.why_off,
-        only_by_name="not yet run and measured on a GPU",
+        devices=("cuda", "cpu") if triton.interpreted else ("cuda",),
+        off=triton.why_off,
+        only_by_name="its launches cost more than small tensors gain (docs/gpu.md)",
     ),
-    Backend("aten", backend_aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
+    Backend("aten", aten.forward, FLOATS, "PyTorch's operator, kept accurate"),
     Backend("reference", _reference_forward, FLOATS, "the specification", only_by_name="slow"),
 )
 BACKENDS: tuple[str, ...] = tuple(backend.name for backend in _TABLE)
@@ -157,7 +161,7 @@ def explain(input: Tensor | None = None, backend: str = "auto") -> Explanation:
             f"operator runs in place of the {chosen.name} kernels"
         )
         chosen = next(other for other in _TABLE if other.name == "aten")
-    elif chosen.name == "aten" and backend_aten.needs_shift(input):
+    elif chosen.name == "aten" and aten.needs_shift(input):
         reason += (
             "; each group is shifted to zero mean first, because on the CPU PyTorch loses digits "
             "on channels_last and on half input"

@@ -10,15 +10,15 @@ from unittest import mock
 import pytest
 import torch
 
+from groupnorm.ops.group_norm import triton
 from groupnorm.ops.group_norm.backends import BACKENDS
-from groupnorm.ops.group_norm.native import launch as native_launch
-from groupnorm.ops.group_norm.triton import backend as backend_triton
-from groupnorm.ops.group_norm.triton import plan as triton_plan
+from groupnorm.ops.group_norm.native import launch
+from groupnorm.ops.group_norm.triton import plan
 from groupnorm.ops.group_norm.triton.plan import Limits, Tiling, power_of_two, tiling
 
-NATIVE = tuple(f"native/{name}" for name in native_launch.instruction_sets())
-TRITON = () if backend_triton.why_off else ("triton/as it is", "triton/split", "triton/looped")
-DEVICE = "cpu" if backend_triton.interpreted else "cuda"  # where Triton's kernels run
+NATIVE = tuple(f"native/{name}" for name in launch.instruction_sets())
+TRITON = () if triton.why_off else ("triton/as it is", "triton/split", "triton/looped")
+DEVICE = "cpu" if triton.interpreted else "cuda"  # where Triton's kernels run
 GPU = [] if DEVICE == "cpu" else [pytest.mark.gpu]
 OTHERS = tuple(name for name in BACKENDS if name not in ("native", "triton"))
 RUNNERS = (*OTHERS, *NATIVE, *TRITON)
@@ -34,7 +34,7 @@ on_cpu = pytest.mark.parametrize("backend", ON_CPU, indirect=True)
 with_small_tiles = pytest.mark.parametrize("backend", [*USUAL, *SMALL_TILES], indirect=True)
 # Nothing is kept on chip, and a split has a few tiles.
 SPLIT = replace(
-    triton_plan.LIMITS,
+    plan.LIMITS,
     resident_forward=0,
     resident_backward=0,
     row_bytes=16,
@@ -43,7 +43,7 @@ SPLIT = replace(
     tiles_per_split=2,
 )
 LOOPED = replace(SPLIT, programs_per_processor=0, tiles_per_split=10**9)
-_LIMITS = {"as it is": triton_plan.LIMITS, "split": SPLIT, "looped": LOOPED}
+_LIMITS = {"as it is": plan.LIMITS, "split": SPLIT, "looped": LOOPED}
 
 
 def small_tiles(
@@ -78,7 +78,7 @@ def running(runner: str) -> Iterator[str]:
 
 @contextmanager
 def _instruction_set(name: str) -> Iterator[None]:
-    kernels = native_launch._kernels
+    kernels = launch._kernels
     before = kernels.instruction_set()
     kernels.set_instruction_set(name)
     try:
@@ -96,8 +96,8 @@ def _triton(variant: str) -> Iterator[None]:
     assert torch.utils.deterministic.fill_uninitialized_memory
     try:
         with (
-            mock.patch.object(triton_plan, "LIMITS", _LIMITS[variant]),
-            mock.patch.object(triton_plan, "tiling", cut),
+            mock.patch.object(plan, "LIMITS", _LIMITS[variant]),
+            mock.patch.object(plan, "tiling", cut),
         ):
             yield
     finally:

@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from groupnorm.ops.group_norm import aten as backend_aten
-from groupnorm.ops.group_norm import group_norm, reference
+from groupnorm.ops.group_norm import aten, group_norm, reference
 from tests.tolerances import bound
 
 
@@ -25,7 +24,7 @@ def test_layouts_that_only_the_strides_tell_apart(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 1e4
     x = torch.empty_strided(shape, (c * h * w, 1, w * c, c)).copy_(x)
     true = reference.forward(x.double(), 1)[0]
-    assert backend_aten.needs_shift(x)
+    assert aten.needs_shift(x)
     y = group_norm(x, 1, backend="aten")
     assert (y.double() - true).abs().max() <= bound(torch.float32, 0, 4.0, 4.0)
 
@@ -43,7 +42,7 @@ def test_layouts_that_only_the_strides_tell_apart(shape):
     ],
 )
 def test_needs_shift(x, expected):
-    assert backend_aten.needs_shift(x) is expected
+    assert aten.needs_shift(x) is expected
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

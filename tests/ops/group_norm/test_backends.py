@@ -16,7 +16,7 @@ def test_auto_takes_the_kernels_and_says_so():
     found = explain(torch.randn(2, 4, 3, 3))
     assert found.backend == choose(torch.randn(2, 4)).name == "native"
     assert found.off == {
-        "triton": "runs only by name: not yet run and measured on a GPU",
+        "triton": "runs only by name: its launches cost more than small tensors gain (docs/gpu.md)",
         "aten": "native comes first",
         "reference": "runs only by name: slow",
     }

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from groupnorm.ops.group_norm import autograd as kernel_autograd
-from groupnorm.ops.group_norm.native import launch as native_launch
-from groupnorm.ops.group_norm.native import native_operator
+from groupnorm.ops.group_norm.autograd import Kernels, run
+from groupnorm.ops.group_norm.native.launch import launch_backward, launch_forward
+from groupnorm.ops.group_norm.operators import register
 
-forward = partial(
-    kernel_autograd.run,
-    kernel_autograd.Kernels(
-        native_launch.launch_forward, native_launch.launch_backward, native_operator.operator
-    ),
-)
+operator = register("group_norm", launch_forward, launch_backward, device_types="cpu")
+forward = partial(run, Kernels(launch_forward, launch_backward, operator))

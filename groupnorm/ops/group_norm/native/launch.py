@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops.group_norm import reference
-from groupnorm.ops.group_norm.activations import NUMBERS as _ACTIVATIONS
+from groupnorm.ops.group_norm.activations import NUMBERS
 from groupnorm.ops.group_norm.arguments import check_backward_arguments
 from groupnorm.ops.group_norm.layout import dense, match_strides
 from groupnorm.ops.group_norm.memory import address, check_memory
@@ -86,23 +86,23 @@ def launch_forward(
         mean = statistics.data_ptr()
         rstd = mean + n * num_groups * accumulated.itemsize
     overflowed = _kernels.forward(
-        n,
-        c,
-        num_groups,
-        count // (n * c),
-        channels_last,
-        number,
-        _ACTIVATIONS[activation],
-        eps,
-        torch.get_num_threads(),
-        narrow,
-        address(x, size),
-        address(residual, size),
-        address(weight, parameter_size),
-        address(bias, parameter_size),
-        y.data_ptr(),
-        mean,
-        rstd,
+        num_samples=n,
+        num_channels=c,
+        num_groups=num_groups,
+        num_positions=count // (n * c),
+        channels_last=channels_last,
+        type=number,
+        activation=NUMBERS[activation],
+        eps=eps,
+        threads=torch.get_num_threads(),
+        narrow_parameters=narrow,
+        x=address(x, size),
+        residual=address(residual, size),
+        weight=address(weight, parameter_size),
+        bias=address(bias, parameter_size),
+        y=y.data_ptr(),
+        mean=mean,
+        rstd=rstd,
     )
     if overflowed:  # the sum of squares of a group, or the input itself is not finite
         y, *statistics_of = reference.forward(
@@ -154,27 +154,27 @@ def launch_backward(
     statistics = statistics.contiguous()
     mean = address(statistics, 2 * half)
     out_of_range = _kernels.backward(
-        n,
-        c,
-        num_groups,
-        count // (n * c),
-        channels_last,
-        number,
-        _ACTIVATIONS[activation],
-        0.0,
-        torch.get_num_threads(),
-        narrow,
-        address(x, size),
-        address(residual, size),
-        address(weight, parameter_size),
-        address(bias, parameter_size),
-        mean,
-        mean + half,
-        address(dy, size),
-        dx.data_ptr(),
-        0 if dresidual is None else dresidual.data_ptr(),
-        dweight.data_ptr(),
-        dbias.data_ptr(),
+        num_samples=n,
+        num_channels=c,
+        num_groups=num_groups,
+        num_positions=count // (n * c),
+        channels_last=channels_last,
+        type=number,
+        activation=NUMBERS[activation],
+        eps=0.0,
+        threads=torch.get_num_threads(),
+        narrow_parameters=narrow,
+        x=address(x, size),
+        residual=address(residual, size),
+        weight=address(weight, parameter_size),
+        bias=address(bias, parameter_size),
+        mean=mean,
+        rstd=mean + half,
+        dy=address(dy, size),
+        dx=dx.data_ptr(),
+        dresidual=0 if dresidual is None else dresidual.data_ptr(),
+        dweight=dweight.data_ptr(),
+        dbias=dbias.data_ptr(),
     )
     if out_of_range:
         group_mean, group_rstd = statistics

@@ -9,25 +9,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import wrap_triton
 
 from groupnorm.ops.group_norm import reference
-from groupnorm.ops.group_norm.activations import NUMBERS as _ACTIVATIONS
+from groupnorm.ops.group_norm.activations import NUMBERS
 from groupnorm.ops.group_norm.arguments import check_backward_arguments
 from groupnorm.ops.group_norm.layout import dense, match_strides
 from groupnorm.ops.group_norm.memory import check_memory
-from groupnorm.ops.group_norm.triton import plan as triton_plan
-from groupnorm.ops.group_norm.triton.kernels import backward as triton_backward
-from groupnorm.ops.group_norm.triton.kernels import forward as triton_forward
-from groupnorm.ops.group_norm.triton.kernels import streamed as triton_streamed
+from groupnorm.ops.group_norm.triton import plan
+from groupnorm.ops.group_norm.triton.kernels import backward as backward_kernels
+from groupnorm.ops.group_norm.triton.kernels import forward as forward_kernels
 from groupnorm.ops.group_norm.triton.plan import Plan, Tiling, multiple_of, power_of_two
 
 # What `partial_statistics` is compiled for.
 _STATISTICAL = ("CHANNELS_LAST", "MULTIPLE", "BLOCK_C", "BLOCK_S", "BLOCK_G", "num_warps")
 
 
-def directly(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+def directly(kernel: Any, grid: tuple[int, ...], *tensors: Tensor, **arguments: Any) -> None:
     """Launch a kernel. Products and sums are fused, whatever the default of Triton's version."""
-    kernel[grid](*arguments, **options, enable_fp_fusion=True)
+    kernel[grid](*tensors, **arguments, enable_fp_fusion=True)
+
+
+def traced(kernel: Any, grid: tuple[int, ...], *tensors: Tensor, **arguments: Any) -> None:
+    """Launch a kernel where torch.compile sees the launch."""
+    wrap_triton(kernel)[grid](*tensors, **arguments)
 
 
 Launch = Callable[..., None]
@@ -47,7 +52,7 @@ def launch_forward(
     """Output, and mean and rstd as one tensor (2, N, G) unless they are not wanted.
 
     Args:
-        launch: takes a kernel, its grid, its arguments and options.
+        launch: takes a kernel, its grid, its tensors, and everything else by keyword.
     """
     if input.numel() == 0:
         y, *statistics_of = reference.forward(
@@ -58,43 +63,41 @@ def launch_forward(
         check_memory(input, weight, bias, residual)
     x, channels_last = dense(input)
     residual = None if residual is None else match_strides(x, residual)
-    weight, bias = _without_gaps(weight), _without_gaps(bias)
+    weight, bias = _contiguous(weight), _contiguous(bias)
     y = torch.empty_like(x)
     n, c, positions = _sizes(x)
     statistics = None
     if with_statistics:
         statistics = x.new_empty((2, n, num_groups), dtype=torch.float32)
-    plan = _plan(x, num_groups, channels_last, backward=False, residual=residual is not None)
-    cut = plan.cut
+    schedule = _plan(x, num_groups, channels_last, backward=False)
+    cut = schedule.cut
     tensors = (x, _or(residual, x), _or(weight, x), _or(bias, x), y, _or(statistics, x))
-    sizes = (n, c, positions, num_groups, c // num_groups, cut.slab_groups, cut.slabs)
-    tiles = (cut.channel_blocks, cut.position_blocks)
+    sizes = {
+        "num_samples": n, "num_channels": c, "num_positions": positions, "num_groups": num_groups,
+        "group_size": c // num_groups, "slab_groups": cut.slab_groups, "slabs": cut.slabs,
+    }  # fmt: skip
+    tiles = {"channel_blocks": cut.channel_blocks, "position_blocks": cut.position_blocks}
     options = _options(x, cut, channels_last, activation, residual, weight, bias)
     options |= {"HAS_STATISTICS": statistics is not None, "BLOCK_G": cut.block_g}
     slabs = n * cut.slabs
     with _on(x):
-        if plan.path == "resident":
-            launch(triton_forward.resident_forward, (slabs,), *tensors, *sizes, eps, **options)
-            return y, statistics
-        if plan.path == "looped":
-            kernel = triton_forward.looped_forward
-            launch(kernel, (slabs,), *tensors, *sizes, *tiles, eps, **options)
-            return y, statistics
-        partials = x.new_empty((4, n, num_groups, plan.parts), dtype=torch.float32)
-        merging = {**options, "BLOCK_P": power_of_two(plan.parts)}
-        if plan.path == "streamed":
+        if schedule.path == "resident":
+            kernel = forward_kernels.resident_forward
+            launch(kernel, (slabs,), *tensors, **sizes, eps=eps, **options)
+        elif schedule.path == "looped":
+            kernel = forward_kernels.looped_forward
+            launch(kernel, (slabs,), *tensors, **sizes, **tiles, eps=eps, **options)
+        else:
+            partials = x.new_empty((4, n, num_groups, schedule.parts), dtype=torch.float32)
+            parts = {**sizes, **tiles, "tiles_per_part": schedule.tiles_per_part}
             launch(
-                triton_streamed.streamed_forward, (2 * slabs * plan.parts,),
-                *tensors, partials, _counters(slabs, x), *sizes, *tiles, plan.tiles_per_part,
-                plan.parts, eps, **merging,
+                forward_kernels.partial_statistics, (slabs, schedule.parts), x, partials,
+                **parts, **{name: options[name] for name in _STATISTICAL},
             )  # fmt: skip
-            return y, statistics
-        of_parts = (*sizes, *tiles, plan.tiles_per_part)
-        statistical = {name: options[name] for name in _STATISTICAL}
-        kernel = triton_forward.partial_statistics
-        launch(kernel, (slabs, plan.parts), x, partials, *of_parts, **statistical)
-        kernel = triton_forward.apply_forward
-        launch(kernel, (slabs, plan.parts), *tensors, partials, *of_parts, eps, **merging)
+            launch(
+                forward_kernels.apply_forward, (slabs, schedule.parts), *tensors, partials,
+                **parts, eps=eps, **options, BLOCK_P=power_of_two(schedule.parts),
+            )  # fmt: skip
     return y, statistics
 
 
@@ -126,67 +129,55 @@ def launch_backward(
     x, channels_last = dense(input)
     residual = None if activation is None or residual is None else match_strides(x, residual)
     dy = match_strides(x, grad_output)
-    weight, bias = _without_gaps(weight), _without_gaps(bias)
+    weight, bias = _contiguous(weight), _contiguous(bias)
     dx = torch.empty_like(x)
     dr = torch.empty_like(x) if needs_residual else None
     n, c, positions = _sizes(x)
-    plan = _plan(x, num_groups, channels_last, backward=True, residual=residual is not None)
-    cut, slabs = plan.cut, n * plan.cut.slabs
+    schedule = _plan(x, num_groups, channels_last, backward=True)
+    cut, slabs = schedule.cut, n * schedule.cut.slabs
     statistics = statistics.contiguous()
     inputs = (x, dy, _or(residual, x), _or(weight, x), _or(bias, x), statistics)
     tensors = (*inputs, dx, _or(dr, x))
-    sizes = (n, c, positions, num_groups, c // num_groups)
-    of_slabs = (*sizes, cut.slab_groups, cut.slabs)
-    tiles = (cut.channel_blocks, cut.position_blocks)
+    sizes = {
+        "num_samples": n, "num_channels": c, "num_positions": positions, "num_groups": num_groups,
+        "group_size": c // num_groups,
+    }  # fmt: skip
+    of_slabs = {**sizes, "slab_groups": cut.slab_groups, "slabs": cut.slabs}
+    tiles = {"channel_blocks": cut.channel_blocks, "position_blocks": cut.position_blocks}
     options = _options(x, cut, channels_last, activation, residual, weight, bias)
     writing = {**options, "NEEDS_R": needs_residual, "BLOCK_G": cut.block_g}
-    splits = plan.splits
+    splits = schedule.splits
     sums = x.new_empty((2, splits, n, c), dtype=torch.float32)
     with _on(x):
-        if plan.path == "resident":
-            kernel = triton_backward.resident_backward
-            launch(kernel, (slabs,), *tensors, sums, *of_slabs, **writing)
-        elif plan.path == "looped":
-            kernel = triton_backward.looped_backward
-            launch(kernel, (slabs,), *tensors, sums, *of_slabs, *tiles, **writing)
-        elif plan.path == "streamed":
-            launch(
-                triton_streamed.streamed_backward,
-                (slabs * (cut.channel_blocks * splits + plan.parts),),
-                *tensors, sums, _counters(slabs, x), *of_slabs, *tiles, plan.blocks_per_split,
-                splits, plan.tiles_per_part, plan.parts,
-                **writing, BLOCK_P=power_of_two(splits),
-            )  # fmt: skip
+        if schedule.path == "resident":
+            kernel = backward_kernels.resident_backward
+            launch(kernel, (slabs,), *tensors, sums, **of_slabs, **writing)
+        elif schedule.path == "looped":
+            kernel = backward_kernels.looped_backward
+            launch(kernel, (slabs,), *tensors, sums, **of_slabs, **tiles, **writing)
         else:
-            blocks = -(-c // cut.block_c)  # of all channels, whatever their groups
+            channel_blocks = -(-c // cut.block_c)  # of all channels, whatever their groups
             launch(
-                triton_backward.partial_sums, (n * blocks, splits),
-                *inputs, sums, *sizes, blocks, cut.position_blocks, plan.blocks_per_split,
-                **options,
+                backward_kernels.partial_sums, (n * channel_blocks, splits), *inputs, sums,
+                **sizes, channel_blocks=channel_blocks, position_blocks=cut.position_blocks,
+                blocks_per_split=schedule.blocks_per_split, **options,
             )  # fmt: skip
-            if splits * cut.block_c > triton_plan.LIMITS.partials:
+            if splits * cut.block_c > plan.LIMITS.partials:
                 sums, splits = sums.sum(1, keepdim=True), 1
             launch(
-                triton_backward.apply_backward, (slabs, plan.parts),
-                *tensors, sums, *of_slabs, *tiles, plan.tiles_per_part, splits,
+                backward_kernels.apply_backward, (slabs, schedule.parts), *tensors, sums,
+                **of_slabs, **tiles, tiles_per_part=schedule.tiles_per_part, splits=splits,
                 **writing, BLOCK_P=power_of_two(splits),
             )  # fmt: skip
         dbias, dweight = sums.sum((1, 2))
     return dx, dweight, dbias, dr
 
 
-def _plan(
-    x: Tensor, num_groups: int, channels_last: bool, *, backward: bool, residual: bool
-) -> Plan:
-    return triton_plan.plan_of(
-        _sizes(x), num_groups, x.element_size(), channels_last, _processors_of(x.device),
-        backward=backward, residual=residual,
+def _plan(x: Tensor, num_groups: int, channels_last: bool, *, backward: bool) -> Plan:
+    return plan.plan_of(
+        _sizes(x), num_groups, x.element_size(), channels_last, processors_of(x.device),
+        backward=backward,
     )  # fmt: skip
-
-
-def _counters(slabs: int, x: Tensor) -> Tensor:
-    """Of programs, and of the programs that are done with a slab's first walk."""
-    return torch.zeros(1 + slabs, dtype=torch.int32, device=x.device)
 
 
 def _options(
@@ -204,7 +195,7 @@ def _options(
     return {
         "CHANNELS_LAST": channels_last,
         "MULTIPLE": multiple_of(inner, x.element_size()),
-        "ACTIVATION": _ACTIVATIONS[activation],
+        "ACTIVATION": NUMBERS[activation],
         "HAS_R": residual is not None,
         "HAS_W": weight is not None,
         "HAS_B": bias is not None,
@@ -224,7 +215,7 @@ def _or(tensor: Tensor | None, instead: Tensor) -> Tensor:
     return instead if tensor is None else tensor
 
 
-def _without_gaps(parameter: Tensor | None) -> Tensor | None:
+def _contiguous(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
 
@@ -234,7 +225,8 @@ def _on(x: Tensor) -> Any:
 
 
 @cache
-def _processors_of(device: torch.device) -> int:
+def processors_of(device: torch.device) -> int:
+    """Multiprocessors of a CUDA device; 1 where the kernels are interpreted."""
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

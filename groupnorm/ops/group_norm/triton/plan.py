@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes that decide, in elements unless said otherwise. Not yet measured on a GPU.
+    """Sizes that decide, in elements unless said otherwise. Chosen by reasoning, not tuned.
 
     Attributes:
         resident_forward: a slab of at most so many elements stays on chip in the forward pass.
@@ -24,9 +24,6 @@ class Limits:
         tiles_per_split: from here on a slab is split further, which bounds the rounding errors of
             a split's sums, even where that makes more programs than run at a time.
         programs_per_processor: how many programs a slab's splitting aims at.
-        streamed: largest slab, in bytes that are read twice, whose walks follow each other in one
-            launch. 0, which is never: no GPU has run that yet.
-        streamed_tiles: tiles of a program there.
     """
 
     resident_forward: int = 16384
@@ -39,8 +36,6 @@ class Limits:
     partials: int = 4096
     tiles_per_split: int = 64
     programs_per_processor: int = 4
-    streamed: int = 0
-    streamed_tiles: int = 4
 
 
 LIMITS = Limits()
@@ -148,11 +143,7 @@ def split(
     """
     wanted = -(-processors * limits.programs_per_processor // others)
     wanted = max(wanted, -(-tiles // limits.tiles_per_split))
-    return equal_parts(tiles, wanted if most is None else min(wanted, most))
-
-
-def equal_parts(tiles: int, wanted: int) -> tuple[int, int]:
-    """About as many parts of `tiles` as wanted, and tiles of a part; none is empty."""
+    wanted = wanted if most is None else min(wanted, most)
     each = -(-tiles // max(min(wanted, tiles), 1))
     return -(-tiles // each), each
 
@@ -162,7 +153,7 @@ class Plan:
     """How one pass walks over a tensor.
 
     Attributes:
-        path: "resident", "looped", "split" or "streamed" (docs/gpu.md).
+        path: "resident", "looped" or "split" (docs/gpu.md).
         cut: the tiles.
         parts: of the tiles of a slab, each for one program; `tiles_per_part` tiles in a part.
         splits: of the blocks of positions, where a backward pass takes its sums; each has
@@ -185,14 +176,12 @@ def plan_of(
     processors: int,
     *,
     backward: bool,
-    residual: bool,
 ) -> Plan:
     """The path of a forward or backward pass over (N, C, S), and how many programs share a slab.
 
     Args:
         element_size: bytes of an element.
         processors: of the GPU.
-        residual: whether there is one to be read, too.
     """
     n, channels, positions = shape
     limits = LIMITS
@@ -204,14 +193,6 @@ def plan_of(
     parts, each = split(cut.tiles, n * cut.slabs, processors, limits, most)
     if parts == 1:
         return Plan("looped", cut)
-    elements = cut.slab_groups * cut.group_size * positions
-    read_twice = elements * element_size * (1 + backward + residual)
-    if read_twice <= limits.streamed:
-        wanted = -(-cut.tiles // limits.streamed_tiles)
-        parts, each = equal_parts(cut.tiles, wanted if most is None else min(wanted, most))
-        wanted = -(-cut.position_blocks // limits.streamed_tiles)
-        wanted = min(wanted, limits.partials // cut.block_c)
-        return Plan("streamed", cut, parts, each, *equal_parts(cut.position_blocks, wanted))
     blocks = n * -(-channels // cut.block_c)
     return Plan("split", cut, parts, each, *split(cut.position_blocks, blocks, processors, limits))
 

@@ -5,8 +5,8 @@ import torch
 
 from groupnorm import GroupNormAct
 from groupnorm.ops.group_norm import group_norm, reference
-from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate, derivative
-from groupnorm.ops.group_norm.native import launch as native_launch
+from groupnorm.ops.group_norm.activations import ACTIVATIONS, NUMBERS, activate, derivative
+from groupnorm.ops.group_norm.native import launch
 from tests.ops.group_norm.runners import NATIVE, running
 from tests.tolerances import ROUNDOFF, STEP, SUBNORMAL
 
@@ -53,6 +53,17 @@ def test_a_shift_far_from_the_mean_is_found_out(layout):
     assert error <= 2 * STEP * float(true.abs().max())
 
 
+def activate_each(name, z, value, slope):
+    """Write value and slope of an activation at every z."""
+    launch._kernels.activate(
+        activation=NUMBERS[name],
+        z=z.data_ptr(),
+        value=value.data_ptr(),
+        slope=slope.data_ptr(),
+        count=len(z),
+    )
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_over_the_whole_range(name):
     """Values and slopes: a few units of rounding, of the largest term of the formula.
@@ -64,9 +75,7 @@ def test_activations_over_the_whole_range(name):
     powers = torch.tensor([s * 2.0**e for e in range(-126, 127) for s in (-1, 1)])
     z = torch.cat([steps, around, powers, torch.tensor([0.0, -0.0, 3.0, -3.0, 87.0, -88.0])])
     value, slope = torch.empty_like(z), torch.empty_like(z)
-    native_launch._kernels.activate(
-        native_launch._ACTIVATIONS[name], z.data_ptr(), value.data_ptr(), slope.data_ptr(), len(z)
-    )
+    activate_each(name, z, value, slope)
     true = activate(z.double(), name)
     unit = ROUNDOFF[torch.float32]
     assert ((value.double() - true).abs() <= 8 * unit * z.double().abs() + SUBNORMAL).all()
@@ -80,9 +89,7 @@ def test_not_a_number_stays_one():
     z = torch.tensor([float("nan")] * 20)
     value, slope = torch.empty_like(z), torch.empty_like(z)
     for name in ACTIVATIONS:
-        native_launch._kernels.activate(
-            native_launch._ACTIVATIONS[name], z.data_ptr(), value.data_ptr(), slope.data_ptr(), 20
-        )
+        activate_each(name, z, value, slope)
         assert value.isnan().all(), name
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         x = torch.randn(2, 4, 5, 5).to(dtype)
@@ -114,7 +121,7 @@ def test_half_numbers_are_converted_exactly(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_parameters_of_any_float_type_and_stride_give_the_same(dtype):
-    """Half parameters are widened without loss, whether by the kernels or before them."""
+    """Half parameters become float32 without loss, whether by the kernels or before them."""
     x = torch.randn(2, 22, 5, 3).to(dtype)
     weight, bias = (torch.randn(22).to(dtype) for _ in range(2))
     expected = group_norm(x, 2, weight.float(), bias.float(), backend="native")

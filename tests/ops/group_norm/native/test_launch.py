@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from groupnorm.ops.group_norm import group_norm
-from groupnorm.ops.group_norm.native import launch as native_launch
+from groupnorm.ops.group_norm.native import launch
 from tests.ops.group_norm.runners import NATIVE, running
 from tests.tolerances import LAYER, STEP
 
@@ -26,7 +26,7 @@ def threads():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/cpuinfo")
 def test_every_instruction_set_of_this_processor_is_run():
-    names = native_launch.instruction_sets()
+    names = launch.instruction_sets()
     assert names[-1] == "portable"
     flags = Path("/proc/cpuinfo").read_text().split()
     assert ("avx512vl" in flags) == ("avx512" in names)
@@ -35,7 +35,7 @@ def test_every_instruction_set_of_this_processor_is_run():
 
 def test_an_instruction_set_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no kernels named avx9"):
-        native_launch._kernels.set_instruction_set("avx9")
+        launch._kernels.set_instruction_set("avx9")
 
 
 @pytest.mark.pairs(

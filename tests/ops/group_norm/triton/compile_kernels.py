@@ -17,9 +17,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from groupnorm.ops.group_norm.triton.kernels import backward as triton_backward
-from groupnorm.ops.group_norm.triton.kernels import forward as triton_forward
-from groupnorm.ops.group_norm.triton.kernels import streamed as triton_streamed
+from groupnorm.ops.group_norm.triton.kernels import backward as backward_kernels
+from groupnorm.ops.group_norm.triton.kernels import forward as forward_kernels
 from groupnorm.ops.group_norm.triton.kernels.tiles import SIZES
 from groupnorm.ops.group_norm.triton.plan import LIMITS, tiling
 
@@ -28,16 +27,14 @@ FLOATS = ("weight", "bias", "statistics", "partials", "sums")
 # (channels, groups, positions): one that stays on chip and one that is split, in both layouts.
 SHAPES = {"resident": (256, 32, 256), "split": (320, 32, 4096)}
 KERNELS = {
-    "resident": (triton_forward.resident_forward, triton_backward.resident_backward),
+    "resident": (forward_kernels.resident_forward, backward_kernels.resident_backward),
     "split": (
-        triton_forward.looped_forward,
-        triton_forward.partial_statistics,
-        triton_forward.apply_forward,
-        triton_backward.looped_backward,
-        triton_backward.partial_sums,
-        triton_backward.apply_backward,
-        triton_streamed.streamed_forward,
-        triton_streamed.streamed_backward,
+        forward_kernels.looped_forward,
+        forward_kernels.partial_statistics,
+        forward_kernels.apply_forward,
+        backward_kernels.looped_backward,
+        backward_kernels.partial_sums,
+        backward_kernels.apply_backward,
     ),
 }
 
@@ -69,7 +66,7 @@ def compiled(kernel, channels_last, path, capability, constants_of=()):
         if name in (*TENSORS, *FLOATS):
             attributes[index,] = [["tt.divisibility", 16]]
         types = {**dict.fromkeys(TENSORS, "*bf16"), **dict.fromkeys(FLOATS, "*fp32")}
-        types |= {"counters": "*i32", "eps": "fp32"}
+        types["eps"] = "fp32"
         signature[name] = types.get(name, "i32")
     result = triton.compile(
         ASTSource(kernel, signature, constants, attributes),

@@ -5,8 +5,7 @@ import torch
 
 from groupnorm import GroupNormAct
 from groupnorm.ops.group_norm import group_norm, reference
-from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate, derivative
-from groupnorm.ops.group_norm.native import launch as native_launch
+from groupnorm.ops.group_norm.activations import ACTIVATIONS, NUMBERS, activate, derivative
 from tests.ops.group_norm.runners import DEVICE, GPU, SMALL_TILES, TRITON, WHOLE_TILES, running
 from tests.tolerances import ROUNDOFF, STEP, SUBNORMAL
 
@@ -38,8 +37,7 @@ PATHS = {
 @pytest.fixture
 def launched(monkeypatch):
     """Names of the kernels that are launched, with their numbers."""
-    from groupnorm.ops.group_norm.triton.kernels import backward as triton_backward
-    from groupnorm.ops.group_norm.triton.kernels import forward as triton_forward
+    from groupnorm.ops.group_norm.triton.kernels import backward, forward
 
     count = {}
 
@@ -54,7 +52,7 @@ def launched(monkeypatch):
     names = {
         name for paths in (FORWARD, BACKWARD) for kernels in paths.values() for name in kernels
     }
-    for module in (triton_forward, triton_backward):
+    for module in (forward, backward):
         for name in names & set(vars(module)):
             monkeypatch.setattr(module, name, Recorder(name, getattr(module, name)))
     return count
@@ -68,7 +66,10 @@ def launched(monkeypatch):
         for case, paths in PATHS.items()
     ],
 )
-def test_the_path_of_a_size(size, groups, layout, launched):
+def test_the_path_of_a_size_on_one_processor(size, groups, layout, launched, monkeypatch):
+    from groupnorm.ops.group_norm.triton import launch
+
+    monkeypatch.setattr(launch, "processors_of", lambda device: 1)
     x = torch.randn(size, device=DEVICE).contiguous(memory_format=LAYOUTS[layout])
     w = torch.randn(size[1], device=DEVICE)
     dy = torch.randn_like(x)
@@ -203,10 +204,7 @@ def test_double_input_is_refused():
 
 
 def test_numbers_of_the_activations_are_those_of_the_kernels():
-    from groupnorm.ops.group_norm.triton import launch as triton_launch
-    from groupnorm.ops.group_norm.triton.kernels import activations as triton_activations
+    from groupnorm.ops.group_norm.triton.kernels import activations
 
-    assert triton_launch._ACTIVATIONS == native_launch._ACTIVATIONS
     for name in ACTIVATIONS:
-        number = getattr(triton_activations, f"_{name.upper()}").value
-        assert number == triton_launch._ACTIVATIONS[name]
+        assert getattr(activations, f"_{name.upper()}").value == NUMBERS[name]

@@ -172,10 +172,19 @@ void set_instruction_set(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.doc() = "Group normalization on the CPU; see backend_native.py, its only caller.";
-  m.def("forward", &forward);
-  m.def("backward", &backward);
-  m.def("activate", &activate, "Value and slope of an activation, for the tests.");
+  using nb::arg;
+  m.doc() = "Group normalization on the CPU; launch.py beside the folder of this file calls it.";
+  m.def("forward", &forward, arg("num_samples"), arg("num_channels"), arg("num_groups"),
+        arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
+        arg("threads"), arg("narrow_parameters"), arg("x"), arg("residual"), arg("weight"),
+        arg("bias"), arg("y"), arg("mean"), arg("rstd"));
+  m.def("backward", &backward, arg("num_samples"), arg("num_channels"), arg("num_groups"),
+        arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
+        arg("threads"), arg("narrow_parameters"), arg("x"), arg("residual"), arg("weight"),
+        arg("bias"), arg("mean"), arg("rstd"), arg("dy"), arg("dx"), arg("dresidual"),
+        arg("dweight"), arg("dbias"));
+  m.def("activate", &activate, arg("activation"), arg("z"), arg("value"), arg("slope"),
+        arg("count"), "Value and slope of an activation, for the tests.");
   m.def("instruction_sets", &instruction_sets, "Those of this processor, the fastest first.");
   m.def("instruction_set", [] { return std::string(kernels.name); }, "The one in use.");
   m.def("set_instruction_set", &set_instruction_set);

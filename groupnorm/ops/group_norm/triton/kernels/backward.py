@@ -209,7 +209,7 @@ def looped_backward(
 def partial_sums(
     x, dy, r, weight, bias, statistics, sums,
     num_samples, num_channels, num_positions, num_groups, group_size, channel_blocks,
-    position_blocks, tiles_per_split,
+    position_blocks, blocks_per_split,
     CHANNELS_LAST: tl.constexpr, MULTIPLE: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_R: tl.constexpr, HAS_W: tl.constexpr, HAS_B: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
@@ -230,10 +230,10 @@ def partial_sums(
         weight, bias, statistics, sample, channels, ok, num_samples, num_groups, group_size,
         HAS_W, HAS_B,
     )  # fmt: skip
-    first = split * tiles_per_split
+    first = split * blocks_per_split
     dbias, dweight = sums_of(
         x, dy, r, weight_c, bias_c, mean_c, rstd_c, sample, 0, block,
-        first, tl.minimum(first + tiles_per_split, position_blocks),
+        first, tl.minimum(first + blocks_per_split, position_blocks),
         num_channels, num_channels, num_positions, group_size,
         CHANNELS_LAST, ACTIVATION, HAS_R, BLOCK_C, BLOCK_S,
     )  # fmt: skip
@@ -274,7 +274,7 @@ def merged_sums(
 def apply_backward(
     x, dy, r, weight, bias, statistics, dx, dr, sums,
     num_samples, num_channels, num_positions, num_groups, group_size, slab_groups, slabs,
-    channel_blocks, position_blocks, tiles_per_split, splits,
+    channel_blocks, position_blocks, tiles_per_part, splits,
     CHANNELS_LAST: tl.constexpr, MULTIPLE: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_R: tl.constexpr, HAS_W: tl.constexpr, HAS_B: tl.constexpr, NEEDS_R: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -293,10 +293,10 @@ def apply_backward(
         channel_blocks, HAS_W, BLOCK_C, BLOCK_G, BLOCK_P,
     )  # fmt: skip
     count = 1.0 * group_size * num_positions
-    first = part * tiles_per_split
+    first = part * tiles_per_part
     write_tiles(
         x, dy, r, weight, bias, statistics, dx, dr, of_a / count, of_ax / count, sample, slab,
-        first, tl.minimum(first + tiles_per_split, channel_blocks * position_blocks),
+        first, tl.minimum(first + tiles_per_part, channel_blocks * position_blocks),
         slab_channels, num_samples, num_channels, num_positions, num_groups, group_size,
         channel_blocks, position_blocks,
         CHANNELS_LAST, ACTIVATION, HAS_R, HAS_W, HAS_B, NEEDS_R, BLOCK_C, BLOCK_S, BLOCK_G,

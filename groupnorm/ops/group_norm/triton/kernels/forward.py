@@ -181,37 +181,37 @@ def looped_forward(
 def partial_statistics(
     x, partials,
     num_samples, num_channels, num_positions, num_groups, group_size, slab_groups, slabs,
-    channel_blocks, position_blocks, tiles_per_split,
+    channel_blocks, position_blocks, tiles_per_part,
     CHANNELS_LAST: tl.constexpr, MULTIPLE: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
-    """The statistics of one split of a slab. Partials: (4, N, G, splits)."""
-    split = tl.program_id(1)
+    """The statistics of one part of a slab. Partials: (4, N, G, parts)."""
+    part = tl.program_id(1)
     sample, slab, slab_channels, num_channels, num_positions = slab_of(
         tl.program_id(0), slabs, slab_groups, group_size, num_channels, num_positions,
         CHANNELS_LAST, MULTIPLE,
     )  # fmt: skip
-    first = split * tiles_per_split
-    last = tl.minimum(first + tiles_per_split, channel_blocks * position_blocks)
+    first = part * tiles_per_part
+    last = tl.minimum(first + tiles_per_part, channel_blocks * position_blocks)
     shift, mean, m2, count = statistics_of(
         x, sample, slab, first, last, slab_channels, group_size, num_channels, num_positions,
         channel_blocks, position_blocks, CHANNELS_LAST, BLOCK_C, BLOCK_S, BLOCK_G,
     )  # fmt: skip
     keep_partials(
-        partials, sample, slab, split, tl.num_programs(1), shift, mean, m2, count, num_samples,
+        partials, sample, slab, part, tl.num_programs(1), shift, mean, m2, count, num_samples,
         num_groups, slab_groups, BLOCK_G,
     )  # fmt: skip
 
 
 @triton.jit
 def keep_partials(
-    partials, sample, slab, split, splits, shift, mean, m2, count, num_samples, num_groups,
+    partials, sample, slab, part, parts, shift, mean, m2, count, num_samples, num_groups,
     slab_groups, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
-    """Write the statistics of one split of a slab."""
+    """Write the statistics of one part of a slab."""
     groups, ok = groups_of(slab, slab_groups, num_groups, BLOCK_G)
-    at = (wide(sample) * num_groups + groups) * splits + split
-    size = wide(num_samples) * num_groups * splits
+    at = (wide(sample) * num_groups + groups) * parts + part
+    size = wide(num_samples) * num_groups * parts
     tl.store(partials + at, shift, mask=ok)
     tl.store(partials + at + size, mean, mask=ok)
     tl.store(partials + at + 2 * size, m2, mask=ok)
@@ -220,16 +220,16 @@ def keep_partials(
 
 @triton.jit
 def merged_statistics(
-    partials, sample, slab, splits, num_samples, num_groups, slab_groups, count, eps,
+    partials, sample, slab, parts, num_samples, num_groups, slab_groups, count, eps,
     BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """A shift, the mean beside it, and rstd of a slab's groups; partials: (4, N, G, splits)."""
+    """A shift, the mean beside it, and rstd of a slab's groups; partials: (4, N, G, parts)."""
     groups, ok_g = groups_of(slab, slab_groups, num_groups, BLOCK_G)
-    row = (wide(sample) * num_groups + groups) * splits
-    size = wide(num_samples) * num_groups * splits
+    row = (wide(sample) * num_groups + groups) * parts
+    size = wide(num_samples) * num_groups * parts
     each = tl.arange(0, BLOCK_P)
     at = row[:, None] + each[None, :]
-    there = ok_g[:, None] & (each < splits)[None, :]
+    there = ok_g[:, None] & (each < parts)[None, :]
     shift = load_written(partials + row, ok_g)
     shifts = load_written(partials + at, there)
     means = load_written(partials + at + size, there)
@@ -246,35 +246,35 @@ def merged_statistics(
 def apply_forward(
     x, r, weight, bias, y, statistics, partials,
     num_samples, num_channels, num_positions, num_groups, group_size, slab_groups, slabs,
-    channel_blocks, position_blocks, tiles_per_split, eps,
+    channel_blocks, position_blocks, tiles_per_part, eps,
     CHANNELS_LAST: tl.constexpr, MULTIPLE: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_R: tl.constexpr, HAS_W: tl.constexpr, HAS_B: tl.constexpr, HAS_STATISTICS: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """Merge the partial statistics of a slab, and normalize the tiles of one split.
+    """Merge the partial statistics of a slab, and normalize the tiles of one part.
 
     Programs go from the end to the beginning: what `partial_statistics` read last is what the
     cache still holds.
     """
-    splits = tl.num_programs(1)
-    split = splits - 1 - tl.program_id(1)
+    parts = tl.num_programs(1)
+    part = parts - 1 - tl.program_id(1)
     sample, slab, slab_channels, num_channels, num_positions = slab_of(
         tl.num_programs(0) - 1 - tl.program_id(0), slabs, slab_groups, group_size, num_channels,
         num_positions, CHANNELS_LAST, MULTIPLE,
     )  # fmt: skip
     shift, mean, rstd = merged_statistics(
-        partials, sample, slab, splits, num_samples, num_groups, slab_groups,
+        partials, sample, slab, parts, num_samples, num_groups, slab_groups,
         1.0 * group_size * num_positions, eps, BLOCK_G, BLOCK_P,
     )  # fmt: skip
     if HAS_STATISTICS:  # noqa: SIM102  this the compiler knows, the other not
-        if split == 0:
+        if part == 0:
             keep_statistics(
                 statistics, sample, slab, shift + mean, rstd, num_samples, num_groups,
                 slab_groups, BLOCK_G,
             )  # fmt: skip
 
-    first = split * tiles_per_split
-    last = tl.minimum(first + tiles_per_split, channel_blocks * position_blocks)
+    first = part * tiles_per_part
+    last = tl.minimum(first + tiles_per_part, channel_blocks * position_blocks)
     normalize(
         x, r, weight, bias, y, shift, mean, rstd, sample, slab, first, last, slab_channels,
         group_size, num_channels, num_positions, channel_blocks, position_blocks,

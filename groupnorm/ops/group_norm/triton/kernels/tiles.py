@@ -23,11 +23,9 @@ SIZES = (
     "slabs",
     "channel_blocks",
     "position_blocks",
-    "tiles_per_split",
+    "tiles_per_part",
     "splits",
     "blocks_per_split",
-    "tiles_per_part",
-    "parts",
 )
 
 
@@ -91,7 +89,7 @@ def beta_of(bias, channels, ok, HAS_B: tl.constexpr):
 
 @triton.jit
 def load_written(places, mask):
-    """What other programs have written, perhaps of the same launch: not from this one's cache."""
+    """What the programs of an earlier launch have written: not from this one's cache."""
     return tl.load(places, mask=mask, other=0.0, cache_modifier=".cg")
 
 

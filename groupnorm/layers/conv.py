@@ -1,7 +1,8 @@
-"""Convolutions with standardized weights (Qiao et al., arXiv 1903.10520)."""
+"""Convolutions with standardized weights (Qiao et al., arXiv 1903.10520), and scaled ones."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,76 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops.group_norm.reference import statistics_dtype
-
-# form -> its eps; the formulas stand in `standardize`
-WS_FORMS: dict[str, float] = {"timm": 1e-6, "bit": 1e-10, "original": 1e-5}
-"""The forms of eps in use, by where their weights come from, and the eps of each."""
-
-
-def standardize(
-    weight: Tensor,
-    form: str = "timm",
-    eps: float | None = None,
-    *,
-    transposed_groups: int | None = None,
-) -> Tensor:
-    """Every output channel's filter with mean 0 and, up to eps, variance 1; same shape.
-
-    A filter w of fan-in many values becomes, in the three forms in use::
-
-        timm, bit   (w - mean(w)) / sqrt(biased var(w) + eps)     eps 1e-6, 1e-10
-        original    (w - mean(w)) / (unbiased std(w) + eps)       eps 1e-5
-
-    A filter of equal values gives zeros, never NaN, in value and gradient. Half weights are
-    standardized in float32.
-
-    Args:
-        weight: (out_channels, in_channels / groups, *kernel), or, of a transposed convolution,
-            (in_channels, out_channels / groups, *kernel).
-        form: "timm", "bit" (Kolesnikov et al., arXiv 1912.11370) or "original" (the authors'
-            code).
-        eps: None takes the form's.
-        transposed_groups: for a transposed convolution its `groups`.
-
-    Raises:
-        ValueError: unknown form, eps outside (0, 1), or filters of one weight.
-    """
-    eps = check_form(form, eps)
-    w = weight.to(statistics_dtype(weight.dtype))
-    if transposed_groups is None:
-        axes = tuple(range(1, w.dim()))
-    else:
-        # (groups, in / groups, out / groups, *kernel)
-        w = w.view(transposed_groups, -1, *w.shape[1:])
-        axes = (1, *range(3, w.dim()))
-    if _fan_in(weight, transposed_groups) == 1:
-        raise ValueError(
-            "a filter of one weight is standardized to 0, got weights of shape "
-            f"{tuple(weight.shape)}; leave this convolution as it is"
-        )
-    centred = w - w.mean(axes, keepdim=True)
-    if form == "original":
-        w = centred / (centred.std(axes, keepdim=True) + eps)
-    else:
-        w = centred * torch.rsqrt(centred.var(axes, correction=0, keepdim=True) + eps)
-    return w.view(weight.shape).to(weight.dtype)
-
-
-def check_form(form: str, eps: float | None) -> float:
-    """The eps to use: the one given, or the form's.
-
-    Raises:
-        ValueError: unknown form, or eps outside (0, 1).
-    """
-    if form not in WS_FORMS:
-        raise ValueError(
-            f"unknown form of weight standardization {form!r}; known: {', '.join(WS_FORMS)}"
-        )
-    eps = WS_FORMS[form] if eps is None else eps
-    if not 0 < eps < 1:
-        raise ValueError(f"eps must lie between 0 and 1, got {eps}")
-    return eps
+from groupnorm.ops.group_norm.activations import activate, check_activation
+from groupnorm.ops.weight_standardization import WS_FORMS, check_form, standardize
 
 
 class _Standardized(FxLeaf, nn.Module):
@@ -183,8 +116,74 @@ class WSConvTranspose3d(_StandardizedTransposed, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` with standardized filters; see `WSConvTranspose2d`."""
 
 
-def _fan_in(weight: Tensor, transposed_groups: int | None) -> int:
-    inputs, kernel = weight.shape[1], weight.shape[2:].numel()
-    if transposed_groups is not None:
-        inputs = weight.shape[0] // transposed_groups
-    return inputs * kernel
+class ScaledWSConv2d(FxLeaf, nn.Conv2d):
+    """Scaled weight standardization (Brock et al. 2021, arXiv 2101.08692, equations 4 and 5).
+
+    A filter w of fan-in n becomes gain * gamma / sqrt(n) * (w - mean(w)) / sqrt(var(w) + eps), with
+    the biased variance, a learned `gain` per output channel (from 1), and gamma =
+    `activation_gain(activation)`. With independent inputs of unit variance before that activation,
+    each output has unit variance in expectation. Keys `weight`, `bias` and `gain` (shape
+    (out_channels, 1, 1, 1)), as in timm's ScaledStdConv2d.
+
+    Args:
+        activation: the one that made the input, a name of
+            `groupnorm.ops.group_norm.activations` or None; other arguments as in
+            `torch.nn.Conv2d`.
+        ws_eps: added to the biased variance of a filter, inside the root.
+
+    Raises:
+        ValueError: unknown activation, or filters of one weight.
+    """
+
+    activation: str | None = None
+    ws_eps: float = 1e-6
+
+    def __init__(
+        self, *args: Any, activation: str | None = None, ws_eps: float = 1e-6, **kwargs: Any
+    ) -> None:
+        gamma = activation_gain(activation)
+        super().__init__(*args, **kwargs)
+        self.activation = activation
+        self.ws_eps = ws_eps
+        standardize(self.weight.detach().to("meta"), "timm", ws_eps)  # refuses one-weight filters
+        self.scale = gamma / math.sqrt(self.weight[0].numel())
+        self.gain = nn.Parameter(self.weight.new_ones(self.out_channels, 1, 1, 1))
+
+    def reset_parameters(self) -> None:
+        """Weight and bias as in `torch.nn.Conv2d`, gain 1."""
+        super().reset_parameters()
+        if hasattr(self, "gain"):  # the base class calls this before there is one
+            nn.init.ones_(self.gain)
+
+    def standardized_weight(self) -> Tensor:
+        """The weight that the convolution uses, of the shape of `weight`."""
+        return standardize(self.weight, "timm", self.ws_eps) * (self.gain * self.scale)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution of `input` with the scaled standardized weights."""
+        output: Tensor = self._conv_forward(input, self.standardized_weight(), self.bias)
+        return output
+
+    def extra_repr(self) -> str:
+        """Torch's fields, the activation and ws_eps."""
+        fields: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{fields}, activation={self.activation!r}, ws_eps={self.ws_eps}"
+
+
+def activation_gain(activation: str | None) -> float:
+    """gamma = 1 / sqrt(Var(f(z))) for an activation f and z ~ N(0, 1).
+
+    For ReLU this is sqrt(2 / (1 - 1 / pi)) = 1.7129 (Brock et al. 2021, section 4.1); the tables
+    of gains in use (1.7140 for ReLU) are its estimates from random samples. Computed here
+    by the trapezoid rule in float64, to 1e-7.
+
+    Raises:
+        ValueError: unknown activation.
+    """
+    check_activation(activation)
+    z = torch.linspace(-12, 12, 24_001, dtype=torch.float64, device="cpu")
+    density = torch.exp(-z * z / 2)
+    density = density / density.sum()
+    y = activate(z, activation)
+    mean = (density * y).sum()
+    return float((density * (y - mean) ** 2).sum().rsqrt())

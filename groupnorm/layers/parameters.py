@@ -1,0 +1,35 @@
+"""Parameters of layers with one value per channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def affine_parameters(
+    layer: nn.Module,
+    num_channels: int,
+    affine: bool,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> None:
+    """Register `weight` and `bias` of shape (C,) in the layer, or None without `affine`."""
+    for name in ("weight", "bias"):
+        values = torch.empty(num_channels, device=device, dtype=dtype) if affine else None
+        layer.register_parameter(name, None if values is None else nn.Parameter(values))
+
+
+def fill_parameters(layer: nn.Module, **values: float) -> None:
+    """Fill each named parameter that the layer has with its value."""
+    for name, value in values.items():
+        parameter = getattr(layer, name)
+        if parameter is not None:
+            nn.init.constant_(parameter, value)
+
+
+def check_channels(input: Tensor, num_channels: int, layer: nn.Module) -> None:
+    """Raise ValueError unless the input is (N, num_channels, *)."""
+    if input.dim() < 2 or input.shape[1] != num_channels:
+        raise ValueError(
+            f"expected input (N, {num_channels}, *), got {tuple(input.shape)} for {layer}"
+        )

@@ -1,0 +1,84 @@
+"""Weight standardization (Qiao et al., arXiv 1903.10520)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from groupnorm.ops.group_norm.reference import statistics_dtype
+
+# form -> its eps; the formulas stand in `standardize`
+WS_FORMS: dict[str, float] = {"timm": 1e-6, "bit": 1e-10, "original": 1e-5}
+"""The forms of eps in use, by where their weights come from, and the eps of each."""
+
+
+def standardize(
+    weight: Tensor,
+    form: str = "timm",
+    eps: float | None = None,
+    *,
+    transposed_groups: int | None = None,
+) -> Tensor:
+    """Every output channel's filter with mean 0 and, up to eps, variance 1; same shape.
+
+    A filter w of fan-in many values becomes, in the three forms in use::
+
+        timm, bit   (w - mean(w)) / sqrt(biased var(w) + eps)     eps 1e-6, 1e-10
+        original    (w - mean(w)) / (unbiased std(w) + eps)       eps 1e-5
+
+    A filter of equal values gives zeros, never NaN, in value and gradient. Half weights are
+    standardized in float32.
+
+    Args:
+        weight: (out_channels, in_channels / groups, *kernel), or, of a transposed convolution,
+            (in_channels, out_channels / groups, *kernel).
+        form: "timm", "bit" (Kolesnikov et al., arXiv 1912.11370) or "original" (the authors'
+            code).
+        eps: None takes the form's.
+        transposed_groups: for a transposed convolution its `groups`.
+
+    Raises:
+        ValueError: unknown form, eps outside (0, 1), or filters of one weight.
+    """
+    eps = check_form(form, eps)
+    w = weight.to(statistics_dtype(weight.dtype))
+    if transposed_groups is None:
+        axes = tuple(range(1, w.dim()))
+    else:
+        # (groups, in / groups, out / groups, *kernel)
+        w = w.view(transposed_groups, -1, *w.shape[1:])
+        axes = (1, *range(3, w.dim()))
+    if _fan_in(weight, transposed_groups) == 1:
+        raise ValueError(
+            "a filter of one weight is standardized to 0, got weights of shape "
+            f"{tuple(weight.shape)}; leave this convolution as it is"
+        )
+    centred = w - w.mean(axes, keepdim=True)
+    if form == "original":
+        w = centred / (centred.std(axes, keepdim=True) + eps)
+    else:
+        w = centred * torch.rsqrt(centred.var(axes, correction=0, keepdim=True) + eps)
+    return w.view(weight.shape).to(weight.dtype)
+
+
+def check_form(form: str, eps: float | None) -> float:
+    """The eps to use: the one given, or the form's.
+
+    Raises:
+        ValueError: unknown form, or eps outside (0, 1).
+    """
+    if form not in WS_FORMS:
+        raise ValueError(
+            f"unknown form of weight standardization {form!r}; known: {', '.join(WS_FORMS)}"
+        )
+    eps = WS_FORMS[form] if eps is None else eps
+    if not 0 < eps < 1:
+        raise ValueError(f"eps must lie between 0 and 1, got {eps}")
+    return eps
+
+
+def _fan_in(weight: Tensor, transposed_groups: int | None) -> int:
+    inputs, kernel = weight.shape[1], weight.shape[2:].numel()
+    if transposed_groups is not None:
+        inputs = weight.shape[0] // transposed_groups
+    return inputs * kernel

@@ -1,0 +1,141 @@
+"""The forms of the store's files, which are checked when a file is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Open(BaseModel):
+    """A JSON object that may have further keys."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Closed(BaseModel):
+    """A JSON object without further keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Labels(_Open):
+    __pydantic_extra__: dict[str, str | int | float] = Field(init=False)
+    norm: str
+    batch_per_worker: Annotated[int, Field(ge=1)]
+    division: Literal["groups", "size"] = "groups"
+    value: Annotated[int, Field(ge=1)] = 1
+
+
+class _Data(_Open):
+    name: str
+    train: _Count = 0
+    test: _Count = 0
+    classes: _Count = 0
+
+
+class _Options(_Open):
+    model: str | None = None
+
+
+class _Cell(_Closed):
+    labels: _Labels
+    seed: _Count
+    run: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
+
+
+class _Skipped(_Closed):
+    labels: _Labels
+    reason: str
+
+
+class Manifest(_Closed):
+    """`study.json`."""
+
+    format: int
+    study: str
+    title: str
+    command: str
+    protocol: str
+    scale: str | None
+    data: _Data
+    options: _Options
+    cells: list[_Cell]
+    skipped: list[_Skipped]
+    versions: dict[str, Any]
+    shows: Literal["batch-size", "norms", "groups"] | None = None
+    published: list[str] | None = None
+    tuned_over: str | None = None
+
+
+_Amount = Annotated[float, Field(ge=0)]
+
+
+class _Cost(_Open):
+    saved_bytes_per_image: _Amount | None = None
+    training_flops_per_image: _Amount | None = None
+
+
+class Environment(_Open):
+    """`env.json`."""
+
+    parameters: _Count | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    processes: Annotated[int, Field(ge=1)] = 1
+    cost: _Cost | None = None
+    continued_with: dict[str, Any] | None = None
+
+
+_Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Epoch(_Open):
+    """A line of `metrics.jsonl`."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    step: _Count | None = None
+    lr: float | None = None
+    train_loss: float | None = None
+    train_error: _Percent | None = None
+    val_loss: float | None = None
+    val_error: _Percent | None = None
+    precise_val_error: _Percent | None = None
+    response_percentiles: dict[str, float] | None = None
+    image_counts: dict[str, _Count] = {}
+    timing: dict[str, float] = {}
+
+
+_Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class _Timed(_Open):
+    runs: Annotated[list[str], Field(min_length=1)]
+    forward_ms_per_image: _Milliseconds
+    backward_ms_per_image: _Milliseconds
+    spread: Annotated[float, Field(ge=0, le=1e9)]
+    norm_share: Annotated[float, Field(ge=0, le=1)]
+
+
+class Costs(_Closed):
+    """`cost.json`."""
+
+    format: int
+    rounds: _Count
+    configurations: list[_Timed]
+    environment: Environment
+    reason: str | None
+
+
+class Done(_Closed):
+    """`DONE`."""
+
+    status: Literal["finished", "diverged"]
+    reason: str | None
+
+
+class Failed(_Closed):
+    """`FAILED`."""
+
+    reason: str | None

@@ -1,0 +1,84 @@
+"""`--help` of a command that takes KEY=VALUE lists exactly the fields of its configuration."""
+
+import pytest
+import typer
+
+from groupnorm.cli import app
+from groupnorm.experiments import EXPERIMENTS, Options
+from groupnorm.training.config import RunConfig
+from tests.cli.commands import typed
+
+FIELDS = {("train",): tuple(RunConfig.model_fields)}
+FIELDS |= {("study", name): entry.takes for name, entry in EXPERIMENTS.items()}
+
+
+def commands(command, path=()):
+    """Every command with its path."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from commands(inner, (*path, name))
+    else:
+        yield path, command
+
+
+def listed(help_text):
+    """The fields that the help of KEY=VALUE lists, each with its description."""
+    _, *lines = help_text.split("\n\n")
+    return {line.split(": ", 1)[0].split(" ")[0]: line.split(": ", 1)[1] for line in lines}
+
+
+def settings_of(command):
+    return [p for p in command.params if p.param_type_name == "argument" and p.nargs == -1]
+
+
+def test_every_command_that_takes_key_value_is_known_here():
+    found = {path for path, command in commands(typer.main.get_command(app))
+             if settings_of(command)}  # fmt: skip
+    assert found == set(FIELDS)
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=" ".join)
+def test_the_help_lists_the_fields(path):
+    command = dict(commands(typer.main.get_command(app)))[path]
+    (settings,) = settings_of(command)
+    found = listed(settings.help)
+    assert tuple(found) == FIELDS[path]
+    assert all(found.values())
+
+
+def test_a_missing_and_an_unknown_field_would_be_noticed():
+    assert listed("Fields.\n\nmodel: one\n\ncolour (--colour): two: three") == {
+        "model": "one",
+        "colour": "two: three",
+    }
+
+
+def test_the_lines_reach_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = typed("study", "groups", "--help").stdout
+    for key in EXPERIMENTS["groups"].takes:
+        assert f" {key} (--{key.replace('_', '-')}): " in said
+    assert "norms (--norms)" not in said
+    assert " seed: " in typed("train", "--help").stdout
+
+
+@pytest.mark.parametrize("name", ["norms", "groups", "imagenet-norms"])
+def test_every_field_is_an_option_too(name):
+    command = dict(commands(typer.main.get_command(app)))["study", name]
+    options = {p.opts[0] for p in command.params if p.param_type_name == "option"}
+    for key in Options.model_fields:
+        taken = f"--{key.replace('_', '-')}" in options
+        assert taken == (key in EXPERIMENTS[name].takes)
+
+
+def test_both_spellings_are_the_same_study(monkeypatch, tmp_path):
+    plans = []
+    monkeypatch.setattr("groupnorm.study.run_study", lambda plan, *_, **__: plans.append(plan))
+    monkeypatch.chdir(tmp_path)
+    for line in (
+        ["--data", "digits", "--norms", "bn,gn:groups=4,eps=1e-6", "--epochs", "3"],
+        ["data=digits", "norms=bn,gn:groups=4,eps=1e-6", "--epochs", "3"],
+    ):
+        typed("study", "norms", *line)
+    assert plans[0] == plans[1]
+    assert [cell.labels["norm"] for cell in plans[0].cells] == ["bn", "gn:groups=4,eps=1e-06"]
