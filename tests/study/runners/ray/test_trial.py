@@ -39,6 +39,7 @@ def job_of(run_config, out, **changes):
     return dataclasses.replace(job, **changes)
 
 
+@pytest.mark.slow
 def test_a_trial_sends_its_record_and_another_place_goes_on_from_it(tmp_path):
     """The files sent up to epoch 1 are all that the second attempt has."""
     whole = config(epochs=3)
@@ -74,6 +75,7 @@ def test_a_trial_sends_its_record_and_another_place_goes_on_from_it(tmp_path):
     assert not any((tmp_path / "elsewhere").glob("*"))
 
 
+@pytest.mark.slow
 def test_why_a_trial_has_no_result_and_its_log(tmp_path):
     events = []
     bad = job_of(config(), tmp_path, files={"checkpoint.pt": b"no checkpoint", "env.json": b"{}"})
