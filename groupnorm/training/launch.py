@@ -113,7 +113,7 @@ def find_launch() -> Launch:
     """What torchrun's environment variables describe (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_*).
 
     Raises:
-        ValueError: some of them are missing, are no numbers or do not fit.
+        ValueError: some of them are missing, are not numbers or do not fit.
         RuntimeError: nothing answers where the processes should meet.
     """
     count = _number("WORLD_SIZE", 1)

@@ -1,4 +1,4 @@
-"""groupnorm train under torchrun: one voice for what is wrong, a lost process, going on."""
+"""groupnorm train under torchrun: one message for what is wrong, a lost process, going on."""
 
 import json
 import os

@@ -22,14 +22,14 @@ def test_every_word_of_the_list_is_found(tmp_path, word):
 
 
 def test_a_phrase_is_found_across_lines_and_a_word_only_where_it_stands_alone(tmp_path):
-    (pattern, *_), *_ = check_words.banned("two walks -> two passes")
-    assert pattern.search("It takes Two\nwalks.")
-    (pattern, *_), *_ = check_words.banned("ear -> receiver")
-    assert pattern.search("the ear hears")
-    assert not pattern.search("near, year, ear_drum")
+    (pattern, *_), *_ = check_words.banned("big apples -> fruit")
+    assert pattern.search("It grows Big\napples.")
+    (pattern, *_), *_ = check_words.banned("plum -> fruit")
+    assert pattern.search("the plum is ripe")
+    assert not pattern.search("plumage, aplum, plum_tree")
 
 
 def test_a_word_with_a_capital_is_found_as_it_stands():
-    (pattern, *_), *_ = check_words.banned("Tally -> EpochTotals")
-    assert pattern.search("a Tally")
-    assert not pattern.search("a tally")
+    (pattern, *_), *_ = check_words.banned("Pear -> fruit")
+    assert pattern.search("a Pear")
+    assert not pattern.search("a pear")
