@@ -21,7 +21,7 @@ from groupnorm.layers import (
 )
 from groupnorm.layers.conv import activation_gain
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate
-from tests.tolerances import DOUBLE, FORMULA_64, ONE_PERCENT, PUBLISHED_GAIN, TRAPEZOID_64, bound
+from tests.tolerances import DOUBLE, FORMULA_64, GRID_64, ONE_PERCENT, PUBLISHED_GAIN, bound
 
 PLAIN = {1: (WSConv1d, F.conv1d), 2: (WSConv2d, F.conv2d), 3: (WSConv3d, F.conv3d)}
 TRANSPOSED = {
@@ -159,9 +159,7 @@ def test_scaled_convolutions_equal_timm(groups, activation):
 
 
 def test_the_gain_of_relu_is_the_papers_formula():
-    assert activation_gain("relu") == pytest.approx(
-        math.sqrt(2 / (1 - 1 / math.pi)), rel=TRAPEZOID_64
-    )
+    assert activation_gain("relu") == pytest.approx(math.sqrt(2 / (1 - 1 / math.pi)), rel=GRID_64)
     assert activation_gain(None) == pytest.approx(1, rel=FORMULA_64)
 
 
