@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path("docs", "mutations.md")
 FIRST_FILES, GROWTH = 6, 4  # test files of the first pytest; of each further one, times as many
 
+MOST_LEFT_OUT = 5
 TIMED_OUT = "timed out"
 SETS = {"fast": [], "slow": ["-m", "slow"]}
 
@@ -78,6 +79,9 @@ def try_fault(
         key: the fault's digest.
         seconds: how long each of the two sets may take.
         end: when all must end, in seconds of `time.monotonic`.
+
+    Raises:
+        FaultError: too many tests fail without any fault.
     """
     start = time.monotonic()
     outcome = Outcome(fault.name, fault.file, key, "survived")
@@ -91,6 +95,8 @@ def try_fault(
             print(f"{outcome.test} fails without a fault too, and is left out", flush=True)
             copy.left_out.append(outcome.test)
             outcome.left_out.append(outcome.test)
+            if len(copy.left_out) > MOST_LEFT_OUT:
+                raise FaultError("too many tests fail without a fault; mend, or build, the tree")
     except subprocess.CalledProcessError as error:
         outcome.outcome, outcome.message = "does not compile", _first_line(error.stdout or "")
     except subprocess.TimeoutExpired:
@@ -181,7 +187,8 @@ def run_faults(
         the faults for which there was no time.
 
     Raises:
-        FaultError: a fault's text is not where it should be; then none is tried.
+        FaultError: a fault's text is not where it should be; then none is tried. Or too many tests
+            fail without any fault.
     """
     if wrong := check_faults(faults, root):
         raise FaultError("\n".join(wrong))
@@ -335,4 +342,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FaultError as error:
+        raise SystemExit(str(error)) from None

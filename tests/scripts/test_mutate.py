@@ -117,6 +117,14 @@ def test_a_test_that_fails_without_the_fault_too_is_left_out(root, tmp_path, mon
     assert outcome["left_out"] == ["tests/test_sums.py::test_add"]
 
 
+def test_a_tree_whose_tests_fail_is_refused(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        mutate.Copy, "first_failure", lambda *_: ("tests/test_sums.py::test_add", "")
+    )
+    with pytest.raises(FaultError, match="too many tests fail without a fault"):
+        run_faults(root, [CAUGHT], tmp_path / "faults.jsonl")
+
+
 def test_a_search_without_end_is_reported_as_such(root, tmp_path):
     path = tmp_path / "faults.jsonl"
     run_faults(root, [CAUGHT], path, seconds=0)
