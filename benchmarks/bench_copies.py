@@ -44,7 +44,7 @@ def kernel_into(
         "num_samples": n, "num_channels": c, "num_groups": work.groups,
         "num_positions": y.numel() // (n * c), "channels_last": channels_last,
         "type": launch._TYPES[y.dtype][0], "activation": NUMBERS[None], "eps": work.eps,
-        "threads": 1, "narrow_parameters": True, "x": data.x.data_ptr(), "residual": 0,
+        "threads": 1, "parameters_as_input": True, "x": data.x.data_ptr(), "residual": 0,
         "weight": data.weight.data_ptr(), "bias": data.bias.data_ptr(), "y": y.data_ptr(),
         "mean": 0, "rstd": 0,
     }  # fmt: skip

@@ -85,7 +85,7 @@ def test_fewer_training_images():
 
 def test_what_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match="unknown normalization 'xn'"):
-        check(config().model_copy(update={"norm": "xn"}))
+        config(norm="xn")
     with pytest.raises(ValueError, match="unknown model"):
         check(config(model="resnet9"))
     with pytest.raises(DataError, match="unknown data set 'digit'"):

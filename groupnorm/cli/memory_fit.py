@@ -74,7 +74,7 @@ def memory_fit(
         classes = num_classes or usual.classes
         specs = read_norms(norms)
         fits = {}
-        with errors.status("planning") as status:
+        with errors.status("counting memory") as status:
             for spec in specs:
 
                 def show(what: str, spec: NormSpec = spec) -> None:

@@ -140,18 +140,13 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
 def _parameter(key: str) -> inspect.Parameter:
     """The option of a field; its help stands with KEY=VALUE."""
     kinds = set(_types(Options.model_fields[key].annotation))
-    kind, parser = str, None
+    parser: Callable[[str], Any] = str
     if int in kinds and tuple not in kinds:
-        kind, parser = int, whole_number
+        parser = whole_number
     elif float in kinds:
-        kind, parser = float, number
-    option = typer.Option(_option(key), parser=parser, hidden=True)
-    return inspect.Parameter(
-        key,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, option],  # type: ignore[valid-type]
-    )
+        parser = number
+    option = Annotated[Any, typer.Option(_option(key), parser=parser, hidden=True)]
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
 
 
 def _types(annotation: Any) -> Iterator[Any]:

@@ -103,12 +103,12 @@ def by_norm_and_size(
 
 def by_division(base: RunConfig, values: Iterable[int]) -> tuple[Variant, ...]:
     """A variant for every number of groups, and for every number of channels per group."""
+    values = tuple(values)
+    norms = [("groups", value, NormSpec("gn", groups=value)) for value in values]
+    norms += [("size", value, NormSpec("gn", size=value)) for value in values]
     return tuple(
-        Variant(
-            vary(base, norm=NormSpec("gn", **{division: value})),
-            {"division": division, "value": value},
-        )
-        for division, value in itertools.product(("groups", "size"), values)
+        Variant(vary(base, norm=norm), {"division": division, "value": value})
+        for division, value, norm in norms
     )
 
 

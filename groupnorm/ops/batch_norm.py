@@ -86,13 +86,13 @@ class _Rows(torch.autograd.Function):
         y, row_mean, row_rstd = torch.native_group_norm(x, None, None, n, c, size, c, eps)
         row_mean, row_rstd = row_mean.view(-1, images, c), row_rstd.view(-1, images, c)
         mean = row_mean.mean(1, keepdim=True)
-        apart = row_mean - mean
+        delta = row_mean - mean
         # biased variance of the chunk = mean of the rows' variances + variance of their means
-        var = (row_rstd.pow(-2) - eps + apart * apart).mean(1, keepdim=True).clamp_min_(0)
+        var = (row_rstd.pow(-2) - eps + delta * delta).mean(1, keepdim=True).clamp_min_(0)
         rstd = torch.rsqrt(var + eps)
         scale = rstd * weight
         # from rows normalized on their own to rows normalized with their chunk
-        y.mul_((scale / row_rstd).view(n, c, 1)).add_((apart * scale + bias).view(n, c, 1))
+        y.mul_((scale / row_rstd).view(n, c, 1)).add_((delta * scale + bias).view(n, c, 1))
         ctx.save_for_backward(input, weight, mean, rstd)
         ctx.images = images
         mean, var = mean.squeeze(1), var.squeeze(1)

@@ -85,10 +85,11 @@ def _own_moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
         return 0, *torch.zeros(2, c, dtype=torch.float64, device=x.device)
     axes = [0, *range(2, x.dim())]
     mean = x.mean(axes)
-    apart = x - per_channel(mean, x)
+    delta = x - per_channel(mean, x)
     # what the rounding of the mean left
-    rest = apart.mean(axes).double()
-    return values, mean.double() + rest, apart.square().sum(axes).double() - values * rest**2
+    residual_mean = delta.mean(axes).double()
+    about_mean = delta.square().sum(axes).double() - values * residual_mean**2
+    return values, mean.double() + residual_mean, about_mean
 
 
 def _merged(values: int, mean: Tensor, about_mean: Tensor) -> tuple[int, Tensor, Tensor]:
@@ -101,6 +102,6 @@ def _merged(values: int, mean: Tensor, about_mean: Tensor) -> tuple[int, Tensor,
     total = counts.sum()
     share = (counts / total.clamp_min(1)).unsqueeze(1)
     merged = (share * means).sum(0)
-    apart = means - merged
-    about = (abouts + counts.unsqueeze(1) * apart**2).sum(0)
+    delta = means - merged
+    about = (abouts + counts.unsqueeze(1) * delta**2).sum(0)
     return int(total), merged, about

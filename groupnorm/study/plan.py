@@ -81,7 +81,8 @@ def repeat(
 
     Runs of equal hash are one run.
     """
-    cells, configs = [], {}
+    cells: list[Cell] = []
+    configs: dict[str, RunConfig] = {}
     for labels, config in labelled:
         for seed in range(seeds):
             seeded = vary(config, seed=seed)

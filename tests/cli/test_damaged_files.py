@@ -249,6 +249,7 @@ def test_an_error_that_is_no_percentage_is_refused(study, key, error):
     assert f"{path} line 1 has {key}={error}: " in refused("report", study)
 
 
+@pytest.mark.slow
 def test_deleting_the_damaged_file_is_a_remedy(study):
     (trial,) = (study / "runs").iterdir()
     for file in ("config.json", "DONE", "env.json"):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from groupnorm.cost import fit as plan
+from groupnorm.cost import fit as memory_fit
 from tests.cli.commands import typed
 
 
@@ -36,11 +36,11 @@ def test_errors_in_words():
         assert words in done.stderr
 
 
-def test_a_stopped_plan_says_so(monkeypatch):
+def test_a_stopped_fit_says_so(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plan, "fit", interrupted)
+    monkeypatch.setattr(memory_fit, "fit", interrupted)
     done = typed("plan", "resnet8", "--memory", "1GB")
     assert done.returncode == 130
     assert done.stderr.endswith("stopped; nothing was written\n")

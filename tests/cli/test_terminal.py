@@ -9,7 +9,7 @@ import typer
 import groupnorm as groupnorm_package
 from groupnorm import data
 from groupnorm.cli import app, doctor
-from groupnorm.cost import fit as memory_plan
+from groupnorm.cost import fit as memory_fit
 from groupnorm.study import record
 from groupnorm.study.report import page as reports
 from tests.cli.commands import groupnorm, typed
@@ -36,7 +36,7 @@ def nothing_starts(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     for owner, name in (
-        (record, "record_run"), (data, "load"), (memory_plan, "fit"), (doctor, "examine"),
+        (record, "record_run"), (data, "load"), (memory_fit, "fit"), (doctor, "examine"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, start)
 

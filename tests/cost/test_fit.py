@@ -34,7 +34,7 @@ def plan(norm, limit, **changes):
     return step, fit(step, limit, **(asked | changes))
 
 
-@pytest.mark.parametrize("norm", ["gn", "bn"])
+@pytest.mark.parametrize("norm", ["gn", pytest.param("bn", marks=pytest.mark.slow)])
 def test_the_answers_fit_and_the_next_do_not(norm):
     limit = 200 * 2**20
     step, found = plan(norm, limit)

@@ -18,8 +18,8 @@ from groupnorm.layers import (
     WSConvTranspose1d,
     WSConvTranspose2d,
     WSConvTranspose3d,
-    activation_gain,
 )
+from groupnorm.layers.conv import activation_gain
 from groupnorm.ops.group_norm.activations import ACTIVATIONS, activate
 from tests.tolerances import DOUBLE, FORMULA_64, ONE_PERCENT, PUBLISHED_GAIN, bound
 

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from groupnorm.spec import NormSpec
 from groupnorm.study.record import record_run
 from groupnorm.study.store import read_metrics, to_json
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
@@ -170,7 +171,7 @@ def test_a_run_stopped_within_its_first_epoch_goes_on(tmp_path, monkeypatch):
 
 
 def test_divergence_is_a_result(tmp_path):
-    hot = CONFIG.model_copy(update={"norm": "none", "base_lr": 1e8, "epochs": 2})
+    hot = CONFIG.model_copy(update={"norm": NormSpec("none"), "base_lr": 1e8, "epochs": 2})
     result = record_run(hot, tmp_path, threads=1)
     assert result.status == "diverged"
     assert "loss" in result.reason

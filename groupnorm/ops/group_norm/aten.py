@@ -112,7 +112,7 @@ def _shifted(x: Tensor, num_groups: int) -> Tensor:
         return x
     n, c = x.shape[:2]
     spatial = [1] * (x.dim() - 2)
-    # Channel by channel first: on channels_last that walks memory in order, and is twice as fast.
+    # Channel by channel first: on channels_last that reads memory in order, and is twice as fast.
     means = x.detach().mean(list(range(2, x.dim()))) if spatial else x.detach()
     means = means.view(n, num_groups, -1).mean(2).repeat_interleave(c // num_groups, dim=1)
     return x - means.view(n, c, *spatial)

@@ -1,4 +1,4 @@
-"""Tensors without gaps, in one of the two layouts that kernels know."""
+"""Dense tensors in one of the two memory formats that kernels know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from groupnorm.ops.group_norm.memory import check_memory
 
 
 def dense(x: Tensor) -> tuple[Tensor, bool]:
-    """x without gaps, copied if need be, and whether the channels lie innermost.
+    """x, copied unless it is dense, and whether the channels lie innermost.
 
     Raises:
         RuntimeError: it is to be copied, and its storage was freed.

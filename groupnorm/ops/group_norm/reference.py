@@ -4,9 +4,11 @@ Letters: N batch, C channels, G groups, D = C / G channels per group, S = produc
 axes. Every other backend is compared with these two functions and nothing else.
 
 Numeric contract: biased variance, eps inside the root, statistics in float32 for half and single
-input and in float64 for double, two passes, normalization in centred form, mean and rstd kept in
-the statistics' dtype, output in the input's dtype and memory format. A group whose sum of squares
-would overflow is multiplied by a power of two first.
+input and in float64 for double, of centred or shifted values, normalization in centred form, mean
+and rstd kept in the statistics' dtype, output in the input's dtype and memory format. A group whose
+sum of squares would overflow is multiplied by a power of two first. The statistics take two passes
+here, the mean first; the kernels for the CPU, and those for CUDA where a group does not stay on
+chip, take one pass around a shift.
 """
 
 from __future__ import annotations
@@ -151,8 +153,8 @@ def _centre(x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     what it leaves over is subtracted in turn.
     """
     centred = x - shift
-    rest = _group_mean(centred)
-    return centred - rest, shift + rest
+    residual_mean = _group_mean(centred)
+    return centred - residual_mean, shift + residual_mean
 
 
 def _pre_activation(

@@ -13,7 +13,7 @@ from groupnorm.study.results import published
 from groupnorm.study.results.compare import compares_in_size, find, match
 from groupnorm.study.results.estimates import CLEAR, Comparison, Estimate, compare
 from groupnorm.study.results.format import decimal_text, rounded
-from groupnorm.study.results.labels import kind_of, short_names
+from groupnorm.study.results.labels import of_kind, short_names
 from groupnorm.study.results.published import (
     DIVISIONS,
     SPREAD,
@@ -34,6 +34,7 @@ from groupnorm.study.results.rows import (
 )
 from groupnorm.study.results.tuning import how_tuned
 
+BASELINE = "bn"  # published tables are read as differences to it
 PROTOCOLS = {
     "fixed-step": (
         "Under the fixed-step protocol every step sees the same number of images at the same "
@@ -65,7 +66,7 @@ def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> l
     ends = dict.fromkeys((*batches[:1], *batches[-1:]))
     paragraphs += [_at_batch(rows, batch) for batch in ends]
     if len(batches) > 1:
-        paragraphs += [_batch_norm_loss(rows, norm) for norm in norm_names(rows) if _is_bn(norm)]
+        paragraphs += [_batch_norm_loss(rows, norm) for norm in of_kind("bn", norm_names(rows))]
     if kind == "batch-size":
         paragraphs.append(_published_by_batch(study, rows))
     elif batches:
@@ -253,14 +254,14 @@ def _directions(
 ) -> list[str]:
     """What the table has of each norm against batch norm at `their_batch`, and we at `batch`."""
     bn = _first(rows, "bn")
-    base = find(table, norm="bn", batch_per_worker=their_batch)
+    base = find(table, norm=BASELINE, batch_per_worker=their_batch)
     names = short_names(norms)
     parts = []
     for norm in norms:
         mine = norm_names(rows)
         ours = norm if norm in mine else next((n for n in mine if match(norm, [n])), "")
         found = find(table, norm=norm, batch_per_worker=their_batch)
-        if norm != "bn" and bn and ours and base and found:
+        if norm != BASELINE and bn and ours and base and found:
             difference = rounded(found.error, 2) - rounded(base.error, 2)
             at = f"At {batch} images"
             if their_batch not in (None, batch):
@@ -389,11 +390,7 @@ def _row(rows: list[Row], norm: str, batch: int) -> Row | None:
 
 def _first(rows: list[Row], kind: str) -> str:
     """The first norm of a kind, without weight standardization; empty when there is none."""
-    return next((norm for norm in norm_names(rows) if kind_of(norm) == kind), "")
-
-
-def _is_bn(norm: str) -> bool:
-    return kind_of(norm) == "bn"
+    return next(iter(of_kind(kind, norm_names(rows))), "")
 
 
 def _value(value: Estimate) -> str:

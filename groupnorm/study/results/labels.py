@@ -11,6 +11,7 @@ from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.rows import ONCE, Row
 
 NOTHING = "\u2013"
+_NO_NORM = NormSpec("none")
 
 
 def kind_of(norm: str) -> str | None:
@@ -22,6 +23,11 @@ def kind_of(norm: str) -> str | None:
     return None if spec.ws else spec.kind
 
 
+def of_kind(kind: str, norms: Iterable[str]) -> list[str]:
+    """Those of `norms` that are of a kind, without weight standardization, in their order."""
+    return [norm for norm in norms if kind_of(norm) == kind]
+
+
 def short_names(norms: Iterable[str]) -> dict[str, str]:
     """A name for each spec, as short as the others allow: "GN" for the only group norm."""
     specs = {norm: NormSpec.parse(norm) for norm in norms}
@@ -30,7 +36,7 @@ def short_names(norms: Iterable[str]) -> dict[str, str]:
     return {
         norm: name if names.count(name) == 1 or name == norm.upper() else norm
         for norm, name in plain.items()
-    } | {norm: norm for norm in specs if norm == "none"}
+    } | {norm: norm for norm, spec in specs.items() if spec == _NO_NORM}
 
 
 def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """The backends that the tests run: the C++ kernels once for every instruction set, and Triton's
-kernels once with the sizes of their tiles and twice with small ones and nothing kept on chip: then
-a slab is split, or walked over twice by one program."""
+kernels once with the sizes of their blocks and twice with small ones and nothing kept on chip: then
+a tile is split, or passed over twice by one program."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ DEVICE = "cpu" if triton.interpreted else "cuda"  # where Triton's kernels run
 GPU = [] if DEVICE == "cpu" else [pytest.mark.gpu]
 OTHERS = tuple(name for name in BACKENDS if name not in ("native", "triton"))
 RUNNERS = (*OTHERS, *NATIVE, *TRITON)
-# As parameters of the fixture `backend`: interpreted kernels with small tiles take seconds.
+# As parameters of the fixture `backend`: interpreted kernels with small blocks take seconds.
 ON_CPU = [*OTHERS, *NATIVE]
 WHOLE_TILES = [pytest.param(name, marks=GPU) for name in TRITON[:1]]
 SMALL_TILES = [pytest.param(name, marks=[*GPU, pytest.mark.slow]) for name in TRITON[1:]]
@@ -32,7 +32,7 @@ WHOLE_TILES_SLOWLY = [
 USUAL = [*ON_CPU, *WHOLE_TILES]
 on_cpu = pytest.mark.parametrize("backend", ON_CPU, indirect=True)
 with_small_tiles = pytest.mark.parametrize("backend", [*USUAL, *SMALL_TILES], indirect=True)
-# Nothing is kept on chip, and a split has a few tiles.
+# Nothing is kept on chip, and a split has a few blocks.
 SPLIT = replace(
     plan.LIMITS,
     resident_forward=0,
@@ -40,9 +40,9 @@ SPLIT = replace(
     row_bytes=16,
     row_channels=32,
     partials=512,
-    tiles_per_split=2,
+    blocks_per_split=2,
 )
-LOOPED = replace(SPLIT, programs_per_processor=0, tiles_per_split=10**9)
+LOOPED = replace(SPLIT, programs_per_processor=0, blocks_per_split=10**9)
 _LIMITS = {"as it is": plan.LIMITS, "split": SPLIT, "looped": LOOPED}
 
 
@@ -50,12 +50,12 @@ def small_tiles(
     channels: int, groups: int, positions: int, element_size: int, channels_last: bool,
     resident: int, limits: Limits,
 ) -> Tiling:  # fmt: skip
-    """A slab in four tiles or so, however small it is."""
+    """A tile in four blocks or so, however small it is."""
     row = max(power_of_two(positions) // 2, 1)
-    tile = max(power_of_two(channels // groups * positions) // 4, row)
+    block = max(power_of_two(channels // groups * positions) // 4, row)
     if channels_last:
-        tile = power_of_two(min(channels, limits.row_channels)) * max(row // 2, 1)
-    limits = replace(limits, tile=tile, row=row)
+        block = power_of_two(min(channels, limits.row_channels)) * max(row // 2, 1)
+    limits = replace(limits, block=block, row=row)
     return tiling(channels, groups, positions, element_size, channels_last, resident, limits)
 
 

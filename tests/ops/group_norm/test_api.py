@@ -37,7 +37,7 @@ SHAPES = {  # (shape, groups): what it is there for
 }
 
 
-# Few slabs: the interpreter runs one program after the other.
+# Few tiles: the interpreter runs one program after the other.
 TRITON_SHAPES = SHAPES | {"rank 2": ((1, 12), 3), "one position": ((1, 8, 1, 1), 4)}
 del TRITON_SHAPES["larger than a vector"]
 LAYOUTS = ["contiguous", "channels_last", "permuted", "sliced"]

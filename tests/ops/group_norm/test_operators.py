@@ -188,11 +188,11 @@ def test_torch_compile_sees_the_launches_and_what_they_write(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["kernel"], row["writes"]) for row in rows] == [
-        ("resident_forward", ["statistics", "y"]),
-        ("resident_backward", ["dr", "dx", "sums"]),
-        ("partial_statistics", ["partials"]),
-        ("apply_forward", ["statistics", "y"]),
-        ("partial_sums", ["sums"]),
-        ("apply_backward", ["dr", "dx"]),
+        ("resident_forward", ["p_statistics", "p_y"]),
+        ("resident_backward", ["p_dr", "p_dx", "p_sums"]),
+        ("partial_statistics", ["p_partials"]),
+        ("apply_forward", ["p_statistics", "p_y"]),
+        ("partial_sums", ["p_sums"]),
+        ("apply_backward", ["p_dr", "p_dx"]),
     ]
     assert not done.stderr

@@ -72,19 +72,19 @@ def launch_forward(
     assert _kernels is not None
     x, channels_last = dense(input)
     dtype = x.dtype
-    number, itemsize, accumulated = _TYPES[dtype]
-    weight, bias, narrow = _parameters(weight, bias, dtype, accumulated)
+    number, itemsize, accumulation = _TYPES[dtype]
+    weight, bias, same_dtype = _parameters(weight, bias, dtype, accumulation)
     if residual is not None:
         residual = match_strides(x, residual)
     y = torch.empty_like(x)
     n, c, count = x.size(0), x.size(1), x.numel()
     size = count * itemsize
-    parameter_size = c * (itemsize if narrow else accumulated.itemsize)
+    parameter_size = c * (itemsize if same_dtype else accumulation.itemsize)
     statistics, mean, rstd = None, 0, 0
     if with_statistics:
-        statistics = x.new_empty(2, n, num_groups, dtype=accumulated)
+        statistics = x.new_empty(2, n, num_groups, dtype=accumulation)
         mean = statistics.data_ptr()
-        rstd = mean + n * num_groups * accumulated.itemsize
+        rstd = mean + n * num_groups * accumulation.itemsize
     overflowed = _kernels.forward(
         num_samples=n,
         num_channels=c,
@@ -95,7 +95,7 @@ def launch_forward(
         activation=NUMBERS[activation],
         eps=eps,
         threads=torch.get_num_threads(),
-        narrow_parameters=narrow,
+        parameters_as_input=same_dtype,
         x=address(x, size),
         residual=address(residual, size),
         weight=address(weight, parameter_size),
@@ -140,17 +140,17 @@ def launch_backward(
         return dx, dweight, dbias, dz if needs_residual else None
     assert _kernels is not None
     x, channels_last = dense(input)
-    number, itemsize, accumulated = _TYPES[x.dtype]
-    weight, bias, narrow = _parameters(weight, bias, x.dtype, accumulated)
+    number, itemsize, accumulation = _TYPES[x.dtype]
+    weight, bias, same_dtype = _parameters(weight, bias, x.dtype, accumulation)
     residual = None if activation is None or residual is None else match_strides(x, residual)
     dy = match_strides(x, grad_output)
     dx = torch.empty_like(x)
     dresidual = torch.empty_like(x) if needs_residual else None
     n, c, count = x.size(0), x.size(1), x.numel()
     size = count * itemsize
-    parameter_size = c * (itemsize if narrow else accumulated.itemsize)
+    parameter_size = c * (itemsize if same_dtype else accumulation.itemsize)
     dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
-    half = n * num_groups * accumulated.itemsize
+    half = n * num_groups * accumulation.itemsize
     statistics = statistics.contiguous()
     mean = address(statistics, 2 * half)
     out_of_range = _kernels.backward(
@@ -163,7 +163,7 @@ def launch_backward(
         activation=NUMBERS[activation],
         eps=0.0,
         threads=torch.get_num_threads(),
-        narrow_parameters=narrow,
+        parameters_as_input=same_dtype,
         x=address(x, size),
         residual=address(residual, size),
         weight=address(weight, parameter_size),
@@ -186,15 +186,12 @@ def launch_backward(
 
 
 def _parameters(
-    weight: Tensor | None, bias: Tensor | None, narrow: torch.dtype, accumulated: torch.dtype
+    weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype, accumulation: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None, bool]:
-    """Both contiguous, and in the dtype `narrow` (which is True then) or in
-    `accumulated`."""
-    is_narrow = (weight is None or weight.dtype == narrow) and (
-        bias is None or bias.dtype == narrow
-    )
-    dtype = narrow if is_narrow else accumulated
-    return _parameter(weight, dtype), _parameter(bias, dtype), is_narrow
+    """Both contiguous: in the input's dtype where they have it (then True), else in the other."""
+    same_dtype = (weight is None or weight.dtype == dtype) and (bias is None or bias.dtype == dtype)
+    wanted = dtype if same_dtype else accumulation
+    return _parameter(weight, wanted), _parameter(bias, wanted), same_dtype
 
 
 def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:

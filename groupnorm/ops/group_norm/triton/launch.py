@@ -74,28 +74,28 @@ def launch_forward(
     tensors = (x, _or(residual, x), _or(weight, x), _or(bias, x), y, _or(statistics, x))
     sizes = {
         "num_samples": n, "num_channels": c, "num_positions": positions, "num_groups": num_groups,
-        "group_size": c // num_groups, "slab_groups": cut.slab_groups, "slabs": cut.slabs,
+        "group_size": c // num_groups, "tile_groups": cut.tile_groups, "tiles": cut.tiles,
     }  # fmt: skip
-    tiles = {"channel_blocks": cut.channel_blocks, "position_blocks": cut.position_blocks}
+    blocks = {"channel_blocks": cut.channel_blocks, "position_blocks": cut.position_blocks}
     options = _options(x, cut, channels_last, activation, residual, weight, bias)
     options |= {"HAS_STATISTICS": statistics is not None, "BLOCK_G": cut.block_g}
-    slabs = n * cut.slabs
+    tiles = n * cut.tiles
     with _on(x):
         if schedule.path == "resident":
             kernel = forward_kernels.resident_forward
-            launch(kernel, (slabs,), *tensors, **sizes, eps=eps, **options)
+            launch(kernel, (tiles,), *tensors, **sizes, eps=eps, **options)
         elif schedule.path == "looped":
             kernel = forward_kernels.looped_forward
-            launch(kernel, (slabs,), *tensors, **sizes, **tiles, eps=eps, **options)
+            launch(kernel, (tiles,), *tensors, **sizes, **blocks, eps=eps, **options)
         else:
             partials = x.new_empty((4, n, num_groups, schedule.parts), dtype=torch.float32)
-            parts = {**sizes, **tiles, "tiles_per_part": schedule.tiles_per_part}
+            parts = {**sizes, **blocks, "blocks_per_part": schedule.blocks_per_part}
             launch(
-                forward_kernels.partial_statistics, (slabs, schedule.parts), x, partials,
+                forward_kernels.partial_statistics, (tiles, schedule.parts), x, partials,
                 **parts, **{name: options[name] for name in _STATISTICAL},
             )  # fmt: skip
             launch(
-                forward_kernels.apply_forward, (slabs, schedule.parts), *tensors, partials,
+                forward_kernels.apply_forward, (tiles, schedule.parts), *tensors, partials,
                 **parts, eps=eps, **options, BLOCK_P=power_of_two(schedule.parts),
             )  # fmt: skip
     return y, statistics
@@ -134,7 +134,7 @@ def launch_backward(
     dr = torch.empty_like(x) if needs_residual else None
     n, c, positions = _sizes(x)
     schedule = _plan(x, num_groups, channels_last, backward=True)
-    cut, slabs = schedule.cut, n * schedule.cut.slabs
+    cut, tiles = schedule.cut, n * schedule.cut.tiles
     statistics = statistics.contiguous()
     inputs = (x, dy, _or(residual, x), _or(weight, x), _or(bias, x), statistics)
     tensors = (*inputs, dx, _or(dr, x))
@@ -142,8 +142,8 @@ def launch_backward(
         "num_samples": n, "num_channels": c, "num_positions": positions, "num_groups": num_groups,
         "group_size": c // num_groups,
     }  # fmt: skip
-    of_slabs = {**sizes, "slab_groups": cut.slab_groups, "slabs": cut.slabs}
-    tiles = {"channel_blocks": cut.channel_blocks, "position_blocks": cut.position_blocks}
+    of_tiles = {**sizes, "tile_groups": cut.tile_groups, "tiles": cut.tiles}
+    blocks = {"channel_blocks": cut.channel_blocks, "position_blocks": cut.position_blocks}
     options = _options(x, cut, channels_last, activation, residual, weight, bias)
     writing = {**options, "NEEDS_R": needs_residual, "BLOCK_G": cut.block_g}
     splits = schedule.splits
@@ -151,22 +151,22 @@ def launch_backward(
     with _on(x):
         if schedule.path == "resident":
             kernel = backward_kernels.resident_backward
-            launch(kernel, (slabs,), *tensors, sums, **of_slabs, **writing)
+            launch(kernel, (tiles,), *tensors, sums, **of_tiles, **writing)
         elif schedule.path == "looped":
             kernel = backward_kernels.looped_backward
-            launch(kernel, (slabs,), *tensors, sums, **of_slabs, **tiles, **writing)
+            launch(kernel, (tiles,), *tensors, sums, **of_tiles, **blocks, **writing)
         else:
             channel_blocks = -(-c // cut.block_c)  # of all channels, whatever their groups
             launch(
                 backward_kernels.partial_sums, (n * channel_blocks, splits), *inputs, sums,
                 **sizes, channel_blocks=channel_blocks, position_blocks=cut.position_blocks,
-                blocks_per_split=schedule.blocks_per_split, **options,
+                position_blocks_per_split=schedule.position_blocks_per_split, **options,
             )  # fmt: skip
             if splits * cut.block_c > plan.LIMITS.partials:
                 sums, splits = sums.sum(1, keepdim=True), 1
             launch(
-                backward_kernels.apply_backward, (slabs, schedule.parts), *tensors, sums,
-                **of_slabs, **tiles, tiles_per_part=schedule.tiles_per_part, splits=splits,
+                backward_kernels.apply_backward, (tiles, schedule.parts), *tensors, sums,
+                **of_tiles, **blocks, blocks_per_part=schedule.blocks_per_part, splits=splits,
                 **writing, BLOCK_P=power_of_two(splits),
             )  # fmt: skip
         dbias, dweight = sums.sum((1, 2))
@@ -191,7 +191,7 @@ def _options(
 ) -> dict[str, Any]:
     """What all kernels are compiled for."""
     _, c, positions = _sizes(x)
-    inner = math.gcd(c, cut.slab_groups * cut.group_size) if channels_last else positions
+    inner = math.gcd(c, cut.tile_groups * cut.group_size) if channels_last else positions
     return {
         "CHANNELS_LAST": channels_last,
         "MULTIPLE": multiple_of(inner, x.element_size()),

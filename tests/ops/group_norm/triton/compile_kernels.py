@@ -22,8 +22,8 @@ from groupnorm.ops.group_norm.triton.kernels import forward as forward_kernels
 from groupnorm.ops.group_norm.triton.kernels.tiles import SIZES
 from groupnorm.ops.group_norm.triton.plan import LIMITS, tiling
 
-TENSORS = ("x", "r", "y", "dy", "dx", "dr")
-FLOATS = ("weight", "bias", "statistics", "partials", "sums")
+TENSORS = ("p_x", "p_r", "p_y", "p_dy", "p_dx", "p_dr")
+FLOATS = ("p_weight", "p_bias", "p_statistics", "p_partials", "p_sums")
 # (channels, groups, positions): one that stays on chip and one that is split, in both layouts.
 SHAPES = {"resident": (256, 32, 256), "split": (320, 32, 4096)}
 KERNELS = {

@@ -125,7 +125,7 @@ def test_largest_error_of_the_output(shape, mean, layout):
 @pytest.mark.usefixtures("_sizes")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_shift_far_from_the_mean_is_found_out(layout):
-    """The tile that the shift is taken from is 1e4; all others are near 0."""
+    """The block that the shift is taken from is 1e4; all others are near 0."""
     x = torch.randn(1, 8, 24, 24, generator=torch.Generator().manual_seed(2))
     x[:, :, :2] = 1e4
     x = x.contiguous(memory_format=LAYOUTS[layout]).to(DEVICE)

@@ -13,9 +13,9 @@ from tests.ops.group_norm.runners import TRITON
 @pytest.mark.slow
 @pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 def test_every_kernel_compiles_and_keeps_to_registers(tmp_path):
-    """For an H200: no tile spills to memory, and bfloat16 goes 16 bytes at a time.
+    """For an H200: no block spills to memory, and bfloat16 goes 16 bytes at a time.
 
-    The smallest part of a tile that a thread holds is 64 bytes; an address that spills is 8.
+    The smallest part of a block that a thread holds is 64 bytes; an address that spills is 8.
     """
     done = subprocess.run(
         [sys.executable, "-m", "tests.ops.group_norm.triton.compile_kernels", "90"],

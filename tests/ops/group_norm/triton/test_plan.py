@@ -16,14 +16,20 @@ from groupnorm.ops.group_norm.triton.plan import (
 )
 
 TINY = replace(
-    LIMITS, resident_forward=0, resident_backward=0, tile=256, row=64, row_bytes=16, row_channels=32
+    LIMITS,
+    resident_forward=0,
+    resident_backward=0,
+    block=256,
+    row=64,
+    row_bytes=16,
+    row_channels=32,
 )
 
-# (channels, groups, positions), layout: resident, groups of a slab, channels x positions of a tile
+# (channels, groups, positions), layout: resident, groups of a tile, channels x positions of a block
 TILINGS = {
-    "a small group in one tile with others": ((64, 32, 49), False, (True, 8, 16, 64)),
-    "a group alone in one tile": ((256, 32, 784), False, (True, 1, 8, 1024)),
-    "a group too large for one tile": ((320, 32, 4096), False, (False, 1, 4, 1024)),
+    "a small group in one block with others": ((64, 32, 49), False, (True, 8, 16, 64)),
+    "a group alone in one block": ((256, 32, 784), False, (True, 1, 8, 1024)),
+    "a group too large for one block": ((320, 32, 4096), False, (False, 1, 4, 1024)),
     "a group of one channel": ((512, 512, 47999), False, (False, 1, 1, 4096)),
     "few positions, many channels": ((2048, 1, 49), False, (False, 1, 64, 64)),
     "rank 2": ((512, 32, 1), False, (True, 32, 512, 1)),
@@ -31,7 +37,7 @@ TILINGS = {
     "one channel a group": ((64, 64, 196), True, (True, 32, 32, 256)),
     "rows of 40 channels": ((320, 32, 4096), True, (False, 4, 64, 64)),
     "rows of 60 channels, 4 at a time": ((60, 2, 4096), True, (False, 2, 64, 64)),
-    "a group wider than a tile": ((2048, 8, 784), True, (False, 1, 64, 64)),
+    "a group wider than a block": ((2048, 8, 784), True, (False, 1, 64, 64)),
 }
 
 
@@ -39,7 +45,7 @@ TILINGS = {
 def test_what_is_cut_how(case):
     (channels, groups, positions), channels_last, expected = TILINGS[case]
     cut = tiling(channels, groups, positions, 2, channels_last, LIMITS.resident_forward, LIMITS)
-    assert (cut.resident, cut.slab_groups, cut.block_c, cut.block_s) == expected
+    assert (cut.resident, cut.tile_groups, cut.block_c, cut.block_s) == expected
 
 
 sizes = st.integers(1, 600)
@@ -49,28 +55,30 @@ sizes = st.integers(1, 600)
     sizes, st.integers(1, 80), st.integers(1, 100_000), st.sampled_from([2, 4]), st.booleans(),
     st.sampled_from([LIMITS, TINY]),
 )  # fmt: skip
-def test_tiles_cover_everything(group_size, groups, positions, element_size, channels_last, limits):
+def test_blocks_cover_everything(
+    group_size, groups, positions, element_size, channels_last, limits
+):
     channels = group_size * groups
     cut = tiling(
         channels, groups, positions, element_size, channels_last, limits.resident_forward, limits
     )
-    assert cut.slab_groups * cut.slabs >= groups > cut.slab_groups * (cut.slabs - 1)
-    slab = cut.slab_groups * group_size
-    assert cut.block_c * cut.channel_blocks >= slab > cut.block_c * (cut.channel_blocks - 1)
+    assert cut.tile_groups * cut.tiles >= groups > cut.tile_groups * (cut.tiles - 1)
+    tile = cut.tile_groups * group_size
+    assert cut.block_c * cut.channel_blocks >= tile > cut.block_c * (cut.channel_blocks - 1)
     assert cut.block_s * cut.position_blocks >= positions > cut.block_s * (cut.position_blocks - 1)
-    assert cut.block_g >= cut.slab_groups
+    assert cut.block_g >= cut.tile_groups
     for block in (cut.block_c, cut.block_s, cut.block_g):
         assert block == power_of_two(block)
-    # Lanes of a tile belong to the same group in all tiles: several groups only in one block.
-    assert cut.channel_blocks == 1 or cut.slab_groups == 1
+    # Lanes of a block belong to the same group in all blocks: several groups only in one block.
+    assert cut.channel_blocks == 1 or cut.tile_groups == 1
     if cut.resident:
-        assert cut.tiles == 1
+        assert cut.blocks == 1
         assert cut.block_c * cut.block_s <= max(limits.resident_forward, limits.together)
     else:
-        assert cut.block_c * cut.block_s <= max(limits.tile, cut.block_c)
-        assert cut.block_c <= max(2 * limits.row_channels, limits.tile)
+        assert cut.block_c * cut.block_s <= max(limits.block, cut.block_c)
+        assert cut.block_c <= max(2 * limits.row_channels, limits.block)
     if channels_last:  # two sectors of memory, where there are as many channels
-        assert min(slab, channels) * element_size >= min(limits.row_bytes, channels * element_size)
+        assert min(tile, channels) * element_size >= min(limits.row_bytes, channels * element_size)
     assert cut.warps in (1, 2, 4, 8, 16)
 
 
@@ -78,12 +86,12 @@ def test_tiles_cover_everything(group_size, groups, positions, element_size, cha
     st.integers(1, 100_000), st.integers(1, 10_000), st.none() | st.integers(1, 4096),
     st.integers(1, 132),
 )  # fmt: skip
-def test_no_split_is_empty(tiles, others, most, processors):
-    splits, each = split(tiles, others, processors, LIMITS, most)
-    assert splits * each >= tiles > (splits - 1) * each
+def test_no_split_is_empty(blocks, others, most, processors):
+    splits, each = split(blocks, others, processors, LIMITS, most)
+    assert splits * each >= blocks > (splits - 1) * each
     assert most is None or splits <= most
-    enough = -(-tiles // LIMITS.tiles_per_split)
-    assert each <= LIMITS.tiles_per_split or (most is not None and most < enough)
+    enough = -(-blocks // LIMITS.blocks_per_split)
+    assert each <= LIMITS.blocks_per_split or (most is not None and most < enough)
 
 
 def test_splits_fill_the_processors():
@@ -95,7 +103,7 @@ def test_splits_fill_the_processors():
 # (N, C, S), groups, bytes of an element, channels_last: paths forward and backward on an H200
 PLANS = {
     "CIFAR ResNet": (((32, 64, 64), 8, 4, True), ("resident", "resident")),
-    "as much as a tile": (((128, 128, 1024), 32, 4, True), ("resident", "split")),
+    "as much as a block": (((128, 128, 1024), 32, 4, True), ("resident", "split")),
     "many samples": (((32, 256, 3136), 32, 2, False), ("looped", "looped")),
     "few large groups": (((1, 128, 1310720), 32, 2, False), ("split", "split")),
     "few large groups, channels_last": (((1, 128, 1310720), 32, 2, True), ("split", "split")),
@@ -114,7 +122,7 @@ def test_the_path_of_a_shape_on_a_large_gpu(case):
     st.integers(1, 9), sizes, st.integers(1, 80), st.integers(1, 100_000), st.booleans(),
     st.booleans(),
 )  # fmt: skip
-def test_a_plan_covers_every_tile(n, group_size, groups, positions, channels_last, backward):
+def test_a_plan_covers_every_block(n, group_size, groups, positions, channels_last, backward):
     shape = (n, group_size * groups, positions)
     plan = plan_of(shape, groups, 2, channels_last, 132, backward=backward)
     cut = plan.cut
@@ -123,8 +131,8 @@ def test_a_plan_covers_every_tile(n, group_size, groups, positions, channels_las
     if plan.path in ("resident", "looped"):
         assert (plan.parts, plan.splits) == (1, 1)
         return
-    assert plan.parts * plan.tiles_per_part >= cut.tiles > (plan.parts - 1) * plan.tiles_per_part
-    blocks, each = cut.position_blocks, plan.blocks_per_split
+    assert plan.parts * plan.blocks_per_part >= cut.blocks > (plan.parts - 1) * plan.blocks_per_part
+    blocks, each = cut.position_blocks, plan.position_blocks_per_split
     assert plan.splits * each >= blocks > (plan.splits - 1) * each
     if not backward:
         assert power_of_two(plan.parts) * cut.block_g <= max(LIMITS.partials, cut.block_g)

@@ -11,8 +11,8 @@
 namespace groupnorm {
 namespace GN_ISA {
 
-constexpr int64_t kLinesPerSum = 64;    // no longer a sum in the wide type
-constexpr int64_t kLinesPerBlock = 32;  // that a tile of channels is walked over at once
+constexpr int64_t kLinesPerSum = 64;    // no longer a sum in the accumulation type
+constexpr int64_t kLinesPerBlock = 32;  // in one pass over a tile of channels
 
 // How a sample's S positions make lines.
 struct Lines {

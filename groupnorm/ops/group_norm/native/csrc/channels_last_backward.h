@@ -14,7 +14,7 @@ template <class T> struct SampleBackward {
   const T* dy;
   T* dx;
   T* dresidual;       // or null
-  W* kept = nullptr;  // for dz; see keep_gradient
+  W* kept = nullptr;  // for dz; see store_gradient
 
   SampleBackward(const Problem& p, int64_t at)
       : x(static_cast<const T*>(p.x) + at),
@@ -58,7 +58,7 @@ void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t st
             normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
         s[u] += dz;
         q[u] += dz * (x - normalize[u].mean);
-        keep_gradient<A, P>(b, at, dz, n);
+        store_gradient<A, P>(b, at, dz, n);
       }
     GN_UNROLL
     for (int u = 0; u < U; ++u) {
@@ -111,7 +111,7 @@ void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t 
       for (int u = 0; u < U; ++u) {
         const int64_t at = i * stride + c + u * L;
         const Vector<W> x = load<P>(b.x + at, n);
-        const Vector<W> dz = kept_gradient<A, P>(b, at, n, [&]() GN_INLINE_LAMBDA {
+        const Vector<W> dz = stored_gradient<A, P>(b, at, n, [&]() GN_INLINE_LAMBDA {
           return normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
         });
         store<P>(b.dx + at,
@@ -193,10 +193,10 @@ void backward_channels_last(const Problem& p, Add add, Write write) {
       Scratch<double> sums(l.width), products(l.width);
       Channels<W> channels(l);
       GradientChannels<W> gradient(l);
-      Scratch<W> kept(kept_apart<T>(p, size));
+      Scratch<W> kept(scratch_count<T>(p, size));
       for (int64_t n = begin; n < end; ++n) {
         SampleBackward<T> b(p, n * size);
-        if (kept_apart<T>(p, size)) b.kept = kept;
+        if (scratch_count<T>(p, size)) b.kept = kept;
         load_channels(p, l, n, channels);
         sample_gradients<T>(b, l, 0, l.count, true, channels, sums, products, add);
         finish_gradients<W>(p, l, n, sums, products, dweight, dbias, gradient);

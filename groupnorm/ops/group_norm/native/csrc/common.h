@@ -71,8 +71,8 @@ template <class E> class Scratch {
 
 // ---- vectors of a row ---------------------------------------------------------------------------
 
-// Asks for what comes 1 KB later in a row, for the processor's own prefetching starts anew with every
-// row and page; beyond the end of the memory nothing is read.
+// Asks for what comes 1 KB later in a row, for the processor's own prefetching starts anew with
+// every row and page; beyond the end of the memory nothing is read.
 template <class T> GN_INLINE void fetch_ahead(const T* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + 1024);
 }
@@ -123,20 +123,20 @@ template <class W> struct GroupGradient {
   }
 };
 
-// ---- dz between the two walks of the backward pass ----------------------------------------------
+// ---- dz between the two passes of backward ------------------------------------------------------
 
 // Where the slope is costly, dz is kept instead of being computed twice: in the output where its
 // type loses nothing, else (`kept`) in memory of its own while that fits in the cache.
-constexpr int64_t kMostKept = 131072;  // numbers
+constexpr int64_t kMostScratch = 131072;  // numbers
 
-template <class T> GN_INLINE int64_t kept_apart(const Problem& p, int64_t count) {
-  const bool apart = sizeof(T) < sizeof(Wide<T>) && is_costly(p.activation);
-  return apart && count <= kMostKept ? count : 0;
+template <class T> GN_INLINE int64_t scratch_count(const Problem& p, int64_t count) {
+  const bool separate = sizeof(T) < sizeof(Wide<T>) && is_costly(p.activation);
+  return separate && count <= kMostScratch ? count : 0;
 }
 
 // `at`: what has pointers dx, dresidual (or null) and kept (or null).
 template <Activation A, bool P, class At>
-GN_INLINE void keep_gradient(const At& at, int64_t i, Vector<typename At::W> dz, int n) {
+GN_INLINE void store_gradient(const At& at, int64_t i, Vector<typename At::W> dz, int n) {
   if (at.dresidual) store<P>(at.dresidual + i, dz, n);
   if constexpr (!is_costly(A)) return;
   else if constexpr (sizeof(*at.dx) < sizeof(typename At::W)) {
@@ -147,7 +147,7 @@ GN_INLINE void keep_gradient(const At& at, int64_t i, Vector<typename At::W> dz,
 }
 
 template <Activation A, bool P, class At, class F>
-GN_INLINE Vector<typename At::W> kept_gradient(const At& at, int64_t i, int n, F again) {
+GN_INLINE Vector<typename At::W> stored_gradient(const At& at, int64_t i, int n, F again) {
   if constexpr (!is_costly(A)) return again();
   else if constexpr (sizeof(*at.dx) < sizeof(typename At::W))
     return at.kept ? load<P>(at.kept + i, n) : again();

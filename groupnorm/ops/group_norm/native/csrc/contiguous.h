@@ -114,7 +114,7 @@ void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64
             normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
         s[u] += dz;
         q[u] += dz * (x - mean);
-        keep_gradient<A, P>(g, i, dz, n);
+        store_gradient<A, P>(g, i, dz, n);
       };
       for (; from + U * L <= stop; from += U * L)
         GN_UNROLL
@@ -150,7 +150,7 @@ void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Wide<T>>
       constexpr bool P = decltype(partial)::value;
       i += first;
       const Vector<W> x = load<P>(g.x + i, n);
-      const Vector<W> dz = kept_gradient<A, P>(g, i, n, [&]() GN_INLINE_LAMBDA {
+      const Vector<W> dz = stored_gradient<A, P>(g, i, n, [&]() GN_INLINE_LAMBDA {
         return normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
       });
       store<P>(g.dx + i, dz * scale + ((x - mean) * slope + constant), n);
@@ -185,10 +185,10 @@ void backward_contiguous(const Problem& p, Add add, Write write) {
   if (parts == 1) {
     parallel(p, groups, grain_for(length), [&](int64_t begin, int64_t end) {
       Scratch<double> sums(D), products(D);
-      Scratch<W> kept(kept_apart<T>(p, length));
+      Scratch<W> kept(scratch_count<T>(p, length));
       for (int64_t i = begin; i < end; ++i) {
         GroupBackward<T> g(p, i, length, D, weight, bias);
-        if (kept_apart<T>(p, length)) g.kept = kept;
+        if (scratch_count<T>(p, length)) g.kept = kept;
         for (int64_t d = 0; d < D; ++d) sums[d] = products[d] = 0;
         add(g, p.S, 0, length, sums, products);
         write(g, finish(i, sums, products), p.S, 0, length);

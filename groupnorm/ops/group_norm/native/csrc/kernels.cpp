@@ -39,8 +39,8 @@ template <class T> Loops<T> loops_for(Activation a) {
   return loops_with<T, Activation::none>();
 }
 
-// A copy of parameter (C) in the wide type; null for null.
-template <class T> const void* widened(const void* parameter, int64_t C, Wide<T>* copy) {
+// A copy of parameter (C) in the accumulation type; null for null.
+template <class T> const void* accumulation_copy(const void* parameter, int64_t C, Wide<T>* copy) {
   if (parameter == nullptr) return nullptr;
   const T* from = static_cast<const T*>(parameter);
   for_vectors<Wide<T>>(C, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
@@ -51,13 +51,13 @@ template <class T> const void* widened(const void* parameter, int64_t C, Wide<T>
 }
 
 template <class T> void run(const Problem& p, bool backward) {
-  if (sizeof(T) < sizeof(Wide<T>) && p.narrow_parameters) {
+  if (sizeof(T) < sizeof(Wide<T>) && p.parameters_as_input) {
     Scratch<Wide<T>> weight(p.C), bias(p.C);
-    Problem wide = p;
-    wide.weight = widened<T>(p.weight, p.C, weight);
-    wide.bias = widened<T>(p.bias, p.C, bias);
-    wide.narrow_parameters = false;
-    return run<T>(wide, backward);
+    Problem q = p;
+    q.weight = accumulation_copy<T>(p.weight, p.C, weight);
+    q.bias = accumulation_copy<T>(p.bias, p.C, bias);
+    q.parameters_as_input = false;
+    return run<T>(q, backward);
   }
   const Loops<T> loops = loops_for<T>(p.activation);
   const bool is_short = p.S < kShortRow;

@@ -74,7 +74,7 @@ int64_t bytes_of(const Problem& p) {
 template <class P> P* pointer(uintptr_t address) { return reinterpret_cast<P*>(address); }
 
 Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-                int activation, double eps, int threads, bool narrow_parameters) {
+                int activation, double eps, int threads, bool parameters_as_input) {
   Problem p{};
   p.N = N;
   p.C = C;
@@ -86,18 +86,18 @@ Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, 
   p.eps = eps;
   p.threads = parallel_for == nullptr ? 1 : threads;
   p.parallel = parallel_for;
-  p.narrow_parameters = narrow_parameters;
+  p.parameters_as_input = parameters_as_input;
   return p;
 }
 
 // True where the sum of squares of a group is not finite: then the output is not to be used, unless
 // the input is not finite either.
 bool forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-             int activation, double eps, int threads, bool narrow_parameters, uintptr_t x,
+             int activation, double eps, int threads, bool parameters_as_input, uintptr_t x,
              uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t y, uintptr_t mean,
              uintptr_t rstd) {
   Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads,
-                      narrow_parameters);
+                      parameters_as_input);
   p.x = pointer<const void>(x);
   p.residual = pointer<const void>(residual);
   p.weight = pointer<const void>(weight);
@@ -123,12 +123,12 @@ template <class W> bool out_of_range(const Problem& p, W least) {
 
 // True, and nothing is computed, where a group is out of range: see `out_of_range`.
 bool backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-              int activation, double eps, int threads, bool narrow_parameters, uintptr_t x,
+              int activation, double eps, int threads, bool parameters_as_input, uintptr_t x,
               uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t mean, uintptr_t rstd,
               uintptr_t dy, uintptr_t dx, uintptr_t dresidual, uintptr_t dweight,
               uintptr_t dbias) {
   Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads,
-                      narrow_parameters);
+                      parameters_as_input);
   p.x = pointer<const void>(x);
   p.residual = pointer<const void>(residual);
   p.weight = pointer<const void>(weight);
@@ -176,11 +176,11 @@ NB_MODULE(_native, m) {
   m.doc() = "Group normalization on the CPU; launch.py beside the folder of this file calls it.";
   m.def("forward", &forward, arg("num_samples"), arg("num_channels"), arg("num_groups"),
         arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
-        arg("threads"), arg("narrow_parameters"), arg("x"), arg("residual"), arg("weight"),
+        arg("threads"), arg("parameters_as_input"), arg("x"), arg("residual"), arg("weight"),
         arg("bias"), arg("y"), arg("mean"), arg("rstd"));
   m.def("backward", &backward, arg("num_samples"), arg("num_channels"), arg("num_groups"),
         arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
-        arg("threads"), arg("narrow_parameters"), arg("x"), arg("residual"), arg("weight"),
+        arg("threads"), arg("parameters_as_input"), arg("x"), arg("residual"), arg("weight"),
         arg("bias"), arg("mean"), arg("rstd"), arg("dy"), arg("dx"), arg("dresidual"),
         arg("dweight"), arg("dbias"));
   m.def("activate", &activate, arg("activation"), arg("z"), arg("value"), arg("slope"),

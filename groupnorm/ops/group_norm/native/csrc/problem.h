@@ -17,7 +17,7 @@ using ParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain,
                             void (*body)(int64_t, int64_t, void*), void* context);
 
 // Tensors are dense. x, residual, y, dy, dx, dresidual have `type` and shape (N, C, S), or
-// (N, S, C) with `channels_last`. "Wide" is double where `type` is f64, else float.
+// (N, S, C) with `channels_last`. The accumulation type is double where `type` is f64, else float.
 struct Problem {
   int64_t N, C, G, S;
   bool channels_last;
@@ -29,10 +29,10 @@ struct Problem {
 
   const void* x;
   const void* residual;  // or null
-  const void* weight;    // (C), or null for 1; wide unless `narrow_parameters`
+  const void* weight;    // (C), or null for 1; accumulation type unless `parameters_as_input`
   const void* bias;      // (C), or null for 0
-  bool narrow_parameters;  // weight and bias have `type`
-  void* mean;            // wide (N, G): written forward (unless null), read backward
+  bool parameters_as_input;  // weight and bias have `type`
+  void* mean;            // accumulation type (N, G): written forward (unless null), read backward
   void* rstd;
 
   void* y;  // forward
@@ -41,7 +41,7 @@ struct Problem {
   const void* dy;   // backward
   void* dx;         // may not be null
   void* dresidual;  // or null
-  void* dweight;    // wide (C), or null
+  void* dweight;    // accumulation type (C), or null
   void* dbias;
 };
 

@@ -1,6 +1,6 @@
 // Contiguous input with few positions (down to none: linear layers): a channel's row is too short
 // for whole vectors, so weight and bias are laid out position by position, (C * S), and a group is
-// walked as one stretch.
+// read as one stretch.
 #pragma once
 
 #include "statistics.h"
@@ -61,7 +61,7 @@ template <class T> struct GroupBackward {
   const T* dy;
   T* dx;
   T* dresidual;       // or null
-  W* kept = nullptr;  // for dz; see keep_gradient
+  W* kept = nullptr;  // for dz; see store_gradient
   const W* weight;    // as in GroupForward
   const W* bias;
   W mean, rstd;
@@ -100,20 +100,20 @@ void short_rows_gradient(const GroupBackward<T>& g, int64_t length, Wide<T>* sum
     a_centred += weighted * (x - mean);
     store<P>(sums + i, load<P>(sums + i, n) + dz, n);
     store<P>(products + i, load<P>(products + i, n) + dz * ((x - mean) * rstd), n);
-    keep_gradient<A, P>(g, i, dz, n);
+    store_gradient<A, P>(g, i, dz, n);
   });
   const GroupGradient<W> group(total(a), total(a_centred), double(length), g.rstd);
   const Vector<W> slope = broadcast(group.slope), constant = broadcast(group.constant);
   for_vectors<W>(length, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
     const Vector<W> x = load<P>(g.x + i, n, mean);
-    const Vector<W> dz = kept_gradient<A, P>(
+    const Vector<W> dz = stored_gradient<A, P>(
         g, i, n, [&]() GN_INLINE_LAMBDA { return gradient(partial, i, n, x); });
     store<P>(g.dx + i, dz * (rstd * load<P>(g.weight + i, n)) + ((x - mean) * slope + constant), n);
   });
 }
 
-// Sums over at most this many samples stay in the wide type.
+// Sums over at most this many samples stay in the accumulation type.
 constexpr int64_t kSamplesPerPart = 32;
 
 template <class T, class F> void backward_short_rows(const Problem& p, F short_rows_gradient) {
@@ -125,13 +125,13 @@ template <class T, class F> void backward_short_rows(const Problem& p, F short_r
   const Spread<W> spread(p);
   Scratch<W> dweight(parts * p.C), dbias(parts * p.C);
   parallel(p, parts, grain_for(part * width), [&](int64_t begin, int64_t end) {
-    Scratch<W> sums(width), products(width), kept(kept_apart<T>(p, length));
+    Scratch<W> sums(width), products(width), kept(scratch_count<T>(p, length));
     for (int64_t k = begin; k < end; ++k) {
       std::memset(sums, 0, size_t(width) * sizeof(W));
       std::memset(products, 0, size_t(width) * sizeof(W));
       for (int64_t i = k * part * p.G; i < smaller(p.N, (k + 1) * part) * p.G; ++i) {
         GroupBackward<T> g(p, i, length, length, spread.weight, spread.bias);
-        if (kept_apart<T>(p, length)) g.kept = kept;
+        if (scratch_count<T>(p, length)) g.kept = kept;
         const int64_t at = i % p.G * length;
         short_rows_gradient(g, length, sums + at, products + at);
       }

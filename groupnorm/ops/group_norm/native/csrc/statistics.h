@@ -1,4 +1,4 @@
-// Mean and variance of a stretch of numbers: one walk, around a shift near the mean.
+// Mean and variance of a stretch of numbers: one pass, around a shift near the mean.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,8 @@ struct Moments {
   }
 };
 
-// The mean as its nearest number of the wide type and the rest, and 1 / sqrt(variance + eps).
+// The mean as its nearest number of the accumulation type, what is left of it, and
+// 1 / sqrt(variance + eps).
 template <class W> struct Statistics {
   W mean, rest, rstd;
   bool shift_was_poor;  // so far from the mean that the variance lost digits: sum again around it
@@ -53,7 +54,7 @@ template <class T> Wide<T> shift_of(const T* x, int64_t count) {
 template <class T> Moments moments_of(const T* x, int64_t count, Wide<T> shift) {
   using W = Wide<T>;
   constexpr int L = kLanes<W>, U = 4;
-  constexpr int64_t kBlock = 32 * U * L;  // no longer a sum in the wide type
+  constexpr int64_t kBlock = 32 * U * L;  // no longer a sum in the accumulation type
   const Vector<W> around = broadcast(shift);
   double sum = 0, squares = 0;
   for (int64_t i = 0; i < count;) {
@@ -89,7 +90,7 @@ template <class W> void write_statistics(const Problem& p, int64_t group, const 
   static_cast<W*>(p.rstd)[group] = s.rstd;
 }
 
-// Of a stretch that fits in cache: the second walk, around the mean itself, is rarely needed.
+// Of a stretch that fits in cache: the second pass, around the mean itself, is rarely needed.
 template <class T> Statistics<Wide<T>> statistics_of(const T* x, int64_t count, double eps) {
   using W = Wide<T>;
   const W shift = shift_of(x, count);

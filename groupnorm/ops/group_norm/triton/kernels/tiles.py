@@ -1,9 +1,12 @@
-"""What the Triton kernels of both directions share: tiles, their addresses, folding into groups.
+"""What the Triton kernels of both directions share: blocks, their addresses, folding into groups.
 
-Letters: N batch, C channels, G groups, D channels per group, S positions. A tensor is read as tiles
-of channels x positions, whatever its layout: only the address of an element differs (`places_of`).
-A slab is some whole neighbouring groups of one sample, or a single group, whose channels are then
-walked in blocks. Values per channel are folded into their groups and spread back by comparing group
+Letters: N batch, C channels, G groups, D channels per group, S positions. A tensor is read in
+blocks of channels x positions, whatever its layout: only an element's offset differs.
+A tile is some whole neighbouring groups of one sample, or a single group, whose channels then take
+several blocks. Names: p_ pointers, offs offsets from a pointer, o_ indices along one axis, mask and
+c_mask what there is of a block and of its channels; _c a value for each channel, _g for each group.
+
+Values per channel are folded into their groups and spread back by comparing group
 numbers, so that no number of channels per group is special.
 """
 
@@ -19,13 +22,13 @@ SIZES = (
     "num_positions",
     "num_groups",
     "group_size",
-    "slab_groups",
-    "slabs",
+    "tile_groups",
+    "tiles",
     "channel_blocks",
     "position_blocks",
-    "tiles_per_part",
+    "blocks_per_part",
     "splits",
-    "blocks_per_split",
+    "position_blocks_per_split",
 )
 
 
@@ -36,19 +39,19 @@ def divided(size, MULTIPLE: tl.constexpr):
 
 
 @triton.jit
-def wide(size):
+def to_int64(size):
     """A size in 64 bits, be it a constant or not."""
     return tl.full([], 1, tl.int64) * size
 
 
 @triton.jit
-def places_of(
+def offsets_of(
     sample, channels, positions, num_channels, num_positions, CHANNELS_LAST: tl.constexpr
 ):
-    """Offsets of a tile [channels, positions] of one sample, in 64 bits."""
+    """Offsets of a block [channels, positions] of one sample, in 64 bits."""
     c = channels.to(tl.int64)[:, None]
     s = positions.to(tl.int64)[None, :]
-    whole = wide(sample) * num_channels * num_positions
+    whole = to_int64(sample) * num_channels * num_positions
     if CHANNELS_LAST:
         return whole + (s * num_channels + c)
     else:
@@ -70,104 +73,105 @@ def spread(values_g, group_c, BLOCK_G: tl.constexpr):
 
 
 @triton.jit
-def gamma_of(weight, channels, ok, HAS_W: tl.constexpr):
+def gamma_of(p_weight, channels, c_mask, HAS_W: tl.constexpr):
     """gamma of the channels in float32; 1 without a weight."""
     if HAS_W:
-        return tl.load(weight + channels, mask=ok, other=1.0).to(tl.float32)
+        return tl.load(p_weight + channels, mask=c_mask, other=1.0).to(tl.float32)
     else:
         return tl.full(channels.shape, 1.0, tl.float32)
 
 
 @triton.jit
-def beta_of(bias, channels, ok, HAS_B: tl.constexpr):
+def beta_of(p_bias, channels, c_mask, HAS_B: tl.constexpr):
     """beta of the channels in float32; 0 without a bias."""
     if HAS_B:
-        return tl.load(bias + channels, mask=ok, other=0.0).to(tl.float32)
+        return tl.load(p_bias + channels, mask=c_mask, other=0.0).to(tl.float32)
     else:
         return tl.full(channels.shape, 0.0, tl.float32)
 
 
 @triton.jit
-def load_written(places, mask):
+def load_written(ptrs, mask):
     """What the programs of an earlier launch have written: not from this one's cache."""
-    return tl.load(places, mask=mask, other=0.0, cache_modifier=".cg")
+    return tl.load(ptrs, mask=mask, other=0.0, cache_modifier=".cg")
 
 
 @triton.jit
-def with_residual(z, r, places, mask, HAS_R: tl.constexpr):
-    """Z plus the residual's tile, where there is a residual."""
+def with_residual(z, p_r, offs, mask, HAS_R: tl.constexpr):
+    """Z plus the residual's block, where there is a residual."""
     if HAS_R:
-        return z + tl.load(r + places, mask=mask, other=0.0).to(tl.float32)
+        return z + tl.load(p_r + offs, mask=mask, other=0.0).to(tl.float32)
     else:
         return z
 
 
 @triton.jit
-def slab_of(
-    program, slabs, slab_groups, group_size, num_channels, num_positions,
+def tile_of(
+    program, tiles, tile_groups, group_size, num_channels, num_positions,
     CHANNELS_LAST: tl.constexpr, MULTIPLE: tl.constexpr,
 ):  # fmt: skip
-    """Of a program: sample, slab, and the slab's channels; and the sizes with what divides them."""
-    slab_channels = slab_groups * group_size
+    """Of a program: sample, tile, and the tile's channels; and the sizes with what divides them."""
+    tile_channels = tile_groups * group_size
     if CHANNELS_LAST:
         num_channels = divided(num_channels, MULTIPLE)
-        slab_channels = divided(slab_channels, MULTIPLE)
+        tile_channels = divided(tile_channels, MULTIPLE)
     else:
         num_positions = divided(num_positions, MULTIPLE)
-    return program // slabs, program % slabs, slab_channels, num_channels, num_positions
+    return program // tiles, program % tiles, tile_channels, num_channels, num_positions
 
 
 @triton.jit
-def groups_of(slab, slab_groups, num_groups, BLOCK_G: tl.constexpr):
-    """Groups of a slab, and which of them there are."""
+def groups_of(tile, tile_groups, num_groups, BLOCK_G: tl.constexpr):
+    """Groups of a tile, and which of them there are."""
     local = tl.arange(0, BLOCK_G)
-    groups = slab * slab_groups + local
-    return groups, (local < slab_groups) & (groups < num_groups)
+    groups = tile * tile_groups + local
+    return groups, (local < tile_groups) & (groups < num_groups)
 
 
 @triton.jit
-def groups_of_lanes(slab_channels, group_size, BLOCK_C: tl.constexpr):
-    """The group in the slab of each channel of a tile, -1 beyond the slab.
+def groups_of_lanes(tile_channels, group_size, BLOCK_C: tl.constexpr):
+    """The group in the tile of each channel of a block, -1 beyond the tile.
 
-    The same for every tile: there are several blocks of channels only where a slab is one group.
+    The same for every block: there are several blocks of channels only where a tile is one group.
     """
     local = tl.arange(0, BLOCK_C)
-    return tl.where(local < slab_channels, local // group_size, -1)
+    return tl.where(local < tile_channels, local // group_size, -1)
 
 
 @triton.jit
-def tile_at(
-    tile, sample, slab, slab_channels, group_size, num_channels, num_positions, channel_blocks,
+def numbered_block(
+    number, sample, tile, tile_channels, group_size, num_channels, num_positions, channel_blocks,
     position_blocks, CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """One of the tiles of a slab, numbered along memory in both layouts: see `block_at`."""
+    """One of the blocks of a tile, numbered along memory in both layouts: see `block_at`."""
     if CHANNELS_LAST:
-        block, position_block = tile % channel_blocks, tile // channel_blocks
+        channel_block, position_block = number % channel_blocks, number // channel_blocks
     else:
-        block, position_block = tile // position_blocks, tile % position_blocks
+        channel_block, position_block = number // position_blocks, number % position_blocks
     return block_at(
-        block, position_block, sample, slab, slab_channels, group_size, num_channels,
+        channel_block, position_block, sample, tile, tile_channels, group_size, num_channels,
         num_positions, CHANNELS_LAST, BLOCK_C, BLOCK_S,
     )  # fmt: skip
 
 
 @triton.jit
 def block_at(
-    block, position_block, sample, slab, slab_channels, group_size, num_channels, num_positions,
+    channel_block, position_block, sample, tile, tile_channels, group_size, num_channels,
+    num_positions,
     CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """The tile of a slab at a block of channels and a block of positions.
+    """The block of a tile at some channels and some positions, by the numbers of both.
 
     Gives its channels, which of them there are, the mask and the addresses of its elements, and
     the number of elements of each group.
     """
-    local = block * BLOCK_C + tl.arange(0, BLOCK_C)
-    channels = slab * slab_channels + local
-    ok = (local < slab_channels) & (channels < num_channels)
-    begin = wide(position_block) * BLOCK_S  # there may be more than 2^31
+    local = channel_block * BLOCK_C + tl.arange(0, BLOCK_C)
+    channels = tile * tile_channels + local
+    c_mask = (local < tile_channels) & (channels < num_channels)
+    begin = to_int64(position_block) * BLOCK_S  # there may be more than 2^31
     positions = begin + tl.arange(0, BLOCK_S)
-    mask = ok[:, None] & (positions < num_positions)[None, :]
-    places = places_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
-    members = tl.minimum(group_size - block * BLOCK_C, BLOCK_C)  # channels of a group
+    mask = c_mask[:, None] & (positions < num_positions)[None, :]
+    offs = offsets_of(sample, channels, positions, num_channels, num_positions, CHANNELS_LAST)
+    members = tl.minimum(group_size - channel_block * BLOCK_C, BLOCK_C)  # channels of a group
     count = members.to(tl.float32) * tl.minimum(num_positions - begin, BLOCK_S)
-    return channels, ok, mask, places, count
+    return channels, c_mask, mask, offs, count
