@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 
 import torch
+from sphinx.util import inspect
 
 project = "groupnorm"
 author = "The groupnorm contributors"
@@ -15,6 +15,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 default_role = "code"  # docstrings have single backticks around code, as Markdown has
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 autodoc_member_order = "groupwise"
 python_use_unqualified_type_names = True
 html_show_copyright = False
@@ -34,8 +35,9 @@ def escape_shapes(app, what, name, obj, options, lines):
 def show_initializer(app, what, name, obj, options, signature, returned):
     """Modules show the arguments of `__init__`, not those of a base class's `__new__`."""
     if what == "class" and issubclass(obj, torch.nn.Module):
-        arguments = list(inspect.signature(obj.__init__).parameters.values())[1:]
-        return str(inspect.Signature(arguments)), returned
+        initializer = inspect.signature(obj.__init__, bound_method=True)
+        text = inspect.stringify_signature(initializer, show_return_annotation=False)
+        return text, returned
     return None
 
 
