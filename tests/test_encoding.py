@@ -87,7 +87,7 @@ def test_names_that_are_not_utf8_can_be_recorded(tmp_path):
 
 def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "config.json").write_text('{"norm": "bn"}', encoding="utf-8-sig")
-    assert train._read_settings(tmp_path / "config.json", []) == {"norm": "bn"}
+    assert train._read_fields(tmp_path / "config.json", []) == {"norm": "bn"}
 
 
 def test_a_record_with_a_byte_order_mark_is_read(tmp_path):
