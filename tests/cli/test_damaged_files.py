@@ -315,6 +315,7 @@ def test_train_on_a_full_disk_keeps_its_last_checkpoint_and_says_so(made, tmp_pa
     assert all(torch.equal(found[key], whole[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_study_in_words(study, tmp_path, monkeypatch):
     disk_full_after(monkeypatch, -1)
     for arguments in ((*STUDY, tmp_path / "new"), (*STUDY, study), ("report", study)):

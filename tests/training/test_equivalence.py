@@ -52,7 +52,14 @@ CASES = {
         ({"norm": "gn:groups=4"}, SPLIT),
     ],
 }
-ALL = [(count, number) for count, cases in CASES.items() for number in range(len(cases))]
+ALL = [
+    pytest.param(
+        count, number,
+        id=f"{count} processes, {fields}", marks=[pytest.mark.slow] if count > 1 else [],
+    )
+    for count, cases in CASES.items()
+    for number, (fields, _) in enumerate(cases)
+]  # fmt: skip
 
 
 def images(size, seed):
@@ -138,11 +145,7 @@ def in_one(fields):
     return trained(dict(fields))
 
 
-@pytest.mark.parametrize(
-    ("count", "number"),
-    ALL,
-    ids=[f"{count} processes, {CASES[count][number][0]}" for count, number in ALL],
-)
+@pytest.mark.parametrize(("count", "number"), ALL)
 def test_equals_one_process(count, number):
     fields, others = CASES[count][number]
     whole = in_one(tuple(sorted({**fields, **others}.items())))
@@ -170,6 +173,7 @@ def assert_same_end(one, whole):
         assert row["precise_val_error"] == expected["precise_val_error"]
 
 
+@pytest.mark.slow
 def test_the_processes_hold_the_same_bits():
     for one, other in zip(*in_many(2), strict=True):
         assert all(np.array_equal(one[1][key], other[1][key]) for key in one[1])

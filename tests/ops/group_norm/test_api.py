@@ -178,7 +178,7 @@ def test_vmap_and_per_sample_gradients(backend):
     ("kernels", "layout"),
     [
         ("auto", "channels_last"),
-        ("aten", "channels_last"),
+        pytest.param("aten", "channels_last", marks=pytest.mark.slow),
         pytest.param("auto", "contiguous", marks=pytest.mark.slow),
         pytest.param("aten", "contiguous", marks=pytest.mark.slow),
         pytest.param("reference", "contiguous", marks=pytest.mark.slow),

@@ -69,6 +69,7 @@ def test_an_address_where_nothing_listens():
             pass
 
 
+@pytest.mark.slow
 def test_an_address_where_something_else_listens_is_given_up_in_time():
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as deaf:
