@@ -7,7 +7,7 @@ Without FILES: what differs from the last commit, new files included. Read from 
 nothing is imported. A file depends on
 
 - what it imports, anywhere in it; of a name that a package only passes on, the module it is from;
-- a module that one of its strings names ("groupnorm.study.worker", the code of a child process);
+- a module that one of its strings names ("groupnorm.study.runners.worker", run as a child process);
 - a file whose name, or whose folder's name, stands in one of its strings ("report.html.j2");
 - the sources of a compiled module that it imports;
 - as a test: the `conftest.py` beside and above it, and the configuration of pytest.

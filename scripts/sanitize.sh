@@ -27,7 +27,7 @@ import groupnorm.ops.group_norm.native._native
 import pytest
 
 print("tested:", groupnorm.ops.group_norm.native._native.__file__)
-files = ["test_api.py", "test_group_norm_numerics.py", "native/test_backend.py", "native/test_launch.py"]
+files = ["test_api.py", "test_numerics.py", "native/test_backend.py", "native/test_launch.py"]
 deselected = ["fork", "compiler", "compile"]
 sys.exit(
     pytest.main(

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RECORDS = re.compile(
-    r"[^/]+/[^/]+\.json|[^/]+/runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE)"
+    r"[^/]+/[^/]+\.json|mutations-[^/]+/faults\.jsonl|[^/]+/runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE)"
 )
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 FILES = sorted(path for path in (ROOT / "results").rglob("*") if path.is_file())
@@ -26,6 +26,10 @@ def superfluous(path):
 def test_every_file_is_a_record_or_is_shown():
     assert [str(path) for path in FILES if superfluous(path)] == []
     assert len([path for path in FILES if path in SHOWN]) >= 5
+
+
+def test_the_record_of_planted_faults_is_one():
+    assert not superfluous(ROOT / "results" / "mutations-cpu-2026-01-01" / "faults.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,9 @@
 """run(): from a configuration to metrics; determinism and what it refuses."""
 
-import hashlib
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
-import groupnorm
 from groupnorm.data import DataError
-from groupnorm.environment import environment
 from groupnorm.run import check, run
 from groupnorm.training.config import RunConfig
 from tests.tolerances import LAYER, NETWORK
@@ -102,29 +96,6 @@ def test_the_cost_is_measured_once_when_asked_for_and_changes_nothing():
     assert told[0]["cost"]["images"] == 32
     assert "cost" not in told[1]
     assert without_timing(with_cost.metrics) == without_timing(without.metrics)
-
-
-def test_environment_names_versions_and_machine():
-    env = environment()
-    assert env["torch"] == torch.__version__
-    assert env["cpu"]
-    assert env["group_norm"].startswith(("native: C++ kernels for ", "aten: "))
-    assert env["threads"] == torch.get_num_threads()
-
-
-def test_environment_holds_the_digests_of_what_computes():
-    env = environment()
-    root = Path(groupnorm.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    assert env["sources"] == digest.hexdigest()[:12]
-    kernels = importlib.util.find_spec("groupnorm.ops.group_norm.native._native")
-    if kernels is None:
-        assert env["kernels"] is None
-    else:
-        content = Path(kernels.origin).read_bytes()
-        assert env["kernels"] == hashlib.sha256(content).hexdigest()[:12]
 
 
 def test_the_probed_convolutions_responses_are_recorded_every_epoch(monkeypatch):

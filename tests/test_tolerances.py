@@ -7,7 +7,8 @@ import pytest
 
 HERE = Path(__file__).parent
 NAMES = {"atol", "rtol", "rel", "abs"}
-SMALL = 0.01  # a bound below it is a tolerance
+SMALL = 0.01  # a bound up to it is a tolerance
+SMALL_ERROR = 0.25  # the same of an absolute value: what is compared is an error
 
 
 def numbers(node):
@@ -24,6 +25,12 @@ def numbers(node):
                 yield from numbers(part)
 
 
+def is_absolute(node):
+    """Whether an absolute value is taken in an expression: `abs(x)`, `x.abs()`, `np.abs(x)`."""
+    functions = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
+    return any("abs" in (getattr(f, "attr", ""), getattr(f, "id", "")) for f in functions)
+
+
 def tolerances(code):
     """Line and text of each tolerance that is written out."""
     for node in ast.walk(ast.parse(code)):
@@ -32,8 +39,9 @@ def tolerances(code):
                 if keyword.arg in NAMES and list(numbers(keyword.value)):
                     yield node.lineno, ast.unparse(keyword)
         elif isinstance(node, ast.Compare) and isinstance(node.ops[-1], ast.Lt | ast.LtE):
-            bound = node.comparators[-1]
-            if any(number < SMALL for number in numbers(bound)):
+            *values, bound = node.left, *node.comparators
+            small = SMALL_ERROR if any(map(is_absolute, values)) else SMALL
+            if any(number <= small for number in numbers(bound)):
                 yield node.lineno, ast.unparse(node)
 
 
@@ -44,6 +52,9 @@ def tolerances(code):
         "approx(a, rel=2 * 1e-5)",
         "assert error <= 1e-6 * largest",
         "assert 0 < error < 2.0**-8 * largest",
+        "assert error < 0.01 * largest",
+        "assert (ours - theirs).abs().max() <= 0.1",
+        "assert abs(loss - expected) < 0.2 * expected",
     ],
 )
 def test_one_that_is_written_out_is_found(line):

@@ -71,6 +71,12 @@ HALF_STATISTICS = 2e-3  # a float16 near 1 or 3, whose last place is 2e-3 at mos
 ANY_STATE = 2e-4  # tensors in any state: what is compared is the kind of result, not its digits
 ANY_STATE_HALF = 5e-2  # the same where PyTorch rounds to half several times
 
+# Losses of two trainings under autocast to bfloat16, whose roundings differ: a step's, and the mean
+# of the last ten, where such differences average out. They begin near 2.3.
+AUTOCAST_LOSS = 0.1
+AUTOCAST_LOSS_AT_END = 0.03
+QUANTIZED = 0.2  # 8-bit integers in every layer, relative to the largest output
+
 # ---- Exact but for what a test leaves out -------------------------------------------------------
 EPS = 1e-3  # the variance of a normalized output is var / (var + eps), not 1
 SIGN = 1e-2  # x / sqrt(x^2 + eps) of an x near 0 is not quite its sign
@@ -88,12 +94,15 @@ PUBLISHED_GAIN = 1e-3  # timm's table was estimated from random samples
 ONE_PERCENT = 0.01  # a million of them
 SAMPLED = 0.02  # tens of thousands
 SAMPLED_FEW = 0.03  # thousands
+SAMPLED_MEAN = 0.06  # of 4,000 draws, in their deviation: 4 / sqrt(n)
+SAMPLED_LOG_ASPECT = 0.03  # absolute: 4 / sqrt(n) of 600 draws of deviation 0.17
 SAMPLED_COVARIANCE = 0.08  # absolute, 4,000 draws of three numbers
 SAMPLED_DEEP = 0.25  # through 20 layers with zero padding at the border
 
 # ---- Measured -----------------------------------------------------------------------------------
 TIMED = 1e-3  # of a clock that the test turns; what lies between is the test's own time
 TIMED_ZERO = 1e-2  # ms
+FONTS = 0.01  # mean over a figure's pixels, 0 to 1: letters are drawn a little differently
 ALLOCATED = 0.03  # a convolution's workspace is not in the prediction
 
 

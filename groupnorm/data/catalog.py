@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.image_set import ImageSet
 
-# name -> module in `groupnorm.data.sets`, and its functions that load and find the set
+# name -> module, and its functions that load and find the set
 _SETS: dict[str, tuple[str, str, str]] = {
-    "digits": ("digits", "load", "find"),
-    "fashion-mnist-mini": ("fashion_mnist_mini", "load", "find"),
-    "fashion-scenes": ("fashion_scenes", "load", "find"),
-    "fashion-mnist": ("fashion_mnist", "load", "find"),
-    "cifar10": ("cifar", "load_cifar10", "find_cifar10"),
-    "cifar100": ("cifar", "load_cifar100", "find_cifar100"),
-    "imagenet": ("imagenet", "load", "find"),
-    "imagefolder": ("image_folder", "load", "find"),
-    "pets": ("pets", "load", "find"),
-    "photo-patches": ("photo_patches", "load", "find"),
+    "digits": ("groupnorm.data.sets.digits", "load", "find"),
+    "fashion-mnist-mini": ("groupnorm.data.sets.fashion_mnist_mini", "load", "find"),
+    "fashion-scenes": ("groupnorm.data.sets.fashion_scenes", "load", "find"),
+    "fashion-mnist": ("groupnorm.data.sets.fashion_mnist", "load", "find"),
+    "cifar10": ("groupnorm.data.sets.cifar", "load_cifar10", "find_cifar10"),
+    "cifar100": ("groupnorm.data.sets.cifar", "load_cifar100", "find_cifar100"),
+    "imagenet": ("groupnorm.data.sets.imagenet", "load", "find"),
+    "imagefolder": ("groupnorm.data.sets.image_folder", "load", "find"),
+    "pets": ("groupnorm.data.sets.pets", "load", "find"),
+    "photo-patches": ("groupnorm.data.sets.photo_patches", "load", "find"),
 }
 NAMES: tuple[str, ...] = tuple(_SETS)
 IMAGE_FILES = ("imagenet", "imagefolder", "pets", "photo-patches")
@@ -91,4 +91,4 @@ def check_images(name: str, image_size: int | None = None) -> None:
 
 
 def _function(module: str, name: str) -> Any:
-    return getattr(import_module(f"groupnorm.data.sets.{module}"), name)
+    return getattr(import_module(module), name)

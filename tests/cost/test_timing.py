@@ -1,4 +1,4 @@
-"""time_in_turns: who is timed when, and what is made of the times; on a clock that models move."""
+"""Models timed in turns and the norms' share, on a clock that only the models move."""
 
 import itertools
 from types import SimpleNamespace
@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from groupnorm.cost import timing
-from groupnorm.cost.timing import Step, time_in_turns
+from groupnorm.cost.timing import NormTimes, Step, time_in_turns
 from tests.tolerances import TIMED, TIMED_ZERO
 
+FORWARD, BACKWARD = 3.0, 5.0
 CLOCK = SimpleNamespace(seconds=0.0)
 
 
@@ -81,3 +82,73 @@ def test_norms_have_a_share_and_generators_stay_as_they_were():
     assert found["bn"]["norm_share"] == pytest.approx(0.25, rel=TIMED)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Wait(torch.autograd.Function):
+    """The identity, which takes its time."""
+
+    @staticmethod
+    def forward(ctx, x, forward, backward):
+        ctx.backward_seconds = backward
+        CLOCK.seconds += forward
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        CLOCK.seconds += ctx.backward_seconds
+        return grad, None, None
+
+
+class Slow(nn.Module):
+    def forward(self, x):
+        return Wait.apply(x, FORWARD, BACKWARD)
+
+
+class SlowNorm(nn.LayerNorm):
+    """Two slow operations with a cheap one between them."""
+
+    def forward(self, x):
+        x = Wait.apply(x, FORWARD / 2, BACKWARD / 2)
+        return Wait.apply(super().forward(x), FORWARD / 2, BACKWARD / 2)
+
+
+def shares(model, images):
+    with NormTimes(model, images.device) as times:
+        with times.forward():
+            loss = model(images).sum()
+        with times.backward():
+            loss.backward()
+    return times.shares()
+
+
+def test_the_share_is_the_norms_time_over_all():
+    one_of_three = nn.Sequential(nn.Linear(4, 4), Slow(), SlowNorm(4), Slow())
+    found = shares(one_of_three, torch.randn(2, 4))
+    assert found == {key: pytest.approx(1 / 3, rel=TIMED) for key in found}
+    assert set(found) == {"norm_share", "norm_share_forward", "norm_share_backward"}
+    two_of_two = shares(nn.Sequential(SlowNorm(4), SlowNorm(4)), torch.randn(2, 4))
+    assert two_of_two == {key: pytest.approx(1.0, rel=TIMED) for key in two_of_two}
+
+
+def test_no_norm_has_no_share_and_nothing_stays():
+    model = nn.Sequential(nn.Linear(4, 4), Slow())
+    assert set(shares(model, torch.randn(2, 4)).values()) == {0.0}
+    norm = SlowNorm(4)
+    shares(norm, torch.randn(2, 4, requires_grad=True))
+    assert not norm._forward_hooks
+    assert not norm._forward_pre_hooks
+
+
+def test_an_input_used_twice_and_changed_in_place():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.norm = nn.Linear(4, 4), SlowNorm(4)
+            self.slow = Slow()
+
+        def forward(self, x):
+            x = self.before(x)
+            return self.norm(x).relu_() + self.slow(x)
+
+    found = shares(Block(), torch.randn(2, 4))
+    assert found["norm_share_backward"] == pytest.approx(0.5, rel=TIMED)

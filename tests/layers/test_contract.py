@@ -36,7 +36,7 @@ def data(dtype=torch.float32):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_shape_dtype_and_layout(spec, shape):
     if len(shape) == 2 and spec in ("in", "gn", "gn:affine=false", "gn+ws"):
-        pytest.skip("one value per group: tested in test_group_norm_numerics.py")
+        pytest.skip("one value per group: tested in ops/group_norm/test_numerics.py")
     if len(shape) == 2 and spec in ("frn", "frn:affine=false"):
         pytest.skip("one position: tested in test_filter_response_norm.py")
     x = torch.randn(shape)

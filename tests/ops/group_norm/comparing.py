@@ -4,7 +4,7 @@ import torch
 
 from groupnorm.ops.group_norm import group_norm, reference
 from groupnorm.ops.group_norm.aten import needs_shift
-from groupnorm.ops.group_norm.triton import backend as backend_triton
+from groupnorm.ops.group_norm.triton.backend import interpreted
 from tests.ops.group_norm.runners import device_of
 from tests.tolerances import STORAGE, STORAGE_INTERPRETED, bound
 
@@ -97,7 +97,7 @@ def compare(
         ),
         y=y,
     )
-    storage = STORAGE_INTERPRETED if backend == "triton" and backend_triton.interpreted else STORAGE
+    storage = STORAGE_INTERPRETED if backend == "triton" and interpreted else STORAGE
     truth |= {"dweight": dw64, "dbias": db64, "dresidual": dr64}
     for name, value in ours.items():
         true = truth[name]

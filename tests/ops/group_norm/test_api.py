@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupnorm.ops.group_norm import group_norm
+from groupnorm.ops.group_norm import group_norm, reference
 from groupnorm.ops.group_norm.activations import ACTIVATIONS
 from tests.ops.group_norm.comparing import DTYPES, compare, laid_out
 from tests.ops.group_norm.runners import (
@@ -171,6 +171,19 @@ def test_vmap_and_per_sample_gradients(backend):
     per_sample = torch.func.vmap(torch.func.grad(loss), (None, 0))(w, x)
     singly = torch.stack([torch.func.grad(loss)(w, t) for t in x])
     assert torch.allclose(per_sample, singly, atol=STEP)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_gradient_for_one_parameter_alone(name, backend):
+    """Neither the input nor the other parameter is there to ask for one."""
+    x, dy = torch.randn(2, 8, 5, 4), torch.randn(2, 8, 5, 4)
+    x, dy = x.to(device_of(backend)), dy.to(device_of(backend))
+    parameter = torch.ones(8, device=x.device, requires_grad=True)
+    y = group_norm(x, 4, **{name: parameter}, backend=backend)
+    (gradient,) = torch.autograd.grad(y, parameter, dy)
+    factor = reference.forward(x.double(), 4)[0] if name == "weight" else 1
+    expected = (dy.double() * factor).sum((0, 2, 3))
+    assert torch.allclose(gradient.double(), expected, rtol=LAYER, atol=LAYER)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -14,7 +14,9 @@ def test_pytorch_itself_is_wrong_on_channels_last():
     x = x.contiguous(memory_format=torch.channels_last)
     true = F.group_norm(x.double().contiguous(), 32)
     assert (F.group_norm(x, 32).double() - true).abs().max() > 1
-    assert (group_norm(x, 32, backend="aten").double() - true).abs().max() < 1e-2
+    assert (group_norm(x, 32, backend="aten").double() - true).abs().max() <= bound(
+        torch.float32, 0, 5.0, 5.0
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 1, 1), (3, 1, 5, 4), (1, 4, 1, 6)], ids=str)

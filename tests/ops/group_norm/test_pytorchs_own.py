@@ -1,7 +1,7 @@
 """PyTorch's own tests of an operator, as far as its wheel carries them, run on `group_norm`.
 
 In child processes: what ends the process is a failure with a name. Sample inputs against PyTorch's
-results are in tests/layers/test_group_norm_conformance.py.
+results are in tests/layers/test_conformance.py.
 """
 
 import traceback

@@ -1,12 +1,28 @@
-"""One definition, and the layers that equal it: BN, LN, IN, GN, per-worker BN and LN2d."""
+"""One definition of the sets, the layers that equal it, and the figure that shows it."""
 
+import io
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
 import pytest
 import torch
 
 from groupnorm.layers import GroupNorm, norm_layer
-from scripts.draw_normalizations import normalize_over_sets, statistics_blocks, statistics_set
-from tests.tolerances import LAYER, bound
+from groupnorm.study.report.figures.style import render_files
+from scripts.draw_normalizations import (
+    PANELS,
+    SHAPE,
+    cube,
+    faces,
+    normalize_over_sets,
+    sets_figure,
+    statistics_blocks,
+    statistics_set,
+)
+from tests.tolerances import FONTS, LAYER, bound
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 SPECS = ["bn", "syncbn", "ln", "in", "gn:groups=2", "gn:groups=4", "gn:size=2", "ln2d"]
 SHAPES = [(6, 8, 5), (6, 8, 5, 3), (6, 8, 2, 3, 4), (1, 8, 4, 4)]
 
@@ -88,3 +104,40 @@ def test_other_errors():
         statistics_blocks("bn", (6, 8, 3), batch_per_worker=4)
     with pytest.raises(ValueError, match=r"\(4, 1, 3\) do not divide .* \(6, 8, 3\)"):
         normalize_over_sets(torch.randn(6, 8, 3), (4, 1, 3), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "images", "reach"),
+    [
+        ("bn", None, (4, 1, 4)),
+        ("bn", 2, (2, 1, 4)),
+        ("ln", None, (1, 6, 4)),
+        ("in", None, (1, 1, 4)),
+        ("gn:groups=2", None, (1, 3, 4)),
+        ("ln2d", None, (1, 6, 1)),
+    ],
+)
+def test_each_cube_shows_its_set(norm, images, reach):
+    assert (norm, images) in {panel[:2] for panel in PANELS}
+    mask = cube(norm, images)
+    n, c, s = reach
+    assert mask[:n, :c, :s].all()
+    assert mask.sum() == n * c * s
+    coloured = sum(inside for _, inside in faces(mask))
+    side = c * s if n == SHAPE[0] else 0
+    assert coloured == n * s + n * c + side
+
+
+def test_faces_tile_the_three_sides_without_overlap():
+    squares = [corners for corners, _ in faces(cube("in", None))]
+    assert len(squares) == 4 * 4 + 4 * 6 + 6 * 4
+    centres = {tuple(np.round(corners.mean(0), 6)) for corners in squares}
+    assert len(centres) == len(squares)
+
+
+def test_docs_show_what_is_drawn():
+    """`python scripts/draw_normalizations.py` draws it anew; fonts may differ by a few pixels."""
+    drawn = matplotlib.image.imread(io.BytesIO(render_files(sets_figure())["png"]))
+    shown = matplotlib.image.imread(DOCS / "normalizations.png")
+    assert drawn.shape == shown.shape
+    assert np.abs(drawn - shown).mean() < FONTS
