@@ -166,8 +166,8 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         cells,
         configs,
         shows=experiment.shows,
-        skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
         published=experiment.published,
+        skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
         tuned_over=experiment.tuned_over,
         untimed="the smoke scale measures nothing" if smoke else None,
     )

@@ -11,7 +11,7 @@ from decimal import Decimal
 from groupnorm.data import IMAGE_FILES
 from groupnorm.spec import NormSpec
 from groupnorm.study.results import published
-from groupnorm.study.results.compare import compares_in_size, find, match
+from groupnorm.study.results.compare import compares_in_size, find, first_table, match
 from groupnorm.study.results.estimates import CLEAR, Comparison, Estimate, compare
 from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.labels import BATCH_NORM, GROUP_NORM, of_kind, short_names
@@ -23,7 +23,6 @@ from groupnorm.study.results.published import (
     has_groups,
     has_norms,
 )
-from groupnorm.study.results.report_kind import first_table, report_kind
 from groupnorm.study.results.rows import (
     Row,
     Study,
@@ -56,7 +55,7 @@ def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> l
         rows: what the report shows.
         tried: in a tuned study every row, of which `rows` are those chosen.
     """
-    kind = report_kind(study.manifest)
+    kind = study.manifest["shows"]
     paragraphs = [_what_was_measured(study, rows), _how_to_read(study, rows)]
     if tried is not None:
         paragraphs.append(how_tuned(tried, study.manifest["tuned_over"]))
@@ -110,7 +109,7 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     batches = batch_sizes(rows)
     count = len(norm_names(rows))
     kinds = f"{count} normalization{'s' if count != 1 else ''}"
-    if report_kind(study.manifest) == "groups":
+    if study.manifest["shows"] == "groups":
         kinds = f"group norm with {len(rows)} group divisions"
     where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
     if len(batches) == 1:

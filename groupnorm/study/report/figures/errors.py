@@ -28,11 +28,11 @@ from groupnorm.study.report.figures.style import (
     name_axis,
     norm_styles,
 )
+from groupnorm.study.results.compare import first_table
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import GROUP_NORM, of_kind
 from groupnorm.study.results.published import DIVISIONS, has_batches, has_groups, has_norms
-from groupnorm.study.results.report_kind import first_table
 from groupnorm.study.results.rows import (
     ONCE,
     Row,
