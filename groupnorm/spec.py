@@ -210,6 +210,10 @@ class NormSpec:
             raise NormSpecError(f"{problem}; known keys: {', '.join(known)}")
         return cls(**values)
 
+    def same_kind(self, other: NormSpec) -> bool:
+        """True when both are one kind of norm and both or neither standardize the weights."""
+        return (self.kind, self.ws) == (other.kind, other.ws)
+
     @property
     def uses_batch_statistics(self) -> bool:
         """True when an image's output depends on the other images of its batch in training."""

@@ -83,16 +83,22 @@ def test_no_module_has_the_name_of_one_of_pythons():
 
 
 def compared_kinds(source):
-    """Where a source compares something with the name of a kind of norm."""
+    """Where a source compares the kind of a norm, or something with the name of a kind."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.Match):
+            sides = [node.subject]
         elif isinstance(node, ast.MatchValue):
             sides = [node.value]
         else:
             continue
-        strings = [inner for side in sides for inner in ast.walk(side)]
-        if any(isinstance(one, ast.Constant) and one.value in KINDS for one in strings):
+        inner = [one for side in sides for one in ast.walk(side)]
+        if any(
+            (isinstance(one, ast.Constant) and one.value in KINDS)
+            or (isinstance(one, ast.Attribute) and one.attr == "kind")
+            for one in inner
+        ):
             yield ast.unparse(node)
 
 
@@ -109,4 +115,7 @@ def test_a_comparison_of_kinds_is_found():
     assert list(compared_kinds("if spec.kind == 'bn': ...")) == ["spec.kind == 'bn'"]
     assert len(list(compared_kinds("norm in ('gn', 'ln')"))) == 1
     assert len(list(compared_kinds("match kind:\n    case 'frn' | 'in': ..."))) == 2
+    assert len(list(compared_kinds("norm.spec.kind == wanted"))) == 1
+    assert len(list(compared_kinds("match spec.kind:\n    case _: ..."))) == 1
+    assert len(list(compared_kinds("(spec.kind, spec.ws) == found"))) == 1
     assert list(compared_kinds("shows == 'groups'; {'bn': 1}['bn']")) == []

@@ -101,7 +101,7 @@ COVERED_ELSEWHERE = {
     "ops/group_norm/triton/kernels/forward.py",
     "ops/group_norm/triton/launch.py",
     "ops/per_channel.py",  # the layers that use it
-    "study/forms.py",  # study/test_store.py
+    "study/schema.py",  # study/test_store.py
     "study/report/figures/curves.py",  # study/report/figures/test_errors.py
     "study/runners/worker.py",  # study/test_record.py, study/runners/test_local.py
 }

@@ -121,36 +121,3 @@ def test_kernels_get_everything_after_the_tensors_by_keyword(path):
 )
 def test_a_number_without_a_name_is_found(planted):
     assert anonymous(planted) == [1]
-
-
-KINDS_ARE_COMPARED_IN = {PACKAGE / "spec.py", LAYERS / "factory.py"}
-
-
-def compared_kinds(source):
-    """Lines that compare the kind of a norm, or match on it."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-        elif isinstance(node, ast.Match):
-            sides = [node.subject]
-        else:
-            continue
-        if any(isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides):
-            found.append(node.lineno)
-    return found
-
-
-@pytest.mark.parametrize("part", ["ops", "layers", "models", "conversion", "cost", "run.py"])
-def test_the_library_asks_a_spec_what_it_can(part):
-    paths = [PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).rglob("*.py")
-    for path in set(paths) - KINDS_ARE_COMPARED_IN:
-        assert compared_kinds(path.read_text()) == [], path
-
-
-@pytest.mark.parametrize(
-    "planted",
-    ['norm.spec.kind == "none"', 'spec.kind in ("bn", "brn")', "match spec.kind:\n    case _: ..."],
-)
-def test_a_comparison_of_kinds_is_found(planted):
-    assert compared_kinds(planted) == [1]

@@ -161,6 +161,13 @@ def test_batch_statistics():
     assert using == {"bn", "syncbn", "brn"}
 
 
+def test_kinds_are_the_same_whatever_the_groups_but_not_with_standardized_weights():
+    gn = NormSpec("gn")
+    assert NormSpec.parse("gn:groups=8,eps=1e-6").same_kind(gn)
+    assert not NormSpec.parse("gn+ws").same_kind(gn)
+    assert not NormSpec("ln").same_kind(gn)
+
+
 def test_norms_with_their_own_activation():
     bringing = {kind for kind in KINDS if NormSpec(kind).brings_activation}
     assert bringing == {"frn", "evonorm_s0"}

@@ -72,7 +72,10 @@ def memory_fit(
         limit, usual = parse_memory(memory), usual_images(model)
         size = image_size or usual.size
         classes = num_classes or usual.classes
-        specs = read_norms(norms)
+        try:
+            specs = read_norms(norms)
+        except ValueError as error:
+            raise ValueError(f"--norms: {error}") from None
         fits = {}
         with errors.status("counting memory") as status:
             for spec in specs:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.padding import Padding
 
 from groupnorm.cli.options import (
@@ -25,7 +26,6 @@ from groupnorm.cli.options import (
     named_folder,
     number,
     read_settings,
-    settings_help,
     whole_number,
 )
 from groupnorm.cli.report import print_main_table
@@ -34,7 +34,6 @@ from groupnorm.cli.terminal import (
     errors,
     escaped,
     fail,
-    from_options,
     print_json,
     report_interrupt,
     report_user_errors,
@@ -43,6 +42,8 @@ from groupnorm.cli.terminal import (
 )
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.experiments.catalog import Entry
+from groupnorm.study import PlanError
+from groupnorm.training.config import describe_errors
 
 study_app = typer.Typer(
     help="Compare normalizations by training many networks.", invoke_without_command=True
@@ -95,7 +96,7 @@ def _print_list(as_json: bool) -> None:
 def _add_command(name: str, entry: Entry) -> None:
     """Give `groupnorm study` the command of an experiment."""
     experiment = build(name)
-    text = f"{experiment.title}: {experiment.source}."
+    text = f"{entry.summary or experiment.title}: {experiment.source}."
     panel = None
     if experiment.result is not None:
         text += f" Published: {experiment.result}."
@@ -128,25 +129,31 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
     """Put KEY=VALUE and an option for every field that `entry` takes into the signature."""
     signature = inspect.signature(command, eval_str=True)
     settings, *own, _ = signature.parameters.values()
-    lines = {f"{key} ({_option(key)})": entry.describe(key) for key in entry.takes}
-    intro = "What to change, as epochs=3 or --epochs 3."
-    argument = typer.Argument(metavar="KEY=VALUE", help=settings_help(intro, lines))
+    text = f"What to change, as epochs=3 for --epochs 3. Keys: {', '.join(entry.takes)}."
+    argument = typer.Argument(metavar="KEY=VALUE", help=text)
     settings = settings.replace(annotation=Annotated[list[str] | None, argument])
-    parameters = [settings, *own, *(_parameter(key) for key in entry.takes)]
+    parameters = [settings, *(_parameter(key, entry) for key in entry.takes), *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
-def _parameter(key: str) -> inspect.Parameter:
-    """The option of a field; its help stands with KEY=VALUE."""
+def _parameter(key: str, entry: Entry) -> inspect.Parameter:
+    """The option of a field."""
     kinds = set(_types(Options.model_fields[key].annotation))
-    parser: Callable[[str], Any] = str
+    parser: Callable[[str], Any] | None = None
     if int in kinds and tuple not in kinds:
         parser = whole_number
     elif float in kinds:
         parser = number
-    option = Annotated[Any, typer.Option(_option(key), parser=parser, hidden=True)]
-    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+    option = typer.Option(
+        _option(key), parser=parser, metavar="N" if parser else None, help=entry.describe(key)
+    )
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=Annotated[str | None, option],
+    )
 
 
 def _types(annotation: Any) -> Iterator[Any]:
@@ -160,16 +167,24 @@ def _option(key: str) -> str:
 
 
 def _read_options(entry: Entry, settings: list[str], chosen: dict[str, Any]) -> Options:
-    """What the user chose, as KEY=VALUE or as options."""
+    """What the user chose, as KEY=VALUE or as options.
+
+    Raises:
+        ValueError: it makes no study; the message names each field as it was typed.
+    """
     fields = read_settings(settings)
     entry.check_keys(fields)
-    for key, value in chosen.items():
-        if value is not None and key in fields:
+    typed = {key: value for key, value in chosen.items() if value is not None}
+    for key in typed:
+        if key in fields:
             raise ValueError(f"{key} is given twice, as {key}= and as {_option(key)}")
-        if value is not None:
-            fields[key] = value
-    options: Options = from_options(Options, fields)
-    return options
+    try:
+        return Options(**fields, **typed)
+    except PlanError as error:
+        problems = error.__cause__
+        assert isinstance(problems, ValidationError)
+        names = {key: _option(key) for key in typed}
+        raise ValueError(describe_errors(problems, Options, names)) from None
 
 
 def _run(

@@ -90,16 +90,16 @@ def train(
     def on_exit(reason: str) -> None:
         launch.log_once(lambda: say_error(f"{reason}; {kept()}"))
 
-    told: set[str] = set()
+    printed: set[str] = set()
 
-    def tell(text: str) -> None:
-        if text not in told:
-            told.add(text)
+    def print_once(text: str) -> None:
+        if text not in printed:
+            printed.add(text)
             print_line(errors, text)
 
     def show_notes(env: dict[str, Any]) -> None:
         for note in env.get("data_notes", []):
-            tell(f"note: {note}")
+            print_once(f"note: {note}")
 
     def say_and_end(say_it: Callable[[], None]) -> None:
         launch.log_once(say_it)
@@ -111,7 +111,7 @@ def train(
     def show(metrics: dict[str, Any]) -> None:
         nonlocal curves
         if text := describe_unreadable(metrics.get("image_counts", {})):
-            tell(f"{text}; named in {keep / UNREADABLE}" if keep else text)
+            print_once(f"{text}; named in {keep / UNREADABLE}" if keep else text)
         if track is not None and keep is not None:
             tracked = keep / "tensorboard" / run_config.run_name()
             curves = curves or recorded_curves(tracked, keep)

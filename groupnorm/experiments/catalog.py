@@ -22,12 +22,16 @@ class Entry:
         scales: each with what it is; the first is the default.
         decides: the options that the experiment does not leave to its user.
         data: the data set where the user names none; None: the experiment's own.
+        summary: what it compares, in a few words that no option changes; None: its title.
+        one_size: it has one batch size.
     """
 
     make: Callable[[Options], Experiment]
     scales: Mapping[str, str]
     decides: tuple[str, ...] = ()
     data: str | None = None
+    summary: str | None = None
+    one_size: bool = False
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -36,10 +40,12 @@ class Entry:
 
     def describe(self, key: str) -> str:
         """An option in words."""
-        text = " ".join((Options.model_fields[key].description or "").split())
-        if key != "scale":
-            return text
-        return "; ".join(f"{name}: {what}" for name, what in self.scales.items()) + "."
+        if key == "scale":
+            scales = [f"{name}: {what}" for name, what in self.scales.items()]
+            return "; ".join([*scales, f"default: {next(iter(self.scales))}"]) + "."
+        if key == "batch_sizes" and self.one_size:
+            return "Images per worker: one number."
+        return " ".join((Options.model_fields[key].description or "").split())
 
     def check_keys(self, keys: Iterable[str]) -> None:
         """Raise PlanError for a key that is no option of this experiment."""
@@ -66,10 +72,6 @@ class Entry:
         return options.model_copy(update={"scale": scale, "data": data})
 
 
-def _small(make: Callable[[Options], Experiment], *decides: str) -> Entry:
-    return Entry(make, small_images.SCALES, decides, DEFAULT)
-
-
 def _published(make: Callable[[Options], Experiment]) -> Entry:
     scales = {
         "full": "as published, days on GPUs",
@@ -79,9 +81,27 @@ def _published(make: Callable[[Options], Experiment]) -> Entry:
 
 
 EXPERIMENTS: dict[str, Entry] = {
-    "batch-size": _small(small_images.batch_size),
-    "norms": _small(small_images.norms),
-    "groups": _small(small_images.groups, "norms"),
+    "batch-size": Entry(
+        small_images.batch_size,
+        small_images.SCALES,
+        data=DEFAULT,
+        summary="Error against images per worker, for several norms",
+    ),
+    "norms": Entry(
+        small_images.norms,
+        small_images.SCALES,
+        data=DEFAULT,
+        summary="Training and validation curves of BN, LN, IN and GN",
+        one_size=True,
+    ),
+    "groups": Entry(
+        small_images.groups,
+        small_images.SCALES,
+        decides=("norms",),
+        data=DEFAULT,
+        summary="Error against number of groups and channels per group",
+        one_size=True,
+    ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),
     "imagenet-groups": _published(imagenet.groups),
@@ -146,8 +166,8 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         cells,
         configs,
         shows=experiment.shows,
-        skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
         published=experiment.published,
+        skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
         tuned_over=experiment.tuned_over,
         untimed="the smoke scale measures nothing" if smoke else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from groupnorm.experiments.experiment import (
-    DIVISIONS,
+    GROUP_GRID,
     Experiment,
     by_division,
     by_norm_and_size,
@@ -95,7 +95,7 @@ def groups(options: Options, depth: int, convention: Convention) -> Experiment:
     the extremes.
     """
     base = recipe(depth, convention)
-    values: tuple[int, ...] = DIVISIONS[2:]  # the first stage has 16 channels
+    values: tuple[int, ...] = GROUP_GRID[2:]  # the first stage has 16 channels
     if options.scale == "smoke":
         base, values = smoke(base, 4, SMOKE_DATA), (16, 1)
     words = {"per-256": "8 workers", "per-32": "one worker"}[convention]

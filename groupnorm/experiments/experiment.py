@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from groupnorm.spec import NormSpec
-from groupnorm.study.plan import vary
+from groupnorm.study.plan import ReportKind, vary
 from groupnorm.training.config import RunConfig
 
-Shows = Literal["batch-size", "norms", "groups"]
-
-DIVISIONS = (64, 32, 16, 8, 4, 2, 1)
+GROUP_GRID = (64, 32, 16, 8, 4, 2, 1)
 """Numbers of groups, and of channels per group, of the paper's Table 3."""
 
 
@@ -34,11 +32,10 @@ class Experiment:
         source: paper, and the table, figure or section.
         shows: what its report shows: error by batch size, by norm, or by group division.
         variants: its cells before they are repeated.
+        published: ids of the published tables to compare with.
         result: what was published, in a few words; None: nothing of this very comparison.
         time: what a full run takes, and where that number comes from.
         metric: what `result` states.
-        published: ids of the published tables to compare with; None: the paper's table for what the
-            report shows.
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
         tuned_over: the field whose best value stands for a cell; None when nothing is tuned.
@@ -47,12 +44,12 @@ class Experiment:
 
     title: str
     source: str
-    shows: Shows
+    shows: ReportKind
     variants: tuple[Variant, ...]
+    published: tuple[str, ...]
     result: str | None = None
     time: str = ""
     metric: str = "error in %"
-    published: tuple[str, ...] | None = None
     protocol: str = "paper"
     seeds: int = 1
     tuned_over: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from groupnorm.experiments.experiment import (
-    DIVISIONS,
+    GROUP_GRID,
     Experiment,
     by_division,
     by_norm_and_size,
@@ -91,7 +91,7 @@ def groups(options: Options) -> Experiment:
     divide by 64, 64 groups are instance norm and 64 channels per group layer norm. Smoke: the
     extremes and the default.
     """
-    values = (32, 1) if options.scale == "smoke" else DIVISIONS
+    values = (32, 1) if options.scale == "smoke" else GROUP_GRID
     return Experiment(
         title="Group division of ResNet-50 on ImageNet",
         source=f"{PAPER}, Table 3",

@@ -10,10 +10,18 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+)
 
 from groupnorm.spec import NormSpec
-from groupnorm.training.config import RunConfig
+from groupnorm.study.plan import PlanError
+from groupnorm.training.config import RunConfig, describe_errors
 
 
 def read_norms(norms: str | Sequence[str | NormSpec]) -> tuple[NormSpec, ...]:
@@ -25,8 +33,8 @@ def read_norms(norms: str | Sequence[str | NormSpec]) -> tuple[NormSpec, ...]:
     texts = split_norms(norms) if isinstance(norms, str) else norms
     specs = tuple(s if isinstance(s, NormSpec) else NormSpec.parse(s) for s in texts)
     if not specs:
-        raise ValueError("no norm is given")
-    _check_distinct("norms", list(map(str, specs)))
+        raise ValueError("none is given")
+    _check_distinct(list(map(str, specs)))
     return specs
 
 
@@ -53,19 +61,19 @@ def read_sizes(sizes: str | Sequence[int]) -> tuple[int, ...]:
     try:
         numbers = tuple(map(int, sizes.split(",") if isinstance(sizes, str) else sizes))
     except (TypeError, ValueError):
-        raise ValueError(f"it takes whole numbers, as 32,8,2; got {sizes!r}") from None
+        raise ValueError(f"expected whole numbers, as 32,8,2; got {sizes!r}") from None
     if not numbers:
-        raise ValueError("no batch size is given")
+        raise ValueError("none is given")
     if min(numbers) < 1:
-        raise ValueError(f"a batch size must be at least 1, got {min(numbers)}")
-    _check_distinct("batch sizes", list(map(str, numbers)))
+        raise ValueError(f"each must be at least 1, got {min(numbers)}")
+    _check_distinct(list(map(str, numbers)))
     return numbers
 
 
-def _check_distinct(what: str, texts: list[str]) -> None:
+def _check_distinct(texts: list[str]) -> None:
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice:
-        raise ValueError(f"{what} given twice: {', '.join(twice)}")
+        raise ValueError(f"{', '.join(twice)} given twice")
 
 
 def _as_texts(norms: Sequence[NormSpec]) -> list[str]:
@@ -83,7 +91,11 @@ Sizes = Annotated[
 
 
 class Options(BaseModel):
-    """What a user may choose of an experiment; None keeps the experiment's own."""
+    """What a user may choose of an experiment; None keeps the experiment's own.
+
+    Raises:
+        PlanError: what makes no study, in words; pydantic's own error is its cause.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -96,7 +108,7 @@ class Options(BaseModel):
     norms: Norms | None = None
     """Normalizations, as bn,gn:groups=8,gn:groups=8+ws,ln,in."""
     batch_sizes: Sizes | None = None
-    """Images per worker, as 32,8,2; norms and groups take one number."""
+    """Images per worker, as 32,8,2."""
     protocol: Literal["fixed-step", "paper"] | None = None
     """fixed-step: every step sees the same images, only batch norm's chunk varies; paper: 8
     workers, the step and its learning rate follow the batch size."""
@@ -112,6 +124,12 @@ class Options(BaseModel):
     """Passes over the data."""
     seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Repetitions of every cell."""
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise PlanError(describe_errors(error, type(self))) from error
 
     def given(self) -> dict[str, Any]:
         """The options that are not None."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from groupnorm.data import DEFAULT
 from groupnorm.experiments.experiment import (
-    DIVISIONS,
+    GROUP_GRID,
     Experiment,
     by_division,
     cross,
@@ -18,7 +18,7 @@ from groupnorm.experiments.experiment import (
 )
 from groupnorm.experiments.options import Options
 from groupnorm.models import channel_widths
-from groupnorm.study.plan import PlanError, vary
+from groupnorm.study.plan import PlanError, ReportKind, vary
 from groupnorm.training.config import RunConfig
 
 SCALES = {
@@ -100,10 +100,12 @@ def batch_size(options: Options) -> Experiment:
     """Error against images per worker (the paper's Table 2 and Figures 1 and 5)."""
     scale, base, protocol = _begin(options)
     sizes = sorted(options.batch_sizes or _BATCH_SIZES[scale], reverse=True)
+    shows: ReportKind = "batch-size" if len(sizes) > 1 else "norms"
     return Experiment(
         title="Error against batch size per worker",
         source="Wu & He 2018, Table 2, on small images",
-        shows="batch-size" if len(sizes) > 1 else "norms",
+        shows=shows,
+        published=(f"imagenet-{shows}",),
         variants=cross(
             base,
             norm_axis(options.norms or _NORMS[scale]),
@@ -122,6 +124,7 @@ def norms(options: Options) -> Experiment:
         title=f"Normalizations at {size} images per worker",
         source="Wu & He 2018, Table 1 and Figure 4, on small images",
         shows="norms",
+        published=("imagenet-norms",),
         variants=cross(
             base,
             norm_axis(options.norms or ("bn", "ln", "in", GN)),
@@ -141,7 +144,7 @@ def groups(options: Options) -> Experiment:
     size = _one_size(options)
     widths = channel_widths(base.model, base.width)
     variants, skipped = [], []
-    for variant in by_division(vary(base, **batch_fields(size, protocol)), DIVISIONS):
+    for variant in by_division(vary(base, **batch_fields(size, protocol)), GROUP_GRID):
         division, value = variant.labels["division"], variant.labels["value"]
         misfit = [width for width in widths if width % value]
         if not misfit:
@@ -153,6 +156,7 @@ def groups(options: Options) -> Experiment:
         title=f"Group division at {size} images per worker",
         source="Wu & He 2018, Table 3, on small images",
         shows="groups",
+        published=("imagenet-groups",),
         variants=tuple(variants),
         skipped=tuple(skipped),
         protocol=protocol,

@@ -1,4 +1,4 @@
-"""Many runs: plan, runner, store, statistics, report.
+"""Many runs: plan, store, runners, results, report.
 
 What needs torch loads on first use, so that a study can be planned without it.
 """

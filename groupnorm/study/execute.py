@@ -15,8 +15,8 @@ from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError
 from groupnorm.study.report.page import build_report
+from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
-from groupnorm.study.results.report_kind import compared_tables, report_kind
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
@@ -94,6 +94,7 @@ def run_study(
                 f"{what} needs more than the {available} training images of {images.name}"
             )
     manifest = _manifest(plan, images, command)
+    compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
         with locked(out / ".lock", refusal):
@@ -154,7 +155,7 @@ def run_study(
 def _manifest(
     plan: Plan, images: datasets.ImageSet | datasets.ImageFiles, command: str
 ) -> dict[str, Any]:
-    manifest: dict[str, Any] = {
+    return {
         "format": FORMAT,
         "study": plan.study,
         "title": plan.title,
@@ -172,15 +173,12 @@ def _manifest(
         "cells": [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in plan.cells],
         "skipped": plan.skipped,
         "shows": plan.shows,
-        "published": None if plan.published is None else list(plan.published),
+        "published": list(plan.published),
         "tuned_over": plan.tuned_over,
         "versions": {
             key: environment()[key] for key in ("groupnorm", "sources", "python", "torch")
         },
     }
-    manifest["shows"] = report_kind(manifest)
-    manifest["published"] = [table.id for table in compared_tables(manifest)]
-    return manifest
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> None:

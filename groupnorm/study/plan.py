@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from groupnorm import data as datasets
 from groupnorm import models
+from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
 from groupnorm.training.config import RunConfig, describe_errors
 
@@ -28,9 +29,8 @@ class Plan:
         scale: how large a version of the comparison this is, as "quick".
         options: what the user chose, as plain values, for the record.
         shows: the kind of report: "batch-size", "norms" or "groups".
+        published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
-        published: ids of the published tables to compare with, the main figure's first; None: the
-            paper's table for what the study shows.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
             cell then has it. None: nothing was tuned.
         untimed: why the training steps are not timed; None: they are.
@@ -43,9 +43,9 @@ class Plan:
     options: dict[str, Any]
     cells: list[Cell]
     configs: dict[str, RunConfig]
-    shows: str
+    shows: ReportKind
+    published: tuple[str, ...]
     skipped: list[dict[str, Any]] = field(default_factory=list)
-    published: tuple[str, ...] | None = None
     tuned_over: str | None = None
     untimed: str | None = None
 

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from groupnorm.files import write_atomic
-from groupnorm.study import forms
+from groupnorm.study import schema
 from groupnorm.training.config import RunConfig, digest_of
 
 FORMAT = 1
@@ -90,7 +90,7 @@ def to_json(value: Any) -> str:
 
 
 def read_manifest(out: Path) -> dict[str, Any]:
-    """`study.json` as a dict.
+    """`study.json` as a dict; `shows` and `published` are there also for a record without them.
 
     Raises:
         StoreError: `out` holds no study, or the file is damaged or of another version.
@@ -102,14 +102,32 @@ def read_manifest(out: Path) -> dict[str, Any]:
             f"{out} holds no study: {path} is missing. Run 'groupnorm study batch-size --out {out}'"
         )
     _check_format(path, manifest)
-    _check(path, manifest, forms.Manifest)
-    wanted = ["division", "value"] if "groups" in (manifest["study"], manifest.get("shows")) else []
+    _check(path, manifest, schema.Manifest)
+    manifest = _with_report(manifest)
+    wanted = ["division", "value"] if manifest["shows"] == "groups" else []
     wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
     for cell in manifest["cells"]:
         for label in wanted:
             if label not in cell["labels"]:
                 _refuse(path, f"has a cell without the label {label!r}")
     return manifest
+
+
+def _with_report(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with what its report shows, and beside which published tables.
+
+    Manifests written before these keys were there came from three studies, "groups" and two others
+    that differ in their batch sizes, and stood beside the paper's tables. Nothing else in this
+    package goes by a study's name.
+    """
+    shows, published = manifest.get("shows"), manifest.get("published")
+    if shows is None:
+        batches = {cell["labels"]["batch_per_worker"] for cell in manifest["cells"]}
+        shows = "batch-size" if len(batches) > 1 else "norms"
+        shows = "groups" if manifest["study"] == "groups" else shows
+    if published is None:
+        published = [f"imagenet-{shows}"]  # the ids of the paper's Tables 2, 1 and 3
+    return {**manifest, "shows": shows, "published": published}
 
 
 def read_costs(out: Path) -> dict[str, Any] | None:
@@ -122,7 +140,7 @@ def read_costs(out: Path) -> dict[str, Any] | None:
     costs = _read_object(path)
     if costs is not None:
         _check_format(path, costs)
-        _check(path, costs, forms.Costs)
+        _check(path, costs, schema.Costs)
         if costs["reason"] is None and not costs["configurations"]:
             _refuse(path, "has neither times nor a reason why there are none")
     return costs
@@ -164,15 +182,15 @@ def read_run(folder: Path) -> Record:
     config = _read_object(path)
     if config is not None:
         _check(path, config, RunConfig)
-    env = _read_checked(folder / "env.json", forms.Environment) or {}
+    env = _read_checked(folder / "env.json", schema.Environment) or {}
     metrics = read_metrics(folder)
-    done = _read_checked(folder / "DONE", forms.Done)
+    done = _read_checked(folder / "DONE", schema.Done)
     status, reason = "missing", None
     if done is not None:
         status, reason = done["status"], done["reason"]
         if status == "finished" and config is not None:
             _check_complete(folder / "metrics.jsonl", config, metrics)
-    elif (failed := _read_checked(folder / "FAILED", forms.Failed)) is not None:
+    elif (failed := _read_checked(folder / "FAILED", schema.Failed)) is not None:
         status, reason = "failed", failed["reason"]
     elif metrics:
         status = "partial"
@@ -200,7 +218,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate((_read_text(path) or "").splitlines(), 1):
         row = _parse(path, line, f"line {number} ")
-        _check(path, row, forms.Epoch, f"line {number} ")
+        _check(path, row, schema.Epoch, f"line {number} ")
         if row["epoch"] != number:
             _refuse(path, f"line {number} is of epoch {row['epoch']}")
         rows.append(row)

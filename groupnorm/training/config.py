@@ -212,17 +212,21 @@ _BOUNDS = {
 }
 
 
-def describe_errors(error: ValidationError, model: Callable[..., Any]) -> str:
+def describe_errors(
+    error: ValidationError, model: Callable[..., Any], typed: Mapping[str, str] | None = None
+) -> str:
     """What of a model's fields does not fit, one line for each, in the words of NormSpec's errors.
 
     Args:
         model: the pydantic class whose fields were given.
+        typed: what the user typed for a field, where it is not the field's own name.
     """
-    return "\n".join(_describe(problem, model) for problem in error.errors())
+    return "\n".join(_describe(problem, model, typed or {}) for problem in error.errors())
 
 
-def _describe(problem: Any, model: Any) -> str:
+def _describe(problem: Any, model: Any, typed: Mapping[str, str]) -> str:
     kind, name = problem["type"], ".".join(map(str, problem["loc"]))
+    name = typed.get(name, name)
     if kind == "extra_forbidden":
         return f"unknown key {name!r}; known keys: {', '.join(model.model_fields)}"
     if kind == "value_error":  # of this package, in words already

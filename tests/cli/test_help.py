@@ -22,9 +22,11 @@ def commands(command, path=()):
 
 
 def listed(help_text):
-    """The fields that the help of KEY=VALUE lists, each with its description."""
-    _, *lines = help_text.split("\n\n")
-    return {line.split(": ", 1)[0].split(" ")[0]: line.split(": ", 1)[1] for line in lines}
+    """The fields that the help of KEY=VALUE lists, each with its description if it has one."""
+    intro, *lines = help_text.split("\n\n")
+    if not lines:
+        return dict.fromkeys(intro.rpartition("Keys: ")[2].rstrip(".").split(", "), "")
+    return {line.split(": ", 1)[0]: line.split(": ", 1)[1] for line in lines}
 
 
 def settings_of(command):
@@ -43,32 +45,49 @@ def test_the_help_lists_the_fields(path):
     (settings,) = settings_of(command)
     found = listed(settings.help)
     assert tuple(found) == FIELDS[path]
-    assert all(found.values())
+    texts = found if path == ("train",) else options_of(command)
+    assert all(texts[key] for key in found)
 
 
 def test_a_missing_and_an_unknown_field_would_be_noticed():
-    assert listed("Fields.\n\nmodel: one\n\ncolour (--colour): two: three") == {
+    assert listed("Fields.\n\nmodel: one\n\ncolour: two: three") == {
         "model": "one",
         "colour": "two: three",
     }
+    assert listed("As epochs=3. Keys: model, colour.") == {"model": "", "colour": ""}
 
 
-def test_the_lines_reach_the_terminal(monkeypatch):
+def options_of(command):
+    """The options that the help shows, each with its text, by the name of their field."""
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+    return {p.opts[0].removeprefix("--").replace("-", "_"): p.help for p in options}
+
+
+def test_the_options_reach_the_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     said = typed("study", "groups", "--help").stdout
     for key in EXPERIMENTS["groups"].takes:
-        assert f" {key} (--{key.replace('_', '-')}): " in said
-    assert "norms (--norms)" not in said
+        assert f" --{key.replace('_', '-')} " in said
+    assert "--norms" not in said
+    assert "Images per worker: one number." in said
+    assert "default: quick" in said
     assert " seed: " in typed("train", "--help").stdout
 
 
-@pytest.mark.parametrize("name", ["norms", "groups", "imagenet-norms"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_field_is_an_option_too(name):
-    command = dict(commands(typer.main.get_command(app)))["study", name]
-    options = {p.opts[0] for p in command.params if p.param_type_name == "option"}
-    for key in Options.model_fields:
-        taken = f"--{key.replace('_', '-')}" in options
-        assert taken == (key in EXPERIMENTS[name].takes)
+    options = options_of(dict(commands(typer.main.get_command(app)))["study", name])
+    entry = EXPERIMENTS[name]
+    taken = {key: text for key, text in options.items() if key in Options.model_fields}
+    assert taken == {key: entry.describe(key) for key in entry.takes}
+    assert taken["scale"].endswith(f"default: {next(iter(entry.scales))}.")
+
+
+def test_the_list_of_commands_says_what_each_compares_whatever_its_options():
+    study = typer.main.get_command(app).commands["study"]
+    for name in ("batch-size", "norms", "groups"):
+        assert study.commands[name].help.startswith(f"{EXPERIMENTS[name].summary}: ")
+        assert "32" not in study.commands[name].help
 
 
 def test_both_spellings_are_the_same_study(monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ def test_json_and_table_hold_the_same():
     assert "resnet8 with frn" in table.stderr  # progress
 
 
-def test_errors_in_words():
+def test_bad_input_is_answered_in_words():
     for arguments, words in (
         (("resnet9", "--memory", "1GiB"), "unknown model 'resnet9'"),
         (("resnet8", "--memory", "much"), "as 16GiB, 800MB"),

@@ -39,7 +39,7 @@ def test_it_says_what_it_is(name):
     assert experiment.title
     assert experiment.source
     assert not experiment.result or experiment.time
-    for table in experiment.published or ():
+    for table in experiment.published:
         assert published.load(table).id == table
 
 

@@ -196,7 +196,7 @@ def tuned_study(out: Path, seeds: int = 2) -> Path:
 
 
 def add_responses(out: Path) -> Path:
-    """Give every run of a study the percentiles of a watched convolution's responses."""
+    """Give every run of a study percentiles of the recorded responses."""
     for path in sorted(out.glob("runs/*/metrics.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         grow = 0.3 if path.parent.name.startswith("none") else 0.02

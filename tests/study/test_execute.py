@@ -20,7 +20,8 @@ CONFIG = RunConfig(
 
 def plan_of(seeds=1, **changes):
     labelled = [({"norm": "none", "batch_per_worker": 4}, vary(CONFIG, **changes))]
-    return Plan("norms", "A norm", "paper", "quick", {}, *repeat(labelled, seeds), shows="norms")
+    cells, configs = repeat(labelled, seeds)
+    return Plan("norms", "A norm", "paper", "quick", {}, cells, configs, "norms", ())
 
 
 @pytest.fixture

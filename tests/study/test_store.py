@@ -28,7 +28,7 @@ from groupnorm.study.store import (
     run_folder,
     write_metrics,
 )
-from tests.study.fake_store import batch_study, write_manifest
+from tests.study.fake_store import add_to_manifest, batch_study, write_manifest
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -95,6 +95,42 @@ def test_manifest(tmp_path):
     write_manifest(tmp_path, "batch-size", cells, [])
     (cell,) = read_cells(read_manifest(tmp_path))
     assert (cell.labels, cell.seed, cell.run) == ({"norm": "bn", "batch_per_worker": 8}, 0, "x")
+
+
+@pytest.mark.parametrize(
+    ("study", "batches", "keys", "shows"),
+    [
+        ("batch-size", (32, 2), {}, "batch-size"),
+        ("batch-size", (32, 32), {}, "norms"),
+        ("norms", (), {}, "norms"),
+        ("vgg", (32, 2), {"shows": None, "published": None}, "batch-size"),
+        ("groups", (32,), {}, "groups"),
+        ("cifar-groups", (32,), {"shows": "groups"}, "groups"),
+        ("groups", (32,), {"shows": "norms"}, "norms"),
+        ("batch-size", (32,), {"shows": "batch-size"}, "batch-size"),
+    ],
+)
+def test_a_manifest_says_what_its_report_shows_also_an_old_one(
+    study, batches, keys, shows, tmp_path
+):
+    extra = {"division": "groups", "value": 1} if shows == "groups" else {}
+    cells = [
+        {"labels": {"norm": "bn", "batch_per_worker": batch, **extra}, "seed": 0, "run": "x"}
+        for batch in batches
+    ]
+    write_manifest(tmp_path, study, cells, [])
+    add_to_manifest(tmp_path, **keys)
+    manifest = read_manifest(tmp_path)
+    assert (manifest["shows"], manifest["published"]) == (shows, [f"imagenet-{shows}"])
+    add_to_manifest(tmp_path, published=["pets-notebook"])
+    assert read_manifest(tmp_path)["published"] == ["pets-notebook"]
+
+
+def test_an_unknown_kind_of_report_is_refused(tmp_path):
+    write_manifest(tmp_path, "batch-size", [], [])
+    add_to_manifest(tmp_path, shows="curves")
+    with pytest.raises(StoreError, match=r"study\.json has shows='curves'"):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("check", [check_run_place, check_study_place])

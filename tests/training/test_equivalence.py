@@ -92,8 +92,8 @@ class Recorded(Classification):
         super().__init__(*arguments)
         self.losses = []
 
-    def _laid_out(self, images):
-        return super()._laid_out(images).double()
+    def _in_memory_format(self, images):
+        return super()._in_memory_format(images).double()
 
     def loss(self, model, images, labels):
         mean, wrong = super().loss(model, images, labels)

@@ -21,7 +21,6 @@ from groupnorm.study.results.labels import (
     row_text,
 )
 from groupnorm.study.results.published import DIVISIONS
-from groupnorm.study.results.report_kind import report_kind
 from groupnorm.study.results.rows import (
     ONCE,
     Row,
@@ -68,7 +67,7 @@ def main_table_of(
     A norm that was trained once for all batch sizes is marked and has its number in the first
     column alone; with `repeat` it has its plain name, and the number in every column.
     """
-    if report_kind(study.manifest) == "groups":
+    if study.manifest["shows"] == "groups":
         return _groups_table(study, rows)
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]

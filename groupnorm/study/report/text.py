@@ -9,11 +9,12 @@ from __future__ import annotations
 from decimal import Decimal
 
 from groupnorm.data import IMAGE_FILES
+from groupnorm.spec import NormSpec
 from groupnorm.study.results import published
-from groupnorm.study.results.compare import compares_in_size, find, match
+from groupnorm.study.results.compare import compares_in_size, find, first_table, match
 from groupnorm.study.results.estimates import CLEAR, Comparison, Estimate, compare
 from groupnorm.study.results.format import decimal_text, rounded
-from groupnorm.study.results.labels import of_kind, short_names
+from groupnorm.study.results.labels import BATCH_NORM, GROUP_NORM, of_kind, short_names
 from groupnorm.study.results.published import (
     DIVISIONS,
     SPREAD,
@@ -22,7 +23,6 @@ from groupnorm.study.results.published import (
     has_groups,
     has_norms,
 )
-from groupnorm.study.results.report_kind import first_table, report_kind
 from groupnorm.study.results.rows import (
     Row,
     Study,
@@ -34,7 +34,7 @@ from groupnorm.study.results.rows import (
 )
 from groupnorm.study.results.tuning import how_tuned
 
-BASELINE = "bn"  # published tables are read as differences to it
+BASELINE = str(BATCH_NORM)  # published tables are read as differences to it
 PROTOCOLS = {
     "fixed-step": (
         "Under the fixed-step protocol every step sees the same number of images at the same "
@@ -55,7 +55,7 @@ def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> l
         rows: what the report shows.
         tried: in a tuned study every row, of which `rows` are those chosen.
     """
-    kind = report_kind(study.manifest)
+    kind = study.manifest["shows"]
     paragraphs = [_what_was_measured(study, rows), _how_to_read(study, rows)]
     if tried is not None:
         paragraphs.append(how_tuned(tried, study.manifest["tuned_over"]))
@@ -66,7 +66,9 @@ def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> l
     ends = dict.fromkeys((*batches[:1], *batches[-1:]))
     paragraphs += [_at_batch(rows, batch) for batch in ends]
     if len(batches) > 1:
-        paragraphs += [_batch_norm_loss(rows, norm) for norm in of_kind("bn", norm_names(rows))]
+        paragraphs += [
+            _batch_norm_loss(rows, norm) for norm in of_kind(BATCH_NORM, norm_names(rows))
+        ]
     if kind == "batch-size":
         paragraphs.append(_published_by_batch(study, rows))
     elif batches:
@@ -107,7 +109,7 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     batches = batch_sizes(rows)
     count = len(norm_names(rows))
     kinds = f"{count} normalization{'s' if count != 1 else ''}"
-    if report_kind(study.manifest) == "groups":
+    if study.manifest["shows"] == "groups":
         kinds = f"group norm with {len(rows)} group divisions"
     where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
     if len(batches) == 1:
@@ -167,7 +169,7 @@ def _at_batch(rows: list[Row], batch: int) -> str:
         return f"{text} {_without_result(rows, batch)}"
     second = ranked[1]
     text += f"; {verdict(best, second, compare(here[best], here[second]))}."
-    gn, bn = _first(rows, "gn"), _first(rows, "bn")
+    gn, bn = _first(rows, GROUP_NORM), _first(rows, BATCH_NORM)
     if gn in here and bn in here and {gn, bn} != {best, second}:
         text += f" Group norm against batch norm: {verdict(gn, bn, compare(here[gn], here[bn]))}."
     recomputed = _row(rows, bn, batch)
@@ -253,7 +255,7 @@ def _directions(
     table: Published, norms: list[str], rows: list[Row], batch: int, their_batch: int | None
 ) -> list[str]:
     """What the table has of each norm against batch norm at `their_batch`, and we at `batch`."""
-    bn = _first(rows, "bn")
+    bn = _first(rows, BATCH_NORM)
     base = find(table, norm=BASELINE, batch_per_worker=their_batch)
     names = short_names(norms)
     parts = []
@@ -388,9 +390,9 @@ def _row(rows: list[Row], norm: str, batch: int) -> Row | None:
     return next(found, None)
 
 
-def _first(rows: list[Row], kind: str) -> str:
-    """The first norm of a kind, without weight standardization; empty when there is none."""
-    return next(iter(of_kind(kind, norm_names(rows))), "")
+def _first(rows: list[Row], spec: NormSpec) -> str:
+    """The first norm of the same kind as `spec`; empty when there is none."""
+    return next(iter(of_kind(spec, norm_names(rows))), "")
 
 
 def _value(value: Estimate) -> str:

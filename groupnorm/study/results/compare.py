@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -10,9 +10,15 @@ from typing import Any
 from groupnorm.spec import NormSpec, NormSpecError
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import estimate_text, label_text, row_text
-from groupnorm.study.results.published import Published, PublishedValue, published_text, values
-from groupnorm.study.results.report_kind import compared_tables
+from groupnorm.study.results.published import (
+    Published,
+    PublishedValue,
+    load,
+    published_text,
+    values,
+)
 from groupnorm.study.results.rows import ONCE, Row, Study, trained, trained_once
+from groupnorm.study.store import StoreError
 
 COMPARISON_HEADER = ["configuration", "measured", "published", "source"]
 _AS_GROUPS = {"ln": "gn:groups=1", "in": "gn:size=1"}
@@ -108,6 +114,24 @@ def compare_published(study: Study, rows: Sequence[Row]) -> list[PublishedCompar
         PublishedComparison(table, _words(table, study), _lines(table, study, rows))
         for table in compared_tables(study.manifest)
     ]
+
+
+def compared_tables(manifest: dict[str, Any]) -> list[Published]:
+    """The published tables to put beside a study, in the manifest's order.
+
+    Raises:
+        StoreError: the manifest names a table that does not exist.
+    """
+    try:
+        return [load(name) for name in manifest["published"]]
+    except ValueError as error:
+        raise StoreError(f"study.json: {error}") from None
+
+
+def first_table(study: Study, fits: Callable[[Published], bool]) -> Published | None:
+    """The first of the study's published tables, when it has the form asked for."""
+    tables = compared_tables(study.manifest)
+    return tables[0] if tables and fits(tables[0]) else None
 
 
 def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str]]:

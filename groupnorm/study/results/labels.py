@@ -11,21 +11,20 @@ from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.rows import ONCE, Row
 
 NOTHING = "\u2013"
+BATCH_NORM, GROUP_NORM = NormSpec("bn"), NormSpec("gn")
 _NO_NORM = NormSpec("none")
 
 
-def kind_of(norm: str) -> str | None:
-    """The kind of a spec without weight standardization; None with it or for no spec."""
+def of_kind(spec: NormSpec, norms: Iterable[str]) -> list[str]:
+    """Those of `norms` that are of the same kind as `spec`, in their order."""
+    return [norm for norm in norms if (found := _parsed(norm)) and found.same_kind(spec)]
+
+
+def _parsed(norm: str) -> NormSpec | None:
     try:
-        spec = NormSpec.parse(norm)
+        return NormSpec.parse(norm)
     except NormSpecError:
         return None
-    return None if spec.ws else spec.kind
-
-
-def of_kind(kind: str, norms: Iterable[str]) -> list[str]:
-    """Those of `norms` that are of a kind, without weight standardization, in their order."""
-    return [norm for norm in norms if kind_of(norm) == kind]
 
 
 def short_names(norms: Iterable[str]) -> dict[str, str]:

@@ -60,7 +60,7 @@ class Classification:
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         """Mean cross-entropy of the images, and how many were classified wrong."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._half):
-            logits = model(self._laid_out(images))
+            logits = model(self._in_memory_format(images))
             loss = F.cross_entropy(logits, labels)
         return loss, int((logits.detach().argmax(1) != labels).sum())
 
@@ -92,7 +92,7 @@ class Classification:
     def _test(self, model: nn.Module) -> tuple[float, float]:
         def logits(images: Tensor) -> Tensor:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self._half):
-                found: Tensor = model(self._laid_out(images))
+                found: Tensor = model(self._in_memory_format(images))
             return found.float()
 
         model.eval()
@@ -114,9 +114,9 @@ class Classification:
         for part in range(parts):
             rows = Processes(part, parts).shard(step_images)
             for images, _ in self.batches.train(steps, rows):
-                yield self._laid_out(images)
+                yield self._in_memory_format(images)
 
-    def _laid_out(self, images: Tensor) -> Tensor:
+    def _in_memory_format(self, images: Tensor) -> Tensor:
         if self.config.memory_format == "channels_last":
             return images.contiguous(memory_format=torch.channels_last)
         return images

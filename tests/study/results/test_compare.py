@@ -3,8 +3,16 @@
 import pytest
 
 from groupnorm.study.results import published
-from groupnorm.study.results.compare import compare_published, find, match, same_name, trained
+from groupnorm.study.results.compare import (
+    compare_published,
+    compared_tables,
+    find,
+    match,
+    same_name,
+    trained,
+)
 from groupnorm.study.results.rows import load_study, summarize_study
+from groupnorm.study.store import StoreError
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil
 from tests.tolerances import FOUR_DIGITS
 
@@ -143,3 +151,14 @@ def test_words_say_what_may_be_compared(tmp_path):
     assert "Model and data are those of this study" in he
     assert "only the direction" in franke
     assert trained(read(out)[0]) == (["resnet8"], "cifar10")
+
+
+def test_the_tables_are_those_the_manifest_names():
+    named = {"published": ["imagenet-resnet101", "imagenet-norms"]}
+    assert [table.id for table in compared_tables(named)] == named["published"]
+    assert compared_tables({"published": []}) == []
+
+
+def test_an_unknown_table_is_refused():
+    with pytest.raises(StoreError, match=r"study.json: no published table is called 'table-9'"):
+        compared_tables({"published": ["table-9"]})

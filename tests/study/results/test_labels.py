@@ -3,13 +3,19 @@
 import pytest
 
 from groupnorm.study.results.estimates import Estimate
-from groupnorm.study.results.labels import estimate_text, kind_of, short_names
+from groupnorm.study.results.labels import (
+    BATCH_NORM,
+    GROUP_NORM,
+    estimate_text,
+    of_kind,
+    short_names,
+)
 
 
 def test_kind_leaves_out_weight_standardization_and_what_is_no_norm():
-    assert kind_of("gn:groups=8") == "gn"
-    assert kind_of("gn+ws") is None
-    assert kind_of("<script>") is None
+    norms = ["gn+ws", "<script>", "gn:groups=8", "bn", "syncbn", "gn"]
+    assert of_kind(GROUP_NORM, norms) == ["gn:groups=8", "gn"]
+    assert of_kind(BATCH_NORM, norms) == ["bn"]
 
 
 def test_short_names():

@@ -6,14 +6,13 @@ from groupnorm.study.report.figures import curves, errors
 from groupnorm.study.report.figures.cost import cost_figures
 from groupnorm.study.report.figures.responses import response_figures
 from groupnorm.study.report.figures.style import FigureSpec
-from groupnorm.study.results.report_kind import report_kind
 from groupnorm.study.results.rows import Row, Study, batch_sizes
 
 
 def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """The figures of a study, in the report's order; the first is the main one."""
     after = [*response_figures(study, rows), *cost_figures(study, rows)]
-    kind = report_kind(study.manifest)
+    kind = study.manifest["shows"]
     if kind == "groups":
         return [errors.groups_figure(study, rows), *curves.group_figures(study, rows), *after]
     batches = batch_sizes(rows)

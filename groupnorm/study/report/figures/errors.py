@@ -28,11 +28,11 @@ from groupnorm.study.report.figures.style import (
     name_axis,
     norm_styles,
 )
+from groupnorm.study.results.compare import first_table
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.labels import of_kind
+from groupnorm.study.results.labels import GROUP_NORM, of_kind
 from groupnorm.study.results.published import DIVISIONS, has_batches, has_groups, has_norms
-from groupnorm.study.results.report_kind import first_table
 from groupnorm.study.results.rows import (
     ONCE,
     Row,
@@ -169,7 +169,7 @@ def recomputed_figure(rows: list[Row]) -> FigureSpec:
         draw = _recomputed_panel(columns, [], "", f"{batches[0]} images per worker")
         panels = [Panel(draw, "Error with running and with recomputed statistics", 3.4)]
     else:
-        reference = next(iter(of_kind("gn", norm_names(rows))), "")
+        reference = next(iter(of_kind(GROUP_NORM, norm_names(rows))), "")
         line = [
             (i, row.error) for i, b in enumerate(batches) if (row := by_labels.get((reference, b)))
         ]

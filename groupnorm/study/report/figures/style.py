@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from groupnorm.study.results.labels import kind_of
+from groupnorm.spec import NormSpec
+from groupnorm.study.results.labels import of_kind
 
 Color = str
 # Okabe & Ito's colour-blind-safe palette, without its yellow (unreadable on white).
@@ -96,9 +97,8 @@ def norm_styles(norms: Iterable[str]) -> dict[str, Style]:
     """
     specs = sorted(set(norms))
     taken: dict[str, Style] = {}
-    kinds = {spec: kind_of(spec) for spec in specs}
     for kind, color in KIND_COLORS.items():
-        plain = [spec for spec in specs if kinds[spec] == kind]
+        plain = of_kind(NormSpec(kind), specs)
         if plain:
             taken[plain[0]] = Style(color, MARKERS[list(KIND_COLORS).index(kind)])
     used = {style.color for style in taken.values()}

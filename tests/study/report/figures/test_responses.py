@@ -16,7 +16,7 @@ def figures(out):
     return response_figures(study, summarize_study(study))
 
 
-def test_no_figure_without_watched_runs(tmp_path):
+def test_no_figure_without_recorded_responses(tmp_path):
     assert figures(batch_study(tmp_path, seeds=1)) == []
 
 
@@ -53,7 +53,7 @@ def test_curves_are_means_over_finished_seeds_at_epochs_all_have(tmp_path):
     assert curves["99"][2] == pytest.approx(fmean([100.0, 2.5 * 1.04]))
 
 
-def test_only_the_largest_watched_batch_is_drawn(tmp_path):
+def test_only_the_largest_batch_is_drawn(tmp_path):
     (figure,) = figures(add_responses(batch_study(tmp_path, ("bn",), (8, 32), 1)))
     (panel,) = figure.panels
     ax = Figure().add_subplot()

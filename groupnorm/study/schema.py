@@ -1,10 +1,13 @@
-"""The forms of the store's files, which are checked when a file is read."""
+"""What the store's files hold: each is checked against its schema when it is read."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+ReportKind = Literal["batch-size", "norms", "groups"]
+"""What a report shows: error by images per worker, by norm, or by group division."""
 
 _Count = Annotated[int, Field(ge=0)]
 
@@ -65,7 +68,7 @@ class Manifest(_Closed):
     cells: list[_Cell]
     skipped: list[_Skipped]
     versions: dict[str, Any]
-    shows: Literal["batch-size", "norms", "groups"] | None = None
+    shows: ReportKind | None = None
     published: list[str] | None = None
     tuned_over: str | None = None
 
