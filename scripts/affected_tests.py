@@ -331,9 +331,10 @@ def main() -> None:
     graph = ImportGraph(ROOT)
     known = [name for name in files if (ROOT / name).is_file()]
     for name in sorted(set(files) - set(known)):
-        print(f"{name}: not there; what depended on it is not known", file=sys.stderr)
-    if known:
-        print(*graph.tests_reached_by(known), sep="\n")
+        what = "a folder; name its files" if (ROOT / name).is_dir() else "not there"
+        print(f"{name}: {what}; what depends on it is not known", file=sys.stderr)
+    for test in graph.tests_reached_by(known) if known else []:
+        print(test)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def main() -> NoReturn:
     except _UsageError as error:
         message = error.format_message()
         if message:  # none comes with the help that a command without arguments shows
-            path = error.ctx.command_path
+            # None where the last option has no value
+            path = error.ctx.command_path if error.ctx else "groupnorm"
             say_error(f"{message}\n'{path} --help' lists what it takes")
         sys.exit(2)

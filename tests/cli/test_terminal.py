@@ -95,6 +95,8 @@ def test_the_installed_command():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["study", "batch-size", "--out"], "requires an argument"),
+        (["doctor", "--data-root"], "'groupnorm --help' lists what it takes"),
         (["study", "batch-size", "--norms", "bn,xn"], "unknown normalization 'xn'; known kinds"),
         (["study", "batch-size", "--data", "imagenette"], "unknown data set 'imagenette'"),
         (

@@ -127,7 +127,7 @@ def _drawer(
             _draw_series(ax, line, key)
         if limits:
             ax.set_ylim(*limits)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.set_xlabel("epoch")
         ax.set_ylabel(AXIS[key])
         ax.set_title(title)
@@ -142,7 +142,10 @@ def _draw_series(ax: Axes, series: Series, key: str) -> None:
     epochs = sorted(set.intersection(*(set(c) for c in columns))) if columns else []
     across = [[column[epoch] for column in columns] for epoch in epochs]
     means = [fmean(values) for values in across]
-    ax.plot(epochs, means, color=color, ls=series.style.dashes, lw=1.6, label=series.label)
+    ax.plot(
+        epochs, means, color=color, ls=series.style.dashes, lw=1.6, label=series.label,
+        marker="o" if len(epochs) == 1 else None,  # a line through one epoch would show nothing
+    )  # fmt: skip
     if len(columns) > 1:
         spreads = [stdev(values) for values in across]
         low = [m - s for m, s in zip(means, spreads, strict=True)]

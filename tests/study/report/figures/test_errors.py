@@ -190,6 +190,17 @@ def test_curves_are_means_over_seeds(tmp_path):
     assert list(line.get_xdata()) == list(range(1, 9))
 
 
+def test_a_curve_of_one_epoch_is_a_marker(tmp_path):
+    out = batch_study(tmp_path, batches=(32,))
+    study = load_study(out)
+    for record in study.records.values():
+        del record.metrics[1:]
+    figures = {f.name: f for f in build_figures(study, summarize_study(study))}
+    axes = axes_of(figures["curves-by-norm"].panels[1])
+    assert {line.get_marker() for line in lines_of(axes).values()} == {"o"}
+    assert [tick for tick in axes.get_xticks() if tick % 1] == []
+
+
 def test_curves_by_batch_have_a_line_per_batch_and_one_for_a_shared_run(tmp_path):
     figures, _ = build(batch_study(tmp_path, norms=("bn", "gn"), seeds=1))
     bn, gn = (axes_of(panel) for panel in figures["curves-by-batch"].panels)
