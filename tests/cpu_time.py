@@ -1,7 +1,8 @@
 """How much CPU time each test takes, its child processes included.
 
 A test that is not marked `slow` should take at most LIMIT seconds: those above are listed at the
-end, and with `--enforce-cpu-time` they fail.
+end. With `--enforce-cpu-time SECONDS` those above that many fail: CI allows twice the limit, for its
+machines differ in speed.
 """
 
 import os
@@ -42,8 +43,9 @@ def _of_process(process: str) -> float:
 def pytest_addoption(parser):
     parser.addoption(
         "--enforce-cpu-time",
-        action="store_true",
-        help=f"a test above {LIMIT:g} s of CPU time that is not marked slow fails",
+        type=float,
+        metavar="SECONDS",
+        help="a test above so much CPU time that is not marked slow fails",
     )
 
 
@@ -53,7 +55,8 @@ def pytest_runtest_call(item):
     result = yield
     seconds = cpu_seconds() - before
     item.user_properties.append(("cpu_seconds", seconds))
-    if item.config.getoption("enforce_cpu_time") and _too_long(seconds, item.keywords):
+    most = item.config.getoption("enforce_cpu_time")
+    if most is not None and seconds > most and "slow" not in item.keywords:
         pytest.fail(f"{seconds:.1f} s of CPU time: mark it slow or make it cheaper", pytrace=False)
     return result
 

@@ -53,7 +53,7 @@ def test_long_tests_are_named(outcome):
 
 
 def test_in_ci_they_are_errors(outcome):
-    result = outcome("--enforce-cpu-time")
+    result = outcome("--enforce-cpu-time", "0.2")
     result.assert_outcomes(passed=2, failed=2)
     assert "s of CPU time: mark it slow or make it cheaper" in result.stdout.str()
 

@@ -249,6 +249,7 @@ def test_the_command_line_starts_without_torch_ray_and_tensorboard():
     assert not loaded & {"torch", "ray", "matplotlib", "tensorboard"}
 
 
+@pytest.mark.slow
 def test_tracking_is_known_without_tensorboard():
     loaded = loaded_by("import groupnorm.study.runners.track, groupnorm.study.execute")
     assert not loaded & {"ray", "tensorboard", "torch.utils.tensorboard"}

@@ -58,6 +58,7 @@ def test_missing_files(monkeypatch, tmp_path, attempt, name):
         attempt(name, tmp_path / "root")
 
 
+@pytest.mark.slow
 def test_the_modules_of_the_sets_load_no_image_library():
     code = "import sys; from groupnorm.data.sets import cifar, digits, fashion_scenes, pets\n"
     code += "print(*sys.modules)"
