@@ -1,8 +1,8 @@
 """How much CPU time each test takes, its child processes included.
 
 A test that is not marked `slow` should take at most LIMIT seconds: those above are listed at the
-end. With `--enforce-cpu-time SECONDS` those above that many fail: CI allows twice the limit, for its
-machines differ in speed.
+end. With `--enforce-cpu-time SECONDS` those above that many fail: CI allows twice the limit, for
+its machines differ in speed.
 """
 
 import os
