@@ -244,8 +244,10 @@ def _in_words(outcome: Outcome) -> str:
     return f"{outcome.outcome} after {outcome.seconds:.0f} s ({outcome.files} test files)"
 
 
-def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> str:
-    """The table of docs/mutations.md."""
+def page(
+    outcomes: list[Outcome], source: str, environment: dict[str, str], untried: list[str]
+) -> str:
+    """The table of docs/mutations.md, and the names of the faults that no run has tried yet."""
     valid = [o for o in outcomes if o.outcome in ("caught", "survived", TIMED_OUT)]
     caught = [o for o in valid if o.outcome == "caught"]
     fast = [o for o in caught if o.set == "fast"]
@@ -274,6 +276,11 @@ def page(outcomes: list[Outcome], source: str, environment: dict[str, str]) -> s
         test = f"`{o.test.replace('|', chr(92) + '|')}`" if o.outcome == "caught" else o.outcome
         shown = o.set if o.outcome == "caught" else ""
         lines.append(f"| {o.name} | `{o.file}` | {test} | {shown} | {o.seconds:.0f} |")
+    if untried:
+        lines += [
+            "",
+            f"{len(untried)} faults of the list have not been tried: {'; '.join(untried)}.",
+        ]
     machine = ", ".join(f"{key} {value}" for key, value in environment.items())
     lines += ["", f"Source: [{source}](../{source}); {machine}.", ""]
     return "\n".join(lines)
@@ -286,7 +293,7 @@ def page_of(root: Path, faults: list[Fault], record: Path) -> str:
     shown = {key: environment[key] for key in ("cpu", "python", "torch")}
     source = record.parent.relative_to(root).as_posix()
     rows = [outcomes[fault.name] for fault in faults if fault.name in outcomes]
-    return page(rows, source, shown)
+    return page(rows, source, shown, [f.name for f in faults if f.name not in outcomes])
 
 
 def default_record(root: Path, cpu: str) -> Path:

@@ -53,6 +53,17 @@ def test_a_shift_far_from_the_mean_is_found_out(layout):
     assert error <= 2 * STEP * float(true.abs().max())
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_shift_far_from_nearly_all_numbers_is_found_out(layout):
+    """Four positions in 65,536 are 1e4, those that channels_last takes its shift from."""
+    x = torch.randn(1, 8, 256, 256, generator=torch.Generator().manual_seed(2))
+    x = x.contiguous(memory_format=LAYOUTS[layout])
+    x[:, :, ::64, 0] = 1e4
+    true = reference.forward(x.double(), 2)[0]
+    error = (group_norm(x, 2, backend="native").double() - true).abs().max()
+    assert error <= 2 * STEP * float(true.abs().max())
+
+
 def activate_each(name, z, value, slope):
     """Write value and slope of an activation at every z."""
     launch._kernels.activate(
