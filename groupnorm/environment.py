@@ -22,11 +22,7 @@ def environment() -> dict[str, Any]:
     """
     kernels = explain()
     found = {
-        "groupnorm": version("groupnorm"),
-        "sources": sources_digest(),
-        "kernels": kernels_digest(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        **software(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "group_norm": f"{kernels.backend}: {kernels.reason}",
@@ -35,6 +31,17 @@ def environment() -> dict[str, Any]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def software() -> dict[str, Any]:
+    """The versions, and the digests of the code; asks nothing of a GPU."""
+    return {
+        "groupnorm": version("groupnorm"),
+        "sources": sources_digest(),
+        "kernels": kernels_digest(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
 @functools.cache

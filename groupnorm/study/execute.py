@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from groupnorm import data as datasets
-from groupnorm.environment import environment
+from groupnorm.environment import software
 from groupnorm.files import describe_os_error, locked, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
@@ -175,9 +175,7 @@ def _manifest(
         "shows": plan.shows,
         "published": list(plan.published),
         "tuned_over": plan.tuned_over,
-        "versions": {
-            key: environment()[key] for key in ("groupnorm", "sources", "python", "torch")
-        },
+        "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
 
 
