@@ -14,7 +14,8 @@ from markupsafe import Markup
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.figures.style import FigureSpec, render_files, render_panel
+from groupnorm.study.report.figures.render import render_files, render_panel
+from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.text import PROTOCOLS, describe
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published
 from groupnorm.study.results.costs import how_timed
