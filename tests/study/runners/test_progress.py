@@ -77,7 +77,7 @@ def test_an_epoch_without_evaluation_has_no_error(terminal):
             progress.ended(name, "stopped", None)
     text = stream.getvalue()
     assert "error" not in text
-    assert ("epoch 1/4, 1,234 images/s" in text) != terminal
+    assert ("epoch 1/4, 1,235 images/s" in text) != terminal
     assert "gn:groups=8 1x64 seed 0: stopped\n" in text.replace("\r", "")
 
 
