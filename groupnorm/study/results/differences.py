@@ -15,7 +15,7 @@ from groupnorm.study.results.labels import (
     interval_text,
     of_kind,
 )
-from groupnorm.study.results.rows import Row, batch_sizes, norm_names
+from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
 
 DIFFERENCE_HEADER = [
     "norm", "against", "images per worker", "difference", "95 % interval", "pairs of seeds",
@@ -89,12 +89,12 @@ def contrasts(rows: Sequence[Row]) -> list[Contrast]:
     return list(found.values())
 
 
-def difference_lines(found: Sequence[Contrast]) -> list[list[str]]:
+def difference_lines(study: Study, found: Sequence[Contrast]) -> list[list[str]]:
     """The lines of the table of differences, below `DIFFERENCE_HEADER`."""
     return [
         [
-            f"{one.norm} {RECOMPUTED}" if one.recomputed else one.norm,
-            one.reference,
+            study.called(one.norm) + (f" {RECOMPUTED}" if one.recomputed else ""),
+            study.called(one.reference),
             batches_text(one.rows),
             NOTHING if one.difference is None else decimal_text(one.difference.shown),
             _interval_cell(one.difference),
