@@ -33,7 +33,8 @@ from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
-from groupnorm.study.results.rows import Row, Study, epochs_rule, load_study, summarize_study
+from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
+from groupnorm.study.results.rules import each_error
 from groupnorm.study.results.tuning import chosen_note, chosen_rows, tuning_table
 from groupnorm.study.store import StoreError
 
@@ -198,7 +199,7 @@ def _page(
         run_groups=tables.run_groups(study, every),
         problems=tables.problems(study, every),
         runs=len(records),
-        epochs_rule=epochs_rule(study, length=False),
+        each_error=each_error(study),
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),
