@@ -155,7 +155,10 @@ def test_own_names_of_norms_are_in_figures_and_tables_and_explained(tmp_path):
     written = write_report(out, column="double", labels=labels)
     assert [path.relative_to(out) for path in written] == plain
     page = (out / "report.html").read_text()
-    assert 'In figures and tables "GN (ours)" is gn:groups=8; "B & N" is bn.' in html.unescape(page)
+    assert (
+        'Names chosen for this report: "GN (ours)" is gn:groups=8; "B & N" is bn.'
+        in html.unescape(page)
+    )
     wanted = (
         "--column double --label &#39;gn:groups=8=GN (ours)&#39; --label &#39;bn=B &amp; N&#39;"
     )
