@@ -239,7 +239,7 @@ def test_the_groups_study_reports_what_was_skipped(tmp_path):
 
 
 def test_a_study_without_any_run_has_a_report(tmp_path):
-    out = batch_study(tmp_path, batches=(32, 2), seeds=1)
+    out = batch_study(tmp_path, norms=("bn",), batches=(32, 2), seeds=1)
     for folder in sorted((out / "runs").iterdir()):
         spoil(folder, "missing")
     assert "no run has finished" in build_report(out).read_text()

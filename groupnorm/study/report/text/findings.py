@@ -98,7 +98,8 @@ def at_batch(study: Study, rows: list[Row], batch: int) -> str:
         if row.labels["batch_per_worker"] == batch and row.error
     }
     if not here:
-        return f"At {batch} images per worker no run has finished. {_without_result(study, rows, batch)}"
+        without = _without_result(study, rows, batch)
+        return f"At {batch} images per worker no run has finished. {without}"
     ranked = sorted(here, key=lambda norm: here[norm].mean or 0.0)
     best, name = ranked[0], study.called(ranked[0])
     text = f"At {batch} images per worker {name} has the lowest error, {percent(here[best].error)}"
