@@ -15,11 +15,18 @@ from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.style import FigureSpec, render_files, render_panel
+from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.text import PROTOCOLS, describe
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.rows import Row, Study, epochs_rule, load_study, summarize_study
-from groupnorm.study.results.tuning import chosen_note, chosen_rows, tuning_table
+from groupnorm.study.results.tuning import (
+    Tuning,
+    chosen_note,
+    how_tuned,
+    read_tuning,
+    tuning_table,
+)
 from groupnorm.study.store import StoreError
 
 # Statuses as they appear in cells; such cells are marked in the page.
@@ -37,14 +44,16 @@ def build_report(out: Path) -> Path:
             file to write.
     """
     study = load_study(out)
-    rows, tried = _rows(study)
+    rows, tuning = _rows(out, study)
     figures = build_figures(study, rows) if rows else []
+    figures += [] if tuning is None else [tuning_figure(tuning)]
     for figure in figures:
         for extension, data in render_files(figure).items():
             _write(out / "figures" / f"{figure.name}.{extension}", data)
-    _write(out / "tables.csv", _csv(study, rows, tried))
+    for name, text in _csv_files(study, rows, tuning).items():
+        _write(out / name, text)
     path = out / "report.html"
-    _write(path, _page(study, rows, tried, figures))
+    _write(path, _page(study, rows, tuning, figures))
     return path
 
 
@@ -61,7 +70,7 @@ def main_table(out: Path, *, repeat: bool = False) -> tuple[list[str], list[list
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = load_study(out)
-    return tables.main_table_of(study, _rows(study)[0], repeat=repeat)
+    return tables.main_table_of(study, _rows(out, study)[0], repeat=repeat)
 
 
 def main_title(out: Path) -> str:
@@ -71,7 +80,7 @@ def main_title(out: Path) -> str:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = load_study(out)
-    return tables.main_title_of(study, _rows(study)[0])
+    return tables.main_title_of(study, _rows(out, study)[0])
 
 
 def _write(path: Path, data: bytes | str) -> None:
@@ -81,20 +90,23 @@ def _write(path: Path, data: bytes | str) -> None:
         raise StoreError(f"{describe_os_error(error)}; remove or rename it") from error
 
 
-def _rows(study: Study) -> tuple[list[Row], list[Row] | None]:
-    """The rows to show, and in a tuned study all of them, else None."""
-    rows = summarize_study(study)
-    tuned_over = study.manifest.get("tuned_over")
-    return (chosen_rows(rows, tuned_over), rows) if tuned_over else (rows, None)
+def _rows(out: Path, study: Study) -> tuple[list[Row], Tuning | None]:
+    """The rows to show, and what was tried where the study is tuned."""
+    tuning = read_tuning(out, study)
+    chosen_of_them = tuning is not None and tuning.held_out is None
+    return (tuning.chosen if chosen_of_them else summarize_study(study)), tuning
 
 
-def _csv(study: Study, rows: list[Row], tried: list[Row] | None) -> str:
-    if tried is None:
-        return tables.tables_csv(study, rows)
-    return tables.tables_csv(study, tried, chosen=rows)
+def _csv_files(study: Study, rows: list[Row], tuning: Tuning | None) -> dict[str, str]:
+    if tuning is None:
+        return {"tables.csv": tables.tables_csv(study, rows)}
+    tried = tables.tables_csv(tuning.study, tuning.rows, chosen=tuning.chosen)
+    if tuning.held_out is None:
+        return {"tables.csv": tried}
+    return {"tables.csv": tables.tables_csv(study, rows), "tuning.csv": tried}
 
 
-def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[FigureSpec]) -> str:
+def _page(study: Study, rows: list[Row], tuning: Tuning | None, figures: list[FigureSpec]) -> str:
     template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -103,26 +115,29 @@ def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[
     manifest = study.manifest
     header, body = tables.main_table_of(study, rows)
     cost_header, cost_body = tables.cost_table(rows)
-    records = list(study.records.values())
+    records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
-    tuned_over = study.manifest.get("tuned_over")
-    every = rows if tried is None else tried
+    every = tuning.rows if tuning and tuning.held_out is None else rows
+    problems = tables.problems(study, every)
+    if tuning and tuning.held_out is not None:
+        problems += tables.problems(tuning.study, tuning.rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
-        paragraphs=describe(study, rows, tried),
+        paragraphs=describe(study, rows, tuning),
         header=header,
         body=body,
         cost_header=cost_header,
         cost_body=cost_body,
         how_timed=how_timed(study.cost_pass),
-        note=chosen_note(rows, tuned_over) if tuned_over else "",
-        tuning=tuning_table(every, rows, tuned_over) if tuned_over else None,
+        note=chosen_note(tuning) if tuning else "",
+        tuning=tuning_table(tuning) if tuning else None,
+        how_tuned=how_tuned(tuning) if tuning else [],
         comparisons=compare_published(study, rows),
         comparison_header=COMPARISON_HEADER,
         figures=[_drawn(figure) for figure in figures],
         run_header=tables.RUN_HEADER,
         run_groups=tables.run_groups(study, every),
-        problems=tables.problems(study, every),
+        problems=problems,
         runs=len(records),
         epochs_rule=epochs_rule(study, length=False),
         protocol=manifest.get("protocol", ""),
