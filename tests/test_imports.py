@@ -27,7 +27,7 @@ ALLOWED = {
     "training": {"data"},
     "run": {"layers", "models", "conversion", "cost", "data", "training", "environment"},
     "study": {"models", "cost", "data", "training", "environment", "memory", "run"},
-    "experiments": {"training.config", "data", "models", "study.plan"},
+    "experiments": {"training.config", "data", "models", "study.plan", "study.tuning"},
     "cli": {
         "ops", "models", "cost", "data", "environment", "experiments", "run", "study",
         "training.config", "training.device", "training.launch",

@@ -82,9 +82,8 @@ def _print_list(as_json: bool) -> None:
         )
         return
     for name, e in published.items():
-        runs = len(e.variants) * e.seeds
         console.print(f"[bold]{name}[/bold]  {escaped(e.title)}", highlight=False)
-        text = f"{e.source}. Published {e.metric}: {e.result}. {runs} runs; {e.time}."
+        text = f"{e.source}. Published {e.metric}: {e.result}. {e.runs} runs; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
         "Each is groupnorm study NAME, and --scale smoke tries it in seconds. batch-size, norms "
