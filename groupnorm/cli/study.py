@@ -197,10 +197,10 @@ def _run(
     track: str | None,
 ) -> None:
     plan = study_plan(name, options)
-    say(
-        f"{plan.title}: {len(plan.cells)} cells, {len(plan.configs)} distinct runs, "
-        f"{plan.protocol} protocol, on {plan.data}, in {out}"
-    )
+    count = f"{len(plan.cells)} cells, {len(plan.configs)} distinct runs"
+    if plan.next_stage is not None:
+        count = f"{len(plan.configs)} configurations, in stages"
+    say(f"{plan.title}: {count}, {plan.protocol} protocol, on {plan.data}, in {out}")
     for skip in plan.skipped:
         say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
     from groupnorm.study import run_study

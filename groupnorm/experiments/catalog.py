@@ -154,9 +154,7 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     changes = options.of_the_run()
     if changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES:
         changes.setdefault("image_size", None)  # the experiment's own is for image files
-    labelled = tuple(
-        (experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants
-    )
+    labelled = tuple((experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants)
     seeds = options.seeds or experiment.seeds
     cells, configs = repeat(labelled, seeds)
     smoke = options.scale == "smoke"

@@ -85,6 +85,7 @@ def build_model(
     in_channels: int = 3,
     width: float = 1.0,
     shortcut: str = "A",
+    zero_gamma: bool = True,
 ) -> nn.Module:
     """Build a model by name with freshly initialized weights from torch's default generator.
 
@@ -99,6 +100,8 @@ def build_model(
         width: factor on the channels of a CIFAR-type ResNet.
         shortcut: of a CIFAR-type ResNet, "A" or "B". The ImageNet ResNets always have
             projections ("B", where the shape changes), VGG-16 has none.
+        zero_gamma: gamma = 0 on the last norm of each residual block, so that every block starts
+            as its shortcut; else 1. VGG-16 has no residual blocks.
 
     Raises:
         ValueError: unknown name, shortcut or normalization, or what the model does not take.
@@ -113,7 +116,11 @@ def build_model(
         from groupnorm.models.classification import resnet_imagenet
 
         return resnet_imagenet.imagenet_resnet(
-            depth, norm=norm, num_classes=num_classes, in_channels=in_channels
+            depth,
+            norm=norm,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            zero_gamma=zero_gamma,
         )
     from groupnorm.models.classification import resnet_cifar
 
@@ -124,4 +131,5 @@ def build_model(
         in_channels=in_channels,
         width=width,
         shortcut=shortcut,
+        zero_gamma=zero_gamma,
     )

@@ -47,7 +47,9 @@ class Tune:
         return f"{self.field}={','.join(map(str, self.values))}"
 
 
-def tuned_plan(plan: Plan, labelled: Labelled, seeds: int, tune: Tune, held_out: int | None) -> Plan:
+def tuned_plan(
+    plan: Plan, labelled: Labelled, seeds: int, tune: Tune, held_out: int | None
+) -> Plan:
     """`plan` in two stages: the values of `tune` are tried, then the best one of each is trained.
 
     The first stage trains every configuration with every value and the first seed, without some of
@@ -97,16 +99,27 @@ class _Stages:
         return max(min([data["train"], *limits]) // HELD_OUT, data["classes"])
 
     def tried(self, data: dict[str, Any]) -> tuple[list[Cell], dict[str, RunConfig]]:
-        """The cells and runs of the first stage."""
+        """The cells and runs of the first stage.
+
+        Raises:
+            PlanError: as many images are held out as there are, or more.
+        """
         field, images = self.tune.field, self.images(data)
-        return repeat(
-            [
-                ({**labels, field: value}, vary(config, validation_images=images, **{field: value}))
-                for labels, config in self.labelled
+        left = data["train"] - images
+        if left < 1:
+            raise PlanError(
+                f"validation_images={images} leaves nothing to train on of the {data['train']:,} "
+                f"training images of {data['name']}"
+            )
+        labelled = []
+        for labels, config in self.labelled:
+            limit = None if config.train_images is None else min(config.train_images, left)
+            held = vary(config, validation_images=images, train_images=limit)
+            labelled += [
+                ({**labels, field: value}, vary(held, **{field: value}))
                 for value in self.tune.values
-            ],
-            1,
-        )
+            ]
+        return repeat(labelled, 1)
 
     def next_stage(self, out: Path) -> Stage | None:
         """The stage that is not done yet."""

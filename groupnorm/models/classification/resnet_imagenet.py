@@ -20,6 +20,7 @@ def imagenet_resnet(
     norm: str | NormSpec | NormLayer = "gn",
     num_classes: int = 1000,
     in_channels: int = 3,
+    zero_gamma: bool = True,
 ) -> nn.Module:
     """A `torchvision.models.ResNet` of the group norm paper (Wu & He 2018, section 4.1).
 
@@ -34,7 +35,7 @@ def imagenet_resnet(
     paper's details differ from torchvision's defaults, they are the paper's:
 
     - gamma = 0 on the last norm of each block (section 4.1), which torchvision calls
-      `zero_init_residual` and leaves out;
+      `zero_init_residual` and leaves out; with `zero_gamma=False` gamma = 1;
     - N(0, 0.01) and zero bias in the linear layer (the first author's TensorFlow code; the paper
       does not say), where torchvision has torch's uniform initialization.
 
@@ -54,6 +55,7 @@ def imagenet_resnet(
             An activation of the factory takes the place of the ReLU that follows a norm.
         num_classes: number of outputs.
         in_channels: channels of the images.
+        zero_gamma: as above.
 
     Raises:
         ValueError: another depth; `none+nf`, which needs blocks of another form; norms without
@@ -74,7 +76,7 @@ def imagenet_resnet(
     model.conv1 = _conv(norm, in_channels, 64, 7, 2)
     model.bn1, model.relu = norm_and_activation(norm, 64, _relu)
     model.norm_spec = norm.spec  # type: ignore[assignment]
-    _initialize(model)
+    _initialize(model, zero_gamma)
     return model
 
 
@@ -91,7 +93,7 @@ def _check_norm(spec: NormSpec) -> None:
         )
 
 
-def _initialize(model: nn.Module) -> None:
+def _initialize(model: nn.Module, zero_gamma: bool) -> None:
     """What torchvision's builder leaves out; it has seen every convolution but the new stem."""
     stem = model.conv1
     assert isinstance(stem, nn.Conv2d)
@@ -99,7 +101,7 @@ def _initialize(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, BasicBlock | Bottleneck):
+        if zero_gamma and isinstance(module, BasicBlock | Bottleneck):
             gamma = getattr(module.last_norm(), "weight", None)
             if isinstance(gamma, nn.Parameter):  # a frozen one stays
                 nn.init.zeros_(gamma)

@@ -152,10 +152,10 @@ def _rule(tuning: Tuning) -> str:
     seed = next(iter({cell.seed for cell in tuning.study.cells}), 0)
     return (
         f"Each configuration has the {tuning.field} that gave it the lowest error among {values}. "
-        f"They were tried with seed {seed} alone, on the training images but "
-        f"{tuning.held_out:,}, and compared on these {tuning.held_out:,}, which have the same "
-        "share of every class. The runs of the tables were then trained with the chosen value on "
-        "all training images; the test images had no part in the choice. The tuning took "
+        f"They were tried with seed {seed} alone and compared on {tuning.held_out:,} training "
+        "images that were held out, the same share of every class. The runs of the tables were "
+        "then trained with the chosen value, without holding out any, and evaluated on the test "
+        "images, which had no part in the choice. The tuning took "
         f"{runs} {'run' if runs == 1 else 'runs'} beside those of the tables."
     )
 

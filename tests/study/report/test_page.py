@@ -220,7 +220,7 @@ def test_a_tuned_study_shows_the_runs_of_its_tables_and_every_value_tried(tmp_pa
         "2 seeds, at the best base_lr of those tried on held-out images"
     )
     assert text.index("140 held-out training images") < text.index('<section id="table">')
-    assert text.index("the test images had no part") > text.index('<section id="tuning">')
+    assert text.index("test images, which had no part") > text.index('<section id="tuning">')
     assert 'id="error-by-base_lr"' in text
     lines = (out / "tables.csv").read_text().splitlines()
     assert lines[0].startswith("norm,batch_per_worker,base_lr,seed,run")

@@ -119,8 +119,8 @@ def test_the_text_says_on_what_the_choice_was_made_and_whether_it_was_fair(tmp_p
     new = tuned_study(tmp_path / "new")
     for words in (
         "the same number of values for every norm, 3 (0.1, 0.3, 1.0)",
-        "tried with seed 0 alone, on the training images but 140, and compared on these 140",
-        "the test images had no part in the choice",
+        "tried with seed 0 alone and compared on 140 training images that were held out",
+        "the test images, which had no part in the choice",
         "The tuning took 6 runs beside those of the tables",
         "On 140 images the error of one run is known to 3.6 points",
     ):
