@@ -93,21 +93,7 @@ def run_study(
         check_ray()
         check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
-<<<<<<< HEAD
     _check_images(plan.configs, images)
-=======
-    for config in plan.configs.values():
-        available = len(images.train_labels) - (config.validation_images or 0)
-        if available < max(config.step_images, config.train_images or 0):
-            what = f"a step of {config.workers} x {config.batch_per_worker} images"
-            if config.train_images:
-                what += f" from {config.train_images}"
-            held_out = config.validation_images
-            rest = f" besides the {held_out} held out" if held_out else ""
-            raise PlanError(
-                f"{what} needs more than the {available} training images of {images.name}{rest}"
-            )
->>>>>>> train
     manifest = _manifest(plan, images, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
@@ -253,17 +239,15 @@ def _check_images(
     configs: Mapping[str, RunConfig], images: datasets.ImageSet | datasets.ImageFiles
 ) -> None:
     """Raise PlanError for a run that needs more training images than there are."""
-    available = len(images.train_labels)
     for config in configs.values():
-        held_out = config.validation_images or 0
-        if available < max(config.step_images + held_out, config.train_images or 0):
+        available = len(images.train_labels) - (config.validation_images or 0)
+        if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            if held_out:
-                what += f", with {held_out} held out,"
+            rest = " that are not held out" if config.validation_images else ""
             raise PlanError(
-                f"{what} needs more than the {available} training images of {images.name}"
+                f"{what} needs more than the {available} training images of {images.name}{rest}"
             )
 
 

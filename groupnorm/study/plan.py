@@ -59,7 +59,7 @@ class Plan:
         untimed: why the training steps are not timed; None: they are.
         next_stage: from the study's folder to the first stage that is not done yet (`run_is_done`
             of each of its runs), None when there is none. Without it the study has one stage, its
-            `configs`; with it these are known beforehand: such runs, with such data, will be trained.
+            `configs`; with it they say which data the runs will have.
         final_cells: from the study's folder to the cells that replace `cells` after the last stage.
     """
 

@@ -1,4 +1,4 @@
-"""The stages of a tuned study: every value is tried on held-out images, then the best is trained."""
+"""The stages of a tuned study: try every value on held-out images, then train with the best."""
 
 from __future__ import annotations
 
