@@ -233,7 +233,7 @@ sys.modules["torch"] = None  # importing it is an error from here on
 from groupnorm.experiments import EXPERIMENTS, Options, study_plan
 for name, entry in EXPERIMENTS.items():
     for scale in entry.scales:
-        assert study_plan(name, Options(scale=scale)).cells
+        assert study_plan(name, Options(scale=scale)).configs
 """
 
 

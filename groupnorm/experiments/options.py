@@ -149,7 +149,7 @@ class Options(BaseModel):
     tune: TuneText | None = None
     """Give each cell the best of several values of a field, as base_lr=0.05,0.1,0.2, by its error
     on held-out training images."""
-    validation_images: int | None = None
+    validation_images: Annotated[int, Field(ge=1)] | None = None
     """With tune: how many training images are held out; one in ten."""
 
     def __init__(self, **fields: Any) -> None:
