@@ -240,14 +240,15 @@ def _check_images(
 ) -> None:
     """Raise PlanError for a run that needs more training images than there are."""
     for config in configs.values():
-        available = len(images.train_labels) - (config.validation_images or 0)
+        held_out = config.validation_images
+        available = len(images.train_labels) - (held_out or 0)
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            rest = " that are not held out" if config.validation_images else ""
+            besides = f" besides the {held_out} held out" if held_out else ""
             raise PlanError(
-                f"{what} needs more than the {available} training images of {images.name}{rest}"
+                f"{what} needs more than the {available} training images of {images.name}{besides}"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groupnorm.study.results.format import decimal_text
@@ -67,7 +67,7 @@ def read_tuning(out: Path, study: Study) -> Tuning | None:
         return Tuning(field, study, rows, chosen_rows(rows, field), None)
     cells = read_cells(found)
     records = {name: read_record(out, name) for name in dict.fromkeys(c.run for c in cells)}
-    tried = Study({**study.manifest, "skipped": []}, cells, records, study.cost_pass)
+    tried = replace(study, manifest={**study.manifest, "skipped": []}, cells=cells, records=records)
     rows = summarize_study(tried)
     groups = _by_configuration(rows, field).values()
     ended = [row for group in groups for row in group if all(r.status in _ENDED for r in group)]
@@ -127,7 +127,7 @@ def tuning_table(tuning: Tuning) -> tuple[list[str], list[list[str]]]:
     """Header and one line for every value tried: norm, images per worker, value, error, choice."""
     lines = [
         [
-            str(same[0].labels["norm"]),
+            tuning.study.called(same[0].labels["norm"]),
             batches_text(same),
             _value(tuning, same[0]),
             row_text(same[0], same[0].error),

@@ -57,7 +57,7 @@ def _by_batch(tuning: Tuning) -> dict[str, Lines]:
     styles = norm_styles(norm_names(tuning.rows))
     return {
         f"{batch} images per worker": [
-            (norm, styles[norm], mine)
+            (tuning.study.called(norm), styles[norm], mine)
             for norm in norm_names(tuning.rows)
             if (mine := _rows(tuning, norm=norm, batch_per_worker=batch))
         ]
