@@ -62,7 +62,7 @@ class Experiment:
             {} if self.tuned_over is None else {self.tuned_over: getattr(config, self.tuned_over)}
         )
         return {
-            "norm": str(config.norm),
+            "norm": config.norm_text,
             **variant.labels,
             "batch_per_worker": config.batch_per_worker,
             **tuned,

@@ -136,5 +136,9 @@ class Options(BaseModel):
         return {key: value for key, value in self if value is not None}
 
     def of_the_run(self) -> dict[str, Any]:
-        """The given options that are fields of every run."""
-        return {k: value for k, value in self.given().items() if k in RunConfig.model_fields}
+        """The given options that are fields of every run.
+
+        `norms` is none: an experiment compares its norms, a run has them in places.
+        """
+        fields = RunConfig.model_fields.keys() - {"norms"}
+        return {k: value for k, value in self.given().items() if k in fields}

@@ -10,6 +10,8 @@ from groupnorm.models.registry import (
     build_model,
     channel_widths,
     check_model,
+    check_places,
+    places_of,
     usual_images,
 )
 
@@ -23,8 +25,10 @@ __all__ = [
     "build_model",
     "channel_widths",
     "check_model",
+    "check_places",
     "count_parameters",
     "imagenet_resnet",
+    "places_of",
     "usual_images",
     "vgg16",
 ]

@@ -67,6 +67,7 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
         varied = RunConfig(**{**dict(config), **changes})
         datasets.check_images(varied.data, varied.image_size)
         models.check_model(varied.model, varied.width)
+        models.check_places(varied.model, varied.norms)
     except ValidationError as error:
         raise PlanError(describe_errors(error, RunConfig)) from None
     except (ValueError, datasets.DataError) as error:

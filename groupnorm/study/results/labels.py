@@ -28,14 +28,22 @@ def _parsed(norm: str) -> NormSpec | None:
 
 
 def short_names(norms: Iterable[str]) -> dict[str, str]:
-    """A name for each spec, as short as the others allow: "GN" for the only group norm."""
-    specs = {norm: NormSpec.parse(norm) for norm in norms}
+    """A name for each norm, as short as the others allow: "GN" for the only group norm.
+
+    Norms of places, as "gn stage3=ln", keep their text.
+    """
+    norms = list(norms)
+    specs = {norm: spec for norm in norms if (spec := _parsed(norm))}
     plain = {n: s.kind.upper() + "+WS" * s.ws + "+NF" * s.nf for n, s in specs.items()}
     names = list(plain.values())
-    return {
-        norm: name if names.count(name) == 1 or name == norm.upper() else norm
-        for norm, name in plain.items()
-    } | {norm: norm for norm, spec in specs.items() if spec == _NO_NORM}
+    return (
+        {norm: norm for norm in norms}
+        | {
+            norm: name if names.count(name) == 1 or name == norm.upper() else norm
+            for norm, name in plain.items()
+        }
+        | {norm: norm for norm, spec in specs.items() if spec == _NO_NORM}
+    )
 
 
 def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
