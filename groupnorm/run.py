@@ -20,7 +20,7 @@ from groupnorm.training.config import RunConfig
 from groupnorm.training.device import check_device
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.evaluation.probe import probe_module
-from groupnorm.training.loop import Diverged, Metrics, train
+from groupnorm.training.loop import Diverged, Metrics, length_of, train
 from groupnorm.training.tasks.classification import Classification
 
 IMAGE_SIZE = 224  # pixels, of data sets of image files
@@ -30,7 +30,10 @@ MOST_DECODERS = 16
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: "finished" or "diverged" with its reason, and the metrics of every epoch."""
+    """How a run ended, and the metrics of every epoch.
+
+    `status` is "finished", "diverged" or "stopped" (by `stop_epoch`), the last two with a reason.
+    """
 
     status: str
     reason: str | None
@@ -42,12 +45,19 @@ def check(config: RunConfig) -> None:
     """Check what the configuration alone does not know: its model and its data.
 
     Raises:
-        ValueError: unknown model or place of it, or a size for images that have one of their own.
+        ValueError: unknown model or place of it, a size for images that have one of their own, or a
+            size schedule with images too small for the model.
         DataError: unknown data set.
     """
     data.check_images(config.data, config.image_size)
     models.check_model(config.model, config.width)
     models.check_places(config.model, config.norms)
+    smallest = models.usual_images(config.model).smallest
+    if config.size_schedule and config.size_schedule[0][0] < smallest:
+        raise ValueError(
+            f"size_schedule begins with {config.size_schedule[0][0]} pixels; the images of "
+            f"{config.model} have at least {smallest}"
+        )
 
 
 def run(
@@ -58,6 +68,7 @@ def run(
     processes: Processes = ALONE,
     with_cost: bool = True,
     checkpoint: Path | None = None,
+    stop_epoch: int | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
     on_start: Callable[[dict[str, Any]], None] = lambda env: None,
@@ -74,6 +85,7 @@ def run(
         processes: those that train together; all call this function.
         with_cost: count the training step's memory and arithmetic first (`count_cost`).
         checkpoint: file to save to after every epoch and to continue from when it exists.
+        stop_epoch: stop after so many epochs; a later call goes on from the checkpoint (`train`).
         on_start: called once with the environment (versions, machine, parameter count, cost).
         on_unreadable: called with the files that could not be decoded so far, if there are any,
             after every epoch and at the end, however the training ends.
@@ -101,8 +113,8 @@ def run(
         "parameters": parameters,
         "data_version": batches.version,
     }
-    if batches.notes:
-        env["data_notes"] = list(batches.notes)
+    if notes := [*batches.notes, *_size_notes(config, batches)]:
+        env["data_notes"] = notes
 
     def report_unreadable() -> None:
         issues = batches.data_issues()
@@ -125,6 +137,7 @@ def run(
             task,
             processes=processes,
             checkpoint=checkpoint,
+            stop_epoch=stop_epoch,
             on_step=on_step,
             on_epoch=after_epoch,
         )
@@ -132,7 +145,21 @@ def run(
         return RunResult("diverged", end.reason, end.metrics, model)
     finally:
         report_unreadable()
+    if len(metrics) < (epochs := length_of(config, batches.train_size).epochs):
+        return RunResult("stopped", f"after {len(metrics)} of {epochs} epochs", metrics, model)
     return RunResult("finished", None, metrics, model)
+
+
+def _size_notes(config: RunConfig, batches: data.Batches) -> list[str]:
+    """What of a size schedule does nothing, because it would not make the images smaller."""
+    own = batches.image_size
+    idle = [str(size) for size, _ in config.size_schedule if size >= own]
+    if not idle:
+        return []
+    return [
+        f"size_schedule: images have {own} pixels, so that {' and '.join(idle)} pixels leave them "
+        "as they are"
+    ]
 
 
 def build(config: RunConfig, batches: data.Batches, device: str) -> torch.nn.Module:
@@ -151,6 +178,7 @@ def build(config: RunConfig, batches: data.Batches, device: str) -> torch.nn.Mod
             in_channels=batches.channels,
             width=config.width,
             shortcut=config.shortcut,
+            zero_gamma=config.zero_gamma,
         )
     model.to(device)
     if config.memory_format == "channels_last":
@@ -165,9 +193,16 @@ def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data
 
     Raises:
         DataError: the data set is missing or damaged.
-        ValueError: it has fewer images than the configuration trains on.
+        ValueError: it has fewer images than the configuration trains on and holds out.
     """
     images = data.load(config.data, data_root)
+    trained, held_out = config.train_images or 0, config.validation_images
+    if held_out is not None and trained + held_out > (size := len(images.train_labels)):
+        raise ValueError(
+            f"train_images={config.train_images} and validation_images={held_out}, but "
+            f"{config.data} has {size} training images"
+        )
+    images = images.hold_out(held_out)
     if isinstance(images, data.ImageSet):
         return data.InMemory(images, config.train_images, device)
     from groupnorm.data.files.batches import FromFiles  # which needs torchvision and pillow

@@ -119,11 +119,11 @@ def train(
         if as_json:
             print_json(metrics, indent=None)
             return
-        say(
-            f"epoch {metrics['epoch']}: train error {decimal_text(metrics['train_error'])} %, "
-            f"validation error {decimal_text(metrics['val_error'])} %, "
-            f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s"
-        )
+        parts = [f"epoch {metrics['epoch']}: train error {decimal_text(metrics['train_error'])} %"]
+        if "val_error" in metrics:
+            parts.append(f"validation error {decimal_text(metrics['val_error'])} %")
+        parts.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
+        say(", ".join(parts))
 
     with (
         report_interrupt(kept_and_command),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from groupnorm.data.issues import Issues
@@ -40,6 +41,7 @@ class Batches(Protocol):
     channels: int
     train_size: int
     test_size: int
+    image_size: int
     notes: tuple[str, ...]
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
@@ -92,3 +94,10 @@ def epoch_steps(order: Tensor, step_images: int, seed: int, epoch: int) -> list[
         Step(seed_of(seed, "step", epoch, number), order[first : first + step_images])
         for number, first in enumerate(range(0, len(order) - step_images + 1, step_images))
     ]
+
+
+def shrink(images: Tensor, size: int | None) -> Tensor:
+    """Images (N, C, H, W) made `size` x `size`, smoothed; unchanged for None or no smaller size."""
+    if size is None or size >= min(images.shape[2:]):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)

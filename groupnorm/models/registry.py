@@ -109,6 +109,7 @@ def build_model(
     in_channels: int = 3,
     width: float = 1.0,
     shortcut: str = "A",
+    zero_gamma: bool = True,
 ) -> nn.Module:
     """Build a model by name with freshly initialized weights from torch's default generator.
 
@@ -124,6 +125,8 @@ def build_model(
         width: factor on the channels of a CIFAR-type ResNet.
         shortcut: of a CIFAR-type ResNet, "A" or "B". The ImageNet ResNets always have
             projections ("B", where the shape changes), VGG-16 has none.
+        zero_gamma: gamma = 0 on the last norm of each residual block, so that every block starts
+            as its shortcut; else 1. VGG-16 has no residual blocks.
 
     Raises:
         ValueError: unknown name, place, shortcut or normalization, or what the model does not
@@ -139,7 +142,12 @@ def build_model(
         from groupnorm.models.classification import resnet_imagenet
 
         return resnet_imagenet.imagenet_resnet(
-            depth, norm=norm, norms=norms, num_classes=num_classes, in_channels=in_channels
+            depth,
+            norm=norm,
+            norms=norms,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            zero_gamma=zero_gamma,
         )
     from groupnorm.models.classification import resnet_cifar
 
@@ -151,4 +159,5 @@ def build_model(
         in_channels=in_channels,
         width=width,
         shortcut=shortcut,
+        zero_gamma=zero_gamma,
     )

@@ -27,7 +27,8 @@ from groupnorm.training.config import RunConfig
 # What runs may differ in while their training steps take the same time.
 _SAME_STEP = (
     "seed", "epochs", "steps", "schedule", "warmup_epochs", "base_lr", "momentum", "nesterov",
-    "weight_decay", "train_images",
+    "weight_decay", "train_images", "validation_images", "zero_gamma", "size_schedule",
+    "reported_epochs", "evaluate_every",
 )  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def _measure(
         steps = {}
         for name, *_ in groups:
             config = configs[name]
-            key = (config.data, config.train_images, config.image_size)
+            key = (config.data, config.train_images, config.validation_images, config.image_size)
             if key not in loaded:
                 loaded[key] = load_batches(config, device, data_root)
             batches = loaded[key]

@@ -85,13 +85,15 @@ def run_study(
         check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
     for config in plan.configs.values():
-        available = len(images.train_labels)
+        available = len(images.train_labels) - (config.validation_images or 0)
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
+            held_out = config.validation_images
+            rest = f" besides the {held_out} held out" if held_out else ""
             raise PlanError(
-                f"{what} needs more than the {available} training images of {images.name}"
+                f"{what} needs more than the {available} training images of {images.name}{rest}"
             )
     manifest = _manifest(plan, images, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them

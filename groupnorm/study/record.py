@@ -35,6 +35,7 @@ def record_run(
     device: str = "cpu",
     data_root: Path | None = None,
     processes: Processes = ALONE,
+    stop_epoch: int | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
     on_start: Callable[[dict[str, Any]], None] = lambda env: None,
@@ -47,6 +48,7 @@ def record_run(
 
     Args:
         threads: of each process.
+        stop_epoch: stop after so many epochs, without DONE; a later call goes on (`train`).
         on_start: called once with the environment, before anything is trained.
 
     Raises:
@@ -64,6 +66,7 @@ def record_run(
             data_root=data_root,
             processes=processes,
             checkpoint=folder / CHECKPOINT,
+            stop_epoch=stop_epoch,
         )
         processes.barrier()
         return result
@@ -95,13 +98,16 @@ def record_run(
             with_cost=not continues,
             processes=processes,
             checkpoint=checkpoint,
+            stop_epoch=stop_epoch,
             on_step=on_step,
             on_epoch=after_epoch,
             on_start=started,
             on_unreadable=lambda issues: write_unreadable(folder, issues),
         )
         write_metrics(folder, result.metrics)
-        write_atomic(folder / "DONE", to_json({"status": result.status, "reason": result.reason}))
+        if result.status != "stopped":
+            done = {"status": result.status, "reason": result.reason}
+            write_atomic(folder / "DONE", to_json(done))
         processes.barrier()
     return result
 

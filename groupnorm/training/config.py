@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -39,6 +40,46 @@ Norm = Annotated[NormSpec, PlainValidator(_read_norm), PlainSerializer(str, retu
 """A normalization: read from its string once, a NormSpec from then on, written as its string."""
 
 
+def _read_size_schedule(value: Any) -> tuple[tuple[int, float], ...]:
+    try:
+        pairs = value
+        if isinstance(value, str):
+            pairs = [pair.split(":") for pair in value.split(",")] if value else []
+        schedule = tuple((int(str(size)), float(share)) for size, share in pairs)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "expected sizes in pixels, each with the share of the run that it lasts to, as "
+            f"16:0.3,24:0.7; got {value!r}"
+        ) from None
+    sizes, shares = [0, *(size for size, _ in schedule)], [0, *(share for _, share in schedule), 1]
+    if not all(a < b for rising in (sizes, shares) for a, b in itertools.pairwise(rising)):
+        raise ValueError(
+            "sizes must be above 0 and rise, shares lie between 0 and 1 and rise; "
+            f"got {_size_schedule_text(schedule)}"
+        )
+    return schedule
+
+
+def _size_schedule_text(schedule: tuple[tuple[int, float], ...]) -> str:
+    return ",".join(f"{size}:{share}" for size, share in schedule)
+
+
+SizeSchedule = Annotated[
+    tuple[tuple[int, float], ...],
+    PlainValidator(_read_size_schedule),
+    PlainSerializer(_size_schedule_text, return_type=str),
+]
+"""Pixels by share of a run: read from text as 16:0.3,24:0.7, or from pairs; written as text."""
+
+_ALWAYS_IN_THE_NAME = frozenset({
+    "model", "width", "shortcut", "norm", "data", "train_images", "image_size", "workers",
+    "batch_per_worker", "accumulate", "epochs", "steps", "schedule", "warmup_epochs", "base_lr",
+    "momentum", "nesterov", "weight_decay", "precision", "compile", "memory_format", "seed",
+})  # fmt: skip
+"""The fields that count in every run's name. Of every other field a value that is not the default
+counts, so that a new field renames no run; nothing is ever added here."""
+
+
 class RunConfig(BaseModel):
     """Everything that decides the numbers of a run (Wu & He 2018, section 4.1).
 
@@ -60,6 +101,8 @@ class RunConfig(BaseModel):
     norms: dict[str, Norm] = {}
     """Other normalizations for parts of the network, as norms.stage3=gn:groups=16; the parts are
     stem, stage1, stage2 and so on."""
+    zero_gamma: bool = True
+    """Begin with gamma = 0 on the last norm of each residual block, or with 1 (false)."""
     data: str = "fashion-scenes"
     """Data set; 'groupnorm doctor' lists them."""
     train_images: Count | None = None
@@ -67,6 +110,10 @@ class RunConfig(BaseModel):
     image files a sample with the same share of every class."""
     image_size: Annotated[int, Field(ge=32, le=4096)] | None = None
     """Pixels of the square crop, for data sets of image files; None for 224."""
+    validation_images: Count | None = None
+    """Hold out so many training images, with the same share of every class and the same ones for
+    every seed and norm, and evaluate on them in place of the test images; None for no such thing.
+    """
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Greatest share of the training images, and of the test images, that cannot be decoded; more
     are an error. It decides no number of a run that finishes, so it is no part of its identity."""
@@ -100,6 +147,14 @@ class RunConfig(BaseModel):
     """Train through torch.compile."""
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     """Of weights and images."""
+    size_schedule: SizeSchedule = ()
+    """Smaller training images in the first part of the run, as 16:0.3,24:0.7: of 16 pixels up to
+    30 % of the steps, of 24 up to 70 %, then of their own size, as test images always are."""
+    reported_epochs: Count = 5
+    """The reported error is the median over so many last epochs; batch norm's statistics are
+    recomputed after each of them, and after no other."""
+    evaluate_every: Count = 1
+    """Evaluate after every so many epochs, and after each reported one."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Of the first weights, the order of the images and the augmentation."""
 
@@ -177,11 +232,15 @@ class RunConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result, as plain values.
 
-        A norm without batch statistics computes the same for every split of the step's images
-        over workers, so only their product counts. Norms of places are there only if they differ
-        from `norm`.
+        One that came later than the first runs is left out at its default. A norm without batch
+        statistics computes the same for every split of the step's images over workers, so only
+        their product counts. Norms of places are there only if they differ from `norm`.
         """
-        fields = self.model_dump(exclude={"max_unreadable", "norms"})
+        fields = {
+            name: value
+            for name, value in self.model_dump(exclude={"max_unreadable", "norms"}).items()
+            if name in _ALWAYS_IN_THE_NAME or value != _DEFAULTS[name]
+        }
         if norms := self._norms_that_differ():
             fields["norms"] = {place: str(norm) for place, norm in norms}
         if not self.uses_batch_statistics:
@@ -194,7 +253,8 @@ class RunConfig(BaseModel):
 
         It says so where batch norm would not mean the same.
         """
-        fields = self.identity()
+        later = {k: v for k, v in _DEFAULTS.items() if k not in _ALWAYS_IN_THE_NAME}
+        fields, other = {**later, **self.identity()}, {**later, **other}
         differing = [
             f"{name} was {other.get(name)!r}, is {fields.get(name)!r}"
             for name in dict.fromkeys([*fields, *other])
@@ -221,6 +281,9 @@ class RunConfig(BaseModel):
         norm = "".join(c if c.isalnum() else "-" for c in self.norm_text)
         split = f"{fields['workers']}x{fields['batch_per_worker']}"
         return f"{norm}-{split}-s{self.seed}-{self.digest()}"
+
+
+_DEFAULTS = RunConfig(epochs=1).model_dump()
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:

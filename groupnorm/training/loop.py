@@ -7,14 +7,14 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.data import Batches
-from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
+from groupnorm.data.batches import epoch_order, epoch_steps, seed_of, shrink
 from groupnorm.training.checkpoint import (
     Progress,
     load_checkpoint,
@@ -24,7 +24,7 @@ from groupnorm.training.checkpoint import (
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.memory import watch_peak
-from groupnorm.training.schedules import lr_factor
+from groupnorm.training.schedules import image_size, lr_factor
 from groupnorm.training.step import EpochTotals, accumulate_gradients
 
 Metrics = dict[str, Any]
@@ -52,8 +52,12 @@ class Task(Protocol):
         """Mean loss of the examples, and how many of them were wrong."""
         ...
 
-    def evaluate(self, model: nn.Module, *, last_epochs: bool) -> Metrics:
-        """Metrics on the validation data; the model is left in training mode."""
+    def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
+        """Metrics on the validation data; the model is left in training mode.
+
+        Args:
+            reported: the epoch is one of the last ones that make the reported number.
+        """
         ...
 
 
@@ -66,6 +70,30 @@ class Diverged(Exception):  # noqa: N818 - a result, not an error
         self.metrics = metrics
 
 
+class Length(NamedTuple):
+    """How long a training is; its last epoch may be a part of one."""
+
+    steps_per_epoch: int
+    steps: int
+    epochs: int
+
+
+def length_of(config: RunConfig, train_size: int) -> Length:
+    """The length of a training on `train_size` images.
+
+    Raises:
+        ValueError: fewer training images than images in a step.
+    """
+    steps_per_epoch = train_size // config.step_images
+    if steps_per_epoch == 0:
+        raise ValueError(
+            f"a step of {config.workers} x {config.batch_per_worker} images needs at least "
+            f"{config.step_images} training images, the data has {train_size}"
+        )
+    steps = config.steps or (config.epochs or 0) * steps_per_epoch
+    return Length(steps_per_epoch, steps, math.ceil(steps / steps_per_epoch))
+
+
 def train(
     config: RunConfig,
     model: nn.Module,
@@ -73,21 +101,28 @@ def train(
     *,
     processes: Processes = ALONE,
     checkpoint: Path | None = None,
+    stop_epoch: int | None = None,
     save_seconds: float = SAVE_SECONDS,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
 ) -> list[Metrics]:
     """Train `model` on `task` as `config` says; one dict of metrics for every epoch.
 
-    SGD with momentum, weight decay on every parameter, the last incomplete batch of an
-    epoch dropped. With `checkpoint`, the state is saved there after every epoch and every
-    `save_seconds`, and training goes on from it when it exists: bit for bit as if it had not
-    stopped, and with any number of processes to rounding.
+    SGD with momentum, weight decay on every parameter, the last incomplete batch of an epoch
+    dropped. `Task.evaluate` is called after every `evaluate_every` epochs and after each of the
+    `reported_epochs`; the metrics of the other epochs are those of the training alone.
+
+    With `checkpoint`, the state is saved there after every epoch and every `save_seconds`, and
+    training goes on from it when it exists: bit for bit as if it had not stopped, and with any
+    number of processes to rounding.
 
     Args:
         processes: the processes that train together, each with an equal share of every step; all
             call this function, and the first one reads and writes the checkpoint: the others
             need not see its file.
+        stop_epoch: return after so many epochs, or where the checkpoint is if that is later; a
+            later call goes on. Nothing else depends on it: the schedules are those of the whole
+            training.
         on_step: called with (steps done, total steps) after every step.
         on_epoch: called with all metrics so far after every epoch, once they are safely stored.
 
@@ -99,14 +134,8 @@ def train(
     """
     config.check_processes(processes.count)
     size, step_images = task.batches.train_size, config.step_images
-    steps_per_epoch = size // step_images
-    if steps_per_epoch == 0:
-        raise ValueError(
-            f"a step of {config.workers} x {config.batch_per_worker} images needs at least "
-            f"{step_images} training images, the data has {size}"
-        )
-    total_steps = config.steps or (config.epochs or 0) * steps_per_epoch
-    total_epochs = math.ceil(total_steps / steps_per_epoch)
+    steps_per_epoch, total_steps, total_epochs = length_of(config, size)
+    last_epoch = total_epochs if stop_epoch is None else min(stop_epoch, total_epochs)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
 
     optimizer = torch.optim.SGD(
@@ -139,7 +168,7 @@ def train(
             )
 
     model.train()
-    while done.step < total_steps:
+    while done.epoch < last_epoch:
         epoch, totals = done.epoch + 1, done.tally
         clock = saved = time.perf_counter()
         first_step = done.epoch * steps_per_epoch
@@ -153,6 +182,7 @@ def train(
                 group["lr"] = config.learning_rate * factor
             begun = time.perf_counter()
             images, labels = next(shards)
+            images = shrink(images, image_size(config.size_schedule, done.step, total_steps))
             totals.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
             end_watch = watch_peak(images.device) if done.step + 1 == end else None
@@ -177,14 +207,16 @@ def train(
             if now - saved >= save_seconds and done.step < end:
                 save()
                 saved = now
+        reported = epoch > total_epochs - config.reported_epochs
         metrics: Metrics = {
             "epoch": epoch,
             "step": done.step,
             "lr": config.learning_rate * factor,
             "train_loss": totals.loss / totals.images,
             "train_error": 100.0 * totals.wrong / totals.images,
-            **task.evaluate(model, last_epochs=epoch > total_epochs - 5),
         }
+        if reported or epoch % config.evaluate_every == 0:
+            metrics |= task.evaluate(model, reported=reported)
         here = {kind: set(files.items()) for kind, files in task.batches.data_issues().items()}
         if here:
             issues = {kind: dict(files) for kind, files in processes.all_gather_union(here).items()}

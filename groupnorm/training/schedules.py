@@ -1,8 +1,9 @@
-"""Learning-rate schedules as pure functions of progress."""
+"""Schedules of learning rate and image size, as pure functions of progress."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 DROPS = (0.3, 0.6, 0.9)
 """The paper's drops at epochs 30, 60 and 90 of 100, as fractions of the run."""
@@ -24,3 +25,13 @@ def lr_factor(schedule: str, step: int, total_steps: int, warmup_steps: int = 0)
     if step < warmup_steps:
         factor *= (step + 1) / warmup_steps
     return factor
+
+
+def image_size(schedule: Sequence[tuple[int, float]], step: int, total_steps: int) -> int | None:
+    """Pixels of the images at the 0-based `step`; None for their own size.
+
+    Args:
+        schedule: sizes, each with the share of the run that it lasts to; both rise.
+    """
+    progress = step / total_steps
+    return next((size for size, share in schedule if progress < share), None)

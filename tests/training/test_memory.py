@@ -75,7 +75,7 @@ def test_evaluation_and_data_are_not_in_a_steps_memory():
             fill(25)
             return super().loss(model, x, indices)
 
-        def evaluate(self, model, *, last_epochs):
+        def evaluate(self, model, *, reported):
             fill(120)
             return {}
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.data.batches import generator_of
+from groupnorm.data.held_out import held_out_note, hold_out_rows
 from groupnorm.data.issues import DataError
 
 Listing = Sequence[tuple[str, int]]  # path and label of every image of a split
@@ -114,6 +115,30 @@ class ImageFiles:
             self,
             train_paths=tuple(self.train_paths[i] for i in chosen.tolist()),
             train_labels=self.train_labels[chosen],
+        )
+
+    def hold_out(self, count: int | None) -> ImageFiles:
+        """The same with `count` training images in place of the test images; None changes nothing.
+
+        They are chosen at random, and depend on the list and on `count` alone.
+
+        Raises:
+            ValueError: so many cannot be held out.
+        """
+        if count is None:
+            return self
+        size = len(self.train_paths)
+        candidates = torch.randperm(size, generator=generator_of("held-out images"))
+        kept, held = hold_out_rows(
+            self.train_labels, candidates, count, self.name, self.class_names
+        )
+        return replace(
+            self,
+            train_paths=tuple(self.train_paths[i] for i in kept.tolist()),
+            train_labels=self.train_labels[kept],
+            test_paths=tuple(self.train_paths[i] for i in held.tolist()),
+            test_labels=self.train_labels[held],
+            notes=(*self.notes, held_out_note(count)),
         )
 
     def shown(self, path: str) -> str:

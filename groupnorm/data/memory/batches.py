@@ -12,7 +12,7 @@ from groupnorm.data.issues import Issues
 from groupnorm.data.memory.augment import augment, normalize
 from groupnorm.data.memory.image_set import ImageSet
 
-TEST_BATCH = 256
+TEST_BATCH = 64
 
 
 class InMemory:
@@ -31,9 +31,10 @@ class InMemory:
         if limit is not None and limit > size:
             raise ValueError(f"train_images={limit}, but {images.name} has {size} of them")
         self.name, self.version = images.name, images.version
-        self.notes: tuple[str, ...] = ()
+        self.notes = images.notes
         self.num_classes, self.channels = images.num_classes, images.channels
         self.train_size, self.test_size = limit or size, len(images.test_labels)
+        self.image_size = min(images.train_images.shape[2:])
         self._train_images = images.train_images[:limit].to(device)
         self._train_labels = images.train_labels[:limit].to(device)
         self._test_images = images.test_images.to(device)

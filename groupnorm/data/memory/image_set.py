@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from groupnorm.data.held_out import held_out_note, hold_out_rows
 from groupnorm.data.issues import DataError
 
 
@@ -25,6 +26,9 @@ class ImageSet:
         class_names: one name per class.
         flip: a horizontal flip keeps the label (False for digits).
         pad: pixels of padding that suit a random crop of these images.
+        sources: int64 (N,), a number for what each training image was made from, where several
+            were made from one; None: each from something of its own.
+        notes: what whoever trains on it should know, in sentences.
 
     Raises:
         DataError: tensors of the wrong type or shape, or labels out of range.
@@ -39,6 +43,8 @@ class ImageSet:
     class_names: tuple[str, ...]
     flip: bool
     pad: int
+    sources: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
@@ -76,6 +82,33 @@ class ImageSet:
     def channels(self) -> int:
         """The number of image channels: 1 or 3."""
         return self.train_images.shape[1]
+
+    def hold_out(self, count: int | None) -> ImageSet:
+        """The same with `count` training images in place of the test images; None changes nothing.
+
+        They are the last ones of each class, and none that shares its source with another image:
+        what stays is what is trained on, and has nothing of them.
+
+        Raises:
+            ValueError: so many cannot be held out.
+        """
+        if count is None:
+            return self
+        candidates = torch.arange(len(self.train_labels))
+        if self.sources is not None:
+            candidates = candidates[self.sources.bincount()[self.sources] == 1]
+        kept, held = hold_out_rows(
+            self.train_labels, candidates, count, self.name, self.class_names
+        )
+        return replace(
+            self,
+            train_images=self.train_images[kept],
+            train_labels=self.train_labels[kept],
+            test_images=self.train_images[held],
+            test_labels=self.train_labels[held],
+            sources=None if self.sources is None else self.sources[kept],
+            notes=(*self.notes, held_out_note(count)),
+        )
 
     @cached_property
     def mean(self) -> Tensor:

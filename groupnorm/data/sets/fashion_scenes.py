@@ -85,6 +85,7 @@ def load(root: Path | None = None) -> ImageSet:
         class_names=fashion_mnist_mini.CLASS_NAMES,
         flip=True,
         pad=2,
+        sources=torch.arange(len(train_labels)) % fashion_mnist_mini.NUM_TRAIN,
     )
 
 

@@ -26,7 +26,7 @@ class ResNetCifar(nn.Module):
 
     Initialization: He normal (fan-out) for convolutions, N(0, 0.01) and zero bias for the linear
     layer, and gamma = 0 on the last norm of each block (Wu & He 2018, section 4.1), so that every
-    block starts as its shortcut.
+    block starts as its shortcut; with `zero_gamma=False` gamma = 1.
 
     A norm that brings its own activation (`frn`, `evonorm_s0`) takes the place of a norm and its
     ReLU. On the last norm of a block and on a shortcut's it leaves its activation out, and ReLU
@@ -46,6 +46,7 @@ class ResNetCifar(nn.Module):
         width: factor on 16, 32, 64.
         shortcut: "A" (subsample and pad with zero channels; no parameters) or "B" (a strided 1x1
             convolution and a norm), where the shape changes.
+        zero_gamma: as above. Blocks of `none+nf` start as their shortcut in any case.
 
     Raises:
         ValueError: depth is not 6n + 2, unknown shortcut or place, width below 1/16, or `none+nf`
@@ -62,6 +63,7 @@ class ResNetCifar(nn.Module):
         in_channels: int = 3,
         width: float = 1.0,
         shortcut: str = "A",
+        zero_gamma: bool = True,
     ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
@@ -91,16 +93,16 @@ class ResNetCifar(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.last_act = _relu() if nf else nn.Identity()
         self.linear = nn.Linear(channels, num_classes)
-        self._initialize()
+        self._initialize(zero_gamma)
 
-    def _initialize(self) -> None:
+    def _initialize(self, zero_gamma: bool) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
-            if isinstance(module, BasicBlock):
+            if zero_gamma and isinstance(module, BasicBlock):
                 gamma = getattr(module.norm2, "weight", None)
                 if isinstance(gamma, nn.Parameter):  # a frozen one stays
                     nn.init.zeros_(gamma)

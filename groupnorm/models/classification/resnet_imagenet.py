@@ -25,6 +25,7 @@ def imagenet_resnet(
     norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
     num_classes: int = 1000,
     in_channels: int = 3,
+    zero_gamma: bool = True,
 ) -> nn.Module:
     """A `torchvision.models.ResNet` of the group norm paper (Wu & He 2018, section 4.1).
 
@@ -39,7 +40,7 @@ def imagenet_resnet(
     paper's details differ from torchvision's defaults, they are the paper's:
 
     - gamma = 0 on the last norm of each block (section 4.1), which torchvision calls
-      `zero_init_residual` and leaves out;
+      `zero_init_residual` and leaves out; with `zero_gamma=False` gamma = 1;
     - N(0, 0.01) and zero bias in the linear layer (the first author's TensorFlow code; the paper
       does not say), where torchvision has torch's uniform initialization.
 
@@ -60,6 +61,7 @@ def imagenet_resnet(
         norms: other normalizations of some places: stem, stage1, ... stage4.
         num_classes: number of outputs.
         in_channels: channels of the images.
+        zero_gamma: as above.
 
     Raises:
         ValueError: another depth; an unknown place; `none+nf`, which needs blocks of another form;
@@ -84,7 +86,7 @@ def imagenet_resnet(
     model.conv1 = _conv(stem, in_channels, 64, 7, 2)
     model.bn1, model.relu = norm_and_activation(stem, 64, _relu)
     model.norm_spec = norm.spec  # type: ignore[assignment]
-    _initialize(model)
+    _initialize(model, zero_gamma)
     return model
 
 
@@ -130,7 +132,7 @@ def _check_norm(spec: NormSpec) -> None:
         )
 
 
-def _initialize(model: nn.Module) -> None:
+def _initialize(model: nn.Module, zero_gamma: bool) -> None:
     """What torchvision's builder leaves out; it has seen every convolution but the new stem."""
     stem = model.conv1
     assert isinstance(stem, nn.Conv2d)
@@ -138,7 +140,7 @@ def _initialize(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, BasicBlock | Bottleneck):
+        if zero_gamma and isinstance(module, BasicBlock | Bottleneck):
             gamma = getattr(module.last_norm(), "weight", None)
             if isinstance(gamma, nn.Parameter):  # a frozen one stays
                 nn.init.zeros_(gamma)

@@ -29,6 +29,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _error(metrics: dict[str, Any]) -> str:
+    """The error after an epoch, to go on with; nothing when the epoch was not evaluated."""
+    return f", error {decimal_text(metrics['val_error'])} %" if "val_error" in metrics else ""
+
+
 class StudyProgress:
     """Shows one line a trial (epoch, error, images/s, time left) and one for the whole.
 
@@ -97,7 +102,7 @@ class StudyProgress:
             speed = metrics["timing"]["images_per_second"]
             self._line(
                 f"{describe(self.configs[name])}: epoch {metrics['epoch']}"
-                f"{f'/{epochs}' if epochs else ''}, error {decimal_text(metrics['val_error'])} %, "
+                f"{f'/{epochs}' if epochs else ''}{_error(metrics)}, "
                 f"{decimal_text(speed, 0)} images/s; {self._whole()}"
             )
 
@@ -115,9 +120,8 @@ class StudyProgress:
             text += " before"
         if reason:
             text += f": {reason}"
-        elif name in self.latest:
-            error = decimal_text(self.latest[name]["val_error"])
-            text += f", error {error} % after the last epoch"
+        elif error := _error(self.latest.get(name, {})):
+            text += f"{error} after the last epoch"
         self._line(text)
         self.bars.update(self.total, completed=self._done(), note=self._whole())
 
@@ -136,7 +140,7 @@ class StudyProgress:
         note = []
         if name in self.latest:
             metrics = self.latest[name]
-            note.append(f"epoch {metrics['epoch']}, error {decimal_text(metrics['val_error'])} %")
+            note.append(f"epoch {metrics['epoch']}{_error(metrics)}")
             note.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
         if left is not None:
             note.append(f"{clock(left)} left")

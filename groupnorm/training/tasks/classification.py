@@ -29,7 +29,7 @@ class Classification:
     """Loss and evaluation of an image classifier.
 
     Validation metrics: `val_loss`, `val_error` (top-1, percent, with running statistics), and in
-    the last five epochs `precise_val_error`: the same with batch norm's statistics recomputed over
+    the reported epochs `precise_val_error`: the same with batch norm's statistics recomputed over
     `PRECISE_IMAGES` augmented training images under fixed weights (Precise-BN; Wu & Johnson,
     arXiv 2105.07576). It is None for models without running statistics, and before.
 
@@ -65,12 +65,12 @@ class Classification:
         return loss, int((logits.detach().argmax(1) != labels).sum())
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, *, last_epochs: bool) -> Metrics:
+    def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
         """Top-1 error in percent and mean loss over the test images, over all processes."""
         with recorded_responses(self.probed) as responses:
             loss, error = self._test(model)
         precise = None
-        if last_epochs and self.recompute is not None:
+        if reported and self.recompute is not None:
             device = next(model.parameters()).device.type
             with (
                 torch.autocast(device, torch.bfloat16, enabled=self._half),

@@ -52,6 +52,13 @@ def test_contents(cache):
     assert (scenes.flip, scenes.pad, scenes.num_classes) == (True, 2, 10)
 
 
+def test_scenes_of_the_same_garment_have_one_source(cache, quick, monkeypatch):
+    monkeypatch.setattr(fashion_scenes, "COUNTS", {"train": 12_000, "test": 40})
+    sources = fashion_scenes.load().sources
+    garments = [fashion_scenes.CONFIG.garments[1] * i % 10_000 for i in range(12_000)]
+    assert sources.tolist() == garments
+
+
 def test_official_numbers():
     assert fashion_scenes.COUNTS == {"train": 12_000, "test": 4_000}
 

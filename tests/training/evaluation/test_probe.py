@@ -41,7 +41,7 @@ def test_percentiles_of_the_probed_module_are_numpys_on_the_first_test_batch():
     torch.manual_seed(0)
     model = Convolved()
     task = Classification(CONFIG, SmallTestBatches(DATA), None, probed=model.conv)
-    found = task.evaluate(model, last_epochs=False)["response_percentiles"]
+    found = task.evaluate(model, reported=False)["response_percentiles"]
     first, second = model.outputs[-2:]
     assert (len(first), len(second)) == (6, 4)
     expected = np.percentile(first.detach().double().numpy(), [1, 20, 80, 99])
@@ -52,11 +52,11 @@ def test_percentiles_of_the_probed_module_are_numpys_on_the_first_test_batch():
 def test_the_hook_is_gone_after_the_evaluation_also_when_it_fails():
     model = Convolved()
     task = Classification(CONFIG, InMemory(DATA), None, probed=model.conv)
-    task.evaluate(model, last_epochs=False)
+    task.evaluate(model, reported=False)
     assert not model.conv._forward_hooks
     model.norm = None
     with pytest.raises(TypeError):
-        task.evaluate(model, last_epochs=False)
+        task.evaluate(model, reported=False)
     assert not model.conv._forward_hooks
 
 
@@ -70,7 +70,7 @@ def test_recomputed_statistics_leave_the_percentiles_alone():
     torch.manual_seed(0)
     model = Convolved()
     task = Classification(CONFIG, InMemory(DATA), recompute, probed=model.conv)
-    found = task.evaluate(model, last_epochs=True)["response_percentiles"]
+    found = task.evaluate(model, reported=True)["response_percentiles"]
     assert found == percentiles(model.outputs[0]) != percentiles(model.outputs[1])
 
 

@@ -53,7 +53,7 @@ def test_loss_and_wrong_answers():
 def test_evaluation_sees_every_test_image_unaugmented_once():
     task = Classification(CONFIG, InMemory(DATA), None)
     model = Always(1)
-    metrics = task.evaluate(model, last_epochs=True)
+    metrics = task.evaluate(model, reported=True)
     assert metrics["val_error"] == 50.0
     assert metrics["precise_val_error"] is None
     ((training, seen),) = model.seen
@@ -77,9 +77,9 @@ def test_recomputed_statistics_are_used_in_the_last_epochs_only():
 
     data = replace(DATA, test_labels=torch.zeros(10, dtype=torch.long))
     task = Classification(CONFIG, InMemory(data), recompute)
-    assert task.evaluate(Always(0), last_epochs=False)["precise_val_error"] is None
+    assert task.evaluate(Always(0), reported=False)["precise_val_error"] is None
     assert given == []
-    metrics = task.evaluate(Always(0), last_epochs=True)
+    metrics = task.evaluate(Always(0), reported=True)
     assert (metrics["val_error"], metrics["precise_val_error"]) == (0.0, 100.0)
     (batches,) = given
     assert [len(batch) for batch in batches] == [6] * (min(20, PRECISE_IMAGES) // 6)
@@ -106,7 +106,7 @@ def test_infinite_validation_loss_is_stored_as_none():
     model = Always(0)
     with torch.no_grad():
         model.logits.fill_(float("nan"))
-    metrics = Classification(CONFIG, InMemory(DATA), None).evaluate(model, last_epochs=False)
+    metrics = Classification(CONFIG, InMemory(DATA), None).evaluate(model, reported=False)
     assert metrics["val_loss"] is None
 
 
@@ -120,4 +120,4 @@ def test_layout():
 
 def test_without_a_probed_module_nothing_is_recorded():
     task = Classification(CONFIG, InMemory(DATA), None)
-    assert "response_percentiles" not in task.evaluate(Always(0), last_epochs=False)
+    assert "response_percentiles" not in task.evaluate(Always(0), reported=False)

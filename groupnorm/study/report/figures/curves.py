@@ -172,7 +172,7 @@ def _limits(series: Sequence[Series], keys: Sequence[str]) -> tuple[float, float
             for key in keys:
                 values = _values(record, key)
                 lowest += list(values.values())
-                start = 1 + (len(values) + 9) // 10
+                start = 1 + (max(values, default=0) + 9) // 10
                 settled += [v for epoch, v in values.items() if epoch >= start] or [
                     *values.values()
                 ]
