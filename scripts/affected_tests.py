@@ -302,7 +302,10 @@ class ImportGraph:
         for name in self.files:
             path = PurePosixPath(name)
             by_name[path.name].append(name)
-            for folder in set(path.parent.parts) - code:
+            named = set(path.parent.parts) - code
+            if name not in self._sources and path.parts[0] not in self._top:
+                named |= set(path.parent.parts[:1])  # docs/ and results/, whatever else is in them
+            for folder in named:
                 folders[folder].append(name)
         return {n: found for n, found in by_name.items() if len(found) == 1} | folders
 

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from groupnorm.ops.group_norm.reference import statistics_dtype
 from groupnorm.spec import NormSpec
-from groupnorm.study.report.figures.style import BLUE, GREY, FigureSpec, Panel, render_files
+from groupnorm.study.report.figures.render import render_files
+from groupnorm.study.report.figures.style import BLUE, GREY, FigureSpec, Panel
 
 Blocks = tuple[int, int, int]
 

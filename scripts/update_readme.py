@@ -20,7 +20,7 @@ from typing import Any
 
 from groupnorm.files import write_atomic
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.figures.style import render_files
+from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.page import main_table
 from groupnorm.study.report.tables import cost_table, main_table_of
 from groupnorm.study.results.costs import how_timed

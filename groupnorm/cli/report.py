@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.cells import cell_len
@@ -23,31 +24,56 @@ from groupnorm.cli.terminal import (
 
 def report(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of a study.")],
+    column: Annotated[
+        Literal["single", "double"] | None,
+        typer.Option("--column", help="Draw figures as wide as one column of a paper, or as both."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="SPEC=NAME",
+            help='What figures and tables call a norm, as "gn:groups=8=GN (ours)"; repeatable.',
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the main table as JSON.")] = False,
 ) -> None:
-    """Rebuild report.html, tables.csv and the figures of a study from its records."""
+    """Rebuild the page, the tables and the figures of a study from its records."""
     with (
         report_interrupt(lambda: f"the records are as they were. Again: {this_command()}"),
         report_user_errors(),
     ):
-        from groupnorm.study.report.page import build_report, main_table
+        from groupnorm.study.report.page import main_table, write_report
 
         out = named_folder(folder, "report")
         assert out is not None
-        path = build_report(out)
+        page, *files = write_report(out, column=column, labels=label or ())
         if as_json:
             header, rows = main_table(out, repeat=True)
             print_json([dict(zip(header, row, strict=True)) for row in rows])
             return
-        print_main_table(out)
-        say(f"report: {path}")
+        print_main_table(out, label or ())
+        say(f"report: {page}")
+        say(f"with it: {_in_words(files, out)}")
 
 
-def print_main_table(folder: Path) -> None:
+def _in_words(files: list[Path], out: Path) -> str:
+    """The files of a report, the kinds of each figure together: "figures/a.{svg,pdf,png}"."""
+    kinds: dict[str, list[str]] = {}
+    for path in files:
+        name = path.relative_to(out).with_suffix("").as_posix()
+        kinds.setdefault(name, []).append(path.suffix.removeprefix("."))
+    return ", ".join(
+        f"{name}.{{{','.join(found)}}}" if len(found) > 1 else f"{name}.{found[0]}"
+        for name, found in kinds.items()
+    )
+
+
+def print_main_table(folder: Path, labels: Sequence[str] = ()) -> None:
     """The title and the table, or a list of its cells where the terminal is too narrow for it."""
     from groupnorm.study.report.page import main_table, main_title
 
-    header, rows = main_table(folder)
+    header, rows = main_table(folder, labels=labels)
     say(main_title(folder))
     widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 > console.width:  # with its borders

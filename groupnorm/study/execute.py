@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from groupnorm.environment import software
 from groupnorm.files import describe_os_error, locked, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
-from groupnorm.study.plan import Plan, PlanError
+from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
@@ -27,9 +28,14 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    read_config,
     read_manifest,
+    read_record,
+    run_folder,
+    run_is_done,
     to_json,
 )
+from groupnorm.training.config import RunConfig
 from groupnorm.training.device import check_device
 
 
@@ -55,7 +61,10 @@ def run_study(
 ) -> StudyOutcome:
     """Train what is missing of `plan` in the folder `out` and write its report.
 
-    Starting again on the same folder finishes what is missing and continues what is half done.
+    Starting again on the same folder finishes what is missing and continues what is half done. A
+    plan with more, or fewer, seeds, norms or batch sizes of the same experiment on the same data
+    takes the folder over: every run whose configuration is unchanged is reused, and the report
+    shows what this plan asks for. No other run enters it.
 
     Args:
         jobs: trials at a time; by default one for every core, or as many as the cluster holds. The
@@ -65,7 +74,7 @@ def run_study(
         track: "tensorboard" writes every run's curves to `out`/tensorboard.
 
     Raises:
-        PlanError: jobs below 1, or `out` holds another study.
+        PlanError: jobs below 1, or `out` holds another experiment or a study of other data.
         ValueError, RuntimeError: a device that is unknown, or not there.
         ClusterError: Ray is missing, or the cluster does not answer or fit; see
             `run_trials_on_cluster`.
@@ -84,66 +93,39 @@ def run_study(
         check_ray()
         check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
-    for config in plan.configs.values():
-        available = len(images.train_labels) - (config.validation_images or 0)
-        if available < max(config.step_images, config.train_images or 0):
-            what = f"a step of {config.workers} x {config.batch_per_worker} images"
-            if config.train_images:
-                what += f" from {config.train_images}"
-            held_out = config.validation_images
-            rest = f" besides the {held_out} held out" if held_out else ""
-            raise PlanError(
-                f"{what} needs more than the {available} training images of {images.name}{rest}"
-            )
+    _check_images(plan.configs, images)
     manifest = _manifest(plan, images, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
         with locked(out / ".lock", refusal):
-            _claim(out, manifest)
+            left = _claim(out, manifest)
             read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
+            if left is not None and plan.next_stage is None:
+                print_line(console, left)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
                 print_line(console, f"note: {note}")
-            show = StudyProgress(plan.configs, console)
-            if track is not None:
-                show = TrackedProgress(out, plan.configs, console)
-            with show as progress:
-                if cluster is not None:
-                    records = run_trials_on_cluster(
-                        out,
-                        plan.configs,
-                        progress,
-                        cluster=cluster,
-                        jobs=jobs,
-                        device=device,
-                        data_root=data_root,
-                    )
-                    skip_costs(out, "the trials ran on the nodes of a cluster")
-                else:
-                    cores = available_cores()
-                    jobs = min(jobs or (cores if device == "cpu" else 1), len(plan.configs))
-                    threads = max(1, cores // jobs)
-                    records = run_trials(
-                        out,
-                        plan.configs,
-                        progress,
-                        jobs=jobs,
-                        threads=threads,
-                        device=device,
-                        data_root=data_root,
-                    )
-                    if plan.untimed is not None:
-                        skip_costs(out, plan.untimed)
-                    else:
-                        measure_costs(
-                            out,
-                            plan.configs,
-                            threads=threads,
-                            device=device,
-                            data_root=data_root,
-                            on_message=progress.message,
-                        )
+            place = _Place(out, jobs, device, data_root, cluster)
+            names: dict[str, None] = {}  # in order
+            for stage in _stages(plan, out):
+                _check_images(stage.configs, images)
+                print_line(console, _work_ahead(stage, out))
+                show = StudyProgress(stage.configs, console, stage.stop_epoch)
+                if track is not None:
+                    show = TrackedProgress(out, stage.configs, console, stage.stop_epoch)
+                with show as progress:
+                    records = _train(stage, place, progress)
+                names |= dict.fromkeys(stage.configs)
+                if any(record.status == "failed" for record in records):
+                    break
+            else:
+                if plan.final_cells is not None:
+                    plan = replace(plan, cells=plan.final_cells(out))
+                    _claim(out, _manifest(plan, images, command))
+            runs = dict.fromkeys(cell.run for cell in plan.cells)
+            _time_steps(plan, list(runs), place, lambda text: print_line(console, text))
+            records = [read_record(out, name) for name in names | runs]
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
@@ -152,6 +134,118 @@ def run_study(
             f"{describe_os_error(error)}; what was finished is kept in {out}, and the same command "
             "goes on from it"
         ) from error
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a study's trials run: its folder, and what `run_study` was given."""
+
+    out: Path
+    jobs: int | None
+    device: str
+    data_root: Path | None
+    cluster: Cluster | None
+
+    def share(self, trials: int) -> tuple[int, int]:
+        """How many of so many trials run at a time on this machine, and the threads of each."""
+        cores = available_cores()
+        jobs = min(self.jobs or (cores if self.device == "cpu" else 1), max(1, trials))
+        return jobs, max(1, cores // jobs)
+
+
+def _stages(plan: Plan, out: Path) -> Iterator[Stage]:
+    """The stages of a plan, each computed when those before it are done."""
+    if plan.next_stage is None:
+        yield Stage(plan.configs)
+        return
+    before = None
+    while (stage := plan.next_stage(out)) is not None:
+        if stage == before:
+            raise RuntimeError(f"{plan.study}: the stage that was done is given again: {stage}")
+        yield stage
+        before = stage
+
+
+def _work_ahead(stage: Stage, out: Path) -> str:
+    """How many runs of a stage are there already, begun, and new."""
+    records = [read_record(out, name) for name in stage.configs]
+    left = [record for record in records if not run_is_done(record, stage.stop_epoch)]
+    begun = sum(bool(record.metrics) for record in left)
+    until = "" if stage.stop_epoch is None else f" up to epoch {stage.stop_epoch}"
+    return (
+        f"{len(records)} runs{until}: {len(records) - len(left)} reused, {begun} continued, "
+        f"{len(left) - begun} to train"
+    )
+
+
+def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]:
+    """Finish the runs of a stage, here or on the cluster."""
+    configs = dict(sorted(stage.configs.items(), key=lambda item: _turn(item[1])))
+    if place.cluster is not None:
+        return run_trials_on_cluster(
+            place.out,
+            configs,
+            progress,
+            cluster=place.cluster,
+            jobs=place.jobs,
+            device=place.device,
+            data_root=place.data_root,
+            stop_epoch=stage.stop_epoch,
+        )
+    jobs, threads = place.share(len(configs))
+    return run_trials(
+        place.out,
+        configs,
+        progress,
+        jobs=jobs,
+        threads=threads,
+        device=place.device,
+        data_root=place.data_root,
+        stop_epoch=stage.stop_epoch,
+    )
+
+
+def _turn(config: RunConfig) -> tuple[int, int, bool]:
+    """The place of a run among others: seed by seed, so that a whole table of the first one is
+    there early, and within a seed the longest first, so that no core waits long at the end."""
+    return config.seed, config.step_images, not config.norm.uses_batch_statistics
+
+
+def _time_steps(
+    plan: Plan, runs: list[str], place: _Place, on_message: Callable[[str], None]
+) -> None:
+    """Time the training steps of the runs of the tables, or say why that is not done."""
+    if place.cluster is not None:
+        skip_costs(place.out, "the trials ran on the nodes of a cluster")
+    elif plan.untimed is not None:
+        skip_costs(place.out, plan.untimed)
+    else:
+        found = {name: read_config(run_folder(place.out, name)) for name in runs}
+        measure_costs(
+            place.out,
+            {name: config for name, config in found.items() if config is not None},
+            threads=place.share(len(runs))[1],
+            device=place.device,
+            data_root=place.data_root,
+            on_message=on_message,
+        )
+
+
+def _check_images(
+    configs: Mapping[str, RunConfig], images: datasets.ImageSet | datasets.ImageFiles
+) -> None:
+    """Raise PlanError for a run that needs more training images than there are."""
+    for config in configs.values():
+        held_out = config.validation_images
+        available = len(images.train_labels) - (held_out or 0)
+        if available < max(config.step_images, config.train_images or 0):
+            what = f"a step of {config.workers} x {config.batch_per_worker} images"
+            if config.train_images:
+                what += f" from {config.train_images}"
+            besides = f" besides the {held_out} held out" if held_out else ""
+            raise PlanError(
+                f"{what} needs more than the {available} training images of {images.name}{besides}"
+            )
 
 
 def _manifest(
@@ -181,19 +275,32 @@ def _manifest(
     }
 
 
-def _claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, or check that the one there asks for the same cells on the same data."""
+def _claim(out: Path, manifest: dict[str, Any]) -> str | None:
+    """Make the folder's `study.json` that of this command, or find that it holds another study.
+
+    What it shows is wholly the newest command's; the versions stay those that the study began
+    with, because every run has its own.
+
+    Returns:
+        What the folder holds and this command does not show, in words.
+    """
     path = out / "study.json"
     if not path.exists():
         write_atomic(path, to_json(manifest))
-        return
+        return None
     existing = read_manifest(out)
-    if any(existing[key] != manifest[key] for key in ("study", "cells")):
+    made = f"{existing['title']}, made by {existing['command']!r}"
+    if existing["study"] != manifest["study"]:
         raise PlanError(
-            f"{out} holds another study ({existing['title']}, made by {existing['command']!r}); "
-            "repeat that command to continue it, or choose another --out"
+            f"{out} holds another experiment, {existing['study']} ({made}), not "
+            f"{manifest['study']}; choose another --out"
         )
     before, now = existing["data"], manifest["data"]
+    if before["name"] != now["name"]:
+        raise PlanError(
+            f"{out} holds a study of other data, {before['name']} ({made}), not {now['name']}; "
+            "choose another --out"
+        )
     changes = [
         f"{name} was {before.get(key)}, is {now[key]}"
         for key, name in _DATA_WORDS.items()
@@ -204,10 +311,16 @@ def _claim(out: Path, manifest: dict[str, Any]) -> None:
             f"the data has changed since the study in {out} began: {', '.join(changes)}. Its runs "
             "would not be comparable: restore the data, or begin a new study with another --out"
         )
+    write_atomic(path, to_json({**manifest, "versions": existing["versions"]}))
+    shown = {cell["run"] for cell in manifest["cells"]}
+    left = len({cell["run"] for cell in existing["cells"]} - shown)
+    if not left:
+        return None
+    runs = "1 run" if left == 1 else f"{left} runs"
+    return f"{runs} of the command before, {existing['command']!r}: kept in {out}, but not shown"
 
 
 _DATA_WORDS = {
-    "name": "its name",
     "version": "its version (the names and sizes of its files, and their classes)",
     "train": "the number of training images",
     "test": "the number of test images",

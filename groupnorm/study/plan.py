@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,8 +21,23 @@ class PlanError(ValueError):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Runs by name that are trained at the same time.
+
+    With `stop_epoch` each stops after that epoch of its own schedule. A later stage that holds the
+    same run goes on from there.
+    """
+
+    configs: dict[str, RunConfig]
+    stop_epoch: int | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """Cells in the order of the tables, and one configuration for every distinct run.
+
+    A study whose later runs depend on the results of earlier ones goes by stages. They are computed
+    from the study's folder alone, so that a study that was stopped goes on as if it had not been.
 
     Attributes:
         study: name of the comparison.
@@ -34,6 +50,10 @@ class Plan:
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
             cell then has it. None: nothing was tuned.
         untimed: why the training steps are not timed; None: they are.
+        next_stage: from the study's folder to the first stage that is not done yet (`run_is_done`
+            of each of its runs), None when there is none. Without it the study has one stage, its
+            `configs`; with it these are the runs that are known beforehand.
+        final_cells: from the study's folder to the cells that replace `cells` after the last stage.
     """
 
     study: str
@@ -48,6 +68,8 @@ class Plan:
     skipped: list[dict[str, Any]] = field(default_factory=list)
     tuned_over: str | None = None
     untimed: str | None = None
+    next_stage: Callable[[Path], Stage | None] | None = None
+    final_cells: Callable[[Path], list[Cell]] | None = None
 
     @property
     def data(self) -> str:

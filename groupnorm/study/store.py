@@ -197,6 +197,13 @@ def read_run(folder: Path) -> Record:
     return Record(folder.name, status, reason, config or {}, env, metrics)
 
 
+def run_is_done(record: Record, stop_epoch: int | None = None) -> bool:
+    """Whether nothing is left to train of a run, or nothing up to `stop_epoch`."""
+    if record.status in ("finished", "diverged"):
+        return True
+    return stop_epoch is not None and len(record.metrics) >= stop_epoch
+
+
 def read_config(folder: Path) -> RunConfig | None:
     """The configuration in a run's folder; None when there is none.
 

@@ -78,11 +78,11 @@ def test_a_second_start_trains_nothing(study):
 
 
 @pytest.mark.slow
-def test_another_study_in_the_same_folder_is_refused(study):
-    out, _ = study
-    done = typed("study", "batch-size", *TINY, "--batch-sizes", "32,4", "--out", out)
+def test_other_data_in_the_same_folder_is_refused(study):
+    other = ["--data", "fashion-mnist-mini", "--epochs", "2", "--out", study[0]]
+    done = typed("study", "batch-size", *other)
     assert done.returncode == 2
-    assert "holds another study" in done.stderr
+    assert "holds a study of other data, digits" in done.stderr
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path):

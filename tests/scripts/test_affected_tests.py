@@ -20,6 +20,9 @@ FILES = {
     "box/page.py": "TEMPLATE = 'page.html'\n",
     "box/page.html": "",
     "box/child.py": "",
+    "docs/conf.py": "",
+    "docs/pens.md": "",
+    "docs/old/pens.md": "",
     "box/fast/__init__.py": "from box.fast import _kernels\n",
     "box/fast/csrc/CMakeLists.txt": "",
     "box/fast/csrc/kernels.cpp": "",
@@ -36,6 +39,7 @@ FILES = {
     "tests/test_child.py": "import box.child\n",
     "tests/far/test_child_too.py": "import box.child\n",
     "tests/test_data.py": "FOLDER = ROOT / 'numbers'\n",
+    "tests/test_docs.py": "PAGES = ROOT / 'docs'\n",
     "tests/test_script.py": "SCRIPT = 'scripts/draw.py'\n",
     "tests/test_style.py": "(ROOT / 'box').rglob('*.py')\n",
     "tests/test_alone.py": "import os\n",
@@ -76,6 +80,10 @@ def test_a_name_leads_to_the_module_that_defines_it_and_past_its_siblings(reache
 
 def test_imports_within_functions_and_files_named_in_strings(reached):
     assert reached("box/page.html") == reached("box/page.py") == ["process", "style"]
+
+
+def test_a_page_reaches_whoever_names_its_top_folder(reached):
+    assert reached("docs/old/pens.md") == ["docs"]
 
 
 def test_modules_named_in_strings_but_not_in_docstrings(reached):

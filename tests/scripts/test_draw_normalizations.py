@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from groupnorm.layers import GroupNorm, norm_layer
-from groupnorm.study.report.figures.style import render_files
+from groupnorm.study.report.figures.render import render_files
 from scripts.draw_normalizations import (
     PANELS,
     SHAPE,

@@ -8,9 +8,10 @@ from rich.console import Console
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
-from groupnorm.study.store import StoreError
+from groupnorm.study.store import StoreError, read_manifest
 from groupnorm.training.config import RunConfig
 from tests.data.files.image_trees import class_folders, photo, write
+from tests.study.fake_store import add_to_manifest
 
 CONFIG = RunConfig(
     model="resnet8", data="imagefolder", norm="none", epochs=1, image_size=32, workers=1,
@@ -67,10 +68,34 @@ def test_data_that_has_changed(study, photos):
         study()
 
 
-def test_another_study(study):
+def test_another_experiment(study, tmp_path):
     study()
-    with pytest.raises(PlanError, match=r"out holds another study .*repeat that command"):
-        study(seeds=2)
+    add_to_manifest(tmp_path / "out", study="groups", title="Groups", command="groupnorm x")
+    match = (
+        r"another experiment, groups \(Groups, made by 'groupnorm x'\), not norms; choose another"
+    )
+    with pytest.raises(PlanError, match=match):
+        study()
+
+
+def test_other_data(study, tmp_path):
+    study()
+    add_to_manifest(tmp_path / "out", data={"name": "digits", "version": "1"})
+    with pytest.raises(PlanError, match=r"a study of other data, digits .*not imagefolder; choose"):
+        study()
+
+
+def test_more_and_fewer_seeds_take_the_folder_over(study, tmp_path, capsys):
+    study(seeds=2)
+    before = read_manifest(tmp_path / "out")
+    study(seeds=3)
+    assert [cell["seed"] for cell in read_manifest(tmp_path / "out")["cells"]] == [0, 1, 2]
+    assert "not shown" not in capsys.readouterr().out
+    study(seeds=2)
+    assert read_manifest(tmp_path / "out") == before
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 run of the command before, '': kept in" in said
+    assert "2 runs: 0 reused, 0 continued, 2 to train" in said
 
 
 def test_more_images_than_there_are(study):
@@ -92,7 +117,7 @@ def test_notes_are_plain_on_any_console(study, photos):
     write(photos / "train/dög:smile:/1.jpg", photo())
     study(console=Console(file=stream, width=40))
     stream.flush()
-    (note,) = stream.buffer.getvalue().decode("ascii").splitlines()
+    note, _ = stream.buffer.getvalue().decode("ascii").splitlines()
     assert note.endswith(r"the error is over those, without d\xf6g:smile:")
 
 
@@ -105,6 +130,9 @@ def test_damaged_times_are_found_before_anything_is_trained(study, tmp_path):
 
 def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):
     study()
+    add_to_manifest(tmp_path / "out", versions={"torch": "1.0"})
+    study()
     before = (tmp_path / "out" / "study.json").read_bytes()
+    assert read_manifest(tmp_path / "out")["versions"] == {"torch": "1.0"}
     study()
     assert (tmp_path / "out" / "study.json").read_bytes() == before

@@ -1,10 +1,15 @@
-"""The report: report.html, tables.csv and figures/, made from the store alone.
+"""The report: a page, tables, figures and references, made from the store alone.
 
-The same records give the same bytes: nothing here reads a clock, a random number or the machine.
+The same records and options give the same bytes: nothing here reads a clock, a random number or the
+machine. What the reader chooses (own names of norms, the width of figures) is of the command that
+builds the report and is kept nowhere else; the page says which options it was built with.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +19,77 @@ from markupsafe import Markup
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.figures.style import FigureSpec, render_files, render_panel
+from groupnorm.study.report.figures.render import (
+    Column,
+    missing_letters,
+    page_rows,
+    render_files,
+    render_panel,
+)
+from groupnorm.study.report.figures.style import FigureSpec
+from groupnorm.study.report.markup import MarkedTable, latex, markdown
 from groupnorm.study.report.text import PROTOCOLS, describe
-from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published
+from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
+from groupnorm.study.results.labels import read_names
+from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, epochs_rule, load_study, summarize_study
 from groupnorm.study.results.tuning import chosen_note, chosen_rows, tuning_table
 from groupnorm.study.store import StoreError
 
 # Statuses as they appear in cells; such cells are marked in the page.
 _BAD = ("failed", "diverged", "missing", "partial", "unfinished")
+_PHONE_LETTERS = 42  # of a table that a screen of 390 pixels shows whole
 
 
 def build_report(out: Path) -> Path:
-    """Write report.html, tables.csv and figures/*.svg and *.png into the study's folder.
+    """Write the report into the study's folder, as `write_report` does; the path of its page."""
+    return write_report(out)[0]
+
+
+def write_report(
+    out: Path, *, column: Column | None = None, labels: Sequence[str] = ()
+) -> list[Path]:
+    """Write report.html, the tables, the references and the figures into the study's folder.
+
+    Args:
+        column: draw the files of figures as wide as one column of a paper or as both; None: each
+            panel at its own size.
+        labels: own names of norms, as "gn:groups=8=GN (ours)".
 
     Returns:
-        The path of report.html, one file that opens offline.
+        What was written; first report.html, one file that opens offline.
 
     Raises:
         StoreError: `out` holds no study, a file of it is damaged, or a folder is in the place of a
             file to write.
+        ValueError: `labels` name a norm that the study does not have, or use letters that the
+            figures cannot show.
     """
-    study = load_study(out)
+    study = _named(load_study(out), labels)
     rows, tried = _rows(study)
     figures = build_figures(study, rows) if rows else []
+    marked = _paper_tables(study, rows)
+    bibliography = references(compared_tables(study.manifest))
+    options = _options(column, labels)
+    files: dict[str, bytes | str] = {
+        "report.html": _page(study, rows, tried, figures, bibliography, options),
+        "tables.csv": _csv(study, rows, tried),
+        "tables.md": markdown(marked),
+        "tables.tex": latex(marked, both_columns=column == "double"),
+        "references.bib": bibliography,
+    }
     for figure in figures:
-        for extension, data in render_files(figure).items():
-            _write(out / "figures" / f"{figure.name}.{extension}", data)
-    _write(out / "tables.csv", _csv(study, rows, tried))
-    path = out / "report.html"
-    _write(path, _page(study, rows, tried, figures))
-    return path
+        for extension, data in render_files(figure, column).items():
+            files[f"figures/{figure.name}.{extension}"] = data
+    for name, data in files.items():
+        _write(out / name, data)
+    return [out / name for name in files]
 
 
-def main_table(out: Path, *, repeat: bool = False) -> tuple[list[str], list[list[str]]]:
+def main_table(
+    out: Path, *, repeat: bool = False, labels: Sequence[str] = ()
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the report's main table, for the terminal.
 
     One row per norm and one column per batch size, the largest first; batch norm with recomputed
@@ -56,11 +97,12 @@ def main_table(out: Path, *, repeat: bool = False) -> tuple[list[str], list[list
 
     Args:
         repeat: a norm that was trained once has its number in every column, for programs.
+        labels: own names of norms, as in `write_report`.
 
     Raises:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
-    study = load_study(out)
+    study = _named(load_study(out), labels)
     return tables.main_table_of(study, _rows(study)[0], repeat=repeat)
 
 
@@ -72,6 +114,29 @@ def main_title(out: Path) -> str:
     """
     study = load_study(out)
     return tables.main_title_of(study, _rows(study)[0])
+
+
+def _named(study: Study, labels: Sequence[str]) -> Study:
+    """The study with own names for its norms."""
+    skipped = [skip["labels"] for skip in study.manifest.get("skipped", [])]
+    every = [cell.labels for cell in study.cells] + skipped
+    names = read_names(labels, list(dict.fromkeys(label["norm"] for label in every)))
+    for name in names.values():
+        if missing := missing_letters(name):
+            raise ValueError(f"--label {name!r}: the font of the figures has no {missing}")
+    return replace(study, names=names)
+
+
+def _options(column: Column | None, labels: Sequence[str]) -> str:
+    """The options of `groupnorm report` that build this report again; empty without any."""
+    chosen = ["--column", column] if column else []
+    return shlex.join([*chosen, *(word for label in labels for word in ("--label", label))])
+
+
+def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
+    """The tables for a paper: the main one."""
+    caption = tables.main_title_of(study, rows)
+    return [MarkedTable("error", caption, *tables.main_table_of(study, rows))]
 
 
 def _write(path: Path, data: bytes | str) -> None:
@@ -94,22 +159,31 @@ def _csv(study: Study, rows: list[Row], tried: list[Row] | None) -> str:
     return tables.tables_csv(study, tried, chosen=rows)
 
 
-def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[FigureSpec]) -> str:
+def _page(
+    study: Study,
+    rows: list[Row],
+    tried: list[Row] | None,
+    figures: list[FigureSpec],
+    bibliography: str,
+    options: str,
+) -> str:
     template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.tests["bad"] = _is_bad
+    environment.tests["wide"] = _is_wide
     manifest = study.manifest
     header, body = tables.main_table_of(study, rows)
     cost_header, cost_body = tables.cost_table(rows)
+    cost_body = [[study.called(norm), *cells] for norm, *cells in cost_body]
     records = list(study.records.values())
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
     tuned_over = study.manifest.get("tuned_over")
     every = rows if tried is None else tried
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
-        paragraphs=describe(study, rows, tried),
+        paragraphs=[*describe(study, rows, tried), *_names_in_words(study)],
         header=header,
         body=body,
         cost_header=cost_header,
@@ -128,19 +202,42 @@ def _page(study: Study, rows: list[Row], tried: list[Row] | None, figures: list[
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),
+        options=options,
+        references=bibliography,
         data=tables.settings([manifest.get("data", {})]),
-        options=tables.settings([{"scale": manifest.get("scale"), **manifest.get("options", {})}]),
+        study_options=tables.settings(
+            [{"scale": manifest.get("scale"), **manifest.get("options", {})}]
+        ),
         configuration=tables.settings(record.config for record in records),
         environment=tables.settings([manifest.get("versions", {}), *environments]),
     )
 
 
+def _names_in_words(study: Study) -> list[str]:
+    """What own names stand for, as a paragraph; none without any."""
+    pairs = [f"{name} is {norm}" for norm, name in study.names.items()]
+    return [f"In figures and tables {', '.join(pairs)}."] if pairs else []
+
+
 def _drawn(figure: FigureSpec) -> dict[str, Any]:
-    panels = [
-        {"alt": panel.alt, "svg": Markup(render_panel(figure, index))}
-        for index, panel in enumerate(figure.panels)
+    rows = [
+        [
+            {
+                "alt": figure.panels[index].alt,
+                "width": round(width, 2),
+                "svg": Markup(render_panel(figure, index, width)),
+            }
+            for index, width in row
+        ]
+        for row in page_rows(figure)
     ]
-    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "panels": panels}
+    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "rows": rows}
+
+
+def _is_wide(header: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Whether a table is wider than the screen of a phone, by the letters of its columns."""
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+    return sum(widths) + 3 * len(widths) > _PHONE_LETTERS
 
 
 def _is_bad(text: str) -> bool:

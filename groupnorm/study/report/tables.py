@@ -80,9 +80,10 @@ def main_table_of(
         mine = [by_labels.get((norm, batch)) for batch in batches]
         repeated = [batch for batch, row in zip(batches, mine, strict=True) if row][1:]
         same = set(repeated if norm in once else ())
+        name = study.called(norm)
         table.append(
             [
-                f"{norm} {ONCE}" if same else norm,
+                f"{name} {ONCE}" if same else name,
                 *(SAME if b in same else _cell_text(by_labels, gone, (norm, b)) for b in batches),
             ]
         )
@@ -91,7 +92,7 @@ def main_table_of(
                 SAME if batch in same else row_text(row, row.precise) if row else NOTHING
                 for batch, row in zip(batches, mine, strict=True)
             ]
-            table.append([f"{norm} {RECOMPUTED}", *cells])
+            table.append([f"{name} {RECOMPUTED}", *cells])
     return ["images per worker", *map(str, batches)], table
 
 
@@ -113,7 +114,7 @@ def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
     groups = []
     for same in by_runs(rows):
         row = same[0]
-        norms = ", ".join(dict.fromkeys(r.labels["norm"] for r in same))
+        norms = ", ".join(dict.fromkeys(study.called(r.labels["norm"]) for r in same))
         if tuned:
             norms += f", {tuned} {row.labels[tuned]}"
         shared = [

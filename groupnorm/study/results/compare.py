@@ -156,7 +156,8 @@ def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str
             value=row.labels.get("value"),
         )
         if found:
-            name = label_text(row.labels, study.manifest.get("tuned_over"))
+            labels = {**row.labels, "norm": study.called(row.labels["norm"])}
+            name = label_text(labels, study.manifest.get("tuned_over"))
             if row.labels["norm"] in once:
                 name += f" {ONCE}"
             lines.append([name, _measured(row), _published(found, row), str(table.source)])

@@ -46,6 +46,44 @@ def short_names(norms: Iterable[str]) -> dict[str, str]:
     )
 
 
+def read_names(texts: Iterable[str], norms: Sequence[str]) -> dict[str, str]:
+    """Own names of norms, written as "gn:groups=8=GN (ours)".
+
+    Args:
+        texts: SPEC=NAME, where SPEC may have "=" of its own.
+        norms: the norms of the study.
+
+    Raises:
+        ValueError: a SPEC that the study does not have, an empty name, or one name for two norms.
+    """
+    names: dict[str, str] = {}
+    for text in texts:
+        ends = [place for place, letter in enumerate(text) if letter == "="]
+        found = {spec: end for end in ends if (spec := _canonical(text[:end])) in norms}
+        if not found:
+            raise ValueError(
+                f"--label takes SPEC=NAME with a norm of this study ({', '.join(norms)}), "
+                f"got {text!r}"
+            )
+        norm, end = list(found.items())[-1]
+        name = " ".join(text[end + 1 :].split())
+        if not name:
+            raise ValueError(f"--label {text!r} has no name after {norm}=")
+        if norm in names:
+            raise ValueError(f"--label names {norm} twice, {names[norm]!r} and {name!r}")
+        names[norm] = name
+    shown = [names.get(norm, norm) for norm in norms]
+    for name in names.values():
+        if shown.count(name) > 1:
+            raise ValueError(f"--label calls two norms {name!r}; no reader could tell them apart")
+    return names
+
+
+def _canonical(norm: str) -> str:
+    spec = _parsed(norm)
+    return norm if spec is None else str(spec)
+
+
 def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
     """A configuration in words, e.g. "bn, 2 images per worker" or "bn, ..., base_lr 0.1"."""
     norm, batch = labels.get("norm", "?"), labels.get("batch_per_worker")

@@ -93,12 +93,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as read from its store: the manifest, its cells and every run they name."""
+    """A study as read from its store: the manifest, its cells and every run they name.
+
+    `names` is what figures and tables call a norm whose name the reader chose.
+    """
 
     manifest: dict[str, Any]
     cells: list[Cell]
     records: dict[str, Record]
     cost_pass: CostPass = field(default_factory=CostPass)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def called(self, norm: str) -> str:
+        """What figures and tables call a norm: its own name, or the spec."""
+        return self.names.get(norm, norm)
 
 
 def final_error(

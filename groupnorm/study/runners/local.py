@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from groupnorm.files import write_atomic
-from groupnorm.study.store import Record, read_record, run_folder, to_json
+from groupnorm.study.store import Record, read_record, run_folder, run_is_done, to_json
 from groupnorm.training.config import RunConfig
 
 
@@ -32,7 +32,8 @@ class Progress(Protocol):
         """A trial has finished an epoch."""
 
     def ended(self, name: str, status: str, reason: str | None) -> None:
-        """A trial has ended: "finished", "diverged" or "failed"."""
+        """A trial has ended: "finished", "diverged" or "failed", or "partial": it was asked to stop
+        after an epoch."""
 
 
 @dataclass
@@ -52,8 +53,11 @@ def run_trials(
     threads: int,
     device: str = "cpu",
     data_root: Path | None = None,
+    stop_epoch: int | None = None,
 ) -> list[Record]:
     """Finish every run of `configs` that is not done yet, `jobs` at a time.
+
+    With `stop_epoch` each run stops after that epoch, and stays "partial".
 
     A trial that fails costs only itself: its folder gets the reason in FAILED, and the next start
     tries again. When this function is left by an exception (Ctrl-C), its processes are stopped;
@@ -62,14 +66,16 @@ def run_trials(
     Returns:
         The records of all runs, in the order of `configs`.
     """
-    waiting = prepare(out, configs, progress)
+    waiting = prepare(out, configs, progress, stop_epoch)
     events: queue.Queue[tuple[_Trial, dict[str, Any] | None]] = queue.Queue()
     running: list[_Trial] = []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 name = waiting.pop(0)
-                trial = _start(run_folder(out, name), events, threads, device, data_root)
+                trial = _start(
+                    run_folder(out, name), events, threads, device, data_root, stop_epoch
+                )
                 running.append(trial)
                 progress.started(name, configs[name])
             trial, event = events.get()
@@ -77,7 +83,7 @@ def run_trials(
                 _handle(trial, event, progress)
                 continue
             running.remove(trial)
-            _finish(out, trial, progress)
+            _finish(out, trial, progress, stop_epoch)
     finally:
         for trial in running:
             trial.process.kill()
@@ -93,25 +99,31 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def prepare(out: Path, configs: dict[str, RunConfig], progress: Progress) -> list[str]:
+def prepare(
+    out: Path, configs: dict[str, RunConfig], progress: Progress, stop_epoch: int | None = None
+) -> list[str]:
     """The names of the runs that are not done yet, with their folders made ready."""
     waiting = []
     for name, config in configs.items():
         record = read_record(out, name)
-        done = record.status in ("finished", "diverged")
+        done = run_is_done(record, stop_epoch)
         folder = run_folder(out, name)
         if not (done and record.config):
             write_atomic(folder / "config.json", to_json(config.model_dump()))
-        if done:
-            progress.ended(name, record.status, record.reason)
-            continue
         (folder / "FAILED").unlink(missing_ok=True)
+        if done:
+            _report_end(out, name, progress)
+            continue
         waiting.append(name)
     return waiting
 
 
 def start_worker(
-    folder: Path, threads: int, device: str, data_root: Path | None
+    folder: Path,
+    threads: int,
+    device: str,
+    data_root: Path | None,
+    stop_epoch: int | None = None,
 ) -> subprocess.Popen[str]:
     """Start the process that finishes the run in `folder`.
 
@@ -122,6 +134,8 @@ def start_worker(
     command += ["--threads", str(threads), "--device", device]
     if data_root is not None:
         command += ["--data-root", str(data_root)]
+    if stop_epoch is not None:
+        command += ["--stop-epoch", str(stop_epoch)]
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
             command,
@@ -135,11 +149,16 @@ def start_worker(
         )
 
 
-def finish(out: Path, name: str, failure: str | None, progress: Progress) -> None:
-    """Report how a trial has ended; one without a result gets the reason `failure` in FAILED."""
-    folder = run_folder(out, name)
-    if not (folder / "DONE").exists():
-        write_atomic(folder / "FAILED", to_json({"reason": failure}))
+def finish(
+    out: Path, name: str, failure: str | None, progress: Progress, stop_epoch: int | None = None
+) -> None:
+    """Report how a trial has ended; one that is not done gets the reason `failure` in FAILED."""
+    if not run_is_done(read_record(out, name), stop_epoch):
+        write_atomic(run_folder(out, name) / "FAILED", to_json({"reason": failure}))
+    _report_end(out, name, progress)
+
+
+def _report_end(out: Path, name: str, progress: Progress) -> None:
     record = read_record(out, name)
     progress.ended(name, record.status, record.reason)
 
@@ -159,8 +178,9 @@ def _start(
     threads: int,
     device: str,
     data_root: Path | None,
+    stop_epoch: int | None,
 ) -> _Trial:
-    process = start_worker(folder, threads, device, data_root)
+    process = start_worker(folder, threads, device, data_root, stop_epoch)
 
     def read() -> None:
         with process:  # closes the pipes and waits for the process once its last line was read
@@ -184,6 +204,7 @@ def _handle(trial: _Trial, event: dict[str, Any], progress: Progress) -> None:
         trial.failure = event["reason"]
 
 
-def _finish(out: Path, trial: _Trial, progress: Progress) -> None:
+def _finish(out: Path, trial: _Trial, progress: Progress, stop_epoch: int | None) -> None:
     trial.reader.join()
-    finish(out, trial.name, trial.failure or exit_reason(trial.process.returncode), progress)
+    failure = trial.failure or exit_reason(trial.process.returncode)
+    finish(out, trial.name, failure, progress, stop_epoch)

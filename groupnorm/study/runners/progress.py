@@ -29,9 +29,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _error(metrics: dict[str, Any]) -> str:
-    """The error after an epoch, to go on with; nothing when the epoch was not evaluated."""
-    return f", error {decimal_text(metrics['val_error'])} %" if "val_error" in metrics else ""
+def _in_words(metrics: dict[str, Any]) -> str:
+    """The error of an epoch, where it was evaluated, and its speed."""
+    error = metrics.get("val_error")
+    text = "" if error is None else f"error {decimal_text(error)} %, "
+    return f"{text}{decimal_text(metrics['timing']['images_per_second'], 0)} images/s"
 
 
 class StudyProgress:
@@ -41,8 +43,11 @@ class StudyProgress:
     prints a plain line.
     """
 
-    def __init__(self, configs: dict[str, RunConfig], console: Console) -> None:
+    def __init__(
+        self, configs: dict[str, RunConfig], console: Console, stop_epoch: int | None = None
+    ) -> None:
         self.configs = configs
+        self.stop_epoch = stop_epoch
         self.console = console
         self.began = time.monotonic()
         self.trial_began: dict[str, tuple[float, int | None]] = {}
@@ -78,7 +83,10 @@ class StudyProgress:
             self._line(f"{describe(config)}: started")
 
     def stepped(self, name: str, step: int, total: int) -> None:
-        """A trial has done `step` of `total` steps."""
+        """A trial has done `step` of the `total` steps of its schedule."""
+        epochs = self.configs[name].epochs
+        if self.stop_epoch is not None and epochs:
+            total = total * min(self.stop_epoch, epochs) // epochs
         began, first = self.trial_began[name]
         if first is None:
             self.trial_began[name] = (time.monotonic(), step)
@@ -99,15 +107,13 @@ class StudyProgress:
             self._line(f"{text}; named in {UNREADABLE} in the folder of the run")
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs
-            speed = metrics["timing"]["images_per_second"]
             self._line(
                 f"{describe(self.configs[name])}: epoch {metrics['epoch']}"
-                f"{f'/{epochs}' if epochs else ''}{_error(metrics)}, "
-                f"{decimal_text(speed, 0)} images/s; {self._whole()}"
+                f"{f'/{epochs}' if epochs else ''}, {_in_words(metrics)}; {self._whole()}"
             )
 
     def ended(self, name: str, status: str, reason: str | None) -> None:
-        """A trial has ended: "finished", "diverged" or "failed"."""
+        """A trial has ended: "finished", "diverged", "failed", or "partial": it was to stop."""
         before = name not in self.tasks and status != "failed"  # was done before this start
         _, first = self.trial_began.get(name, (0.0, None))
         if first is None and name not in self.lost:  # no step of it was made in this start
@@ -115,13 +121,14 @@ class StudyProgress:
         self.fractions[name] = 1.0
         if name in self.tasks:
             self.bars.update(self.tasks[name], completed=1.0, visible=False)
-        text = f"{describe(self.configs[name])}: {status}"
+        stopped = f"epoch {self.stop_epoch} of {self.configs[name].epochs} reached"
+        text = f"{describe(self.configs[name])}: {stopped if status == 'partial' else status}"
         if before:
             text += " before"
         if reason:
             text += f": {reason}"
-        elif error := _error(self.latest.get(name, {})):
-            text += f"{error} after the last epoch"
+        elif name in self.latest and (error := self.latest[name].get("val_error")) is not None:
+            text += f", error {decimal_text(error)} % after the last epoch"
         self._line(text)
         self.bars.update(self.total, completed=self._done(), note=self._whole())
 
@@ -140,8 +147,7 @@ class StudyProgress:
         note = []
         if name in self.latest:
             metrics = self.latest[name]
-            note.append(f"epoch {metrics['epoch']}{_error(metrics)}")
-            note.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
+            note.append(f"epoch {metrics['epoch']}, {_in_words(metrics)}")
         if left is not None:
             note.append(f"{clock(left)} left")
         if name in self.tasks:

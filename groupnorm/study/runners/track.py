@@ -92,8 +92,14 @@ class RunCurves:
 class TrackedProgress(StudyProgress):
     """A study's progress that also writes the curves of its runs under `out`/tensorboard."""
 
-    def __init__(self, out: Path, configs: dict[str, RunConfig], console: Any) -> None:
-        super().__init__(configs, console)
+    def __init__(
+        self,
+        out: Path,
+        configs: dict[str, RunConfig],
+        console: Any,
+        stop_epoch: int | None = None,
+    ) -> None:
+        super().__init__(configs, console, stop_epoch)
         self.out = out
         self.curves: dict[str, RunCurves] = {}
 

@@ -22,8 +22,15 @@ from groupnorm.study.store import StoreError, read_config
 PROGRESS_INTERVAL = 0.5  # seconds between two lines about steps
 
 
-def work(folder: Path, *, threads: int, device: str, data_root: Path | None) -> None:
-    """Finish the run in `folder`; its result is in the folder's files."""
+def work(
+    folder: Path,
+    *,
+    threads: int,
+    device: str,
+    data_root: Path | None,
+    stop_epoch: int | None,
+) -> None:
+    """Finish the run in `folder`, or train it up to `stop_epoch`; its record is in the folder."""
     last_line = 0.0
 
     def on_step(step: int, total: int) -> None:
@@ -42,6 +49,7 @@ def work(folder: Path, *, threads: int, device: str, data_root: Path | None) -> 
         threads=threads,
         device=device,
         data_root=data_root,
+        **({} if stop_epoch is None else {"stop_epoch": stop_epoch}),
         on_step=on_step,
         on_epoch=lambda metrics: _send("epoch", metrics=metrics),
     )
@@ -66,6 +74,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data-root", type=Path, default=None)
+    parser.add_argument("--stop-epoch", type=int, default=None)
     arguments = parser.parse_args()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
@@ -74,6 +83,7 @@ def main() -> None:
             threads=arguments.threads,
             device=arguments.device,
             data_root=arguments.data_root,
+            stop_epoch=arguments.stop_epoch,
         )
     except OSError as error:
         _send("failed", reason=describe_os_error(error))

@@ -18,7 +18,7 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     batches = batch_sizes(rows)
     figures = [(errors.batch_figure if kind == "batch-size" else errors.norms_figure)(study, rows)]
     if any(row.precise for row in rows):
-        figures.append(errors.recomputed_figure(rows))
+        figures.append(errors.recomputed_figure(study, rows))
     figures.append(curves.norm_figure(study, rows))
     if len(batches) > 1:
         figures.append(curves.batch_figure(study, rows))

@@ -28,7 +28,7 @@ def cost_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     )
     panels = [
         Panel(
-            _panel(here, styles, label, cost, spreads),
+            _panel(study, here, styles, label, cost, spreads),
             f"Validation error against {words}",
             4.0,
             3.4,
@@ -62,6 +62,7 @@ def _saved(row: Row) -> float | None:
 
 
 def _panel(
+    study: Study,
     rows: list[Row],
     styles: dict[str, Style],
     label: str,
@@ -81,7 +82,8 @@ def _panel(
             right = max(right, x + around)
             ax.errorbar(x, row.error.mean, yerr=row.spread, xerr=around or None, ls="none",
                         color=styles[norm].color, marker=styles[norm].marker, ms=8, capsize=3,
-                        mfc=styles[norm].color if full else "white", label=norm)  # fmt: skip
+                        mfc=styles[norm].color if full else "white",
+                        label=study.called(norm))  # fmt: skip
         ax.margins(x=0.15, y=0.15)
         ax.set_xlim(0, 1.1 * right)
         ax.set_xlabel(label)

@@ -44,7 +44,9 @@ def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
     panels = []
     for batch in sorted({max(sizes), min(sizes)}, reverse=True):
         series = [
-            Series(row.labels["norm"], _records(study, row), styles[row.labels["norm"]])
+            Series(
+                study.called(row.labels["norm"]), _records(study, row), styles[row.labels["norm"]]
+            )
             for row in rows
             if row.labels["batch_per_worker"] == batch
         ]
@@ -52,7 +54,7 @@ def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
     title = "Training and validation curves per norm"
     caption = f"Error against epoch (the paper's Figure 4). {CAPTION}"
     if once := trained_once(rows):
-        names = [norm for norm in styles if norm in once]
+        names = [study.called(norm) for norm in styles if norm in once]
         caption += f" Trained once, with the same lines at every batch size: {', '.join(names)}."
     return FigureSpec("curves-by-norm", title, caption, panels)
 
@@ -67,9 +69,9 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
         mine = [row for row in rows if row.labels["norm"] == norm]
         if norm in once:
             one = Series("every N", _records(study, mine[0]), Style(BLACK))
-            grouped[f"{norm} {ONCE}"] = [one]
+            grouped[f"{study.called(norm)} {ONCE}"] = [one]
             continue
-        grouped[norm] = [
+        grouped[study.called(norm)] = [
             Series(
                 f"N = {(batch := row.labels['batch_per_worker'])}",
                 _records(study, row),

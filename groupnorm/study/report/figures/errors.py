@@ -62,7 +62,7 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
             mine = [row for row in rows if row.labels["norm"] == norm]
             points = [(row.labels["batch_per_worker"], row.error) for row in mine]
             style = replace(styles[norm], marker="") if norm in once else styles[norm]
-            _line_with_band(ax, points, style, norm)
+            _line_with_band(ax, points, style, study.called(norm))
             mine = mine[:1] if norm in once else mine
             _hollow(ax, "batch_per_worker", mine, styles[norm])
             bad += [
@@ -93,7 +93,7 @@ def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Error of each norm, the best at the top, beside published numbers."""
     styles = norm_styles(norm_names(rows))
     worst_first = sorted(rows, key=lambda row: -(row.mean if row.mean is not None else 1e9))
-    names = [row.labels["norm"] for row in worst_first]
+    names = [study.called(row.labels["norm"]) for row in worst_first]
 
     def ours(ax: Axes) -> None:
         for y, row in enumerate(worst_first):
@@ -159,13 +159,13 @@ def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
     return FigureSpec("error-by-groups", "Error against groups", caption, panels, columns)
 
 
-def recomputed_figure(rows: list[Row]) -> FigureSpec:
+def recomputed_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Running and recomputed statistics side by side, by batch or (with one batch) by norm."""
     batches = batch_sizes(rows)
     norms = [n for n in norm_names(rows) if any(r.precise and r.labels["norm"] == n for r in rows)]
     by_labels = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     if len(batches) == 1:
-        columns = [(norm, by_labels[norm, batches[0]]) for norm in norms]
+        columns = [(study.called(norm), by_labels[norm, batches[0]]) for norm in norms]
         draw = _recomputed_panel(columns, [], "", f"{batches[0]} images per worker")
         panels = [Panel(draw, "Error with running and with recomputed statistics", 3.4)]
     else:
@@ -178,12 +178,16 @@ def recomputed_figure(rows: list[Row]) -> FigureSpec:
         for norm in norms:
             if norm in once:
                 column = [("every N", next(row for row in rows if row.labels["norm"] == norm))]
-                draw = _recomputed_panel(column, [], "", f"{norm} {ONCE}")
-                panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))
+                draw = _recomputed_panel(column, [], "", f"{study.called(norm)} {ONCE}")
+                panels.append(
+                    Panel(draw, f"{study.called(norm)} with running and with recomputed statistics")
+                )
                 continue
             columns = [(str(b), row) for b in batches if (row := by_labels.get((norm, b)))]
-            draw = _recomputed_panel(columns, line, reference, norm)
-            panels.append(Panel(draw, f"{norm} with running and with recomputed statistics"))
+            draw = _recomputed_panel(columns, line, study.called(reference), study.called(norm))
+            panels.append(
+                Panel(draw, f"{study.called(norm)} with running and with recomputed statistics")
+            )
     caption = (
         "The same weights evaluated twice: with the running statistics gathered in training, and "
         "with statistics recomputed on training data (Precise-BN). What separates the two is "

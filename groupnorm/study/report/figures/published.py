@@ -119,7 +119,7 @@ def _whose(table: Published, what: str) -> str:
 def _frame(ax: Axes, table: Published, x: str | None = None) -> None:
     ax.set_facecolor(PAPER_BACKGROUND)
     source = str(table.source) if table.is_the_papers else table.owner
-    ax.set_title(f"{source}\n{table.model} on {table.dataset}", color=GREY, size=9.5)
+    ax.set_title(f"{source}\n{table.model} on {table.dataset}", color=GREY, size="medium")
     if x is None:
         ax.set_ylabel("top-1 error (%)")
     else:

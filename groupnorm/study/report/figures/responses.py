@@ -35,8 +35,10 @@ def response_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     limits = (min(heights) - margin, max(heights) + margin)
     panels = [
         Panel(
-            _drawer(f"{norm}, {found[norm][0]} images per worker", found[norm][1], limits),
-            f"Percentiles of the responses of conv5_3 against epoch, {norm}",
+            _drawer(
+                f"{study.called(norm)}, {found[norm][0]} images per worker", found[norm][1], limits
+            ),
+            f"Percentiles of the responses of conv5_3 against epoch, {study.called(norm)}",
         )
         for norm in norms
     ]

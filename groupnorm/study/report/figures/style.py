@@ -1,23 +1,14 @@
-"""How figures look and how they are written: colours, fonts, and the same bytes every time.
-
-A figure is a list of panels. `render_files` draws them together for figures/*.svg and *.png;
-`render_panel` draws one alone for the page, where panels stand side by side on a wide screen and
-below each other on a phone.
-"""
+"""How figures look: colours, markers, axes, and the panels that a figure is made of."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from groupnorm.spec import NormSpec
 from groupnorm.study.results.labels import of_kind
@@ -34,29 +25,7 @@ KIND_COLORS = {"bn": BLUE, "gn": VERMILLION, "ln": GREEN, "in": PURPLE}
 GREY = "#5a5a5a"
 ERROR_LABEL = "validation error (%)"
 PAPER_BACKGROUND = "#f3f1ec"
-
-_RC = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.labelsize": 10,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 9.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6,
-    "path.simplify": False,
-    "svg.fonttype": "path",
-    "text.parse_math": False,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-}
+_NAME_LETTERS = 24  # of a name on an axis, before it goes on in a second line
 
 
 @dataclass(frozen=True)
@@ -129,80 +98,8 @@ def log_axis(ax: Axes, values: Sequence[int], label: str, one: str | None = None
 
 
 def name_axis(ax: Axes, names: Sequence[str]) -> None:
-    """A row for every name, the first at the bottom."""
-    ax.set_yticks(range(len(names)), list(names))
+    """A row for every name, the first at the bottom; a long name takes several lines."""
+    lines = [textwrap.fill(name, _NAME_LETTERS, break_long_words=False) for name in names]
+    ax.set_yticks(range(len(names)), lines)
     ax.set_ylim(-0.6, len(names) - 0.3)
     ax.grid(visible=False, axis="y")
-
-
-def render_files(spec: FigureSpec) -> dict[str, bytes]:
-    """The whole figure as {"svg": ..., "png": ...}; the same data give the same bytes."""
-    with _style(spec.name):
-        columns = min(spec.columns, len(spec.panels))
-        rows = [spec.panels[i : i + columns] for i in range(0, len(spec.panels), columns)]
-        widths = [max(row[c].width for row in rows if c < len(row)) for c in range(columns)]
-        heights = [max(panel.height for panel in row) for row in rows]
-        figure = Figure(figsize=(sum(widths), sum(heights)), layout="constrained")
-        grid = figure.add_gridspec(len(rows), columns, width_ratios=widths, height_ratios=heights)
-        for index, panel in enumerate(spec.panels):
-            panel.draw(figure.add_subplot(grid[index // columns, index % columns]))
-        _legend(figure)
-        return {"svg": _svg(figure, spec.name), "png": _png(figure)}
-
-
-def render_panel(spec: FigureSpec, index: int) -> str:
-    """One panel as an <svg> element for a page; every id in it starts with the panel's name."""
-    panel = spec.panels[index]
-    name = f"{spec.name}-{index}"
-    with _style(name):
-        figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
-        panel.draw(figure.add_subplot())
-        _legend(figure)
-        text = _svg(figure, name).decode()
-    return text[text.index("<svg") :].rstrip() + "\n"
-
-
-@contextmanager
-def _style(name: str) -> Iterator[None]:
-    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
-    settings: Any = {**_RC, "svg.hashsalt": f"groupnorm-{name}"}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
-        yield
-
-
-def _legend(figure: Figure) -> None:
-    """One legend under all axes; the figure grows by its height, so that the axes keep theirs."""
-    found: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if len(found) < 2:
-        return
-    width, height = figure.get_size_inches()
-    letters = max(len(label) for label in found)
-    columns = max(1, min(len(found), int(width / (0.6 + 0.085 * letters))))
-    lines = -(-len(found) // columns)
-    figure.set_size_inches(width, height + 0.2 * lines)
-    figure.legend(
-        list(found.values()), list(found), loc="outside lower center", ncols=columns,
-        columnspacing=1.4, handlelength=2.0,
-    )  # fmt: skip
-
-
-def _svg(figure: Figure, name: str) -> bytes:
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
-    text = re.sub(r"<!--.*?-->\n?", "", buffer.getvalue(), flags=re.DOTALL)
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # matplotlib numbers its groups from one in every file: make ids unique over the page.
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    return text.encode()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()

@@ -36,7 +36,14 @@ from groupnorm.study.runners.ray.trial import (
     installation,
     state_files,
 )
-from groupnorm.study.store import Record, read_metrics, read_record, run_folder, to_json
+from groupnorm.study.store import (
+    Record,
+    read_metrics,
+    read_record,
+    run_folder,
+    run_is_done,
+    to_json,
+)
 from groupnorm.training.config import RunConfig
 
 POLL = 0.3  # seconds between two looks at the events of the trials
@@ -71,6 +78,7 @@ def run_trials_on_cluster(
     jobs: int | None = None,
     device: str = "cpu",
     data_root: Path | None = None,
+    stop_epoch: int | None = None,
 ) -> list[Record]:
     """Finish every run of `configs` that is not done yet, as many at a time as the cluster holds.
 
@@ -90,7 +98,7 @@ def run_trials_on_cluster(
             node has what a trial asks for, or a node has another version of the software.
     """
     check_ray()
-    waiting = prepare(out, configs, progress)
+    waiting = prepare(out, configs, progress, stop_epoch)
     if waiting:
         with connected(cluster.address) as ray:
             progress.message(check_resources(ray, cluster))
@@ -98,8 +106,14 @@ def run_trials_on_cluster(
             write_atomic(out / TOKEN_FILE, token)
             try:
                 root = None if data_root is None else data_root.absolute()
-                common = {"out": out.absolute(), "token": token, "device": device}
-                runner = _Runner(ray, configs, progress, cluster, {**common, "data_root": root})
+                common = {
+                    "out": out.absolute(),
+                    "token": token,
+                    "device": device,
+                    "data_root": root,
+                    "stop_epoch": stop_epoch,
+                }
+                runner = _Runner(ray, configs, progress, cluster, common)
                 runner.run(waiting, jobs or len(waiting))
             finally:
                 (out / TOKEN_FILE).unlink(missing_ok=True)
@@ -122,6 +136,7 @@ class _Runner:
     ) -> None:
         self.ray, self.configs, self.progress, self.cluster = ray, configs, progress, cluster
         self.out: Path = common["out"]
+        self.stop_epoch: int | None = common["stop_epoch"]
         self.common = {**common, "threads": cluster.cpus, "installation": installation()}
         self.trials = {name: _Trial() for name in configs}
         self.tasks: dict[Any, str] = {}  # Ray's reference of a task -> name of its trial
@@ -198,7 +213,7 @@ class _Runner:
         except InstallationError as error:
             raise ClusterError(str(getattr(error, "cause", error))) from None
         except (errors.NodeDiedError, errors.WorkerCrashedError, errors.LocalRayletDiedError) as e:
-            done = (run_folder(self.out, name) / "DONE").exists()
+            done = run_is_done(read_record(self.out, name), self.stop_epoch)
             failure = None if done else self.lost(name, first_line(e))
             if not done and failure is None:
                 waiting.insert(0, name)
@@ -212,7 +227,7 @@ class _Runner:
             failure = f"{type(error.cause).__name__}: {first_line(error.cause)}"
         except errors.RayError as error:
             failure = f"{type(error).__name__}: {first_line(error)}"
-        finish(self.out, name, failure, self.progress)
+        finish(self.out, name, failure, self.progress, self.stop_epoch)
 
     def lost(self, name: str, reason: str) -> str | None:
         """Count a lost place; returns why the trial is given up, or None if it goes on."""

@@ -21,7 +21,7 @@ from typing import Any
 from groupnorm.environment import environment
 from groupnorm.files import LockedError, locked, write_atomic
 from groupnorm.study.runners.local import exit_reason, start_worker
-from groupnorm.study.store import UNREADABLE, run_folder
+from groupnorm.study.store import UNREADABLE, read_run, run_folder, run_is_done
 
 # What a trial leaves besides its configuration and DONE, in the order in which it is written.
 STATE_FILES = ("env.json", "checkpoint.pt", UNREADABLE, "metrics.jsonl")
@@ -53,6 +53,7 @@ class Job:
     threads: int
     device: str
     data_root: Path | None
+    stop_epoch: int | None
     installation: dict[str, str]
 
 
@@ -127,7 +128,7 @@ def run_attempt(job: Job, on_event: Callable[[Event], None]) -> str | None:
             )
 
         send("started", node=platform.node(), shared=shared)
-        process = start_worker(folder, job.threads, job.device, job.data_root)
+        process = start_worker(folder, job.threads, job.device, job.data_root, job.stop_epoch)
         failure = None
         try:
             assert process.stdout is not None
@@ -144,7 +145,8 @@ def run_attempt(job: Job, on_event: Callable[[Event], None]) -> str | None:
                 process.kill()
         log = "" if shared else _log_tail(folder)
         send("ended", (*STATE_FILES, "DONE"), log=log)
-        return None if (folder / "DONE").exists() else failure or exit_reason(code)
+        done = run_is_done(read_run(folder), job.stop_epoch)
+        return None if done else failure or exit_reason(code)
 
 
 def sees_same_folder(job: Job) -> bool:

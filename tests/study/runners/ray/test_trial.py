@@ -34,6 +34,7 @@ def job_of(run_config, out, **changes):
         threads=1,
         device="cpu",
         data_root=None,
+        stop_epoch=None,
         installation=installation(),
     )
     return dataclasses.replace(job, **changes)

@@ -142,8 +142,8 @@ template <Activation A> GN_INLINE Floats slope_of(Floats z) {
   }
   if constexpr (A == Activation::mish) {
     MishParts m(z);
-    Floats rest = 4.0f * (m.n + 1.0f) * m.q * m.q;  // 1 - tanh^2
-    return m.n * m.q + z * (m.e * reciprocal(1.0f + m.e)) * rest;
+    Floats derivative = 4.0f * (m.n + 1.0f) * m.q * m.q;  // 1 - tanh^2
+    return m.n * m.q + z * (m.e * reciprocal(1.0f + m.e)) * derivative;
   }
   if constexpr (A == Activation::hardswish) {
     Floats s = z < 3.0f ? (2.0f * z + 3.0f) * (1.0f / 6.0f) : one;

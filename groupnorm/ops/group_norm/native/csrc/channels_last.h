@@ -2,7 +2,7 @@
 //
 // Sums are kept for each channel and folded into groups; constants of a group are laid out channel
 // by channel. So any number of channels per group takes the same path. k positions side by side
-// make a line, so that few or odd channels fill whole vectors too: to the loops a line is one
+// make a row, so that few or odd channels fill whole vectors too: to the loops a row is one
 // position with k * C channels.
 #pragma once
 
@@ -11,14 +11,14 @@
 namespace groupnorm {
 namespace GN_ISA {
 
-constexpr int64_t kLinesPerSum = 64;    // no longer a sum in the accumulation type
-constexpr int64_t kLinesPerBlock = 32;  // in one pass over a tile of channels
+constexpr int64_t kRowsPerSum = 64;    // no longer a sum in the accumulation type
+constexpr int64_t kRowsPerBlock = 32;  // in one pass over a tile of channels
 
-// How a sample's S positions make lines.
-struct Lines {
-  int64_t k, width, count, rest;  // positions in a line, numbers in it, lines, numbers left over
+// How a sample's S positions make rows.
+struct Rows {
+  int64_t k, width, count, remainder;  // positions in a row, numbers in it, rows, numbers left over
 
-  Lines(int64_t S, int64_t C, int lanes) : k(1) {
+  Rows(int64_t S, int64_t C, int lanes) : k(1) {
     const int64_t tile = 4 * lanes;
     const int64_t units[] = {tile, lanes};
     for (int64_t unit : units) {
@@ -31,7 +31,7 @@ struct Lines {
     }
     width = k * C;
     count = S / k;
-    rest = (S - count * k) * C;
+    remainder = (S - count * k) * C;
   }
 };
 
@@ -50,11 +50,11 @@ template <Activation A> constexpr int kTile = is_costly(A) || kVectorBytes < 64 
 
 // ---- statistics ---------------------------------------------------------------------------------
 
-// Adds each channel's sums of d = x - shift and of d^2 over some lines of at least `width` numbers.
+// Adds each channel's sums of d = x - shift and of d^2 over some rows of at least `width` numbers.
 template <class T>
-void add_channel_moments(const T* x, int64_t lines, int64_t stride, int64_t width,
-                         const Wide<T>* shift, double* sums, double* squares) {
-  using W = Wide<T>;
+void add_channel_moments(const T* x, int64_t rows, int64_t stride, int64_t width,
+                         const Acc<T>* shift, double* sums, double* squares) {
+  using W = Acc<T>;
   constexpr int L = kLanes<W>;
   for_tiles<W, 4>(width, [&](auto partial, auto vectors, int64_t c, int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
@@ -62,11 +62,11 @@ void add_channel_moments(const T* x, int64_t lines, int64_t stride, int64_t widt
     Vector<W> around[U], s[U] = {}, q[U] = {};
     GN_UNROLL
     for (int u = 0; u < U; ++u) around[u] = load<false>(shift + c + u * L);
-    const T* at = x + c;
-    for (int64_t i = 0; i < lines; ++i, at += stride)
+    const T* ptr = x + c;
+    for (int64_t i = 0; i < rows; ++i, ptr += stride)
       GN_UNROLL
       for (int u = 0; u < U; ++u) {
-        const Vector<W> d = load<P>(at + u * L, n, around[u]) - around[u];
+        const Vector<W> d = load<P>(ptr + u * L, n, around[u]) - around[u];
         s[u] += d;
         q[u] += d * d;
       }
@@ -78,10 +78,10 @@ void add_channel_moments(const T* x, int64_t lines, int64_t stride, int64_t widt
   });
 }
 
-// sums[g] over the group's channels in all k positions of a line
-inline double fold(const double* values, const Lines& lines, int64_t C, int64_t D, int64_t g) {
+// sums[g] over the group's channels in all k positions of a row
+inline double fold(const double* values, const Rows& rows, int64_t C, int64_t D, int64_t g) {
   double a = 0, b = 0, c = 0, d = 0;
-  for (int64_t j = 0; j < lines.k; ++j) {
+  for (int64_t j = 0; j < rows.k; ++j) {
     const double* v = values + j * C + g * D;
     int64_t i = 0;
     for (; i + 4 <= D; i += 4) {
@@ -95,24 +95,24 @@ inline double fold(const double* values, const Lines& lines, int64_t C, int64_t 
   return (a + b) + (c + d);
 }
 
-// Lines [from, to) of a sample; the last part of a sample has its left-over numbers too.
+// Rows [from, to) of a sample; the last part of a sample has its left-over numbers too.
 template <class T>
-void sample_moments(const T* x, const Lines& l, int64_t from, int64_t to, bool with_rest,
-                    const Wide<T>* shift, double* sums, double* squares) {
+void sample_moments(const T* x, const Rows& l, int64_t from, int64_t to, bool with_remainder,
+                    const Acc<T>* shift, double* sums, double* squares) {
   std::memset(sums, 0, size_t(l.width) * sizeof(double));
   std::memset(squares, 0, size_t(l.width) * sizeof(double));
-  for (int64_t i = from; i < to; i += kLinesPerSum)
-    add_channel_moments(x + i * l.width, smaller(kLinesPerSum, to - i), l.width, l.width, shift,
+  for (int64_t i = from; i < to; i += kRowsPerSum)
+    add_channel_moments(x + i * l.width, smaller(kRowsPerSum, to - i), l.width, l.width, shift,
                         sums, squares);
-  if (with_rest && l.rest)
-    add_channel_moments(x + l.count * l.width, 1, l.width, l.rest, shift, sums, squares);
+  if (with_remainder && l.remainder)
+    add_channel_moments(x + l.count * l.width, 1, l.width, l.remainder, shift, sums, squares);
 }
 
 // What a sample needs, channel by channel, for k positions.
 template <class W> struct Channels {
   Scratch<W> mean, scale, shift;
-  explicit Channels(const Lines& l) : mean(l.width), scale(l.width), shift(l.width) {}
-  GN_INLINE Normalize<W> at(int64_t c) const {
+  explicit Channels(const Rows& l) : mean(l.width), scale(l.width), shift(l.width) {}
+  GN_INLINE Normalize<W> constants(int64_t c) const {
     return {load<false>(mean + c), load<false>(scale + c), load<false>(shift + c)};
   }
 };
@@ -124,7 +124,7 @@ template <class W> void repeat(W* values, int64_t C, int64_t k) {
 
 // A shift for each channel that is the same within a group: the mean of a few positions.
 template <class T>
-void channel_shifts(const T* x, const Problem& p, const Lines& l, Wide<T>* shift) {
+void channel_shifts(const T* x, const Problem& p, const Rows& l, Acc<T>* shift) {
   const int64_t D = p.C / p.G, length = D * p.S;
   const int64_t most = p.S < 512 ? 4 : 16;  // reading single numbers is slow
   const int64_t wanted = larger<int64_t>(1, smaller(most, length / 16));
@@ -133,10 +133,10 @@ void channel_shifts(const T* x, const Problem& p, const Lines& l, Wide<T>* shift
     double sum = 0;
     for (int64_t i = 0; i < positions; ++i)
       for (int64_t j = 0; j < channels; ++j) {
-        const T* at = x + i * (p.S / positions) * p.C + g * D + j * (D / channels);
-        sum += double(single(at));
+        const T* ptr = x + i * (p.S / positions) * p.C + g * D + j * (D / channels);
+        sum += double(single(ptr));
       }
-    const Wide<T> value = Wide<T>(sum / double(positions * channels));
+    const Acc<T> value = Acc<T>(sum / double(positions * channels));
     for (int64_t c = g * D; c < (g + 1) * D; ++c) shift[c] = value;
   }
   repeat(shift, p.C, l.k);
@@ -145,7 +145,7 @@ void channel_shifts(const T* x, const Problem& p, const Lines& l, Wide<T>* shift
 // From the sums of sample n to its statistics and the constants of its channels. Where a shift was
 // poor, a better one is put in `shift`, and the result is false.
 template <class W>
-bool finish_statistics(const Problem& p, const Lines& l, int64_t n, const double* sums,
+bool finish_statistics(const Problem& p, const Rows& l, int64_t n, const double* sums,
                        const double* squares, W* shift, Channels<W>& channels, bool last) {
   const int64_t D = p.C / p.G;
   const W* weight = static_cast<const W*>(p.weight);
@@ -160,7 +160,7 @@ bool finish_statistics(const Problem& p, const Lines& l, int64_t n, const double
       const W scale = weight ? s.rstd * weight[c] : s.rstd;
       channels.mean[c] = s.mean;
       channels.scale[c] = scale;
-      channels.shift[c] = (bias ? bias[c] : W(0)) - s.rest * scale;
+      channels.shift[c] = (bias ? bias[c] : W(0)) - s.residual_mean * scale;
     }
   }
   if (!good) {
@@ -177,9 +177,9 @@ bool finish_statistics(const Problem& p, const Lines& l, int64_t n, const double
 // ---- forward ------------------------------------------------------------------------------------
 
 template <class T, Activation A>
-void apply_lines(const T* x, const T* residual, T* y, int64_t lines, int64_t stride, int64_t width,
-                 const Channels<Wide<T>>& channels) {
-  using W = Wide<T>;
+void apply_channels(const T* x, const T* residual, T* y, int64_t rows, int64_t stride,
+                    int64_t width, const Channels<Acc<T>>& channels) {
+  using W = Acc<T>;
   constexpr int L = kLanes<W>;
   for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
                                     int n) GN_INLINE_LAMBDA {
@@ -187,41 +187,41 @@ void apply_lines(const T* x, const T* residual, T* y, int64_t lines, int64_t str
     constexpr int U = decltype(vectors)::value;
     Normalize<W> normalize[U];
     GN_UNROLL
-    for (int u = 0; u < U; ++u) normalize[u] = channels.at(c + u * L);
-    for (int64_t i = 0; i < lines; ++i)
+    for (int u = 0; u < U; ++u) normalize[u] = channels.constants(c + u * L);
+    for (int64_t i = 0; i < rows; ++i)
       GN_UNROLL
       for (int u = 0; u < U; ++u) {
-        const int64_t at = i * stride + c + u * L;
-        const Vector<W> z = normalize[u].template operator()<P>(load<P>(x + at, n),
-                                                                advance(residual, at), n);
-        store<P>(y + at, value_of<A>(z), n);
+        const int64_t offset = i * stride + c + u * L;
+        const Vector<W> z = normalize[u].template operator()<P>(load<P>(x + offset, n),
+                                                                advance(residual, offset), n);
+        store<P>(y + offset, value_of<A>(z), n);
       }
   });
 }
 
 template <class T, class F>
-void apply_sample(const Problem& p, const Lines& l, int64_t n, int64_t from, int64_t to,
-                  bool with_rest, const Channels<Wide<T>>& channels, F apply) {
+void apply_sample(const Problem& p, const Rows& l, int64_t n, int64_t from, int64_t to,
+                  bool with_remainder, const Channels<Acc<T>>& channels, F apply) {
   const int64_t size = p.S * p.C;
   const T* x = static_cast<const T*>(p.x) + n * size;
   const T* residual = advance(static_cast<const T*>(p.residual), n * size);
   T* y = static_cast<T*>(p.y) + n * size;
-  auto lines = [&](int64_t first, int64_t count, int64_t width) {
-    const int64_t at = first * l.width;
-    apply(x + at, advance(residual, at), y + at, count, l.width, width, channels);
+  auto rows = [&](int64_t first, int64_t count, int64_t width) {
+    const int64_t offset = first * l.width;
+    apply(x + offset, advance(residual, offset), y + offset, count, l.width, width, channels);
   };
-  if (with_rest && l.rest) lines(l.count, 1, l.rest);
+  if (with_remainder && l.remainder) rows(l.count, 1, l.remainder);
   // backwards, for the end of the sample is what the cache still holds
   for (int64_t i = to; i > from;) {
-    const int64_t count = smaller(kLinesPerBlock, i - from);
+    const int64_t count = smaller(kRowsPerBlock, i - from);
     i -= count;
-    lines(i, count, l.width);
+    rows(i, count, l.width);
   }
 }
 
 template <class T, class F> void forward_channels_last(const Problem& p, F apply) {
-  using W = Wide<T>;
-  const Lines l(p.S, p.C, kLanes<W>);
+  using W = Acc<T>;
+  const Rows l(p.S, p.C, kLanes<W>);
   const int64_t size = p.S * p.C;
   const T* all = static_cast<const T*>(p.x);
   const int64_t parts = parts_for(p, p.N, size);

@@ -1,4 +1,4 @@
-// channels_last input (N, S, C), backward: the same lines and tiles as forward.
+// channels_last input (N, S, C), backward: the same rows and tiles as forward.
 #pragma once
 
 #include "channels_last.h"
@@ -8,7 +8,7 @@ namespace GN_ISA {
 
 // A sample in the backward direction.
 template <class T> struct SampleBackward {
-  using W = Wide<T>;
+  using W = Acc<T>;
   const T* x;
   const T* residual;
   const T* dy;
@@ -16,30 +16,30 @@ template <class T> struct SampleBackward {
   T* dresidual;       // or null
   W* kept = nullptr;  // for dz; see store_gradient
 
-  SampleBackward(const Problem& p, int64_t at)
-      : x(static_cast<const T*>(p.x) + at),
-        residual(advance(static_cast<const T*>(p.residual), at)),
-        dy(static_cast<const T*>(p.dy) + at),
-        dx(static_cast<T*>(p.dx) + at),
-        dresidual(advance(static_cast<T*>(p.dresidual), at)) {}
-  SampleBackward from(int64_t at) const {
+  SampleBackward(const Problem& p, int64_t offset)
+      : x(static_cast<const T*>(p.x) + offset),
+        residual(advance(static_cast<const T*>(p.residual), offset)),
+        dy(static_cast<const T*>(p.dy) + offset),
+        dx(static_cast<T*>(p.dx) + offset),
+        dresidual(advance(static_cast<T*>(p.dresidual), offset)) {}
+  SampleBackward from(int64_t offset) const {
     SampleBackward s = *this;
-    s.x += at;
-    s.residual = advance(residual, at);
-    s.dy += at;
-    s.dx += at;
-    s.dresidual = advance(dresidual, at);
-    s.kept = advance(kept, at);
+    s.x += offset;
+    s.residual = advance(residual, offset);
+    s.dy += offset;
+    s.dx += offset;
+    s.dresidual = advance(dresidual, offset);
+    s.kept = advance(kept, offset);
     return s;
   }
 };
 
-// Adds each channel's sums of dz and of dz * (x - mean) over some lines.
+// Adds each channel's sums of dz and of dz * (x - mean) over some rows.
 template <class T, Activation A>
-void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t stride,
-                           int64_t width, const Channels<Wide<T>>& channels, double* sums,
+void add_channel_gradients(const SampleBackward<T>& b, int64_t rows, int64_t stride,
+                           int64_t width, const Channels<Acc<T>>& channels, double* sums,
                            double* products) {
-  using W = Wide<T>;
+  using W = Acc<T>;
   constexpr int L = kLanes<W>;
   for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
                                     int n) GN_INLINE_LAMBDA {
@@ -48,17 +48,17 @@ void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t st
     Normalize<W> normalize[U];
     Vector<W> s[U] = {}, q[U] = {};
     GN_UNROLL
-    for (int u = 0; u < U; ++u) normalize[u] = channels.at(c + u * L);
-    for (int64_t i = 0; i < lines; ++i)
+    for (int u = 0; u < U; ++u) normalize[u] = channels.constants(c + u * L);
+    for (int64_t i = 0; i < rows; ++i)
       GN_UNROLL
       for (int u = 0; u < U; ++u) {
-        const int64_t at = i * stride + c + u * L;
-        const Vector<W> x = load<P>(b.x + at, n, normalize[u].mean);
+        const int64_t offset = i * stride + c + u * L;
+        const Vector<W> x = load<P>(b.x + offset, n, normalize[u].mean);
         const Vector<W> dz =
-            normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+            normalize[u].template gradient<A, P>(x, advance(b.residual, offset), b.dy + offset, n);
         s[u] += dz;
         q[u] += dz * (x - normalize[u].mean);
-        store_gradient<A, P>(b, at, dz, n);
+        store_gradient<A, P>(b, offset, dz, n);
       }
     GN_UNROLL
     for (int u = 0; u < U; ++u) {
@@ -68,31 +68,31 @@ void add_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t st
   });
 }
 
-// Lines [from, to) of a sample.
+// Rows [from, to) of a sample.
 template <class T, class F>
-void sample_gradients(const SampleBackward<T>& b, const Lines& l, int64_t from, int64_t to,
-                      bool with_rest, const Channels<Wide<T>>& channels, double* sums,
+void sample_gradients(const SampleBackward<T>& b, const Rows& l, int64_t from, int64_t to,
+                      bool with_remainder, const Channels<Acc<T>>& channels, double* sums,
                       double* products, F add) {
   std::memset(sums, 0, size_t(l.width) * sizeof(double));
   std::memset(products, 0, size_t(l.width) * sizeof(double));
-  for (int64_t i = from; i < to; i += kLinesPerSum)
-    add(b.from(i * l.width), smaller(kLinesPerSum, to - i), l.width, l.width, channels, sums,
+  for (int64_t i = from; i < to; i += kRowsPerSum)
+    add(b.from(i * l.width), smaller(kRowsPerSum, to - i), l.width, l.width, channels, sums,
         products);
-  if (with_rest && l.rest)
-    add(b.from(l.count * l.width), 1, l.width, l.rest, channels, sums, products);
+  if (with_remainder && l.remainder)
+    add(b.from(l.count * l.width), 1, l.width, l.remainder, channels, sums, products);
 }
 
 // The constants of dx = dz * scale + (x - mean) * slope + constant, channel by channel.
 template <class W> struct GradientChannels {
   Scratch<W> slope, constant;
-  explicit GradientChannels(const Lines& l) : slope(l.width), constant(l.width) {}
+  explicit GradientChannels(const Rows& l) : slope(l.width), constant(l.width) {}
 };
 
 template <class T, Activation A>
-void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t stride,
-                             int64_t width, const Channels<Wide<T>>& channels,
-                             const GradientChannels<Wide<T>>& gradient) {
-  using W = Wide<T>;
+void write_channel_gradients(const SampleBackward<T>& b, int64_t rows, int64_t stride,
+                             int64_t width, const Channels<Acc<T>>& channels,
+                             const GradientChannels<Acc<T>>& gradient) {
+  using W = Acc<T>;
   constexpr int L = kLanes<W>;
   for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
                                     int n) GN_INLINE_LAMBDA {
@@ -102,40 +102,41 @@ void write_channel_gradients(const SampleBackward<T>& b, int64_t lines, int64_t 
     Vector<W> slope[U], constant[U];
     GN_UNROLL
     for (int u = 0; u < U; ++u) {
-      normalize[u] = channels.at(c + u * L);
+      normalize[u] = channels.constants(c + u * L);
       slope[u] = load<false>(gradient.slope + c + u * L);
       constant[u] = load<false>(gradient.constant + c + u * L);
     }
-    for (int64_t i = 0; i < lines; ++i)
+    for (int64_t i = 0; i < rows; ++i)
       GN_UNROLL
       for (int u = 0; u < U; ++u) {
-        const int64_t at = i * stride + c + u * L;
-        const Vector<W> x = load<P>(b.x + at, n);
-        const Vector<W> dz = stored_gradient<A, P>(b, at, n, [&]() GN_INLINE_LAMBDA {
-          return normalize[u].template gradient<A, P>(x, advance(b.residual, at), b.dy + at, n);
+        const int64_t offset = i * stride + c + u * L;
+        const Vector<W> x = load<P>(b.x + offset, n);
+        const Vector<W> dz = stored_gradient<A, P>(b, offset, n, [&]() GN_INLINE_LAMBDA {
+          return normalize[u].template gradient<A, P>(x, advance(b.residual, offset), b.dy + offset,
+                                                      n);
         });
-        store<P>(b.dx + at,
+        store<P>(b.dx + offset,
                  dz * normalize[u].scale + ((x - normalize[u].mean) * slope[u] + constant[u]), n);
       }
   });
 }
 
 template <class T, class F>
-void write_sample_gradients(const SampleBackward<T>& b, const Lines& l, int64_t from, int64_t to,
-                            bool with_rest, const Channels<Wide<T>>& channels,
-                            const GradientChannels<Wide<T>>& gradient, F write) {
-  if (with_rest && l.rest)
-    write(b.from(l.count * l.width), 1, l.width, l.rest, channels, gradient);
+void write_sample_gradients(const SampleBackward<T>& b, const Rows& l, int64_t from, int64_t to,
+                            bool with_remainder, const Channels<Acc<T>>& channels,
+                            const GradientChannels<Acc<T>>& gradient, F write) {
+  if (with_remainder && l.remainder)
+    write(b.from(l.count * l.width), 1, l.width, l.remainder, channels, gradient);
   for (int64_t i = to; i > from;) {
-    const int64_t count = smaller(kLinesPerBlock, i - from);
+    const int64_t count = smaller(kRowsPerBlock, i - from);
     i -= count;
     write(b.from(i * l.width), count, l.width, l.width, channels, gradient);
   }
 }
 
-// A sample's constants as the forward pass had them, but for the mean's rest.
+// A sample's constants as the forward pass had them, but for the residual mean.
 template <class W>
-void load_channels(const Problem& p, const Lines& l, int64_t n, Channels<W>& channels) {
+void load_channels(const Problem& p, const Rows& l, int64_t n, Channels<W>& channels) {
   const int64_t D = p.C / p.G;
   const W* weight = static_cast<const W*>(p.weight);
   const W* bias = static_cast<const W*>(p.bias);
@@ -155,7 +156,7 @@ void load_channels(const Problem& p, const Lines& l, int64_t n, Channels<W>& cha
 
 // From the channels' sums of sample n to the gradients of the parameters and the constants of dx.
 template <class W>
-void finish_gradients(const Problem& p, const Lines& l, int64_t n, double* sums, double* products,
+void finish_gradients(const Problem& p, const Rows& l, int64_t n, double* sums, double* products,
                       W* dweight, W* dbias, GradientChannels<W>& gradient) {
   const int64_t D = p.C / p.G;
   const W* weight = static_cast<const W*>(p.weight);
@@ -183,8 +184,8 @@ void finish_gradients(const Problem& p, const Lines& l, int64_t n, double* sums,
 
 template <class T, class Add, class Write>
 void backward_channels_last(const Problem& p, Add add, Write write) {
-  using W = Wide<T>;
-  const Lines l(p.S, p.C, kLanes<W>);
+  using W = Acc<T>;
+  const Rows l(p.S, p.C, kLanes<W>);
   const int64_t size = p.S * p.C;
   Scratch<W> dweight(p.N * p.C), dbias(p.N * p.C);
   const int64_t parts = parts_for(p, p.N, size);

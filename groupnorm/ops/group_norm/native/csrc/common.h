@@ -130,28 +130,30 @@ template <class W> struct GroupGradient {
 constexpr int64_t kMostScratch = 131072;  // numbers
 
 template <class T> GN_INLINE int64_t scratch_count(const Problem& p, int64_t count) {
-  const bool separate = sizeof(T) < sizeof(Wide<T>) && is_costly(p.activation);
+  const bool separate = sizeof(T) < sizeof(Acc<T>) && is_costly(p.activation);
   return separate && count <= kMostScratch ? count : 0;
 }
 
-// `at`: what has pointers dx, dresidual (or null) and kept (or null).
-template <Activation A, bool P, class At>
-GN_INLINE void store_gradient(const At& at, int64_t i, Vector<typename At::W> dz, int n) {
-  if (at.dresidual) store<P>(at.dresidual + i, dz, n);
+// `target`: what has pointers dx, dresidual (or null) and kept (or null).
+template <Activation A, bool P, class Target>
+GN_INLINE void store_gradient(const Target& target, int64_t i, Vector<typename Target::W> dz,
+                              int n) {
+  if (target.dresidual) store<P>(target.dresidual + i, dz, n);
   if constexpr (!is_costly(A)) return;
-  else if constexpr (sizeof(*at.dx) < sizeof(typename At::W)) {
-    if (at.kept) store<P>(at.kept + i, dz, n);
-  } else if (!at.dresidual) {
-    store<P>(at.dx + i, dz, n);
+  else if constexpr (sizeof(*target.dx) < sizeof(typename Target::W)) {
+    if (target.kept) store<P>(target.kept + i, dz, n);
+  } else if (!target.dresidual) {
+    store<P>(target.dx + i, dz, n);
   }
 }
 
-template <Activation A, bool P, class At, class F>
-GN_INLINE Vector<typename At::W> stored_gradient(const At& at, int64_t i, int n, F again) {
+template <Activation A, bool P, class Target, class F>
+GN_INLINE Vector<typename Target::W> stored_gradient(const Target& target, int64_t i, int n,
+                                                     F again) {
   if constexpr (!is_costly(A)) return again();
-  else if constexpr (sizeof(*at.dx) < sizeof(typename At::W))
-    return at.kept ? load<P>(at.kept + i, n) : again();
-  else return load<P>((at.dresidual ? at.dresidual : at.dx) + i, n);
+  else if constexpr (sizeof(*target.dx) < sizeof(typename Target::W))
+    return target.kept ? load<P>(target.kept + i, n) : again();
+  else return load<P>((target.dresidual ? target.dresidual : target.dx) + i, n);
 }
 
 // Sum over the rows, in their order, of `values` (rows, C): the gradient of a parameter.

@@ -11,11 +11,11 @@ namespace GN_ISA {
 // Numbers [from, to) of a group.
 template <class T, Activation A>
 void apply_rows(const GroupForward<T>& g, int64_t S, int64_t from, int64_t to) {
-  using W = Wide<T>;
+  using W = Acc<T>;
   for (int64_t c = from / S; from < to; ++c) {
     const int64_t end = smaller(to, (c + 1) * S);
     const W scale = g.weight ? g.s.rstd * g.weight[c] : g.s.rstd;
-    const W shift = (g.bias ? g.bias[c] : W(0)) - g.s.rest * scale;
+    const W shift = (g.bias ? g.bias[c] : W(0)) - g.s.residual_mean * scale;
     const Normalize<W> normalize{broadcast(g.s.mean), broadcast(scale), broadcast(shift)};
     const T* x = g.x + from;
     const T* residual = advance(g.residual, from);
@@ -33,7 +33,7 @@ void apply_rows(const GroupForward<T>& g, int64_t S, int64_t from, int64_t to) {
 
 // `apply`: apply_rows, or apply_short_rows where rows are short.
 template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
-  using W = Wide<T>;
+  using W = Acc<T>;
   const int64_t D = p.C / p.G, length = D * p.S, groups = p.N * p.G;
   const bool is_short = p.S < kShortRow;
   const Spread<W> spread(p);
@@ -94,7 +94,7 @@ template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
 template <class T, Activation A>
 void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64_t to,
                        double* sums, double* products) {
-  using W = Wide<T>;
+  using W = Acc<T>;
   constexpr int L = kLanes<W>, U = is_costly(A) ? 2 : 4;
   const Vector<W> mean = broadcast(g.mean);
   for (int64_t c = from / S; from < to; ++c) {
@@ -136,9 +136,9 @@ void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64
 }
 
 template <class T, Activation A>
-void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Wide<T>>& gradient,
+void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Acc<T>>& gradient,
                          int64_t S, int64_t from, int64_t to) {
-  using W = Wide<T>;
+  using W = Acc<T>;
   const Vector<W> mean = broadcast(g.mean), slope = broadcast(gradient.slope),
                   constant = broadcast(gradient.constant);
   for (int64_t c = from / S; from < to; ++c) {
@@ -161,7 +161,7 @@ void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Wide<T>>
 
 template <class T, class Add, class Write>
 void backward_contiguous(const Problem& p, Add add, Write write) {
-  using W = Wide<T>;
+  using W = Acc<T>;
   const int64_t D = p.C / p.G, length = D * p.S, groups = p.N * p.G;
   const W* weight = static_cast<const W*>(p.weight);
   const W* bias = static_cast<const W*>(p.bias);
@@ -169,15 +169,15 @@ void backward_contiguous(const Problem& p, Add add, Write write) {
 
   // From the channels' sums to the parameters' gradients and the group's.
   auto finish = [&](int64_t i, const double* sums, const double* products) {
-    const int64_t c0 = i % p.G * D, at = i / p.G * p.C + c0;
+    const int64_t c0 = i % p.G * D, offset = i / p.G * p.C + c0;
     const W rstd = static_cast<const W*>(p.rstd)[i];
     double a = 0, b = 0;
     for (int64_t d = 0; d < D; ++d) {
       const double w = weight ? double(weight[c0 + d]) : 1.0;
       a += w * sums[d];
       b += w * products[d];
-      dbias[at + d] = W(sums[d]);
-      dweight[at + d] = W(products[d] * double(rstd));
+      dbias[offset + d] = W(sums[d]);
+      dweight[offset + d] = W(products[d] * double(rstd));
     }
     return GroupGradient<W>(a, b, double(length), rstd);
   };

@@ -9,9 +9,9 @@ namespace {
 
 // The loops over one type's numbers that an activation is compiled into.
 template <class T> struct Loops {
-  using W = Wide<T>;
+  using W = Acc<T>;
   decltype(&apply_rows<T, Activation::none>) apply_rows, apply_short_rows;
-  decltype(&apply_lines<T, Activation::none>) apply_lines;
+  decltype(&apply_channels<T, Activation::none>) apply_channels;
   decltype(&add_row_gradients<T, Activation::none>) add_row_gradients;
   decltype(&write_row_gradients<T, Activation::none>) write_row_gradients;
   decltype(&short_rows_gradient<T, Activation::none>) short_rows_gradient;
@@ -20,7 +20,7 @@ template <class T> struct Loops {
 };
 
 template <class T, Activation A> Loops<T> loops_with() {
-  return {apply_rows<T, A>,          apply_short_rows<T, A>,     apply_lines<T, A>,
+  return {apply_rows<T, A>,          apply_short_rows<T, A>,     apply_channels<T, A>,
           add_row_gradients<T, A>,   write_row_gradients<T, A>,  short_rows_gradient<T, A>,
           add_channel_gradients<T, A>, write_channel_gradients<T, A>};
 }
@@ -40,10 +40,10 @@ template <class T> Loops<T> loops_for(Activation a) {
 }
 
 // A copy of parameter (C) in the accumulation type; null for null.
-template <class T> const void* accumulation_copy(const void* parameter, int64_t C, Wide<T>* copy) {
+template <class T> const void* accumulation_copy(const void* parameter, int64_t C, Acc<T>* copy) {
   if (parameter == nullptr) return nullptr;
   const T* from = static_cast<const T*>(parameter);
-  for_vectors<Wide<T>>(C, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
+  for_vectors<Acc<T>>(C, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
     store<P>(copy + i, load<P>(from + i, n), n);
   });
@@ -51,8 +51,8 @@ template <class T> const void* accumulation_copy(const void* parameter, int64_t 
 }
 
 template <class T> void run(const Problem& p, bool backward) {
-  if (sizeof(T) < sizeof(Wide<T>) && p.parameters_as_input) {
-    Scratch<Wide<T>> weight(p.C), bias(p.C);
+  if (sizeof(T) < sizeof(Acc<T>) && p.parameters_as_input) {
+    Scratch<Acc<T>> weight(p.C), bias(p.C);
     Problem q = p;
     q.weight = accumulation_copy<T>(p.weight, p.C, weight);
     q.bias = accumulation_copy<T>(p.bias, p.C, bias);
@@ -61,7 +61,7 @@ template <class T> void run(const Problem& p, bool backward) {
   }
   const Loops<T> loops = loops_for<T>(p.activation);
   const bool is_short = p.S < kShortRow;
-  if (!backward && p.channels_last) forward_channels_last<T>(p, loops.apply_lines);
+  if (!backward && p.channels_last) forward_channels_last<T>(p, loops.apply_channels);
   else if (!backward)
     forward_contiguous<T>(p, is_short ? loops.apply_short_rows : loops.apply_rows);
   else if (p.channels_last)

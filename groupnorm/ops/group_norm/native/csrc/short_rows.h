@@ -28,7 +28,7 @@ template <class W> struct Spread {
 
 // A group in the forward direction.
 template <class T> struct GroupForward {
-  using W = Wide<T>;
+  using W = Acc<T>;
   const T* x;
   const T* residual;  // or null
   T* y;
@@ -40,13 +40,13 @@ template <class T> struct GroupForward {
 // Numbers [from, to) of a group.
 template <class T, Activation A>
 void apply_short_rows(const GroupForward<T>& g, int64_t, int64_t from, int64_t to) {
-  using W = Wide<T>;
-  const Vector<W> mean = broadcast(g.s.mean), rest = broadcast(g.s.rest),
+  using W = Acc<T>;
+  const Vector<W> mean = broadcast(g.s.mean), residual_mean = broadcast(g.s.residual_mean),
                   rstd = broadcast(g.s.rstd);
   for_vectors<W>(to - from, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
     i += from;
-    const Vector<W> xhat = ((load<P>(g.x + i, n) - mean) - rest) * rstd;
+    const Vector<W> xhat = ((load<P>(g.x + i, n) - mean) - residual_mean) * rstd;
     Vector<W> z = xhat * load<P>(g.weight + i, n) + load<P>(g.bias + i, n);
     if (g.residual) z += load<P>(g.residual + i, n);
     store<P>(g.y + i, value_of<A>(z), n);
@@ -55,7 +55,7 @@ void apply_short_rows(const GroupForward<T>& g, int64_t, int64_t from, int64_t t
 
 // A group in the backward direction.
 template <class T> struct GroupBackward {
-  using W = Wide<T>;
+  using W = Acc<T>;
   const T* x;
   const T* residual;  // or null
   const T* dy;
@@ -81,9 +81,9 @@ template <class T> struct GroupBackward {
 
 // One group; adds dz and dz * xhat, number by number, to `sums` and `products`.
 template <class T, Activation A>
-void short_rows_gradient(const GroupBackward<T>& g, int64_t length, Wide<T>* sums,
-                         Wide<T>* products) {
-  using W = Wide<T>;
+void short_rows_gradient(const GroupBackward<T>& g, int64_t length, Acc<T>* sums,
+                         Acc<T>* products) {
+  using W = Acc<T>;
   const Vector<W> mean = broadcast(g.mean), rstd = broadcast(g.rstd);
   auto gradient = [&](auto partial, int64_t i, int n, Vector<W> x) GN_INLINE_LAMBDA {
     constexpr bool P = decltype(partial)::value;
@@ -117,7 +117,7 @@ void short_rows_gradient(const GroupBackward<T>& g, int64_t length, Wide<T>* sum
 constexpr int64_t kSamplesPerPart = 32;
 
 template <class T, class F> void backward_short_rows(const Problem& p, F short_rows_gradient) {
-  using W = Wide<T>;
+  using W = Acc<T>;
   const int64_t width = p.C * p.S, length = width / p.G;
   const int64_t part =
       larger<int64_t>(1, smaller(kSamplesPerPart, p.N / (4 * int64_t(p.threads))));
@@ -132,8 +132,8 @@ template <class T, class F> void backward_short_rows(const Problem& p, F short_r
       for (int64_t i = k * part * p.G; i < smaller(p.N, (k + 1) * part) * p.G; ++i) {
         GroupBackward<T> g(p, i, length, length, spread.weight, spread.bias);
         if (scratch_count<T>(p, length)) g.kept = kept;
-        const int64_t at = i % p.G * length;
-        short_rows_gradient(g, length, sums + at, products + at);
+        const int64_t offset = i % p.G * length;
+        short_rows_gradient(g, length, sums + offset, products + offset);
       }
       for (int64_t c = 0; c < p.C; ++c) {
         double sum = 0, product = 0;

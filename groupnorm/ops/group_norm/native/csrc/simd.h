@@ -32,9 +32,9 @@ constexpr int kVectorBytes = 16;
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };
 
-template <class T> struct WideOf { using type = float; };
-template <> struct WideOf<double> { using type = double; };
-template <class T> using Wide = typename WideOf<T>::type;  // what T is computed in
+template <class T> struct AccumulationOf { using type = float; };
+template <> struct AccumulationOf<double> { using type = double; };
+template <class T> using Acc = typename AccumulationOf<T>::type;  // what T is computed in
 
 template <class W> struct VectorOf;
 template <> struct VectorOf<float> {
@@ -200,17 +200,17 @@ template <> struct Memory<double> {
 
 // The whole vector, or its first `count` lanes when `Partial`.
 template <bool Partial, class T>
-GN_INLINE Vector<Wide<T>> load(const T* p, int count, Vector<Wide<T>> fill) {
+GN_INLINE Vector<Acc<T>> load(const T* p, int count, Vector<Acc<T>> fill) {
   if constexpr (Partial) return Memory<T>::load_first(p, count, fill);
   else return Memory<T>::load(p);
 }
-template <bool Partial, class T> GN_INLINE Vector<Wide<T>> load(const T* p, int count = 0) {
-  const Vector<Wide<T>> zero = broadcast<Wide<T>>(0);
+template <bool Partial, class T> GN_INLINE Vector<Acc<T>> load(const T* p, int count = 0) {
+  const Vector<Acc<T>> zero = broadcast<Acc<T>>(0);
   return load<Partial>(p, count, zero);
 }
 
 template <bool Partial, class T>
-GN_INLINE void store(T* p, Vector<Wide<T>> v, int count = 0) {
+GN_INLINE void store(T* p, Vector<Acc<T>> v, int count = 0) {
   if constexpr (Partial) Memory<T>::store_first(p, v, count);
   else Memory<T>::store(p, v);
 }

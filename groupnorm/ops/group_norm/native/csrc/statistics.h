@@ -21,7 +21,7 @@ struct Moments {
 // The mean as its nearest number of the accumulation type, what is left of it, and
 // 1 / sqrt(variance + eps).
 template <class W> struct Statistics {
-  W mean, rest, rstd;
+  W mean, residual_mean, rstd;
   bool shift_was_poor;  // so far from the mean that the variance lost digits: sum again around it
   bool overflowed;      // or the input is not finite: a sum of squares is not
 
@@ -30,29 +30,29 @@ template <class W> struct Statistics {
     const double centred = m.squares - m.sum * offset;
     const double exact = double(shift) + offset;
     mean = W(exact);
-    rest = W(exact - double(mean));
+    residual_mean = W(exact - double(mean));
     rstd = W(1.0 / sqrt((centred > 0 ? centred / count : 0.0) + eps));
     shift_was_poor = m.squares > 4 * centred && W(exact) != shift;
     overflowed = !std::isfinite(m.squares);
   }
 };
 
-template <class T> GN_INLINE Wide<T> single(const T* x) { return load<true>(x, 1)[0]; }
+template <class T> GN_INLINE Acc<T> single(const T* x) { return load<true>(x, 1)[0]; }
 template <> GN_INLINE float single(const float* x) { return *x; }
 template <> GN_INLINE double single(const double* x) { return *x; }
 
 // Mean of up to 16 numbers spread over the group.
-template <class T> Wide<T> shift_of(const T* x, int64_t count) {
+template <class T> Acc<T> shift_of(const T* x, int64_t count) {
   const int64_t most = count < 4096 ? 4 : 16;
   const int64_t samples = larger<int64_t>(1, smaller(most, count / 16));
   const int64_t step = count / samples;
   double sum = 0;
   for (int64_t i = 0; i < samples; ++i) sum += double(single(x + i * step));
-  return Wide<T>(sum / double(samples));
+  return Acc<T>(sum / double(samples));
 }
 
-template <class T> Moments moments_of(const T* x, int64_t count, Wide<T> shift) {
-  using W = Wide<T>;
+template <class T> Moments moments_of(const T* x, int64_t count, Acc<T> shift) {
+  using W = Acc<T>;
   constexpr int L = kLanes<W>, U = 4;
   constexpr int64_t kBlock = 32 * U * L;  // no longer a sum in the accumulation type
   const Vector<W> around = broadcast(shift);
@@ -91,8 +91,8 @@ template <class W> void write_statistics(const Problem& p, int64_t group, const 
 }
 
 // Of a stretch that fits in cache: the second pass, around the mean itself, is rarely needed.
-template <class T> Statistics<Wide<T>> statistics_of(const T* x, int64_t count, double eps) {
-  using W = Wide<T>;
+template <class T> Statistics<Acc<T>> statistics_of(const T* x, int64_t count, double eps) {
+  using W = Acc<T>;
   const W shift = shift_of(x, count);
   const Statistics<W> s(moments_of(x, count, shift), double(count), shift, eps);
   if (!s.shift_was_poor) return s;
