@@ -208,7 +208,7 @@ def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]
 def _turn(config: RunConfig) -> tuple[int, int, bool]:
     """The place of a run among others: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
-    return config.seed, config.step_images, not config.norm.uses_batch_statistics
+    return config.seed, config.step_images, not config.uses_batch_statistics
 
 
 def _time_steps(
