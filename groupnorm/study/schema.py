@@ -131,6 +131,21 @@ class Costs(_Closed):
     reason: str | None
 
 
+class _Untrained(_Closed):
+    norm: str
+    gain: Annotated[float, Field(gt=0)]
+    noise: Annotated[float, Field(ge=0)] | None
+
+
+class Initial(_Closed):
+    """`initial.json`."""
+
+    format: int
+    images: Annotated[int, Field(ge=1)]
+    seconds: Annotated[float, Field(ge=0)]
+    runs: dict[str, _Untrained]
+
+
 class Done(_Closed):
     """`DONE`."""
 
