@@ -11,6 +11,7 @@ from groupnorm.experiments import cifar, imagenet, pets, small_images
 from groupnorm.experiments.experiment import Experiment
 from groupnorm.experiments.options import Options
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
+from groupnorm.study.tuning import tuned_plan
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,12 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     changes = options.of_the_run()
     if changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES:
         changes.setdefault("image_size", None)  # the experiment's own is for image files
-    labelled = [(experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants]
-    cells, configs = repeat(labelled, options.seeds or experiment.seeds)
+    labelled = tuple((experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants)
+    seeds = options.seeds or experiment.seeds
+    cells, configs = repeat(labelled, seeds)
     smoke = options.scale == "smoke"
     assert options.scale is not None
-    return Plan(
+    plan = Plan(
         name,
         experiment.title + (" (smoke scale: nothing is learned)" if smoke else ""),
         experiment.protocol,
@@ -168,6 +170,11 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         shows=experiment.shows,
         published=experiment.published,
         skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
-        tuned_over=experiment.tuned_over,
         untimed="the smoke scale measures nothing" if smoke else None,
     )
+    tune = options.tune or experiment.tune
+    if tune is not None:
+        return tuned_plan(plan, labelled, seeds, tune, options.validation_images)
+    if options.validation_images is not None:
+        raise PlanError("validation_images goes with tune: nothing else is held out")
+    return plan

@@ -54,6 +54,11 @@ class _Skipped(_Closed):
     reason: str
 
 
+class _Tuning(_Closed):
+    validation_images: Annotated[int, Field(ge=1)]
+    cells: list[_Cell]
+
+
 class Manifest(_Closed):
     """`study.json`."""
 
@@ -71,6 +76,7 @@ class Manifest(_Closed):
     shows: ReportKind | None = None
     published: list[str] | None = None
     tuned_over: str | None = None
+    tuning: _Tuning | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]

@@ -109,7 +109,8 @@ def read_manifest(out: Path) -> dict[str, Any]:
     manifest = _with_report(manifest)
     wanted = ["division", "value"] if manifest["shows"] == "groups" else []
     wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
-    for cell in manifest["cells"]:
+    tried = (manifest.get("tuning") or {"cells": []})["cells"]
+    for cell in [*manifest["cells"], *tried]:
         for label in wanted:
             if label not in cell["labels"]:
                 _refuse(path, f"has a cell without the label {label!r}")

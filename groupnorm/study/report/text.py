@@ -32,7 +32,7 @@ from groupnorm.study.results.rows import (
     norm_names,
     subject,
 )
-from groupnorm.study.results.tuning import how_tuned
+from groupnorm.study.results.tuning import Tuning, tuned_briefly
 
 BASELINE = str(BATCH_NORM)  # published tables are read as differences to it
 PROTOCOLS = {
@@ -48,18 +48,21 @@ PROTOCOLS = {
 }
 
 
-def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> list[str]:
+def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> list[str]:
     """The report's opening paragraphs, plain text.
 
     Args:
         rows: what the report shows.
-        tried: in a tuned study every row, of which `rows` are those chosen.
+        tuning: in a tuned study, what was tried.
     """
     kind = study.manifest["shows"]
     paragraphs = [_what_was_measured(study, rows), _how_to_read(study, rows)]
-    if tried is not None:
-        paragraphs.append(how_tuned(tried, study.manifest["tuned_over"]))
-    incomplete = _incomplete(rows if tried is None else tried)
+    if tuning is not None:
+        paragraphs.append(tuned_briefly(tuning))
+        if not rows:
+            return paragraphs[-1:]
+    on_test = tuning is not None and tuning.held_out is None
+    incomplete = _incomplete(tuning.rows if tuning and on_test else rows)
     if kind == "groups":
         return [*paragraphs, *_groups_text(study, rows), *incomplete]
     batches = batch_sizes(rows)

@@ -1,4 +1,4 @@
-"""Successive halving as arithmetic: from errors to what each rung keeps, and the refinement by part.
+"""Successive halving as arithmetic: from errors to what a rung keeps, and refinement by part.
 
 Everything here is computed from a function `error(name, seed, epochs)`: the error of a candidate
 after so many epochs, None while that is not known, infinity where training diverged. Planning and
@@ -24,7 +24,7 @@ LONGEST = 0.43
 SEEDS = 2
 """Seeds of the chosen candidate at the last rung."""
 WORTH_REFINING = 0.5
-"""Points between the best and the worst candidate of the first rung, above which parts are tried."""
+"""Points between the best and the worst of the first rung, above which parts are tried."""
 
 
 @dataclass(frozen=True)

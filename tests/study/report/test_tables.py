@@ -23,7 +23,7 @@ from tests.study.fake_store import (
     fake_metrics,
     groups_study,
     spoil,
-    tuned_study,
+    tuned_on_test,
     write_manifest,
 )
 
@@ -240,6 +240,6 @@ def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
     for folder in out.glob("runs/*"):
         set_epochs(folder, 3)
     assert title(out).endswith("digits, median of 3 epochs, 1 seed")
-    assert title(tuned_study(tmp_path / "c", seeds=1)).endswith(
-        "1 seed, at the best base_lr of those tried"
+    assert title(tuned_on_test(tmp_path / "c", seeds=1)).endswith(
+        "1 seed, at the best base_lr of those tried on test images"
     )
