@@ -42,6 +42,7 @@ PUBLIC = {
     "groupnorm.models": {
         "ResNetCifar", "build_model", "channel_widths", "check_model", "check_places",
         "count_parameters", "imagenet_resnet", "places_of", "usual_images", "vgg16",
+        "widths_of_place",
     },
     "groupnorm.experiments": {
         "EXPERIMENTS", "Experiment", "Options", "build", "study_plan",

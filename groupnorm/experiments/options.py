@@ -150,7 +150,12 @@ class Options(BaseModel):
     """Give each cell the best of several values of a field, as base_lr=0.05,0.1,0.2, by its error
     on held-out training images."""
     validation_images: Annotated[int, Field(ge=1)] | None = None
-    """With tune: how many training images are held out; one in ten."""
+    """With tune or search: how many training images are held out; one in ten."""
+    search: bool | None = None
+    """Find the number of groups in place of training each to its end: all of them for a few epochs,
+    the best ones longer."""
+    refine: bool | None = None
+    """With search: try other numbers in single stages of the network, where it matters."""
 
     def __init__(self, **fields: Any) -> None:
         try:

@@ -13,6 +13,7 @@ from groupnorm.models.registry import (
     check_places,
     places_of,
     usual_images,
+    widths_of_place,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "places_of",
     "usual_images",
     "vgg16",
+    "widths_of_place",
 ]
 
 __getattr__ = lazy(

@@ -73,6 +73,22 @@ def check_places(name: str, given: Iterable[str]) -> None:
     check_given(given, places_of(name), name)
 
 
+def widths_of_place(name: str, place: str, width: float = 1.0) -> tuple[int, ...]:
+    """The channel counts that the norms of one place see, without building the model.
+
+    Raises:
+        ValueError: as `check_places`, and a width as `check_model`.
+    """
+    check_places(name, [place])
+    found = channel_widths(name, width)
+    if place == "stem":
+        return found[:1]
+    number = int(place.removeprefix("stage"))
+    if name in _IMAGENET and _IMAGENET[name] >= 50:  # bottlenecks: inside, and four times as many
+        return found[number - 1], found[number + 1]
+    return (found[min(number, len(found)) - 1],)  # vgg16 ends in two stages of equal width
+
+
 @dataclass(frozen=True)
 class UsualImages:
     """What a model is usually trained on.

@@ -106,6 +106,8 @@ def run_study(
                 print_line(console, left)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
                 print_line(console, f"note: {note}")
+            if plan.prepare is not None:
+                print_line(console, plan.prepare(out, data_root))
             place = _Place(out, jobs, device, data_root, cluster)
             names: dict[str, None] = {}  # in order
             for stage in _stages(plan, out):
@@ -277,6 +279,7 @@ def _manifest(
         "published": list(plan.published),
         "tuned_over": plan.tuned_over,
         "tuning": None if plan.tuning is None else plan.tuning(data),
+        "search": None if plan.search is None else plan.search(data),
         "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
 

@@ -108,6 +108,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
     _check(path, manifest, schema.Manifest)
     manifest = _with_report(manifest)
     wanted = ["division", "value"] if manifest["shows"] == "groups" else []
+    wanted += ["step"] if manifest["shows"] == "search" else []
     wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
     tried = (manifest.get("tuning") or {"cells": []})["cells"]
     for cell in [*manifest["cells"], *tried]:

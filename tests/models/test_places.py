@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from groupnorm.layers import GroupNorm
-from groupnorm.models import build_model, check_places, places_of
+from groupnorm.models import build_model, check_places, places_of, widths_of_place
 from groupnorm.run import build
 
 MODELS = ("resnet8", "resnet18", "resnet50", "vgg16")
@@ -35,6 +35,21 @@ def test_each_place_has_its_norm(name):
     assert {place_of(name, layer) for layer in found} == set(norms)
     for layer, groups in found.items():
         assert norms[place_of(name, layer)] == f"gn:groups={groups}"
+
+
+@pytest.mark.parametrize("name", [*MODELS, "resnet20", "resnet34", "resnet101"])
+def test_the_widths_of_a_place_are_those_of_its_norms(name):
+    with torch.device("meta"):
+        model = build_model(name, norm="gn", num_classes=3)
+    found = {}
+    for layer, norm in model.named_modules():
+        if isinstance(norm, GroupNorm):
+            found.setdefault(place_of(name, layer), set()).add(norm.num_channels)
+    assert found == {place: set(widths_of_place(name, place)) for place in places_of(name)}
+
+
+def test_widths_of_a_place_follow_the_factor():
+    assert widths_of_place("resnet8", "stage3", 0.25) == (16,)
 
 
 @pytest.mark.parametrize("name", MODELS)

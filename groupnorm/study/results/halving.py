@@ -1,8 +1,8 @@
 """Successive halving as arithmetic: from errors to what a rung keeps, and refinement by part.
 
-Everything here is computed from a function `error(name, seed, epochs)`: the error of a candidate
-after so many epochs, None while that is not known, infinity where training diverged. Planning and
-report both read a search through it, so that neither can tell another story than the records do.
+Everything here is computed from a function `error(name, epochs)`: the error of a candidate after so
+many epochs, None while that is not known, infinity where training diverged. Planning and report
+both read a search through it, so that neither can tell another story than the records do.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from dataclasses import dataclass
 
 from groupnorm.study.results.format import decimal_text
 
-ErrorOf = Callable[[str, int, int], float | None]
-FIRST_SEED = 0
+ErrorOf = Callable[[str, int], float | None]
 KEPT = 3
 """Candidates that the first rung keeps; the second keeps one."""
 GROWTH = 3
 """Each rung trains so many times as long as the one before."""
 LONGEST = 0.43
 """Greatest part of the full schedule that a search trains anything for."""
-SEEDS = 2
-"""Seeds of the chosen candidate at the last rung."""
 WORTH_REFINING = 0.5
 """Points between the best and the worst of the first rung, above which parts are tried."""
 
@@ -103,8 +100,8 @@ def reported_epochs(first: int) -> int:
     return (first + 1) // 2
 
 
-def cost(candidates: int, first: int, seeds: int = SEEDS) -> int:
-    """Epochs that a search without refinement trains in all: 31 r for ten candidates."""
+def cost(candidates: int, first: int, seeds: int) -> int:
+    """Epochs that a search without refinement trains: 31 r for ten candidates and two seeds."""
     one, three, nine = rung_epochs(first)
     kept = min(KEPT, candidates)
     return candidates * one + kept * (three - one) + (nine - three) + (seeds - 1) * nine
@@ -159,7 +156,7 @@ def coordinate_steps(
         errors = _known(asked, epochs, error)
         if len(errors) < len(asked):
             return [*steps, Step(part, best, errors, asked, None)]
-        now = error(best, FIRST_SEED, epochs)
+        now = error(best, epochs)
         assert now is not None
         better = min(asked, key=lambda name: errors[name], default=best)
         before, best = best, better if errors.get(better, now) < now else best
@@ -208,5 +205,5 @@ def _why(gain: float, noise: float, ratio: float) -> str:
 
 
 def _known(names: Sequence[str], epochs: int, error: ErrorOf) -> dict[str, float]:
-    found = {name: error(name, FIRST_SEED, epochs) for name in names}
+    found = {name: error(name, epochs) for name in names}
     return {name: value for name, value in found.items() if value is not None}
