@@ -193,13 +193,19 @@ def batch_fields(batch_per_worker: int, protocol: str) -> dict[str, int]:
 
 
 def _begin(options: Options) -> tuple[str, RunConfig, str]:
-    """The scale, its recipe with the user's model and data, and the protocol."""
+    """The scale, its recipe with the user's model and data, and the protocol.
+
+    Under the paper's protocol gamma and the images' size are the paper's at every scale.
+    """
     scale = options.scale or next(iter(SCALES))
+    protocol = options.protocol or _PROTOCOLS[scale]
     recipe = _RECIPES[scale](options.data or DEFAULT)
     base = vary(recipe, size_schedule=(), **options.of_the_run())
-    if usual_images(base.model).size == 32:  # a network for large images takes none of 16 pixels
+    if protocol == "paper":
+        base = vary(base, zero_gamma=True)
+    elif usual_images(base.model).size == 32:  # those for large images take none of 16 pixels
         base = vary(base, size_schedule=recipe.size_schedule)
-    return scale, base, options.protocol or _PROTOCOLS[scale]
+    return scale, base, protocol
 
 
 def _one_size(options: Options) -> int:

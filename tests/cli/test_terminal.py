@@ -106,6 +106,10 @@ def test_the_installed_command():
         (["study", "batch-size", "batch_sizes=x"], "error: batch_sizes: expected whole numbers"),
         (["study", "batch-size", "--norms", "bn,bn"], "error: --norms: bn given twice"),
         (["study", "batch-size", "--batch-sizes", "7"], "32 images of a step, 7 does not"),
+        (
+            ["train", "epochs=1", "size_schedule=32"],
+            "size_schedule: expected sizes in pixels, each",
+        ),
         (["study", "batch-size", "--protocol", "papr"], "protocol must be 'fixed-step' or 'paper'"),
         (["study", "batch-size", "--scale", "huge"], "'quick', 'standard' or 'paper'"),
         (["study", "batch-size", "--model", "vgg19"], "unknown model 'vgg19'"),

@@ -88,6 +88,12 @@ def test_the_paper_protocol_has_eight_workers_and_lr_follows_n():
     assert small.learning_rate == pytest.approx(0.1 * 2 / 32)
 
 
+@pytest.mark.parametrize("scale", ["quick", "standard", "paper"])
+def test_the_paper_protocol_has_the_papers_gamma_and_sizes(scale):
+    found = study_plan("batch-size", Options(scale=scale, protocol="paper"))
+    assert {(c.zero_gamma, c.size_schedule) for c in found.configs.values()} == {(True, ())}
+
+
 @pytest.mark.parametrize(
     ("scale", "protocol", "sizes", "seeds"),
     [
