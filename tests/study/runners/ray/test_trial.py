@@ -1,12 +1,13 @@
 """What runs on a node, without a cluster: the folder it works in, and what it sends back."""
 
 import dataclasses
-import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from groupnorm.environment import environment
 from groupnorm.files import write_atomic
+from groupnorm.study.runners.launcher import Launcher
 from groupnorm.study.runners.ray.trial import (
     STATE_FILES,
     TOKEN_FILE,
@@ -86,10 +87,8 @@ def test_why_a_trial_has_no_result_and_its_log(tmp_path):
 
 
 def test_a_shared_log_is_neither_read_nor_sent(tmp_path, monkeypatch):
-    def worker_without_log(*_):
-        return subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
-
-    monkeypatch.setattr("groupnorm.study.runners.ray.trial.start_worker", worker_without_log)
+    silent = SimpleNamespace(events=lambda: (), why_unfinished=lambda: "it did nothing")
+    monkeypatch.setattr(Launcher, "launch", lambda *_, **__: silent)
     job = job_of(config(), tmp_path)
     run_folder(tmp_path, job.name).mkdir(parents=True)
     (tmp_path / TOKEN_FILE).write_text(job.token, encoding="utf-8")
