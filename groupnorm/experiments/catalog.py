@@ -75,7 +75,7 @@ class Entry:
 def _published(make: Callable[[Options], Experiment]) -> Entry:
     scales = {
         "full": "as published, days on GPUs",
-        "smoke": "two steps of each run, seconds on a CPU",
+        "smoke": "two steps of each run, under a minute on a CPU",
     }
     return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol"))
 

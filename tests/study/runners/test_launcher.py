@@ -140,6 +140,18 @@ def children_of(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
+@pytest.mark.parametrize("stop", [True, False])
+def test_the_first_failure_may_end_the_others(launch, tmp_path, stop):
+    runs = configs({"seed": 0}, {"seed": 1}, {"seed": 2})
+    code = "os._exit(3) if '-s0-' in job['folder'] else time.sleep(600 if {stop} else 0)"
+    records, log = run(
+        tmp_path, runs, jobs=2, device=code.format(stop=stop), stop_at_first_failure=stop
+    )
+    assert log.count("started") == (2 if stop else 3)
+    assert [r.status for r in records] == ["failed", *(["missing"] * 2 if stop else ["failed"] * 2)]
+    assert trials_of(tmp_path) == {}
+
+
 def test_a_line_that_was_cut_loses_neither_the_next_one_nor_the_end():
     ours, theirs = socket.socketpair()
     server = SimpleNamespace(wait=lambda: 0)
