@@ -54,6 +54,11 @@ class _Skipped(_Closed):
     reason: str
 
 
+class _Joined(_Closed):
+    folder: str
+    command: str
+
+
 class Manifest(_Closed):
     """`study.json`."""
 
@@ -71,6 +76,7 @@ class Manifest(_Closed):
     shows: ReportKind | None = None
     published: list[str] | None = None
     tuned_over: str | None = None
+    joined: list[_Joined] | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]
