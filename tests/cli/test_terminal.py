@@ -211,7 +211,7 @@ def test_no_console_of_the_package_makes_emoji():
 
 def test_an_ascii_terminal_gets_everything(monkeypatch, tmp_path):
     table = (["norm — error", "32"], [["gn é", "40.1 ± 0.2"], ["bn", "—"]])
-    monkeypatch.setattr(reports, "build_report", lambda out: out / "é — report.html")
+    monkeypatch.setattr(reports, "write_report", lambda out, **_: [out / "é — report.html"])
     monkeypatch.setattr(reports, "main_table", lambda *_, **__: table)
     monkeypatch.setattr(reports, "main_title", lambda _: "error ± spread")
     done = typed("report", tmp_path, encoding="ascii")
