@@ -69,6 +69,37 @@ def test_json_has_plain_names_and_every_number(tmp_path, monkeypatch):
     assert "same" in main_table(folder)[1][0]
 
 
+@pytest.mark.slow
+def test_studies_are_joined_and_the_folder_is_a_study(tmp_path):
+    for name, norms in (("a", ("bn",)), ("b", ("gn:groups=8",))):
+        batch_study(tmp_path / name, norms=norms, batches=(32, 2), seeds=2)
+    done = typed("report", "a", "b", "--out", "d", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "gn:groups=8" in done.stdout
+    page = (tmp_path / "d" / "report.html").read_bytes()
+    assert b"Joined from" in page
+    assert b"groupnorm report a b --out d" in page
+    again = typed("report", "d", cwd=tmp_path)
+    assert again.stdout == done.stdout
+    assert (tmp_path / "d" / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "b"], "several studies are joined in a folder; name it with --out"),
+        (["a", "--out", "d"], "--out joins several studies; name them, or leave --out out"),
+        (["a", "none", "--out", "d"], "none holds no study"),
+    ],
+)
+def test_what_cannot_be_joined(arguments, message, tmp_path):
+    batch_study(tmp_path / "a", norms=("bn",), batches=(32,), seeds=1)
+    done = typed("report", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "d").exists()
+
+
 def test_the_command_says_which_files_it_wrote_and_uses_own_names(tmp_path, monkeypatch):
     def one_figure(study, rows):
         return build_figures(study, rows)[:1]

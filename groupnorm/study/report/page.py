@@ -219,6 +219,7 @@ def _page(
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),
+        joined=[[j["folder"], j["command"]] for j in manifest.get("joined") or ()],
         options=options,
         references=bibliography,
         data=tables.settings([manifest.get("data", {})]),
