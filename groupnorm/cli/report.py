@@ -36,21 +36,20 @@ def report(
             help='What figures and tables call a norm, as "gn:groups=8=GN (ours)"; repeatable.',
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the main table as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
     """Rebuild the page, the tables and the figures of a study from its records."""
     with (
         report_interrupt(lambda: f"the records are as they were. Again: {this_command()}"),
         report_user_errors(),
     ):
-        from groupnorm.study.report.page import main_table, write_report
+        from groupnorm.study.report.page import report_numbers, write_report
 
         out = named_folder(folder, "report")
         assert out is not None
         page, *files = write_report(out, column=column, labels=label or ())
         if as_json:
-            header, rows = main_table(out, repeat=True)
-            print_json([dict(zip(header, row, strict=True)) for row in rows])
+            print_json(report_numbers(out))
             return
         print_main_table(out, label or ())
         say(f"report: {page}")

@@ -81,8 +81,8 @@ def test_what_the_store_says_is_escaped(troubled):
 def test_sections_come_in_order(troubled):
     order = re.findall(r'<section id="([^"]+)"', troubled[1].read_text())
     assert order == [
-        "error-by-batch", "table", "beside", "running-and-recomputed", "curves-by-norm",
-        "curves-by-batch", "runs", "problems", "measured",
+        "error-by-batch", "table", "differences", "beside", "running-and-recomputed",
+        "curves-by-norm", "curves-by-batch", "runs", "problems", "measured",
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from groupnorm.study.results.compare import compares_in_size, find, first_table,
 from groupnorm.study.results.differences import row_difference
 from groupnorm.study.results.format import rounded
 from groupnorm.study.results.labels import BATCH_NORM, short_names
-from groupnorm.study.results.published import SPREAD, Published, has_batches, has_norms
+from groupnorm.study.results.published import SPREAD, Published, batch_of, has_batches, has_norms
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names, subject
 
 BASELINE = str(BATCH_NORM)  # published tables are read as differences to it
@@ -37,10 +37,8 @@ def published_by_norm(study: Study, rows: list[Row]) -> str:
     table = first_table(study, lambda t: has_norms(t, batch))
     if table is None:
         return ""
-    sizes = table.data.get("batch_per_worker", [table.batch_per_worker])
-    their_batch = sizes[0] if len(sizes) == 1 else batch
     norms = table.data.get("norm") or [n for n in list(table.data)[1:] if SPREAD not in n]
-    parts = _directions(table, norms, rows, batch, their_batch)
+    parts = _directions(table, norms, rows, batch, batch_of(table, batch))
     return f"{introduced(table, study)} {' '.join(parts)}" if parts else ""
 
 
