@@ -55,6 +55,8 @@ from groupnorm.study.results.rules import epochs_rule, title_images
 Point = tuple[float, Estimate | None]
 RUNNING = "running statistics"
 RECOMPUTED = "recomputed statistics"
+BAND = "The band is the 95 % interval of the mean"
+BARS = "Bars are the 95 % intervals of the means"
 
 
 def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
@@ -86,7 +88,7 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
 
     caption = (
         f"{_what(study)} against images per worker; the largest batch is on the left, as in the "
-        f"paper's Figure 1. {_interval_words(rows, 'The band')}"
+        f"paper's Figure 1. {_interval_words(rows, BAND)}"
     )
     if once:
         caption += " A line without markers is a norm that was trained once for all of them."
@@ -123,7 +125,7 @@ def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     batch = batch_sizes(rows)[0]
     caption = (
         f"{_what(study)} per norm at {batch} images per worker, best at the top. "
-        f"{_interval_words(rows, 'Bars')} Small dots are seeds."
+        f"{_interval_words(rows, BARS)} Small dots are seeds."
     )
     height = max(2.6, 1.2 + 0.42 * len(rows))
     panels = [Panel(ours, f"Error per norm, {subject(study)}", height=height)]
@@ -162,7 +164,7 @@ def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
     caption = (
         f"{_what(study)} by number of groups and by channels per group. One group is layer norm "
         "(LN), one channel per group is instance norm (IN). "
-        f"{_interval_words(rows, 'The band')}"
+        f"{_interval_words(rows, BAND)}"
     )
     present = [d for d in DIVISIONS if any(row.labels["division"] == d for row in rows)]
     panels = [Panel(ours(d), f"Error by {DIVISIONS[d]}") for d in present]
@@ -206,7 +208,7 @@ def recomputed_figure(study: Study, rows: list[Row]) -> FigureSpec:
         f"{_what(study)} of the same weights, evaluated twice: with the running statistics "
         "gathered in training, and with statistics recomputed on training data (Precise-BN). What "
         "separates the two is evaluation; what is left is training. "
-        f"{_interval_words(rows, 'Bars')}"
+        f"{_interval_words(rows, BARS)}"
     )
     title = "Running and recomputed statistics side by side"
     return FigureSpec("running-and-recomputed", title, caption, panels)
@@ -252,7 +254,8 @@ def _line_with_band(ax: Axes, points: list[Point], style: Style, label: str | No
     if sizes := bars([value for _, value in ordered]):
         low = [mean - size for mean, size in zip(means, sizes[0], strict=True)]
         high = [mean + size for mean, size in zip(means, sizes[1], strict=True)]
-        ax.fill_between(xs, low, high, color=style.color, alpha=0.18, linewidth=0)
+        ax.fill_between(xs, low, high, facecolor=(style.color, 0.14),
+                        edgecolor=(style.color, 0.6), linewidth=0.8)  # fmt: skip
     ax.plot(xs, means, color=style.color, marker=style.marker, ls=style.dashes, label=label)
 
 
@@ -305,15 +308,14 @@ def _interval_words(rows: Sequence[Row], what: str) -> str:
     words = "No mean has two finished seeds, so there is no interval to draw."
     if any(row.error and row.error.interval for row in rows):
         least, most = min(finished), max(finished)
-        verb, over = ("are", "means") if what.endswith("s") else ("is", "mean")
         seeds = f"{most}" if least == most else f"{least} to {most}"
         words = (
-            f"{what} {verb} the 95 % interval of the {over} (Student's t, {seeds} seeds). Whether "
-            "two of them differ is told by the differences of their seeds, not by an overlap here."
+            f"{what} (Student's t, {seeds} seeds). Whether two means differ is told by the "
+            "differences of their seeds, not by an overlap here."
         )
         if least == 1:
             words += " A single seed has no interval."
-    if what == "The band" and any(row.error and row.status != "finished" for row in rows):
+    if what == BAND and any(row.error and row.status != "finished" for row in rows):
         words += " A hollow marker is a mean that lacks a seed."
     return words
 
