@@ -139,6 +139,14 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
 def _parameter(key: str, entry: Entry) -> inspect.Parameter:
     """The option of a field."""
     kinds = set(_types(Options.model_fields[key].annotation))
+    if bool in kinds:
+        flag = typer.Option(_option(key), help=entry.describe(key))
+        return inspect.Parameter(
+            key,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[bool | None, flag],
+        )
     parser: Callable[[str], Any] | None = None
     if int in kinds and tuple not in kinds:
         parser = whole_number

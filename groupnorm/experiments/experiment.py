@@ -60,7 +60,7 @@ class Experiment:
         """The labels of a variant's cells: norm, batch size, and what else is varied."""
         config = variant.config
         return {
-            "norm": str(config.norm),
+            "norm": config.norm_text,
             **variant.labels,
             "batch_per_worker": config.batch_per_worker,
         }

@@ -150,7 +150,12 @@ class Options(BaseModel):
     """Give each cell the best of several values of a field, as base_lr=0.05,0.1,0.2, by its error
     on held-out training images."""
     validation_images: Annotated[int, Field(ge=1)] | None = None
-    """With tune: how many training images are held out; one in ten."""
+    """With tune or search: how many training images are held out; one in ten."""
+    search: bool | None = None
+    """Find the number of groups in place of training each to its end: all of them for a few epochs,
+    the best ones longer."""
+    refine: bool | None = None
+    """With search: try other numbers in single stages of the network, where it matters."""
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -163,6 +168,10 @@ class Options(BaseModel):
         return {key: value for key, value in self if value is not None}
 
     def of_the_run(self) -> dict[str, Any]:
-        """The given options that are fields of every run; held out are images for tuning alone."""
-        fields = RunConfig.model_fields.keys() - {"validation_images"}
+        """The given options that are fields of every run.
+
+        `norms` is none: an experiment compares its norms, a run has them in places. Nor are
+        `validation_images`, which are held out where something is chosen by them.
+        """
+        fields = RunConfig.model_fields.keys() - {"norms", "validation_images"}
         return {k: value for k, value in self.given().items() if k in fields}

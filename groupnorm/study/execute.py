@@ -106,6 +106,8 @@ def run_study(
                 print_line(console, left)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
                 print_line(console, f"note: {note}")
+            if plan.prepare is not None:
+                print_line(console, plan.prepare(out, data_root))
             place = _Place(out, jobs, device, data_root, cluster)
             names: dict[str, None] = {}  # in order
             for stage in _stages(plan, out):
@@ -212,7 +214,7 @@ def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]
 def _turn(config: RunConfig) -> tuple[int, int, bool]:
     """The place of a run among others: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
-    return config.seed, config.step_images, not config.norm.uses_batch_statistics
+    return config.seed, config.step_images, not config.uses_batch_statistics
 
 
 def _time_steps(
@@ -277,6 +279,7 @@ def _manifest(
         "published": list(plan.published),
         "tuned_over": plan.tuned_over,
         "tuning": None if plan.tuning is None else plan.tuning(data),
+        "search": None if plan.search is None else plan.search(data),
         "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
 
