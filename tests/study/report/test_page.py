@@ -277,11 +277,12 @@ def test_a_study_stands_beside_every_table_its_manifest_names(tmp_path):
     assert '<section id="beside">' not in build_report(out).read_text()
 
 
+@pytest.mark.slow
 def test_a_study_tuned_on_test_images_shows_the_best_value_and_every_value_tried(tmp_path):
     out = tuned_on_test(tmp_path)
     text = build_report(out).read_text()
     assert 'section id="tuning"' in text
-    assert "same number of values for every norm, 3" in text
+    assert "same 3 values for every norm" in text
     assert "Values of base_lr chosen: bn, 32 images per worker: 0.1; gn, 32 images" in text
     header, body = main_table(out)
     study = load_study(out)
@@ -299,6 +300,7 @@ def test_a_study_tuned_on_test_images_shows_the_best_value_and_every_value_tried
 
 def test_a_tuned_study_shows_the_runs_of_its_tables_and_every_value_tried(tmp_path):
     out = tuned_study(tmp_path)
+    spoil(out / "runs/gn-tried-lr1.0-s0", "diverged", "the loss is not finite")
     text = build_report(out).read_text()
     study = load_study(out)
     rows = summarize_study(study)
@@ -316,7 +318,7 @@ def test_a_tuned_study_shows_the_runs_of_its_tables_and_every_value_tried(tmp_pa
     assert [line.split(",")[0] for line in tried] == [
         "chosen", "yes", "no", "no", "no", "yes", "no"
     ]  # fmt: skip
-    assert "all 10 runs finished" in text
+    assert ">gn, 32 images per worker, base_lr 1.0</th>" in text
 
 
 def test_a_tuned_study_shows_what_it_tried_before_anything_was_chosen(tmp_path):
@@ -331,13 +333,7 @@ def test_a_tuned_study_shows_what_it_tried_before_anything_was_chosen(tmp_path):
     assert main_table(out) == (["images per worker"], [])
 
 
-def test_every_value_tried_is_among_the_problems(tmp_path):
-    out = tuned_study(tmp_path)
-    spoil(out / "runs/gn-tried-lr1.0-s0", "diverged", "the loss is not finite")
-    text = build_report(out).read_text()
-    assert ">gn, 32 images per worker, base_lr 1.0</th>" in text
-
-
+@pytest.mark.slow
 def test_every_value_tried_on_test_images_is_among_the_runs_and_problems(tmp_path):
     out = tuned_on_test(tmp_path)
     spoil(out / "runs/gn-lr1.0-s0", "diverged", "the loss is not finite")
