@@ -28,7 +28,7 @@ def printed(folder, width, monkeypatch):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 90, 120, 200])
 def test_every_name_and_number_is_whole(out, width, monkeypatch):
     text = printed(out, width, monkeypatch)
     assert text.startswith("Top-1 error in percent: resnet8 on digits, median of the last 5 of 8 e")

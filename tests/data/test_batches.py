@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupnorm.data.batches import epoch_order, epoch_steps, generator_of, seed_of
+from groupnorm.data.batches import epoch_order, epoch_steps, generator_of, seed_of, shrink
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 3), st.integers(1, 5))
@@ -36,3 +36,13 @@ def test_seeds_are_what_a_generator_takes():
     assert seed_of(1, 23) != seed_of(12, 3)
     first, again = (torch.rand(3, generator=generator_of(5, "a")) for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_images_are_made_smaller_alone_and_alike():
+    images = torch.rand(6, 3, 12, 12)
+    small = shrink(images, 4)
+    assert small.shape == (6, 3, 4, 4)
+    assert torch.allclose(small.mean(), images.mean(), atol=0.02)  # smoothed, not every third pixel
+    assert torch.equal(shrink(images[2:5], 4), small[2:5])  # the share of one process
+    for size in (None, 12, 20):
+        assert shrink(images, size) is images

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+from groupnorm.study.results.rows import Study
 
 EPOCHS = 8
 BATCH_INDEPENDENT = ("gn", "ln", "in", "none")
@@ -16,6 +20,7 @@ def fake_error(norm: str, batch: int, seed: int) -> float:
     base = {"bn": 21.0, "gn": 22.0, "ln": 24.0, "in": 27.0}.get(norm.partition(":")[0], 23.0)
     small_batch = 14.0 * (2.0 / batch) ** 1.6 if norm.startswith("bn") else 0.0
     wobble = 0.3 * math.sin(7.0 * seed + len(norm) + batch)
+    wobble += 0.05 * math.sin(seed * (1 + sum(map(ord, norm)) % 11))  # not the same for all norms
     return base + small_batch + wobble
 
 
@@ -60,6 +65,19 @@ def write_run(out: Path, name: str, config: dict[str, Any], rows: list[dict[str,
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "DONE").write_text(json.dumps({"status": "finished", "reason": None}))
     return folder
+
+
+def configured(study: Study, pattern: str = "*", **keys: Any) -> Study:
+    """A study that has been read, with other values in the configurations of some of its runs."""
+    return replace(
+        study,
+        records={
+            name: replace(record, config={**record.config, **keys})
+            if record.config and fnmatch(name, pattern)
+            else record
+            for name, record in study.records.items()
+        },
+    )
 
 
 def spoil(folder: Path, status: str, reason: str = "", epochs: int = 3) -> None:

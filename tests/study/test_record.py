@@ -12,7 +12,7 @@ import torch
 
 from groupnorm.spec import NormSpec
 from groupnorm.study.record import record_run
-from groupnorm.study.store import read_metrics, to_json
+from groupnorm.study.store import read_metrics, read_run, to_json
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
 from groupnorm.training.config import RunConfig
 from groupnorm.training.loop import train
@@ -113,6 +113,22 @@ def test_what_a_record_holds(uninterrupted):
     precise = [row["precise_val_error"] for row in rows]
     assert precise[:-5] == [None] * (CONFIG.epochs - 5)
     assert all(0 <= error <= 100 for error in precise[-5:])
+
+
+def test_stopped_after_an_epoch_it_goes_on_to_the_same_bits(tmp_path):
+    short = CONFIG.model_copy(update={"epochs": 3, "train_images": 64})
+    whole, folder = record_run(short, tmp_path / "whole", threads=1), tmp_path / "stopped"
+    for stop in (1, 2):
+        result = record_run(short, folder, threads=1, stop_epoch=stop)
+        assert (result.status, result.reason) == ("stopped", f"after {stop} of 3 epochs")
+        assert not (folder / "DONE").exists()
+        found = read_run(folder)
+        assert (found.status, len(found.metrics)) == ("partial", stop)
+    result = record_run(short, folder, threads=1)
+    assert result.status == "finished"
+    assert without_timing(result.metrics) == without_timing(whole.metrics)
+    assert equal(weights(folder)["model"], weights(tmp_path / "whole")["model"])
+    assert equal(weights(folder)["optimizer"], weights(tmp_path / "whole")["optimizer"])
 
 
 def test_another_seed_gives_other_numbers(uninterrupted, tmp_path):

@@ -49,11 +49,39 @@ def test_batch_norm_is_another_run_for_every_split():
         {"shortcut": "B"},
         {"schedule": "cosine"},
         {"memory_format": "channels_last"},
+        {"zero_gamma": False},
+        {"size_schedule": "16:0.3"},
+        {"validation_images": 50},
+        {"reported_epochs": 1},
+        {"evaluate_every": 2},
     ],
 )
 def test_every_field_changes_the_hash(change):
     fields = {"epochs": 3, "seed": 0}
     assert RunConfig(**fields).digest() != RunConfig(**{**fields, **change}).digest()
+
+
+def test_a_later_field_at_its_default_renames_no_run():
+    """These names are from before there were more fields than `named`; they never change."""
+    assert RunConfig(epochs=3).run_name() == "gn-1x256-s0-52d863f086"
+    assert RunConfig(norm="bn", epochs=1).run_name() == "bn-8x32-s0-73af4dac4f"
+    named = RunConfig(epochs=3).identity().keys()
+    assert len(named) == 22
+    later = set(RunConfig.model_fields) - named - {"max_unreadable"}
+    assert {"zero_gamma", "size_schedule", "validation_images"} < later
+    defaults = RunConfig(epochs=3).model_dump(include=later)
+    assert RunConfig(epochs=3, **defaults).run_name() == RunConfig(epochs=3).run_name()
+
+
+@pytest.mark.parametrize(
+    "value", ["16:0.3,24:0.7", [[16, 0.3], [24, 0.7]], (("16", "0.3"), (24, 0.7))]
+)
+def test_a_size_schedule_is_read_from_text_and_pairs(value):
+    config = RunConfig(epochs=1, size_schedule=value)
+    assert config.size_schedule == ((16, 0.3), (24, 0.7))
+    assert config.model_dump()["size_schedule"] == "16:0.3,24:0.7"
+    assert RunConfig.model_validate(config.model_dump(), strict=True) == config
+    assert RunConfig(epochs=1, size_schedule="") == RunConfig(epochs=1)
 
 
 def test_norms_of_places():
@@ -140,6 +168,24 @@ def test_what_is_refused(fields, message):
         ({"norms": "ln"}, "norms must be norms by place, as norms.stage3=gn:groups=16, got 'ln'"),
         ({"norms": {"stem": "xn"}}, "norms.stem: unknown normalization 'xn'; known kinds: gn"),
         ({"steps": 1}, "give epochs or steps, exactly one; got epochs=1, steps=1"),
+        ({"zero_gamma": "half"}, "zero_gamma must be true or false, got 'half'"),
+        ({"validation_images": "a"}, "validation_images must be a whole number, got 'a'"),
+        ({"reported_epochs": 0}, "reported_epochs must be at least 1, got 0"),
+        ({"evaluate_every": "0"}, "evaluate_every must be at least 1, got '0'"),
+        *[
+            ({"size_schedule": value}, f"size_schedule: expected sizes in pixels, {text}")
+            for value, text in [
+                (
+                    "16",
+                    "each with the share of the run that it lasts to, as 16:0.3,24:0.7; got '16'",
+                ),
+                *[(bad, "") for bad in ("16:x", "16.5:0.3", "16:0.3,,24:0.7", "16:0.3:2", 5, None)],
+            ]
+        ],
+        *[
+            ({"size_schedule": value}, "size_schedule: sizes must be above 0 and rise, shares")
+            for value in ("24:0.3,16:0.7", "16:0.7,24:0.3", "0:0.3", "16:0", "16:1", "16:nan")
+        ],
         ({"lr": 3, "seed": -1}, "seed must be at least 0, got -1\nunknown key 'lr'"),
     ],
 )
@@ -171,6 +217,9 @@ def test_differences_in_words():
     one, other = RunConfig(norm="bn", epochs=1), RunConfig(norm="bn", epochs=2, seed=3)
     assert one.describe_difference(one.identity()) == ""
     assert other.describe_difference(one.identity()) == "epochs was 1, is 2, seed was 0, is 3"
+    grown = RunConfig(norm="bn", epochs=1, size_schedule="16:0.3")
+    assert grown.describe_difference(one.identity()) == "size_schedule was '', is '16:0.3'"
+    assert one.describe_difference(grown.identity()) == "size_schedule was '16:0.3', is ''"
     assert "width was None, is 1.0" in one.describe_difference({"norm": "bn"})
 
 

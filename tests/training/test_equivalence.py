@@ -44,6 +44,7 @@ CASES = {
         ({"norm": "brn", "accumulate": 4}, {"accumulate": 1}),
         ({"norm": "gn:groups=4", "accumulate": 4}, {**SPLIT, "accumulate": 1}),
         ({"norm": "syncbn"}, SPLIT),
+        ({"norm": "bn", "size_schedule": "4:0.3,6:0.7"}, {}),
     ],
     1: [
         ({"norm": "bn", "accumulate": 4}, {"accumulate": 1}),

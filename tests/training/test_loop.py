@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
 from groupnorm.training.checkpoint import CheckpointError
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import Processes
@@ -104,6 +105,15 @@ def test_the_last_five_epochs_are_announced():
     assert task.late == [False, False, True, True, True, True, True]
 
 
+def test_reported_epochs_are_the_last_ones_and_always_evaluated():
+    config, model = make(epochs=7, reported_epochs=2, evaluate_every=3)
+    task = Regression()
+    rows = train(config, model, task)
+    assert [row["epoch"] for row in rows if "val_error" in row] == [3, 6, 7]
+    assert task.late == [False, True, True]
+    assert all({"train_loss", "lr", "timing"} < row.keys() for row in rows)
+
+
 def test_weight_decay_covers_every_parameter():
     """With a loss of zero gradient only weight decay moves the parameters."""
 
@@ -174,6 +184,66 @@ def test_stopped_within_an_epoch_it_goes_on_bit_for_bit(tmp_path, stop_at):
     for a, b in zip(whole, resumed, strict=True):
         assert b["timing"]["images"] == 40
         assert {**a, "timing": 0} == {**b, "timing": 0}
+
+
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_stopped_after_an_epoch_it_goes_on_bit_for_bit(tmp_path, schedule):
+    """Learning rates are those of the whole training, however often it is stopped."""
+    fields = {"epochs": 6, "schedule": schedule, "evaluate_every": 2, "reported_epochs": 1}
+    config, model = make(**fields)
+    whole = train(config, model, Regression())
+    path = tmp_path / "checkpoint.pt"
+    for stop, after in ((2, 2), (5, 5), (1, 5), (None, 6), (9, 6)):
+        _, resumed = make(**fields)
+        rows = train(config, resumed, Regression(), checkpoint=path, stop_epoch=stop)
+        assert [{**row, "timing": 0} for row in rows] == [
+            {**row, "timing": 0} for row in whole[:after]
+        ]
+    assert torch.equal(model.weight, resumed.weight)
+
+
+class Pictures(Regression):
+    """Images of 8 x 8 pixels; records how large those of each step were."""
+
+    def __init__(self, stop_at=None):
+        super().__init__()
+        self.pixels, self.sizes, self.stop_at = torch.rand(40, 1, 8, 8), [], stop_at
+
+    def train(self, steps, rows):
+        for step in steps:
+            if self.stop_at == len(self.sizes):
+                raise KeyboardInterrupt
+            yield self.pixels[step.indices[rows]], step.indices[rows]
+
+    def loss(self, model, x, indices):
+        self.sizes.append(x.shape[-1])
+        return model(x).square().mean(), 0
+
+    def evaluate(self, model, *, reported):
+        return {}
+
+
+def test_images_grow_and_a_resume_finds_the_size(tmp_path):
+    """Stopped within a size, at both switches and at full size."""
+
+    def trained(stop_at=None, **options):
+        config, _ = make(epochs=4, size_schedule="4:0.3,6:0.7")
+        model, task = nn.Conv2d(1, 2, 3), Pictures(stop_at)
+        try:
+            train(config, model, task, **options)
+        except KeyboardInterrupt:
+            return trained(**options) if task.sizes else None
+        return model.weight, task.sizes
+
+    torch.manual_seed(1)
+    weight, sizes = trained()
+    assert sizes == [4] * 6 + [6] * 8 + [8] * 6
+    for stop_at in (3, 6, 14, 18):
+        torch.manual_seed(1)
+        saved = {"checkpoint": tmp_path / f"{stop_at}.pt", "save_seconds": 0}
+        resumed, rest = trained(stop_at, **saved)
+        assert rest == sizes[stop_at:]
+        assert torch.equal(resumed, weight)
 
 
 def test_nothing_is_saved_within_an_epoch_before_its_time(tmp_path):
@@ -292,6 +362,22 @@ def test_too_few_examples_raise():
     config, model = make()
     with pytest.raises(ValueError, match="at least 8 training images, the data has 7"):
         train(config, model, Regression(size=7))
+
+
+def test_dropout_draws_from_a_seed_of_the_step():
+    class Drawing(Regression):
+        def loss(self, model, x, indices):
+            self.draws.append(torch.rand(3))
+            return super().loss(model, x, indices)
+
+    config, model = make(epochs=1)
+    task = Drawing()
+    task.draws = []
+    train(config, model, task)
+    order = epoch_order(40, config.seed, 1)
+    for step, draw in zip(epoch_steps(order, 8, config.seed, 1), task.draws, strict=True):
+        torch.manual_seed(seed_of(step.seed, "dropout", 0))
+        assert torch.equal(draw, torch.rand(3))
 
 
 def test_default_generators_are_left_alone():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupnorm.training.schedules import lr_factor
+from groupnorm.training.schedules import image_size, lr_factor
 from tests.tolerances import COSINE_END
 
 
@@ -40,3 +40,9 @@ def test_the_factor_lies_between_zero_and_one_and_never_rises(schedule, place):
 def test_unknown_schedule_raises():
     with pytest.raises(ValueError, match=r"poly.*step, cosine"):
         lr_factor("poly", 0, 10)
+
+
+def test_images_grow_by_share_of_the_steps():
+    sizes = [image_size(((16, 0.3), (24, 0.7)), step, 10) for step in range(10)]
+    assert sizes == [16] * 3 + [24] * 4 + [None] * 3
+    assert image_size((), 0, 10) is None

@@ -34,7 +34,8 @@ from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
-from groupnorm.study.results.rows import Row, Study, epochs_rule, load_study, summarize_study
+from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
+from groupnorm.study.results.rules import each_error
 from groupnorm.study.results.tuning import (
     Tuning,
     chosen_note,
@@ -46,7 +47,7 @@ from groupnorm.study.store import StoreError, read_cells
 
 # Statuses as they appear in cells; such cells are marked in the page.
 _BAD = ("failed", "diverged", "missing", "partial", "unfinished")
-_PHONE_LETTERS = 42  # of a table that a screen of 390 pixels shows whole
+_PHONE_LETTERS = 36  # of a table that a screen of 390 pixels shows whole
 
 
 def build_report(out: Path) -> Path:
@@ -214,7 +215,7 @@ def _page(
         run_groups=tables.run_groups(study, every),
         problems=problems,
         runs=len(records),
-        epochs_rule=epochs_rule(study, length=False),
+        each_error=each_error(study),
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),
@@ -251,9 +252,12 @@ def _drawn(figure: FigureSpec) -> dict[str, Any]:
 
 
 def _is_wide(header: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
-    """Whether a table is wider than the screen of a phone, by the letters of its columns."""
-    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-    return sum(widths) + 3 * len(widths) > _PHONE_LETTERS
+    """Whether a table is wider than the screen of a phone, by the letters of its columns.
+
+    The first column is broken there.
+    """
+    first, *others = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+    return min(first, 16) + sum(others) + 3 * len(others) > _PHONE_LETTERS
 
 
 def _is_bad(text: str) -> bool:

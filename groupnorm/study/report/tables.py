@@ -14,6 +14,7 @@ from groupnorm.study.results.costs import COSTS, run_cost
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import (
     NOTHING,
+    RECOMPUTED,
     batches_text,
     estimate_text,
     label_of,
@@ -26,25 +27,27 @@ from groupnorm.study.results.rows import (
     Row,
     Study,
     by_runs,
-    epochs_rule,
     final_error,
+    images_of,
     run_status,
     step_memory_bytes,
     subject,
     trained_once,
 )
+from groupnorm.study.results.rules import epochs_rule, rules_note, title_images
 from groupnorm.study.store import UNREADABLE
 
 SAME = "same"
-RECOMPUTED = "(recomputed statistics)"
 RUN_HEADER = [
     "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
     "status", "error", "recomputed", "training error", "memory of a step", "parameters",
 ]  # fmt: skip
+MEASURES = ("val_error", "precise_val_error", "train_error")
 CSV_MEASURES = [
     "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
     "step_memory_bytes", "parameters", "val_error_mean", "val_error_spread",
     "precise_val_error_mean", "precise_val_error_spread", "seeds_finished", "seeds_asked",
+    "val_error_low", "val_error_high", "rule", "evaluated_on",
 ]  # fmt: skip
 
 
@@ -106,7 +109,10 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
     if tuned:
         on = "held-out" if study.manifest.get("tuning") else "test"
         best = f", at the best {tuned} of those tried on {on} images"
-    return f"Top-1 error in percent: {subject(study)}, {epochs_rule(study)}, {count}{best}"
+    return (
+        f"Top-1 error in percent{title_images(study)}: {subject(study)}, {epochs_rule(study)}, "
+        f"{count}{best}"
+    )
 
 
 def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
@@ -166,6 +172,8 @@ def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     ]
     skipped = study.manifest.get("skipped", [])
     bad += [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
+    note = rules_note(study)
+    bad += [["errors", "different rules", note]] if note else []
     return bad + _gaps(study, rows) + _data_problems(study)
 
 
@@ -220,10 +228,11 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
     writer = csv.writer(buffer, lineterminator="\n")
     costs = [key for key in COSTS if any(key in row.cost for row in rows)]
     writer.writerow([*mark, *names, *CSV_MEASURES, *costs])
-    times = study.cost_pass.times
+    times, last, rule = study.cost_pass.times, study.reported_epochs, epochs_rule(study, False)
     seeds = {(json.dumps(c.labels, sort_keys=True), c.run): c.seed for c in study.cells}
     for row in rows:
         key = json.dumps(row.labels, sort_keys=True)
+        interval = row.error.interval if row.error else None
         for name in row.runs:
             record = study.records[name]
             status, reason = run_status(record)
@@ -234,11 +243,11 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                     *([] if chosen is None else ["yes" if row in chosen else "no"]),
                     *(row.labels.get(label) for label in names),
                     seeds[key, name], name, status, reason, len(record.metrics),
-                    final_error(record.metrics) if done else None,
-                    final_error(record.metrics, "precise_val_error") if done else None,
-                    final_error(record.metrics, "train_error") if done else None,
+                    *(final_error(record.metrics, measure, last=last) if done else None
+                      for measure in MEASURES),
                     step_memory_bytes(record), record.env.get("parameters"), row.mean,
                     row.spread, row.precise_mean, row.precise_spread, row.finished, row.asked,
+                    *(interval or (None, None)), rule, images_of([record]),
                     *(cost.get(key) for key in costs),
                 ]
             )  # fmt: skip
@@ -272,8 +281,8 @@ def _run_cells(study: Study, seed: int, name: str) -> list[str]:
     record = study.records[name]
     status, _ = run_status(record)
     done = status == "finished"
-    keys = ("val_error", "precise_val_error", "train_error")
-    errors = [final_error(record.metrics, key) if done else None for key in keys]
+    last = study.reported_epochs
+    errors = [final_error(record.metrics, key, last=last) if done else None for key in MEASURES]
     memory = step_memory_bytes(record)
     parameters = record.env.get("parameters")
     return [

@@ -1,16 +1,26 @@
-"""Means over seeds, and when two of them differ clearly."""
+"""Means over seeds, differences of paired seeds, and their 95 % intervals by Student's t.
+
+Two configurations with the same seed see the same images in the same order with the same
+augmentation. Much of what a seed does is therefore the same for both, and the differences of the
+same seeds tell more than the two means do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import fmean, stdev
+from functools import cache
+from itertools import count
+from statistics import NormalDist, fmean, stdev
 
 from groupnorm.study.results.format import rounded
 
-# A difference counts as clear when it is larger than this many spreads.
-CLEAR = 2.0
+CONFIDENCE = 0.95
+_NOISE = 1e-9  # differences of errors in percent that are the same but for the rounding of floats
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -21,22 +31,57 @@ class Estimate:
     spread: float | None
     seeds: int
 
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of the mean; None for a single seed."""
+        return None if self.spread is None else _interval(self.mean, self.spread, self.seeds)
+
 
 @dataclass(frozen=True)
-class Comparison:
-    """How far `a` lies above `b`.
+class Difference:
+    """How far `a` lies above `b`, over the seeds that both have.
 
     Attributes:
-        difference: mean of `a` minus mean of `b`, percentage points.
-        shown: the difference of the two means as tables print them, with one decimal.
-        spread: the larger of both spreads; None when either has a single seed.
-        clear: the difference exceeds `CLEAR` spreads; None without a spread.
+        mean: mean of the differences, percentage points.
+        shown: the same with one decimal: where both have the same seeds, the difference of the two
+            means as tables print them.
+        spread: sample standard deviation of the differences; None for a single pair.
+        pairs: number of seeds that both have, at least one.
+        left_out: number of seeds that only one of the two has.
     """
 
-    difference: float
+    mean: float
     shown: Decimal
     spread: float | None
-    clear: bool | None
+    pairs: int
+    left_out: int
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of the mean difference.
+
+        None for a single pair, and where all differences are the same: a spread of zero would
+        stand for a certainty that a few seeds do not give.
+        """
+        return _interval(self.mean, self.spread, self.pairs) if self.spread else None
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean difference; None where there is no interval."""
+        return self.spread / math.sqrt(self.pairs) if self.spread else None
+
+    @property
+    def told_apart(self) -> bool | None:
+        """Whether the interval leaves out 0; None without an interval."""
+        if self.interval is None:
+            return None
+        low, high = self.interval
+        return low > 0 or high < 0
+
+    @property
+    def negated(self) -> Difference:
+        """How far `b` lies above `a`."""
+        return Difference(-self.mean, -self.shown, self.spread, self.pairs, self.left_out)
 
 
 def estimate(values: Iterable[float]) -> Estimate | None:
@@ -47,11 +92,59 @@ def estimate(values: Iterable[float]) -> Estimate | None:
     return Estimate(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
 
 
-def compare(a: Estimate, b: Estimate) -> Comparison:
-    """Compare two means with the larger of their spreads over seeds."""
-    difference = a.mean - b.mean
-    shown = rounded(a.mean, 1) - rounded(b.mean, 1)
-    if a.spread is None or b.spread is None:
-        return Comparison(difference, shown, None, None)
-    spread = max(a.spread, b.spread)
-    return Comparison(difference, shown, spread, abs(difference) > CLEAR * spread)
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
+    """`a` minus `b`, errors by seed, over the seeds that both have; None when there is none."""
+    common = a.keys() & b.keys()
+    if not common:
+        return None
+    differences = [a[seed] - b[seed] for seed in sorted(common)]
+    mean = fmean(differences)
+    spread = stdev(differences) if len(common) > 1 else None
+    if spread is not None and spread < _NOISE:
+        spread = 0.0
+    left_out = len(a.keys() ^ b.keys())
+    shown = rounded(mean, 1)
+    if not left_out:
+        shown = rounded(fmean(a.values()), 1) - rounded(fmean(b.values()), 1)
+    return Difference(mean, shown, spread, len(common), left_out)
+
+
+def seeds_needed(spread: float, points: float = 1.0) -> int:
+    """The fewest seeds whose 95 % interval has a half width of at most `points`.
+
+    Args:
+        spread: sample standard deviation of the differences of paired seeds.
+    """
+    # Student's t lies above the normal quantile, so that no smaller number can do.
+    least = math.ceil((NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread / points) ** 2)
+    return next(
+        n for n in count(max(2, least)) if student_t(n - 1) * spread / math.sqrt(n) <= points
+    )
+
+
+@cache
+def student_t(freedom: int) -> float:
+    """The t that Student's distribution exceeds on either side with 5 % probability in all."""
+    low, high = 0.0, 20.0  # 12.7 with one degree of freedom, less with more
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _within(middle, freedom) > CONFIDENCE else (middle, high)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """P(|T| <= t), the finite sums of Abramowitz & Stegun 1964, 26.7.3 and 26.7.4."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine_2 = math.cos(angle) ** 2
+    term = total = 1.0 if freedom % 2 == 0 else math.cos(angle)
+    for k in range(2 if freedom % 2 == 0 else 3, freedom, 2):
+        term *= cosine_2 * (k - 1) / k
+        total += term
+    if freedom % 2 == 0:
+        return math.sin(angle) * total
+    return 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
+
+
+def _interval(mean: float, spread: float, seeds: int) -> Interval:
+    half_width = student_t(seeds - 1) * spread / math.sqrt(seeds)
+    return mean - half_width, mean + half_width

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
-from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.estimates import Estimate, Interval
 from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.rows import ONCE, Row
 
 NOTHING = "\u2013"
+RECOMPUTED = "(recomputed statistics)"
 BATCH_NORM, GROUP_NORM = NormSpec("bn"), NormSpec("gn")
 _NO_NORM = NormSpec("none")
 
@@ -28,16 +29,16 @@ def _parsed(norm: str) -> NormSpec | None:
 
 
 def short_names(norms: Iterable[str]) -> dict[str, str]:
-    """A name for each norm, as short as the others allow: "GN" for the only group norm.
+    """A name for each spec, as short as the others allow: "GN" for the only group norm.
 
-    Norms of places, as "gn stage3=ln", keep their text.
+    What is no spec, as the norms of places "gn stage3=ln", keeps its text.
     """
-    norms = list(norms)
-    specs = {norm: spec for norm in norms if (spec := _parsed(norm))}
+    listed = list(norms)
+    specs = {norm: spec for norm in listed if (spec := _parsed(norm))}
     plain = {n: s.kind.upper() + "+WS" * s.ws + "+NF" * s.nf for n, s in specs.items()}
     names = list(plain.values())
     return (
-        {norm: norm for norm in norms}
+        {norm: norm for norm in listed}
         | {
             norm: name if names.count(name) == 1 or name == norm.upper() else norm
             for norm, name in plain.items()
@@ -124,6 +125,15 @@ def estimate_text(value: Estimate | None, digits: int = 1) -> str:
     if value.spread > 0 and not rounded(value.spread, digits):
         digits += 1
     return f"{text} ± {decimal_text(value.spread, digits)}"
+
+
+def interval_text(interval: Interval) -> str:
+    """Both ends, e.g. "-0.3 to 1.7"; with more digits where one would hide width or sign."""
+    low, high = interval
+    digits = 1
+    while digits < 4 and not all(rounded(value, digits) for value in (low, high, high - low)):
+        digits += 1
+    return f"{decimal_text(low, digits)} to {decimal_text(high, digits)}"
 
 
 def _batches(same: Sequence[Row]) -> list[str]:

@@ -19,7 +19,9 @@ from groupnorm.study.store import Cell, Record, is_number, read_cells, read_mani
 
 # From best to worst; the status of a row is the worst one among its seeds.
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
+# How many last epochs an error is the median of in records that do not say it: the paper's rule.
 LAST_EPOCHS = 5
+TEST_IMAGES = "test images"
 # Said of a norm that one training, with each seed, stands for at several batch sizes.
 ONCE = "(trained once)"
 
@@ -37,7 +39,8 @@ class Row:
         asked: number of seeds asked for.
         status: "finished", or the worst status among the seeds (see `STATUSES`).
         reason: why a row is not "finished", e.g. "2 of 3 seeds diverged: loss is not finite".
-        errors: final validation error per finished seed, percent.
+        errors: the reported error per finished seed, percent: the median over the last epochs of
+            its run (`Study.reported_epochs`).
         precise_errors: the same with recomputed statistics; empty for a norm without any.
         train_error: mean over seeds of the final training error, percent.
         step_memory_bytes: what a training step takes on top of what is there; the largest of any
@@ -45,6 +48,7 @@ class Row:
         parameters: number of trained parameters.
         cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; of older records
             some or all are missing.
+        evaluated_on: the images that errors were measured on, in words; see `images_of`.
     """
 
     labels: dict[str, Any]
@@ -59,6 +63,7 @@ class Row:
     step_memory_bytes: int | None
     parameters: int | None
     cost: dict[str, float] = field(default_factory=dict)
+    evaluated_on: str = TEST_IMAGES
 
     @property
     def error(self) -> Estimate | None:
@@ -108,21 +113,39 @@ class Study:
         """What figures and tables call a norm: its own name, or the spec."""
         return self.names.get(norm, norm)
 
+    @property
+    def rules(self) -> list[int]:
+        """The numbers of last epochs that the runs ask for the median over; one number as a rule.
+
+        Runs that have no configuration yet do not count.
+        """
+        configs = [record.config for record in self.records.values() if record.config]
+        return sorted({config.get("reported_epochs", LAST_EPOCHS) for config in configs})
+
+    @property
+    def reported_epochs(self) -> int:
+        """How many last epochs the reported error is the median of, the same for every run.
+
+        Of several rules the one with the fewest epochs: every run was evaluated after these.
+        """
+        return min(self.rules, default=LAST_EPOCHS)
+
 
 def final_error(
-    metrics: Sequence[dict[str, Any]], key: str = "val_error", last: int = LAST_EPOCHS
+    metrics: Sequence[dict[str, Any]], key: str = "val_error", *, last: int
 ) -> float | None:
-    """Median of `key` over the last `last` epochs (the rule of Wu & He 2018, section 4.1).
+    """Median of `key` over the last evaluated epochs (Wu & He 2018, section 4.1, have five).
 
     Args:
-        metrics: the rows of a run, oldest first. Fewer than `last` rows: all of them count.
+        metrics: the rows of a run, oldest first. Those without a `val_error` are no epochs here.
         key: the column; rows where it is absent, null or not finite are left out.
-        last: number of epochs.
+        last: number of epochs, as `Study.reported_epochs`. Fewer rows: all of them count.
 
     Returns:
         The median in the column's own unit, or None when no row has a value.
     """
-    values = [row[key] for row in metrics[-last:] if is_number(row.get(key))]
+    evaluated = [row for row in metrics if row.get("val_error") is not None]
+    values = [row[key] for row in evaluated[-last:] if is_number(row.get(key))]
     return float(median(values)) if values else None
 
 
@@ -153,23 +176,7 @@ def summarize_study(study: Study) -> list[Row]:
     groups: dict[str, list[Cell]] = {}
     for cell in study.cells:
         groups.setdefault(json.dumps(cell.labels, sort_keys=True), []).append(cell)
-    times = study.cost_pass.times
-    return [_row(cells, study.records, times) for cells in groups.values()]
-
-
-def epochs_rule(study: Study, length: bool = True) -> str:
-    """How an error is made of a run's epochs, e.g. "median of the last 5 of 10 epochs".
-
-    Args:
-        length: say how many epochs the runs have where the median leaves some of them out.
-    """
-    records = study.records.values()
-    lengths = {record.config.get("epochs") or len(record.metrics) for record in records} - {0}
-    if lengths and max(lengths) <= LAST_EPOCHS:
-        many = max(lengths) > 1
-        return f"median of {max(lengths)} epochs" if many else "after 1 epoch"
-    of = f" of {' or '.join(map(str, sorted(lengths)))}" if lengths and length else ""
-    return f"median of the last {LAST_EPOCHS}{of} epochs"
+    return [_row(study, cells) for cells in groups.values()]
 
 
 def by_runs(rows: Iterable[Row]) -> list[list[Row]]:
@@ -218,12 +225,25 @@ def trained(study: Study) -> tuple[list[str], str]:
 
 def run_status(record: Record) -> tuple[str, str | None]:
     """Status and reason of one run; a finished run without a validation error counts as failed."""
-    if record.status == "finished" and final_error(record.metrics) is None:
+    if record.status == "finished" and final_error(record.metrics, last=1) is None:
         return "failed", "it finished without a validation error"
     if record.status == "partial":
         epochs = record.config.get("epochs")
         return "partial", f"{len(record.metrics)} of {epochs or '?'} epochs done"
     return record.status, record.reason
+
+
+def images_of(records: Iterable[Record]) -> str:
+    """The images that runs were evaluated on: "test images", or "500 held-out training images".
+
+    Where runs differ, all of them, joined by "and".
+    """
+    found: dict[str, None] = {}
+    for record in records:
+        if record.config:
+            held_out = record.config.get("validation_images")
+            found[f"{held_out:,} held-out training images" if held_out else TEST_IMAGES] = None
+    return " and ".join(sorted(found)) or TEST_IMAGES
 
 
 def step_memory_bytes(record: Record) -> int | None:
@@ -232,7 +252,8 @@ def step_memory_bytes(record: Record) -> int | None:
     return int(max(values)) if values else None
 
 
-def _row(cells: list[Cell], records: dict[str, Record], times: dict[str, dict[str, float]]) -> Row:
+def _row(study: Study, cells: list[Cell]) -> Row:
+    records, last = study.records, study.reported_epochs
     statuses = [run_status(records[cell.run]) for cell in cells]
     done = [
         (cell.seed, records[cell.run])
@@ -243,6 +264,8 @@ def _row(cells: list[Cell], records: dict[str, Record], times: dict[str, dict[st
     parameters = [records[cell.run].env.get("parameters") for cell in cells]
     finished = [record for _, record in done]
     memory = _present(step_memory_bytes, finished)
+    times = study.cost_pass.times
+    train_errors = _present(lambda r: final_error(r.metrics, "train_error", last=last), finished)
     return Row(
         labels=cells[0].labels,
         runs=tuple(cell.run for cell in cells),
@@ -250,12 +273,13 @@ def _row(cells: list[Cell], records: dict[str, Record], times: dict[str, dict[st
         asked=len(cells),
         status=status,
         reason=reason,
-        errors=_errors(done, "val_error"),
-        precise_errors=_errors(done, "precise_val_error"),
-        train_error=_mean(_present(lambda r: final_error(r.metrics, "train_error"), finished)),
+        errors=_errors(done, "val_error", last),
+        precise_errors=_errors(done, "precise_val_error", last),
+        train_error=_mean(train_errors),
         step_memory_bytes=int(max(memory)) if memory else None,
         parameters=next((count for count in parameters if count is not None), None),
         cost=mean_cost([run_cost(record, times.get(record.name)) for record in finished]),
+        evaluated_on=images_of(records[cell.run] for cell in cells),
     )
 
 
@@ -272,8 +296,8 @@ def _worst(statuses: list[tuple[str, str | None]]) -> tuple[str, str | None]:
     return worst, "; ".join(parts) or None
 
 
-def _errors(done: list[tuple[int, Record]], key: str) -> dict[int, float]:
-    found = {seed: final_error(record.metrics, key) for seed, record in done}
+def _errors(done: list[tuple[int, Record]], key: str, last: int) -> dict[int, float]:
+    found = {seed: final_error(record.metrics, key, last=last) for seed, record in done}
     return {seed: error for seed, error in found.items() if error is not None}
 
 

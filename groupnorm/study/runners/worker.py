@@ -1,36 +1,124 @@
-"""One run in a process of its own: `python -m groupnorm.study.runners.worker FOLDER`.
+"""The processes of trials: `python -m groupnorm.study.runners.worker` starts one for each.
 
-Reads `config.json` from the folder and reports its progress to its parent in JSON lines on standard
-output. It ends when its standard input closes, so that no run outlives the study that started it.
+This process, the server, imports everything once, computes nothing, and forks a child for each
+trial. Where forking is not safe (`--spawn`) it starts a fresh process instead, which imports again.
+
+Its standard input is a socket. A byte on it brings two descriptors: a trial's connection and its
+log. On the connection the trial reads its job, a line of JSON, and reports its progress in further
+lines; the server adds the last one, the exit status. When the socket closes, because the study has
+ended, the server kills its trials; a trial ends when the server does, so none outlives the study.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
+import select
+import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from groupnorm.files import describe_os_error
-from groupnorm.study.record import record_run
-from groupnorm.study.store import StoreError, read_config
 
 PROGRESS_INTERVAL = 0.5  # seconds between two lines about steps
+# Imported before the first fork: everything that a trial needs of this package, and the compiler,
+# which torch's optimizers import.
+PRELOAD = ("groupnorm.study.record", "torch._dynamo")
 
 
-def work(
-    folder: Path,
-    *,
-    threads: int,
-    device: str,
-    data_root: Path | None,
-    stop_epoch: int | None,
-) -> None:
-    """Finish the run in `folder`, or train it up to `stop_epoch`; its record is in the folder."""
+def main() -> None:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spawn", action="store_true")
+    parser.add_argument("--connection", type=int)
+    arguments = parser.parse_args()
+    if arguments.connection is not None:
+        train(socket.socket(fileno=arguments.connection))
+        return
+    if not arguments.spawn:
+        for name in PRELOAD:
+            importlib.import_module(name)
+    connection = serve(socket.socket(fileno=0), spawn=arguments.spawn)
+    if connection is not None:
+        train(connection)
+
+
+def serve(control: socket.socket, *, spawn: bool) -> socket.socket | None:
+    """Start a trial for every byte on `control`, until it closes.
+
+    Returns:
+        In the process of a forked trial its connection, which the caller goes on with; in the
+        server None, at its end.
+    """
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that it wakes the loop
+    lifeline, held = os.pipe()  # closes in the trials when this process ends, however it does
+    trials: dict[int, socket.socket] = {}
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        if wake in ready:
+            os.read(wake, 4096)
+            _reap(trials)
+        if control.fileno() not in ready:
+            continue
+        message, descriptors, *_ = socket.recv_fds(control, 1, 2)
+        if not message:
+            break
+        connection, log = socket.socket(fileno=descriptors[0]), descriptors[1]
+        if spawn:
+            pid = _spawn(connection, lifeline, log)
+        elif (pid := os.fork()) == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.detach()
+            for descriptor, standard in ((lifeline, 0), (log, 1), (log, 2)):
+                os.dup2(descriptor, standard)
+            for descriptor in (lifeline, held, wake, woken, log):
+                os.close(descriptor)
+            for other in trials.values():
+                other.close()
+            return connection
+        os.close(log)
+        trials[pid] = connection
+    for pid in trials:
+        os.kill(pid, signal.SIGKILL)
+    for pid in trials:
+        os.waitpid(pid, 0)
+    return None
+
+
+def train(connection: socket.socket) -> None:
+    """Finish the run of the job on `connection`; its record is in the run's folder."""
+    threading.Thread(target=_die_with_server, daemon=True).start()
+    stream = connection.makefile("rw", encoding="utf-8")
+    job = json.loads(stream.readline())
+    try:
+        _train(job, stream)
+    except OSError as error:
+        _send(stream, "failed", reason=describe_os_error(error))
+        raise
+    except Exception as error:
+        _send(stream, "failed", reason=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _train(job: dict[str, Any], stream: TextIO) -> None:
+    from groupnorm.study.record import record_run
+    from groupnorm.study.store import StoreError, read_config
+
     last_line = 0.0
 
     def on_step(step: int, total: int) -> None:
@@ -38,59 +126,53 @@ def work(
         now = time.monotonic()
         if now - last_line >= PROGRESS_INTERVAL or step == total:
             last_line = now
-            _send("step", step=step, total=total)
+            _send(stream, "step", step=step, total=total)
 
+    folder = Path(job.pop("folder"))
+    data_root = job.pop("data_root")
     config = read_config(folder)
     if config is None:
         raise StoreError(f"{folder} holds no config.json, which says what to train")
     record_run(
         config,
         folder,
-        threads=threads,
-        device=device,
-        data_root=data_root,
-        **({} if stop_epoch is None else {"stop_epoch": stop_epoch}),
+        **job,
+        data_root=None if data_root is None else Path(data_root),
         on_step=on_step,
-        on_epoch=lambda metrics: _send("epoch", metrics=metrics),
+        on_epoch=lambda metrics: _send(stream, "epoch", metrics=metrics),
     )
 
 
-def _send(event: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
+def _spawn(connection: socket.socket, lifeline: int, log: int) -> int:
+    command = [sys.executable, "-m", __spec__.name, "--connection", str(connection.fileno())]
+    process = subprocess.Popen(
+        command, stdin=lifeline, stdout=log, stderr=log, pass_fds=[connection.fileno()]
+    )
+    process.returncode = 0  # `_reap` waits for it
+    return process.pid
 
 
-def _die_with_parent() -> None:
+def _reap(trials: dict[int, socket.socket]) -> None:
+    """Tell of the trials that have ended how they did."""
+    for pid in list(trials):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            line = {"event": "exit", "code": os.waitstatus_to_exitcode(status)}
+            # it begins anew after a line that kill -9 has cut
+            with trials.pop(pid) as connection, contextlib.suppress(OSError):
+                connection.sendall(f"\n{json.dumps(line)}\n".encode())
+
+
+def _send(stream: TextIO, event: str, **fields: Any) -> None:
+    stream.write(json.dumps({"event": event, **fields}) + "\n")
+    stream.flush()
+
+
+def _die_with_server() -> None:
     # os.read, not sys.stdin: a thread inside a buffered read makes the interpreter abort at exit
     while os.read(0, 4096):
         pass
     os._exit(1)
-
-
-def main() -> None:
-    """Entry point of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--data-root", type=Path, default=None)
-    parser.add_argument("--stop-epoch", type=int, default=None)
-    arguments = parser.parse_args()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        work(
-            arguments.folder,
-            threads=arguments.threads,
-            device=arguments.device,
-            data_root=arguments.data_root,
-            stop_epoch=arguments.stop_epoch,
-        )
-    except OSError as error:
-        _send("failed", reason=describe_os_error(error))
-        raise
-    except Exception as error:
-        _send("failed", reason=f"{type(error).__name__}: {error}")
-        raise
 
 
 if __name__ == "__main__":

@@ -114,3 +114,13 @@ def test_a_factory_carries_the_batch_per_worker_into_the_model():
 def test_too_narrow_width_raises():
     with pytest.raises(ValueError, match=r"0\.01"):
         ResNetCifar(8, width=0.01)
+
+
+@pytest.mark.parametrize("zero_gamma", [True, False])
+def test_zero_gamma(zero_gamma):
+    model = build_model("resnet8", norm="gn", num_classes=3, zero_gamma=zero_gamma)
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
+    assert len(blocks) == 3
+    for block in blocks:
+        assert (block.norm2.weight == (0 if zero_gamma else 1)).all()
+        assert (block.norm1.weight == 1).all()

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from groupnorm.layers import norm_layer
-from groupnorm.models import count_parameters, imagenet_resnet
+from groupnorm.models import build_model, count_parameters, imagenet_resnet
 from groupnorm.models.classification.resnet_imagenet import BasicBlock, Bottleneck
 from groupnorm.models.classification.widths import imagenet_widths
 from groupnorm.spec import KINDS
@@ -102,6 +102,11 @@ def test_gamma_is_zero_on_the_last_norm_of_each_block_only(depth):
         assert not norm.bias.any()
     names = {name for name, m in model.named_modules() if id(m) in last}
     assert {name[-3:] for name in names} == {"bn2" if depth == 18 else "bn3"}
+
+
+def test_gamma_is_one_everywhere_where_it_is_asked_for():
+    model = build_model("resnet18", norm="gn", num_classes=2, zero_gamma=False)
+    assert all((m.weight == 1).all() for m in model.modules() if isinstance(m, nn.GroupNorm))
 
 
 def test_a_frozen_gamma_is_not_zeroed():

@@ -20,6 +20,7 @@ from groupnorm.study.results.labels import estimate_text
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import (
     batch_study,
+    configured,
     fake_metrics,
     groups_study,
     spoil,
@@ -39,7 +40,11 @@ def table(out):
 
 
 def csv_rows(out):
-    return list(csv.DictReader(io.StringIO(tables_csv(*read(out)))))
+    return csv_rows_of(load_study(out))
+
+
+def csv_rows_of(study):
+    return list(csv.DictReader(io.StringIO(tables_csv(study, summarize_study(study)))))
 
 
 def test_the_main_table_has_a_row_per_norm_and_recomputed_statistics_of_its_own(tmp_path):
@@ -186,6 +191,31 @@ def test_the_csv_has_every_cell_and_seed_unrounded(tmp_path):
     assert (bad["val_error"], bad["epochs"]) == ("", "3")
 
 
+def test_the_csv_has_the_interval_of_each_mean_and_says_what_the_errors_are(tmp_path):
+    out = batch_study(tmp_path, norms=("gn",), batches=(32,))
+    (_, rows), found = read(out), csv_rows(out)
+    assert [float(found[0][f"val_error_{end}"]) for end in ("low", "high")] == list(
+        rows[0].error.interval
+    )
+    assert found[0]["rule"] == "median of the last 5 epochs"
+    assert found[0]["evaluated_on"] == "test images"
+    (alone,) = csv_rows(batch_study(tmp_path / "b", norms=("gn",), batches=(32,), seeds=1))
+    assert (alone["val_error_low"], alone["val_error_high"]) == ("", "")
+
+
+def test_runs_that_ask_for_different_rules_are_a_problem_that_is_named(tmp_path):
+    study, rows = read(batch_study(tmp_path, norms=("bn", "gn"), batches=(32,), seeds=1))
+    assert problems(study, rows) == []
+    study = configured(study, "gn*", reported_epochs=1)
+    ((where, what, why),) = problems(study, summarize_study(study))
+    assert (where, what) == ("errors", "different rules")
+    assert why == (
+        "The runs ask for the median of their last 1 or 5 epochs. All errors here are that of the "
+        "last epoch, which every run has."
+    )
+    assert "last epoch of 8" in main_title_of(study, rows)
+
+
 def test_the_csv_of_groups_has_their_labels(tmp_path):
     first = csv_rows(groups_study(tmp_path, seeds=1))[0]
     assert (first["division"], first["value"], first["seed"]) == ("groups", "16", "0")
@@ -208,25 +238,27 @@ def title(out):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "the_error", "errors"),
+    ("epochs", "reported", "the_error"),
     [
-        (1, "that after 1 epoch, in percent", "those after 1 epoch in percent;"),
-        (2, "the median of 2 epochs, in percent", "medians of 2 epochs in percent;"),
-        (
-            6,
-            "the median of the last 5 epochs, as in the paper, in percent",
-            "medians of the last 5 epochs in percent;",
-        ),
+        (1, 5, "that after 1 epoch"),
+        (2, 5, "the median of 2 epochs"),
+        (6, 5, "the median of the last 5 epochs"),
+        (6, 3, "the median of the last 3 epochs"),
+        (6, 1, "that of the last epoch"),
     ],
 )
-def test_the_page_says_the_rule(tmp_path, epochs, the_error, errors):
+def test_the_page_says_the_rule(tmp_path, monkeypatch, epochs, reported, the_error):
     out = batch_study(tmp_path, norms=("gn",), batches=(32,), seeds=1)
     for folder in out.glob("runs/*"):
         set_epochs(folder, epochs)
+    study = configured(load_study(out), reported_epochs=reported)
+    monkeypatch.setattr("groupnorm.study.report.page.load_study", lambda out: study)
     page = build_report(out).read_text()
-    assert f"The error is {the_error}" in page
-    assert f"Errors are {errors}" in page
-    assert epochs > 2 or "last 5" not in page
+    as_in_the_paper = ", as in the paper" if (epochs, reported) == (6, 5) else ""
+    assert f"The error is {the_error}{as_in_the_paper}, in percent" in page
+    assert f"Each error is {the_error}, in percent;" in page
+    rule = the_error.removeprefix("the ").removeprefix("that ").removeprefix("of the ")
+    assert [row["rule"] for row in csv_rows_of(study)] == [rule]
 
 
 def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
@@ -240,6 +272,11 @@ def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
     for folder in out.glob("runs/*"):
         set_epochs(folder, 3)
     assert title(out).endswith("digits, median of 3 epochs, 1 seed")
+    study = configured(load_study(out), epochs=12, reported_epochs=1, validation_images=500)
+    assert main_title_of(study, summarize_study(study)) == (
+        "Top-1 error in percent on 500 held-out training images: resnet8 on digits, "
+        "last epoch of 12, 1 seed"
+    )
     assert title(tuned_on_test(tmp_path / "c", seeds=1)).endswith(
         "1 seed, at the best base_lr of those tried on test images"
     )

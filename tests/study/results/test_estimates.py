@@ -1,10 +1,23 @@
-"""Means over seeds, and clear differences between them."""
+"""Means over seeds, paired differences and their intervals."""
 
 import math
+from decimal import Decimal
 
 import pytest
 
-from groupnorm.study.results.estimates import Estimate, compare, estimate
+from groupnorm.study.results.estimates import (
+    Difference,
+    Estimate,
+    estimate,
+    paired_difference,
+    seeds_needed,
+    student_t,
+)
+from tests.tolerances import FOUR_DIGITS
+
+
+def by_seed(*errors):
+    return dict(enumerate(errors))
 
 
 def test_spread_is_the_sample_standard_deviation():
@@ -15,14 +28,81 @@ def test_spread_is_the_sample_standard_deviation():
     assert estimate([]) is None
 
 
-@pytest.mark.parametrize(("difference", "clear"), [(0.9, True), (0.7, False), (-0.9, True)])
-def test_a_difference_is_clear_beyond_twice_the_larger_spread(difference, clear):
-    found = compare(Estimate(20.0 + difference, 0.1, 3), Estimate(20.0, 0.4, 3))
-    assert found.difference == pytest.approx(difference)
-    assert found.spread == 0.4
-    assert found.clear is clear
+@pytest.mark.parametrize(
+    ("freedom", "t"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (9, 2.2622), (10, 2.2281),
+     (29, 2.0452), (30, 2.0423), (120, 1.9799)],
+)  # fmt: skip
+def test_students_t_is_that_of_the_tables(freedom, t):
+    assert student_t(freedom) == pytest.approx(t, abs=FOUR_DIGITS)
 
 
-def test_without_a_spread_nothing_is_clear():
-    found = compare(Estimate(90.0, None, 1), Estimate(20.0, 0.4, 3))
-    assert (found.spread, found.clear) == (None, None)
+def test_the_interval_of_a_mean_needs_two_seeds():
+    low, high = estimate([10.0, 12.0, 17.0]).interval
+    assert (low + high) / 2 == pytest.approx(13.0)
+    assert (high - low) / 2 == pytest.approx(4.3027 * math.sqrt(13.0 / 3), rel=FOUR_DIGITS)
+    assert estimate([10.0]).interval is None
+
+
+def test_a_difference_is_that_of_the_same_seeds():
+    """Seeds that are far apart but move both alike leave a narrow interval."""
+    found = paired_difference(by_seed(20.0, 30.0, 40.0), by_seed(22.0, 31.5, 42.5))
+    assert found.mean == pytest.approx(-2.0)
+    assert found.spread == pytest.approx(0.5)
+    assert found.standard_error == pytest.approx(0.5 / math.sqrt(3))
+    assert found.interval == pytest.approx((-3.242, -0.758), abs=0.001)
+    assert found.told_apart is True
+    assert (found.pairs, found.left_out) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("differences", "apart"),
+    [((1.0, 2.0, 3.0), False), ((-1.0, -1.1, -1.2), True), ((1.0, 1.1, 1.2), True),
+     ((1.0, 1.3), False)],
+)  # fmt: skip
+def test_an_interval_that_holds_0_tells_nothing_apart(differences, apart):
+    """Two seeds know the spread so little that 1.0 and 1.3 may come from no difference."""
+    zeros = dict.fromkeys(range(len(differences)), 0.0)
+    assert paired_difference(by_seed(*differences), zeros).told_apart is apart
+
+
+def test_seeds_that_only_one_has_are_left_out_and_counted():
+    found = paired_difference({0: 20.0, 1: 21.0, 2: 99.0}, {0: 22.0, 1: 22.0, 5: 1.0, 6: 1.0})
+    assert (found.mean, found.pairs, found.left_out) == (-1.5, 2, 3)
+    assert found.shown == Decimal("-1.5")
+    assert paired_difference({0: 20.0}, {1: 20.0}) is None
+
+
+def test_a_single_pair_has_no_interval():
+    found = paired_difference({0: 90.0, 1: 91.0}, {0: 20.0})
+    assert (found.mean, found.pairs, found.left_out) == (70.0, 1, 1)
+    assert (found.spread, found.interval, found.standard_error, found.told_apart) == (None,) * 4
+
+
+def test_equal_differences_are_no_certainty():
+    found = paired_difference(by_seed(20.3, 30.7), by_seed(18.2, 28.6))
+    assert found.spread == 0.0
+    assert (found.interval, found.told_apart) == (None, None)
+
+
+def test_the_difference_shown_is_that_of_the_means_shown():
+    assert paired_difference({0: 40.86}, {0: 40.24}).shown == Decimal("0.7")
+
+
+def test_a_difference_can_be_turned_round():
+    found = Difference(-2.0, Decimal("-2.0"), 0.5, 3, 1).negated
+    assert (found.mean, found.shown, found.pairs, found.left_out) == (2.0, Decimal("2.0"), 3, 1)
+    assert found.interval[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("spread", "seeds"), [(0.0, 2), (0.1, 2), (0.12, 3), (0.5, 4), (1.3, 9), (3.0, 38)]
+)
+def test_the_fewest_seeds_for_an_interval_of_one_point(spread, seeds):
+    assert seeds_needed(spread) == seeds
+
+    def half_width(n):
+        return student_t(n - 1) * spread / math.sqrt(n)
+
+    assert half_width(seeds) <= 1
+    assert seeds == 2 or half_width(seeds - 1) > 1

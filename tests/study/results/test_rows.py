@@ -5,9 +5,16 @@ import math
 import pytest
 
 from groupnorm.study.results.estimates import estimate
-from groupnorm.study.results.rows import final_error, load_study, summarize
+from groupnorm.study.results.rows import final_error, load_study, summarize, summarize_study
 from groupnorm.study.store import StoreError, write_metrics
-from tests.study.fake_store import EPOCHS, batch_study, fake_metrics, groups_study, spoil
+from tests.study.fake_store import (
+    EPOCHS,
+    batch_study,
+    configured,
+    fake_metrics,
+    groups_study,
+    spoil,
+)
 
 
 def metrics(*errors):
@@ -18,28 +25,67 @@ def row_of(rows, norm, batch):
     return next(r for r in rows if r.labels == {"norm": norm, "batch_per_worker": batch})
 
 
-def test_final_error_is_the_median_of_the_last_five_epochs():
-    assert final_error(metrics(90.0, 1.0, 30.0, 10.0, 50.0, 20.0, 40.0)) == 30.0
+def test_final_error_is_the_median_of_the_last_epochs():
+    rows = metrics(90.0, 1.0, 30.0, 10.0, 50.0, 20.0, 40.0)
+    assert final_error(rows, last=5) == 30.0
+    assert final_error(rows, last=1) == 40.0
 
 
 def test_final_error_of_a_short_run_uses_every_epoch():
-    assert final_error(metrics(30.0, 10.0)) == 20.0
+    assert final_error(metrics(30.0, 10.0), last=5) == 20.0
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf])
 def test_final_error_leaves_out_what_is_no_number(missing):
-    assert final_error(metrics(10.0, missing, 30.0)) == 20.0
-    assert final_error(metrics(missing)) is None
+    assert final_error(metrics(10.0, missing, 30.0), last=5) == 20.0
+    assert final_error(metrics(missing), last=5) is None
+
+
+def test_epochs_that_were_not_evaluated_are_none_of_the_last():
+    rows = [*metrics(90.0, 30.0), {"train_error": 1.0}, *metrics(10.0), {"val_error": None}]
+    assert final_error(rows, last=2) == 20.0
+    assert final_error(rows, last=1) == 10.0
+
+
+def test_every_measure_is_of_the_same_epochs():
+    rows = [{"val_error": 0.0, "train_error": float(i)} for i in range(10)]
+    rows.append({"train_error": 99.0})
+    assert final_error(rows, "train_error", last=3) == 8.0
 
 
 def test_final_error_of_nothing_and_of_an_absent_key_is_none():
-    assert final_error([]) is None
-    assert final_error(metrics(1.0), key="precise_val_error") is None
+    assert final_error([], last=5) is None
+    assert final_error(metrics(1.0), "precise_val_error", last=5) is None
 
 
-def test_final_error_takes_other_keys_and_lengths():
-    rows = [{"train_error": float(i)} for i in range(10)]
-    assert final_error(rows, key="train_error", last=3) == 8.0
+def test_the_configurations_say_over_how_many_epochs_the_median_is(tmp_path):
+    study = load_study(batch_study(tmp_path, norms=("bn", "gn"), batches=(32,), seeds=2))
+    assert study.reported_epochs == 5  # records from before it could be chosen
+    study = configured(study, reported_epochs=1)
+    assert (study.rules, study.reported_epochs) == ([1], 1)
+    last = study.records["bn-n32-s1"].metrics[-1]
+    row = row_of(summarize_study(study), "bn", 32)
+    assert row.errors[1] == last["val_error"]
+    assert row.precise_errors[1] == last["precise_val_error"]
+    assert row.train_error == pytest.approx(0.8 * row.mean)
+
+
+def test_runs_of_different_rules_are_all_shown_by_the_one_with_the_fewest_epochs(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2), seeds=1)
+    spoil(out / "runs/bn-n2-s0", "missing")  # asks for nothing yet
+    study = configured(load_study(out), "gn*", reported_epochs=2)
+    assert (study.rules, study.reported_epochs) == ([2, 5], 2)
+    expected = final_error(study.records["bn-n32-s0"].metrics, last=2)
+    assert row_of(summarize_study(study), "bn", 32).errors[0] == expected
+
+
+def test_a_row_says_which_images_its_errors_are_of(tmp_path):
+    study = load_study(batch_study(tmp_path, norms=("bn", "gn"), batches=(32,), seeds=2))
+    assert {row.evaluated_on for row in summarize_study(study)} == {"test images"}
+    study = configured(study, "gn*", validation_images=1200)
+    bn, gn = summarize_study(configured(study, "bn-n32-s1", validation_images=500))
+    assert gn.evaluated_on == "1,200 held-out training images"
+    assert bn.evaluated_on == "500 held-out training images and test images"
 
 
 def test_summarize_makes_one_row_per_labels_in_the_manifests_order(tmp_path):
@@ -51,11 +97,11 @@ def test_summarize_makes_one_row_per_labels_in_the_manifests_order(tmp_path):
 
 def test_a_row_holds_the_numbers_of_its_runs(tmp_path):
     row = row_of(summarize(batch_study(tmp_path, seeds=3)), "bn", 2)
-    expected = {seed: final_error(fake_metrics("bn", 2, seed)) for seed in range(3)}
+    expected = {seed: final_error(fake_metrics("bn", 2, seed), last=5) for seed in range(3)}
     assert row.errors == pytest.approx(expected)
     assert row.mean == pytest.approx(sum(expected.values()) / 3)
     assert row.spread == estimate(expected.values()).spread
-    precise = final_error(fake_metrics("bn", 2, 1), "precise_val_error")
+    precise = final_error(fake_metrics("bn", 2, 1), "precise_val_error", last=5)
     assert row.precise_errors[1] == pytest.approx(precise)
     assert row.precise_mean < row.mean
     assert row.train_error == pytest.approx(0.8 * row.mean)

@@ -1,11 +1,13 @@
 """The runner: parallel trials, a failure that costs one cell, stopping and going on."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,9 +86,7 @@ def test_a_killed_trial_is_a_failed_cell_with_its_reason(tmp_path):
     class Killer(Log):
         def stepped(self, name, step, total):
             if "s1" in name:
-                for pid in workers_of(tmp_path):
-                    if name in pid[1]:
-                        os.kill(pid[0], signal.SIGKILL)
+                os.kill(trials_of(tmp_path)[name], signal.SIGKILL)
 
     runs = configs({"seed": 0}, {"seed": 1, "epochs": 500})
     records = run_trials(tmp_path, runs, Killer(), jobs=2, threads=1)
@@ -94,16 +94,14 @@ def test_a_killed_trial_is_a_failed_cell_with_its_reason(tmp_path):
     assert "killed by signal 9" in records[1].reason
 
 
-def workers_of(out):
-    """(pid, command line) of the worker processes of a store."""
-    listing = subprocess.run(
-        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
-    )
-    found = []
-    for line in listing.stdout.splitlines():
-        if "groupnorm.study.runners.worker" in line and str(out) in line:
-            pid, command = line.strip().split(None, 1)
-            found.append((int(pid), command))
+def trials_of(out):
+    """The processes that write into the logs of a store: name of the run -> pid."""
+    found = {}
+    for output in Path("/proc").glob("[0-9]*/fd/1"):
+        with contextlib.suppress(OSError):
+            log = output.readlink()
+            if log.is_relative_to(out / "runs"):
+                found[log.parent.name] = int(output.parent.parent.name)
     return found
 
 
@@ -116,7 +114,7 @@ def test_an_interrupt_stops_every_trial(tmp_path):
     runs = configs({"seed": 0, "epochs": 500}, {"seed": 1, "epochs": 500})
     with pytest.raises(KeyboardInterrupt):
         run_trials(tmp_path, runs, Interrupt(), jobs=2, threads=1)
-    assert workers_of(tmp_path) == []
+    assert trials_of(tmp_path) == {}
     assert read_record(tmp_path, next(iter(runs))).status in ("partial", "missing")
 
 
@@ -130,9 +128,9 @@ def test_no_trial_outlives_a_killed_runner(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as runner:
         wait_for(lambda: list(tmp_path.glob("runs/*/metrics.jsonl")))
-        assert workers_of(tmp_path)
+        assert trials_of(tmp_path)
         runner.kill()
-    wait_for(lambda: not workers_of(tmp_path))
+    wait_for(lambda: not trials_of(tmp_path))
 
 
 def wait_for(condition, seconds=120):

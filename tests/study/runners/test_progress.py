@@ -64,6 +64,23 @@ def test_unreadable_images_are_told_once_for_all_trials():
     ]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_epoch_without_evaluation_has_no_error(terminal):
+    stream, runs = io.StringIO(), configs()
+    console = Console(file=stream, force_terminal=terminal, width=160)
+    with StudyProgress(runs, console) as progress:
+        for name in runs:
+            progress.started(name, runs[name])
+            progress.stepped(name, 1, 8)
+            progress.epoch(name, {"epoch": 1, "timing": {"images_per_second": 1234.5}})
+            progress.stepped(name, 2, 8)
+            progress.ended(name, "stopped", None)
+    text = stream.getvalue()
+    assert "error" not in text
+    assert ("epoch 1/4, 1,235 images/s" in text) != terminal
+    assert "gn:groups=8 1x64 seed 0: stopped\n" in text.replace("\r", "")
+
+
 def test_live_lines_on_a_terminal():
     stream, runs = io.StringIO(), configs()
     play(StudyProgress(runs, Console(file=stream, force_terminal=True, width=160)), runs)

@@ -157,7 +157,7 @@ def lay_out(
     changed = [_break_title(axes) | _turn_crowded_names(axes) for axes in figure.axes]
     if any(changed):
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would have each format draw twice
     return figure
 
 

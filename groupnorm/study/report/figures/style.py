@@ -83,7 +83,7 @@ def norm_styles(norms: Iterable[str]) -> dict[str, Style]:
 def sequence_colors(count: int) -> list[Color]:
     """`count` colours from dark to light, ordered also for the colour-blind and in grey."""
     colormap = matplotlib.colormaps["viridis"]
-    return [to_hex(colormap(0.85 * i / max(count - 1, 1))) for i in range(count)]
+    return [to_hex(colormap(0.75 * i / max(count - 1, 1))) for i in range(count)]
 
 
 def log_axis(ax: Axes, values: Sequence[int], label: str, one: str | None = None) -> None:

@@ -8,7 +8,6 @@ changes. Nothing here needs Ray but `as_task`.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 
 from groupnorm.environment import environment
 from groupnorm.files import LockedError, locked, write_atomic
-from groupnorm.study.runners.local import exit_reason, start_worker
+from groupnorm.study.runners.launcher import Launcher
 from groupnorm.study.store import UNREADABLE, read_run, run_folder, run_is_done
 
 # What a trial leaves besides its configuration and DONE, in the order in which it is written.
@@ -128,25 +127,16 @@ def run_attempt(job: Job, on_event: Callable[[Event], None]) -> str | None:
             )
 
         send("started", node=platform.node(), shared=shared)
-        process = start_worker(folder, job.threads, job.device, job.data_root, job.stop_epoch)
-        failure = None
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                with contextlib.suppress(json.JSONDecodeError):  # a line cut by kill -9
-                    event = json.loads(line)
-                    if event["event"] == "failed":
-                        failure = event["reason"]
-                    else:
-                        send(**event)
-            code = process.wait()
-        finally:
-            with process:  # closes the pipes and waits
-                process.kill()
+        with Launcher(job.threads) as launcher:
+            trial = launcher.launch(
+                folder, device=job.device, data_root=job.data_root, stop_epoch=job.stop_epoch
+            )
+            for event in trial.events():
+                send(**event)
         log = "" if shared else _log_tail(folder)
         send("ended", (*STATE_FILES, "DONE"), log=log)
         done = run_is_done(read_run(folder), job.stop_epoch)
-        return None if done else failure or exit_reason(code)
+        return None if done else trial.why_unfinished()
 
 
 def sees_same_folder(job: Job) -> bool:

@@ -1,18 +1,17 @@
-"""The words of a report: what they claim must follow from the numbers and the spread."""
+"""The words of a report: what they claim must follow from the numbers and their intervals."""
 
 import json
-from decimal import Decimal
 
 import pytest
 
 from groupnorm.study.report.tables import main_table_of
-from groupnorm.study.report.text import describe, verdict
-from groupnorm.study.results.estimates import Comparison
+from groupnorm.study.report.text import describe
 from groupnorm.study.results.format import rounded
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import (
     add_to_manifest,
     batch_study,
+    configured,
     fake_metrics,
     groups_study,
     spoil,
@@ -42,58 +41,30 @@ def study_of(out, errors):
     return out
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (
-            Comparison(-3.1, Decimal("-3.1"), 0.4, True),
-            "a is clearly ahead of b by 3.1 points, 7.8 times the spread over seeds (0.4)",
-        ),
-        (
-            Comparison(31.0, Decimal("31.0"), 0.4, True),
-            "b is clearly ahead of a by 31.0 points, 78 times the spread over seeds (0.4)",
-        ),
-        (
-            Comparison(0.3, Decimal("0.3"), 0.4, False),
-            "b is 0.3 points below a, which is within twice the spread over seeds (0.4): "
-            "they cannot be told apart",
-        ),
-        (
-            Comparison(-0.3, Decimal("-0.3"), None, None),
-            "a is 0.3 points below b, with no spread to judge this by",
-        ),
-        (Comparison(-0.02, Decimal("0.0"), 0.0, True),
-         "a is clearly ahead of b by less than 0.1 points, while seeds do not differ at all"),
-        (Comparison(0.0, Decimal("0.0"), 0.1, False), "a and b have the same error"),
-    ],
-)  # fmt: skip
-def test_verdicts(found, expected):
-    assert verdict("a", "b", found) == expected
-
-
 def test_what_was_measured_names_model_data_and_protocol(tmp_path):
-    text = words(batch_study(tmp_path))[0]
+    text = words(batch_study(tmp_path))[1]
     assert "resnet8 on digits (1,437 training images, 360 test images, 10 classes)" in text
     assert "3 normalizations at 3 batch sizes per worker, 3 seeds each" in text
     assert "fixed-step protocol" in text
 
 
-def test_best_norm_at_both_ends_against_the_spread(tmp_path):
+def test_best_norm_at_both_ends_with_intervals(tmp_path):
     text = words(
         study_of(tmp_path, {
-            ("bn", 32): [20.0, 20.2], ("gn", 32): [20.3, 20.1],
-            ("bn", 2): [30.0, 30.2], ("gn", 2): [20.3, 20.1],
+            ("bn", 32): [20.0, 20.2, 20.4], ("gn", 32): [20.3, 20.1, 20.8],
+            ("bn", 2): [30.0, 30.2, 30.1], ("gn", 2): [20.3, 20.1, 20.8],
         })
     )  # fmt: skip
     assert any(
-        p.startswith("At 32 images per worker bn has the lowest error, 20.1% ± 0.1; bn is "
-                     "0.1 points below gn, which is within twice") for p in text
+        p.startswith("At 32 images per worker bn has the lowest error, 20.2 % ± 0.2, 0.2 points "
+                     "less than gn, from which it cannot be told apart (95 % interval -0.5 to "
+                     "0.9, 3 seeds).") for p in text
     )  # fmt: skip
     assert any(
-        p.startswith("At 2 images per worker gn has the lowest error, 20.2% ± 0.1; gn is "
-                     "clearly ahead of bn by 9.9 points, 70 times") for p in text
+        p.startswith("At 2 images per worker gn has the lowest error, 20.4 % ± 0.4, 9.7 points "
+                     "less than bn (95 % interval 8.7 to 10.7, 3 seeds).") for p in text
     )  # fmt: skip
-    assert "With two seeds the spread itself is only roughly known" in text[1]
+    assert "Where it contains 0, the two cannot be told apart" in text[2]
 
 
 def test_batch_norms_loss_and_what_recomputing_removes(tmp_path):
@@ -103,16 +74,16 @@ def test_batch_norms_loss_and_what_recomputing_removes(tmp_path):
     large, small = rows["bn", 32], rows["bn", 2]
     loss = rounded(small.mean, 1) - rounded(large.mean, 1)
     left = rounded(small.precise_mean, 1) - rounded(large.precise_mean, 1)
-    assert f"rises by {loss} points (spread" in text
+    assert f"rises by {loss} points (95 % interval" in text
     assert f"recomputing removes {loss - left} points" in text
-    assert f"{100 * (loss - left) / loss:.0f}% of the loss" in text
-    assert f"With recomputed statistics bn reaches {small.precise_mean:.1f}%" in text
+    assert f"{100 * (loss - left) / loss:.0f} % of the loss" in text
+    assert f"With recomputed statistics bn reaches {small.precise_mean:.1f} %" in text
 
 
 def test_a_difference_in_words_is_that_of_the_numbers_in_the_table(tmp_path):
     """40.24 and 40.86 are 40.2 and 40.9 in the table: 0.7 apart, although 0.62 rounds to 0.6."""
     out = study_of(tmp_path, {("bn", 32): [40.86], ("gn", 32): [40.24]})
-    assert "gn is 0.7 points below bn" in " ".join(words(out))
+    assert "gn has the lowest error, 40.2 %, 0.7 points less than bn" in " ".join(words(out))
     study = load_study(out)
     _, body = main_table_of(study, summarize_study(study))
     assert [line[:2] for line in body] == [["bn", "40.9"], ["gn", "40.2"]]
@@ -120,29 +91,96 @@ def test_a_difference_in_words_is_that_of_the_numbers_in_the_table(tmp_path):
 
 def test_agreement_and_disagreement_with_the_paper_are_both_said(tmp_path):
     text = " ".join(words(study_of(tmp_path, {
-        ("bn", 32): [22.0, 22.1], ("gn", 32): [20.0, 20.1],
-        ("bn", 2): [30.0, 30.1], ("gn", 2): [20.0, 20.1],
+        ("bn", 32): [22.0, 22.2, 22.4], ("gn", 32): [20.1, 20.2, 20.3],
+        ("bn", 2): [30.1, 30.2, 30.3], ("gn", 2): [20.1, 20.2, 20.4],
     })))  # fmt: skip
     assert "The paper measured ResNet-50 on ImageNet; this is resnet8 on digits" in text
     assert "GN 0.5 points above BN; here it is 2.0 points below, which disagrees" in text
     assert "GN 10.6 points below BN; here it is 10.0 points below, which agrees" in text
 
 
-def test_a_difference_inside_the_spread_neither_agrees_nor_disagrees(tmp_path):
+def test_a_difference_whose_interval_holds_0_neither_agrees_nor_disagrees(tmp_path):
     text = " ".join(words(study_of(tmp_path, {
-        ("bn", 32): [20.0, 21.0], ("gn", 32): [20.2, 21.2], ("bn", 2): [30, 31], ("gn", 2): [20, 21]
+        ("bn", 32): [20.0, 21.0], ("gn", 32): [20.1, 21.3], ("bn", 2): [30, 31], ("gn", 2): [20, 21]
     })))  # fmt: skip
-    assert "here it is 0.2 points above, too little against the spread" in text
+    assert "here it is 0.2 points above, which cannot be told from no difference" in text
 
 
 def test_one_seed_has_nothing_to_compare_with_and_claims_nothing(tmp_path):
     text = " ".join(words(batch_study(tmp_path, seeds=1)))
-    assert "There is no spread to compare with" in text
+    assert text.startswith("Nothing can be told from one seed: GN has an error of")
+    assert "`--seeds 3` trains three seeds of each configuration" in text
+    assert "There is no interval" in text
     assert "cannot be told apart from chance" in text
     assert "0.26 to 0.59 points" in text
-    assert "clearly" not in text
-    assert "agrees in direction" not in text
-    assert "but without a spread to judge it by" in text
+    for claim in ("95 %", "agrees in direction", "recomputing removes", "takes about"):
+        assert claim not in text
+    assert ": the same way, in one seed." in text
+
+
+def test_the_first_sentence_is_group_norm_against_batch_norm_with_an_interval(tmp_path):
+    errors = {
+        ("bn", 32): [20.0, 20.0, 20.0], ("bn", 2): [28.0, 27.0, 27.5],
+        ("gn:groups=8", 32): [21.0, 21.0, 21.0], ("gn:groups=8", 2): [21.0, 21.4, 20.9],
+        ("gn:groups=8+ws", 2): [19.0, 19.1, 19.2],
+    }  # fmt: skip
+    assert words(study_of(tmp_path, errors))[0] == (
+        "GN has 6.4 points less error than BN at 2 images per worker (95 % interval 4.6 to 8.2, "
+        "3 seeds). To tell a difference of one point takes about 5 seeds, by an estimate from the "
+        "spread of these 3 pairs."
+    )
+
+
+def test_the_first_sentence_says_when_they_cannot_be_told_apart(tmp_path):
+    errors = {("bn", 32): [20.0, 22.0, 21.0], ("gn", 32): [21.0, 21.5, 21.8]}
+    assert words(study_of(tmp_path, errors))[0].startswith(
+        "GN and BN cannot be told apart at 32 images per worker: BN has 0.4 points less error "
+        "(95 % interval -1.6 to 2.5, 3 seeds). To tell a difference"
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ({("bn", 32): [20.0, 20.1], ("bn", 2): [30.0, 30.5]},
+         "BN at 32 images per worker has 10.2 points less error than BN at 2 (95 % interval"),
+        ({("ln", 32): [20.0, 21.0], ("in", 32): [24.0, 24.1], ("frn", 32): [40.0, 41.1]},
+         "LN and IN cannot be told apart at 32 images per worker: LN has 3.6 points less error"),
+        ({("bn", 32): [22.0, 22.1], ("ln", 32): [20.0, 20.2], ("in", 32): [25, 26]},
+         "LN has 2.0 points less error than BN at 32 images per worker (95 % interval"),
+        ({("ln", 32): [20.0, 21.0]},
+         "LN has an error of 20.5 % ± 0.7 at 32 images per worker; there is nothing to compare"),
+    ],
+)  # fmt: skip
+def test_without_group_norm_or_batch_norm_others_are_compared(tmp_path, errors, expected):
+    first = words(study_of(tmp_path, errors))[0]
+    assert first.startswith(expected)
+    assert ("picked for the lowest of 3 errors" in first) == (len(errors) == 3)
+
+
+def test_seeds_that_did_not_finish_are_left_out_of_the_first_sentence(tmp_path):
+    out = batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2))
+    spoil(out / "runs/bn-n2-s1", "diverged", "the loss is not finite")
+    assert "2 seeds; 1 left out that only one of the two has)" in words(out)[0]
+    spoil(out / "runs/gn-n32-s0", "failed", "killed")
+    first = words(out)[0]
+    assert first.startswith("Nothing can be told from the one seed of 3 that has finished for both")
+    assert "--seeds" not in first
+    spoil(out / "runs/gn-n32-s2", "failed", "killed")
+    assert words(out)[0] == ("GN and BN share no seed to compare them by at 2 images per worker.")
+
+
+def test_errors_of_other_images_and_rules_are_said(tmp_path):
+    study = load_study(batch_study(tmp_path, norms=("bn", "gn"), batches=(32,)))
+    held_out = configured(study, validation_images=500)
+    text = describe(held_out, summarize_study(held_out))
+    assert "Errors are those of 500 held-out training images" in text[2]
+    assert "95 % interval" in text[0]
+    mixed = configured(study, "gn*", validation_images=500, reported_epochs=1)
+    text = describe(mixed, summarize_study(mixed))
+    assert text[0].endswith("images: 500 held-out training images, and test images.")
+    assert "only runs that were evaluated on the same images are compared" in text[2]
+    assert "The runs ask for the median of their last 1 or 5 epochs" in text[2]
 
 
 def test_a_diverged_end_is_said_instead_of_a_number(tmp_path):
@@ -206,7 +244,7 @@ def test_a_limit_of_training_images_is_told(tmp_path):
     for path in out.glob("runs/*/config.json"):
         config = json.loads(path.read_text())
         path.write_text(json.dumps({**config, "train_images": 1000}))
-    assert "(the first 1,000 of 1,437 training images, 360 test images" in words(out)[0]
+    assert "(the first 1,000 of 1,437 training images, 360 test images" in words(out)[1]
 
 
 def test_other_tables_are_named_and_compared_as_they_are(tmp_path):

@@ -1,0 +1,138 @@
+"""The words of a report, made from the numbers: first what was found, with its uncertainty.
+
+Two configurations are told apart only where the 95 % interval of their difference over paired seeds
+leaves out 0. Without two seeds nothing is told apart, and the text says so.
+"""
+
+from __future__ import annotations
+
+from groupnorm.data import IMAGE_FILES
+from groupnorm.study.report.text.divisions import groups_headline, groups_text
+from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, headline
+from groupnorm.study.report.text.published import published_by_batch, published_by_norm
+from groupnorm.study.results import published
+from groupnorm.study.results.labels import BATCH_NORM, of_kind
+from groupnorm.study.results.published import SPREAD
+from groupnorm.study.results.rows import Row, Study, batch_sizes, by_runs, norm_names, subject
+from groupnorm.study.results.rules import each_error, images_note, rules_note
+from groupnorm.study.results.tuning import Tuning, tuned_briefly
+
+PROTOCOLS = {
+    "fixed-step": (
+        "Under the fixed-step protocol every step sees the same number of images at the same "
+        "learning rate; only the number of images that share batch statistics changes. A norm "
+        "that does not look across the batch is therefore trained once for all batch sizes."
+    ),
+    "paper": (
+        "Under the paper's protocol a step sees the images of all workers together and the "
+        "learning rate follows the images per worker, so the number of steps changes with it."
+    ),
+}
+
+
+def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> list[str]:
+    """The report's opening paragraphs, plain text.
+
+    Args:
+        rows: what the report shows.
+        tuning: in a tuned study, what was tried.
+    """
+    if tuning is not None and not rows:
+        return [tuned_briefly(tuning)]
+    kind = study.manifest["shows"]
+    begun = groups_headline(rows) if kind == "groups" else headline(study, rows)
+    paragraphs = [begun, _what_was_measured(study, rows), _how_to_read(study, rows)]
+    if tuning is not None:
+        paragraphs.append(tuned_briefly(tuning))
+    on_test = tuning is not None and tuning.held_out is None
+    incomplete = _incomplete(tuning.rows if tuning and on_test else rows)
+    if kind == "groups":
+        paragraphs += groups_text(study, rows)
+        return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
+    batches = batch_sizes(rows)
+    ends = dict.fromkeys((*batches[:1], *batches[-1:]))
+    paragraphs += [at_batch(rows, batch) for batch in ends]
+    if len(batches) > 1:
+        norms = of_kind(BATCH_NORM, norm_names(rows))
+        paragraphs += [batch_norm_loss(rows, norm) for norm in norms]
+    if kind == "batch-size":
+        paragraphs.append(published_by_batch(study, rows))
+    elif batches:
+        paragraphs.append(published_by_norm(study, rows))
+    return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
+
+
+def _what_was_measured(study: Study, rows: list[Row]) -> str:
+    data = study.manifest.get("data", {})
+    counts = [f"{data[key]:,} {word}" for key, word in _DATA_WORDS.items() if key in data]
+    configs = [record.config for record in study.records.values()]
+    limits = [config["train_images"] for config in configs if config.get("train_images")]
+    if limits and "train" in data:
+        which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
+        counts[0] = f"{which}{max(limits):,} of {counts[0]}"
+    size = f" ({', '.join(counts)})" if counts else ""
+    batches = batch_sizes(rows)
+    count = len(norm_names(rows))
+    kinds = f"{count} normalization{'s' if count != 1 else ''}"
+    if study.manifest["shows"] == "groups":
+        kinds = f"group norm with {len(rows)} group divisions"
+    where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
+    if len(batches) == 1:
+        where = f"{batches[0]} images per worker"
+    seeds = max((row.asked for row in rows), default=0)
+    return (
+        f"This study trained {subject(study)}{size} with {kinds} at {where}, "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. "
+        + PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+    )
+
+
+_DATA_WORDS = {"train": "training images", "test": "test images", "classes": "classes"}
+
+
+def _how_to_read(study: Study, rows: list[Row]) -> str:
+    rule = each_error(study)
+    text = f"The error is {rule}{', as in the paper' if 'the last 5' in rule else ''}, in percent"
+    notes = [note for note in (rules_note(study), images_note(study)) if note]
+    if any(row.spread is not None for row in rows):
+        text += (
+            ", averaged over seeds; ± is the standard deviation over seeds. A difference is that "
+            "of the same seeds, which see the same images in the same order. Its 95 % interval is "
+            "Student's t: of many such intervals 95 in 100 hold the difference that endless seeds "
+            "would give. Where it contains 0, the two cannot be told apart. Each interval stands "
+            "for itself: of twenty comparisons of equals about one leaves out 0 by chance."
+        )
+        return " ".join([text, *notes])
+    table = published.load("cifar10-resnet20-batch-size")
+    columns = [column for name, column in table.data.items() if name.endswith(SPREAD)]
+    spreads = [spread for column in columns for spread in column]
+    text += (
+        ". There is no interval, because no configuration has two finished seeds: differences of "
+        "the size that seeds usually make cannot be told apart from chance. (In a published "
+        f"{_COUNTS[table.runs]}-seed sweep of {table.model} on {table.dataset}, "
+        f"{table.source.paper}, the standard deviation over seeds was {min(spreads)} to "
+        f"{max(spreads)} points.)"
+    )
+    return " ".join([text, *notes])
+
+
+_COUNTS = ("no", "one", "two", "three", "four", "five")
+
+
+def _incomplete(rows: list[Row]) -> list[str]:
+    runs = {name for row in rows for name in row.runs}
+    configurations = [same[0] for same in by_runs(rows)]
+    bad = [row for row in configurations if row.status != "finished"]
+    if not bad:
+        return []
+    statuses = sorted({row.status for row in bad})
+    partly = any(row.error for row in bad)
+    text = (
+        f"Not everything finished: {len(bad)} of {len(configurations)} configurations "
+        f"({len(runs)} runs in all) lack seeds ({', '.join(statuses)}); they are listed under "
+        "Problems."
+    )
+    if partly:
+        text += " Means of such a configuration are over the seeds that finished, which flatters it"
+        text += " when the others diverged."
+    return [text]

@@ -1,0 +1,65 @@
+"""How a study's errors are made of its runs, in words: over which epochs, on which images."""
+
+from __future__ import annotations
+
+from groupnorm.study.results.rows import TEST_IMAGES, Study, images_of
+
+
+def epochs_rule(study: Study, length: bool = True) -> str:
+    """How an error is made of a run's epochs, e.g. "last epoch" or "median of the last 5 epochs".
+
+    Args:
+        length: say how many epochs the runs have where the rule leaves some of them out, as in
+            "median of the last 5 of 10 epochs".
+    """
+    last, lengths = study.reported_epochs, _lengths(study)
+    of = f" of {' or '.join(map(str, lengths))}" if lengths and length else ""
+    if lengths and lengths[-1] == 1:
+        return "after 1 epoch"
+    if last == 1:
+        return f"last epoch{of}"
+    if lengths and lengths[-1] <= last:
+        return f"median of {lengths[-1]} epochs"
+    return f"median of the last {last}{of} epochs"
+
+
+def each_error(study: Study) -> str:
+    """What an error is, e.g. "that of the last epoch" or "the median of the last 5 epochs"."""
+    rule = epochs_rule(study, length=False)
+    begun = {"last": "that of the", "after": "that"}.get(rule.partition(" ")[0], "the")
+    return f"{begun} {rule}"
+
+
+def rules_note(study: Study) -> str:
+    """What became of runs that ask for different rules; empty when all ask for one."""
+    if len(study.rules) < 2:
+        return ""
+    asked = " or ".join(str(epochs) for epochs in study.rules)
+    return (
+        f"The runs ask for the median of their last {asked} epochs. All errors here are "
+        f"{each_error(study)}, which every run has."
+    )
+
+
+def title_images(study: Study) -> str:
+    """Where errors are not of the test images: " on 1,000 held-out training images"; else ""."""
+    images = images_of(study.records.values())
+    return "" if images == TEST_IMAGES else f" on {images}"
+
+
+def images_note(study: Study) -> str:
+    """What it means that the errors are not, or not all, of the test images; empty if they are."""
+    images = images_of(study.records.values())
+    if images == TEST_IMAGES:
+        return ""
+    if " and " in images:
+        return (
+            f"Errors are those of {images}, by run: only runs that were evaluated on the same "
+            "images are compared."
+        )
+    return f"Errors are those of {images}; the runs have not seen the test images."
+
+
+def _lengths(study: Study) -> list[int]:
+    records = study.records.values()
+    return sorted({record.config.get("epochs") or len(record.metrics) for record in records} - {0})

@@ -1,0 +1,33 @@
+"""Curves: lines over the epochs that were evaluated."""
+
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+
+from groupnorm.study.report.figures.curves import batch_figure
+from groupnorm.study.results.rows import load_study, summarize_study
+from tests.study.fake_store import batch_study
+
+
+@pytest.fixture
+def every_second(tmp_path):
+    """A study whose runs were evaluated after epochs 2, 4, 6 and 8 of 8."""
+    out = batch_study(tmp_path, norms=("bn",), batches=(32, 2), seeds=2)
+    for path in out.glob("runs/*/metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows[::2]:
+            for key in ("val_loss", "val_error", "precise_val_error"):
+                del row[key]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_study(out)
+
+
+def test_a_line_goes_through_the_evaluated_epochs_without_a_gap(every_second):
+    figure, axes = plt.subplots()
+    (panel,) = batch_figure(every_second, summarize_study(every_second)).panels
+    panel.draw(axes)
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in lines] == [[2, 4, 6, 8]] * 2
+    assert all(0 < error < 100 for line in lines for error in line.get_ydata())
+    plt.close(figure)
