@@ -103,7 +103,7 @@ def _kept(study: Study, rows: list[Row], colors: dict[str, Color]) -> list[_Line
         dropped = any(norm in rung.dropped for rung in search.rungs)
         for number, name in enumerate(row.runs):
             errors = _errors(study.records[name], first, end)
-            label = study.called(norm) + (f", seed {_seed(study, name)}" if number else "")
+            label = f"seed {_seed(study, name)}" if number else study.called(norm)
             lines.append(_Line(errors, label, colors[norm], dropped, "--" if number else "-"))
     return lines if any(len(line.errors) > 1 for line in lines) else []
 
