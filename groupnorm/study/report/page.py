@@ -220,6 +220,7 @@ def _page(
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),
+        joined=[[j["folder"], j["command"]] for j in manifest.get("joined") or ()],
         options=options,
         references=bibliography,
         data=tables.settings([manifest.get("data", {})]),
@@ -233,8 +234,8 @@ def _page(
 
 def _names_in_words(study: Study) -> list[str]:
     """What own names stand for, as a paragraph; none without any."""
-    pairs = [f"{name} is {norm}" for norm, name in study.names.items()]
-    return [f"In figures and tables {', '.join(pairs)}."] if pairs else []
+    pairs = [f'"{name}" is {norm}' for norm, name in study.names.items()]
+    return [f"Names chosen for this report: {'; '.join(pairs)}."] if pairs else []
 
 
 def _drawn(figure: FigureSpec) -> dict[str, Any]:

@@ -109,8 +109,8 @@ class Row:
 class Study:
     """A study as read from its store: the manifest, its cells and every run they name.
 
-    `names` is what figures and tables call a norm whose name the reader chose. In a search every
-    run counts as finished that has come as far as it was asked to.
+    `names` is what the report calls a norm for which the reader chose a name. In a search every run
+    counts as finished that has come as far as it was asked to.
     """
 
     manifest: dict[str, Any]
@@ -121,7 +121,7 @@ class Study:
     search: Search | None = None
 
     def called(self, norm: str) -> str:
-        """What figures and tables call a norm: its own name, or the spec."""
+        """What the report calls a norm: the name chosen for it, or its spec."""
         return self.names.get(norm, norm)
 
     @property
