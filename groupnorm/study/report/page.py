@@ -208,7 +208,8 @@ def _page(
     environment.tests["wide"] = _is_wide
     manifest = study.manifest
     header, body = tables.main_table_of(study, rows)
-    cost_header, cost_body = tables.cost_table(rows)
+    # the runs of a search are of different lengths, so that no error goes beside a cost
+    cost_header, cost_body = tables.cost_table([] if study.search else rows)
     cost_body = [[study.called(norm), *cells] for norm, *cells in cost_body]
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
