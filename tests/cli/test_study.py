@@ -63,9 +63,9 @@ def test_the_report_is_rebuilt_byte_for_byte(study):
 
 @pytest.mark.slow
 def test_report_as_json(study):
-    rows = json.loads(typed("report", study[0], "--json").stdout)
-    assert len(rows) >= 3
-    assert any("bn" in str(row) for row in rows)
+    found = json.loads(typed("report", study[0], "--json").stdout)
+    assert [row["norm"] for row in found["rows"]].count("bn") == 2
+    assert all(0 < row["error"] < 100 for row in found["rows"])
 
 
 @pytest.mark.slow
@@ -153,6 +153,35 @@ def test_a_study_killed_with_its_trials_goes_on(tmp_path):
     groupnorm(*arguments, "--out", "whole", cwd=tmp_path)
     for run in (tmp_path / "whole" / "runs").iterdir():
         assert metrics(run) == metrics(tmp_path / "s" / "runs" / run.name)
+
+
+@pytest.mark.slow
+def test_a_tuned_study_killed_while_it_tries_and_while_it_trains_ends_the_same(tmp_path):
+    arguments = ["study", "norms", "data=digits", "norms=in,ln", "epochs=3", "train_images=128"]
+    arguments += ["tune=base_lr=0.1,0.4"]
+    for word in ("epoch 2/", "chosen: 2 runs"):
+        with subprocess.Popen(
+            [command(), *arguments, "--out", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        ) as process:
+            read_until(process, word)
+            process.kill()
+        time.sleep(1)
+    groupnorm("report", "s", cwd=tmp_path)
+    assert "Values of base_lr chosen: in, 32" in (tmp_path / "s" / "report.html").read_text()
+    groupnorm(*arguments, "--out", "s", cwd=tmp_path)
+    groupnorm(*arguments, "--out", "whole", cwd=tmp_path)
+    names = sorted(path.name for path in (tmp_path / "whole" / "runs").iterdir())
+    assert len(names) == 6
+    assert names == sorted(path.name for path in (tmp_path / "s" / "runs").iterdir())
+    for name in names:
+        assert metrics(tmp_path / "whole/runs" / name) == metrics(tmp_path / "s/runs" / name)
+    before, after = (
+        json.loads((tmp_path / folder / "study.json").read_text()) for folder in ("whole", "s")
+    )
+    assert before["cells"] == after["cells"]
+    grown = groupnorm(*arguments, "seeds=2", "--out", "s", cwd=tmp_path)
+    assert "trying" not in grown.stdout, "more seeds tune nothing again"
+    assert "with the base_lr chosen: 4 runs: 2 reused" in grown.stdout
 
 
 def metrics(folder):
