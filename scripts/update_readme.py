@@ -90,8 +90,10 @@ def source(folder: Path, manifest: dict[str, Any], inside: str) -> str:
     spread = "one seed, so no spread" if seeds == 1 else f"{seeds} seeds, ± sample deviation"
     data = manifest["data"]
     images = config["train_images"] or data["train"]
+    reported = config.get("reported_epochs", 5)
+    rule = f"median of the last {reported}" if reported > 1 else "after the last"
     return (
-        f"Top-1 error in percent, median of the last 5 of {config['epochs']} epochs, {spread}; "
+        f"Top-1 error in percent, {rule} of {config['epochs']} epochs, {spread}; "
         f"{config['model']} on {images:,} training and {data['test']:,} test images of "
         f"{data['name']} (version {data['version']}). Made by `{manifest['command']}` with torch "
         f"{env['torch']} on {env['cpu']}, {env['threads']} thread a trial; record: "
@@ -384,7 +386,7 @@ def readme_sections() -> dict[str, str]:
     return {
         "default study": study_section(
             "batch-size-quick-*",
-            "Every step sees the same 64 images at the same learning rate; only the number of "
+            "Every step sees the same images at the same learning rate; only the number of "
             "images per worker, from which batch norm takes its statistics, changes. A norm that "
             "does not look at other images is trained once:",
             figure=True,

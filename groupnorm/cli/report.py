@@ -45,7 +45,7 @@ def report(
         typer.Option(
             "--label",
             metavar="SPEC=NAME",
-            help='What figures and tables call a norm, as "gn:groups=8=GN (ours)"; repeatable.',
+            help='What the report calls a norm, as "gn:groups=8=GN (ours)"; repeatable.',
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the main table as JSON.")] = False,

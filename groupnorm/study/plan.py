@@ -95,13 +95,13 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
     """`config` with some fields replaced, checked as if it had been written that way.
 
     Raises:
-        PlanError: the result is no configuration, or names an unknown model or data set, or a size
-            for images that have one of their own.
+        PlanError: the result is no configuration, or names an unknown model or data set, a size
+            for images that have one of their own, or a smaller one than the model takes.
     """
     try:
         varied = RunConfig(**{**dict(config), **changes})
         datasets.check_images(varied.data, varied.image_size)
-        models.check_model(varied.model, varied.width)
+        models.check_model(varied.model, varied.width, [size for size, _ in varied.size_schedule])
         models.check_places(varied.model, varied.norms)
     except ValidationError as error:
         raise PlanError(describe_errors(error, RunConfig)) from None

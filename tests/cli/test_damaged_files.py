@@ -366,7 +366,7 @@ def test_every_command_says_which_file_the_system_refused(arguments, tmp_path, m
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file")
 
-    for name in ("cli.doctor.examine", "cost.fit.fit", "study.report.page.build_report"):
+    for name in ("cli.doctor.examine", "cost.fit.fit", "study.report.page.write_report"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)
     for name in ("training.launch.find_launch", "study.run_study"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)

@@ -105,7 +105,11 @@ def test_the_installed_command():
         ),
         (["study", "batch-size", "batch_sizes=x"], "error: batch_sizes: expected whole numbers"),
         (["study", "batch-size", "--norms", "bn,bn"], "error: --norms: bn given twice"),
-        (["study", "batch-size", "--batch-sizes", "7"], "64 images of a step, 7 does not"),
+        (["study", "batch-size", "--batch-sizes", "7"], "32 images of a step, 7 does not"),
+        (
+            ["train", "epochs=1", "size_schedule=32"],
+            "size_schedule: expected sizes in pixels, each",
+        ),
         (["study", "batch-size", "--protocol", "papr"], "protocol must be 'fixed-step' or 'paper'"),
         (["study", "batch-size", "--scale", "huge"], "'quick', 'standard' or 'paper'"),
         (["study", "batch-size", "--model", "vgg19"], "unknown model 'vgg19'"),
@@ -207,7 +211,7 @@ def test_no_console_of_the_package_makes_emoji():
 
 def test_an_ascii_terminal_gets_everything(monkeypatch, tmp_path):
     table = (["norm — error", "32"], [["gn é", "40.1 ± 0.2"], ["bn", "—"]])
-    monkeypatch.setattr(reports, "build_report", lambda out: out / "é — report.html")
+    monkeypatch.setattr(reports, "write_report", lambda out, **_: [out / "é — report.html"])
     monkeypatch.setattr(reports, "main_table", lambda *_, **__: table)
     monkeypatch.setattr(reports, "main_title", lambda _: "error ± spread")
     done = typed("report", tmp_path, encoding="ascii")

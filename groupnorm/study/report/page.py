@@ -233,8 +233,8 @@ def _page(
 
 def _names_in_words(study: Study) -> list[str]:
     """What own names stand for, as a paragraph; none without any."""
-    pairs = [f"{name} is {norm}" for norm, name in study.names.items()]
-    return [f"In figures and tables {', '.join(pairs)}."] if pairs else []
+    pairs = [f'"{name}" is {norm}' for norm, name in study.names.items()]
+    return [f"Names chosen for this report: {'; '.join(pairs)}."] if pairs else []
 
 
 def _drawn(figure: FigureSpec) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Row:
 class Study:
     """A study as read from its store: the manifest, its cells and every run they name.
 
-    `names` is what figures and tables call a norm whose name the reader chose.
+    `names` is what the report calls a norm for which the reader chose a name.
     """
 
     manifest: dict[str, Any]
@@ -110,7 +110,7 @@ class Study:
     names: dict[str, str] = field(default_factory=dict)
 
     def called(self, norm: str) -> str:
-        """What figures and tables call a norm: its own name, or the spec."""
+        """What the report calls a norm: the name chosen for it, or its spec."""
         return self.names.get(norm, norm)
 
     @property

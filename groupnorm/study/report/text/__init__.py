@@ -51,10 +51,10 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
         return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
     batches = batch_sizes(rows)
     ends = dict.fromkeys((*batches[:1], *batches[-1:]))
-    paragraphs += [at_batch(rows, batch) for batch in ends]
+    paragraphs += [at_batch(study, rows, batch) for batch in ends]
     if len(batches) > 1:
         norms = of_kind(BATCH_NORM, norm_names(rows))
-        paragraphs += [batch_norm_loss(rows, norm) for norm in norms]
+        paragraphs += [batch_norm_loss(study, rows, norm) for norm in norms]
     if kind == "batch-size":
         paragraphs.append(published_by_batch(study, rows))
     elif batches:
