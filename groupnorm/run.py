@@ -45,12 +45,13 @@ def check(config: RunConfig) -> None:
     """Check what the configuration alone does not know: its model and its data.
 
     Raises:
-        ValueError: unknown model, a size for images that have one of their own, or a size schedule
-            with images too small for the model.
+        ValueError: unknown model or place of it, a size for images that have one of their own, or a
+            size schedule with images too small for the model.
         DataError: unknown data set.
     """
     data.check_images(config.data, config.image_size)
     models.check_model(config.model, config.width)
+    models.check_places(config.model, config.norms)
     smallest = models.usual_images(config.model).smallest
     if config.size_schedule and config.size_schedule[0][0] < smallest:
         raise ValueError(
@@ -101,7 +102,7 @@ def run(
     with processes.rank0_first():  # it may put the data into the cache
         batches = load_batches(config, device, data_root)
     model = build(config, batches, device)
-    recompute = recomputed_statistics if config.norm.uses_batch_statistics else None
+    recompute = recomputed_statistics if config.uses_batch_statistics else None
     probed = probe_module(config.model, model)
     task = Classification(config, batches, recompute, processes, probed)
     parameters = models.count_parameters(model)
@@ -163,12 +164,16 @@ def _size_notes(config: RunConfig, batches: data.Batches) -> list[str]:
 
 def build(config: RunConfig, batches: data.Batches, device: str) -> torch.nn.Module:
     """The network of a configuration with its first weights, for the classes of the data."""
-    norm = norm_layer(config.norm, batch_per_worker=config.batch_per_worker)
+    norm, *of_places = (
+        norm_layer(spec, batch_per_worker=config.batch_per_worker)
+        for spec in (config.norm, *config.norms.values())
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = models.build_model(
             config.model,
             norm=norm,
+            norms=dict(zip(config.norms, of_places, strict=True)),
             num_classes=batches.num_classes,
             in_channels=batches.channels,
             width=config.width,

@@ -3,7 +3,8 @@
 Grammar::
 
     spec    = kind [ ":" key "=" value { "," key "=" value } ] [ "+ws" | "+nf" ]
-    example = gn   gn:groups=16   gn:size=16   ln   in   bn   gn:groups=16,eps=1e-6+ws   none+nf
+    example = gn   gn:groups=16   gn:size=16   gn:groups=auto   ln   in   bn   none+nf
+              gn:groups=16,eps=1e-6+ws
 
 The module needs the standard library only, so that configurations and the command line can read
 a spec without loading torch.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 # kind -> (default eps, keys accepted in the string form, depends on the other images of the batch)
 _KINDS: dict[str, tuple[float, tuple[str, ...], bool]] = {
@@ -31,6 +32,8 @@ _KINDS: dict[str, tuple[float, tuple[str, ...], bool]] = {
 }
 KINDS: tuple[str, ...] = tuple(_KINDS)
 DEFAULT_NUM_GROUPS = 32
+AUTO_SMALLEST_GROUP = 4
+"""Channels that `groups="auto"` leaves in every group, where a layer has that many."""
 # Batch renormalization as the group norm paper ran it (Wu & He 2018, section 4.1): r, d, no ramp.
 _RENORM: dict[str, float] = {"r": 1.5, "d": 0.5, "ramp": 0}
 _LARGEST = 10_000_000
@@ -48,7 +51,8 @@ class NormSpec:
     Attributes:
         kind: one of `KINDS`.
         groups: number of groups asked for (kinds `gn` and `evonorm_s0`; 32 when neither
-            `groups` nor `size` is given).
+            `groups` nor `size` is given). "auto": by the channels of each layer alone, see
+            `num_groups`.
         size: channels per group asked for; exclusive with `groups`.
         eps: added to the biased variance, inside the root. None takes the kind's default.
         affine: learn a per-channel scale and shift.
@@ -62,7 +66,7 @@ class NormSpec:
     """
 
     kind: str
-    groups: int | None = None
+    groups: int | Literal["auto"] | None = None
     size: int | None = None
     eps: float | None = None
     affine: bool = True
@@ -86,8 +90,10 @@ class NormSpec:
                 continue
             if key not in keys:
                 raise NormSpecError(_unknown_key(self.kind, key))
+            if key == "groups" and value == "auto":
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise NormSpecError(f"{self.kind}: {key} must be a positive integer, got {value!r}")
+                raise NormSpecError(f"{self.kind}: {key} must be {_WANTED[key]}, got {value!r}")
             if value > _LARGEST:
                 raise NormSpecError(f"{self.kind}: {key} must be at most {_LARGEST}, got {value!r}")
         if self.groups is not None and self.size is not None:
@@ -241,6 +247,9 @@ class NormSpec:
         for, of groups or (with `size`) of channels per group. `ln` has one group and `in` one
         per channel.
 
+        `groups="auto"` is the largest divisor of `num_channels` that is at most 32 and leaves at
+        least 4 channels in a group. Where none does, with fewer than 4 channels, it is one group.
+
         Raises:
             NormSpecError: the kind has no groups, or `num_channels` is not positive.
         """
@@ -252,6 +261,9 @@ class NormSpec:
             return num_channels
         if self.size is not None:
             return num_channels // _largest_divisor(num_channels, self.size)
+        if self.groups == "auto":
+            limit = min(DEFAULT_NUM_GROUPS, num_channels // AUTO_SMALLEST_GROUP)
+            return _largest_divisor(num_channels, max(limit, 1))
         if self.groups is not None:
             return _largest_divisor(num_channels, self.groups)
         raise NormSpecError(f"{self.kind} has no groups")
@@ -268,7 +280,7 @@ def _unknown_key(kind: str, key: str) -> str:
 
 
 _WANTED = {
-    "groups": "a positive integer",
+    "groups": "a positive integer or auto",
     "size": "a positive integer",
     "ramp": "a number of steps",
     "eps": "a number",
@@ -277,7 +289,9 @@ _WANTED = {
 }
 
 
-def _read_value(kind: str, key: str, value: str) -> int | float | bool:
+def _read_value(kind: str, key: str, value: str) -> int | float | bool | str:
+    if key == "groups" and value == "auto":
+        return value
     try:
         if key in ("groups", "size", "ramp"):
             return int(value)

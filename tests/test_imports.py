@@ -27,7 +27,7 @@ ALLOWED = {
     "training": {"data"},
     "run": {"layers", "models", "conversion", "cost", "data", "training", "environment"},
     "study": {"models", "cost", "data", "training", "environment", "memory", "run"},
-    "experiments": {"training.config", "data", "models", "study.plan"},
+    "experiments": {"training.config", "data", "models", "study.plan", "study.tuning"},
     "cli": {
         "ops", "models", "cost", "data", "environment", "experiments", "run", "study",
         "training.config", "training.device", "training.launch",
@@ -233,7 +233,7 @@ sys.modules["torch"] = None  # importing it is an error from here on
 from groupnorm.experiments import EXPERIMENTS, Options, study_plan
 for name, entry in EXPERIMENTS.items():
     for scale in entry.scales:
-        assert study_plan(name, Options(scale=scale)).cells
+        assert study_plan(name, Options(scale=scale)).configs
 """
 
 

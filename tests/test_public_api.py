@@ -40,8 +40,9 @@ PUBLIC = {
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
-        "ResNetCifar", "build_model", "channel_widths", "check_model", "count_parameters",
-        "imagenet_resnet", "usual_images", "vgg16",
+        "ResNetCifar", "build_model", "channel_widths", "check_model", "check_places",
+        "count_parameters", "imagenet_resnet", "places_of", "usual_images", "vgg16",
+        "widths_of_place",
     },
     "groupnorm.experiments": {
         "EXPERIMENTS", "Experiment", "Options", "build", "study_plan",

@@ -22,7 +22,8 @@ def specs(draw):
     if kind in ("gn", "evonorm_s0"):
         key = draw(st.sampled_from(["groups", "size", None]))
         if key:
-            fields[key] = draw(st.integers(1, 4096))
+            auto = st.just("auto") if key == "groups" else st.nothing()
+            fields[key] = draw(st.integers(1, 4096) | auto)
     if kind != "none":
         fields["eps"] = draw(st.one_of(st.none(), st.floats(1e-12, 0.5)))
     if kind not in ("none", "frozenbn"):
@@ -55,6 +56,8 @@ def test_round_trips(spec):
         ("gn", NormSpec("gn", groups=32, eps=1e-5)),
         ("gn:groups=16", NormSpec("gn", groups=16)),
         ("gn:size=16", NormSpec("gn", size=16)),
+        ("gn:groups=auto", NormSpec("gn", groups="auto")),
+        ("evonorm_s0:groups=AUTO", NormSpec("evonorm_s0", groups="auto")),
         ("ln", NormSpec("ln")),
         ("in", NormSpec("in")),
         ("bn+ws", NormSpec("bn", ws=True)),
@@ -90,8 +93,11 @@ def test_canonical_string(text, string):
         ("gn:group=4", "unknown key 'group'; known keys: groups, size, eps, affine"),
         ("ln:groups=4", "unknown key 'groups'; known keys: eps, affine"),
         ("none:eps=1", "none takes no keys"),
-        ("gn:groups=0", "groups must be a positive integer, got 0"),
-        ("gn:groups=x", "groups must be a positive integer, got 'x'"),
+        ("gn:groups=0", "groups must be a positive integer or auto, got 0"),
+        ("gn:groups=x", "groups must be a positive integer or auto, got 'x'"),
+        ("gn:size=auto", "size must be a positive integer, got 'auto'"),
+        ("ln:groups=auto", "ln: unknown key 'groups'; known keys: eps, affine"),
+        ("gn:groups=auto,size=4", "not both; got groups=auto, size=4"),
         ("gn:eps=2", "eps must lie between 0 and 1, got 2.0"),
         ("gn:eps=nan", "eps must lie between 0 and 1"),
         ("gn:eps=small", "eps must be a number, got 'small'"),
@@ -122,7 +128,8 @@ def test_errors_list_what_is_known(text, message):
     ("make", "message"),
     [
         (lambda: NormSpec.parse(3), "got int"),
-        (lambda: NormSpec("gn", groups=True), "positive integer, got True"),
+        (lambda: NormSpec("gn", groups=True), "positive integer or auto, got True"),
+        (lambda: NormSpec("gn", groups="Auto"), "positive integer or auto, got 'Auto'"),
         (lambda: NormSpec("bn", groups=4), "bn: unknown key 'groups'"),
         (lambda: NormSpec("none", affine=False), "none takes no keys"),
         (lambda: NormSpec.from_dict({"kind": "gn", "group": 3}), r"unknown keys \['group'\]"),
@@ -154,6 +161,22 @@ def test_divisor_rule(channels, asked):
     assert channels % by_size == 0
     assert by_size <= asked
     assert not any(channels % larger == 0 for larger in range(by_size + 1, asked + 1))
+
+
+@given(st.integers(1, 5000))
+def test_groups_auto_depend_on_the_channels_alone(channels):
+    """The largest divisor that is at most 32 and leaves at least 4 channels per group."""
+    for kind in ("gn", "evonorm_s0"):
+        groups = NormSpec(kind, groups="auto").num_groups(channels)
+        fitting = [g for g in range(1, 33) if channels % g == 0 and channels // g >= 4]
+        assert groups == max(fitting, default=1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(64, 16), (128, 32), (256, 32), (16, 4), (24, 6), (3, 1), (7, 1)]
+)
+def test_groups_auto_of_usual_layers(channels, groups):
+    assert NormSpec.parse("gn:groups=auto").num_groups(channels) == groups
 
 
 def test_batch_statistics():

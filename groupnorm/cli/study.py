@@ -82,9 +82,8 @@ def _print_list(as_json: bool) -> None:
         )
         return
     for name, e in published.items():
-        runs = len(e.variants) * e.seeds
         console.print(f"[bold]{name}[/bold]  {escaped(e.title)}", highlight=False)
-        text = f"{e.source}. Published {e.metric}: {e.result}. {runs} runs; {e.time}."
+        text = f"{e.source}. Published {e.metric}: {e.result}. {e.runs} runs; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
         "Each is groupnorm study NAME, and --scale smoke tries it in seconds. batch-size, norms "
@@ -140,6 +139,14 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
 def _parameter(key: str, entry: Entry) -> inspect.Parameter:
     """The option of a field."""
     kinds = set(_types(Options.model_fields[key].annotation))
+    if bool in kinds:
+        flag = typer.Option(_option(key), help=entry.describe(key))
+        return inspect.Parameter(
+            key,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[bool | None, flag],
+        )
     parser: Callable[[str], Any] | None = None
     if int in kinds and tuple not in kinds:
         parser = whole_number
@@ -198,10 +205,10 @@ def _run(
     track: str | None,
 ) -> None:
     plan = study_plan(name, options)
-    say(
-        f"{plan.title}: {len(plan.cells)} cells, {len(plan.configs)} distinct runs, "
-        f"{plan.protocol} protocol, on {plan.data}, in {out}"
-    )
+    count = f"{len(plan.cells)} cells, {len(plan.configs)} distinct runs"
+    if plan.next_stage is not None:
+        count = f"{len(plan.configs)} configurations, in stages"
+    say(f"{plan.title}: {count}, {plan.protocol} protocol, on {plan.data}, in {out}")
     for skip in plan.skipped:
         say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
     from groupnorm.study import run_study

@@ -179,4 +179,11 @@ def _read_fields(path: str | None, settings: list[str]) -> dict[str, Any]:
                 f"--config {path} holds no JSON object with the fields of a run, such as "
                 '{"norm": "gn", "epochs": 30}'
             )
-    return {**fields, **read_settings(settings)}
+    fields |= read_settings(settings)
+    places = {key: fields.pop(key) for key in list(fields) if key.startswith(_PLACES)}
+    if places and isinstance(fields.setdefault("norms", {}), dict):
+        fields["norms"] |= {key.removeprefix(_PLACES): value for key, value in places.items()}
+    return fields
+
+
+_PLACES = "norms."

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from groupnorm.data import DEFAULT, IMAGE_FILES
-from groupnorm.experiments import cifar, imagenet, pets, small_images
+from groupnorm.experiments import cifar, imagenet, pets, search, small_images
 from groupnorm.experiments.experiment import Experiment
 from groupnorm.experiments.options import Options
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
+from groupnorm.study.search import search_plan
+from groupnorm.study.tuning import tuned_plan
+from groupnorm.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -77,19 +80,24 @@ def _published(make: Callable[[Options], Experiment]) -> Entry:
         "full": "as published, days on GPUs",
         "smoke": "two steps of each run, seconds on a CPU",
     }
-    return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol"))
+    return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH))
+
+
+_OF_A_SEARCH = ("search", "refine")
 
 
 EXPERIMENTS: dict[str, Entry] = {
     "batch-size": Entry(
         small_images.batch_size,
         small_images.SCALES,
+        decides=_OF_A_SEARCH,
         data=DEFAULT,
         summary="Error against images per worker, for several norms",
     ),
     "norms": Entry(
         small_images.norms,
         small_images.SCALES,
+        decides=_OF_A_SEARCH,
         data=DEFAULT,
         summary="Training and validation curves of BN, LN, IN and GN",
         one_size=True,
@@ -153,11 +161,12 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     changes = options.of_the_run()
     if changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES:
         changes.setdefault("image_size", None)  # the experiment's own is for image files
-    labelled = [(experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants]
-    cells, configs = repeat(labelled, options.seeds or experiment.seeds)
+    labelled = tuple((experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants)
+    seeds = options.seeds or experiment.seeds
+    cells, configs = repeat(labelled, seeds)
     smoke = options.scale == "smoke"
     assert options.scale is not None
-    return Plan(
+    plan = Plan(
         name,
         experiment.title + (" (smoke scale: nothing is learned)" if smoke else ""),
         experiment.protocol,
@@ -168,6 +177,32 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         shows=experiment.shows,
         published=experiment.published,
         skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
-        tuned_over=experiment.tuned_over,
         untimed="the smoke scale measures nothing" if smoke else None,
     )
+    if options.search:
+        return _searched(plan, labelled[0][1], options)
+    if options.refine:
+        raise PlanError("refine goes with search")
+    tune = options.tune or experiment.tune
+    if tune is not None:
+        return tuned_plan(plan, labelled, seeds, tune, options.validation_images)
+    if options.validation_images is not None:
+        raise PlanError("validation_images goes with tune or search: nothing else is held out")
+    return plan
+
+
+def _searched(plan: Plan, base: RunConfig, options: Options) -> Plan:
+    """The plan of a study of group divisions as a search among them."""
+    if options.tune is not None:
+        raise PlanError("tune does not go with search: a search trains nothing to its end")
+    base = search.long_enough(base, options.epochs)
+    rules, misfits = search.rules_of(base)
+    labels = {"batch_per_worker": base.batch_per_worker}
+    plan = replace(
+        plan,
+        title=f"Number of groups found at {base.batch_per_worker} images per worker",
+        published=(),
+        skipped=[{"labels": {"norm": str(spec), **labels}, "reason": why} for spec, why in misfits],
+    )
+    seeds = range(options.seeds or search.SEEDS)
+    return search_plan(plan, rules, seeds, options.validation_images, refine=bool(options.refine))

@@ -9,6 +9,7 @@ from typing import Any
 
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import ReportKind, vary
+from groupnorm.study.tuning import Tune
 from groupnorm.training.config import RunConfig
 
 GROUP_GRID = (64, 32, 16, 8, 4, 2, 1)
@@ -38,7 +39,7 @@ class Experiment:
         metric: what `result` states.
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
-        tuned_over: the field whose best value stands for a cell; None when nothing is tuned.
+        tune: the field that is tuned for each cell, and its values; None when nothing is tuned.
         skipped: what cannot be run, and why.
     """
 
@@ -52,21 +53,23 @@ class Experiment:
     metric: str = "error in %"
     protocol: str = "paper"
     seeds: int = 1
-    tuned_over: str | None = None
+    tune: Tune | None = None
     skipped: tuple[tuple[Variant, str], ...] = ()
 
     def labels(self, variant: Variant) -> dict[str, Any]:
         """The labels of a variant's cells: norm, batch size, and what else is varied."""
         config = variant.config
-        tuned = (
-            {} if self.tuned_over is None else {self.tuned_over: getattr(config, self.tuned_over)}
-        )
         return {
-            "norm": str(config.norm),
+            "norm": config.norm_text,
             **variant.labels,
             "batch_per_worker": config.batch_per_worker,
-            **tuned,
         }
+
+    @property
+    def runs(self) -> int:
+        """How many runs it takes, where no two of its cells have the same."""
+        tried = 0 if self.tune is None else len(self.tune.values)
+        return len(self.variants) * (self.seeds + tried)
 
 
 Axis = Iterable[dict[str, Any]]

@@ -21,6 +21,7 @@ from pydantic import (
 
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
+from groupnorm.study.tuning import Tune
 from groupnorm.training.config import RunConfig, describe_errors
 
 
@@ -70,6 +71,26 @@ def read_sizes(sizes: str | Sequence[int]) -> tuple[int, ...]:
     return numbers
 
 
+def read_tune(tune: str | Tune) -> Tune:
+    """A field and its values, of a text such as base_lr=0.05,0.1,0.2.
+
+    Raises:
+        ValueError: it is no such text, or a field that cannot be tuned.
+    """
+    if isinstance(tune, Tune):
+        return tune
+    field, equals, values = str(tune).partition("=")
+    try:
+        if not equals:
+            raise ValueError
+        numbers = tuple(map(float, values.split(",")))
+    except ValueError:
+        raise ValueError(
+            f"expected a field and its values, as base_lr=0.05,0.1,0.2; got {tune!r}"
+        ) from None
+    return Tune(field.strip(), numbers)
+
+
 def _check_distinct(texts: list[str]) -> None:
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice:
@@ -88,6 +109,7 @@ Norms = Annotated[
 Sizes = Annotated[
     tuple[int, ...], PlainValidator(read_sizes), PlainSerializer(list, return_type=list[int])
 ]
+TuneText = Annotated[Tune, PlainValidator(read_tune), PlainSerializer(str, return_type=str)]
 
 
 class Options(BaseModel):
@@ -124,6 +146,16 @@ class Options(BaseModel):
     """Passes over the data."""
     seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Repetitions of every cell."""
+    tune: TuneText | None = None
+    """Give each cell the best of several values of a field, as base_lr=0.05,0.1,0.2, by its error
+    on held-out training images."""
+    validation_images: Annotated[int, Field(ge=1)] | None = None
+    """With tune or search: how many training images are held out; one in ten."""
+    search: bool | None = None
+    """Find the number of groups in place of training each to its end: all of them for a few epochs,
+    the best ones longer."""
+    refine: bool | None = None
+    """With search: try other numbers in single stages of the network, where it matters."""
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -136,5 +168,10 @@ class Options(BaseModel):
         return {key: value for key, value in self if value is not None}
 
     def of_the_run(self) -> dict[str, Any]:
-        """The given options that are fields of every run."""
-        return {k: value for k, value in self.given().items() if k in RunConfig.model_fields}
+        """The given options that are fields of every run.
+
+        `norms` is none: an experiment compares its norms, a run has them in places. Nor are
+        `validation_images`, which are held out where something is chosen by them.
+        """
+        fields = RunConfig.model_fields.keys() - {"norms", "validation_images"}
+        return {k: value for k, value in self.given().items() if k in fields}

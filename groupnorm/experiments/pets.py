@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from groupnorm.experiments.experiment import Experiment, axis, cross, norm_axis, smoke
+from groupnorm.experiments.experiment import Experiment, by_norm_and_size, smoke
 from groupnorm.experiments.options import Options
+from groupnorm.study.tuning import Tune
 from groupnorm.training.config import RunConfig
 
 LEARNING_RATES: tuple[float, ...] = (0.1, 0.4, 1.6)
@@ -37,8 +38,8 @@ def pets(options: Options, depth: int) -> Experiment:
 
     `groupnorm study pets-resnet34`, `pets-resnet50`. Published (A. Arora's notebooks of 2020,
     ResNet-34, Adam, one run, best epoch): error 63.5 BN, 85.1 GN, 65.4 GN+WS at 4 images; 92.3 BN,
-    78.8 GN+WS at 1. There no norm was tuned; here each has the same three learning rates, and the
-    report shows the best of them and all. Smoke: 1 image, two learning rates.
+    78.8 GN+WS at 1. There no norm was tuned; here each norm has the best of the same three learning
+    rates at each batch size, by its error on held-out training images. Smoke: 1 image, two rates.
     """
     base, sizes, rates = recipe(depth), SIZES, LEARNING_RATES
     if options.scale == "smoke":
@@ -49,9 +50,7 @@ def pets(options: Options, depth: int) -> Experiment:
         result="at 4 images BN 63.5, GN 85.1, GN+WS 65.4; at 1 BN 92.3, GN+WS 78.8",
         time="not measured",
         shows="batch-size",
-        variants=cross(
-            base, norm_axis(NORMS), axis("batch_per_worker", sizes), axis("base_lr", rates)
-        ),
+        variants=by_norm_and_size(base, NORMS, sizes),
         published=("pets-notebook", "pets-notebook-ws"),
-        tuned_over="base_lr",
+        tune=Tune("base_lr", rates),
     )

@@ -10,7 +10,10 @@ from groupnorm.models.registry import (
     build_model,
     channel_widths,
     check_model,
+    check_places,
+    places_of,
     usual_images,
+    widths_of_place,
 )
 
 if TYPE_CHECKING:
@@ -23,10 +26,13 @@ __all__ = [
     "build_model",
     "channel_widths",
     "check_model",
+    "check_places",
     "count_parameters",
     "imagenet_resnet",
+    "places_of",
     "usual_images",
     "vgg16",
+    "widths_of_place",
 ]
 
 __getattr__ = lazy(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from groupnorm.models.classification import widths
+from groupnorm.models.places import CIFAR_PLACES, IMAGENET_PLACES, VGG_PLACES, check_given
 from groupnorm.spec import NormSpec
 
 if TYPE_CHECKING:
@@ -50,6 +52,43 @@ def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
     return widths.VGG_WIDTHS if name == "vgg16" else widths.imagenet_widths(depth)
 
 
+def places_of(name: str) -> tuple[str, ...]:
+    """The parts of the model that may have a norm of their own, from input to output.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    check_model(name)
+    if name == "vgg16":
+        return VGG_PLACES
+    return CIFAR_PLACES if name in _CIFAR else IMAGENET_PLACES
+
+
+def check_places(name: str, given: Iterable[str]) -> None:
+    """Check that the model has each of the places.
+
+    Raises:
+        ValueError: unknown name, or a place that it does not have; the message lists its places.
+    """
+    check_given(given, places_of(name), name)
+
+
+def widths_of_place(name: str, place: str, width: float = 1.0) -> tuple[int, ...]:
+    """The channel counts that the norms of one place see, without building the model.
+
+    Raises:
+        ValueError: as `check_places`, and a width as `check_model`.
+    """
+    check_places(name, [place])
+    found = channel_widths(name, width)
+    if place == "stem":
+        return found[:1]
+    number = int(place.removeprefix("stage"))
+    if name in _IMAGENET and _IMAGENET[name] >= 50:  # bottlenecks: inside, and four times as many
+        return found[number - 1], found[number + 1]
+    return (found[min(number, len(found)) - 1],)  # vgg16 ends in two stages of equal width
+
+
 @dataclass(frozen=True)
 class UsualImages:
     """What a model is usually trained on.
@@ -81,6 +120,7 @@ def build_model(
     name: str,
     *,
     norm: str | NormSpec | NormLayer,
+    norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
     num_classes: int,
     in_channels: int = 3,
     width: float = 1.0,
@@ -95,6 +135,7 @@ def build_model(
         name: "resnet8", "resnet14", ... "resnet110" for small images; "resnet18", "resnet34",
             "resnet50", "resnet101" and "vgg16" for ImageNet.
         norm: normalization of every layer.
+        norms: other normalizations for parts of the model, by the names that `places_of` gives.
         num_classes: number of outputs.
         in_channels: channels of the images.
         width: factor on the channels of a CIFAR-type ResNet.
@@ -104,20 +145,22 @@ def build_model(
             as its shortcut; else 1. VGG-16 has no residual blocks.
 
     Raises:
-        ValueError: unknown name, shortcut or normalization, or what the model does not take.
+        ValueError: unknown name, place, shortcut or normalization, or what the model does not
+            take.
         ImportError: the ImageNet models without torchvision.
     """
     depth = check_model(name, width)
     if name == "vgg16":
         from groupnorm.models.classification import vgg
 
-        return vgg.vgg16(norm=norm, num_classes=num_classes, in_channels=in_channels)
+        return vgg.vgg16(norm=norm, norms=norms, num_classes=num_classes, in_channels=in_channels)
     if name in _IMAGENET:
         from groupnorm.models.classification import resnet_imagenet
 
         return resnet_imagenet.imagenet_resnet(
             depth,
             norm=norm,
+            norms=norms,
             num_classes=num_classes,
             in_channels=in_channels,
             zero_gamma=zero_gamma,
@@ -127,6 +170,7 @@ def build_model(
     return resnet_cifar.ResNetCifar(
         depth,
         norm=norm,
+        norms=norms,
         num_classes=num_classes,
         in_channels=in_channels,
         width=width,

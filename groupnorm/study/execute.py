@@ -106,9 +106,14 @@ def run_study(
                 print_line(console, left)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
                 print_line(console, f"note: {note}")
+            if plan.prepare is not None:
+                print_line(console, plan.prepare(out, data_root))
             place = _Place(out, jobs, device, data_root, cluster)
             names: dict[str, None] = {}  # in order
             for stage in _stages(plan, out):
+                if stage.cells is not None:
+                    plan = replace(plan, cells=stage.cells)
+                    _claim(out, _manifest(plan, images, command))
                 _check_images(stage.configs, images)
                 print_line(console, _work_ahead(stage, out))
                 show = StudyProgress(stage.configs, console, stage.stop_epoch)
@@ -172,8 +177,9 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     left = [record for record in records if not run_is_done(record, stage.stop_epoch)]
     begun = sum(bool(record.metrics) for record in left)
     until = "" if stage.stop_epoch is None else f" up to epoch {stage.stop_epoch}"
+    about = f"{stage.about}: " if stage.about else ""
     return (
-        f"{len(records)} runs{until}: {len(records) - len(left)} reused, {begun} continued, "
+        f"{about}{len(records)} runs{until}: {len(records) - len(left)} reused, {begun} continued, "
         f"{len(left) - begun} to train"
     )
 
@@ -208,7 +214,7 @@ def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]
 def _turn(config: RunConfig) -> tuple[int, int, bool]:
     """The place of a run among others: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
-    return config.seed, config.step_images, not config.norm.uses_batch_statistics
+    return config.seed, config.step_images, not config.uses_batch_statistics
 
 
 def _time_steps(
@@ -251,6 +257,13 @@ def _check_images(
 def _manifest(
     plan: Plan, images: datasets.ImageSet | datasets.ImageFiles, command: str
 ) -> dict[str, Any]:
+    data = {
+        "name": images.name,
+        "version": images.version,
+        "train": len(images.train_labels),
+        "test": len(images.test_labels),
+        "classes": images.num_classes,
+    }
     return {
         "format": FORMAT,
         "study": plan.study,
@@ -258,19 +271,15 @@ def _manifest(
         "command": command,
         "protocol": plan.protocol,
         "scale": plan.scale,
-        "data": {
-            "name": images.name,
-            "version": images.version,
-            "train": len(images.train_labels),
-            "test": len(images.test_labels),
-            "classes": images.num_classes,
-        },
+        "data": data,
         "options": plan.options,
         "cells": [{"labels": c.labels, "seed": c.seed, "run": c.run} for c in plan.cells],
         "skipped": plan.skipped,
         "shows": plan.shows,
         "published": list(plan.published),
         "tuned_over": plan.tuned_over,
+        "tuning": None if plan.tuning is None else plan.tuning(data),
+        "search": None if plan.search is None else plan.search(data),
         "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
 

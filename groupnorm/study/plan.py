@@ -26,10 +26,16 @@ class Stage:
 
     With `stop_epoch` each stops after that epoch of its own schedule. A later stage that holds the
     same run goes on from there.
+
+    Attributes:
+        cells: those of the tables, where they are known when this stage begins.
+        about: what the stage is, in a few words.
     """
 
     configs: dict[str, RunConfig]
     stop_epoch: int | None = None
+    cells: list[Cell] | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,19 @@ class Plan:
         protocol: how batch size, step and learning rate belong together, "fixed-step" or "paper".
         scale: how large a version of the comparison this is, as "quick".
         options: what the user chose, as plain values, for the record.
-        shows: the kind of report: "batch-size", "norms" or "groups".
+        shows: the kind of report: "batch-size", "norms", "groups" or "search".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
             cell then has it. None: nothing was tuned.
+        tuning: from what `study.json` says of the data to what it says of the values tried.
         untimed: why the training steps are not timed; None: they are.
         next_stage: from the study's folder to the first stage that is not done yet (`run_is_done`
             of each of its runs), None when there is none. Without it the study has one stage, its
-            `configs`; with it these are the runs that are known beforehand.
+            `configs`; with it they say which data the runs will have.
+        search: as `tuning`, of what a search has to choose from and how.
+        prepare: from the study's folder and that of the data to a line that says what was done
+            there before the first stage.
         final_cells: from the study's folder to the cells that replace `cells` after the last stage.
     """
 
@@ -67,7 +77,10 @@ class Plan:
     published: tuple[str, ...]
     skipped: list[dict[str, Any]] = field(default_factory=list)
     tuned_over: str | None = None
+    tuning: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    search: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     untimed: str | None = None
+    prepare: Callable[[Path, Path | None], str] | None = None
     next_stage: Callable[[Path], Stage | None] | None = None
     final_cells: Callable[[Path], list[Cell]] | None = None
 
@@ -89,6 +102,7 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
         varied = RunConfig(**{**dict(config), **changes})
         datasets.check_images(varied.data, varied.image_size)
         models.check_model(varied.model, varied.width)
+        models.check_places(varied.model, varied.norms)
     except ValidationError as error:
         raise PlanError(describe_errors(error, RunConfig)) from None
     except (ValueError, datasets.DataError) as error:

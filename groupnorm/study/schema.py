@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ReportKind = Literal["batch-size", "norms", "groups"]
-"""What a report shows: error by images per worker, by norm, or by group division."""
+ReportKind = Literal["batch-size", "norms", "groups", "search"]
+"""What a report shows: error by images per worker, by norm, by group division, or how the number of
+groups was found."""
 
 _Count = Annotated[int, Field(ge=0)]
 
@@ -54,6 +55,22 @@ class _Skipped(_Closed):
     reason: str
 
 
+class _Tuning(_Closed):
+    validation_images: Annotated[int, Field(ge=1)]
+    cells: list[_Cell]
+
+
+class _Search(_Closed):
+    full_epochs: Annotated[int, Field(ge=1)]
+    rungs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    reported_epochs: Annotated[int, Field(ge=1)]
+    seeds: Annotated[list[_Count], Field(min_length=1)]
+    refine: bool
+    parts: list[str]
+    validation_images: Annotated[int, Field(ge=1)]
+    same: dict[str, str]
+
+
 class Manifest(_Closed):
     """`study.json`."""
 
@@ -71,6 +88,8 @@ class Manifest(_Closed):
     shows: ReportKind | None = None
     published: list[str] | None = None
     tuned_over: str | None = None
+    tuning: _Tuning | None = None
+    search: _Search | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]
@@ -129,6 +148,21 @@ class Costs(_Closed):
     configurations: list[_Timed]
     environment: Environment
     reason: str | None
+
+
+class _Untrained(_Closed):
+    norm: str
+    gain: Annotated[float, Field(gt=0)]
+    noise: Annotated[float, Field(ge=0)] | None
+
+
+class Initial(_Closed):
+    """`initial.json`."""
+
+    format: int
+    images: Annotated[int, Field(ge=1)]
+    seconds: Annotated[float, Field(ge=0)]
+    runs: dict[str, _Untrained]
 
 
 class Done(_Closed):

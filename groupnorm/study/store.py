@@ -4,6 +4,7 @@
 
     <out>/study.json                      what was asked: cells (labels, seed, name of the run)
     <out>/cost.json                       times of training steps, taken in turns after the trials
+    <out>/initial.json                    of a search: what was measured before any training
     <out>/runs/<name>/config.json         the complete RunConfig
     <out>/runs/<name>/env.json            versions, sources, machine, threads, parameters, cost
     <out>/runs/<name>/metrics.jsonl       one line an epoch
@@ -35,11 +36,13 @@ from groupnorm.training.config import RunConfig, digest_of
 
 FORMAT = 1
 COST_FILE = "cost.json"
+INITIAL_FILE = "initial.json"
 UNREADABLE = "unreadable.json"
 
 # What to do about a damaged file besides restoring it.
 _REMEDIES = {
     "cost.json": "delete it: the command that made the study times the steps again",
+    "initial.json": "delete it: the command that made the study measures it again",
     "study.json": "delete it: the command that made the study writes it again and keeps the runs",
     "config.json": "delete it: the command that trained the run writes it again",
     "env.json": "delete it and DONE beside it: training writes them again from the checkpoint",
@@ -105,8 +108,10 @@ def read_manifest(out: Path) -> dict[str, Any]:
     _check(path, manifest, schema.Manifest)
     manifest = _with_report(manifest)
     wanted = ["division", "value"] if manifest["shows"] == "groups" else []
+    wanted += ["step"] if manifest["shows"] == "search" else []
     wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
-    for cell in manifest["cells"]:
+    tried = (manifest.get("tuning") or {"cells": []})["cells"]
+    for cell in [*manifest["cells"], *tried]:
         for label in wanted:
             if label not in cell["labels"]:
                 _refuse(path, f"has a cell without the label {label!r}")
@@ -144,6 +149,20 @@ def read_costs(out: Path) -> dict[str, Any] | None:
         if costs["reason"] is None and not costs["configurations"]:
             _refuse(path, "has neither times nor a reason why there are none")
     return costs
+
+
+def read_initial(out: Path) -> dict[str, Any] | None:
+    """`initial.json` of a search as a dict; None when there is none.
+
+    Raises:
+        StoreError: the file is damaged or of another version.
+    """
+    path = out / INITIAL_FILE
+    found = _read_object(path)
+    if found is not None:
+        _check_format(path, found)
+        _check(path, found, schema.Initial)
+    return found
 
 
 def read_cells(manifest: dict[str, Any]) -> list[Cell]:

@@ -98,6 +98,9 @@ class RunConfig(BaseModel):
     """Of a ResNet for small images: A, padded with zeros, or B, a convolution."""
     norm: Norm = NormSpec.parse("gn")
     """Normalization, as bn or gn:groups=8+ws."""
+    norms: dict[str, Norm] = {}
+    """Other normalizations for parts of the network, as norms.stage3=gn:groups=16; the parts are
+    stem, stage1, stage2 and so on."""
     zero_gamma: bool = True
     """Begin with gamma = 0 on the last norm of each residual block, or with 1 (false)."""
     data: str = "fashion-scenes"
@@ -155,6 +158,9 @@ class RunConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Of the first weights, the order of the images and the augmentation."""
 
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
     @model_validator(mode="after")
     def _one_length(self) -> RunConfig:
         if (self.epochs is None) == (self.steps is None):
@@ -165,16 +171,35 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _whole_passes(self) -> RunConfig:
-        batch_statistics = self.norm.uses_batch_statistics
+        batch_statistics = self.uses_batch_statistics
         parts = self.workers if batch_statistics else self.step_images
         if parts % self.accumulate:
             what = f"{self.workers} workers" if batch_statistics else f"{parts} images of a step"
             raise ValueError(f"accumulate={self.accumulate} does not divide the {what}")
-        if self.accumulate > 1 and self.norm.synchronized:
+        if self.accumulate > 1 and self.synchronized:
             raise ValueError(
                 f"syncbn needs all images of a step at once, got accumulate={self.accumulate}"
             )
         return self
+
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """True when some norm's output depends on the other images of its batch in training."""
+        return any(spec.uses_batch_statistics for spec in (self.norm, *self.norms.values()))
+
+    @property
+    def synchronized(self) -> bool:
+        """True when some norm takes the batch's statistics over all workers."""
+        return any(spec.synchronized for spec in (self.norm, *self.norms.values()))
+
+    @property
+    def norm_text(self) -> str:
+        """The norm and those of places, as "gn:groups=8" or "gn:groups=8 stage3=gn:groups=16"."""
+        return " ".join([str(self.norm), *(f"{k}={v}" for k, v in self._norms_that_differ())])
+
+    def _norms_that_differ(self) -> list[tuple[str, NormSpec]]:
+        """Places and their norms, without those that have the norm of all others anyway."""
+        return sorted((k, v) for k, v in self.norms.items() if v != self.norm)
 
     @property
     def step_images(self) -> int:
@@ -191,7 +216,7 @@ class RunConfig(BaseModel):
 
         With batch statistics each process takes whole workers; otherwise any equal share will do.
         """
-        if self.norm.uses_batch_statistics:
+        if self.uses_batch_statistics:
             if self.workers % (count * self.accumulate):
                 raise ValueError(
                     f"{self.workers} workers cannot be divided among {count} processes with "
@@ -209,14 +234,16 @@ class RunConfig(BaseModel):
 
         One that came later than the first runs is left out at its default. A norm without batch
         statistics computes the same for every split of the step's images over workers, so only
-        their product counts.
+        their product counts. Norms of places are there only if they differ from `norm`.
         """
         fields = {
             name: value
-            for name, value in self.model_dump(exclude={"max_unreadable"}).items()
+            for name, value in self.model_dump(exclude={"max_unreadable", "norms"}).items()
             if name in _ALWAYS_IN_THE_NAME or value != _DEFAULTS[name]
         }
-        if not self.norm.uses_batch_statistics:
+        if norms := self._norms_that_differ():
+            fields["norms"] = {place: str(norm) for place, norm in norms}
+        if not self.uses_batch_statistics:
             fields["workers"] = 1
             fields["batch_per_worker"] = self.step_images
         return fields
@@ -234,13 +261,13 @@ class RunConfig(BaseModel):
             if fields.get(name) != other.get(name)
         ]
         text = ", ".join(differing)
-        batch_statistics = self.norm.uses_batch_statistics
+        batch_statistics = self.uses_batch_statistics
         split = any(fields[key] != other.get(key) for key in ("workers", "batch_per_worker"))
         if batch_statistics and split and fields["norm"] == other.get("norm"):
             text += (
-                f". Batch norm's meaning would change: {self.norm} takes its statistics, in each "
-                "step, from the images of workers, whose number and size must stay; the number of "
-                "processes may change"
+                f". Batch norm's meaning would change: {self.norm_text} takes its statistics, in "
+                "each step, from the images of workers, whose number and size must stay; the "
+                "number of processes may change"
             )
         return text
 
@@ -251,7 +278,7 @@ class RunConfig(BaseModel):
     def run_name(self) -> str:
         """The name of the run's folder: readable, and unique by the digest."""
         fields = self.identity()
-        norm = "".join(c if c.isalnum() else "-" for c in str(self.norm))
+        norm = "".join(c if c.isalnum() else "-" for c in self.norm_text)
         split = f"{fields['workers']}x{fields['batch_per_worker']}"
         return f"{norm}-{split}-s{self.seed}-{self.digest()}"
 
@@ -265,7 +292,13 @@ def digest_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-_WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "dict": "norms by place, as norms.stage3=gn:groups=16",
+}
 _BOUNDS = {
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",

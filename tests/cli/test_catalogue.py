@@ -22,9 +22,10 @@ def test_the_list():
 def test_a_smoke_study_from_image_files_to_the_report(tmp_path):
     out = tmp_path / "out"
     done = groupnorm("study", "pets-resnet34", "--scale", "smoke", "--out", out)
-    assert "6 cells, 6 distinct runs, paper protocol, on photo-patches" in done.stdout
+    assert "3 configurations, in stages, paper protocol, on photo-patches" in done.stdout
     manifest = json.loads((out / "study.json").read_text())
     assert manifest["tuned_over"] == "base_lr"
+    assert len(list((out / "runs").iterdir())) == 9, "two learning rates of three, then the chosen"
     assert "smoke scale" in (out / "report.html").read_text()
     assert "smoke scale measures nothing" in (out / "cost.json").read_text()
     for run in (out / "runs").iterdir():

@@ -26,6 +26,23 @@ def test_train_prints_epochs_as_json_and_continues(tmp_path):
     assert "holds another run" in done.stderr
 
 
+def test_norms_of_places(tmp_path):
+    """They go over those of the file, and an unknown place is answered with the known ones."""
+    start = {"data": "digits", "model": "resnet8", "width": 0.25, "steps": 1, "workers": 1}
+    file = tmp_path / "start.json"
+    file.write_text(json.dumps({**start, "norms": {"stage1": "ln", "stage2": "bn"}}))
+    given = ["--config", file, "norms.stage2=gn:groups=auto", "norms.stem=in"]
+    done = typed("train", *given, "--json", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["norms"] == {"stage1": "ln", "stage2": "gn:groups=auto", "stem": "in"}
+    done = typed("train", *given, "norms.stage4=ln")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: resnet8 has no place 'stage4'; its places: stem, stage1, stage2, stage3\n"
+    )
+
+
 @pytest.mark.slow
 def test_stopped_it_says_what_is_kept_and_how_to_go_on(tmp_path):
     """A name that a terminal would not print as it is stays the same folder."""

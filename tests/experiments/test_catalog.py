@@ -57,7 +57,11 @@ def test_plans_are_consistent(name, scale):
     experiment = build(name, Options(scale=scale))
     plan = study_plan(name, Options(scale=scale))
     assert (plan.study, plan.scale, plan.shows) == (name, scale, experiment.shows)
-    assert (plan.published, plan.tuned_over) == (experiment.published, experiment.tuned_over)
+    assert plan.published == experiment.published
+    assert plan.tuned_over == (experiment.tune.field if experiment.tune else None)
+    if plan.tuned_over:  # its cells are known when a value is chosen
+        assert (plan.cells, len(plan.configs)) == ([], len(experiment.variants))
+        return
     assert len(plan.cells) == len(experiment.variants) * experiment.seeds
     assert {cell.run for cell in plan.cells} == set(plan.configs)
     assert (plan.untimed is None) == (scale != "smoke")
@@ -66,8 +70,6 @@ def test_plans_are_consistent(name, scale):
         config = plan.configs[cell.run]
         assert (str(config.norm), config.seed) == (cell.labels["norm"], cell.seed)
         assert config.run_name() == cell.run
-        if plan.tuned_over:
-            assert getattr(config, plan.tuned_over) == cell.labels[plan.tuned_over]
         assert (cell.labels, cell.seed) not in labels
         labels.append((cell.labels, cell.seed))
     assert len({frozenset(keys) for keys, _ in labels}) == 1
@@ -125,11 +127,27 @@ def test_labels_of_the_extremes():
 
 def test_every_norm_of_pets_is_tuned_alike():
     tried = {}
-    for cell in study_plan("pets-resnet34").cells:
-        key = (cell.labels["norm"], cell.labels["batch_per_worker"])
-        tried.setdefault(key, []).append(cell.labels["base_lr"])
+    plan = study_plan("pets-resnet34")
+    for cell in plan.tuning({"name": "pets", "train": 3680, "classes": 37})["cells"]:
+        key = (cell["labels"]["norm"], cell["labels"]["batch_per_worker"])
+        tried.setdefault(key, []).append(cell["labels"]["base_lr"])
     assert len(tried) == 6
-    assert len({tuple(rates) for rates in tried.values()}) == 1
+    assert {tuple(rates) for rates in tried.values()} == {(0.1, 0.4, 1.6)}
+    assert build("pets-resnet34").runs == 6 + 18
+
+
+def test_any_experiment_is_tuned_on_request():
+    plan = study_plan("groups", Options(tune="weight_decay=0,1e-4", validation_images=500))
+    tuning = plan.tuning({"name": "fashion-scenes", "train": 6000, "classes": 10})
+    assert plan.tuned_over == "weight_decay"
+    assert tuning["validation_images"] == 500
+    assert len(tuning["cells"]) == 2 * len(plan.configs)
+    assert plan.options["tune"] == "weight_decay=0.0,0.0001"
+    again = study_plan("groups", Options(**plan.options))
+    assert again.options == plan.options
+    pets = study_plan("pets-resnet34", Options(tune="base_lr=0.2,0.3"))
+    found = pets.tuning({"name": "pets", "train": 3680, "classes": 37})["cells"]
+    assert {cell["labels"]["base_lr"] for cell in found} == {0.2, 0.3}
 
 
 def test_what_a_user_may_change():
@@ -155,6 +173,8 @@ def test_what_a_user_may_change():
         ("imagenet-norms", {"scale": "quick"}, "scale must be 'full' or 'smoke', got 'quick'"),
         ("norms", {"scale": "full"}, "scale must be 'quick', 'standard' or 'paper', got 'full'"),
         ("groups", {"norms": ("gn",)}, "unknown key 'norms'; known keys: scale, data, model, b"),
+        ("norms", {"validation_images": 100}, "validation_images goes with tune: nothing else is"),
+        ("norms", {"tune": "base_lr=0,0.1"}, "base_lr must be greater than 0, got 0"),
         ("pets-resnet34", {"model": "vgg16"}, "unknown key 'model'; known keys: scale, data, tr"),
     ],
 )
@@ -171,7 +191,7 @@ def test_every_norm_is_read_once(name, monkeypatch):
         NormSpec, "parse", classmethod(lambda cls, text: read.append(text) or parse(cls, text))
     )
     plan = study_plan(name)
-    norms = {cell.labels["norm"] for cell in plan.cells}
+    norms = {str(config.norm) for config in plan.configs.values()}
     assert len(read) <= len(norms) + 1, "one for each norm, and one for the recipe's own"
 
 

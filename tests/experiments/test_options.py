@@ -56,6 +56,11 @@ def test_lists_that_make_no_study(read, value, message):
         ({"seeds": 10**5}, "^seeds must be at most 1,000, got 100000$"),
         ({"colour": "red"}, "^unknown key 'colour'; known keys: scale, data"),
         ({"norms": "bn,bn"}, "^norms: bn given twice$"),
+        ({"tune": "base_lr"}, "^tune: expected a field and its values, as base_lr=0.05,0.1,0.2; g"),
+        ({"tune": "base_lr=0.1,x"}, "^tune: expected a field .* got 'base_lr=0.1,x'$"),
+        ({"tune": "base_lr=0.1"}, "^tune: give two values of base_lr at least"),
+        ({"tune": "seed=1,2"}, "^tune: base_lr or .* can be tuned, 'seed' cannot"),
+        ({"validation_images": 0}, "^validation_images must be at least 1, got 0$"),
     ],
 )
 def test_fields_that_are_refused(fields, message):

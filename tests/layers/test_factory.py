@@ -21,6 +21,7 @@ from groupnorm.spec import KINDS, NormSpec
     ("spec", "channels", "groups"),
     [
         ("gn", 64, 32), ("gn", 16, 16), ("gn", 24, 24), ("gn", 48, 24), ("gn", 30, 30),
+        ("gn:groups=auto", 64, 16), ("gn:groups=auto", 16, 4), ("gn:groups=auto", 3, 1),
         ("gn:groups=8", 20, 5), ("gn:groups=8", 7, 7), ("gn:groups=8", 11, 1),
         ("gn:size=16", 64, 4), ("gn:size=16", 24, 2), ("gn:size=16", 8, 1),
         ("ln", 64, 1), ("in", 64, 64),

@@ -41,6 +41,7 @@ def test_batch_norm_is_another_run_for_every_split():
         {"epochs": 4},
         {"model": "resnet14"},
         {"norm": "gn+ws"},
+        {"norms": {"stage1": "ln"}},
         {"base_lr": 0.2},
         {"data": "digits"},
         {"train_images": 100},
@@ -81,6 +82,35 @@ def test_a_size_schedule_is_read_from_text_and_pairs(value):
     assert config.model_dump()["size_schedule"] == "16:0.3,24:0.7"
     assert RunConfig.model_validate(config.model_dump(), strict=True) == config
     assert RunConfig(epochs=1, size_schedule="") == RunConfig(epochs=1)
+
+
+def test_norms_of_places():
+    config = RunConfig(norm="gn:groups=8", norms={"stage3": "gn:groups=16", "stem": "ln"}, epochs=1)
+    assert config.norm_text == "gn:groups=8 stage3=gn:groups=16 stem=ln"
+    assert config.identity()["norms"] == {"stage3": "gn:groups=16", "stem": "ln"}
+    assert config.run_name().startswith("gn-groups-8-stage3-gn-groups-16-stem-ln-1x256-s0-")
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    other = RunConfig(**{**dict(config), "norms": dict(reversed(config.norms.items()))})
+    assert other.run_name() == config.run_name()
+
+
+@pytest.mark.parametrize("norms", [{}, {"stage1": "gn:groups=8"}])
+def test_places_with_the_norm_of_all_others_are_no_part_of_the_identity(norms):
+    config = RunConfig(norm="gn:groups=8", norms=norms, epochs=1)
+    assert "norms" not in config.identity()
+    assert config.norm_text == "gn:groups=8"
+    assert config.digest() == RunConfig(norm="gn:groups=8", epochs=1).digest()
+
+
+def test_batch_norm_in_one_place_is_batch_statistics():
+    config = RunConfig(norm="gn", norms={"stem": "bn"}, workers=4, batch_per_worker=8, epochs=1)
+    assert config.uses_batch_statistics
+    assert config.identity()["workers"] == 4
+    with pytest.raises(ValueError, match="4 workers cannot be divided among 3"):
+        config.check_processes(3)
+    assert not config.synchronized
+    with pytest.raises(ValidationError, match="syncbn needs all images of a step at once"):
+        RunConfig(norm="gn", norms={"stage2": "syncbn"}, accumulate=2, epochs=1)
 
 
 def test_norms_are_stored_in_canonical_form():
@@ -133,8 +163,10 @@ def test_what_is_refused(fields, message):
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"seed": 2**64}, f"seed must be less than {2**64:,}, got {2**64}"),
         ({"model": None}, "model must be text, got None"),
-        ({"norm": "gn:groups=0"}, "norm: gn: groups must be a positive integer, got 0"),
+        ({"norm": "gn:groups=0"}, "norm: gn: groups must be a positive integer or auto, got 0"),
         ({"norm": "gn:groups=99999999999"}, "norm: gn: groups must be at most 10000000, got 9"),
+        ({"norms": "ln"}, "norms must be norms by place, as norms.stage3=gn:groups=16, got 'ln'"),
+        ({"norms": {"stem": "xn"}}, "norms.stem: unknown normalization 'xn'; known kinds: gn"),
         ({"steps": 1}, "give epochs or steps, exactly one; got epochs=1, steps=1"),
         ({"zero_gamma": "half"}, "zero_gamma must be true or false, got 'half'"),
         ({"validation_images": "a"}, "validation_images must be a whole number, got 'a'"),

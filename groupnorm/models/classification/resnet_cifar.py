@@ -7,13 +7,15 @@ Depth 6n + 2: a 3x3 convolution, then three stages of n basic blocks at 16, 32 a
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groupnorm.layers import NormLayer, conv_layer, norm_and_activation, norm_layer
+from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
 from groupnorm.models.classification.nf_block import NFBlock, SignalVariance
 from groupnorm.models.classification.widths import cifar_widths
+from groupnorm.models.places import CIFAR_PLACES, norm_of_place
 from groupnorm.spec import NormSpec
 
 
@@ -38,6 +40,7 @@ class ResNetCifar(nn.Module):
         norm: normalization of every layer, as spec, string, or factory (which also knows
             `batch_per_worker`). With `+ws` every convolution is weight-standardized.
             An activation of the factory takes the place of the ReLU that follows a norm.
+        norms: other normalizations of some places: stem, stage1, stage2, stage3.
         num_classes: number of outputs.
         in_channels: channels of the images.
         width: factor on 16, 32, 64.
@@ -46,7 +49,8 @@ class ResNetCifar(nn.Module):
         zero_gamma: as above. Blocks of `none+nf` start as their shortcut in any case.
 
     Raises:
-        ValueError: depth is not 6n + 2, unknown shortcut, or width below 1/16.
+        ValueError: depth is not 6n + 2, unknown shortcut or place, width below 1/16, or `none+nf`
+            beside another norm.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class ResNetCifar(nn.Module):
         depth: int = 20,
         *,
         norm: str | NormSpec | NormLayer = "gn",
+        norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
         width: float = 1.0,
@@ -66,15 +71,15 @@ class ResNetCifar(nn.Module):
         if shortcut not in ("A", "B"):
             raise ValueError(f"shortcut must be 'A' or 'B', got {shortcut!r}")
         widths = cifar_widths(width)
-        norm = norm_layer(norm)
-        nf = norm.spec.nf
-        self.conv1 = _conv3x3(norm, in_channels, widths[0], 1, after_relu=False)
-        self.norm1, self.act1 = norm_and_activation(norm, widths[0], nn.Identity if nf else _relu)
+        stem, *norm_of_stage = norm_of_place(norm, norms, CIFAR_PLACES, f"resnet{depth}").values()
+        nf = stem.spec.nf
+        self.conv1 = _conv3x3(stem, in_channels, widths[0], 1, after_relu=False)
+        self.norm1, self.act1 = norm_and_activation(stem, widths[0], nn.Identity if nf else _relu)
         blocks_per_stage = (depth - 2) // 6
         stages = []
         channels = widths[0]
         variance = SignalVariance()
-        for index, out_channels in enumerate(widths):
+        for index, (out_channels, norm) in enumerate(zip(widths, norm_of_stage, strict=True)):
             blocks: list[nn.Module] = []
             for position in range(blocks_per_stage):
                 stride = 2 if index > 0 and position == 0 else 1

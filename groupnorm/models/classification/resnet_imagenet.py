@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +14,7 @@ from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
 from groupnorm.layers import norm_layer as make_norm
 from groupnorm.models.classification.widths import BLOCKS_PER_STAGE
 from groupnorm.models.optional import torchvision_models
+from groupnorm.models.places import IMAGENET_PLACES, norm_of_place
 from groupnorm.spec import NormSpec
 
 
@@ -18,6 +22,7 @@ def imagenet_resnet(
     depth: int,
     *,
     norm: str | NormSpec | NormLayer = "gn",
+    norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
     num_classes: int = 1000,
     in_channels: int = 3,
     zero_gamma: bool = True,
@@ -53,31 +58,65 @@ def imagenet_resnet(
         norm: normalization of every layer, as spec, string, or factory (which also knows
             `batch_per_worker`). With `+ws` every convolution is weight-standardized.
             An activation of the factory takes the place of the ReLU that follows a norm.
+        norms: other normalizations of some places: stem, stage1, ... stage4.
         num_classes: number of outputs.
         in_channels: channels of the images.
         zero_gamma: as above.
 
     Raises:
-        ValueError: another depth; `none+nf`, which needs blocks of another form; norms without
-            scale, which torchvision's builder cannot initialize.
+        ValueError: another depth; an unknown place; `none+nf`, which needs blocks of another form;
+            norms without scale, which torchvision's builder cannot initialize.
         ImportError: torchvision is missing.
     """
     if depth not in BLOCKS_PER_STAGE:
         known = ", ".join(map(str, BLOCKS_PER_STAGE))
         raise ValueError(f"the ImageNet ResNets have depth {known}, got {depth}")
     norm = make_norm(norm)
-    _check_norm(norm.spec)
+    stem, *of_stage = norm_of_place(norm, norms, IMAGENET_PLACES, f"resnet{depth}").values()
+    for placed in (stem, *of_stage):
+        _check_norm(placed.spec)
+    block = BasicBlock if depth < 50 else Bottleneck
+    blocks = _Blocks(block, dict(zip(_PLANES, of_stage, strict=True)))
     model: nn.Module = torchvision_models().ResNet(
-        BasicBlock if depth < 50 else Bottleneck,
+        blocks,  # type: ignore[arg-type]
         list(BLOCKS_PER_STAGE[depth]),
         num_classes=num_classes,
         norm_layer=norm,
     )
-    model.conv1 = _conv(norm, in_channels, 64, 7, 2)
-    model.bn1, model.relu = norm_and_activation(norm, 64, _relu)
+    model.conv1 = _conv(stem, in_channels, 64, 7, 2)
+    model.bn1, model.relu = norm_and_activation(stem, 64, _relu)
     model.norm_spec = norm.spec  # type: ignore[assignment]
     _initialize(model, zero_gamma)
     return model
+
+
+_PLANES = (64, 128, 256, 512)
+"""What torchvision's builder calls the blocks of the four stages with."""
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Stands where torchvision's builder expects the class of a block: each stage has its norm."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    norm_of_planes: Mapping[int, NormLayer]
+
+    @property
+    def expansion(self) -> int:
+        return self.block.expansion
+
+    def __call__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        *_: Any,
+        **__: Any,
+    ) -> nn.Module:
+        """The block; what else torchvision says is the same for all of these networks."""
+        norm = self.norm_of_planes[planes]
+        return self.block(inplanes, planes, stride, downsample, norm_layer=norm)
 
 
 def _check_norm(spec: NormSpec) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from torch import nn
 
-from groupnorm.layers import NormLayer, conv_layer, norm_and_activation, norm_layer
+from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
 from groupnorm.models.optional import torchvision_models
+from groupnorm.models.places import VGG_PLACES, norm_of_place
 from groupnorm.spec import NormSpec
 
 # Channels of the 3x3 convolutions, by stage; max pooling with stride 2 ends each stage.
@@ -17,6 +19,7 @@ _STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 def vgg16(
     *,
     norm: str | NormSpec | NormLayer = "gn",
+    norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
     num_classes: int = 1000,
     in_channels: int = 3,
     dropout: float = 0.5,
@@ -38,15 +41,17 @@ def vgg16(
         norm: normalization after every convolution, as spec, string, or factory. With `+ws` the
             convolutions are weight-standardized. A norm that brings its own activation, also one
             of the factory, takes the place of ReLU.
+        norms: other normalizations of some places: stage1, ... stage5, each up to a max pooling.
         num_classes: number of outputs.
         in_channels: channels of the images.
         dropout: probability after the two hidden linear layers.
 
     Raises:
-        ValueError: `none+nf`, which scales residual branches, of which VGG has none.
+        ValueError: an unknown place; `none+nf`, which scales residual branches, of which VGG has
+            none.
         ImportError: torchvision is missing.
     """
-    features = vgg16_features(norm, in_channels)
+    features = vgg16_features(norm, in_channels, norms)
     model: nn.Module = torchvision_models().VGG(
         features, num_classes=num_classes, init_weights=False, dropout=dropout
     )
@@ -62,28 +67,32 @@ def vgg16(
     return model
 
 
-def vgg16_features(norm: str | NormSpec | NormLayer, in_channels: int = 3) -> nn.Sequential:
+def vgg16_features(
+    norm: str | NormSpec | NormLayer,
+    in_channels: int = 3,
+    norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
+) -> nn.Sequential:
     """The convolutional part, (N, in_channels, H, W) -> (N, 512, H // 32, W // 32).
 
     Raises:
         ValueError: as `vgg16`.
     """
-    norm = norm_layer(norm)
-    if norm.spec.nf:
-        raise ValueError(
-            f"{norm.spec} scales residual branches, of which vgg16 has none; it goes with the "
-            "CIFAR-type ResNets (resnet8, resnet20, ...)"
-        )
-    conv = conv_layer(norm)
+    norm_of_stage = norm_of_place(norm, norms, VGG_PLACES, "vgg16").values()
+    for placed in norm_of_stage:
+        if placed.spec.nf:
+            raise ValueError(
+                f"{placed.spec} scales residual branches, of which vgg16 has none; it goes with "
+                "the CIFAR-type ResNets (resnet8, resnet20, ...)"
+            )
     relu = functools.partial(nn.ReLU, inplace=True)
     layers: list[nn.Module] = []
-    for stage in _STAGES:
+    for stage, placed in zip(_STAGES, norm_of_stage, strict=True):
         for channels in stage:
-            layers.append(conv(in_channels, channels, 3, padding=1))
-            if not norm.spec.normalizes:
+            layers.append(conv_layer(placed)(in_channels, channels, 3, padding=1))
+            if not placed.spec.normalizes:
                 layers.append(relu())  # vgg16 has no place for a norm in its numbering
             else:
-                layers += norm_and_activation(norm, channels, relu)
+                layers += norm_and_activation(placed, channels, relu)
             in_channels = channels
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)

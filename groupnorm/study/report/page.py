@@ -27,9 +27,10 @@ from groupnorm.study.report.figures.render import (
     render_panel,
 )
 from groupnorm.study.report.figures.style import FigureSpec
+from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
-from groupnorm.study.report.numbers import differences_csv, study_numbers
 from groupnorm.study.report.text import PROTOCOLS, describe
+from groupnorm.study.report.unrounded import differences_csv, study_numbers
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
@@ -42,8 +43,14 @@ from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
 from groupnorm.study.results.rules import each_error
-from groupnorm.study.results.tuning import chosen_note, chosen_rows, tuning_table
-from groupnorm.study.store import StoreError
+from groupnorm.study.results.tuning import (
+    Tuning,
+    chosen_note,
+    how_tuned,
+    read_tuning,
+    tuning_table,
+)
+from groupnorm.study.store import StoreError, read_cells
 
 # Statuses as they appear in cells; such cells are marked in the page.
 _BAD = ("failed", "diverged", "missing", "partial", "unfinished")
@@ -75,14 +82,15 @@ def write_report(
             figures cannot show.
     """
     study = _named(load_study(out), labels)
-    rows, tried = _rows(study)
+    rows, tuning = _rows(out, study)
     figures = build_figures(study, rows) if rows else []
+    figures += [] if tuning is None else [tuning_figure(tuning)]
     marked = _paper_tables(study, rows)
     bibliography = references(compared_tables(study.manifest))
     options = _options(column, labels)
     files: dict[str, bytes | str] = {
-        "report.html": _page(study, rows, tried, figures, bibliography, options),
-        "tables.csv": _csv(study, rows, tried),
+        "report.html": _page(study, rows, tuning, figures, bibliography, options),
+        **_csv_files(study, rows, tuning),
         "differences.csv": differences_csv(rows),
         "tables.md": markdown(marked),
         "tables.tex": latex(marked, both_columns=column == "double"),
@@ -109,7 +117,7 @@ def main_table(out: Path, *, labels: Sequence[str] = ()) -> tuple[list[str], lis
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = _named(load_study(out), labels)
-    return tables.main_table_of(study, _rows(study)[0])
+    return tables.main_table_of(study, _rows(out, study)[0])
 
 
 def report_numbers(out: Path) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def report_numbers(out: Path) -> dict[str, Any]:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = load_study(out)
-    return study_numbers(study, _rows(study)[0])
+    return study_numbers(study, _rows(out, study)[0])
 
 
 def main_title(out: Path) -> str:
@@ -129,13 +137,14 @@ def main_title(out: Path) -> str:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = load_study(out)
-    return tables.main_title_of(study, _rows(study)[0])
+    return tables.main_title_of(study, _rows(out, study)[0])
 
 
 def _named(study: Study, labels: Sequence[str]) -> Study:
     """The study with own names for its norms."""
     skipped = [skip["labels"] for skip in study.manifest.get("skipped", [])]
-    every = [cell.labels for cell in study.cells] + skipped
+    tried = (study.manifest.get("tuning") or {"cells": []})["cells"]
+    every = [cell.labels for cell in (*study.cells, *read_cells({"cells": tried}))] + skipped
     names = read_names(labels, list(dict.fromkeys(label["norm"] for label in every)))
     for name in names.values():
         if missing := missing_letters(name):
@@ -166,23 +175,27 @@ def _write(path: Path, data: bytes | str) -> None:
         raise StoreError(f"{describe_os_error(error)}; remove or rename it") from error
 
 
-def _rows(study: Study) -> tuple[list[Row], list[Row] | None]:
-    """The rows to show, and in a tuned study all of them, else None."""
-    rows = summarize_study(study)
-    tuned_over = study.manifest.get("tuned_over")
-    return (chosen_rows(rows, tuned_over), rows) if tuned_over else (rows, None)
+def _rows(out: Path, study: Study) -> tuple[list[Row], Tuning | None]:
+    """The rows to show, and what was tried where the study is tuned."""
+    tuning = read_tuning(out, study)
+    if tuning is not None and tuning.held_out is None:
+        return tuning.chosen, tuning
+    return summarize_study(study), tuning
 
 
-def _csv(study: Study, rows: list[Row], tried: list[Row] | None) -> str:
-    if tried is None:
-        return tables.tables_csv(study, rows)
-    return tables.tables_csv(study, tried, chosen=rows)
+def _csv_files(study: Study, rows: list[Row], tuning: Tuning | None) -> dict[str, bytes | str]:
+    if tuning is None:
+        return {"tables.csv": tables.tables_csv(study, rows)}
+    tried = tables.tables_csv(tuning.study, tuning.rows, chosen=tuning.chosen)
+    if tuning.held_out is None:
+        return {"tables.csv": tried}
+    return {"tables.csv": tables.tables_csv(study, rows), "tuning.csv": tried}
 
 
 def _page(
     study: Study,
     rows: list[Row],
-    tried: list[Row] | None,
+    tuning: Tuning | None,
     figures: list[FigureSpec],
     bibliography: str,
     options: str,
@@ -197,14 +210,16 @@ def _page(
     header, body = tables.main_table_of(study, rows)
     cost_header, cost_body = tables.cost_table(rows)
     cost_body = [[study.called(norm), *cells] for norm, *cells in cost_body]
-    records = list(study.records.values())
+    records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
-    tuned_over = study.manifest.get("tuned_over")
-    every = rows if tried is None else tried
     compared = contrasts(rows)
+    every = tuning.rows if tuning and tuning.held_out is None else rows
+    problems = tables.problems(study, every)
+    if tuning and tuning.held_out is not None:
+        problems += tables.problems(tuning.study, tuning.rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
-        paragraphs=[*describe(study, rows, tried), *_names_in_words(study)],
+        paragraphs=[*describe(study, rows, tuning), *_names_in_words(study)],
         main_title=tables.main_title_of(study, rows),
         header=header,
         body=body,
@@ -215,14 +230,15 @@ def _page(
         cost_header=cost_header,
         cost_body=cost_body,
         how_timed=how_timed(study.cost_pass),
-        note=chosen_note(rows, tuned_over) if tuned_over else "",
-        tuning=tuning_table(every, rows, tuned_over) if tuned_over else None,
+        note=chosen_note(tuning) if tuning else "",
+        tuning=tuning_table(tuning) if tuning else None,
+        how_tuned=how_tuned(tuning) if tuning else [],
         comparisons=compare_published(study, rows),
         comparison_header=COMPARISON_HEADER,
         figures=[_drawn(figure) for figure in figures],
         run_header=tables.RUN_HEADER,
         run_groups=tables.run_groups(study, every),
-        problems=tables.problems(study, every),
+        problems=problems,
         runs=len(records),
         each_error=each_error(study),
         protocol=manifest.get("protocol", ""),

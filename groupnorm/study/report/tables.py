@@ -103,8 +103,10 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
     count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
     if any(row.spread is not None for row in rows):
         count = f"mean ± standard deviation over {count}"
-    tuned = study.manifest.get("tuned_over")
-    best = f", at the best {tuned} of those tried" if tuned else ""
+    tuned, best = study.manifest.get("tuned_over"), ""
+    if tuned:
+        on = "held-out" if study.manifest.get("tuning") else "test"
+        best = f", at the best {tuned} of those tried on {on} images"
     return (
         f"Top-1 error in percent{title_images(study)}: {subject(study)}, {epochs_rule(study)}, "
         f"{count}{best}"

@@ -31,7 +31,7 @@ def _parsed(norm: str) -> NormSpec | None:
 def short_names(norms: Iterable[str]) -> dict[str, str]:
     """A name for each spec, as short as the others allow: "GN" for the only group norm.
 
-    What is no spec keeps its name.
+    What is no spec, as the norms of places "gn stage3=ln", keeps its text.
     """
     listed = list(norms)
     specs = {norm: spec for norm in listed if (spec := _parsed(norm))}

@@ -1,18 +1,80 @@
-"""Tuned studies: the best of the values tried, for every configuration alike."""
+"""Tuned studies: what was tried for every configuration alike, and the value that was chosen."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import batches_text, label_of, row_text
-from groupnorm.study.results.rows import Row, by_runs
-from groupnorm.study.store import StoreError
+from groupnorm.study.results.rows import Row, Study, batch_sizes, by_runs, summarize_study
+from groupnorm.study.store import StoreError, read_cells, read_record
 
 CHOSEN = "chosen"
+_ENDED = ("finished", "diverged")
+_ENOUGH = 2
+"""Values that one edge is told from the other of."""
 
 
-def chosen_rows(rows: Sequence[Row], tuned_over: str) -> list[Row]:
+@dataclass(frozen=True)
+class Tuning:
+    """What a study tried, to choose the value of one field for each of its configurations.
+
+    Attributes:
+        field: the field, which is also a label of every cell, as "base_lr".
+        study: the runs that tried the values.
+        rows: a row for every configuration with every value.
+        chosen: of every configuration the row with the chosen value. None of a configuration that
+            has a run which neither finished nor diverged: it may still win.
+        held_out: training images that the choice was made on. None in records of versions that
+            made it on the test images; `rows` are then the rows of the study itself.
+    """
+
+    field: str
+    study: Study
+    rows: list[Row]
+    chosen: list[Row]
+    held_out: int | None
+
+    @property
+    def values(self) -> list[float]:
+        """The values tried, from the lowest to the highest."""
+        return sorted({row.labels[self.field] for row in self.rows})
+
+    @property
+    def undecided(self) -> list[Row]:
+        """A row of every configuration that has no chosen value."""
+        decided = {_without(row, self.field) for row in self.chosen}
+        groups = _by_configuration(self.rows, self.field)
+        return [rows[0] for key, rows in groups.items() if key not in decided]
+
+
+def read_tuning(out: Path, study: Study) -> Tuning | None:
+    """What the study in `out` tried; None where nothing was tuned.
+
+    Raises:
+        StoreError: a file of a run is damaged, or a cell lacks the field that was tuned.
+    """
+    field = study.manifest.get("tuned_over")
+    if not field:
+        return None
+    found = study.manifest.get("tuning")
+    if found is None:
+        rows = summarize_study(study)
+        return Tuning(field, study, rows, chosen_rows(rows, field), None)
+    cells = read_cells(found)
+    records = {name: read_record(out, name) for name in dict.fromkeys(c.run for c in cells)}
+    tried = replace(study, manifest={**study.manifest, "skipped": []}, cells=cells, records=records)
+    rows = summarize_study(tried)
+    groups = _by_configuration(rows, field).values()
+    ended = [row for group in groups for row in group if all(r.status in _ENDED for r in group)]
+    return Tuning(field, tried, rows, chosen_rows(ended, field), found["validation_images"])
+
+
+def chosen_rows(rows: Sequence[Row], field: str) -> list[Row]:
     """Of every configuration the row with the lowest mean error over the values tried.
 
     A value of which some seed did not finish is chosen only when every value lacks seeds: the mean
@@ -20,62 +82,196 @@ def chosen_rows(rows: Sequence[Row], tuned_over: str) -> list[Row]:
     stands for a configuration of which nothing finished.
 
     Args:
-        rows: every row of the study, `tuned_over` among their labels.
+        rows: `field` is among their labels.
 
     Raises:
         StoreError: a cell without that label.
     """
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if tuned_over not in row.labels:
-            raise StoreError(
-                f"study.json was tuned over {tuned_over!r}, but a cell has no such label; it has "
-                f"{', '.join(row.labels)}"
-            )
-        rest = {key: value for key, value in row.labels.items() if key != tuned_over}
-        groups.setdefault(json.dumps(rest, sort_keys=True), []).append(row)
-    return [min(tried, key=_rank) for tried in groups.values()]
+    return [min(tried, key=_rank) for tried in _by_configuration(rows, field).values()]
 
 
-def how_tuned(tried: Sequence[Row], tuned_over: str) -> str:
-    """How the values were chosen, and on what, as a paragraph."""
-    counts: dict[str, set[str]] = {}
-    for row in tried:
-        value = json.dumps(row.labels[tuned_over])
-        counts.setdefault(row.labels["norm"], set()).add(value)
-    numbers = sorted({len(values) for values in counts.values()})
-    many = f"the same number of values for every norm, {numbers[0]}" if numbers else "no value"
-    if len(numbers) > 1:
-        each = ", ".join(f"{norm} {len(values)}" for norm, values in counts.items())
-        many = f"not the same number of values for every norm ({each}), which favours those of more"
-    return (
-        f"Each configuration is shown with the {tuned_over} that gave it the lowest mean error. "
-        f"The choice was made on the evaluation images themselves, among {many}; all are under "
-        "Tuning. The errors shown are therefore somewhat too low, those of close values most."
+def tuned_briefly(tuning: Tuning) -> str:
+    """In a sentence or two, what the errors of a tuned study are those of."""
+    if tuning.held_out is None:
+        on = "the test images themselves, which flatters it"
+    else:
+        on = f"{tuning.held_out:,} held-out training images"
+    text = (
+        f"Each configuration has a {tuning.field} of its own, the best of those tried on {on}; "
+        "all are under Tuning."
     )
+    if missing := len(by_runs(tuning.undecided)):
+        many = "one configuration" if missing == 1 else f"{missing} configurations"
+        text += f" For {many} none is chosen yet."
+    return text
 
 
-def chosen_note(chosen: Sequence[Row], tuned_over: str) -> str:
+def how_tuned(tuning: Tuning) -> list[str]:
+    """How the values were chosen, on what, and what that took, as paragraphs."""
+    paragraphs = [_rule(tuning)]
+    if tuning.held_out is not None:
+        paragraphs.append(_how_sure(tuning, tuning.held_out))
+    paragraphs += [*_at_the_edge(tuning), *_not_chosen(tuning)]
+    if tuning.study.manifest["shows"] != "groups":
+        paragraphs += _orders(tuning)
+    return paragraphs
+
+
+def chosen_note(tuning: Tuning) -> str:
     """The values chosen, e.g. "base_lr chosen: bn, 32 images per worker: 0.1; ..."."""
-    parts = [f"{label_of(same)}: {same[0].labels[tuned_over]}" for same in by_runs(chosen)]
-    return f"Values of {tuned_over} chosen: {'; '.join(parts)}."
+    parts = [f"{label_of(same)}: {_value(tuning, same[0])}" for same in by_runs(tuning.chosen)]
+    return f"Values of {tuning.field} chosen: {'; '.join(parts) or 'none yet'}."
 
 
-def tuning_table(
-    rows: Sequence[Row], chosen: Sequence[Row], tuned_over: str
-) -> tuple[list[str], list[list[str]]]:
+def tuning_table(tuning: Tuning) -> tuple[list[str], list[list[str]]]:
     """Header and one line for every value tried: norm, images per worker, value, error, choice."""
     lines = [
         [
-            str(same[0].labels["norm"]),
+            tuning.study.called(same[0].labels["norm"]),
             batches_text(same),
-            str(same[0].labels[tuned_over]),
+            _value(tuning, same[0]),
             row_text(same[0], same[0].error),
-            CHOSEN if same[0] in chosen else "",
+            CHOSEN if same[0] in tuning.chosen else "",
         ]
-        for same in by_runs(rows)
+        for same in by_runs(tuning.rows)
     ]
-    return ["norm", "images per worker", tuned_over, "error: mean ± spread", CHOSEN], lines
+    error = "error: mean ± spread" if tuning.held_out is None else "error on the held-out images"
+    return ["norm", "images per worker", tuning.field, error, CHOSEN], lines
+
+
+def _rule(tuning: Tuning) -> str:
+    values = _fairness(tuning)
+    if tuning.held_out is None:
+        return (
+            f"Each configuration is shown with the {tuning.field} that gave it the lowest mean "
+            f"error among {values}. The choice was made on the test images themselves, as the "
+            "version that made this record did. So the errors shown are somewhat too low, those of "
+            "close values most."
+        )
+    runs = len(tuning.study.records)
+    seed = next(iter({cell.seed for cell in tuning.study.cells}), 0)
+    return (
+        f"Each configuration has the {tuning.field} that gave it the lowest error among {values}. "
+        f"They were tried with seed {seed} alone and compared on {tuning.held_out:,} training "
+        "images that were held out, the same share of every class. The runs of the tables were "
+        "then trained with the chosen value, without holding out any, and evaluated on the test "
+        "images, which had no part in the choice. The tuning took "
+        f"{runs} {'run' if runs == 1 else 'runs'} beside those of the tables."
+    )
+
+
+def _fairness(tuning: Tuning) -> str:
+    counts: dict[str, set[float]] = {}
+    for row in tuning.rows:
+        counts.setdefault(row.labels["norm"], set()).add(row.labels[tuning.field])
+    numbers = {len(values) for values in counts.values()}
+    if len(numbers) > 1:
+        each = ", ".join(f"{norm} {len(values)}" for norm, values in counts.items())
+        return f"not the same number of values for every norm ({each}), which favours those of more"
+    listed = ", ".join(map(str, tuning.values))
+    return f"the same number of values for every norm, {len(tuning.values)} ({listed})"
+
+
+def _how_sure(tuning: Tuning, held_out: int) -> str:
+    errors = [row.mean for row in tuning.chosen if row.mean is not None]
+    if not errors:
+        return ""
+    share = sum(errors) / len(errors) / 100
+    points = 100 * math.sqrt(share * (1 - share) / held_out)
+    return (
+        f"On {held_out:,} images the error of one run is known to {decimal_text(points)} points "
+        "(one standard error), and each value has a single run: which of close values was chosen "
+        "is partly chance."
+    )
+
+
+def _at_the_edge(tuning: Tuning) -> list[str]:
+    """A sentence where the best value is the lowest or the highest of those tried."""
+    values = tuning.values
+    if len(values) < _ENOUGH:
+        return []
+    ends = {values[-1]: "highest"} | ({values[0]: "lowest"} if values[0] > 0 else {})
+    parts = [
+        f"{label_of(same)} ({_value(tuning, same[0])}, the {ends[same[0].labels[tuning.field]]})"
+        for same in by_runs(tuning.chosen)
+        if same[0].error and same[0].labels[tuning.field] in ends
+    ]
+    if not parts:
+        return []
+    return [
+        f"The best {tuning.field} lies at the edge of the values tried, so that a better one may "
+        f"lie beyond, for {'; '.join(parts)}: try more values."
+    ]
+
+
+def _not_chosen(tuning: Tuning) -> list[str]:
+    """What has no value, or one that nothing speaks for."""
+    found = []
+    lost = [same for same in by_runs(tuning.chosen) if same[0].error is None]
+    if lost:
+        found.append(
+            f"No value of {tuning.field} finished for {'; '.join(map(label_of, lost))}: the first "
+            "one tried stands for it."
+        )
+    diverged = [same for same in by_runs(tuning.rows) if same[0].status == "diverged"]
+    if diverged and tuning.held_out is not None:
+        names = "; ".join(label_of(same, tuning.field) for same in diverged)
+        found.append(
+            f"Training diverged with {names}. Such a value is chosen only where every other one "
+            "diverged too."
+        )
+    if tuning.undecided and tuning.held_out is not None:
+        names = "; ".join(label_of(same) for same in by_runs(tuning.undecided))
+        found.append(
+            f"No value of {tuning.field} is chosen yet for {names}, because a run that tries one "
+            "has not ended; it is listed under Problems, and the same command goes on with it."
+        )
+    return found
+
+
+def _orders(tuning: Tuning) -> list[str]:
+    """Whether the order of the norms depends on the value, for every batch size."""
+    paragraphs = []
+    for batch in batch_sizes(tuning.rows):
+        here = [row for row in tuning.rows if row.labels["batch_per_worker"] == batch]
+        orders: dict[tuple[str, ...], list[str]] = {}
+        for value in tuning.values:
+            mine = sorted((r for r in here if r.labels[tuning.field] == value), key=_rank)
+            names = [r.labels["norm"] + (f" ({r.status})" if not r.error else "") for r in mine]
+            orders.setdefault(tuple(names), []).append(str(value))
+        if max(map(len, orders)) < _ENOUGH:
+            continue
+        if len(orders) == 1:
+            (order,) = orders
+            text = f"is the same at every {tuning.field} tried, the best first: {' < '.join(order)}"
+        else:
+            parts = [f"{' < '.join(o)} at {', '.join(v)}" for o, v in orders.items()]
+            text = f"depends on {tuning.field}: {'; '.join(parts)}"
+        paragraphs.append(
+            f"At {batch} images per worker the order of the norms, by one run each, {text}."
+        )
+    return paragraphs
+
+
+def _by_configuration(rows: Sequence[Row], field: str) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if field not in row.labels:
+            raise StoreError(
+                f"study.json was tuned over {field!r}, but a cell has no such label; it has "
+                f"{', '.join(row.labels)}"
+            )
+        groups.setdefault(_without(row, field), []).append(row)
+    return groups
+
+
+def _without(row: Row, field: str) -> str:
+    rest = {key: value for key, value in row.labels.items() if key != field}
+    return json.dumps(rest, sort_keys=True)
+
+
+def _value(tuning: Tuning, row: Row) -> str:
+    return str(row.labels[tuning.field])
 
 
 def _rank(row: Row) -> tuple[bool, bool, float]:

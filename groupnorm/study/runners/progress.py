@@ -19,7 +19,7 @@ def describe(config: RunConfig) -> str:
     """One run in a few words, as progress and errors name it."""
     fields = config.identity()
     chunk = f" {fields['workers']}x{fields['batch_per_worker']}"
-    return f"{config.norm}{chunk} seed {config.seed}"
+    return f"{config.norm_text}{chunk} seed {config.seed}"
 
 
 def clock(seconds: float) -> str:

@@ -109,7 +109,7 @@ class Classification:
         seed, step_images = self.config.seed, self.config.step_images
         order = epoch_order(self.batches.train_size, seed, _STATISTICS_EPOCH)
         steps = epoch_steps(order[:PRECISE_IMAGES], step_images, seed, _STATISTICS_EPOCH)
-        synchronized = self.config.norm.synchronized
+        synchronized = self.config.synchronized
         parts = 1 if synchronized else self.processes.count * self.config.accumulate
         for part in range(parts):
             rows = Processes(part, parts).shard(step_images)

@@ -5,11 +5,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from groupnorm.study.report.page import build_report, main_table
+from groupnorm.study.report.page import build_report, main_table, main_title
 from groupnorm.study.report.tables import main_table_of, tables_csv
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
-from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil, tuned_study
+from tests.study.fake_store import (
+    add_to_manifest,
+    batch_study,
+    groups_study,
+    spoil,
+    tuned_on_test,
+    tuned_study,
+)
 
 pytestmark = pytest.mark.xdist_group("report")  # whose study with trouble is made once
 HOSTILE = "<script>alert('x')</script> & \"quotes\" $a^{b$"
@@ -183,8 +190,8 @@ def test_a_study_stands_beside_every_table_its_manifest_names(tmp_path):
     assert '<section id="beside">' not in build_report(out).read_text()
 
 
-def test_a_tuned_study_shows_the_best_value_and_every_value_tried(tmp_path):
-    out = tuned_study(tmp_path)
+def test_a_study_tuned_on_test_images_shows_the_best_value_and_every_value_tried(tmp_path):
+    out = tuned_on_test(tmp_path)
     text = build_report(out).read_text()
     assert 'section id="tuning"' in text
     assert "same number of values for every norm, 3" in text
@@ -203,11 +210,51 @@ def test_a_tuned_study_shows_the_best_value_and_every_value_tried(tmp_path):
     assert not tables_csv(study, list(by_value.values())).startswith("chosen")
 
 
-def test_every_value_tried_is_among_the_runs_and_problems(tmp_path):
+def test_a_tuned_study_shows_the_runs_of_its_tables_and_every_value_tried(tmp_path):
     out = tuned_study(tmp_path)
+    text = build_report(out).read_text()
+    study = load_study(out)
+    rows = summarize_study(study)
+    assert main_table(out)[1][0] == ["bn", f"{rows[0].mean:.1f} ± {rows[0].spread:.1f}"]
+    assert main_title(out).endswith(
+        "2 seeds, at the best base_lr of those tried on held-out images"
+    )
+    assert text.index("140 held-out training images") < text.index('<section id="table">')
+    assert text.index("test images, which had no part") > text.index('<section id="tuning">')
+    assert 'id="error-by-base_lr"' in text
+    lines = (out / "tables.csv").read_text().splitlines()
+    assert lines[0].startswith("norm,batch_per_worker,base_lr,seed,run")
+    assert len(lines) == 1 + len(study.cells)
+    tried = (out / "tuning.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in tried] == [
+        "chosen", "yes", "no", "no", "no", "yes", "no"
+    ]  # fmt: skip
+    assert "all 10 runs finished" in text
+
+
+def test_a_tuned_study_shows_what_it_tried_before_anything_was_chosen(tmp_path):
+    out = tuned_study(tmp_path)
+    add_to_manifest(out, cells=[])
+    spoil(out / "runs/bn-tried-lr0.3-s0", "missing")
+    spoil(out / "runs/gn-tried-lr0.3-s0", "failed", "killed")
+    text = build_report(out).read_text()
+    assert "For 2 configurations none is chosen yet." in text
+    assert "Values of base_lr chosen: none yet." in text
+    assert "<td>failed: killed</td>" in text
+    assert main_table(out) == (["images per worker"], [])
+
+
+def test_every_value_tried_is_among_the_problems(tmp_path):
+    out = tuned_study(tmp_path)
+    spoil(out / "runs/gn-tried-lr1.0-s0", "diverged", "the loss is not finite")
+    text = build_report(out).read_text()
+    assert ">gn, 32 images per worker, base_lr 1.0</th>" in text
+
+
+def test_every_value_tried_on_test_images_is_among_the_runs_and_problems(tmp_path):
+    out = tuned_on_test(tmp_path)
     spoil(out / "runs/gn-lr1.0-s0", "diverged", "the loss is not finite")
     text = build_report(out).read_text()
-    assert "gn, 32 images per worker, base_lr 1.0" in text
     assert ">gn, base_lr 1.0</th>" in text
     assert "1 of 6 configurations (12 runs in all) lack seeds (diverged)" in text
 

@@ -24,7 +24,7 @@ from tests.study.fake_store import (
     fake_metrics,
     groups_study,
     spoil,
-    tuned_study,
+    tuned_on_test,
     write_manifest,
 )
 
@@ -277,6 +277,6 @@ def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
         "Top-1 error in percent on 500 held-out training images: resnet8 on digits, "
         "last epoch of 12, 1 seed"
     )
-    assert title(tuned_study(tmp_path / "c", seeds=1)).endswith(
-        "1 seed, at the best base_lr of those tried"
+    assert title(tuned_on_test(tmp_path / "c", seeds=1)).endswith(
+        "1 seed, at the best base_lr of those tried on test images"
     )

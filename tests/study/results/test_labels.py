@@ -23,6 +23,8 @@ def test_short_names():
         "bn": "BN", "gn:groups=8": "GN", "gn:groups=8+ws": "GN+WS",
     }  # fmt: skip
     assert short_names(["gn", "gn:groups=8"]) == {"gn": "GN", "gn:groups=8": "gn:groups=8"}
+    placed = "gn stage3=ln"
+    assert short_names(["bn", placed]) == {"bn": "BN", placed: placed}
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
             ]
         if once:
             ax.plot([], [], " ", label="without markers: trained once")
-        _mark_missing(ax, bad)
+        mark_missing(ax, bad)
         ax.set_ylabel(ERROR_LABEL)
         ax.set_title(f"This study: {subject(study)}")
 
@@ -155,7 +155,7 @@ def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
             if limits:
                 ax.set_ylim(*limits)
             bad = [(row.labels["value"], style, row.status) for row in mine if row.error is None]
-            _mark_missing(ax, bad)
+            mark_missing(ax, bad)
             ax.set_ylabel(ERROR_LABEL)
             ax.set_title(f"This study: {subject(study)}")
 
@@ -237,7 +237,7 @@ def _recomputed_panel(
                     label=f"{reference}, for comparison")  # fmt: skip
         bad = [(float(i), Style(BLUE), row.status)
                for i, (_, row) in enumerate(columns) if row.error is None]  # fmt: skip
-        _mark_missing(ax, bad)
+        mark_missing(ax, bad)
         ax.set_xticks(range(len(columns)), [name for name, _ in columns])
         ax.set_xlim(-0.5, len(columns) - 0.5)
         ax.grid(visible=False, axis="x")
@@ -266,7 +266,7 @@ def _hollow(ax: Axes, axis: str, rows: Sequence[Row], style: Style) -> None:
             ax.plot(row.labels[axis], row.mean, marker=style.marker, color=style.color, mfc="white")
 
 
-def _mark_missing(ax: Axes, bad: list[tuple[float, Style, str]]) -> None:
+def mark_missing(ax: Axes, bad: list[tuple[float, Style, str]]) -> None:
     """A cross in the norm's colour and a word above the data wherever there is no number."""
     if not bad:
         return

@@ -15,7 +15,7 @@ from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
 from groupnorm.study.results.rows import Row, Study, batch_sizes, by_runs, norm_names, subject
 from groupnorm.study.results.rules import each_error, images_note, rules_note
-from groupnorm.study.results.tuning import how_tuned
+from groupnorm.study.results.tuning import Tuning, tuned_briefly
 
 PROTOCOLS = {
     "fixed-step": (
@@ -30,19 +30,22 @@ PROTOCOLS = {
 }
 
 
-def describe(study: Study, rows: list[Row], tried: list[Row] | None = None) -> list[str]:
+def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> list[str]:
     """The report's opening paragraphs, plain text.
 
     Args:
         rows: what the report shows.
-        tried: in a tuned study every row, of which `rows` are those chosen.
+        tuning: in a tuned study, what was tried.
     """
+    if tuning is not None and not rows:
+        return [tuned_briefly(tuning)]
     kind = study.manifest["shows"]
     begun = groups_headline(rows) if kind == "groups" else headline(study, rows)
     paragraphs = [begun, _what_was_measured(study, rows), _how_to_read(study, rows)]
-    if tried is not None:
-        paragraphs.append(how_tuned(tried, study.manifest["tuned_over"]))
-    incomplete = _incomplete(rows if tried is None else tried)
+    if tuning is not None:
+        paragraphs.append(tuned_briefly(tuning))
+    on_test = tuning is not None and tuning.held_out is None
+    incomplete = _incomplete(tuning.rows if tuning and on_test else rows)
     if kind == "groups":
         paragraphs += groups_text(study, rows)
         return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]

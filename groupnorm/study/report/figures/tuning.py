@@ -1,0 +1,110 @@
+"""The figure of a tuned study: error on held-out images against the values tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from groupnorm.study.report.figures.errors import mark_missing
+from groupnorm.study.report.figures.style import (
+    MARKERS,
+    FigureSpec,
+    Panel,
+    Style,
+    norm_styles,
+    sequence_colors,
+)
+from groupnorm.study.results.published import DIVISIONS
+from groupnorm.study.results.rows import Row, batch_sizes, norm_names
+from groupnorm.study.results.tuning import Tuning
+
+FIELD_WORDS = {
+    "base_lr": "learning rate",
+    "weight_decay": "weight decay",
+    "warmup_epochs": "epochs of warm-up",
+    "momentum": "momentum",
+}
+
+
+def tuning_figure(tuning: Tuning) -> FigureSpec:
+    """Error against the values tried, a panel for each batch size or way of dividing.
+
+    A panel has a line for each norm, or for each division; a ring is around the value chosen.
+    """
+    words = FIELD_WORDS.get(tuning.field, tuning.field)
+    images = "test images" if tuning.held_out is None else "held-out images"
+    divided = tuning.study.manifest["shows"] == "groups"
+    panels = []
+    for title, lines in (_by_division(tuning) if divided else _by_batch(tuning)).items():
+        draw = _drawer(tuning, lines, title, f"error on {images} (%)")
+        panels.append(Panel(draw, f"Error on {images} against {words}, {title}"))
+    caption = (
+        f"Error on {images} against the {words} ({tuning.field}), each value the mean of its runs. "
+        "A ring is around the value chosen. Where lines cross, the order of the norms depends on "
+        f"the {words}."
+    )
+    if divided:
+        caption = caption.replace("order of the norms", "best division")
+    return FigureSpec(f"error-by-{tuning.field}", f"Error by {words}", caption, panels)
+
+
+Lines = list[tuple[str, Style, list[Row]]]
+
+
+def _by_batch(tuning: Tuning) -> dict[str, Lines]:
+    styles = norm_styles(norm_names(tuning.rows))
+    return {
+        f"{batch} images per worker": [
+            (tuning.study.called(norm), styles[norm], mine)
+            for norm in norm_names(tuning.rows)
+            if (mine := _rows(tuning, norm=norm, batch_per_worker=batch))
+        ]
+        for batch in batch_sizes(tuning.rows)
+    }
+
+
+def _by_division(tuning: Tuning) -> dict[str, Lines]:
+    found: dict[str, Lines] = {}
+    for division, words in DIVISIONS.items():
+        mine = [row for row in tuning.rows if row.labels["division"] == division]
+        values = sorted({row.labels["value"] for row in mine}, reverse=True)
+        colors = sequence_colors(len(values))
+        if mine:
+            found[f"by {words}"] = [
+                (str(value), Style(color, MARKERS[index % len(MARKERS)]), rows)
+                for index, (value, color) in enumerate(zip(values, colors, strict=True))
+                if (rows := _rows(tuning, division=division, value=value))
+            ]
+    return found
+
+
+def _rows(tuning: Tuning, **labels: Any) -> list[Row]:
+    return [r for r in tuning.rows if all(r.labels[k] == v for k, v in labels.items())]
+
+
+def _drawer(tuning: Tuning, lines: Lines, title: str, label: str) -> Callable[[Axes], None]:
+    """The values stand side by side, whatever their distance: they are usually multiples."""
+    places = {value: place for place, value in enumerate(tuning.values)}
+
+    def draw(ax: Axes) -> None:
+        bad: list[tuple[float, Style, str]] = []
+        for name, style, rows in lines:
+            points = {places[row.labels[tuning.field]]: row for row in rows}
+            line = [(place, row.mean) for place, row in sorted(points.items()) if row.error]
+            ax.plot([x for x, _ in line], [y for _, y in line], color=style.color,
+                    marker=style.marker, ls=style.dashes, label=name)  # fmt: skip
+            for place, row in points.items():
+                if row.mean is None:
+                    bad.append((place, style, row.status))
+                elif row in tuning.chosen:
+                    ax.plot(place, row.mean, "o", ms=12, mfc="none", mec=style.color, mew=1.4)
+        ax.set_xticks(range(len(places)), [str(value) for value in places])
+        ax.set_xlim(-0.5, len(places) - 0.5)
+        mark_missing(ax, bad)
+        ax.set_xlabel(tuning.field)
+        ax.set_ylabel(label)
+        ax.set_title(title)
+
+    return draw

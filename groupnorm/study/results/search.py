@@ -1,0 +1,147 @@
+"""A search as its records tell it: the rungs, the refinement, what was chosen, and what it took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groupnorm.study.results.halving import (
+    WORTH_REFINING,
+    Rung,
+    Step,
+    climb,
+    coordinate_steps,
+    unusual,
+)
+from groupnorm.study.results.rows import final_error
+from groupnorm.study.store import Cell, Record
+
+RULES = "rules"
+"""The label `step` of cells of global rules; others have the part that their norm differs in."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search has found so far.
+
+    Attributes:
+        settings: what `study.json` says of it.
+        rungs: of the global rules, up to the first one that is not done.
+        steps: of the refinement, up to the first one that is not done; empty without one.
+        chosen: the norm that is best so far; None while the last rung is not done, or when
+            everything diverged.
+    """
+
+    settings: Mapping[str, Any]
+    rungs: list[Rung]
+    steps: list[Step]
+    chosen: str | None
+
+    @property
+    def refines(self) -> bool:
+        """Whether parts of the network are tried: asked for, and the rules differ by enough."""
+        return bool(self.settings["refine"]) and self.rungs[0].spread > WORTH_REFINING
+
+    @property
+    def rule(self) -> str | None:
+        """The best global rule; None while the last rung is not done."""
+        full = len(self.rungs) == len(self.settings["rungs"])
+        return self.rungs[-1].kept[0] if full and self.rungs[-1].kept else None
+
+    @property
+    def refined(self) -> str | None:
+        """What a refinement that is done has found better than the best rule; None: nothing."""
+        done = self.steps and self.steps[-1].best
+        return done if done and done != self.rule else None
+
+    @property
+    def everything_diverged(self) -> bool:
+        """Whether no rule is left."""
+        last = self.rungs[-1]
+        return bool(last.asked) and last.complete and not last.kept
+
+    def epochs_asked(self, norm: str) -> int:
+        """The epoch that the runs of a norm were to be trained to."""
+        reached = [rung.epochs for rung in self.rungs if norm in rung.asked]
+        last: int = self.settings["rungs"][-1]
+        return max(reached, default=last)
+
+
+def find(
+    settings: Mapping[str, Any],
+    rules: Sequence[str],
+    record_of: Callable[[str], Record | None],
+    alternatives: Callable[[str, str], Sequence[str]],
+) -> Search:
+    """Read a search from the runs of its first seed.
+
+    Args:
+        settings: the key `search` of the manifest.
+        rules: the global rules, those that a tie favours first.
+        record_of: a norm's run with the first seed; None where none is known.
+        alternatives: from a part and the norm so far to the norms that the refinement tries.
+    """
+    last, end = settings["reported_epochs"], settings["rungs"][-1]
+
+    def error(norm: str, epochs: int) -> float | None:
+        record = record_of(norm)
+        return None if record is None else error_after(record, epochs, last)
+
+    rungs = climb(rules, settings["rungs"], error)
+    search = Search(settings, rungs, [], None)
+    if search.rule is None:
+        return search
+    steps = []
+    if search.refines:
+        steps = coordinate_steps(search.rule, settings["parts"], alternatives, end, error)
+    best = [step.best for step in steps if step.best is not None]
+    return Search(settings, rungs, steps, best[-1] if best else search.rule)
+
+
+def error_after(record: Record, epochs: int, last: int) -> float | None:
+    """The error of a run after so many epochs: the median over the `last` of them.
+
+    None while it has not come so far; infinity where it diverged before, or has no error there.
+    """
+    rows = record.metrics[:epochs]
+    if len(rows) < epochs:
+        return math.inf if record.status == "diverged" else None
+    error = final_error(rows, last=last)
+    return math.inf if error is None else error
+
+
+def read_search(
+    manifest: Mapping[str, Any], cells: Sequence[Cell], records: Mapping[str, Record]
+) -> Search:
+    """The search of a study, from its cells and their records."""
+    settings = manifest["search"]
+    first = settings["seeds"][0]
+    runs = {cell.labels["norm"]: cell.run for cell in cells if cell.seed == first}
+    steps = {cell.labels["norm"]: cell.labels["step"] for cell in cells}
+    return find(
+        settings,
+        [norm for norm, step in steps.items() if step == RULES],
+        lambda norm: records.get(runs.get(norm, "")),
+        lambda part, _: [norm for norm, step in steps.items() if step == part],
+    )
+
+
+def as_asked(record: Record, epochs: int) -> Record:
+    """A run that was to stop after so many epochs and did counts as finished."""
+    if record.status == "partial" and len(record.metrics) >= epochs:
+        return Record(**{**vars(record), "status": "finished"})
+    return record
+
+
+def discarded(initial: Mapping[str, Any] | None) -> dict[str, str]:
+    """The rules that `initial.json` discards, each with the reason."""
+    if initial is None:
+        return {}
+    return unusual(
+        {
+            run["norm"]: (run["gain"], math.inf if run["noise"] is None else run["noise"])
+            for run in initial["runs"].values()
+        }
+    )
