@@ -1,7 +1,7 @@
 """The script a user would write without this package: the yardstick of bench_study.py.
 
 torchvision data set and transforms, DataLoader with two workers, `torch.nn` norms, default threads,
-one trial after the other. Batch norm over chunks of N images of a 64-image step is what a user does
+one trial after the other. Batch norm over chunks of N images of a 32-image step is what a user does
 to emulate small workers in one process: forward and backward for each chunk, then one step.
 """
 
@@ -21,7 +21,7 @@ from torchvision import transforms
 
 from groupnorm.data import ImageSet
 
-STEP_IMAGES = 64
+STEP_IMAGES = 32
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -58,7 +58,6 @@ class Block(nn.Module):
         self.conv1, self.norm1 = conv(c_in, c_out, 3, stride, 1, bias=False), norm(c_out)
         self.conv2, self.norm2 = conv(c_out, c_out, 3, 1, 1, bias=False), norm(c_out)
         self.stride, self.extra = stride, c_out - c_in
-        nn.init.zeros_(self.norm2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Two convolutions and the shortcut."""

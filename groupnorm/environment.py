@@ -20,12 +20,11 @@ def environment() -> dict[str, Any]:
 
     The GPU is named where there is one.
     """
-    kernels = explain()
     found = {
         **software(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
-        "group_norm": f"{kernels.backend}: {kernels.reason}",
+        "group_norm": cpu_kernels(),
         "threads": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
@@ -42,6 +41,12 @@ def software() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def cpu_kernels() -> str:
+    """The backend that group normalization has on this machine's processor, and what it is."""
+    kernels = explain()
+    return f"{kernels.backend}: {kernels.reason}"
 
 
 @functools.cache

@@ -50,14 +50,8 @@ def check(config: RunConfig) -> None:
         DataError: unknown data set.
     """
     data.check_images(config.data, config.image_size)
-    models.check_model(config.model, config.width)
+    models.check_model(config.model, config.width, [size for size, _ in config.size_schedule])
     models.check_places(config.model, config.norms)
-    smallest = models.usual_images(config.model).smallest
-    if config.size_schedule and config.size_schedule[0][0] < smallest:
-        raise ValueError(
-            f"size_schedule begins with {config.size_schedule[0][0]} pixels; the images of "
-            f"{config.model} have at least {smallest}"
-        )
 
 
 def run(

@@ -17,7 +17,15 @@ from groupnorm.study.report.page import build_report
 
 RESULTS = Path(__file__).parent.parent / "results"
 LEFT_OUT = shutil.ignore_patterns(
-    "checkpoint.pt", "log.txt", ".*", "report.html", "tables.csv", "figures", "tensorboard"
+    "checkpoint.pt",
+    "log.txt",
+    ".*",
+    "report.html",
+    "tables.*",
+    "differences.csv",
+    "references.bib",
+    "figures",
+    "tensorboard",
 )
 
 

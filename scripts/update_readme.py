@@ -400,7 +400,7 @@ def readme_sections() -> dict[str, str]:
     return {
         "default study": study_section(
             "batch-size-quick-*",
-            "Every step sees the same 64 images at the same learning rate; only the number of "
+            "Every step sees the same images at the same learning rate; only the number of "
             "images per worker, from which batch norm takes its statistics, changes. A norm that "
             "does not look at other images is trained once:",
             figure=True,

@@ -104,5 +104,5 @@ COVERED_ELSEWHERE = {
     "ops/per_channel.py",  # the layers that use it
     "study/schema.py",  # study/test_store.py
     "study/report/figures/curves.py",  # study/report/figures/test_errors.py
-    "study/runners/worker.py",  # study/test_record.py, study/runners/test_local.py
+    "study/runners/worker.py",  # study/runners/test_launcher.py
 }

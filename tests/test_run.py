@@ -162,7 +162,7 @@ def test_what_cannot_be_built_is_refused():
         config(norm="xn")
     with pytest.raises(ValueError, match="unknown model"):
         check(config(model="resnet9"))
-    with pytest.raises(ValueError, match="begins with 6 pixels; the images of resnet8 have at lea"):
+    with pytest.raises(ValueError, match="resnet8 takes images of 8 pixels at least, got 6"):
         check(config(size_schedule="6:0.5"))
     with pytest.raises(DataError, match="unknown data set 'digit'"):
         check(config(data="digit"))

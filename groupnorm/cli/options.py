@@ -48,6 +48,13 @@ TrackOption = Annotated[
     str | None,
     typer.Option("--track", help="tensorboard: curves for TensorBoard, in OUT/tensorboard."),
 ]
+StopOption = Annotated[
+    bool,
+    typer.Option(
+        "--stop-at-first-failure",
+        help="End the study when a trial fails; the others are stopped, and go on next time.",
+    ),
+]
 ClusterOption = Annotated[
     str | None,
     typer.Option(
@@ -93,16 +100,18 @@ def with_address(arguments: list[str]) -> list[str]:
 
 
 def read_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """KEY=VALUE arguments as a dict; of a key given twice the last value counts.
+    """KEY=VALUE arguments as a dict.
 
     Raises:
-        ValueError: an argument without "=".
+        ValueError: an argument without "=", or a key that is given twice.
     """
-    fields = {}
+    fields: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"expected KEY=VALUE, got {setting!r}")
+        if key in fields:
+            raise ValueError(f"{key} is given twice, as {key}={fields[key]} and as {setting}")
         fields[key] = value
     return fields
 

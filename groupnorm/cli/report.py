@@ -18,12 +18,24 @@ from groupnorm.cli.terminal import (
     report_interrupt,
     report_user_errors,
     say,
+    shell_command,
     this_command,
 )
 
 
 def report(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of a study.")],
+    folders: Annotated[
+        list[str],
+        typer.Argument(metavar="FOLDER...", help="Folder of a study, or of several to join."),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Join several studies of one experiment in this folder, which then is a study.",
+        ),
+    ] = None,
     column: Annotated[
         Literal["single", "double"] | None,
         typer.Option("--column", help="Draw figures as wide as one column of a paper, or as both."),
@@ -33,7 +45,7 @@ def report(
         typer.Option(
             "--label",
             metavar="SPEC=NAME",
-            help='What figures and tables call a norm, as "gn:groups=8=GN (ours)"; repeatable.',
+            help='What the report calls a norm, as "gn:groups=8=GN (ours)"; repeatable.',
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
@@ -45,15 +57,26 @@ def report(
     ):
         from groupnorm.study.report.page import report_numbers, write_report
 
-        out = named_folder(folder, "report")
-        assert out is not None
-        page, *files = write_report(out, column=column, labels=label or ())
+        studies = [path for text in folders if (path := named_folder(text, "report"))]
+        place = named_folder(out, "--out")
+        if len(studies) > 1 and place is None:
+            raise ValueError("several studies are joined in a folder; name it with --out")
+        if len(studies) == 1 and place is not None:
+            raise ValueError("--out joins several studies; name them, or leave --out out")
+        if place is None:
+            (place,) = studies
+        else:
+            from groupnorm.study.join import join_studies
+
+            names = [*map(str, studies), "--out", str(place)]
+            join_studies(studies, place, shell_command(["groupnorm", "report", *names]))
+        page, *files = write_report(place, column=column, labels=label or ())
         if as_json:
-            print_json(report_numbers(out))
+            print_json(report_numbers(place))
             return
-        print_main_table(out, label or ())
+        print_main_table(place, label or ())
         say(f"report: {page}")
-        say(f"with it: {_in_words(files, out)}")
+        say(f"with it: {_in_words(files, place)}")
 
 
 def _in_words(files: list[Path], out: Path) -> str:

@@ -21,6 +21,7 @@ from groupnorm.cli.options import (
     JobsOption,
     OutOption,
     RootOption,
+    StopOption,
     TrackOption,
     existing_folder,
     named_folder,
@@ -86,8 +87,8 @@ def _print_list(as_json: bool) -> None:
         text = f"{e.source}. Published {e.metric}: {e.result}. {e.runs} runs; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
-        "Each is groupnorm study NAME, and --scale smoke tries it in seconds. batch-size, norms "
-        "and groups are such comparisons on small images, in minutes.",
+        "Each is groupnorm study NAME, and --scale smoke tries it in under a minute. batch-size, "
+        "norms and groups are such comparisons on small images, in minutes.",
         highlight=False,
     )
 
@@ -111,6 +112,7 @@ def _add_command(name: str, entry: Entry) -> None:
         cpus_per_trial: CpusOption = None,
         gpus_per_trial: GpusOption = None,
         track: TrackOption = None,
+        stop_at_first_failure: StopOption = False,
         **chosen: Any,
     ) -> None:
         with report_user_errors():
@@ -118,7 +120,7 @@ def _add_command(name: str, entry: Entry) -> None:
             root = existing_folder(data_root, "--data-root")
             on = _cluster(cluster, cpus_per_trial, gpus_per_trial, device)
             options = _read_options(entry, settings or [], chosen)
-            _run(name, options, folder, jobs, device, root, on, track)
+            _run(name, options, folder, jobs, device, root, on, track, stop_at_first_failure)
 
     _give_options(command, entry)
     study_app.command(name, cls=ClusterCommand, help=text, rich_help_panel=panel)(command)
@@ -203,6 +205,7 @@ def _run(
     data_root: Path | None,
     cluster: Any,
     track: str | None,
+    stop_at_first_failure: bool,
 ) -> None:
     plan = study_plan(name, options)
     count = f"{len(plan.cells)} cells, {len(plan.configs)} distinct runs"
@@ -226,14 +229,17 @@ def _run(
             console=console,
             cluster=cluster,
             track=track,
+            stop_at_first_failure=stop_at_first_failure,
         )
     print_main_table(out)
     say(f"report: {outcome.report}")
     failed = [record for record in outcome.records if record.status == "failed"]
     if failed:
+        left = sum(record.status in ("partial", "missing") for record in outcome.records)
+        stopped = f" {left} others were stopped, or not begun." if stop_at_first_failure else ""
         fail(
-            f"{len(failed)} of {len(outcome.records)} runs failed; the report says why. "
-            "The same command tries them again."
+            f"{len(failed)} of {len(outcome.records)} runs failed; the report says why.{stopped} "
+            "The same command tries again and goes on."
         )
 
 

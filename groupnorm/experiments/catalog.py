@@ -78,7 +78,7 @@ class Entry:
 def _published(make: Callable[[Options], Experiment]) -> Entry:
     scales = {
         "full": "as published, days on GPUs",
-        "smoke": "two steps of each run, seconds on a CPU",
+        "smoke": "two steps of each run, under a minute on a CPU",
     }
     return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH))
 
@@ -162,7 +162,7 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     if changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES:
         changes.setdefault("image_size", None)  # the experiment's own is for image files
     labelled = tuple((experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants)
-    seeds = options.seeds or experiment.seeds
+    seeds = options.seeds or range(experiment.seeds)
     cells, configs = repeat(labelled, seeds)
     smoke = options.scale == "smoke"
     assert options.scale is not None
@@ -204,5 +204,5 @@ def _searched(plan: Plan, base: RunConfig, options: Options) -> Plan:
         published=(),
         skipped=[{"labels": {"norm": str(spec), **labels}, "reason": why} for spec, why in misfits],
     )
-    seeds = range(options.seeds or search.SEEDS)
+    seeds = options.seeds or range(search.SEEDS)
     return search_plan(plan, rules, seeds, options.validation_images, refine=bool(options.refine))

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Field,
     PlainSerializer,
     PlainValidator,
     ValidationError,
@@ -22,7 +21,7 @@ from pydantic import (
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
 from groupnorm.study.tuning import Tune
-from groupnorm.training.config import RunConfig, describe_errors
+from groupnorm.training.config import Count, ImageSize, RunConfig, Share, describe_errors
 
 
 def read_norms(norms: str | Sequence[str | NormSpec]) -> tuple[NormSpec, ...]:
@@ -71,6 +70,38 @@ def read_sizes(sizes: str | Sequence[int]) -> tuple[int, ...]:
     return numbers
 
 
+MOST_SEEDS = 1000
+
+
+def read_seeds(seeds: str | int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds of a text such as 0,1,2, of several numbers, or 0 ... n - 1 of a count n.
+
+    Raises:
+        ValueError: one is no whole number, is negative, too large or given twice, or there are
+            none, or more than 1,000.
+    """
+    count = seeds if isinstance(seeds, int) else None
+    try:
+        if isinstance(seeds, str):
+            count = int(seeds) if "," not in seeds else None
+            seeds = [] if count is not None else list(map(int, seeds.split(",")))
+        numbers = tuple(map(int, () if isinstance(seeds, int) else seeds))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"expected a count, as 3, or the seeds themselves, as 0,1,2; got {seeds!r}"
+        ) from None
+    many = len(numbers) if count is None else count
+    if not 1 <= many <= MOST_SEEDS:
+        raise ValueError(f"a study has 1 to {MOST_SEEDS:,} of them, got {many}")
+    if count is not None:
+        return tuple(range(count))
+    if min(numbers) < 0 or max(numbers) >= 2**64:
+        wrong = next(seed for seed in numbers if not 0 <= seed < 2**64)
+        raise ValueError(f"each must be at least 0 and below 2**64, got {wrong}")
+    _check_distinct(list(map(str, numbers)))
+    return numbers
+
+
 def read_tune(tune: str | Tune) -> Tune:
     """A field and its values, of a text such as base_lr=0.05,0.1,0.2.
 
@@ -109,6 +140,9 @@ Norms = Annotated[
 Sizes = Annotated[
     tuple[int, ...], PlainValidator(read_sizes), PlainSerializer(list, return_type=list[int])
 ]
+Seeds = Annotated[
+    tuple[int, ...], PlainValidator(read_seeds), PlainSerializer(list, return_type=list[int])
+]
 TuneText = Annotated[Tune, PlainValidator(read_tune), PlainSerializer(str, return_type=str)]
 
 
@@ -134,22 +168,22 @@ class Options(BaseModel):
     protocol: Literal["fixed-step", "paper"] | None = None
     """fixed-step: every step sees the same images, only batch norm's chunk varies; paper: 8
     workers, the step and its learning rate follow the batch size."""
-    train_images: int | None = None
+    train_images: Count | None = None
     """Train on so many images only: the first ones of a data set in memory, a sample with the same
     share of every class of image files."""
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     """Pixels of the square crop from image files; 224."""
-    max_unreadable: float | None = None
+    max_unreadable: Share | None = None
     """Greatest share of the image files that cannot be decoded, as 0.05; more are an error; 0.01.
     """
-    epochs: int | None = None
+    epochs: Count | None = None
     """Passes over the data."""
-    seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Repetitions of every cell."""
+    seeds: Seeds | None = None
+    """Repetitions of every cell: how many, or the seeds themselves, as 0,1,2."""
     tune: TuneText | None = None
     """Give each cell the best of several values of a field, as base_lr=0.05,0.1,0.2, by its error
     on held-out training images."""
-    validation_images: Annotated[int, Field(ge=1)] | None = None
+    validation_images: Count | None = None
     """With tune or search: how many training images are held out; one in ten."""
     search: bool | None = None
     """Find the number of groups in place of training each to its end: all of them for a few epochs,

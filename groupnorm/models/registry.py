@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,15 @@ _IMAGENET = {f"resnet{depth}": depth for depth in widths.BLOCKS_PER_STAGE}
 _DEPTHS = {**_CIFAR, **_IMAGENET, "vgg16": 16}
 
 
-def check_model(name: str, width: float = 1.0) -> int:
+def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int:
     """The depth of the model called `name` ("resnet8", "resnet50", "vgg16", ...).
 
+    Args:
+        sizes: that images are made smaller to, in pixels.
+
     Raises:
-        ValueError: another name, in which case the message lists the known ones; or a width other
-            than 1 of a model that is no CIFAR-type ResNet.
+        ValueError: another name, in which case the message lists the known ones; a width other
+            than 1 of a model that is no CIFAR-type ResNet; or a size too small for the model.
     """
     if name not in _DEPTHS:
         raise ValueError(
@@ -37,6 +40,9 @@ def check_model(name: str, width: float = 1.0) -> int:
         raise ValueError(
             f"{name} has its published width; width={width} goes with {', '.join(_CIFAR)}"
         )
+    smallest = _usual_images(name).smallest
+    if sizes and min(sizes) < smallest:
+        raise ValueError(f"{name} takes images of {smallest} pixels at least, got {min(sizes)}")
     return _DEPTHS[name]
 
 
@@ -113,6 +119,10 @@ def usual_images(name: str) -> UsualImages:
         ValueError: unknown name.
     """
     check_model(name)
+    return _usual_images(name)
+
+
+def _usual_images(name: str) -> UsualImages:
     return UsualImages(32, 8, 8, 10) if name in _CIFAR else UsualImages(224, 32, 64, 1000)
 
 

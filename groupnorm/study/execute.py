@@ -58,6 +58,7 @@ def run_study(
     console: Console | None = None,
     cluster: Cluster | None = None,
     track: str | None = None,
+    stop_at_first_failure: bool = False,
 ) -> StudyOutcome:
     """Train what is missing of `plan` in the folder `out` and write its report.
 
@@ -72,6 +73,7 @@ def run_study(
         command: how a user repeats the study; recorded and shown in the report.
         cluster: the Ray cluster that the trials run on; without one, processes on this machine.
         track: "tensorboard" writes every run's curves to `out`/tensorboard.
+        stop_at_first_failure: when a trial fails, stop the others and train nothing more.
 
     Raises:
         PlanError: jobs below 1, or `out` holds another experiment or a study of other data.
@@ -108,7 +110,7 @@ def run_study(
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
                 print_line(console, plan.prepare(out, data_root))
-            place = _Place(out, jobs, device, data_root, cluster)
+            place = _Place(out, jobs, device, data_root, cluster, stop_at_first_failure)
             names: dict[str, None] = {}  # in order
             for stage in _stages(plan, out):
                 if stage.cells is not None:
@@ -129,8 +131,9 @@ def run_study(
                     plan = replace(plan, cells=plan.final_cells(out))
                     _claim(out, _manifest(plan, images, command))
             runs = dict.fromkeys(cell.run for cell in plan.cells)
-            _time_steps(plan, list(runs), place, lambda text: print_line(console, text))
             records = [read_record(out, name) for name in names | runs]
+            if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
+                _time_steps(plan, list(runs), place, lambda text: print_line(console, text))
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
@@ -150,6 +153,7 @@ class _Place:
     device: str
     data_root: Path | None
     cluster: Cluster | None
+    stop_at_first_failure: bool
 
     def share(self, trials: int) -> tuple[int, int]:
         """How many of so many trials run at a time on this machine, and the threads of each."""
@@ -197,6 +201,7 @@ def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]
             device=place.device,
             data_root=place.data_root,
             stop_epoch=stage.stop_epoch,
+            stop_at_first_failure=place.stop_at_first_failure,
         )
     jobs, threads = place.share(len(configs))
     return run_trials(
@@ -208,6 +213,7 @@ def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]
         device=place.device,
         data_root=place.data_root,
         stop_epoch=stage.stop_epoch,
+        stop_at_first_failure=place.stop_at_first_failure,
     )
 
 

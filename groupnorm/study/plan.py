@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,13 +95,13 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
     """`config` with some fields replaced, checked as if it had been written that way.
 
     Raises:
-        PlanError: the result is no configuration, or names an unknown model or data set, or a size
-            for images that have one of their own.
+        PlanError: the result is no configuration, or names an unknown model or data set, a size
+            for images that have one of their own, or a smaller one than the model takes.
     """
     try:
         varied = RunConfig(**{**dict(config), **changes})
         datasets.check_images(varied.data, varied.image_size)
-        models.check_model(varied.model, varied.width)
+        models.check_model(varied.model, varied.width, [size for size, _ in varied.size_schedule])
         models.check_places(varied.model, varied.norms)
     except ValidationError as error:
         raise PlanError(describe_errors(error, RunConfig)) from None
@@ -111,16 +111,20 @@ def vary(config: RunConfig, **changes: Any) -> RunConfig:
 
 
 def repeat(
-    labelled: Iterable[tuple[dict[str, Any], RunConfig]], seeds: int
+    labelled: Iterable[tuple[dict[str, Any], RunConfig]], seeds: int | Sequence[int]
 ) -> tuple[list[Cell], dict[str, RunConfig]]:
-    """A cell for each of the seeds 0 ... seeds - 1 of every labelled configuration, and the runs.
+    """A cell for each seed of every labelled configuration, and the runs.
 
     Runs of equal hash are one run.
+
+    Args:
+        seeds: the seeds, or n for 0 ... n - 1.
     """
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
     cells: list[Cell] = []
     configs: dict[str, RunConfig] = {}
     for labels, config in labelled:
-        for seed in range(seeds):
+        for seed in seeds:
             seeded = vary(config, seed=seed)
             name = seeded.run_name()
             configs.setdefault(name, seeded)

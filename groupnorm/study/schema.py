@@ -55,6 +55,11 @@ class _Skipped(_Closed):
     reason: str
 
 
+class _Joined(_Closed):
+    folder: str
+    command: str
+
+
 class _Tuning(_Closed):
     validation_images: Annotated[int, Field(ge=1)]
     cells: list[_Cell]
@@ -88,6 +93,7 @@ class Manifest(_Closed):
     shows: ReportKind | None = None
     published: list[str] | None = None
     tuned_over: str | None = None
+    joined: list[_Joined] | None = None
     tuning: _Tuning | None = None
     search: _Search | None = None
 

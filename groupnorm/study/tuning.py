@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Tune:
 
 
 def tuned_plan(
-    plan: Plan, labelled: Labelled, seeds: int, tune: Tune, held_out: int | None
+    plan: Plan, labelled: Labelled, seeds: Sequence[int], tune: Tune, held_out: int | None
 ) -> Plan:
     """`plan` in two stages: the values of `tune` are tried, then the best one of each is trained.
 
@@ -58,7 +59,7 @@ def tuned_plan(
 
     Args:
         labelled: the configurations to compare, with their labels.
-        seeds: of the second stage.
+        seeds: of the second stage; the first one is that of the first stage.
         held_out: training images to hold out; None for one in `HELD_OUT`.
 
     Raises:
@@ -71,7 +72,7 @@ def tuned_plan(
     return replace(
         plan,
         cells=[],
-        configs=dict(repeat(labelled, 1)[1]),
+        configs=dict(repeat(labelled, seeds[:1])[1]),
         tuned_over=tune.field,
         tuning=stages.described,
         next_stage=stages.next_stage,
@@ -82,7 +83,7 @@ def tuned_plan(
 @dataclass(frozen=True)
 class _Stages:
     labelled: Labelled
-    seeds: int
+    seeds: Sequence[int]
     tune: Tune
     held_out: int | None
 
@@ -119,7 +120,7 @@ class _Stages:
                 ({**labels, field: value}, vary(held, **{field: value}))
                 for value in self.tune.values
             ]
-        return repeat(labelled, 1)
+        return repeat(labelled, self.seeds[:1])
 
     def next_stage(self, out: Path) -> Stage | None:
         """The stage that is not done yet."""

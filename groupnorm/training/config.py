@@ -25,6 +25,8 @@ REFERENCE_IMAGES = 256
 """Images of the optimizer step that `base_lr` belongs to: the paper's 8 workers times 32."""
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
+ImageSize = Annotated[int, Field(ge=32, le=4096)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
@@ -108,13 +110,13 @@ class RunConfig(BaseModel):
     train_images: Count | None = None
     """Train on so many images only; None for all. Of a data set in memory they are the first, of
     image files a sample with the same share of every class."""
-    image_size: Annotated[int, Field(ge=32, le=4096)] | None = None
+    image_size: ImageSize | None = None
     """Pixels of the square crop, for data sets of image files; None for 224."""
     validation_images: Count | None = None
     """Hold out so many training images, with the same share of every class and the same ones for
     every seed and norm, and evaluate on them in place of the test images; None for no such thing.
     """
-    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_unreadable: Share = 0.01
     """Greatest share of the training images, and of the test images, that cannot be decoded; more
     are an error. It decides no number of a run that finishes, so it is no part of its identity."""
     workers: Count = 8

@@ -279,8 +279,11 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(single, damage):
     message = refused(*TRAIN, single)
     assert str(path) in message
     assert "delete it to train this run from the start" in message
+    job = {
+        "folder": single, "threads": 1, "device": "cpu", "data_root": None, "stop_epoch": None
+    }  # fmt: skip
     with pytest.raises(RuntimeError, match=r"checkpoint\.pt.*delete it to train"):  # as a trial
-        work(single, threads=1, device="cpu", data_root=None)
+        work(job, lambda *_, **__: None)
 
 
 def disk_full_after(monkeypatch, checkpoints):
@@ -363,7 +366,7 @@ def test_every_command_says_which_file_the_system_refused(arguments, tmp_path, m
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file")
 
-    for name in ("cli.doctor.examine", "cost.fit.fit", "study.report.page.build_report"):
+    for name in ("cli.doctor.examine", "cost.fit.fit", "study.report.page.write_report"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)
     for name in ("training.launch.find_launch", "study.run_study"):
         monkeypatch.setattr(f"groupnorm.{name}", refuse)

@@ -30,7 +30,7 @@ def listed(help_text):
 
 
 def settings_of(command):
-    return [p for p in command.params if p.param_type_name == "argument" and p.nargs == -1]
+    return [p for p in command.params if p.metavar == "KEY=VALUE"]
 
 
 def test_every_command_that_takes_key_value_is_known_here():

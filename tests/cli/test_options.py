@@ -20,12 +20,15 @@ def test_a_bare_cluster_is_local(arguments, given):
 
 
 def test_settings_are_read_at_their_first_equals_sign():
-    assert read_settings(["norm=gn:groups=8", "epochs=1", "epochs=2"]) == {
-        "norm": "gn:groups=8",
-        "epochs": "2",
-    }
+    settings = ["norm=gn:groups=8", "epochs=1"]
+    assert read_settings(settings) == {"norm": "gn:groups=8", "epochs": "1"}
     with pytest.raises(ValueError, match="expected KEY=VALUE, got 'epochs'"):
         read_settings(["epochs"])
+
+
+def test_a_key_that_is_given_twice_is_an_error():
+    with pytest.raises(ValueError, match=r"^norm is given twice, as norm=bn and as norm=bn$"):
+        read_settings(["norm=bn", "epochs=1", "norm=bn"])
 
 
 def test_every_field_has_a_line_of_the_help():

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from groupnorm.cli import report as report_command
 from groupnorm.cli import terminal
+from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.page import main_table, report_numbers
 from tests.cli.commands import typed
 from tests.study.fake_store import batch_study, groups_study
@@ -59,3 +60,69 @@ def test_json_is_that_of_the_numbers(tmp_path, monkeypatch):
     folder = batch_study(tmp_path, norms=("gn:groups=8", "bn"), batches=(32, 2), seeds=2)
     printed = json.loads(typed("report", folder, "--json").stdout)
     assert printed == json.loads(json.dumps(report_numbers(folder)))
+
+
+@pytest.mark.slow
+def test_studies_are_joined_and_the_folder_is_a_study(tmp_path):
+    for name, norms in (("a", ("bn",)), ("b", ("gn:groups=8",))):
+        batch_study(tmp_path / name, norms=norms, batches=(32, 2), seeds=2)
+    done = typed("report", "a", "b", "--out", "d", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "gn:groups=8" in done.stdout
+    page = (tmp_path / "d" / "report.html").read_bytes()
+    assert b"Joined from" in page
+    assert b"groupnorm report a b --out d" in page
+    again = typed("report", "d", cwd=tmp_path)
+    assert again.stdout == done.stdout
+    assert (tmp_path / "d" / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "b"], "several studies are joined in a folder; name it with --out"),
+        (["a", "--out", "d"], "--out joins several studies; name them, or leave --out out"),
+        (["a", "none", "--out", "d"], "none holds no study"),
+    ],
+)
+def test_what_cannot_be_joined(arguments, message, tmp_path):
+    batch_study(tmp_path / "a", norms=("bn",), batches=(32,), seeds=1)
+    done = typed("report", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_command_says_which_files_it_wrote_and_uses_own_names(tmp_path, monkeypatch):
+    def one_figure(study, rows):
+        return build_figures(study, rows)[:1]
+
+    monkeypatch.setattr("groupnorm.study.report.page.build_figures", one_figure)
+    folder = batch_study(tmp_path, norms=("gn:groups=8", "bn"), batches=(32,), seeds=1)
+    label = "gn:groups=8=GN (ours)"
+    lines = typed("report", folder, "--column", "single", "--label", label).stdout.splitlines()
+    assert lines[-2] == f"report: {folder}/report.html"
+    assert lines[-1] == (
+        "with it: tables.{csv,md,tex}, differences.csv, references.bib, "
+        "figures/error-by-norm.{svg,pdf,png}"
+    )
+    assert any("GN (ours)" in line for line in lines)
+    assert b'width="237.6pt"' in (folder / "figures/error-by-norm.svg").read_bytes()
+    rows = json.loads(typed("report", folder, "--label", label, "--json").stdout)
+    assert "GN (ours)" not in str(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--label", "gn=GN"), "a norm of this study (gn:groups=8, bn), got 'gn=GN'"),
+        (("--column", "triple"), "'triple' is not one of 'single', 'double'"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_in_words(tmp_path, options, message):
+    folder = batch_study(tmp_path, norms=("gn:groups=8", "bn"), batches=(32,), seeds=1)
+    done = typed("report", folder, *options)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("\u2502", " ").split())
+    assert "Traceback" not in done.stderr
+    assert not (folder / "report.html").exists()

@@ -155,6 +155,35 @@ def test_a_study_killed_with_its_trials_goes_on(tmp_path):
         assert metrics(run) == metrics(tmp_path / "s" / "runs" / run.name)
 
 
+@pytest.mark.slow
+def test_a_tuned_study_killed_while_it_tries_and_while_it_trains_ends_the_same(tmp_path):
+    arguments = ["study", "norms", "data=digits", "norms=in,ln", "epochs=3", "train_images=128"]
+    arguments += ["tune=base_lr=0.1,0.4"]
+    for word in ("epoch 2/", "chosen: 2 runs"):
+        with subprocess.Popen(
+            [command(), *arguments, "--out", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        ) as process:
+            read_until(process, word)
+            process.kill()
+        time.sleep(1)
+    groupnorm("report", "s", cwd=tmp_path)
+    assert "Values of base_lr chosen: in, 32" in (tmp_path / "s" / "report.html").read_text()
+    groupnorm(*arguments, "--out", "s", cwd=tmp_path)
+    groupnorm(*arguments, "--out", "whole", cwd=tmp_path)
+    names = sorted(path.name for path in (tmp_path / "whole" / "runs").iterdir())
+    assert len(names) == 6
+    assert names == sorted(path.name for path in (tmp_path / "s" / "runs").iterdir())
+    for name in names:
+        assert metrics(tmp_path / "whole/runs" / name) == metrics(tmp_path / "s/runs" / name)
+    before, after = (
+        json.loads((tmp_path / folder / "study.json").read_text()) for folder in ("whole", "s")
+    )
+    assert before["cells"] == after["cells"]
+    grown = groupnorm(*arguments, "seeds=2", "--out", "s", cwd=tmp_path)
+    assert "trying" not in grown.stdout, "more seeds tune nothing again"
+    assert "with the base_lr chosen: 4 runs: 2 reused" in grown.stdout
+
+
 def metrics(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{**json.loads(line), "timing": None} for line in lines]

@@ -105,18 +105,29 @@ def test_the_installed_command():
         ),
         (["study", "batch-size", "batch_sizes=x"], "error: batch_sizes: expected whole numbers"),
         (["study", "batch-size", "--norms", "bn,bn"], "error: --norms: bn given twice"),
-        (["study", "batch-size", "--batch-sizes", "7"], "64 images of a step, 7 does not"),
+        (["study", "batch-size", "--batch-sizes", "7"], "32 images of a step, 7 does not"),
+        (
+            ["train", "epochs=1", "size_schedule=32"],
+            "size_schedule: expected sizes in pixels, each",
+        ),
         (["study", "batch-size", "--protocol", "papr"], "protocol must be 'fixed-step' or 'paper'"),
         (["study", "batch-size", "--scale", "huge"], "'quick', 'standard' or 'paper'"),
         (["study", "batch-size", "--model", "vgg19"], "unknown model 'vgg19'"),
-        (["study", "batch-size", "--epochs", "0"], "at least 1, got 0"),
+        (["study", "batch-size", "--epochs", "0"], "error: --epochs must be at least 1, got 0"),
+        (["study", "batch-size", "epochs=0"], "error: epochs must be at least 1, got '0'"),
+        (["study", "norms", "seeds=0,1,1"], "error: seeds: 1 given twice"),
+        (["study", "norms", "epochs=1", "epochs=2"], "given twice, as epochs=1 and as epochs=2"),
+        (["train", "epochs=1", "epochs=2"], "epochs is given twice, as epochs=1 and as epochs=2"),
         (
             ["study", "batch-size", "--data", "digits", "--train-images", "5000"],
             "needs more than the 1437 training images of digits",
         ),
         (["study", "batch-size", "--jobs", "0"], "jobs must be at least 1"),
-        (["study", "batch-size", "--seeds", "9999"], "--seeds must be at most 1,000, got 9999"),
-        (["study", "batch-size", "--seeds", "x"], "'--seeds': it takes a whole number, got 'x'"),
+        (
+            ["study", "batch-size", "--seeds", "9999"],
+            "--seeds: a study has 1 to 1,000 of them, got 9999",
+        ),
+        (["study", "batch-size", "--seeds", "x"], "--seeds: expected a count, as 3, or the seeds"),
         (["study", "norms", "--gpus-per-trial", "x"], "it takes a number, got 'x'"),
         (["study", "batch-size", "--out", ""], "--out is empty; name a folder"),
         (
@@ -200,7 +211,7 @@ def test_no_console_of_the_package_makes_emoji():
 
 def test_an_ascii_terminal_gets_everything(monkeypatch, tmp_path):
     table = (["norm — error", "32"], [["gn é", "40.1 ± 0.2"], ["bn", "—"]])
-    monkeypatch.setattr(reports, "build_report", lambda out: out / "é — report.html")
+    monkeypatch.setattr(reports, "write_report", lambda out, **_: [out / "é — report.html"])
     monkeypatch.setattr(reports, "main_table", lambda *_, **__: table)
     monkeypatch.setattr(reports, "main_title", lambda _: "error ± spread")
     done = typed("report", tmp_path, encoding="ascii")

@@ -52,8 +52,15 @@ def test_lists_that_make_no_study(read, value, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"seeds": 0}, "^seeds must be at least 1, got 0$"),
-        ({"seeds": 10**5}, "^seeds must be at most 1,000, got 100000$"),
+        ({"seeds": 0}, "^seeds: a study has 1 to 1,000 of them, got 0$"),
+        ({"seeds": 10**5}, "^seeds: a study has 1 to 1,000 of them, got 100000$"),
+        ({"seeds": "0,1.5"}, "^seeds: expected a count, as 3, or the seeds themselves, as 0,1,2; "),
+        ({"seeds": "0,1,0"}, "^seeds: 0 given twice$"),
+        ({"seeds": "3,-1"}, "^seeds: each must be at least 0 and below .*, got -1$"),
+        ({"seeds": [2**64]}, f"^seeds: each must be .*, got {2**64}$"),
+        ({"epochs": 0}, "^epochs must be at least 1, got 0$"),
+        ({"image_size": 8}, "^image_size must be at least 32, got 8$"),
+        ({"max_unreadable": 1.5}, "^max_unreadable must be at most 1, got 1.5$"),
         ({"colour": "red"}, "^unknown key 'colour'; known keys: scale, data"),
         ({"norms": "bn,bn"}, "^norms: bn given twice$"),
         ({"tune": "base_lr"}, "^tune: expected a field and its values, as base_lr=0.05,0.1,0.2; g"),
@@ -68,13 +75,23 @@ def test_fields_that_are_refused(fields, message):
         Options(**fields)
 
 
+@pytest.mark.parametrize(
+    ("given", "seeds"),
+    [("3", (0, 1, 2)), (2, (0, 1)), ("0,2,7", (0, 2, 7)), ("5, 1", (5, 1)), ((4,), (4,))],
+)
+def test_seeds_are_a_count_or_themselves(given, seeds):
+    options = Options(seeds=given)
+    assert options.seeds == seeds
+    assert options.model_dump(mode="json")["seeds"] == list(seeds)
+
+
 def test_what_a_run_has_goes_into_every_run():
     options = Options(data="digits", epochs=3, seeds=2, norms="bn")
     assert options.given() == {
         "data": "digits",
         "norms": (NormSpec("bn"),),
         "epochs": 3,
-        "seeds": 2,
+        "seeds": (0, 1),
     }
     assert options.of_the_run() == {"data": "digits", "epochs": 3}
     assert {"model", "train_images", "image_size"} <= set(RunConfig.model_fields)

@@ -3,7 +3,7 @@
 import pytest
 
 from groupnorm.experiments import Options, small_images, study_plan
-from groupnorm.experiments.small_images import QUICK_IMAGES, STEP_IMAGES, batch_fields
+from groupnorm.experiments.small_images import QUICK_IMAGES, QUICK_SETS, STEP_IMAGES, batch_fields
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
@@ -11,15 +11,30 @@ from groupnorm.study.plan import PlanError
 
 def test_quick_is_a_fixed_step_recipe():
     config = small_images.quick()
-    assert config.step_images == STEP_IMAGES == 64
+    assert config.step_images == STEP_IMAGES == 32
+    assert config.learning_rate == pytest.approx(0.1)
     assert config.train_images == QUICK_IMAGES
+    assert (config.reported_epochs, config.schedule) == (1, "cosine")
+    assert not config.zero_gamma
     assert small_images.standard() == config
 
 
 @pytest.mark.parametrize("data", ["digits", "imagefolder", "pets", "imagenet", "photo-patches"])
 def test_other_data_sets_are_trained_on_as_a_whole(data):
     assert small_images.quick(data=data).train_images is None
+    assert small_images.quick(data=data).size_schedule == ()
     assert small_images.quick(data="cifar100").train_images == QUICK_IMAGES
+
+
+@pytest.mark.parametrize("data", QUICK_SETS)
+def test_images_grow_to_their_own_size(data):
+    assert small_images.quick(data=data).size_schedule[-1][0] < 28
+
+
+@pytest.mark.parametrize(("model", "grow"), [("resnet20", True), ("resnet18", False)])
+def test_a_network_for_large_images_gets_none_of_16_pixels(model, grow):
+    found = study_plan("batch-size", Options(model=model))
+    assert {bool(config.size_schedule) for config in found.configs.values()} == {grow}
 
 
 def test_paper_is_the_papers_recipe():
@@ -28,6 +43,7 @@ def test_paper_is_the_papers_recipe():
     assert (config.base_lr, config.learning_rate, config.schedule) == (0.1, 0.1, "step")
     assert (config.momentum, config.nesterov, config.weight_decay) == (0.9, True, 1e-4)
     assert config.train_images is None
+    assert (config.zero_gamma, config.size_schedule, config.reported_epochs) == (True, (), 5)
 
 
 @pytest.mark.parametrize("recipe", [small_images.quick, small_images.standard, small_images.paper])
@@ -60,7 +76,7 @@ def test_fixed_step_trains_a_batch_independent_norm_once():
     runs = {norm: {c.run for c in found.cells if c.labels["norm"] == norm} for norm in ("bn", "gn")}
     assert len(runs["bn"]) == 3
     assert len(runs["gn"]) == 1
-    assert {c.step_images for c in found.configs.values()} == {64}
+    assert {c.step_images for c in found.configs.values()} == {32}
     assert len({c.learning_rate for c in found.configs.values()}) == 1
 
 
@@ -70,6 +86,12 @@ def test_the_paper_protocol_has_eight_workers_and_lr_follows_n():
     assert (big.workers, big.batch_per_worker, big.learning_rate) == (8, 32, pytest.approx(0.1))
     assert (small.workers, small.batch_per_worker) == (8, 2)
     assert small.learning_rate == pytest.approx(0.1 * 2 / 32)
+
+
+@pytest.mark.parametrize("scale", ["quick", "standard", "paper"])
+def test_the_paper_protocol_has_the_papers_gamma_and_sizes(scale):
+    found = study_plan("batch-size", Options(scale=scale, protocol="paper"))
+    assert {(c.zero_gamma, c.size_schedule) for c in found.configs.values()} == {(True, ())}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +145,8 @@ def test_groups_study_says_what_it_skips():
 @pytest.mark.parametrize(
     ("study", "fields", "message"),
     [
-        ("batch-size", {"batch_sizes": (24,)}, "64 images of a step, 24 does not"),
+        ("batch-size", {"batch_sizes": (24,)}, "32 images of a step, 24 does not"),
+        ("batch-size", {"batch_sizes": (64,)}, "64 does not; choose from 32, 16, 8, 4, 2 or use"),
         ("norms", {"batch_sizes": (8, 2)}, "one batch size, got 8, 2"),
         ("groups", {"batch_sizes": (8, 2)}, "use 'groupnorm study batch-size'"),
         ("groups", {"model": "resnet9"}, "unknown model 'resnet9'"),

@@ -45,6 +45,14 @@ def test_only_the_small_networks_have_a_width(name):
         build_model(name, norm="gn", num_classes=10, width=2)
 
 
+@pytest.mark.parametrize(("name", "smallest"), [("resnet8", 8), ("resnet50", 64), ("vgg16", 64)])
+def test_images_may_not_be_too_small(name, smallest):
+    check_model(name, sizes=(smallest, 100))
+    told = f"{name} takes images of {smallest} pixels at least, got {smallest - 1}"
+    with pytest.raises(ValueError, match=told):
+        check_model(name, sizes=(smallest - 1, 100))
+
+
 @pytest.mark.parametrize(("name", "width"), [("resnet8", 0.5), ("resnet18", 1), ("vgg16", 1)])
 def test_widths_are_those_of_the_model(name, width):
     with torch.device("meta"):

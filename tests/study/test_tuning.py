@@ -27,7 +27,7 @@ def plan_of(norms=tuple(BEST), seeds=2, tune=RATES, held_out=None, base=BASE):
     plan = Plan(
         "norms", "Norms", "paper", "quick", {}, cells, configs, "norms", (), untimed="not here"
     )
-    return tuned_plan(plan, labelled, seeds, tune, held_out)
+    return tuned_plan(plan, labelled, range(seeds), tune, held_out)
 
 
 class Trials:

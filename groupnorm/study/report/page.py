@@ -208,15 +208,16 @@ def _page(
     environment.tests["wide"] = _is_wide
     manifest = study.manifest
     header, body = tables.main_table_of(study, rows)
-    cost_header, cost_body = tables.cost_table(rows)
+    # the runs of a search are of different lengths, so that no error goes beside a cost
+    cost_header, cost_body = tables.cost_table([] if study.search else rows)
     cost_body = [[study.called(norm), *cells] for norm, *cells in cost_body]
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
-    compared = contrasts(rows)
     every = tuning.rows if tuning and tuning.held_out is None else rows
     problems = tables.problems(study, every)
     if tuning and tuning.held_out is not None:
         problems += tables.problems(tuning.study, tuning.rows)
+    compared = contrasts(rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
         paragraphs=[*describe(study, rows, tuning), *_names_in_words(study)],
@@ -244,6 +245,7 @@ def _page(
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),
+        joined=[[j["folder"], j["command"]] for j in manifest.get("joined") or ()],
         options=options,
         references=bibliography,
         data=tables.settings([manifest.get("data", {})]),
@@ -257,8 +259,8 @@ def _page(
 
 def _names_in_words(study: Study) -> list[str]:
     """What own names stand for, as a paragraph; none without any."""
-    pairs = [f"{name} is {norm}" for norm, name in study.names.items()]
-    return [f"In figures and tables {', '.join(pairs)}."] if pairs else []
+    pairs = [f'"{name}" is {norm}' for norm, name in study.names.items()]
+    return [f"Names chosen for this report: {'; '.join(pairs)}."] if pairs else []
 
 
 def _drawn(figure: FigureSpec) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from groupnorm.study.results.labels import (
     label_text,
     row_text,
 )
+from groupnorm.study.results.outcomes import rung_table
 from groupnorm.study.results.published import DIVISIONS
 from groupnorm.study.results.rows import (
     ONCE,
@@ -68,6 +69,8 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
     A norm that was trained once for all batch sizes is marked and has its number in the first
     column alone.
     """
+    if study.search is not None:
+        return rung_table(study, rows)
     if study.manifest["shows"] == "groups":
         return _groups_table(study, rows)
     skipped = study.manifest.get("skipped", [])

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+COMMAND = (sys.executable, "-m", "groupnorm.study.runners.worker")
 # Elsewhere the system's libraries may not survive a fork.
 FORKS = sys.platform == "linux"
 
@@ -55,7 +56,7 @@ class Launcher:
             "threads": self.threads,
             "device": device,
             "data_root": None if data_root is None else str(data_root),
-            **({} if stop_epoch is None else {"stop_epoch": stop_epoch}),
+            "stop_epoch": stop_epoch,
         }
         with (folder / "log.txt").open("ab") as log, ours, theirs:
             server, control = self._server(log)
@@ -75,8 +76,7 @@ class Launcher:
         count = str(self.threads)
         with theirs:
             self.server = subprocess.Popen(
-                [sys.executable, "-m", "groupnorm.study.runners.worker"]
-                + ([] if FORKS else ["--spawn"]),
+                [*COMMAND, *([] if FORKS else ["--spawn"])],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -41,10 +41,12 @@ def run_trials(
     device: str = "cpu",
     data_root: Path | None = None,
     stop_epoch: int | None = None,
+    stop_at_first_failure: bool = False,
 ) -> list[Record]:
     """Finish every run of `configs` that is not done yet, `jobs` at a time.
 
-    With `stop_epoch` each run stops after that epoch, and stays "partial".
+    With `stop_epoch` each run stops after that epoch, and stays "partial". With
+    `stop_at_first_failure` the others are stopped where they are when a trial fails.
 
     A trial that fails costs only itself: its folder gets the reason in FAILED, and the next start
     tries again. When this function is left by an exception (Ctrl-C), its processes are stopped;
@@ -80,7 +82,9 @@ def run_trials(
                 _handle(name, event, progress)
                 continue
             failure = running.pop(name).why_unfinished()
-            finish(out, name, failure, progress, stop_epoch)
+            done = finish(out, name, failure, progress, stop_epoch)
+            if stop_at_first_failure and not done:
+                break
     return [read_record(out, name) for name in configs]
 
 
@@ -112,11 +116,17 @@ def prepare(
 
 def finish(
     out: Path, name: str, failure: str | None, progress: Progress, stop_epoch: int | None = None
-) -> None:
-    """Report how a trial has ended; one that is not done gets the reason `failure` in FAILED."""
-    if not run_is_done(read_record(out, name), stop_epoch):
+) -> bool:
+    """Report how a trial has ended; one that is not done gets the reason `failure` in FAILED.
+
+    Returns:
+        Whether it is done.
+    """
+    done = run_is_done(read_record(out, name), stop_epoch)
+    if not done:
         write_atomic(run_folder(out, name) / "FAILED", to_json({"reason": failure}))
     _report_end(out, name, progress)
+    return done
 
 
 def _report_end(out: Path, name: str, progress: Progress) -> None:

@@ -12,7 +12,9 @@ ended, the server kills its trials; a trial ends when the server does, so none o
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -23,8 +25,10 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from groupnorm.files import describe_os_error
 
@@ -41,14 +45,25 @@ def main() -> None:
     parser.add_argument("--connection", type=int)
     arguments = parser.parse_args()
     if arguments.connection is not None:
-        train(socket.socket(fileno=arguments.connection))
+        run_job(socket.socket(fileno=arguments.connection))
         return
     if not arguments.spawn:
         for name in PRELOAD:
             importlib.import_module(name)
-    connection = serve(socket.socket(fileno=0), spawn=arguments.spawn)
-    if connection is not None:
-        train(connection)
+        gc.freeze()  # a trial's garbage collector leaves alone, and shares, what is imported
+    status = 0
+    try:
+        connection = serve(socket.socket(fileno=0), spawn=arguments.spawn)
+        if connection is not None:
+            run_job(connection)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    # Python's own end would take a second of every trial to free what it shares with the server.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def serve(control: socket.socket, *, spawn: bool) -> socket.socket | None:
@@ -100,22 +115,33 @@ def serve(control: socket.socket, *, spawn: bool) -> socket.socket | None:
     return None
 
 
-def train(connection: socket.socket) -> None:
-    """Finish the run of the job on `connection`; its record is in the run's folder."""
+def run_job(connection: socket.socket) -> None:
+    """Do the job that comes on `connection`, and report on it there; errors are raised, too."""
     threading.Thread(target=_die_with_server, daemon=True).start()
     stream = connection.makefile("rw", encoding="utf-8")
+
+    def send(event: str, **fields: Any) -> None:
+        stream.write(json.dumps({"event": event, **fields}) + "\n")
+        stream.flush()
+
     job = json.loads(stream.readline())
     try:
-        _train(job, stream)
+        work(job, send)
     except OSError as error:
-        _send(stream, "failed", reason=describe_os_error(error))
+        send("failed", reason=describe_os_error(error))
         raise
     except Exception as error:
-        _send(stream, "failed", reason=f"{type(error).__name__}: {error}")
+        send("failed", reason=f"{type(error).__name__}: {error}")
         raise
 
 
-def _train(job: dict[str, Any], stream: TextIO) -> None:
+def work(job: dict[str, Any], send: Callable[..., None]) -> None:
+    """Finish the run in the job's `folder`, or up to `stop_epoch`; its record is in the folder.
+
+    Args:
+        job: the arguments of `record_run`, as JSON holds them, without the configuration.
+        send: called with "step" or "epoch" and what there is to say of it.
+    """
     from groupnorm.study.record import record_run
     from groupnorm.study.store import StoreError, read_config
 
@@ -126,25 +152,32 @@ def _train(job: dict[str, Any], stream: TextIO) -> None:
         now = time.monotonic()
         if now - last_line >= PROGRESS_INTERVAL or step == total:
             last_line = now
-            _send(stream, "step", step=step, total=total)
+            send("step", step=step, total=total)
 
-    folder = Path(job.pop("folder"))
-    data_root = job.pop("data_root")
+    folder, data_root = Path(job["folder"]), job["data_root"]
     config = read_config(folder)
     if config is None:
         raise StoreError(f"{folder} holds no config.json, which says what to train")
     record_run(
         config,
         folder,
-        **job,
+        threads=job["threads"],
+        device=job["device"],
         data_root=None if data_root is None else Path(data_root),
+        stop_epoch=job["stop_epoch"],
         on_step=on_step,
-        on_epoch=lambda metrics: _send(stream, "epoch", metrics=metrics),
+        on_epoch=lambda metrics: send("epoch", metrics=metrics),
     )
 
 
 def _spawn(connection: socket.socket, lifeline: int, log: int) -> int:
-    command = [sys.executable, "-m", __spec__.name, "--connection", str(connection.fileno())]
+    command = [
+        sys.executable,
+        "-m",
+        "groupnorm.study.runners.worker",
+        "--connection",
+        str(connection.fileno()),
+    ]
     process = subprocess.Popen(
         command, stdin=lifeline, stdout=log, stderr=log, pass_fds=[connection.fileno()]
     )
@@ -161,11 +194,6 @@ def _reap(trials: dict[int, socket.socket]) -> None:
             # it begins anew after a line that kill -9 has cut
             with trials.pop(pid) as connection, contextlib.suppress(OSError):
                 connection.sendall(f"\n{json.dumps(line)}\n".encode())
-
-
-def _send(stream: TextIO, event: str, **fields: Any) -> None:
-    stream.write(json.dumps({"event": event, **fields}) + "\n")
-    stream.flush()
 
 
 def _die_with_server() -> None:

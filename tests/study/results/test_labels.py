@@ -8,6 +8,7 @@ from groupnorm.study.results.labels import (
     GROUP_NORM,
     estimate_text,
     of_kind,
+    read_names,
     short_names,
 )
 
@@ -41,3 +42,35 @@ def test_short_names():
 )
 def test_an_estimate_in_a_cell(value, digits, text):
     assert estimate_text(value, digits) == text
+
+
+NORMS = ("bn", "gn:groups=8", "gn:groups=8+ws", "gn")
+
+
+def test_own_names_are_read_after_the_longest_spec_of_the_study():
+    texts = ["gn:groups=8=GN (ours)", "bn= batch   norm ", "gn:groups=8+ws=a=b"]
+    assert read_names(texts, NORMS) == {
+        "gn:groups=8": "GN (ours)", "bn": "batch norm", "gn:groups=8+ws": "a=b",
+    }  # fmt: skip
+    assert read_names(["gn:groups=32=GN"], NORMS) == {"gn": "GN"}  # another way to write it
+    assert read_names([], NORMS) == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["gn:groups=4=x"], r"\(bn, gn:groups=8, gn:groups=8\+ws, gn\), got 'gn:groups=4=x'"),
+        (["gn:groups=8"], "takes SPEC=NAME"),
+        (["bn= "], "'bn= ' has no name after bn="),
+        (["bn=a", "bn=b"], "names bn twice, 'a' and 'b'"),
+        (["bn=x", "gn=x"], "calls two norms 'x'"),
+        (["bn=gn"], "calls two norms 'gn'"),
+    ],
+)
+def test_a_name_that_would_mislead_is_refused(texts, message):
+    with pytest.raises(ValueError, match=message):
+        read_names(texts, NORMS)
+
+
+def test_two_norms_may_swap_their_names():
+    assert read_names(["bn=gn", "gn=bn"], NORMS) == {"bn": "gn", "gn": "bn"}

@@ -28,6 +28,8 @@ def headline(study: Study, rows: list[Row]) -> str:
     if not batches:
         return ""
     names = short_names(norms)
+    if study.names:  # a short name might be the own name of another norm
+        names = {norm: study.called(norm) for norm in norms}
     if len(norms) == 1 and len(batches) > 1:
         name = names[norms[0]]
         a, b = find_row(rows, norms[0], batches[-1]), find_row(rows, norms[0], batches[0])
@@ -88,7 +90,7 @@ def _pair(here: dict[str, Row]) -> tuple[list[str], str]:
     return ranked[:2], note
 
 
-def at_batch(rows: list[Row], batch: int) -> str:
+def at_batch(study: Study, rows: list[Row], batch: int) -> str:
     """The best norm at a batch size, and group norm against batch norm."""
     here = {
         row.labels["norm"]: row
@@ -96,31 +98,33 @@ def at_batch(rows: list[Row], batch: int) -> str:
         if row.labels["batch_per_worker"] == batch and row.error
     }
     if not here:
-        return f"At {batch} images per worker no run has finished. {_without_result(rows, batch)}"
+        without = _without_result(study, rows, batch)
+        return f"At {batch} images per worker no run has finished. {without}"
     ranked = sorted(here, key=lambda norm: here[norm].mean or 0.0)
-    best = ranked[0]
-    text = f"At {batch} images per worker {best} has the lowest error, {percent(here[best].error)}"
+    best, name = ranked[0], study.called(ranked[0])
+    text = f"At {batch} images per worker {name} has the lowest error, {percent(here[best].error)}"
     if len(ranked) == 1:
         text += "; nothing else has finished there to compare it with."
-        return f"{text} {_without_result(rows, batch)}".rstrip()
+        return f"{text} {_without_result(study, rows, batch)}".rstrip()
     second = ranked[1]
-    text += f"{less_than(second, row_difference(here[best], here[second]))}."
+    text += f"{less_than(study.called(second), row_difference(here[best], here[second]))}."
     gn, bn = first_of(rows, GROUP_NORM), first_of(rows, BATCH_NORM)
+    name_gn, name_bn = study.called(gn), study.called(bn)
     if gn in here and bn in here and {gn, bn} != {best, second}:
         found = row_difference(here[gn], here[bn])
-        text += f" Group norm against batch norm: {verdict(gn, bn, found)}."
+        text += f" Group norm against batch norm: {verdict(name_gn, name_bn, found)}."
     if bn in here and here[bn].precise:
-        text += f" With recomputed statistics {bn} reaches {percent(here[bn].precise)}"
+        text += f" With recomputed statistics {name_bn} reaches {percent(here[bn].precise)}"
         if gn in here:
             found = row_difference(here[gn], here[bn], recomputed_b=True)
-            text += f"; against that, {verdict(gn, bn, found)}"
+            text += f"; against that, {verdict(name_gn, name_bn, found)}"
         text += "."
-    return f"{text} {_without_result(rows, batch)}".rstrip()
+    return f"{text} {_without_result(study, rows, batch)}".rstrip()
 
 
-def batch_norm_loss(rows: list[Row], norm: str) -> str:
+def batch_norm_loss(study: Study, rows: list[Row], norm: str) -> str:
     """What a batch norm loses from the largest to the smallest batch, and where it lies."""
-    batches = batch_sizes(rows)
+    batches, name = batch_sizes(rows), study.called(norm)
     large, small = find_row(rows, norm, batches[0]), find_row(rows, norm, batches[-1])
     missing = [
         f"at {batch} it has no result ({row.status if row else 'not asked for'})"
@@ -129,11 +133,11 @@ def batch_norm_loss(rows: list[Row], norm: str) -> str:
     ]
     if missing or not (large and small):
         return (
-            f"What {norm} loses from {batches[0]} to {batches[-1]} images per worker cannot be "
+            f"What {name} loses from {batches[0]} to {batches[-1]} images per worker cannot be "
             f"given: {', '.join(missing)}."
         )
     found = row_difference(small, large)
-    text = f"From {batches[0]} to {batches[-1]} images per worker the error of {norm} "
+    text = f"From {batches[0]} to {batches[-1]} images per worker the error of {name} "
     text += f"{change(found)} with running statistics"
     if not (large.precise and small.precise):
         return f"{text}."
@@ -164,9 +168,9 @@ def first_of(rows: list[Row], spec: NormSpec) -> str:
     return next(iter(of_kind(spec, norm_names(rows))), "")
 
 
-def _without_result(rows: list[Row], batch: int) -> str:
+def _without_result(study: Study, rows: list[Row], batch: int) -> str:
     bad = [
-        f"{row.labels['norm']} ({row.status})"
+        f"{study.called(row.labels['norm'])} ({row.status})"
         for row in rows
         if row.labels["batch_per_worker"] == batch and row.error is None
     ]

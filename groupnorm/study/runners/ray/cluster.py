@@ -79,6 +79,7 @@ def run_trials_on_cluster(
     device: str = "cpu",
     data_root: Path | None = None,
     stop_epoch: int | None = None,
+    stop_at_first_failure: bool = False,
 ) -> list[Record]:
     """Finish every run of `configs` that is not done yet, as many at a time as the cluster holds.
 
@@ -114,7 +115,7 @@ def run_trials_on_cluster(
                     "stop_epoch": stop_epoch,
                 }
                 runner = _Runner(ray, configs, progress, cluster, common)
-                runner.run(waiting, jobs or len(waiting))
+                runner.run(waiting, jobs or len(waiting), stop_at_first_failure)
             finally:
                 (out / TOKEN_FILE).unlink(missing_ok=True)
     return [read_record(out, name) for name in configs]
@@ -151,7 +152,7 @@ class _Runner:
         self.remote = ray.remote(as_task)
         self.options = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "max_retries": 0}
 
-    def run(self, waiting: list[str], jobs: int) -> None:
+    def run(self, waiting: list[str], jobs: int, stop_at_first_failure: bool) -> None:
         """Until every trial has ended; whatever ends this early takes the trials along."""
         try:
             while waiting or self.tasks:
@@ -165,7 +166,9 @@ class _Runner:
                 for task in ended:
                     name = self.tasks.pop(task)
                     self.active.discard(name)
-                    self.end(name, task, waiting)
+                    done = self.end(name, task, waiting)
+                    if stop_at_first_failure and not done:
+                        return
                 self.watch()
         except self.ray.exceptions.RayActorError as error:
             raise ClusterError(f"the cluster was lost: {first_line(error)}") from None
@@ -205,8 +208,12 @@ class _Runner:
             with (folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write(event["log"])
 
-    def end(self, name: str, task: Any, waiting: list[str]) -> None:
-        """Settle a trial whose task has ended, or put it first in line again if it was lost."""
+    def end(self, name: str, task: Any, waiting: list[str]) -> bool:
+        """Settle a trial whose task has ended, or put it first in line again if it was lost.
+
+        Returns:
+            False when it has failed.
+        """
         errors = self.ray.exceptions
         try:
             failure = self.ray.get(task)
@@ -217,7 +224,7 @@ class _Runner:
             failure = None if done else self.lost(name, first_line(e))
             if not done and failure is None:
                 waiting.insert(0, name)
-                return
+                return True
         except errors.RayTaskError as error:
             if "failed to import" in str(error) or isinstance(error.cause, ImportError):
                 raise ClusterError(
@@ -227,7 +234,7 @@ class _Runner:
             failure = f"{type(error.cause).__name__}: {first_line(error.cause)}"
         except errors.RayError as error:
             failure = f"{type(error).__name__}: {first_line(error)}"
-        finish(self.out, name, failure, self.progress, self.stop_epoch)
+        return finish(self.out, name, failure, self.progress, self.stop_epoch)
 
     def lost(self, name: str, reason: str) -> str | None:
         """Count a lost place; returns why the trial is given up, or None if it goes on."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm.environment import environment
+from groupnorm.environment import cpu_kernels, software
 from groupnorm.files import LockedError, locked, write_atomic
 from groupnorm.study.runners.launcher import Launcher
 from groupnorm.study.store import UNREADABLE, read_run, run_folder, run_is_done
@@ -174,11 +174,12 @@ def installation() -> dict[str, str]:
     """The software whose difference would make another result.
 
     Package and sources, the compiled kernels and which of them this processor runs, torch, Python.
+    Nothing is asked of a GPU: the study's own process may have none to spare.
     """
-    env = environment()
+    env = software()
     return {
         "groupnorm": f"{env['groupnorm']} (sources {env['sources']})",
-        "kernels": f"{env['kernels'] or 'not compiled'} ({env['group_norm']})",
+        "kernels": f"{env['kernels'] or 'not compiled'} ({cpu_kernels()})",
         "torch": env["torch"],
         "python": env["python"],
     }

@@ -5,8 +5,10 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from groupnorm.study.report.figures.curves import batch_figure
+from groupnorm.study.report.figures.curves import Series, _limits, batch_figure
+from groupnorm.study.report.figures.style import BLACK, Style
 from groupnorm.study.results.rows import load_study, summarize_study
+from groupnorm.study.store import Record
 from tests.study.fake_store import batch_study
 
 
@@ -31,3 +33,11 @@ def test_a_line_goes_through_the_evaluated_epochs_without_a_gap(every_second):
     assert [list(line.get_xdata()) for line in lines] == [[2, 4, 6, 8]] * 2
     assert all(0 < error < 100 for line in lines for error in line.get_ydata())
     plt.close(figure)
+
+
+def test_the_first_tenth_of_the_epochs_does_not_stretch_the_axis():
+    """Of 20 epochs the first two, whichever were evaluated."""
+    rows = [{"epoch": epoch, "val_error": 90.0 if epoch == 2 else 20.0} for epoch in (2, 10, 20)]
+    record = Record("run", "finished", None, {}, {}, rows)
+    low, high = _limits([Series("bn", [record], Style(BLACK))], ("val_error",))
+    assert 19 < low < 20 < high < 21

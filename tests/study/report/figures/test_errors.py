@@ -1,6 +1,7 @@
 """Which figures a study has, and that they draw the rows' numbers and nothing else."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -299,3 +300,31 @@ def test_names_and_sizes_of_a_study(tmp_path):
     assert norm_names(rows) == ["gn", "bn"]
     assert batch_sizes(rows) == [32, 2]
     assert subject(load_study(out)) == "resnet8 on digits"
+
+
+def test_own_names_are_in_legends_titles_and_captions_and_change_no_colour(tmp_path):
+    study = load_study(batch_study(tmp_path, norms=("bn", "gn:groups=8"), seeds=1))
+    rows = summarize_study(study)
+    named = replace(study, names={"gn:groups=8": "GN (ours)", "bn": "batch norm"})
+    main, recomputed, by_norm, by_batch = build_figures(named, rows)
+    assert list(lines_of(axes_of(main.panels[0])))[:2] == ["batch norm", "GN (ours)"]
+    assert axes_of(recomputed.panels[0]).get_title() == "batch norm"
+    assert "GN (ours), for comparison" in lines_of(axes_of(recomputed.panels[0]))
+    assert list(lines_of(axes_of(by_norm.panels[0]))) == ["batch norm", "GN (ours)"]
+    assert "at every batch size: GN (ours)." in by_norm.caption
+    assert axes_of(by_batch.panels[1]).get_title() == "GN (ours) (trained once)"
+    plain = lines_of(axes_of(build_figures(study, rows)[0].panels[0]))
+    assert lines_of(axes_of(main.panels[0]))["GN (ours)"].get_color() == (
+        plain["gn:groups=8"].get_color()
+    )
+    text = str(
+        [[f.caption, *(panel.alt for panel in f.panels)] for f in build_figures(named, rows)]
+    )
+    assert "gn:groups=8" not in text
+
+
+def test_own_names_are_on_the_axis_of_norms(tmp_path):
+    study = load_study(batch_study(tmp_path, ("bn", "gn"), (32,), 1, "norms"))
+    named = replace(study, names={"gn": "GN (ours)"})
+    panel = build_figures(named, summarize_study(study))[0].panels[0]
+    assert {t.get_text() for t in axes_of(panel).get_yticklabels()} == {"bn", "GN (ours)"}

@@ -1,5 +1,6 @@
 """Processes of the cluster tests: one that holds the nodes, one that runs a study on them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -103,15 +104,13 @@ def family(pids):
 
 
 def trials_of(pids):
-    """Names of the runs whose workers descend from the processes of a node."""
+    """Names of the runs whose trials descend from the processes of a node."""
     names = set()
     for process in family(pids):
-        try:
-            line = process.cmdline()
-        except psutil.Error:
-            continue
-        if "groupnorm.study.runners.worker" in line:
-            names.add(Path(line[line.index("groupnorm.study.runners.worker") + 1]).name)
+        with contextlib.suppress(OSError):
+            output = Path(f"/proc/{process.pid}/fd/1").readlink()
+            if output.name == "log.txt":
+                names.add(output.parent.name)
     return names
 
 

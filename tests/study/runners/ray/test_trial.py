@@ -1,12 +1,13 @@
 """What runs on a node, without a cluster: the folder it works in, and what it sends back."""
 
 import dataclasses
-import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from groupnorm.environment import environment
+from groupnorm.environment import software
 from groupnorm.files import write_atomic
+from groupnorm.study.runners.launcher import Launcher
 from groupnorm.study.runners.ray.trial import (
     STATE_FILES,
     TOKEN_FILE,
@@ -86,10 +87,8 @@ def test_why_a_trial_has_no_result_and_its_log(tmp_path):
 
 
 def test_a_shared_log_is_neither_read_nor_sent(tmp_path, monkeypatch):
-    def worker_without_log(*_):
-        return subprocess.Popen(["true"], stdout=subprocess.PIPE, text=True)
-
-    monkeypatch.setattr("groupnorm.study.runners.ray.trial.start_worker", worker_without_log)
+    silent = SimpleNamespace(events=lambda: (), why_unfinished=lambda: "it did nothing")
+    monkeypatch.setattr(Launcher, "launch", lambda *_, **__: silent)
     job = job_of(config(), tmp_path)
     run_folder(tmp_path, job.name).mkdir(parents=True)
     (tmp_path / TOKEN_FILE).write_text(job.token, encoding="utf-8")
@@ -107,13 +106,20 @@ def test_other_software_is_refused(tmp_path):
 def test_a_node_with_other_kernels_or_none_is_refused(tmp_path, monkeypatch):
     """The study's machine has kernels; the node has the same Python files and others, or none."""
     job = job_of(config(), tmp_path)
-    assert environment()["sources"] in job.installation["groupnorm"]
-    for change in ({"kernels": "0123456789ab"}, {"kernels": None, "group_norm": "aten: slow"}):
-        node = {**environment(), **change}
-        monkeypatch.setattr("groupnorm.study.runners.ray.trial.environment", lambda node=node: node)
-        what = node["kernels"] or "not compiled"
-        with pytest.raises(InstallationError, match=rf"kernels {what} .*; the study runs with"):
+    assert software()["sources"] in job.installation["groupnorm"]
+    trial = "groupnorm.study.runners.ray.trial"
+    for kernels, backend in (("0123456789ab", "native: fast"), (None, "aten: slow")):
+        node = {**software(), "kernels": kernels}
+        monkeypatch.setattr(f"{trial}.software", lambda node=node: node)
+        monkeypatch.setattr(f"{trial}.cpu_kernels", lambda backend=backend: backend)
+        what = rf"kernels {kernels or 'not compiled'} \({backend}\)"
+        with pytest.raises(InstallationError, match=f"{what}.*; the study runs with"):
             run_attempt(job, lambda event: None)
+
+
+def test_the_driver_asks_nothing_of_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: pytest.fail("CUDA was touched"))
+    installation()
 
 
 def test_only_the_same_folder_counts_as_shared(tmp_path):

@@ -1,0 +1,151 @@
+"""Joined studies: one folder that is a study, from several of the same experiment."""
+
+import json
+import shutil
+
+import pytest
+
+from groupnorm.study.join import join_studies
+from groupnorm.study.results.rows import summarize
+from groupnorm.study.store import StoreError, read_manifest
+from tests.study.fake_store import add_costs, add_to_manifest, batch_study, groups_study, spoil
+
+COMMAND = "groupnorm report a b --out joined"
+
+
+def contents(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """One seed of two norms, and three seeds of one of these and a third."""
+    a = batch_study(tmp_path / "a", norms=("bn", "gn"), seeds=1)
+    b = batch_study(tmp_path / "b", norms=("bn", "ln"), batches=(32, 2), seeds=3)
+    return a, b
+
+
+def test_the_rows_are_those_of_all_studies(two, tmp_path):
+    out = tmp_path / "joined"
+    join_studies(two, out, COMMAND)
+    rows = {(r.labels["norm"], r.labels["batch_per_worker"]): r for r in summarize(out)}
+    assert list(rows) == [
+        ("bn", 32), ("bn", 8), ("bn", 2), ("gn", 32), ("gn", 8), ("gn", 2), ("ln", 32), ("ln", 2),
+    ]  # fmt: skip
+    assert [rows["bn", size].finished for size in (32, 8, 2)] == [3, 1, 3]
+    for folder in two:
+        for row in summarize(folder):
+            joined = rows[row.labels["norm"], row.labels["batch_per_worker"]]
+            assert row.errors.items() <= joined.errors.items()
+    manifest = read_manifest(out)
+    assert [line["folder"] for line in manifest["joined"]] == [str(folder) for folder in two]
+    assert manifest["command"] == COMMAND
+
+
+def test_the_same_studies_give_the_same_bytes_and_no_checkpoint(two, tmp_path):
+    for checkpoint in tmp_path.glob("*/runs/*"):
+        (checkpoint / "checkpoint.pt").write_bytes(b"large")
+    join_studies(two, tmp_path / "joined", COMMAND)
+    first = contents(tmp_path / "joined")
+    assert not any(name.endswith("checkpoint.pt") for name in first)
+    join_studies(two, tmp_path / "joined", COMMAND)
+    assert contents(tmp_path / "joined") == first
+    join_studies(two, tmp_path / "again", COMMAND)
+    assert contents(tmp_path / "again") == first
+
+
+def test_a_run_of_two_records_is_an_error_that_names_both(two, tmp_path):
+    run = next((two[1] / "runs").glob("bn-n32-s0"))
+    spoil(run, "failed", "out of memory")
+    with pytest.raises(StoreError) as error:
+        join_studies(two, tmp_path / "joined", COMMAND)
+    assert str(error.value) == (
+        f"the run bn-n32-s0 is in {two[0]} (finished) and in {two[1]} (failed) with another "
+        "metrics.jsonl and DONE and FAILED; leave one of the two studies out"
+    )
+    assert not (tmp_path / "joined").exists()
+
+
+def test_a_run_that_one_study_has_not_begun_is_that_of_the_other(two, tmp_path):
+    spoil(next((two[0] / "runs").glob("bn-n32-s0")), "missing")
+    join_studies(two, tmp_path / "joined", COMMAND)
+    assert summarize(tmp_path / "joined")[0].finished == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"study": "norms"}, "they differ: experiment batch-size and norms$"),
+        ({"protocol": "paper"}, "they differ: protocol fixed-step and paper$"),
+        ({"data": {"name": "cifar10"}}, "they differ: data name digits, .* and name cifar10$"),
+    ],
+)
+def test_studies_of_different_things_are_not_joined(two, tmp_path, changes, message):
+    add_to_manifest(two[1], **changes)
+    with pytest.raises(StoreError, match=message):
+        join_studies(two, tmp_path / "joined", COMMAND)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("base_lr", 0.4, "they differ: base_lr 0.1 and 0.4$"),
+        ("model", "resnet20", 'they differ: model "resnet8" and "resnet20"$'),
+        ("workers", 1, "they differ: images of a step 64 and 2, 32$"),
+    ],
+)
+def test_other_recipes_are_never_mixed(two, tmp_path, field, value, message):
+    for path in two[1].glob("runs/*/config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(StoreError, match=message):
+        join_studies(two, tmp_path / "joined", COMMAND)
+
+
+def test_a_cell_with_two_runs_is_an_error(two, tmp_path):
+    cells = json.loads((two[1] / "study.json").read_text())["cells"]
+    cells[0]["run"] = cells[-1]["run"]
+    add_to_manifest(two[1], cells=cells)
+    message = (
+        r"bn, 32 images per worker, seed 0, is another run in .*a \(bn-n32-s0\) than in .*b \("
+    )
+    with pytest.raises(StoreError, match=message):
+        join_studies(two, tmp_path / "joined", COMMAND)
+
+
+def test_where_the_joined_study_may_be(two, tmp_path):
+    for studies, out in ((two, two[1]), ((two[0], two[0]), tmp_path / "joined")):
+        with pytest.raises(StoreError, match="must be another folder"):
+            join_studies(studies, out, COMMAND)
+    third = groups_study(tmp_path / "groups")
+    with pytest.raises(StoreError, match="groups holds a study of its own; choose another --out"):
+        join_studies(two, third, COMMAND)
+
+
+def test_what_belongs_to_the_runs_of_one_study_is_not_joined(two, tmp_path, monkeypatch):
+    monkeypatch.setattr("groupnorm.study.join._HANDLED", {"format"})
+    with pytest.raises(StoreError, match="a cannot be joined with others: its study belongs"):
+        join_studies(two, tmp_path / "joined", COMMAND)
+
+
+def test_joined_studies_can_be_joined_and_say_where_all_is_from(two, tmp_path):
+    join_studies(two, tmp_path / "joined", COMMAND)
+    third = batch_study(tmp_path / "c", norms=("in",), batches=(2,), seeds=1)
+    join_studies([tmp_path / "joined", third], tmp_path / "all", COMMAND)
+    shutil.rmtree(tmp_path / "joined")
+    manifest = read_manifest(tmp_path / "all")
+    assert [line["folder"] for line in manifest["joined"]] == [*map(str, two), str(third)]
+    assert len(summarize(tmp_path / "all")) == 9
+
+
+def test_times_of_different_studies_are_not_compared(two, tmp_path):
+    for folder in two:
+        add_costs(folder)
+    # the counts differ by the run's place in its folder
+    shutil.rmtree(two[1] / "runs")
+    shutil.copytree(two[0] / "runs", two[1] / "runs")
+    (two[1] / "study.json").write_bytes((two[0] / "study.json").read_bytes())
+    join_studies(two, tmp_path / "joined", COMMAND)
+    costs = json.loads((tmp_path / "joined" / "cost.json").read_text())
+    assert costs["configurations"] == []
+    assert "timed apart" in costs["reason"]
