@@ -29,8 +29,8 @@ from groupnorm.study.report.figures.render import (
 from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
-from groupnorm.study.report.numbers import differences_csv, study_numbers
 from groupnorm.study.report.text import PROTOCOLS, describe
+from groupnorm.study.report.unrounded import differences_csv, study_numbers
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (

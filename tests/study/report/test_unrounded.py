@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from groupnorm.study.report.numbers import DIFFERENCE_COLUMNS, differences_csv, study_numbers
+from groupnorm.study.report.unrounded import DIFFERENCE_COLUMNS, differences_csv, study_numbers
 from groupnorm.study.results.differences import contrasts
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import batch_study, configured, groups_study, spoil, tuned_study
