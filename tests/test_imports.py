@@ -27,7 +27,10 @@ ALLOWED = {
     "training": {"data"},
     "run": {"layers", "models", "conversion", "cost", "data", "training", "environment"},
     "study": {"models", "cost", "data", "training", "environment", "memory", "run"},
-    "experiments": {"training.config", "data", "models", "study.plan", "study.tuning"},
+    "experiments": {
+        "training.config", "data", "models", "study.plan", "study.tuning", "study.search",
+        "study.results.halving",
+    },
     "cli": {
         "ops", "models", "cost", "data", "environment", "experiments", "run", "study",
         "training.config", "training.device", "training.launch",

@@ -173,7 +173,11 @@ def test_what_a_user_may_change():
         ("imagenet-norms", {"scale": "quick"}, "scale must be 'full' or 'smoke', got 'quick'"),
         ("norms", {"scale": "full"}, "scale must be 'quick', 'standard' or 'paper', got 'full'"),
         ("groups", {"norms": ("gn",)}, "unknown key 'norms'; known keys: scale, data, model, b"),
-        ("norms", {"validation_images": 100}, "validation_images goes with tune: nothing else is"),
+        (
+            "norms",
+            {"validation_images": 100},
+            "validation_images goes with tune or search: ",
+        ),
         ("norms", {"tune": "base_lr=0,0.1"}, "base_lr must be greater than 0, got 0"),
         ("pets-resnet34", {"model": "vgg16"}, "unknown key 'model'; known keys: scale, data, tr"),
     ],

@@ -15,7 +15,16 @@ from typing import Any
 
 from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
 from groupnorm.study.results.estimates import Estimate, estimate
-from groupnorm.study.store import Cell, Record, is_number, read_cells, read_manifest, read_record
+from groupnorm.study.results.search import Search, as_asked, read_search
+from groupnorm.study.store import (
+    Cell,
+    Record,
+    is_number,
+    read_cells,
+    read_initial,
+    read_manifest,
+    read_record,
+)
 
 # From best to worst; the status of a row is the worst one among its seeds.
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
@@ -100,7 +109,8 @@ class Row:
 class Study:
     """A study as read from its store: the manifest, its cells and every run they name.
 
-    `names` is what the report calls a norm for which the reader chose a name.
+    `names` is what the report calls a norm for which the reader chose a name. In a search every run
+    counts as finished that has come as far as it was asked to.
     """
 
     manifest: dict[str, Any]
@@ -108,6 +118,7 @@ class Study:
     records: dict[str, Record]
     cost_pass: CostPass = field(default_factory=CostPass)
     names: dict[str, str] = field(default_factory=dict)
+    search: Search | None = None
 
     def called(self, norm: str) -> str:
         """What the report calls a norm: the name chosen for it, or its spec."""
@@ -159,7 +170,12 @@ def load_study(out: Path) -> Study:
     cells = read_cells(manifest)
     names = dict.fromkeys(cell.run for cell in cells)
     records = {name: read_record(out, name) for name in names}
-    return Study(manifest, cells, records, read_cost_pass(out))
+    search = None
+    if manifest["shows"] == "search":
+        search = read_search(manifest, cells, records, read_initial(out))
+        epochs = {cell.run: search.epochs_asked(cell.labels["norm"]) for cell in cells}
+        records = {name: as_asked(record, epochs[name]) for name, record in records.items()}
+    return Study(manifest, cells, records, read_cost_pass(out), search=search)
 
 
 def summarize(out: Path) -> list[Row]:

@@ -13,6 +13,10 @@ def epochs_rule(study: Study, length: bool = True) -> str:
             "median of the last 5 of 10 epochs".
     """
     last, lengths = study.reported_epochs, _lengths(study)
+    if study.search is not None:
+        return (
+            "last epoch of a rung" if last == 1 else f"median of the last {last} epochs of a rung"
+        )
     of = f" of {' or '.join(map(str, lengths))}" if lengths and length else ""
     if lengths and lengths[-1] == 1:
         return "after 1 epoch"

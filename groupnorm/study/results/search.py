@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from groupnorm.study.results.halving import (
@@ -15,8 +16,7 @@ from groupnorm.study.results.halving import (
     coordinate_steps,
     unusual,
 )
-from groupnorm.study.results.rows import final_error
-from groupnorm.study.store import Cell, Record
+from groupnorm.study.store import Cell, Record, is_number
 
 RULES = "rules"
 """The label `step` of cells of global rules; others have the part that their norm differs in."""
@@ -32,12 +32,25 @@ class Search:
         steps: of the refinement, up to the first one that is not done; empty without one.
         chosen: the norm that is best so far; None while the last rung is not done, or when
             everything diverged.
+        initial: what `initial.json` holds; None where nothing was measured.
     """
 
     settings: Mapping[str, Any]
     rungs: list[Rung]
     steps: list[Step]
     chosen: str | None
+    initial: Mapping[str, Any] | None = None
+
+    @property
+    def full_epochs(self) -> int:
+        """Length of the schedule that every run has, and none goes through."""
+        epochs: int = self.settings["full_epochs"]
+        return epochs
+
+    @property
+    def discarded(self) -> dict[str, str]:
+        """The rules that were not trained, each with the reason."""
+        return discarded(self.initial)
 
     @property
     def refines(self) -> bool:
@@ -108,24 +121,28 @@ def error_after(record: Record, epochs: int, last: int) -> float | None:
     rows = record.metrics[:epochs]
     if len(rows) < epochs:
         return math.inf if record.status == "diverged" else None
-    error = final_error(rows, last=last)
-    return math.inf if error is None else error
+    values = [row.get("val_error") for row in rows[-last:]]
+    return median(values) if all(map(is_number, values)) else math.inf
 
 
 def read_search(
-    manifest: Mapping[str, Any], cells: Sequence[Cell], records: Mapping[str, Record]
+    manifest: Mapping[str, Any],
+    cells: Sequence[Cell],
+    records: Mapping[str, Record],
+    initial: Mapping[str, Any] | None,
 ) -> Search:
-    """The search of a study, from its cells and their records."""
+    """The search of a study, from its cells, their records and what `initial.json` holds."""
     settings = manifest["search"]
     first = settings["seeds"][0]
     runs = {cell.labels["norm"]: cell.run for cell in cells if cell.seed == first}
     steps = {cell.labels["norm"]: cell.labels["step"] for cell in cells}
-    return find(
+    found = find(
         settings,
         [norm for norm, step in steps.items() if step == RULES],
         lambda norm: records.get(runs.get(norm, "")),
         lambda part, _: [norm for norm, step in steps.items() if step == part],
     )
+    return replace(found, initial=initial)
 
 
 def as_asked(record: Record, epochs: int) -> Record:

@@ -90,8 +90,8 @@ def test_what_the_store_says_is_escaped(troubled):
 def test_sections_come_in_order(troubled):
     order = re.findall(r'<section id="([^"]+)"', troubled[1].read_text())
     assert order == [
-        "error-by-batch", "table", "beside", "running-and-recomputed", "curves-by-norm",
-        "curves-by-batch", "runs", "problems", "measured",
+        "error-by-batch", "table", "differences", "beside", "running-and-recomputed",
+        "curves-by-norm", "curves-by-batch", "runs", "problems", "measured",
     ]  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_every_figure_is_there_in_three_formats_and_the_page_links_to_every_file
     names = ("curves-by-batch", "curves-by-norm", "error-by-batch", "running-and-recomputed")
     figures = [f"figures/{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")]
     others = ["references.bib", "report.html", "tables.csv", "tables.md", "tables.tex"]
-    assert list(files(out)) == figures + others
+    assert list(files(out)) == ["differences.csv", *figures, *others]
     links = set(re.findall(r'<a href="([^"]+)"', path.read_text()))
     assert links == set(files(out)) - {"report.html"}
 

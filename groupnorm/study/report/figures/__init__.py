@@ -5,12 +5,15 @@ from __future__ import annotations
 from groupnorm.study.report.figures import curves, errors
 from groupnorm.study.report.figures.cost import cost_figures
 from groupnorm.study.report.figures.responses import response_figures
+from groupnorm.study.report.figures.search import search_figure
 from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.results.rows import Row, Study, batch_sizes
 
 
 def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """The figures of a study, in the report's order; the first is the main one."""
+    if study.search is not None:
+        return [search_figure(study, rows)]
     after = [*response_figures(study, rows), *cost_figures(study, rows)]
     kind = study.manifest["shows"]
     if kind == "groups":

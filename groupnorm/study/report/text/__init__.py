@@ -10,6 +10,7 @@ from groupnorm.data import IMAGE_FILES
 from groupnorm.study.report.text.divisions import groups_headline, groups_text
 from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, headline
 from groupnorm.study.report.text.published import published_by_batch, published_by_norm
+from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
 from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
@@ -40,6 +41,9 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
     if tuning is not None and not rows:
         return [tuned_briefly(tuning)]
     kind = study.manifest["shows"]
+    if study.search is not None:
+        paragraphs = [*search_text(study, rows), *_incomplete(rows)] if rows else []
+        return [paragraph for paragraph in paragraphs if paragraph]
     begun = groups_headline(rows) if kind == "groups" else headline(study, rows)
     paragraphs = [begun, _what_was_measured(study, rows), _how_to_read(study, rows)]
     if tuning is not None:

@@ -111,15 +111,17 @@ def test_recomputed_statistics_of_a_norm_trained_once_are_drawn_once(tmp_path):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["every N"]
 
 
-def test_the_band_is_one_spread_to_either_side_and_absent_with_one_seed(tmp_path):
+def test_the_band_is_the_interval_of_each_mean_and_absent_with_one_seed(tmp_path):
     figures, rows = build(batch_study(tmp_path / "a", norms=("gn",), batches=(32, 2)))
     (band,) = axes_of(figures["error-by-batch"].panels[0]).collections
     heights = band.get_paths()[0].vertices[:, 1]
-    assert heights.max() - heights.min() == pytest.approx(2 * rows[0].spread)
-    assert "3 seeds" in figures["error-by-batch"].caption
+    assert (heights.min(), heights.max()) == pytest.approx(rows[0].error.interval)
+    caption = figures["error-by-batch"].caption
+    assert "The band is the 95 % interval of the mean (Student's t, 3 seeds)." in caption
+    assert "not by an overlap" in caption
     figures, _ = build(batch_study(tmp_path / "b", seeds=1))
     assert not axes_of(figures["error-by-batch"].panels[0]).collections
-    assert "no spread to draw" in figures["error-by-batch"].caption
+    assert "no interval to draw" in figures["error-by-batch"].caption
 
 
 def test_the_papers_panel_holds_the_papers_numbers_and_says_so(tmp_path):

@@ -1,0 +1,201 @@
+"""The figure of a search: the error of every rule by epoch, and where each was dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from groupnorm.study.report.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    Color,
+    FigureSpec,
+    Panel,
+    name_axis,
+)
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.outcomes import search_of
+from groupnorm.study.results.rows import Row, Study
+from groupnorm.study.results.search import Search
+from groupnorm.study.store import Record
+
+ERROR_LABEL = "error on held-out images (%)"
+_GAP = 0.083  # between the labels of two lines, in parts of the height of the axes
+_COLORS = (VERMILLION, BLUE, GREEN)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One run in a panel: its errors by epoch, its name, and whether it was dropped at the end."""
+
+    errors: dict[int, float]
+    name: str
+    color: Color
+    dropped: bool
+    dashes: str = "-"
+
+
+def search_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Every rule up to the first rung, the best ones from there on, and the refinement."""
+    search = search_of(study)
+    first, *_, end = search.settings["rungs"]
+    colors = _colors(search)
+    panels = [
+        Panel(
+            _drawer(_all_rules(study, rows, colors), f"all rules, up to epoch {first}"),
+            f"Error of every rule up to epoch {first}, and which were dropped there",
+            height=3.2,
+        )
+    ]
+    if later := _kept(study, rows, colors):
+        panels.append(
+            Panel(
+                _drawer(later, f"the best ones, up to epoch {end}"),
+                f"Error of the rules that were kept, from epoch {first} to epoch {end}",
+                height=3.2,
+            )
+        )
+    if search.steps:
+        panels.append(_refinement(study, search))
+    caption = (
+        f"Error on held-out images after each epoch of a schedule of {search.full_epochs}. A cross "
+        "is where a rule was dropped, by its error over the rung "
+        "that ends there. Coloured lines were kept by the first rung; a dashed line is another "
+        "seed of the rule that came to the end."
+    )
+    return FigureSpec("search", "How the number of groups was found", caption, panels)
+
+
+def _colors(search: Search) -> dict[str, Color]:
+    """Colours of the rules that the first rung kept, the chosen one first; grey for the others."""
+    kept = search.rungs[0].kept
+    order = sorted(kept, key=lambda norm: norm != search.rule)
+    return dict(zip(order, _COLORS, strict=False))
+
+
+def _all_rules(study: Study, rows: list[Row], colors: dict[str, Color]) -> list[_Line]:
+    rung = search_of(study).rungs[0]
+    return [
+        _Line(
+            _errors(study.records[row.runs[0]], 1, rung.epochs),
+            study.called(norm),
+            colors.get(norm, GREY),
+            norm in rung.dropped,
+        )
+        for row in rows
+        if (norm := row.labels["norm"]) in rung.asked
+    ]
+
+
+def _kept(study: Study, rows: list[Row], colors: dict[str, Color]) -> list[_Line]:
+    search = search_of(study)
+    first, *_, end = search.settings["rungs"]
+    lines = []
+    for row in rows:
+        norm = row.labels["norm"]
+        if norm not in colors:
+            continue
+        dropped = any(norm in rung.dropped for rung in search.rungs)
+        for number, name in enumerate(row.runs):
+            errors = _errors(study.records[name], first, end)
+            label = f"seed {_seed(study, name)}" if number else study.called(norm)
+            lines.append(_Line(errors, label, colors[norm], dropped, "--" if number else "-"))
+    return lines if any(len(line.errors) > 1 for line in lines) else []
+
+
+def _seed(study: Study, run: str) -> int:
+    return next(cell.seed for cell in study.cells if cell.run == run)
+
+
+def _errors(record: Record, first: int, last: int) -> dict[int, float]:
+    rows = record.metrics[first - 1 : last]
+    return {row["epoch"]: row["val_error"] for row in rows if row.get("val_error") is not None}
+
+
+def _drawer(lines: Sequence[_Line], title: str) -> Callable[[Axes], None]:
+    def draw(ax: Axes) -> None:
+        drawn = [line for line in lines if line.errors]
+        for line in sorted(drawn, key=lambda line: line.color != GREY):
+            epochs, errors = list(line.errors), list(line.errors.values())
+            alone = "o" if len(epochs) == 1 else None
+            ax.plot(epochs, errors, color=line.color, ls=line.dashes, lw=1.6, marker=alone)
+            if line.dropped:
+                ax.plot(epochs[-1], errors[-1], "X", color=line.color, ms=7, mec="white",
+                        clip_on=False)  # fmt: skip
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(ERROR_LABEL)
+        ax.set_title(title)
+        _label_ends(ax, drawn)
+
+    return draw
+
+
+def _label_ends(ax: Axes, lines: Sequence[_Line]) -> None:
+    """The name and the last error of every line at the right, joined to its end."""
+    low, high = ax.get_ylim()
+    right = max((max(line.errors) for line in lines), default=1)
+    ax.set_xlim(right=right if right > min(min(line.errors) for line in lines) else None)
+    ends = [list(line.errors.values())[-1] for line in lines]
+    places = spread_out([(end - low) / (high - low) for end in ends], _GAP)
+    for line, end, place in zip(lines, ends, places, strict=True):
+        ax.annotate(
+            f"{line.name}  {decimal_text(end)}",
+            (max(line.errors), end),
+            (1.04, place),
+            textcoords=ax.transAxes,
+            color=line.color,
+            size=8.5,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": line.color, "lw": 0.5, "shrinkA": 1},
+        )
+
+
+def spread_out(places: Sequence[float], gap: float) -> list[float]:
+    """The places moved as little as needed to lie `gap` apart, in the same order.
+
+    Each run of places that are too close is spread about its own middle.
+    """
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    groups: list[tuple[float, list[int]]] = []  # the middle of a group, and who belongs to it
+    for index in order:
+        middle, members = places[index], [index]
+        while groups and middle - groups[-1][0] < gap * (len(members) + len(groups[-1][1])) / 2:
+            before, others = groups.pop()
+            total = len(members) + len(others)
+            middle = (middle * len(members) + before * len(others)) / total
+            members = [*others, *members]
+        groups.append((middle, members))
+    found = list(places)
+    for middle, members in groups:
+        for number, index in enumerate(members):
+            found[index] = middle + gap * (number - (len(members) - 1) / 2)
+    return found
+
+
+def _refinement(study: Study, search: Search) -> Panel:
+    """The errors of the alternatives of each stage, below each other."""
+    end = search.settings["rungs"][-1]
+    steps = [(step, norm) for step in search.steps for norm in step.asked]
+
+    def draw(ax: Axes) -> None:
+        names = [f"{study.called(norm)}" for _, norm in steps][::-1]
+        name_axis(ax, names)
+        for place, (step, norm) in enumerate(reversed(steps)):
+            error = step.errors.get(norm)
+            if error is not None and error <= 100:
+                taken = norm == step.best
+                ax.plot(error, place, "o", color=VERMILLION if taken else GREY)
+        if search.rule is not None:
+            ax.axvline(search.rungs[-1].errors[search.rule], color=VERMILLION, lw=1, ls=":")
+        ax.set_xlabel(ERROR_LABEL)
+        ax.set_title(f"by stage, at epoch {end}")
+
+    height = max(2.4, 0.6 + 0.45 * len(steps))
+    return Panel(draw, "Error of other numbers of groups in single stages", height=height)

@@ -1,0 +1,172 @@
+"""The words of a search: what was chosen, how far that can be trusted, and what it took."""
+
+from __future__ import annotations
+
+import math
+
+from groupnorm.study.report.text.verdicts import percent, points, verdict
+from groupnorm.study.results.differences import row_difference
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.halving import WORTH_REFINING
+from groupnorm.study.results.labels import interval_text
+from groupnorm.study.results.outcomes import (
+    as_settings,
+    epochs_trained,
+    full_runs,
+    runner_up,
+    search_of,
+)
+from groupnorm.study.results.rows import Row, Study, subject
+from groupnorm.study.results.rules import images_note
+
+
+def search_text(study: Study, rows: list[Row]) -> list[str]:
+    """The paragraphs of a search; the first one is what it found."""
+    return [
+        _finding(study, rows),
+        _chance(study, rows),
+        _how(study),
+        _cost(study),
+        _before_training(study),
+        _refinement(study, rows),
+    ]
+
+
+def _finding(study: Study, rows: list[Row]) -> str:
+    search = search_of(study)
+    if search.everything_diverged:
+        return "Every rule that was left has diverged; there is nothing to choose."
+    if search.chosen is None:
+        done = sum(rung.complete for rung in search.rungs)
+        return (
+            f"The search is not done: {done} of {len(search.settings['rungs'])} rungs are. The "
+            "same command goes on with it."
+        )
+    row = _row(rows, search.chosen)
+    end = search.settings["rungs"][-1]
+    count = len(search.rungs[0].asked)
+    interval = row.error.interval if row.error else None
+    seeds = f"{row.finished} {'seed' if row.finished == 1 else 'seeds'}"
+    sure = f", 95 % interval {interval_text(interval)}, {seeds}" if interval else f", {seeds}"
+    text = (
+        f"Of {count} rules for the number of groups {study.called(search.chosen)} was chosen: "
+        f"{percent(row.error)} error after {end} of {search.full_epochs} epochs{sure}."
+    )
+    if search.refined is not None:
+        text = text.replace("was chosen", "was chosen and refined by stage", 1)
+    return f"{text} As settings of a run: {as_settings(search.chosen)}."
+
+
+def _chance(study: Study, rows: list[Row]) -> str:
+    """How far the choice can be told from the next best."""
+    search = search_of(study)
+    if search.rule is None:
+        return ""
+    parts = []
+    if search.refined is not None:
+        found = row_difference(_row(rows, search.refined), _row(rows, search.rule))
+        parts.append(f"Against the best rule: {verdict(search.refined, search.rule, found)}.")
+    if (second := runner_up(search)) is not None:
+        name, epochs, behind = second
+        lead = f"{points(behind)} behind" if behind else "level with it"
+        parts.append(
+            f"The runner-up, {study.called(name)}, was {lead} when it was dropped after epoch "
+            f"{epochs}, with one seed each: there is no interval for such a difference."
+        )
+    parts.append(
+        "What was picked for the lowest of several errors owes some of that to chance. "
+        + images_note(study)
+    )
+    return " ".join(parts)
+
+
+def _how(study: Study) -> str:
+    search = search_of(study)
+    settings = search.settings
+    first, middle, end = settings["rungs"]
+    seeds = len(settings["seeds"])
+    others = f", with {seeds} seeds" if seeds > 1 else ""
+    return (
+        f"The search trained {subject(study)} by successive halving: every rule up to epoch "
+        f"{first}, the best three on to epoch {middle}, the best one on to epoch {end}{others}. "
+        f"The learning rates are those of {search.full_epochs} epochs, cut there, and no epoch "
+        "was trained twice. An error is that of the images held out, "
+        f"{_over(settings['reported_epochs'])}. Of equal errors the rule nearer to 32 groups "
+        "counts as lower, then the one with fewer channels per group."
+    )
+
+
+def _over(last: int) -> str:
+    return (
+        "after a rung's last epoch" if last == 1 else f"the median of a rung's last {last} epochs"
+    )
+
+
+def _cost(study: Study) -> str:
+    search = search_of(study)
+    rules = len(search.rungs[0].asked)
+    text = (
+        f"The search trained {epochs_trained(study):,} epochs in all, as many as "
+        f"{decimal_text(full_runs(study), 2)} full runs of {search.full_epochs} epochs; every rule "
+        f"to its end would have been {rules}."
+    )
+    if search.initial is not None:
+        text += (
+            f" Before that it looked at the untrained networks for "
+            f"{decimal_text(search.initial['seconds'])} s."
+        )
+    return text
+
+
+def _before_training(study: Study) -> str:
+    """What was not trained, and why."""
+    search = search_of(study)
+    parts = []
+    if search.initial is not None:
+        runs = search.initial["runs"].values()
+        gains = [run["gain"] for run in runs]
+        noises = [math.inf if run["noise"] is None else run["noise"] for run in runs]
+        parts.append(
+            "In the untrained networks the gradient grows by a factor of "
+            f"{decimal_text(min(gains), 2)} to {decimal_text(max(gains), 2)} a layer on its way "
+            "back, and in the layer where it varies most the standard deviation of a group varies "
+            f"between images by a factor of {_factor(min(noises))} to {_factor(max(noises))}."
+        )
+        gone = [f"{norm} was discarded ({why})" for norm, why in search.discarded.items()]
+        parts.append(f"{'; '.join(gone) or 'Nothing lies far off, so nothing was discarded'}.")
+    same = [f"{norm} gives the same layers as {other}" for norm, other in _same(study)]
+    if same:
+        parts.append(f"{'; '.join(same)}.")
+    return " ".join(parts)
+
+
+def _same(study: Study) -> list[tuple[str, str]]:
+    return list(search_of(study).settings["same"].items())
+
+
+def _factor(noise: float) -> str:
+    return decimal_text(math.exp(noise), 2) if math.isfinite(noise) else "infinity"
+
+
+def _refinement(study: Study, rows: list[Row]) -> str:
+    search = search_of(study)
+    if search.rule is None or not search.settings["refine"]:
+        return ""
+    first = search.rungs[0]
+    text = (
+        f"After epoch {first.epochs} the rules lay {points(first.spread)} apart, "
+        f"{'more' if search.refines else 'not more'} than {WORTH_REFINING:g}"
+    )
+    if not search.refines:
+        return f"{text}: no stage was given a number of its own."
+    done = [step for step in search.steps if step.best is not None]
+    kept = [step.part for step in done if step.best != step.before]
+    return (
+        f"{text}, so that stage by stage twice and half as many groups were tried up to epoch "
+        f"{search.settings['rungs'][-1]}: {sum(len(step.asked) for step in search.steps)} runs, "
+        f"{', '.join(kept) if kept else 'no stage'} changed."
+    )
+
+
+def _row(rows: list[Row], norm: str) -> Row:
+    return next(row for row in rows if row.labels["norm"] == norm)

@@ -1,0 +1,96 @@
+"""What became of everything that a search tried, and what the search took."""
+
+from __future__ import annotations
+
+import math
+
+from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.labels import NOTHING, row_text
+from groupnorm.study.results.rows import Row, Study
+from groupnorm.study.results.search import Search
+
+
+def search_of(study: Study) -> Search:
+    """The search of a study that is one."""
+    assert study.search is not None
+    return study.search
+
+
+def epochs_trained(study: Study) -> int:
+    """Epochs of all runs together."""
+    return sum(len(record.metrics) for record in study.records.values())
+
+
+def full_runs(study: Study) -> float:
+    """The same as a number of trainings of one configuration to the end of its schedule."""
+    return epochs_trained(study) / search_of(study).full_epochs
+
+
+def as_settings(norm: str) -> str:
+    """A norm as `groupnorm train` takes it: "norm=gn:groups=8 norms.stage1=gn:groups=4"."""
+    first, *places = norm.split(" ")
+    return " ".join([f"norm={first}", *(f"norms.{place}" for place in places)])
+
+
+def runner_up(search: Search) -> tuple[str, int, float] | None:
+    """Of the rules beside the best one that which came farthest, and lowest there.
+
+    Its name, the epoch that it came to, and the points that its error lies above that of the best
+    rule there, with the first seed. None without one that did not diverge.
+    """
+    for rung in reversed(search.rungs):
+        others = [n for n in rung.errors if n != search.rule and math.isfinite(rung.errors[n])]
+        if others and search.rule in rung.errors:
+            best = min(others, key=lambda norm: rung.errors[norm])
+            return best, rung.epochs, rung.errors[best] - rung.errors[search.rule]
+    return None
+
+
+def rung_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and one line for every norm: its error at each rung, and what became of it.
+
+    Those that came farthest are first. At the last rung an error is the mean over seeds.
+    """
+    search = search_of(study)
+    ends = search.settings["rungs"]
+    body = []
+    for row in sorted(rows, key=lambda row: _place(search, row.labels["norm"])):
+        norm = row.labels["norm"]
+        errors = {rung.epochs: rung.errors.get(norm) for rung in search.rungs}
+        cells = [_error_text(errors.get(end)) for end in ends[:-1]]
+        at_the_end = search.epochs_asked(norm) == ends[-1]
+        cells.append(row_text(row, row.error) if at_the_end else NOTHING)
+        body.append([study.called(norm), *cells, outcome(search, norm)])
+    return ["rule", *(f"epoch {end}" for end in ends), "outcome"], body
+
+
+def outcome(search: Search, norm: str) -> str:
+    """What became of a norm, e.g. "dropped after epoch 6" or "chosen"."""
+    if norm == search.chosen:
+        return "chosen"
+    for step in search.steps:
+        if norm in step.asked:
+            if step.best is None:
+                return "being tried"
+            worse = "better, then refined further" if norm == step.best else "not better"
+            return worse if math.isfinite(step.errors[norm]) else "diverged"
+    rung = [rung for rung in search.rungs if norm in rung.asked][-1]
+    if not rung.complete:
+        return "being trained"
+    if not math.isfinite(rung.errors[norm]):
+        return "diverged"
+    return "best rule, then refined" if norm in rung.kept else f"dropped after epoch {rung.epochs}"
+
+
+def _place(search: Search, norm: str) -> tuple[bool, int, float]:
+    """What sorts the norms: the chosen one, then by how far they came, then by their error."""
+    reached = search.epochs_asked(norm)
+    errors = [rung.errors[norm] for rung in search.rungs if norm in rung.errors]
+    errors += [step.errors[norm] for step in search.steps if norm in step.errors]
+    return norm != search.chosen, -reached, errors[-1] if errors else math.inf
+
+
+def _error_text(error: float | None) -> str:
+    if error is None:
+        return NOTHING
+    return decimal_text(error) if math.isfinite(error) else "diverged"
