@@ -96,6 +96,9 @@ def print_main_table(folder: Path, labels: Sequence[str] = ()) -> None:
     from groupnorm.study.report.page import main_table, main_title
 
     header, rows = main_table(folder, labels=labels)
+    if not rows:
+        say("the table is empty as yet: runs that decide what stands in it have not ended")
+        return
     say(main_title(folder))
     widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 > console.width:  # with its borders

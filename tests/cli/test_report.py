@@ -11,7 +11,7 @@ from groupnorm.cli import terminal
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.page import main_table, report_numbers
 from tests.cli.commands import typed
-from tests.study.fake_store import batch_study, groups_study
+from tests.study.fake_store import add_to_manifest, batch_study, groups_study, tuned_study
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,11 @@ def test_every_name_and_number_is_whole(out, width, monkeypatch):
                 [cell.strip() for cell in line.split("\u2502")[1:-1]] for line in lines
             ]
     assert ("images per worker: error" in lines) == (width < 120)
+
+
+def test_a_table_of_which_nothing_is_decided_is_said_to_be_empty(tmp_path, monkeypatch):
+    folder = add_to_manifest(tuned_study(tmp_path), cells=[])
+    assert printed(folder, 200, monkeypatch).startswith("the table is empty as yet: runs that")
 
 
 def test_a_table_that_just_fits_is_one(tmp_path, monkeypatch):

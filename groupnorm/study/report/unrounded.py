@@ -14,6 +14,7 @@ from groupnorm.study.results.differences import Contrast, contrasts
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.rows import Row, Study, images_of
 from groupnorm.study.results.rules import epochs_rule
+from groupnorm.study.results.tuning import Tuning
 
 DIFFERENCE_COLUMNS = [
     "norm", "recomputed", "against", "batch_per_worker", "difference", "standard_error", "low",
@@ -32,6 +33,16 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         "evaluated_on": images_of(study.records.values()),
         "rows": [_row(row, names) for row in rows],
         "differences": difference_numbers(rows),
+    }
+
+
+def tuning_numbers(tuning: Tuning) -> dict[str, Any]:
+    """What a tuned study tried: a row for each configuration with each value, the chosen marked."""
+    names = list(dict.fromkeys(key for row in tuning.rows for key in row.labels))
+    return {
+        "field": tuning.field,
+        "held_out": tuning.held_out,
+        "rows": [{**_row(row, names), "chosen": row in tuning.chosen} for row in tuning.rows],
     }
 
 

@@ -6,9 +6,15 @@ import json
 
 import pytest
 
-from groupnorm.study.report.unrounded import DIFFERENCE_COLUMNS, differences_csv, study_numbers
+from groupnorm.study.report.unrounded import (
+    DIFFERENCE_COLUMNS,
+    differences_csv,
+    study_numbers,
+    tuning_numbers,
+)
 from groupnorm.study.results.differences import contrasts
 from groupnorm.study.results.rows import load_study, summarize_study
+from groupnorm.study.results.tuning import read_tuning
 from tests.study.fake_store import batch_study, configured, groups_study, spoil, tuned_study
 
 
@@ -111,3 +117,13 @@ def test_the_file_of_differences_has_the_same_numbers(troubled):
     ]
     assert (lines[1]["recomputed"], lines[3]["told_apart"]) == ("yes", "yes")
     assert (lines[2]["difference"], lines[2]["told_apart"], lines[2]["pairs"]) == ("", "", "0")
+
+
+def test_what_was_tried_is_there_with_the_choice(tmp_path):
+    out = tuned_study(tmp_path)
+    found = json.loads(json.dumps(tuning_numbers(read_tuning(out, load_study(out)))))
+    assert (found["field"], found["held_out"]) == ("base_lr", 140)
+    assert keys_of(found["rows"])[-1] == "chosen"
+    chosen = [(r["norm"], r["base_lr"], r["seeds_asked"]) for r in found["rows"] if r["chosen"]]
+    assert chosen == [("bn", 0.1, 1), ("gn", 0.3, 1)]
+    assert found["rows"][0]["evaluated_on"] == "140 held-out training images"

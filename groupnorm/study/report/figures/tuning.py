@@ -95,7 +95,7 @@ def _drawer(tuning: Tuning, lines: Lines, title: str, label: str) -> Callable[[A
         bad: list[tuple[float, Style, str]] = []
         for name, style, rows in lines:
             points = {places[row.labels[tuning.field]]: row for row in rows}
-            line = [(place, row.mean) for place, row in sorted(points.items()) if row.error]
+            line = [(place, row.error.mean) for place, row in sorted(points.items()) if row.error]
             ax.plot([x for x, _ in line], [y for _, y in line], color=style.color,
                     marker=style.marker, ls=style.dashes, label=name)  # fmt: skip
             for place, row in points.items():
