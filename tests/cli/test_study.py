@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -133,6 +134,41 @@ def test_a_second_start_on_the_same_folder_is_refused(study, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
+def test_a_study_grows_and_shrinks_on_its_folder(tmp_path):
+    """Killed half-way through its growth, too."""
+    start = ["study", "norms", "--data", "digits", "--epochs", "2", "--out", "s"]
+    first = groupnorm(*start, "--norms", "in,ln", "--seeds", "1", cwd=tmp_path)
+    assert "2 runs: 0 reused, 0 continued, 2 to train" in first.stdout
+    kept = marks(tmp_path)
+    more = [*start, "--norms", "gn:groups=4,in,ln", "--seeds", "0,7"]
+    with subprocess.Popen(
+        [command(), *more], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        read_until(process, "finished, error")
+        process.kill()
+    done = groupnorm(*more, cwd=tmp_path)
+    assert re.search("6 runs: [345] reused", done.stdout)
+    assert kept.items() <= marks(tmp_path).items()
+    assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 6
+    cells = json.loads((tmp_path / "s" / "study.json").read_text())["cells"]
+    assert [(c["labels"]["norm"], c["seed"]) for c in cells] == [
+        (norm, seed) for norm in ("gn:groups=4", "in", "ln") for seed in (0, 7)
+    ]
+    timed = json.loads((tmp_path / "s" / "cost.json").read_text())["configurations"]
+    assert sum(len(found["runs"]) for found in timed) == 6
+    fewer = groupnorm(*start, "--norms", "in", "--seeds", "0,7", cwd=tmp_path)
+    assert "2 runs: 2 reused, 0 continued, 0 to train" in fewer.stdout
+    assert "4 runs of the command before" in fewer.stdout
+    longer = groupnorm(*start[:-4], "--epochs", "1", "--out", "s", "--norms", "in", cwd=tmp_path)
+    assert "1 run: 0 reused" in longer.stdout
+    assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 7
+
+
+def marks(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.glob("s/runs/*/checkpoint.pt")}
+
+
 def read_until(process, text):
     for line in process.stdout:
         if text in line:
@@ -158,7 +194,8 @@ def test_a_study_killed_with_its_trials_goes_on(tmp_path):
 @pytest.mark.slow
 def test_a_tuned_study_killed_while_it_tries_and_while_it_trains_ends_the_same(tmp_path):
     arguments = ["study", "norms", "data=digits", "norms=in,ln", "epochs=3", "train_images=128"]
-    arguments += ["tune=base_lr=0.1,0.4"]
+    tuned = [*arguments, "tune=base_lr=0.1,0.4"]
+    arguments = [*tuned, "seeds=1"]
     for word in ("epoch 2/", "chosen: 2 runs"):
         with subprocess.Popen(
             [command(), *arguments, "--out", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -179,7 +216,7 @@ def test_a_tuned_study_killed_while_it_tries_and_while_it_trains_ends_the_same(t
         json.loads((tmp_path / folder / "study.json").read_text()) for folder in ("whole", "s")
     )
     assert before["cells"] == after["cells"]
-    grown = groupnorm(*arguments, "seeds=2", "--out", "s", cwd=tmp_path)
+    grown = groupnorm(*tuned, "seeds=2", "--out", "s", cwd=tmp_path)
     assert "trying" not in grown.stdout, "more seeds tune nothing again"
     assert "with the base_lr chosen: 4 runs: 2 reused" in grown.stdout
 

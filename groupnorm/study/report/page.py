@@ -29,8 +29,8 @@ from groupnorm.study.report.figures.render import (
 from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
-from groupnorm.study.report.numbers import differences_csv, study_numbers, tuning_numbers
 from groupnorm.study.report.text import PROTOCOLS, describe
+from groupnorm.study.report.unrounded import differences_csv, study_numbers, tuning_numbers
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
@@ -99,8 +99,8 @@ def write_report(
     for figure in figures:
         for extension, data in render_files(figure, column).items():
             files[f"figures/{figure.name}.{extension}"] = data
-    for name, data in files.items():
-        _write(out / name, data)
+    for name, content in files.items():
+        _write(out / name, content)
     return [out / name for name in files]
 
 

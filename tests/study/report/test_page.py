@@ -140,6 +140,17 @@ def test_figures_fill_their_cards(troubled):
     assert text.count("<figcaption>") == text.count("<figure>")
 
 
+def test_the_hint_to_scroll_is_hidden_unless_a_table_is_wider_than_its_box(troubled):
+    text = troubled[1].read_text()
+    for table in ("table", "beside", "runs", "problems"):
+        section = text[text.index(f'<section id="{table}">') :].partition("</section>")[0]
+        assert '<p class="hint">Wider than the page: scroll sideways.</p>' in section
+    settings = text[text.index('<section id="measured">') :]
+    assert 'class="hint"' not in settings
+    assert ".hint { display: none;" in text
+    assert "animation-timeline: scroll(nearest inline)" in text
+
+
 @pytest.mark.parametrize(
     ("header", "body", "wide"),
     [
@@ -354,3 +365,17 @@ def test_a_study_that_says_what_it_shows_is_shown_so(tmp_path):
     assert 'id="error-by-groups"' in text
     assert "In CharlesJWC/GroupNorm-pytorch 16 groups is best with 9.5" in text
     assert "Wu &amp; He" not in text
+
+
+def test_the_differences_stand_in_the_page_and_the_files_for_a_paper(tmp_path):
+    out = batch_study(tmp_path, norms=("gn",), batches=(32, 2), seeds=2)
+    assert 'id="differences"' not in build_report(out).read_text()
+    out = batch_study(tmp_path / "two", norms=("bn", "gn"), batches=(32,), seeds=2)
+    page = build_report(out).read_text()
+    assert 'id="differences"' in page
+    assert "Differences of top-1 error in percentage points: resnet8 on digits, median of" in page
+    for name in ("tables.md", "tables.tex"):
+        text = (out / name).read_text()
+        assert "interval" in text, name
+        assert "cannot be told apart" in text, name
+    assert (out / "differences.csv").read_text().startswith("norm,recomputed,against,")

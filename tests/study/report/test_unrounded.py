@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from groupnorm.study.report.numbers import (
+from groupnorm.study.report.unrounded import (
     DIFFERENCE_COLUMNS,
     differences_csv,
     study_numbers,
