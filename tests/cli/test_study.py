@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from groupnorm.files import LockedError, locked
+from groupnorm.study.store import Record
 from tests.cli.commands import command, groupnorm, typed
 
 TINY = ["--data", "digits", "--epochs", "2", "--norms", "bn,gn:groups=4,gn:groups=4+ws"]
@@ -94,6 +96,27 @@ def test_cuda_without_a_gpu_is_refused(tmp_path):
     done = typed("study", "batch-size", "--device", "cuda", cwd=tmp_path)
     assert done.returncode == 2
     assert "no CUDA device" in done.stderr
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_what_is_left_after_a_failure_is_said(monkeypatch, tmp_path, stop):
+    given = {}
+
+    def run_study(plan, out, **options):
+        given.update(options)
+        states = ("finished", "failed", "partial", "missing")
+        records = [Record(status, status, None, {}, {}, []) for status in states]
+        return SimpleNamespace(report=out / "report.html", records=records)
+
+    monkeypatch.setattr("groupnorm.study.run_study", run_study, raising=False)
+    monkeypatch.setattr("groupnorm.cli.study.print_main_table", lambda out: None)
+    option = ["--stop-at-first-failure"] if stop else []
+    done = typed("study", "norms", "--data", "digits", "--out", tmp_path / "s", *option)
+    assert done.returncode == 2
+    assert given["stop_at_first_failure"] is stop
+    assert "1 of 4 runs failed; the report says why." in done.stderr
+    assert ("2 others were stopped, or not begun." in done.stderr) is stop
+    assert "The same command tries again and goes on." in done.stderr
 
 
 @pytest.mark.slow

@@ -97,9 +97,13 @@ def serve(control: socket.socket, *, spawn: bool) -> socket.socket | None:
         if not message:
             break
         connection, log = socket.socket(fileno=descriptors[0]), descriptors[1]
-        if spawn:
-            pid = _spawn(connection, lifeline, log)
-        elif (pid := os.fork()) == 0:
+        try:
+            pid = _spawn(connection, lifeline, log) if spawn else os.fork()
+        except OSError as error:
+            os.close(log)
+            _tell(connection, event="failed", reason=describe_os_error(error))
+            continue
+        if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.detach()
@@ -194,10 +198,13 @@ def _reap(trials: dict[int, socket.socket]) -> None:
     for pid in list(trials):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            line = {"event": "exit", "code": os.waitstatus_to_exitcode(status)}
-            # it begins anew after a line that kill -9 has cut
-            with trials.pop(pid) as connection, contextlib.suppress(OSError):
-                connection.sendall(f"\n{json.dumps(line)}\n".encode())
+            _tell(trials.pop(pid), event="exit", code=os.waitstatus_to_exitcode(status))
+
+
+def _tell(connection: socket.socket, **event: Any) -> None:
+    """Report the last there is of a trial, on a line of its own: kill -9 may have cut one."""
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(f"\n{json.dumps(event)}\n".encode())
 
 
 def _die_with_server() -> None:

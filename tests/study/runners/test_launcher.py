@@ -140,6 +140,25 @@ def children_of(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
+def test_a_trial_that_cannot_be_started_costs_only_itself(launch, monkeypatch):
+    no_second = (
+        "import itertools\n"
+        "count, real = itertools.count(1), os.fork\n"
+        "def fork():\n"
+        "    if next(count) == 2: raise OSError(11, 'no processes left')\n"
+        "    return real()\n"
+        "os.fork = fork\n"
+        "worker.main()"
+    )
+    server = SERVER.replace("worker.main()", no_second)
+    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", server))
+    with Launcher(1) as starter:
+        first = launch(starter, "time.sleep(1); send('step')")
+        assert ended(launch(starter, "send('step')"))[1] == "no processes left"
+        assert ended(launch(starter, "send('step')"))[0] == [{"event": "step"}]
+        assert ended(first)[0] == [{"event": "step"}]
+
+
 @pytest.mark.parametrize("stop", [True, False])
 def test_the_first_failure_may_end_the_others(launch, tmp_path, stop):
     runs = configs({"seed": 0}, {"seed": 1}, {"seed": 2})

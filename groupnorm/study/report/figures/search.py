@@ -61,7 +61,7 @@ def search_figure(study: Study, rows: list[Row]) -> FigureSpec:
             )
         )
     if search.steps:
-        panels.append(_refinement(study, search))
+        panels.append(_refinement(search))
     caption = (
         f"Error on held-out images after each epoch of a schedule of {search.full_epochs}. A cross "
         "is where a rule was dropped, by its error over the rung "
@@ -127,7 +127,7 @@ def _drawer(lines: Sequence[_Line], title: str) -> Callable[[Axes], None]:
             if line.dropped:
                 ax.plot(epochs[-1], errors[-1], "X", color=line.color, ms=7, mec="white",
                         clip_on=False)  # fmt: skip
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         ax.set_xlabel("epoch")
         ax.set_ylabel(ERROR_LABEL)
         ax.set_title(title)
@@ -153,7 +153,7 @@ def _label_ends(ax: Axes, lines: Sequence[_Line]) -> None:
             size=8.5,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": line.color, "lw": 0.5, "shrinkA": 1},
+            arrowprops={"arrowstyle": "-", "color": line.color, "lw": 0.5, "relpos": (0, 0.5)},
         )
 
 
@@ -179,14 +179,13 @@ def spread_out(places: Sequence[float], gap: float) -> list[float]:
     return found
 
 
-def _refinement(study: Study, search: Search) -> Panel:
+def _refinement(search: Search) -> Panel:
     """The errors of the alternatives of each stage, below each other."""
     end = search.settings["rungs"][-1]
     steps = [(step, norm) for step in search.steps for norm in step.asked]
 
     def draw(ax: Axes) -> None:
-        names = [f"{study.called(norm)}" for _, norm in steps][::-1]
-        name_axis(ax, names)
+        name_axis(ax, [_changed(norm, step.part) for step, norm in reversed(steps)])
         for place, (step, norm) in enumerate(reversed(steps)):
             error = step.errors.get(norm)
             if error is not None and error <= 100:
@@ -197,5 +196,11 @@ def _refinement(study: Study, search: Search) -> Panel:
         ax.set_xlabel(ERROR_LABEL)
         ax.set_title(f"by stage, at epoch {end}")
 
-    height = max(2.4, 0.6 + 0.45 * len(steps))
+    height = max(2.4, 0.9 + 0.25 * len(steps))
     return Panel(draw, "Error of other numbers of groups in single stages", height=height)
+
+
+def _changed(norm: str, part: str) -> str:
+    """Of norms by place that of one part, as "stage1 groups=16"."""
+    given = dict(place.split("=", 1) for place in norm.split(" ")[1:])
+    return f"{part} {given.get(part, norm).partition(':')[2]}"
