@@ -217,7 +217,8 @@ def test_a_study_killed_with_its_trials_goes_on(tmp_path):
 @pytest.mark.slow
 def test_a_tuned_study_killed_while_it_tries_and_while_it_trains_ends_the_same(tmp_path):
     arguments = ["study", "norms", "data=digits", "norms=in,ln", "epochs=3", "train_images=128"]
-    arguments += ["tune=base_lr=0.1,0.4"]
+    tuned = [*arguments, "tune=base_lr=0.1,0.4"]
+    arguments = [*tuned, "seeds=1"]
     for word in ("epoch 2/", "chosen: 2 runs"):
         with subprocess.Popen(
             [command(), *arguments, "--out", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -238,7 +239,7 @@ def test_a_tuned_study_killed_while_it_tries_and_while_it_trains_ends_the_same(t
         json.loads((tmp_path / folder / "study.json").read_text()) for folder in ("whole", "s")
     )
     assert before["cells"] == after["cells"]
-    grown = groupnorm(*arguments, "seeds=2", "--out", "s", cwd=tmp_path)
+    grown = groupnorm(*tuned, "seeds=2", "--out", "s", cwd=tmp_path)
     assert "trying" not in grown.stdout, "more seeds tune nothing again"
     assert "with the base_lr chosen: 4 runs: 2 reused" in grown.stdout
 
