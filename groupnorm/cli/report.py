@@ -18,9 +18,9 @@ from groupnorm.cli.terminal import (
     report_interrupt,
     report_user_errors,
     say,
-    shell_command,
     this_command,
 )
+from groupnorm.printable import shell_command
 
 
 def report(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -131,6 +132,41 @@ def test_a_second_start_on_the_same_folder_is_refused(study, tmp_path):
     assert refused.returncode == 2
     assert "another study is at work" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_study_grows_and_shrinks_on_its_folder(tmp_path):
+    """Killed half-way through its growth, too."""
+    start = ["study", "norms", "--data", "digits", "--epochs", "2", "--out", "s"]
+    first = groupnorm(*start, "--norms", "in,ln", "--seeds", "1", cwd=tmp_path)
+    assert "2 runs: 0 reused, 0 continued, 2 to train" in first.stdout
+    kept = marks(tmp_path)
+    more = [*start, "--norms", "gn:groups=4,in,ln", "--seeds", "0,7"]
+    with subprocess.Popen(
+        [command(), *more], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        read_until(process, "finished, error")
+        process.kill()
+    done = groupnorm(*more, cwd=tmp_path)
+    assert re.search("6 runs: [345] reused", done.stdout)
+    assert kept.items() <= marks(tmp_path).items()
+    assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 6
+    cells = json.loads((tmp_path / "s" / "study.json").read_text())["cells"]
+    assert [(c["labels"]["norm"], c["seed"]) for c in cells] == [
+        (norm, seed) for norm in ("gn:groups=4", "in", "ln") for seed in (0, 7)
+    ]
+    timed = json.loads((tmp_path / "s" / "cost.json").read_text())["configurations"]
+    assert sum(len(found["runs"]) for found in timed) == 6
+    fewer = groupnorm(*start, "--norms", "in", "--seeds", "0,7", cwd=tmp_path)
+    assert "2 runs: 2 reused, 0 continued, 0 to train" in fewer.stdout
+    assert "4 runs of the command before" in fewer.stdout
+    longer = groupnorm(*start[:-4], "--epochs", "1", "--out", "s", "--norms", "in", cwd=tmp_path)
+    assert "1 run: 0 reused" in longer.stdout
+    assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 7
+
+
+def marks(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.glob("s/runs/*/checkpoint.pt")}
 
 
 def read_until(process, text):

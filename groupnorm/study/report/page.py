@@ -99,8 +99,8 @@ def write_report(
     for figure in figures:
         for extension, data in render_files(figure, column).items():
             files[f"figures/{figure.name}.{extension}"] = data
-    for name, data in files.items():
-        _write(out / name, data)
+    for name, content in files.items():
+        _write(out / name, content)
     return [out / name for name in files]
 
 

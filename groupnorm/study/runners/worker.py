@@ -1,7 +1,8 @@
 """The processes of trials: `python -m groupnorm.study.runners.worker` starts one for each.
 
-This process, the server, imports everything once, computes nothing, and forks a child for each
-trial. Where forking is not safe (`--spawn`) it starts a fresh process instead, which imports again.
+This process, the server, imports everything once and forks a child for each trial. It computes
+nothing and asks nothing of a GPU, because neither threads nor CUDA survive a fork. Where forking is
+not safe (`--spawn`) it starts a fresh process instead, which imports again.
 
 Its standard input is a socket. A byte on it brings two descriptors: a trial's connection and its
 log. On the connection the trial reads its job, a line of JSON, and reports its progress in further
@@ -26,6 +27,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ def main() -> None:
     if not arguments.spawn:
         for name in PRELOAD:
             importlib.import_module(name)
+        # numpy's threads, of which Python warns at a fork, are stopped by numpy itself before it
+        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
         gc.freeze()  # a trial's garbage collector leaves alone, and shares, what is imported
     status = 0
     try:

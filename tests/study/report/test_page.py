@@ -140,6 +140,17 @@ def test_figures_fill_their_cards(troubled):
     assert text.count("<figcaption>") == text.count("<figure>")
 
 
+def test_the_hint_to_scroll_is_hidden_unless_a_table_is_wider_than_its_box(troubled):
+    text = troubled[1].read_text()
+    for table in ("table", "beside", "runs", "problems"):
+        section = text[text.index(f'<section id="{table}">') :].partition("</section>")[0]
+        assert '<p class="hint">Wider than the page: scroll sideways.</p>' in section
+    settings = text[text.index('<section id="measured">') :]
+    assert 'class="hint"' not in settings
+    assert ".hint { display: none;" in text
+    assert "animation-timeline: scroll(nearest inline)" in text
+
+
 @pytest.mark.parametrize(
     ("header", "body", "wide"),
     [
