@@ -42,7 +42,7 @@ from groupnorm.study.results.differences import (
 from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
-from groupnorm.study.results.rules import each_error
+from groupnorm.study.results.rules import each_error, title_images
 from groupnorm.study.results.tuning import (
     Tuning,
     chosen_note,
@@ -243,7 +243,7 @@ def _page(
         run_groups=tables.run_groups(study, every),
         problems=problems,
         runs=len(records),
-        each_error=each_error(study),
+        each_error=f"{each_error(study)}{title_images(study)}",
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),

@@ -257,6 +257,7 @@ def test_the_page_says_the_rule(tmp_path, monkeypatch, epochs, reported, the_err
     as_in_the_paper = ", as in the paper" if (epochs, reported) == (6, 5) else ""
     assert f"The error is {the_error}{as_in_the_paper}, in percent" in page
     assert f"Each error is {the_error}, in percent;" in page
+    assert f"Each measured error is {the_error}." in page
     rule = the_error.removeprefix("the ").removeprefix("that ").removeprefix("of the ")
     assert [row["rule"] for row in csv_rows_of(study)] == [rule]
 
