@@ -23,9 +23,12 @@ from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.page import main_table
 from groupnorm.study.report.tables import cost_table, main_table_of
+from groupnorm.study.report.text import describe
 from groupnorm.study.results.costs import how_timed
+from groupnorm.study.results.differences import DIFFERENCE_HEADER, contrasts, difference_lines
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.rows import load_study, summarize, summarize_study
+from groupnorm.study.results.rules import epochs_rule
 from groupnorm.study.store import read_manifest
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +49,10 @@ def study_section(pattern: str, caption: str, *, figure: bool, above: str = "") 
     lines = lines if figure else []
     if manifest["protocol"] == "paper":
         caption += steps(folder)
-    lines += [caption, "", *markdown(*main_table(folder)), "", source(folder, manifest, inside)]
+    study = load_study(folder)
+    found = describe(study, summarize_study(study))[0]
+    table = markdown(*main_table(folder))
+    lines += [caption, "", *table, "", found, "", source(folder, manifest, inside)]
     return "\n".join(lines)
 
 
@@ -58,12 +64,22 @@ def with_last_epoch(pattern: str, caption: str) -> str:
     """
     study = load_study(only(pattern))
     ends = {
-        name: replace(record, metrics=record.metrics[-1:]) for name, record in study.records.items()
+        name: replace(record, config={**record.config, "reported_epochs": 1})
+        for name, record in study.records.items()
     }
     study = replace(study, records=ends)
-    table = markdown(*main_table_of(study, summarize_study(study)))
-    section = study_section(pattern, caption, figure=True, above="../")
-    return "\n".join([section, "", "The same after the last epoch:", "", *table])
+    rows = summarize_study(study)
+    lines = [
+        study_section(pattern, caption, figure=True, above="../"),
+        "",
+        "The same after the last epoch:",
+        "",
+        *markdown(*main_table_of(study, rows)),
+    ]
+    if any(row.spread is not None for row in rows):
+        table = markdown(DIFFERENCE_HEADER, difference_lines(study, contrasts(rows)))
+        lines += ["", describe(study, rows)[0], "", "Differences after the last epoch:", "", *table]
+    return "\n".join(lines)
 
 
 def steps(folder: Path) -> str:
@@ -87,13 +103,11 @@ def source(folder: Path, manifest: dict[str, Any], inside: str) -> str:
     config = json.loads(next((folder / "runs").glob("*/config.json")).read_text(encoding="utf-8"))
     rows = summarize(folder)
     seeds = max(row.asked for row in rows)
-    spread = "one seed, so no spread" if seeds == 1 else f"{seeds} seeds, ± sample deviation"
+    spread = "one seed, so no interval" if seeds == 1 else f"{seeds} seeds, ± sample deviation"
     data = manifest["data"]
     images = config["train_images"] or data["train"]
-    reported = config.get("reported_epochs", 5)
-    rule = f"median of the last {reported}" if reported > 1 else "after the last"
     return (
-        f"Top-1 error in percent, {rule} of {config['epochs']} epochs, {spread}; "
+        f"Top-1 error in percent, {epochs_rule(load_study(folder))}, {spread}; "
         f"{config['model']} on {images:,} training and {data['test']:,} test images of "
         f"{data['name']} (version {data['version']}). Made by `{manifest['command']}` with torch "
         f"{env['torch']} on {env['cpu']}, {env['threads']} thread a trial; record: "

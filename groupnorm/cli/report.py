@@ -18,9 +18,9 @@ from groupnorm.cli.terminal import (
     report_interrupt,
     report_user_errors,
     say,
-    shell_command,
     this_command,
 )
+from groupnorm.printable import shell_command
 
 
 def report(
@@ -48,14 +48,14 @@ def report(
             help='What the report calls a norm, as "gn:groups=8=GN (ours)"; repeatable.',
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the main table as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
     """Rebuild the page, the tables and the figures of a study from its records."""
     with (
         report_interrupt(lambda: f"the records are as they were. Again: {this_command()}"),
         report_user_errors(),
     ):
-        from groupnorm.study.report.page import main_table, write_report
+        from groupnorm.study.report.page import report_numbers, write_report
 
         studies = [path for text in folders if (path := named_folder(text, "report"))]
         place = named_folder(out, "--out")
@@ -72,8 +72,7 @@ def report(
             join_studies(studies, place, shell_command(["groupnorm", "report", *names]))
         page, *files = write_report(place, column=column, labels=label or ())
         if as_json:
-            header, rows = main_table(place, repeat=True)
-            print_json([dict(zip(header, row, strict=True)) for row in rows])
+            print_json(report_numbers(place))
             return
         print_main_table(place, label or ())
         say(f"report: {page}")
@@ -97,6 +96,9 @@ def print_main_table(folder: Path, labels: Sequence[str] = ()) -> None:
     from groupnorm.study.report.page import main_table, main_title
 
     header, rows = main_table(folder, labels=labels)
+    if not rows:
+        say("the table is empty as yet: runs that decide what stands in it have not ended")
+        return
     say(main_title(folder))
     widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 > console.width:  # with its borders

@@ -26,16 +26,26 @@ _SIZES: dict[Convention, tuple[int, ...]] = {
 }
 CONVENTIONS: dict[str, Convention] = {"": "per-256", "-one-worker": "per-32"}
 """By the end of an experiment's name."""
+_SEEDS = 3
+_SECONDS = {56: (10.2, 3.3), 110: (20.1, 6.3)}
+"""CPU seconds of one thread for 1,000 images, training and test, by depth: mean over BN, GN, GN+WS,
+LN and IN, or over BN and GN of ResNet-110; steps of 64 images, torch 2.14.1, AMD EPYC (Zen 5)."""
+_NORMS: dict[Convention, tuple[str, ...]] = {
+    "per-256": ("bn", GN, f"{GN}+ws", "ln", "in"),
+    "per-32": ("bn", "gn:groups=16", "ln", "in", "in:affine=false"),
+}
 
 
 def recipe(depth: int, convention: Convention = "per-256") -> RunConfig:
     """The paper's schedule on CIFAR-10: 100 epochs, divided by 10 after 30, 60 and 90.
 
-    "per-256" has 8 workers, so that a step sees 8 N images; "per-32" one worker and N images. The
+    "per-256" has 8 workers, so that a step sees 8 N images; "per-32" one worker and N images, as
+    the course project in `batch_size`, and with it shortcut B and momentum without Nesterov. The
     learning rate is 0.1 * N / 32 in both. ResNet-110 warms up for an epoch (He et al. 2016, section
     4.2, warm it up for 400 steps).
     """
-    workers, base_lr = (8, 0.1) if convention == "per-256" else (1, 0.8)
+    of_the_paper = convention == "per-256"
+    workers, base_lr = (8, 0.1) if of_the_paper else (1, 0.8)
     return RunConfig(
         model=f"resnet{depth}",
         norm=GN,
@@ -46,6 +56,8 @@ def recipe(depth: int, convention: Convention = "per-256") -> RunConfig:
         schedule="step",
         warmup_epochs=1.0 if depth == 110 else 0.0,
         base_lr=base_lr,
+        nesterov=of_the_paper,
+        shortcut="A" if of_the_paper else "B",
         memory_format="channels_last",
     )
 
@@ -55,9 +67,10 @@ def batch_size(options: Options, depth: int, convention: Convention) -> Experime
 
     `groupnorm study cifar10-resnet56-batch-size`, `cifar10-resnet110-batch-size`, and with
     `-one-worker` the convention "per-32". Published for ResNet-56 in that convention (a course
-    project, digitised): BN 7.5 at 32, 7.2 at 8; GN (16 groups) 9.5 and 8.9. LN here is one group
-    and IN has scale and shift; that project's "LN" is such an IN, its "IN" has no scale and shift.
-    For ResNet-110 only single results are published. Smoke: 4 and 2 images.
+    project, digitised): BN 7.5 at 32, 7.2 at 8; GN (16 groups) 9.5 and 8.85. LN here is one group
+    and IN has scale and shift; that project's "LN" is such an IN, its "IN" has no scale and shift,
+    and is `in:affine=false` here. For ResNet-110 only single results are published. Smoke: 4 and 2
+    images.
     """
     base = recipe(depth, convention)
     sizes = _SIZES[convention]
@@ -78,11 +91,11 @@ def batch_size(options: Options, depth: int, convention: Convention) -> Experime
             110: "He et al. 2016, Table 6; ppwwyyxx/GroupNorm-reproduce, README",
         }[depth],
         result={56: "one worker: BN 7.5, GN 9.5 at 32", 110: "BN 6.4 (He), GN 7.3"}[depth],
-        time="not measured",
+        time=_time(depth, len(_NORMS[convention]) * len(_SIZES[convention]) * _SEEDS),
         shows="batch-size",
-        variants=by_norm_and_size(base, ("bn", GN, f"{GN}+ws", "ln", "in"), sizes),
+        variants=by_norm_and_size(base, _NORMS[convention], sizes),
         published=published[depth],
-        seeds=1 if options.scale == "smoke" else 3,
+        seeds=1 if options.scale == "smoke" else _SEEDS,
     )
 
 
@@ -106,9 +119,20 @@ def groups(options: Options, depth: int, convention: Convention) -> Experiment:
             110: "Wu & He 2018, Table 3, on CIFAR-10",
         }[depth],
         result={56: "one worker: 9.5 with 16 groups to 12.3 with 1", 110: "none"}[depth],
-        time="not measured",
+        time=_time(depth, 2 * len(GROUP_GRID[2:]) * _SEEDS),
         shows="groups",
         variants=by_division(base, values),
         published=("cifar10-resnet56-groups",) if depth == 56 else (),
-        seeds=1 if options.scale == "smoke" else 3,
+        seeds=1 if options.scale == "smoke" else _SEEDS,
+    )
+
+
+def _time(depth: int, runs: int) -> str:
+    """How long a study takes, and what that rests on."""
+    training, test = _SECONDS[depth]
+    hours = 100 * (50 * training + 10 * test) / 3600
+    return (
+        f"about {runs * hours / 2 / 24:.0f} days on two cores, {hours:.0f} hours of one core a run "
+        f"(measured: {training:g} s of one core for 1,000 training images, {test:g} s for 1,000 "
+        "test images); not measured on a GPU, where docs/recipes.md has a lower bound"
     )

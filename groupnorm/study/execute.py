@@ -182,8 +182,9 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     begun = sum(bool(record.metrics) for record in left)
     until = "" if stage.stop_epoch is None else f" up to epoch {stage.stop_epoch}"
     about = f"{stage.about}: " if stage.about else ""
+    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
     return (
-        f"{about}{len(records)} runs{until}: {len(records) - len(left)} reused, {begun} continued, "
+        f"{about}{runs}{until}: {len(records) - len(left)} reused, {begun} continued, "
         f"{len(left) - begun} to train"
     )
 

@@ -13,6 +13,10 @@
     <out>/runs/<name>/DONE                {"status": "finished" | "diverged", "reason": ...}
     <out>/runs/<name>/FAILED              {"reason": ...}: crashed or killed; tried again next time
 
+`study.json` is that of the newest command, whole: its cells are those of the report. Only its
+versions stay those that the study began with, for every run has its own in `env.json`. Runs that
+the newest command does not ask for stay in their folders and enter nothing.
+
 Every file is written beside its place and renamed, so a reader never sees half of one. Each has one
 reader, here (that of the checkpoint is in `groupnorm.training.checkpoint`), which checks what it
 reads: a file that is damaged, or holds what this version does not know, is an error that names it.

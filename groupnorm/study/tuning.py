@@ -97,7 +97,8 @@ class _Stages:
         if self.held_out is not None:
             return self.held_out
         limits = [c.train_images for _, c in self.labelled if c.train_images is not None]
-        return max(min([data["train"], *limits]) // HELD_OUT, data["classes"])
+        trained, classes = min([data["train"], *limits]), data["classes"]
+        return int(max(trained // HELD_OUT, classes))
 
     def tried(self, data: dict[str, Any]) -> tuple[list[Cell], dict[str, RunConfig]]:
         """The cells and runs of the first stage.

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from groupnorm.files import LockedError, locked
+from groupnorm.study.store import Record
 from tests.cli.commands import command, groupnorm, typed
 
 TINY = ["--data", "digits", "--epochs", "2", "--norms", "bn,gn:groups=4,gn:groups=4+ws"]
@@ -63,9 +66,9 @@ def test_the_report_is_rebuilt_byte_for_byte(study):
 
 @pytest.mark.slow
 def test_report_as_json(study):
-    rows = json.loads(typed("report", study[0], "--json").stdout)
-    assert len(rows) >= 3
-    assert any("bn" in str(row) for row in rows)
+    found = json.loads(typed("report", study[0], "--json").stdout)
+    assert [row["norm"] for row in found["rows"]].count("bn") == 2
+    assert all(0 < row["error"] < 100 for row in found["rows"])
 
 
 @pytest.mark.slow
@@ -93,6 +96,27 @@ def test_cuda_without_a_gpu_is_refused(tmp_path):
     done = typed("study", "batch-size", "--device", "cuda", cwd=tmp_path)
     assert done.returncode == 2
     assert "no CUDA device" in done.stderr
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_what_is_left_after_a_failure_is_said(monkeypatch, tmp_path, stop):
+    given = {}
+
+    def run_study(plan, out, **options):
+        given.update(options)
+        states = ("finished", "failed", "partial", "missing")
+        records = [Record(status, status, None, {}, {}, []) for status in states]
+        return SimpleNamespace(report=out / "report.html", records=records)
+
+    monkeypatch.setattr("groupnorm.study.run_study", run_study, raising=False)
+    monkeypatch.setattr("groupnorm.cli.study.print_main_table", lambda out: None)
+    option = ["--stop-at-first-failure"] if stop else []
+    done = typed("study", "norms", "--data", "digits", "--out", tmp_path / "s", *option)
+    assert done.returncode == 2
+    assert given["stop_at_first_failure"] is stop
+    assert "1 of 4 runs failed; the report says why." in done.stderr
+    assert ("2 others were stopped, or not begun." in done.stderr) is stop
+    assert "The same command tries again and goes on." in done.stderr
 
 
 @pytest.mark.slow
@@ -133,6 +157,41 @@ def test_a_second_start_on_the_same_folder_is_refused(study, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
+def test_a_study_grows_and_shrinks_on_its_folder(tmp_path):
+    """Killed half-way through its growth, too."""
+    start = ["study", "norms", "--data", "digits", "--epochs", "2", "--out", "s"]
+    first = groupnorm(*start, "--norms", "in,ln", "--seeds", "1", cwd=tmp_path)
+    assert "2 runs: 0 reused, 0 continued, 2 to train" in first.stdout
+    kept = marks(tmp_path)
+    more = [*start, "--norms", "gn:groups=4,in,ln", "--seeds", "0,7"]
+    with subprocess.Popen(
+        [command(), *more], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        read_until(process, "finished, error")
+        process.kill()
+    done = groupnorm(*more, cwd=tmp_path)
+    assert re.search("6 runs: [345] reused", done.stdout)
+    assert kept.items() <= marks(tmp_path).items()
+    assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 6
+    cells = json.loads((tmp_path / "s" / "study.json").read_text())["cells"]
+    assert [(c["labels"]["norm"], c["seed"]) for c in cells] == [
+        (norm, seed) for norm in ("gn:groups=4", "in", "ln") for seed in (0, 7)
+    ]
+    timed = json.loads((tmp_path / "s" / "cost.json").read_text())["configurations"]
+    assert sum(len(found["runs"]) for found in timed) == 6
+    fewer = groupnorm(*start, "--norms", "in", "--seeds", "0,7", cwd=tmp_path)
+    assert "2 runs: 2 reused, 0 continued, 0 to train" in fewer.stdout
+    assert "4 runs of the command before" in fewer.stdout
+    longer = groupnorm(*start[:-4], "--epochs", "1", "--out", "s", "--norms", "in", cwd=tmp_path)
+    assert "1 run: 0 reused" in longer.stdout
+    assert len(list(tmp_path.glob("s/runs/*/DONE"))) == 7
+
+
+def marks(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.glob("s/runs/*/checkpoint.pt")}
+
+
 def read_until(process, text):
     for line in process.stdout:
         if text in line:
@@ -153,6 +212,35 @@ def test_a_study_killed_with_its_trials_goes_on(tmp_path):
     groupnorm(*arguments, "--out", "whole", cwd=tmp_path)
     for run in (tmp_path / "whole" / "runs").iterdir():
         assert metrics(run) == metrics(tmp_path / "s" / "runs" / run.name)
+
+
+@pytest.mark.slow
+def test_a_tuned_study_killed_while_it_tries_and_while_it_trains_ends_the_same(tmp_path):
+    arguments = ["study", "norms", "data=digits", "norms=in,ln", "epochs=3", "train_images=128"]
+    arguments += ["tune=base_lr=0.1,0.4"]
+    for word in ("epoch 2/", "chosen: 2 runs"):
+        with subprocess.Popen(
+            [command(), *arguments, "--out", "s"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        ) as process:
+            read_until(process, word)
+            process.kill()
+        time.sleep(1)
+    groupnorm("report", "s", cwd=tmp_path)
+    assert "Values of base_lr chosen: in, 32" in (tmp_path / "s" / "report.html").read_text()
+    groupnorm(*arguments, "--out", "s", cwd=tmp_path)
+    groupnorm(*arguments, "--out", "whole", cwd=tmp_path)
+    names = sorted(path.name for path in (tmp_path / "whole" / "runs").iterdir())
+    assert len(names) == 6
+    assert names == sorted(path.name for path in (tmp_path / "s" / "runs").iterdir())
+    for name in names:
+        assert metrics(tmp_path / "whole/runs" / name) == metrics(tmp_path / "s/runs" / name)
+    before, after = (
+        json.loads((tmp_path / folder / "study.json").read_text()) for folder in ("whole", "s")
+    )
+    assert before["cells"] == after["cells"]
+    grown = groupnorm(*arguments, "seeds=2", "--out", "s", cwd=tmp_path)
+    assert "trying" not in grown.stdout, "more seeds tune nothing again"
+    assert "with the base_lr chosen: 4 runs: 2 reused" in grown.stdout
 
 
 def metrics(folder):

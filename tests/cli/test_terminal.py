@@ -218,8 +218,9 @@ def test_an_ascii_terminal_gets_everything(monkeypatch, tmp_path):
     assert done.returncode == 0
     for shown in ("40.1 +/- 0.2", r"gn \xe9", r"\xe9 - report.html"):
         assert shown in done.stdout
-    rows = json.loads(typed("report", tmp_path, "--json", encoding="ascii").stdout)
-    assert rows == [{"norm — error": name, "32": error} for name, error in table[1]]
+    numbers = {"rows": [{"norm": "gn é", "error": 40.1}]}
+    monkeypatch.setattr(reports, "report_numbers", lambda _: numbers)
+    assert json.loads(typed("report", tmp_path, "--json", encoding="ascii").stdout) == numbers
     for arguments in (
         ["train", "--help"],
         ["study", "--list"],

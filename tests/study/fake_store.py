@@ -211,6 +211,7 @@ def tried_runs(out: Path, seeds: int, held_out: int | None = None) -> list[dict[
                 cells.append({"labels": labels, "seed": seed, "run": name})
                 error = fake_error(norm, 32, seed) + more + (2.0 if held_out else 0.0)
                 config = {"norm": norm, "batch_per_worker": 32, "base_lr": rate, "seed": seed}
+                config |= {"validation_images": held_out} if held_out else {}
                 write_run(out, name, config, fake_metrics(norm, 32, seed, final=error))
     return cells
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ def latex(tables: Iterable[MarkedTable], *, both_columns: bool = False) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """A text as LaTeX that prints it."""
+    """A text as LaTeX that prints it; the sign of a number is a minus, not a hyphen."""
+    text = re.sub(r"(?<![\w.])-(?=\d)", "\u2212", text)
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 

@@ -30,8 +30,15 @@ from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
 from groupnorm.study.report.text import PROTOCOLS, describe
+from groupnorm.study.report.unrounded import differences_csv, study_numbers, tuning_numbers
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
+from groupnorm.study.results.differences import (
+    DIFFERENCE_HEADER,
+    contrasts,
+    difference_lines,
+    how_compared,
+)
 from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
@@ -84,6 +91,7 @@ def write_report(
     files: dict[str, bytes | str] = {
         "report.html": _page(study, rows, tuning, figures, bibliography, options),
         **_csv_files(study, rows, tuning),
+        "differences.csv": differences_csv(rows),
         "tables.md": markdown(marked),
         "tables.tex": latex(marked, both_columns=column == "double"),
         "references.bib": bibliography,
@@ -91,28 +99,37 @@ def write_report(
     for figure in figures:
         for extension, data in render_files(figure, column).items():
             files[f"figures/{figure.name}.{extension}"] = data
-    for name, data in files.items():
-        _write(out / name, data)
+    for name, content in files.items():
+        _write(out / name, content)
     return [out / name for name in files]
 
 
-def main_table(
-    out: Path, *, repeat: bool = False, labels: Sequence[str] = ()
-) -> tuple[list[str], list[list[str]]]:
+def main_table(out: Path, *, labels: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the report's main table, for the terminal.
 
     One row per norm and one column per batch size, the largest first; batch norm with recomputed
     statistics has a row of its own. The groups study has one row per way of dividing.
 
     Args:
-        repeat: a norm that was trained once has its number in every column, for programs.
         labels: own names of norms, as in `write_report`.
 
     Raises:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
     study = _named(load_study(out), labels)
-    return tables.main_table_of(study, _rows(out, study)[0], repeat=repeat)
+    return tables.main_table_of(study, _rows(out, study)[0])
+
+
+def report_numbers(out: Path) -> dict[str, Any]:
+    """What the report shows, unrounded, for programs.
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    study = load_study(out)
+    rows, tuning = _rows(out, study)
+    tried = None if tuning is None else tuning_numbers(tuning)
+    return {**study_numbers(study, rows), "tuning": tried}
 
 
 def main_title(out: Path) -> str:
@@ -144,9 +161,13 @@ def _options(column: Column | None, labels: Sequence[str]) -> str:
 
 
 def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
-    """The tables for a paper: the main one."""
+    """The tables for a paper: the main one, and the differences where there are any."""
     caption = tables.main_title_of(study, rows)
-    return [MarkedTable("error", caption, *tables.main_table_of(study, rows))]
+    found = [MarkedTable("error", caption, *tables.main_table_of(study, rows))]
+    if lines := difference_lines(study, contrasts(rows)):
+        caption = tables.differences_title_of(study)
+        found.append(MarkedTable("differences", caption, DIFFERENCE_HEADER, lines))
+    return found
 
 
 def _write(path: Path, data: bytes | str) -> None:
@@ -198,11 +219,17 @@ def _page(
     problems = tables.problems(study, every)
     if tuning and tuning.held_out is not None:
         problems += tables.problems(tuning.study, tuning.rows)
+    compared = contrasts(rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
         paragraphs=[*describe(study, rows, tuning), *_names_in_words(study)],
+        main_title=tables.main_title_of(study, rows),
         header=header,
         body=body,
+        differences_title=tables.differences_title_of(study),
+        difference_header=DIFFERENCE_HEADER,
+        differences=difference_lines(study, compared),
+        how_compared=how_compared(compared),
         cost_header=cost_header,
         cost_body=cost_body,
         how_timed=how_timed(study.cost_pass),

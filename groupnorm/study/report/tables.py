@@ -63,13 +63,11 @@ class RunGroup:
     seeds: list[list[str]]
 
 
-def main_table_of(
-    study: Study, rows: list[Row], *, repeat: bool = False
-) -> tuple[list[str], list[list[str]]]:
+def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table, as strings.
 
     A norm that was trained once for all batch sizes is marked and has its number in the first
-    column alone; with `repeat` it has its plain name, and the number in every column.
+    column alone.
     """
     if study.search is not None:
         return rung_table(study, rows)
@@ -81,7 +79,7 @@ def main_table_of(
     by_labels = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     gone = {(s["labels"]["norm"], s["labels"]["batch_per_worker"]) for s in skipped}
     table = []
-    once = set() if repeat else trained_once(rows)
+    once = trained_once(rows)
     for norm in dict.fromkeys(label["norm"] for label in labels):
         mine = [by_labels.get((norm, batch)) for batch in batches]
         repeated = [batch for batch, row in zip(batches, mine, strict=True) if row][1:]
@@ -115,6 +113,15 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
     return (
         f"Top-1 error in percent{title_images(study)}: {subject(study)}, {epochs_rule(study)}, "
         f"{count}{best}"
+    )
+
+
+def differences_title_of(study: Study) -> str:
+    """The title of the table of differences."""
+    return (
+        f"Differences of top-1 error in percentage points{title_images(study)}: {subject(study)}, "
+        f"{epochs_rule(study)}, over the seeds that both have, with the 95 % interval of their "
+        "mean by Student's t"
     )
 
 

@@ -105,6 +105,18 @@ def difference_lines(study: Study, found: Sequence[Contrast]) -> list[list[str]]
     ]
 
 
+def how_compared(found: Sequence[Contrast]) -> str:
+    """What the reference is, and what the sign of a difference means, in sentences."""
+    named = all(of_kind(BATCH_NORM, [one.reference]) for one in found)
+    text = "Below 0 the norm has less error than what it stands against."
+    if not named:
+        text += (
+            " Without batch norm the reference is the lowest mean error, which chance favours: "
+            "an interval beside 0 tells less than it would of a reference chosen beforehand."
+        )
+    return text
+
+
 def short_verdict(found: Difference) -> str:
     """What the pairs tell of a difference, in a few words."""
     if found.told_apart is not None:

@@ -60,13 +60,13 @@ def read_names(texts: Iterable[str], norms: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for text in texts:
         ends = [place for place, letter in enumerate(text) if letter == "="]
-        found = {spec: end for end in ends if (spec := _canonical(text[:end])) in norms}
+        found = [(spec, end) for end in ends if (spec := _canonical(text[:end])) in norms]
         if not found:
             raise ValueError(
                 f"--label takes SPEC=NAME with a norm of this study ({', '.join(norms)}), "
                 f"got {text!r}"
             )
-        norm, end = list(found.items())[-1]
+        norm, end = found[0]
         name = " ".join(text[end + 1 :].split())
         if not name:
             raise ValueError(f"--label {text!r} has no name after {norm}=")

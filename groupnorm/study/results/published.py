@@ -162,6 +162,13 @@ def errors_by_norm(table: Published, batch: int | None) -> dict[str, float]:
     return {norm: fmean(several) for norm, several in errors.items()}
 
 
+def batch_of(table: Published, batch: int | None) -> int | None:
+    """Images per worker of what a table of norms has for a study at `batch`; None: not known."""
+    sizes = table.data.get("batch_per_worker", [table.batch_per_worker])
+    size: int | None = sizes[0] if len(sizes) == 1 else batch
+    return size
+
+
 def published_text(error: float) -> str:
     """A published number with two decimals, or with one where the second is a zero."""
     return decimal_text(error, 2).removesuffix("0")

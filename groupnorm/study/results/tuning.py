@@ -161,15 +161,14 @@ def _rule(tuning: Tuning) -> str:
 
 
 def _fairness(tuning: Tuning) -> str:
-    counts: dict[str, set[float]] = {}
+    tried: dict[str, set[float]] = {}
     for row in tuning.rows:
-        counts.setdefault(row.labels["norm"], set()).add(row.labels[tuning.field])
-    numbers = {len(values) for values in counts.values()}
-    if len(numbers) > 1:
-        each = ", ".join(f"{norm} {len(values)}" for norm, values in counts.items())
-        return f"not the same number of values for every norm ({each}), which favours those of more"
-    listed = ", ".join(map(str, tuning.values))
-    return f"the same number of values for every norm, {len(tuning.values)} ({listed})"
+        tried.setdefault(row.labels["norm"], set()).add(row.labels[tuning.field])
+    if all(values == set(tuning.values) for values in tried.values()):
+        listed = ", ".join(map(str, tuning.values))
+        return f"the same {len(tuning.values)} values for every norm ({listed})"
+    each = "; ".join(f"{norm} {', '.join(map(str, sorted(v)))}" for norm, v in tried.items())
+    return f"values that are not the same for every norm ({each}), which favours those of more"
 
 
 def _how_sure(tuning: Tuning, held_out: int) -> str:

@@ -77,7 +77,7 @@ class Launcher:
         with theirs:
             self.server = subprocess.Popen(
                 [*COMMAND, *([] if FORKS else ["--spawn"])],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count},

@@ -22,6 +22,20 @@ def describe(config: RunConfig) -> str:
     return f"{config.norm_text}{chunk} seed {config.seed}"
 
 
+def names_of(configs: dict[str, RunConfig]) -> dict[str, str]:
+    """What each run is called: `describe`, and what those that it calls the same differ in."""
+    alike: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, config in configs.items():
+        alike.setdefault(describe(config), {})[name] = config.identity()
+    names = {}
+    for text, runs in alike.items():
+        keys = dict.fromkeys(key for fields in runs.values() for key in fields)
+        differ = [k for k in keys if len({str(fields.get(k)) for fields in runs.values()}) > 1]
+        for name, fields in runs.items():
+            names[name] = ", ".join([text, *(f"{key} {fields.get(key)}" for key in differ)])
+    return {name: names[name] for name in configs}
+
+
 def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(int(seconds), 60)
@@ -47,6 +61,7 @@ class StudyProgress:
         self, configs: dict[str, RunConfig], console: Console, stop_epoch: int | None = None
     ) -> None:
         self.configs = configs
+        self.names = names_of(configs)
         self.stop_epoch = stop_epoch
         self.console = console
         self.began = time.monotonic()
@@ -78,9 +93,9 @@ class StudyProgress:
     def started(self, name: str, config: RunConfig) -> None:
         """A trial's process was started."""
         self.trial_began[name] = (time.monotonic(), None)
-        self.tasks[name] = self.bars.add_task(describe(config), total=1.0, note="starting")
+        self.tasks[name] = self.bars.add_task(self.names[name], total=1.0, note="starting")
         if not self.console.is_terminal:
-            self._line(f"{describe(config)}: started")
+            self._line(f"{self.names[name]}: started")
 
     def stepped(self, name: str, step: int, total: int) -> None:
         """A trial has done `step` of the `total` steps of its schedule."""
@@ -108,7 +123,7 @@ class StudyProgress:
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs
             self._line(
-                f"{describe(self.configs[name])}: epoch {metrics['epoch']}"
+                f"{self.names[name]}: epoch {metrics['epoch']}"
                 f"{f'/{epochs}' if epochs else ''}, {_in_words(metrics)}; {self._whole()}"
             )
 
@@ -122,7 +137,7 @@ class StudyProgress:
         if name in self.tasks:
             self.bars.update(self.tasks[name], completed=1.0, visible=False)
         stopped = f"epoch {self.stop_epoch} of {self.configs[name].epochs} reached"
-        text = f"{describe(self.configs[name])}: {stopped if status == 'partial' else status}"
+        text = f"{self.names[name]}: {stopped if status == 'partial' else status}"
         if before:
             text += " before"
         if reason:
@@ -137,7 +152,7 @@ class StudyProgress:
         self.lost.add(name)
         if name in self.tasks:
             self.bars.update(self.tasks.pop(name), visible=False)
-        self._line(f"{describe(self.configs[name])}: {reason}")
+        self._line(f"{self.names[name]}: {reason}")
 
     def message(self, text: str) -> None:
         """Something that concerns no single trial."""

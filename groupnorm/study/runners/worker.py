@@ -1,7 +1,8 @@
 """The processes of trials: `python -m groupnorm.study.runners.worker` starts one for each.
 
-This process, the server, imports everything once, computes nothing, and forks a child for each
-trial. Where forking is not safe (`--spawn`) it starts a fresh process instead, which imports again.
+This process, the server, imports everything once and forks a child for each trial. It computes
+nothing and asks nothing of a GPU, because neither threads nor CUDA survive a fork. Where forking is
+not safe (`--spawn`) it starts a fresh process instead, which imports again.
 
 Its standard input is a socket. A byte on it brings two descriptors: a trial's connection and its
 log. On the connection the trial reads its job, a line of JSON, and reports its progress in further
@@ -26,6 +27,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ def main() -> None:
     if not arguments.spawn:
         for name in PRELOAD:
             importlib.import_module(name)
+        # numpy's threads, of which Python warns at a fork, are stopped by numpy itself before it
+        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
         gc.freeze()  # a trial's garbage collector leaves alone, and shares, what is imported
     status = 0
     try:
@@ -93,9 +97,13 @@ def serve(control: socket.socket, *, spawn: bool) -> socket.socket | None:
         if not message:
             break
         connection, log = socket.socket(fileno=descriptors[0]), descriptors[1]
-        if spawn:
-            pid = _spawn(connection, lifeline, log)
-        elif (pid := os.fork()) == 0:
+        try:
+            pid = _spawn(connection, lifeline, log) if spawn else os.fork()
+        except OSError as error:
+            os.close(log)
+            _tell(connection, event="failed", reason=describe_os_error(error))
+            continue
+        if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.detach()
@@ -190,10 +198,13 @@ def _reap(trials: dict[int, socket.socket]) -> None:
     for pid in list(trials):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            line = {"event": "exit", "code": os.waitstatus_to_exitcode(status)}
-            # it begins anew after a line that kill -9 has cut
-            with trials.pop(pid) as connection, contextlib.suppress(OSError):
-                connection.sendall(f"\n{json.dumps(line)}\n".encode())
+            _tell(trials.pop(pid), event="exit", code=os.waitstatus_to_exitcode(status))
+
+
+def _tell(connection: socket.socket, **event: Any) -> None:
+    """Report the last there is of a trial, on a line of its own: kill -9 may have cut one."""
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(f"\n{json.dumps(event)}\n".encode())
 
 
 def _die_with_server() -> None:

@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from groupnorm.data.sets.cifar import (
     load_cifar10,
     read,
 )
+from tests.data.sets.cifar_miniature import digests, members, write_archive
 
 N = 6  # images in each file
 FORMS = pytest.mark.parametrize("form", [CIFAR10, CIFAR100], ids=["cifar10", "cifar100"])
@@ -82,6 +84,27 @@ def test_contents(tmp_path, form, kind):
         assert labels.dtype == torch.int64
         assert pixels.shape[1:] == (3, 32, 32)
     assert (images.name, images.flip, images.pad) == (form.name, True, 4)
+
+
+def test_the_archive_as_python_2_wrote_it(tmp_path, monkeypatch):
+    place = write_archive(tmp_path, images=20)
+    with tarfile.open(place) as tar:
+        assert {Path(name).name for name in tar.getnames()} == {
+            CIFAR10.folder, "batches.meta", *CIFAR10.train, *CIFAR10.test, "readme.html"
+        }  # fmt: skip
+    data = members(20)["data_batch_1"]
+    assert b"_codecs" not in data, "Python 3 writes bytes as a call"
+    assert b"U\x06labels" in data
+    with pytest.raises(DataError, match=r"data_batch_1 in .* damaged .*md5 c99cafc1.*Get it with"):
+        load_cifar10(tmp_path)
+    for sums in (CIFAR10.train, CIFAR10.test):
+        for name in sums:
+            monkeypatch.setitem(sums, name, digests(20)[name])
+    with pytest.raises(DataError, match="expected 10000 x 3072 pixels, got"):
+        load_cifar10(tmp_path)
+    images = read(CIFAR10, place, images=20)
+    assert images.train_labels.tolist() == list(range(10)) * 10
+    assert images.test_images.shape == (20, 3, 32, 32)
 
 
 def test_class_names():

@@ -34,6 +34,12 @@ def test_every_special_letter_of_latex_is_escaped():
     assert escape_latex("GN (ours), \u00e9: 1+2=3") == "GN (ours), \u00e9: 1+2=3"
 
 
+def test_the_sign_of_a_number_is_a_minus_in_latex():
+    assert escape_latex("-7.4, -8.0 to 6.5; CIFAR-10, 2-3, a-b") == (
+        r"$-$7.4, $-$8.0 to 6.5; CIFAR-10, 2-3, a-b"
+    )
+
+
 def environments(text):
     """Checks that every environment and brace is closed; the environments in order."""
     found, opened = [], []

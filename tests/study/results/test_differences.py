@@ -8,15 +8,18 @@ from groupnorm.study.results.differences import (
     DIFFERENCE_HEADER,
     contrasts,
     difference_lines,
+    how_compared,
     row_difference,
 )
 from groupnorm.study.results.estimates import paired_difference, seeds_needed
-from groupnorm.study.results.rows import load_study, summarize, summarize_study
-from tests.study.fake_store import batch_study, configured, groups_study, spoil, tuned_study
+from groupnorm.study.results.rows import Study, load_study, summarize, summarize_study
+from tests.study.fake_store import batch_study, configured, groups_study, spoil, tuned_on_test
+
+NAMES = {"gn:groups=8": "GN (ours)"}
 
 
 def lines(rows):
-    found = difference_lines(contrasts(rows))
+    found = difference_lines(Study({}, [], {}, names=NAMES), contrasts(rows))
     return [dict(zip(DIFFERENCE_HEADER, line, strict=True)) for line in found]
 
 
@@ -55,6 +58,15 @@ def test_what_the_same_runs_give_at_several_sizes_is_there_once(tmp_path):
     rows = summarize(batch_study(tmp_path, norms=("gn", "ln"), batches=(32, 8, 2)))
     (line,) = lines(rows)
     assert line["images per worker"] == "32, 8, 2 (trained once)"
+
+
+def test_own_names_and_what_the_reference_is(tmp_path):
+    rows = summarize(batch_study(tmp_path / "a", norms=("bn", "gn:groups=8"), batches=(32,)))
+    assert [line["norm"] for line in lines(rows)] == ["bn (recomputed statistics)", "GN (ours)"]
+    assert "which chance favours" not in how_compared(contrasts(rows))
+    rows = summarize(batch_study(tmp_path / "b", norms=("ln", "gn:groups=8"), batches=(32,)))
+    assert [line["against"] for line in lines(rows)] == ["GN (ours)"]
+    assert "the lowest mean error, which chance favours" in how_compared(contrasts(rows))
 
 
 def test_a_line_has_difference_interval_pairs_and_verdict(tmp_path):
@@ -114,5 +126,5 @@ def test_equal_differences_are_called_equal(tmp_path):
 
 
 def test_a_tuned_study_compares_what_was_chosen(tmp_path):
-    rows = [row for row in summarize(tuned_study(tmp_path)) if row.labels["base_lr"] == 0.1]
+    rows = [row for row in summarize(tuned_on_test(tmp_path)) if row.labels["base_lr"] == 0.1]
     assert [line["norm"] for line in lines(rows)] == ["bn (recomputed statistics)", "gn"]

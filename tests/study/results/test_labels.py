@@ -47,7 +47,7 @@ def test_an_estimate_in_a_cell(value, digits, text):
 NORMS = ("bn", "gn:groups=8", "gn:groups=8+ws", "gn")
 
 
-def test_own_names_are_read_after_the_longest_spec_of_the_study():
+def test_own_names_are_read_after_a_spec_of_the_study():
     texts = ["gn:groups=8=GN (ours)", "bn= batch   norm ", "gn:groups=8+ws=a=b"]
     assert read_names(texts, NORMS) == {
         "gn:groups=8": "GN (ours)", "bn": "batch norm", "gn:groups=8+ws": "a=b",

@@ -140,6 +140,25 @@ def children_of(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
+def test_a_trial_that_cannot_be_started_costs_only_itself(launch, monkeypatch):
+    no_second = (
+        "import itertools\n"
+        "count, real = itertools.count(1), os.fork\n"
+        "def fork():\n"
+        "    if next(count) == 2: raise OSError(11, 'no processes left')\n"
+        "    return real()\n"
+        "os.fork = fork\n"
+        "worker.main()"
+    )
+    server = SERVER.replace("worker.main()", no_second)
+    monkeypatch.setattr(launcher, "COMMAND", (sys.executable, "-c", server))
+    with Launcher(1) as starter:
+        first = launch(starter, "time.sleep(1); send('step')")
+        assert ended(launch(starter, "send('step')"))[1] == "no processes left"
+        assert ended(launch(starter, "send('step')"))[0] == [{"event": "step"}]
+        assert ended(first)[0] == [{"event": "step"}]
+
+
 @pytest.mark.parametrize("stop", [True, False])
 def test_the_first_failure_may_end_the_others(launch, tmp_path, stop):
     runs = configs({"seed": 0}, {"seed": 1}, {"seed": 2})
@@ -186,10 +205,11 @@ def test_the_server_is_fit_to_be_forked():
         "from groupnorm.study.runners.worker import PRELOAD\n"
         "[importlib.import_module(name) for name in PRELOAD]\n"
         "assert len(os.listdir('/proc/self/task')) == 1\n"
-        "assert not torch.cuda.is_initialized()\n"
-        "pid = os.fork()\n"
-        "if not pid: os._exit(torch.cuda._is_in_bad_fork())\n"
-        "assert os.waitpid(pid, 0)[1] == 0\n"
+        "if not os.fork():\n"
+        "    torch.set_num_threads(2)\n"
+        "    torch.randn(400, 400) @ torch.randn(400, 400)\n"
+        "    os._exit(torch.cuda._is_in_bad_fork())  # as after torch.cuda.is_available()\n"
+        "assert os.wait()[1] == 0\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)

@@ -141,6 +141,23 @@ def wait_for(condition, seconds=120):
 
 
 @pytest.mark.slow
+def test_stopped_after_an_epoch_a_run_is_partial_and_goes_on_to_the_same_end(tmp_path):
+    runs = configs({"seed": 0}, {"seed": 1})
+    whole, _ = run(tmp_path / "whole", runs)
+    out = tmp_path / "stages"
+    first, log = run(out, runs, stop_epoch=1)
+    assert [(r.status, len(r.metrics)) for r in first] == [("partial", 1)] * 2
+    assert [e[2:] for e in log.events if e[0] == "ended"] == [("partial", None)] * 2
+    assert not list(out.glob("runs/*/FAILED"))
+    _, log = run(out, runs, stop_epoch=1)
+    assert log.count("started") == 0
+    stages, _ = run(out, runs)
+    assert [[{**m, "timing": 0} for m in r.metrics] for r in stages] == [
+        [{**m, "timing": 0} for m in r.metrics] for r in whole
+    ]
+
+
+@pytest.mark.slow
 def test_records_name_the_threads(tmp_path):
     records, _ = run(tmp_path, configs({}), jobs=1, threads=2)
     assert records[0].env["threads"] == 2

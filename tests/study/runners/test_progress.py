@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from groupnorm.study.runners.progress import StudyProgress, clock, describe
+from groupnorm.study.runners.progress import StudyProgress, clock, describe, names_of
 from groupnorm.training.config import RunConfig
 
 
@@ -169,3 +169,16 @@ def test_what_a_trial_says_leaves_the_terminal_as_it_is(terminal):
         progress.started(name, config)
         progress.ended(name, "failed", "no [b]file[/b] nohost:1234:80: \x1b[31m\x07")
     assert r"failed: no [b]file[/b] nohost:1234:80: \x1b[31m\x07" in stream.getvalue()
+
+
+def test_runs_that_are_described_alike_are_told_apart_by_what_they_differ_in():
+    runs = [
+        RunConfig(norm="bn", epochs=1, base_lr=0.1),
+        RunConfig(norm="bn", epochs=1, base_lr=0.2),
+        RunConfig(norm="gn", epochs=1, base_lr=0.1),
+    ]
+    assert list(names_of({str(i): run for i, run in enumerate(runs)}).values()) == [
+        "bn 8x32 seed 0, base_lr 0.1",
+        "bn 8x32 seed 0, base_lr 0.2",
+        "gn 1x256 seed 0",
+    ]

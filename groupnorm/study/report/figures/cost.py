@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from matplotlib.axes import Axes
 
+from groupnorm.study.report.figures.errors import bars
 from groupnorm.study.report.figures.style import ERROR_LABEL, FigureSpec, Panel, Style, norm_styles
 from groupnorm.study.results.costs import how_timed, milliseconds
 from groupnorm.study.results.rows import Row, Study
+from groupnorm.study.results.rules import epochs_rule, title_images
 
 
 def cost_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
@@ -29,7 +31,7 @@ def cost_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     panels = [
         Panel(
             _panel(study, here, styles, label, cost, spreads),
-            f"Validation error against {words}",
+            f"Error against {words}",
             4.0,
             3.4,
         )
@@ -38,16 +40,16 @@ def cost_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     ]
     if not panels:
         return []
-    bars = "Bars are one standard deviation over seeds."
+    words = "Bars are 95 % intervals of means over seeds (Student's t)."
+    if not any(row.error and row.error.interval for row in here):
+        words = "A single seed has no interval."
     if study.cost_pass.times:
-        bars = (
-            "Vertical bars are one standard deviation over seeds; horizontal ones hold half of the "
-            "rounds in which a time was taken."
-        )
+        words += " Horizontal bars hold half of the rounds in which a time was taken."
     caption = (
-        f"Final validation error against what a norm costs, at {batch} images per worker: lower "
-        "left is better. Memory is what the forward pass keeps for the backward pass. "
-        f"{bars} {how_timed(study.cost_pass)}"
+        f"Top-1 error{title_images(study)} ({epochs_rule(study, length=False)}) against what a "
+        f"norm costs, at {batch} images per worker: lower left is better. Memory is what the "
+        "forward pass keeps for the backward pass. "
+        f"{words} {how_timed(study.cost_pass)}"
     )
     return [FigureSpec("error-by-cost", "Error against cost", caption, panels)]
 
@@ -80,7 +82,7 @@ def _panel(
             full = row.status == "finished"
             around = x * max((spreads[name] for name in row.runs if name in spreads), default=0.0)
             right = max(right, x + around)
-            ax.errorbar(x, row.error.mean, yerr=row.spread, xerr=around or None, ls="none",
+            ax.errorbar(x, row.error.mean, yerr=bars([row.error]), xerr=around or None, ls="none",
                         color=styles[norm].color, marker=styles[norm].marker, ms=8, capsize=3,
                         mfc=styles[norm].color if full else "white",
                         label=study.called(norm))  # fmt: skip

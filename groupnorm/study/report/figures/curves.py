@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from groupnorm.study.report.figures.style import (
     BLACK,
-    ERROR_LABEL,
     FigureSpec,
     Panel,
     Style,
@@ -21,7 +20,7 @@ from groupnorm.study.report.figures.style import (
 from groupnorm.study.results.rows import ONCE, Row, Study, run_status, trained_once
 from groupnorm.study.store import Record
 
-AXIS = {"train_error": "training error (%)", "val_error": ERROR_LABEL}
+AXIS = {"train_error": "training error (%)", "val_error": "validation error (%)"}
 CAPTION = (
     "Mean over finished seeds, with a band of one standard deviation. A thin dashed line is a run "
     "that did not finish; a cross marks where it diverged or failed."

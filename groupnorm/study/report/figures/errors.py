@@ -17,6 +17,7 @@ from groupnorm.study.report.figures.published import (
     norm_panel,
 )
 from groupnorm.study.report.figures.style import (
+    BATCH_LABEL,
     BLACK,
     BLUE,
     ERROR_LABEL,
@@ -32,7 +33,13 @@ from groupnorm.study.results.compare import first_table
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import GROUP_NORM, of_kind
-from groupnorm.study.results.published import DIVISIONS, has_batches, has_groups, has_norms
+from groupnorm.study.results.published import (
+    DIVISIONS,
+    batch_of,
+    has_batches,
+    has_groups,
+    has_norms,
+)
 from groupnorm.study.results.rows import (
     ONCE,
     Row,
@@ -42,11 +49,14 @@ from groupnorm.study.results.rows import (
     subject,
     trained_once,
 )
+from groupnorm.study.results.rules import epochs_rule, title_images
 
 # Where a value stands; None where there is none, which breaks the line.
 Point = tuple[float, Estimate | None]
 RUNNING = "running statistics"
 RECOMPUTED = "recomputed statistics"
+BAND = "The band is the 95 % interval of the mean"
+BARS = "Bars are the 95 % intervals of the means"
 
 
 def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
@@ -56,7 +66,7 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     once = trained_once(rows)
 
     def ours(ax: Axes) -> None:
-        log_axis(ax, batches, "images per worker (N)")
+        log_axis(ax, batches, BATCH_LABEL)
         bad: list[tuple[float, Style, str]] = []
         for norm in norm_names(rows):
             mine = [row for row in rows if row.labels["norm"] == norm]
@@ -77,12 +87,12 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
         ax.set_title(f"This study: {subject(study)}")
 
     caption = (
-        "Final validation error against images per worker; the largest batch is on the left, as "
-        f"in the paper's Figure 1. {_band_words(rows)}"
+        f"{_what(study)} against images per worker; the largest batch is on the left, as in the "
+        f"paper's Figure 1. {_interval_words(rows, BAND)}"
     )
     if once:
         caption += " A line without markers is a norm that was trained once for all of them."
-    panels = [Panel(ours, f"Validation error against images per worker, {subject(study)}")]
+    panels = [Panel(ours, f"Error against images per worker, {subject(study)}")]
     if table := first_table(study, has_batches):
         caption += f" The small panel holds {described(table)} on its own axis."
         panels.append(batch_panel(table))
@@ -104,21 +114,26 @@ def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
                 continue
             seeds = list(row.errors.values())
             ax.plot(seeds, [y] * len(seeds), "o", color=style.color, alpha=0.35, ms=4, mew=0)
-            ax.errorbar(row.error.mean, y, xerr=row.spread, color=style.color,
+            ax.errorbar(row.error.mean, y, xerr=bars([row.error]), color=style.color,
                         marker=style.marker, ms=8, capsize=4)  # fmt: skip
             ax.annotate(decimal_text(row.error.mean), (row.error.mean, y), (0, 9), ha="center",
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, names)
         ax.set_xlabel(ERROR_LABEL)
-        ax.set_title(f"This study: {subject(study)}")
+        ax.set_title(f"This study: {subject(study)}\n{batch} images per worker")
 
-    caption = f"Final validation error per norm, best at the top. {_band_words(rows, 'Bars')}"
+    batch = batch_sizes(rows)[0]
+    caption = (
+        f"{_what(study)} per norm at {batch} images per worker, best at the top. "
+        f"{_interval_words(rows, BARS)} Small dots are seeds."
+    )
     height = max(2.6, 1.2 + 0.42 * len(rows))
-    panels = [Panel(ours, f"Validation error per norm, {subject(study)}", height=height)]
-    batches = batch_sizes(rows)
-    batch = batches[0] if batches else None
+    panels = [Panel(ours, f"Error per norm, {subject(study)}", height=height)]
     if table := first_table(study, lambda t: has_norms(t, batch)):
         caption += f" The small panel holds {described(table)}."
+        theirs = batch_of(table, batch)
+        if theirs not in (None, batch):
+            caption += f" These were measured at {theirs} images per worker, not at {batch}."
         panels.append(norm_panel(table, batch, height))
     return FigureSpec("error-by-norm", "Error by norm", caption, panels)
 
@@ -147,11 +162,12 @@ def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
         return draw
 
     caption = (
-        "Final validation error by number of groups and by channels per group. One group is layer "
-        f"norm (LN), one channel per group is instance norm (IN). {_band_words(rows)}"
+        f"{_what(study)} by number of groups and by channels per group. One group is layer norm "
+        "(LN), one channel per group is instance norm (IN). "
+        f"{_interval_words(rows, BAND)}"
     )
     present = [d for d in DIVISIONS if any(row.labels["division"] == d for row in rows)]
-    panels = [Panel(ours(d), f"Validation error by {DIVISIONS[d]}") for d in present]
+    panels = [Panel(ours(d), f"Error by {DIVISIONS[d]}") for d in present]
     if table := first_table(study, has_groups):
         caption += f" Small panels: {described(table)}."
         panels += group_panels(table, present)
@@ -189,9 +205,10 @@ def recomputed_figure(study: Study, rows: list[Row]) -> FigureSpec:
                 Panel(draw, f"{study.called(norm)} with running and with recomputed statistics")
             )
     caption = (
-        "The same weights evaluated twice: with the running statistics gathered in training, and "
-        "with statistics recomputed on training data (Precise-BN). What separates the two is "
-        "evaluation; what is left is training."
+        f"{_what(study)} of the same weights, evaluated twice: with the running statistics "
+        "gathered in training, and with statistics recomputed on training data (Precise-BN). What "
+        "separates the two is evaluation; what is left is training. "
+        f"{_interval_words(rows, BARS)}"
     )
     title = "Running and recomputed statistics side by side"
     return FigureSpec("running-and-recomputed", title, caption, panels)
@@ -211,11 +228,11 @@ def _recomputed_panel(
             looks: dict[str, Any] = {"ls": "-" if by_batch else "none", "mfc": color}
             if label == RECOMPUTED:
                 looks = {"ls": "--" if by_batch else "none", "mfc": "white"}
-            xs, means, spreads = _arrays(points)
-            ax.errorbar(xs, means, yerr=spreads if _has_spread(points) else None, color=color,
+            xs, means = _arrays(points)
+            ax.errorbar(xs, means, yerr=bars([value for _, value in points]), color=color,
                         marker="o", ms=7, capsize=3, label=label, lw=1.4, **looks)  # fmt: skip
         if line:
-            xs, means, _ = _arrays(line)
+            xs, means = _arrays(line)
             ax.plot(xs, means, ":", lw=1.6, color=KIND_COLORS["gn"],
                     label=f"{reference}, for comparison")  # fmt: skip
         bad = [(float(i), Style(BLUE), row.status)
@@ -224,7 +241,7 @@ def _recomputed_panel(
         ax.set_xticks(range(len(columns)), [name for name, _ in columns])
         ax.set_xlim(-0.5, len(columns) - 0.5)
         ax.grid(visible=False, axis="x")
-        ax.set_xlabel("images per worker (N)" if by_batch else "")
+        ax.set_xlabel(BATCH_LABEL if by_batch else "")
         ax.set_ylabel(ERROR_LABEL)
         ax.set_title(title)
 
@@ -233,11 +250,12 @@ def _recomputed_panel(
 
 def _line_with_band(ax: Axes, points: list[Point], style: Style, label: str | None) -> None:
     ordered = sorted(points, key=lambda point: -point[0])
-    xs, means, spreads = _arrays(ordered)
-    if _has_spread(ordered):
-        low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
-        high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
-        ax.fill_between(xs, low, high, color=style.color, alpha=0.18, linewidth=0)
+    xs, means = _arrays(ordered)
+    if sizes := bars([value for _, value in ordered]):
+        low = [mean - size for mean, size in zip(means, sizes[0], strict=True)]
+        high = [mean + size for mean, size in zip(means, sizes[1], strict=True)]
+        ax.fill_between(xs, low, high, facecolor=(style.color, 0.14),
+                        edgecolor=(style.color, 0.6), linewidth=0.8)  # fmt: skip
     ax.plot(xs, means, color=style.color, marker=style.marker, ls=style.dashes, label=label)
 
 
@@ -264,33 +282,54 @@ def mark_missing(ax: Axes, bad: list[tuple[float, Style, str]]) -> None:
     ax.set_ylim(low, high + step * max(levels.values()))
 
 
-def _band_words(rows: Sequence[Row], what: str = "The band") -> str:
-    seeds = max((row.asked for row in rows), default=0)
-    verb = "are" if what.endswith("s") else "is"
-    words = f"{what} {verb} one standard deviation over {seeds} seeds to either side of the mean."
-    if not any(row.spread is not None for row in rows):
-        words = "No norm has two finished seeds, so there is no spread to draw."
-    if what == "The band" and any(row.error and row.status != "finished" for row in rows):
+def bars(values: Sequence[Estimate | None]) -> tuple[list[float], list[float]] | None:
+    """How far each 95 % interval reaches below and above its mean; None where no mean has one.
+
+    An error lies between 0 and 100 %, and so does what is drawn of an interval.
+    """
+    if not any(value and value.interval for value in values):
+        return None
+    low, high = [], []
+    for value in values:
+        mean = value.mean if value else math.nan
+        ends = (value.interval if value else None) or (mean, mean)
+        low.append(mean - max(ends[0], 0.0))
+        high.append(min(ends[1], 100.0) - mean)
+    return low, high
+
+
+def _what(study: Study) -> str:
+    """What the axis of errors shows, to begin a caption with."""
+    return f"Top-1 error{title_images(study)} ({epochs_rule(study, length=False)})"
+
+
+def _interval_words(rows: Sequence[Row], what: str) -> str:
+    finished = [row.finished for row in rows if row.error]
+    words = "No mean has two finished seeds, so there is no interval to draw."
+    if any(row.error and row.error.interval for row in rows):
+        least, most = min(finished), max(finished)
+        seeds = f"{most}" if least == most else f"{least} to {most}"
+        words = (
+            f"{what} (Student's t, {seeds} seeds). Whether two means differ is told by the "
+            "differences of their seeds, not by an overlap here."
+        )
+        if least == 1:
+            words += " A single seed has no interval."
+    if what == BAND and any(row.error and row.status != "finished" for row in rows):
         words += " A hollow marker is a mean that lacks a seed."
     return words
 
 
-def _has_spread(points: Sequence[Point]) -> bool:
-    return any(e and e.spread is not None for _, e in points)
-
-
-def _arrays(points: Sequence[Point]) -> tuple[list[float], list[float], list[float]]:
-    """Positions, means and spreads; not-a-number where there is no value."""
-    means = [e.mean if e else math.nan for _, e in points]
-    spreads = [(e.spread or 0.0) if e else math.nan for _, e in points]
-    return [x for x, _ in points], means, spreads
+def _arrays(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Positions and means; not-a-number where there is no value."""
+    return [x for x, _ in points], [e.mean if e else math.nan for _, e in points]
 
 
 def _limits(estimates: Sequence[Estimate | None]) -> tuple[float, float] | None:
     present = [e for e in estimates if e]
     if not present:
         return None
-    low = min(e.mean - (e.spread or 0.0) for e in present)
-    high = max(e.mean + (e.spread or 0.0) for e in present)
+    ends = [end for e in present for end in e.interval or (e.mean, e.mean)]
+    low, high = max(min(ends), 0.0), min(max(ends), 100.0)
     margin = 0.08 * (high - low) or 0.5
     return low - margin, high + margin

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from groupnorm.study.report.figures.style import (
+    BATCH_LABEL,
+    ERROR_LABEL,
     GREY,
     KIND_COLORS,
     PAPER_BACKGROUND,
@@ -20,6 +22,7 @@ from groupnorm.study.results.published import (
     DIVISIONS,
     Published,
     PublishedValue,
+    batch_of,
     errors_by_norm,
     published_text,
     values,
@@ -49,7 +52,7 @@ def batch_panel(table: Published) -> Panel:
     close = 0.15 * (max(everything) - min(everything))
 
     def draw(ax: Axes) -> None:
-        log_axis(ax, sizes, "images per GPU" if table.is_the_papers else "images per worker")
+        log_axis(ax, sizes, BATCH_LABEL)
         for norm, line in lines.items():
             xs = [v.batch_per_worker for v in line if v.batch_per_worker is not None]
             errors = [v.error for v in line]
@@ -72,7 +75,11 @@ def batch_panel(table: Published) -> Panel:
 
 
 def norm_panel(table: Published, batch: int | None, height: float) -> Panel:
-    """Error per norm, best at the top, of a table for which `has_norms` is true."""
+    """Error per norm, best at the top, of a table for which `has_norms` is true.
+
+    Its title has the images per worker, when they are known.
+    """
+    theirs = batch_of(table, batch)
     errors = errors_by_norm(table, batch)
     styles, names = norm_styles(errors), short_names(errors)
     worst_first = sorted(errors, key=lambda norm: (errors[norm], norm), reverse=True)
@@ -84,7 +91,7 @@ def norm_panel(table: Published, batch: int | None, height: float) -> Panel:
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, [names[norm] for norm in worst_first])
         ax.margins(x=0.15)
-        _frame(ax, table, x="top-1 error (%)")
+        _frame(ax, table, x=ERROR_LABEL, more=f"\n{theirs} images per worker" if theirs else "")
 
     alt = f"{_whose(table, 'errors')}: {table.source}, {table.setting}"
     return Panel(draw, alt, _WIDTH, height)
@@ -116,11 +123,11 @@ def _whose(table: Published, what: str) -> str:
     return f"The paper's {what}" if table.is_the_papers else f"Published {what}"
 
 
-def _frame(ax: Axes, table: Published, x: str | None = None) -> None:
+def _frame(ax: Axes, table: Published, x: str | None = None, more: str = "") -> None:
     ax.set_facecolor(PAPER_BACKGROUND)
     source = str(table.source) if table.is_the_papers else table.owner
-    ax.set_title(f"{source}\n{table.model} on {table.dataset}", color=GREY, size="medium")
+    ax.set_title(f"{source}\n{table.model} on {table.dataset}{more}", color=GREY, size="medium")
     if x is None:
-        ax.set_ylabel("top-1 error (%)")
+        ax.set_ylabel(ERROR_LABEL)
     else:
         ax.set_xlabel(x)

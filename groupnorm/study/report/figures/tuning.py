@@ -31,7 +31,8 @@ FIELD_WORDS = {
 def tuning_figure(tuning: Tuning) -> FigureSpec:
     """Error against the values tried, a panel for each batch size or way of dividing.
 
-    A panel has a line for each norm, or for each division; a ring is around the value chosen.
+    A panel has a line for each norm, or for each division; all have the same axis of errors, and
+    a ring is around the value chosen.
     """
     words = FIELD_WORDS.get(tuning.field, tuning.field)
     images = "test images" if tuning.held_out is None else "held-out images"
@@ -40,10 +41,10 @@ def tuning_figure(tuning: Tuning) -> FigureSpec:
     for title, lines in (_by_division(tuning) if divided else _by_batch(tuning)).items():
         draw = _drawer(tuning, lines, title, f"error on {images} (%)")
         panels.append(Panel(draw, f"Error on {images} against {words}, {title}"))
+    what = "each point the mean of its seeds" if tuning.held_out is None else "one run a point"
     caption = (
-        f"Error on {images} against the {words} ({tuning.field}), each value the mean of its runs. "
-        "A ring is around the value chosen. Where lines cross, the order of the norms depends on "
-        f"the {words}."
+        f"Error on {images} against the {words} ({tuning.field}), {what}. A ring is around the "
+        f"value chosen. Where lines cross, the order of the norms depends on the {words}."
     )
     if divided:
         caption = caption.replace("order of the norms", "best division")
@@ -87,12 +88,14 @@ def _rows(tuning: Tuning, **labels: Any) -> list[Row]:
 def _drawer(tuning: Tuning, lines: Lines, title: str, label: str) -> Callable[[Axes], None]:
     """The values stand side by side, whatever their distance: they are usually multiples."""
     places = {value: place for place, value in enumerate(tuning.values)}
+    means = [row.mean for row in tuning.rows if row.mean is not None]
+    margin = 0.08 * (max(means) - min(means)) or 0.5 if means else 0.0
 
     def draw(ax: Axes) -> None:
         bad: list[tuple[float, Style, str]] = []
         for name, style, rows in lines:
             points = {places[row.labels[tuning.field]]: row for row in rows}
-            line = [(place, row.mean) for place, row in sorted(points.items()) if row.error]
+            line = [(place, row.error.mean) for place, row in sorted(points.items()) if row.error]
             ax.plot([x for x, _ in line], [y for _, y in line], color=style.color,
                     marker=style.marker, ls=style.dashes, label=name)  # fmt: skip
             for place, row in points.items():
@@ -102,8 +105,10 @@ def _drawer(tuning: Tuning, lines: Lines, title: str, label: str) -> Callable[[A
                     ax.plot(place, row.mean, "o", ms=12, mfc="none", mec=style.color, mew=1.4)
         ax.set_xticks(range(len(places)), [str(value) for value in places])
         ax.set_xlim(-0.5, len(places) - 0.5)
+        if means:
+            ax.set_ylim(min(means) - margin, max(means) + margin)
         mark_missing(ax, bad)
-        ax.set_xlabel(tuning.field)
+        ax.set_xlabel(f"{FIELD_WORDS.get(tuning.field, tuning.field)} ({tuning.field})")
         ax.set_ylabel(label)
         ax.set_title(title)
 

@@ -10,7 +10,7 @@ from groupnorm.study.results.compare import compares_in_size, find, first_table,
 from groupnorm.study.results.differences import row_difference
 from groupnorm.study.results.format import rounded
 from groupnorm.study.results.labels import BATCH_NORM, short_names
-from groupnorm.study.results.published import SPREAD, Published, has_batches, has_norms
+from groupnorm.study.results.published import SPREAD, Published, batch_of, has_batches, has_norms
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names, subject
 
 BASELINE = str(BATCH_NORM)  # published tables are read as differences to it
@@ -37,10 +37,8 @@ def published_by_norm(study: Study, rows: list[Row]) -> str:
     table = first_table(study, lambda t: has_norms(t, batch))
     if table is None:
         return ""
-    sizes = table.data.get("batch_per_worker", [table.batch_per_worker])
-    their_batch = sizes[0] if len(sizes) == 1 else batch
     norms = table.data.get("norm") or [n for n in list(table.data)[1:] if SPREAD not in n]
-    parts = _directions(table, norms, rows, batch, their_batch)
+    parts = _directions(table, norms, rows, batch, batch_of(table, batch))
     return f"{introduced(table, study)} {' '.join(parts)}" if parts else ""
 
 
@@ -72,22 +70,30 @@ def _directions(
             at = f"At {batch} images"
             if their_batch not in (None, batch):
                 at = f"At {their_batch} images (here {batch})"
-            text = f"{at} {table.owner} has {names[norm]}"
-            parts.append(_direction(rows, ours, bn, batch, difference, text))
+            text = f"{at} {table.owner} has {names[norm]} {points(abs(difference))} "
+            text += "below BN" if difference < 0 else "above BN"
+            paper = difference if their_batch in (None, batch) else None
+            parts.append(text + _direction(rows, ours, bn, batch, paper))
     return parts
 
 
-def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: Decimal, begun: str) -> str:
-    """Does `norm` against `bn` point the way a published difference (norm minus BN) does?"""
-    text = f"{begun} {points(abs(paper))} {'below' if paper < 0 else 'above'} BN"
+def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: Decimal | None) -> str:
+    """Does `norm` against `bn` point the way a published difference (norm minus BN) does?
+
+    Args:
+        paper: the difference; None for one at another batch size, which may point another way.
+    """
     ours, theirs = find_row(rows, norm, batch), find_row(rows, bn, batch)
     if not (ours and theirs and ours.error and theirs.error):
-        return f"{text}; here one of the two has no result."
+        return "; here one of the two has no result."
     found = row_difference(ours, theirs)
     if found is None:
-        return f"{text}; here the two share no seed to compare them by."
+        return "; here the two share no seed to compare them by."
     here = "below" if found.mean < 0 else "above"
-    text += f"; here it is {gap(found)} {here}"
+    text = f"; here it is {gap(found)} {here}"
+    if paper is None:
+        apart = ", which cannot be told from no difference" if found.told_apart is False else ""
+        return f"{text}{apart}, at another batch size."
     same = (found.mean < 0) == (paper < 0)
     if found.told_apart:
         return f"{text}, {'which agrees' if same else 'which disagrees'} in direction."

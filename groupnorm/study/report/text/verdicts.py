@@ -70,7 +70,7 @@ def seeds_for_one_point(found: Difference | None) -> str:
     needed = seeds_needed(found.spread)
     estimated = f"by an estimate from the spread of these {found.pairs} pairs"
     if needed <= found.pairs:
-        return f"So many seeds tell a difference of one point, {estimated}."
+        return f"{found.pairs} seeds are enough to tell a difference of one point, {estimated}."
     return f"To tell a difference of one point takes about {needed:,} seeds, {estimated}."
 
 

@@ -59,9 +59,7 @@ def test_without_times_taken_in_turns_no_time_is_drawn_and_the_caption_says_why(
     add_costs(batch_study(tmp_path), timed=False)
     study = load_study(tmp_path)
     (figure,) = cost_figures(study, summarize_study(study))
-    assert [panel.alt for panel in figure.panels] == [
-        "Validation error against memory saved per image"
-    ]
+    assert [panel.alt for panel in figure.panels] == ["Error against memory saved per image"]
     assert "Times are not compared: this record holds none" in figure.caption
 
 

@@ -7,6 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from groupnorm.study.report.figures import build_figures
+from groupnorm.study.report.figures.errors import bars
+from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.rows import (
     batch_sizes,
     load_study,
@@ -14,7 +16,7 @@ from groupnorm.study.results.rows import (
     subject,
     summarize_study,
 )
-from tests.study.fake_store import batch_study, groups_study, spoil
+from tests.study.fake_store import batch_study, configured, groups_study, spoil
 
 
 def build(out):
@@ -111,15 +113,73 @@ def test_recomputed_statistics_of_a_norm_trained_once_are_drawn_once(tmp_path):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["every N"]
 
 
-def test_the_band_is_one_spread_to_either_side_and_absent_with_one_seed(tmp_path):
+def test_the_band_is_the_interval_of_each_mean_and_absent_with_one_seed(tmp_path):
     figures, rows = build(batch_study(tmp_path / "a", norms=("gn",), batches=(32, 2)))
     (band,) = axes_of(figures["error-by-batch"].panels[0]).collections
     heights = band.get_paths()[0].vertices[:, 1]
-    assert heights.max() - heights.min() == pytest.approx(2 * rows[0].spread)
-    assert "3 seeds" in figures["error-by-batch"].caption
+    assert (heights.min(), heights.max()) == pytest.approx(rows[0].error.interval)
+    caption = figures["error-by-batch"].caption
+    assert "The band is the 95 % interval of the mean (Student's t, 3 seeds)." in caption
+    assert "not by an overlap" in caption
     figures, _ = build(batch_study(tmp_path / "b", seeds=1))
     assert not axes_of(figures["error-by-batch"].panels[0]).collections
-    assert "no spread to draw" in figures["error-by-batch"].caption
+    assert "no interval to draw" in figures["error-by-batch"].caption
+
+
+def test_the_caption_says_what_the_error_is(tmp_path):
+    study = load_study(batch_study(tmp_path, norms=("bn", "gn"), batches=(32, 2), seeds=2))
+    rows = summarize_study(study)
+    for figure in build_figures(study, rows)[:2]:
+        assert figure.caption.startswith("Top-1 error (median of the last 5 epochs) ")
+    study = configured(study, reported_epochs=1, validation_images=500)
+    for figure in build_figures(study, rows)[:2]:
+        assert figure.caption.startswith("Top-1 error on 500 held-out training images (last epoch)")
+
+
+def test_a_mean_of_a_single_seed_beside_others_has_no_interval_and_is_said_so(tmp_path):
+    out = batch_study(tmp_path, norms=("bn",), batches=(32, 8, 2))
+    for seed in (0, 1):
+        spoil(out / f"runs/bn-n2-s{seed}", "diverged")
+    figures, rows = build(out)
+    (band,) = axes_of(figures["error-by-batch"].panels[0]).collections
+    points = {tuple(point) for point in band.get_paths()[0].vertices}
+    assert {y for x, y in points if x == 2} == {rows[-1].mean}
+    caption = figures["error-by-batch"].caption
+    assert "(Student's t, 1 to 3 seeds)" in caption
+    assert "A single seed has no interval." in caption
+
+
+def test_what_is_drawn_of_an_interval_ends_where_errors_do():
+    low, high = bars([Estimate(5.0, 9.0, 2), Estimate(95.0, 9.0, 2), Estimate(50.0, None, 1)])
+    assert (low[0], high[1]) == (5.0, 5.0)
+    assert (low[2], high[2]) == (0.0, 0.0)
+    assert low[1] == high[0] == pytest.approx(12.7062 * 9 / 2**0.5, abs=0.01)
+    assert bars([Estimate(5.0, None, 1), None]) is None
+
+
+def test_both_panels_have_the_same_axis_labels(tmp_path):
+    figures, _ = build(batch_study(tmp_path / "a", seeds=1))
+    labels = [(ax.get_xlabel(), ax.get_ylabel())
+              for ax in map(axes_of, figures["error-by-batch"].panels)]  # fmt: skip
+    assert labels == [("images per worker (N)", "top-1 error (%)")] * 2
+    figures, _ = build(groups_study(tmp_path / "b", seeds=1))
+    axes = [axes_of(panel) for panel in figures["error-by-groups"].panels]
+    assert [ax.get_xlabel() for ax in axes[:2]] == [ax.get_xlabel() for ax in axes[2:]]
+    assert {ax.get_ylabel() for ax in axes} == {"top-1 error (%)"}
+
+
+def test_norms_at_another_batch_size_than_the_papers_are_said_to_be(tmp_path):
+    out = batch_study(tmp_path, ("bn", "gn"), (2,), 1, "norms")
+    figures, _ = build(out)
+    figure = figures["error-by-norm"]
+    ours, paper = map(axes_of, figure.panels)
+    assert ours.get_title().endswith("\n2 images per worker")
+    assert paper.get_title().endswith("ResNet-50 on ImageNet\n32 images per worker")
+    assert ours.get_xlabel() == paper.get_xlabel()
+    assert "per norm at 2 images per worker" in figure.caption
+    assert "These were measured at 32 images per worker, not at 2." in figure.caption
+    figures, _ = build(batch_study(tmp_path / "same", ("bn", "gn"), (32,), 1, "norms"))
+    assert "were measured at" not in figures["error-by-norm"].caption
 
 
 def test_the_papers_panel_holds_the_papers_numbers_and_says_so(tmp_path):

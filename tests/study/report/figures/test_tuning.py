@@ -36,6 +36,7 @@ def test_a_line_for_each_norm_and_a_ring_around_the_chosen_value(tmp_path):
     assert (figure.name, figure.title) == ("error-by-base_lr", "Error by learning rate")
     assert ax.get_title() == "32 images per worker"
     assert ax.get_ylabel() == "error on held-out images (%)"
+    assert ax.get_xlabel() == "learning rate (base_lr)"
     assert [text.get_text() for text in ax.get_xticklabels()] == ["0.1", "0.3", "1.0"]
     lines = named(ax)
     assert list(lines["gn"].get_xdata()) == [0, 1, 2]
@@ -74,6 +75,7 @@ def test_divisions_have_a_panel_each_and_a_line_for_each_value(tmp_path):
     tuning = {"validation_images": 140, "cells": cells}
     add_to_manifest(out, cells=cells[::2], shows="groups", tuned_over="weight_decay", tuning=tuning)
     figure, drawn, _ = figure_of(out)
+    assert drawn[0].get_ylim() == drawn[1].get_ylim()
     assert [ax.get_title() for ax in drawn] == ["by number of groups", "by channels per group"]
     assert list(named(drawn[0])) == ["16", "8", "4", "2", "1"]
     assert figure.title == "Error by weight decay"

@@ -260,6 +260,8 @@ def test_other_tables_are_named_and_compared_as_they_are(tmp_path):
     add_to_manifest(out, published=["imagenet-vgg16"])
     text = " ".join(words(out))
     assert "At 32 images (here 16) the paper has none 1.2 points above BN; here it is" in text
+    assert ", at another batch size." in text
+    assert "agrees" not in text
     add_to_manifest(out, published=["pets-notebook"])
     assert "At 4 images (here 16) amaarora/amaarora.github.io has GN 21.6" in " ".join(words(out))
 

@@ -87,8 +87,8 @@ def test_changes(found, expected):
     [
         (difference(-6.6, 1.3), "To tell a difference of one point takes about 9 seeds, by an "
                                 "estimate from the spread of these 3 pairs."),
-        (BELOW, "So many seeds tell a difference of one point, by an estimate from the spread of "
-                "these 3 pairs."),
+        (BELOW, "3 seeds are enough to tell a difference of one point, by an estimate from the "
+                "spread of these 3 pairs."),
         (WITHOUT, ""),
         (None, ""),
     ],

@@ -1,0 +1,107 @@
+"""The numbers of a report for programs: what `groupnorm report --json` prints, differences.csv.
+
+docs/study.md describes the keys. Every row has the same ones; what a row does not have is null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from groupnorm.study.results.differences import Contrast, contrasts
+from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.rows import Row, Study, images_of
+from groupnorm.study.results.rules import epochs_rule
+from groupnorm.study.results.tuning import Tuning
+
+DIFFERENCE_COLUMNS = [
+    "norm", "recomputed", "against", "batch_per_worker", "difference", "standard_error", "low",
+    "high", "pairs", "left_out", "told_apart", "verdict", "seeds_for_one_point",
+]  # fmt: skip
+
+
+def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
+    """How the errors are made, a row for each configuration, and the differences; unrounded."""
+    names = list(dict.fromkeys(key for row in rows for key in row.labels))
+    return {
+        "study": study.manifest["study"],
+        "unit": "percent, top-1 error",
+        "rule": epochs_rule(study, length=False),
+        "reported_epochs": study.reported_epochs,
+        "evaluated_on": images_of(study.records.values()),
+        "rows": [_row(row, names) for row in rows],
+        "differences": difference_numbers(rows),
+    }
+
+
+def tuning_numbers(tuning: Tuning) -> dict[str, Any]:
+    """What a tuned study tried: a row for each configuration with each value, the chosen marked."""
+    names = list(dict.fromkeys(key for row in tuning.rows for key in row.labels))
+    return {
+        "field": tuning.field,
+        "held_out": tuning.held_out,
+        "rows": [{**_row(row, names), "chosen": row in tuning.chosen} for row in tuning.rows],
+    }
+
+
+def difference_numbers(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The differences, unrounded: one for each norm and batch size, by `DIFFERENCE_COLUMNS`."""
+    return [
+        _difference(one, row.labels["batch_per_worker"])
+        for one in contrasts(rows)
+        for row in one.rows
+    ]
+
+
+def differences_csv(rows: Sequence[Row]) -> str:
+    """The same as lines of a file; empty where there is no number."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, DIFFERENCE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    words = {True: "yes", False: "no"}
+    for line in difference_numbers(rows):
+        marked = {key: words.get(line[key]) for key in ("recomputed", "told_apart")}
+        writer.writerow({**line, **marked})
+    return buffer.getvalue()
+
+
+def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        **{name: row.labels.get(name) for name in names},
+        "status": row.status,
+        "reason": row.reason,
+        "seeds_asked": row.asked,
+        "seeds_finished": row.finished,
+        "evaluated_on": row.evaluated_on,
+        **_estimate("error", row.error),
+        **_estimate("recomputed_error", row.precise),
+        "train_error": row.train_error,
+        "seeds": [
+            {"seed": seed, "error": error, "recomputed_error": row.precise_errors.get(seed)}
+            for seed, error in row.errors.items()
+        ],
+    }
+
+
+def _estimate(name: str, found: Estimate | None) -> dict[str, float | None]:
+    low, high = (found.interval if found else None) or (None, None)
+    return {
+        name: found.mean if found else None,
+        f"{name}_spread": found.spread if found else None,
+        f"{name}_low": low,
+        f"{name}_high": high,
+    }
+
+
+def _difference(one: Contrast, batch: int) -> dict[str, Any]:
+    found = one.difference
+    low, high = (found.interval if found else None) or (None, None)
+    values = [
+        one.norm, one.recomputed, one.reference, batch, found.mean if found else None,
+        found.standard_error if found else None, low, high, found.pairs if found else 0,
+        found.left_out if found else None, found.told_apart if found else None, one.verdict,
+        one.seeds_needed,
+    ]  # fmt: skip
+    return dict(zip(DIFFERENCE_COLUMNS, values, strict=True))
