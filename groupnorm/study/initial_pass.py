@@ -72,12 +72,14 @@ def measure(config: RunConfig, batches: Batches) -> dict[str, Any]:
         (x,) = inputs
         number = len(noises)
         noises.append(_noise(x.detach(), layer.num_groups, layer.eps))
-        x.register_hook(lambda gradient: gradients.update({number: gradient.norm().item()}))
+        x.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: gradients.update({number: gradient.norm().item()})
+        )
 
     layers = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     for layer in layers:
         layer.register_forward_hook(watch)
-    F.cross_entropy(model(images), labels).backward()
+    F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
     last = len(layers) - 1
     gain = (gradients[0] / gradients[last]) ** (1 / last) if last and gradients[last] else 0.0
     noise = max(noises)

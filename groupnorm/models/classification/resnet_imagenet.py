@@ -78,7 +78,7 @@ def imagenet_resnet(
     block = BasicBlock if depth < 50 else Bottleneck
     blocks = _Blocks(block, dict(zip(_PLANES, of_stage, strict=True)))
     model: nn.Module = torchvision_models().ResNet(
-        blocks,  # type: ignore[arg-type]
+        blocks,
         list(BLOCKS_PER_STAGE[depth]),
         num_classes=num_classes,
         norm_layer=norm,

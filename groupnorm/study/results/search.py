@@ -121,8 +121,8 @@ def error_after(record: Record, epochs: int, last: int) -> float | None:
     rows = record.metrics[:epochs]
     if len(rows) < epochs:
         return math.inf if record.status == "diverged" else None
-    values = [row.get("val_error") for row in rows[-last:]]
-    return median(values) if all(map(is_number, values)) else math.inf
+    values = [row["val_error"] for row in rows[-last:] if is_number(row.get("val_error"))]
+    return float(median(values)) if len(values) == min(last, epochs) else math.inf
 
 
 def read_search(

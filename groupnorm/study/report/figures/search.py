@@ -26,6 +26,7 @@ from groupnorm.study.store import Record
 
 ERROR_LABEL = "error on held-out images (%)"
 _GAP = 0.083  # between the labels of two lines, in parts of the height of the axes
+_LINES = 0.5  # of the width of the axes; the labels have the rest
 _COLORS = (VERMILLION, BLUE, GREEN)
 
 
@@ -127,7 +128,6 @@ def _drawer(lines: Sequence[_Line], title: str) -> Callable[[Axes], None]:
             if line.dropped:
                 ax.plot(epochs[-1], errors[-1], "X", color=line.color, ms=7, mec="white",
                         clip_on=False)  # fmt: skip
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         ax.set_xlabel("epoch")
         ax.set_ylabel(ERROR_LABEL)
         ax.set_title(title)
@@ -137,17 +137,22 @@ def _drawer(lines: Sequence[_Line], title: str) -> Callable[[Axes], None]:
 
 
 def _label_ends(ax: Axes, lines: Sequence[_Line]) -> None:
-    """The name and the last error of every line at the right, joined to its end."""
+    """The name and last error of every line in the right part of the axes, joined to its end."""
+    if not lines:
+        return
+    first, last = min(min(line.errors) for line in lines), max(max(line.errors) for line in lines)
+    span = max(last - first, 1)
+    ax.set_xlim(first - 0.05 * span, first + span / _LINES)
+    ticks = MaxNLocator(5, integer=True, min_n_ticks=1).tick_values(first, last)
+    ax.set_xticks([tick for tick in ticks if first <= tick <= last and tick % 1 == 0])
     low, high = ax.get_ylim()
-    right = max((max(line.errors) for line in lines), default=1)
-    ax.set_xlim(right=right if right > min(min(line.errors) for line in lines) else None)
     ends = [list(line.errors.values())[-1] for line in lines]
     places = spread_out([(end - low) / (high - low) for end in ends], _GAP)
     for line, end, place in zip(lines, ends, places, strict=True):
         ax.annotate(
             f"{line.name}  {decimal_text(end)}",
             (max(line.errors), end),
-            (1.04, place),
+            (_LINES + 0.1, place),
             textcoords=ax.transAxes,
             color=line.color,
             size=8.5,
@@ -158,7 +163,7 @@ def _label_ends(ax: Axes, lines: Sequence[_Line]) -> None:
 
 
 def spread_out(places: Sequence[float], gap: float) -> list[float]:
-    """The places moved as little as needed to lie `gap` apart, in the same order.
+    """The places moved as little as needed to lie `gap` apart, in the same order, within 0 to 1.
 
     Each run of places that are too close is spread about its own middle.
     """
@@ -176,6 +181,10 @@ def spread_out(places: Sequence[float], gap: float) -> list[float]:
     for middle, members in groups:
         for number, index in enumerate(members):
             found[index] = middle + gap * (number - (len(members) - 1) / 2)
+    for number, index in enumerate(order):
+        found[index] = max(found[index], gap * (number + 0.5))
+    for number, index in enumerate(reversed(order)):
+        found[index] = min(found[index], 1 - gap * (number + 0.5))
     return found
 
 

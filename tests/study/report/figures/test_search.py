@@ -19,6 +19,8 @@ def test_labels_lie_apart_in_the_order_of_their_lines(places):
     order = sorted(range(len(places)), key=lambda index: places[index])
     ends = [found[index] for index in order]
     assert all(b - a >= 0.1 - 1e-9 for a, b in pairwise(ends))
+    if len(places) <= 10:
+        assert all(0.05 - 1e-9 <= end <= 0.95 + 1e-9 for end in ends)
 
 
 def test_labels_that_are_apart_stay_where_they_are():
