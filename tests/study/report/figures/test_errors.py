@@ -17,6 +17,7 @@ from groupnorm.study.results.rows import (
     summarize_study,
 )
 from tests.study.fake_store import batch_study, configured, groups_study, spoil
+from tests.tolerances import HUNDREDTH
 
 
 def build(out):
@@ -153,7 +154,7 @@ def test_what_is_drawn_of_an_interval_ends_where_errors_do():
     low, high = bars([Estimate(5.0, 9.0, 2), Estimate(95.0, 9.0, 2), Estimate(50.0, None, 1)])
     assert (low[0], high[1]) == (5.0, 5.0)
     assert (low[2], high[2]) == (0.0, 0.0)
-    assert low[1] == high[0] == pytest.approx(12.7062 * 9 / 2**0.5, abs=0.01)
+    assert low[1] == high[0] == pytest.approx(12.7062 * 9 / 2**0.5, abs=HUNDREDTH)
     assert bars([Estimate(5.0, None, 1), None]) is None
 
 

@@ -19,6 +19,7 @@ from groupnorm.study.report.figures.render import (
     render_panel,
 )
 from groupnorm.study.report.figures.style import FigureSpec, Panel
+from tests.tolerances import HUNDREDTH
 
 
 def draw_line(ax):
@@ -122,8 +123,8 @@ def inches(files):
     pdf = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", files["pdf"])
     height, width = imread(io.BytesIO(files["png"])).shape[:2]
     sizes = [[float(size) / 72 for size in found.groups()] for found in (svg, pdf)]
-    assert sizes[0] == pytest.approx(sizes[1], abs=0.01)
-    assert sizes[0] == pytest.approx([width / 300, height / 300], abs=0.01)
+    assert sizes[0] == pytest.approx(sizes[1], abs=HUNDREDTH)
+    assert sizes[0] == pytest.approx([width / 300, height / 300], abs=HUNDREDTH)
     return sizes[0]
 
 
@@ -134,8 +135,8 @@ def letters(files):
 
 def test_a_figure_is_as_wide_as_its_column_with_letters_of_8_to_9_points(files):
     single, double = (render_files(spec(), column) for column in ("single", "double"))
-    assert inches(single)[0] == pytest.approx(3.3, abs=0.01)
-    assert inches(double)[0] == pytest.approx(6.9, abs=0.01)
+    assert inches(single)[0] == pytest.approx(3.3, abs=HUNDREDTH)
+    assert inches(double)[0] == pytest.approx(6.9, abs=HUNDREDTH)
     assert letters(single) | letters(double) == {8.0, 8.5}
     assert inches(single)[1] > 1.6 * inches(double)[1]  # its panels stand below each other
     assert inches(files)[0] == pytest.approx(8.0)

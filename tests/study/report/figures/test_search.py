@@ -11,6 +11,7 @@ from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.figures.search import search_figure, spread_out
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_search import Trials, search
+from tests.tolerances import FORMULA_64
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
@@ -20,7 +21,7 @@ def test_labels_lie_apart_in_the_order_of_their_lines(places):
     ends = [found[index] for index in order]
     assert all(b - a >= 0.1 - 1e-9 for a, b in pairwise(ends))
     if len(places) <= 10:
-        assert all(0.05 - 1e-9 <= end <= 0.95 + 1e-9 for end in ends)
+        assert all(0.05 - FORMULA_64 <= end <= 0.95 + FORMULA_64 for end in ends)
 
 
 def test_labels_that_are_apart_stay_where_they_are():
