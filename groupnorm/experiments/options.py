@@ -74,7 +74,7 @@ MOST_SEEDS = 1000
 
 
 def read_seeds(seeds: str | int | Sequence[int]) -> tuple[int, ...]:
-    """The seeds of a text such as 0,1,2, of several numbers, or 0 ... n - 1 of a count n.
+    """The seeds of a text such as 0,1,2 or "7,", of several numbers, or 0 ... n - 1 of a count n.
 
     Raises:
         ValueError: one is no whole number, is negative, too large or given twice, or there are
@@ -84,11 +84,11 @@ def read_seeds(seeds: str | int | Sequence[int]) -> tuple[int, ...]:
     try:
         if isinstance(seeds, str):
             count = int(seeds) if "," not in seeds else None
-            seeds = [] if count is not None else list(map(int, seeds.split(",")))
+            seeds = [] if count is not None else list(map(int, seeds.removesuffix(",").split(",")))
         numbers = tuple(map(int, () if isinstance(seeds, int) else seeds))
     except (TypeError, ValueError):
         raise ValueError(
-            f"expected a count, as 3, or the seeds themselves, as 0,1,2; got {seeds!r}"
+            f"expected a count, as 3, or the seeds themselves, as 0,1,2 or 7,; got {seeds!r}"
         ) from None
     many = len(numbers) if count is None else count
     if not 1 <= many <= MOST_SEEDS:

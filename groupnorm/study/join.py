@@ -155,7 +155,10 @@ def _join_cells(sources: Sequence[_Source]) -> list[dict[str, Any]]:
 
 
 def _join_runs(sources: Sequence[_Source]) -> dict[str, dict[str, bytes]]:
-    """The files of every run by name; a run that was not begun has none."""
+    """The files of every run by name; a run that was not begun has none.
+
+    Of a run that several studies hold, with one result, the first study's files are taken.
+    """
     found: dict[str, tuple[_Source, dict[str, bytes]]] = {}
     for source in sources:
         for name in source.records:
@@ -164,7 +167,8 @@ def _join_runs(sources: Sequence[_Source]) -> dict[str, dict[str, bytes]]:
             if not files:
                 continue
             first, before = found.setdefault(name, (source, files))
-            different = [f for f in RECORD_FILES if before.get(f) != files.get(f)]
+            ours, theirs = _result(before), _result(files)
+            different = [file for file in ours if ours[file] != theirs[file]]
             if different:
                 raise StoreError(
                     f"the run {name} is in {first.folder} ({first.records[name].status}) and in "
@@ -172,6 +176,14 @@ def _join_runs(sources: Sequence[_Source]) -> dict[str, dict[str, bytes]]:
                     f"{' and '.join(different)}; leave one of the two studies out"
                 )
     return {name: files for name, (_, files) in found.items()}
+
+
+def _result(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What two records of one run must have in common: all but its times and its machine."""
+    lines = files.get("metrics.jsonl", b"").splitlines()
+    metrics = [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
+    others = {f: files.get(f) for f in RECORD_FILES if f not in ("env.json", "metrics.jsonl")}
+    return {"metrics.jsonl": metrics, **others}
 
 
 def _join_manifests(

@@ -98,6 +98,6 @@ def test_both_spellings_are_the_same_study(monkeypatch, tmp_path):
         ["--data", "digits", "--norms", "bn,gn:groups=4,eps=1e-6", "--epochs", "3"],
         ["data=digits", "norms=bn,gn:groups=4,eps=1e-6", "--epochs", "3"],
     ):
-        typed("study", "norms", *line)
+        typed("study", "norms", "--seeds", "1", *line)
     assert plans[0] == plans[1]
     assert [cell.labels["norm"] for cell in plans[0].cells] == ["bn", "gn:groups=4,eps=1e-06"]

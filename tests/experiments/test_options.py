@@ -54,7 +54,10 @@ def test_lists_that_make_no_study(read, value, message):
     [
         ({"seeds": 0}, "^seeds: a study has 1 to 1,000 of them, got 0$"),
         ({"seeds": 10**5}, "^seeds: a study has 1 to 1,000 of them, got 100000$"),
-        ({"seeds": "0,1.5"}, "^seeds: expected a count, as 3, or the seeds themselves, as 0,1,2; "),
+        (
+            {"seeds": "0,1.5"},
+            "^seeds: expected a count, as 3, or the seeds themselves, as 0,1,2 or 7,; ",
+        ),
         ({"seeds": "0,1,0"}, "^seeds: 0 given twice$"),
         ({"seeds": "3,-1"}, "^seeds: each must be at least 0 and below .*, got -1$"),
         ({"seeds": [2**64]}, f"^seeds: each must be .*, got {2**64}$"),
@@ -77,7 +80,14 @@ def test_fields_that_are_refused(fields, message):
 
 @pytest.mark.parametrize(
     ("given", "seeds"),
-    [("3", (0, 1, 2)), (2, (0, 1)), ("0,2,7", (0, 2, 7)), ("5, 1", (5, 1)), ((4,), (4,))],
+    [
+        ("3", (0, 1, 2)),
+        (2, (0, 1)),
+        ("0,2,7", (0, 2, 7)),
+        ("5, 1", (5, 1)),
+        ("7,", (7,)),
+        ((4,), (4,)),
+    ],
 )
 def test_seeds_are_a_count_or_themselves(given, seeds):
     options = Options(seeds=given)

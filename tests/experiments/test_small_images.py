@@ -66,11 +66,12 @@ def test_the_default_is_what_the_readme_promises():
     norms = list(dict.fromkeys(cell.labels["norm"] for cell in found.cells))
     assert [norm.split(":")[0] for norm in norms] == ["bn", "gn", "gn"]
     assert norms[2].endswith("+ws")
-    assert len(found.configs) == 5
+    assert len(found.configs) == 3 * 5
+    assert {config.seed for config in found.configs.values()} == {0, 1, 2}
 
 
 def test_fixed_step_trains_a_batch_independent_norm_once():
-    found = plan("batch-size", norms=("bn", "gn", "gn+ws"), batch_sizes=(32, 8, 2))
+    found = plan("batch-size", norms=("bn", "gn", "gn+ws"), batch_sizes=(32, 8, 2), seeds=1)
     assert len(found.cells) == 9
     assert len(found.configs) == 5
     runs = {norm: {c.run for c in found.cells if c.labels["norm"] == norm} for norm in ("bn", "gn")}
@@ -97,7 +98,7 @@ def test_the_paper_protocol_has_the_papers_gamma_and_sizes(scale):
 @pytest.mark.parametrize(
     ("scale", "protocol", "sizes", "seeds"),
     [
-        ("quick", "fixed-step", [32, 8, 2], 1),
+        ("quick", "fixed-step", [32, 8, 2], 3),
         ("standard", "fixed-step", [32, 16, 8, 4, 2], 3),
         ("paper", "paper", [32, 16, 8, 4, 2], 1),
     ],
@@ -126,7 +127,7 @@ def test_seeds_are_runs_of_their_own():
 
 
 def test_norms_study_is_figure_four():
-    found = plan("norms")
+    found = plan("norms", seeds=1)
     kinds = [cell.labels["norm"].split(":")[0] for cell in found.cells]
     assert kinds == ["bn", "ln", "in", "gn"]
     assert {cell.labels["batch_per_worker"] for cell in found.cells} == {32}

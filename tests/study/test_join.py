@@ -67,6 +67,22 @@ def test_a_run_of_two_records_is_an_error_that_names_both(two, tmp_path):
     assert not (tmp_path / "joined").exists()
 
 
+def test_the_same_result_at_other_times_on_another_machine_is_one_run(two, tmp_path):
+    run = next((two[1] / "runs").glob("bn-n32-s0"))
+    (run / "env.json").write_text('{"cpu": "another"}')
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["timing"]["images_per_second"] *= 2
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    join_studies(two, tmp_path / "joined", COMMAND)
+    first = (two[0] / "runs/bn-n32-s0/env.json").read_bytes()
+    assert (tmp_path / "joined/runs/bn-n32-s0/env.json").read_bytes() == first
+    lines[0]["val_error"] += 1
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(StoreError, match=r"with another metrics\.jsonl; leave"):
+        join_studies(two, tmp_path / "joined", COMMAND)
+
+
 def test_a_run_that_one_study_has_not_begun_is_that_of_the_other(two, tmp_path):
     spoil(next((two[0] / "runs").glob("bn-n32-s0")), "missing")
     join_studies(two, tmp_path / "joined", COMMAND)
