@@ -329,8 +329,18 @@ def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
             f"the data has changed since the study in {out} began: {', '.join(changes)}. Its runs "
             "would not be comparable: restore the data, or begin a new study with another --out"
         )
-    write_atomic(path, to_json({**manifest, "versions": existing["versions"]}))
+    cells = manifest["cells"] or _cells_kept(existing, manifest)
+    write_atomic(path, to_json({**manifest, "cells": cells, "versions": existing["versions"]}))
     return existing
+
+
+def _cells_kept(existing: dict[str, Any], manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells that a tuned study goes on showing while it tries values that it had not tried."""
+    field = manifest["tuned_over"]
+    if not manifest["tuning"] or not existing.get("tuning") or existing["tuned_over"] != field:
+        return []
+    asked = [{**cell["labels"], field: None} for cell in manifest["tuning"]["cells"]]
+    return [cell for cell in existing["cells"] if {**cell["labels"], field: None} in asked]
 
 
 def _not_shown(before: dict[str, Any] | None, out: Path) -> str:
