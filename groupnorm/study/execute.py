@@ -110,7 +110,7 @@ def run_study(
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
                 print_line(console, plan.prepare(out, data_root))
-            place = _Place(out, jobs, device, data_root, cluster, stop_at_first_failure)
+            setup = _Setup(out, jobs, device, data_root, cluster, stop_at_first_failure)
             names: dict[str, None] = {}  # in order
             for stage in _stages(plan, out):
                 if stage.cells is not None:
@@ -122,7 +122,7 @@ def run_study(
                 if track is not None:
                     show = TrackedProgress(out, stage.configs, console, stage.stop_epoch)
                 with show as progress:
-                    records = _train(stage, place, progress)
+                    records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
                 if any(record.status == "failed" for record in records):
                     break
@@ -135,7 +135,7 @@ def run_study(
             runs = dict.fromkeys(cell.run for cell in plan.cells)
             records = [read_record(out, name) for name in names | runs]
             if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
-                _time_steps(plan, list(runs), place, lambda text: print_line(console, text))
+                _time_steps(plan, list(runs), setup, lambda text: print_line(console, text))
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
@@ -147,8 +147,8 @@ def run_study(
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a study's trials run: its folder, and what `run_study` was given."""
+class _Setup:
+    """How a study's trials run: in which folder, and as `run_study` was asked to."""
 
     out: Path
     jobs: int | None
@@ -191,57 +191,57 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     )
 
 
-def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]:
+def _train(stage: Stage, setup: _Setup, progress: StudyProgress) -> list[Record]:
     """Finish the runs of a stage, here or on the cluster."""
     configs = dict(sorted(stage.configs.items(), key=lambda item: _turn(item[1])))
-    if place.cluster is not None:
+    if setup.cluster is not None:
         return run_trials_on_cluster(
-            place.out,
+            setup.out,
             configs,
             progress,
-            cluster=place.cluster,
-            jobs=place.jobs,
-            device=place.device,
-            data_root=place.data_root,
+            cluster=setup.cluster,
+            jobs=setup.jobs,
+            device=setup.device,
+            data_root=setup.data_root,
             stop_epoch=stage.stop_epoch,
-            stop_at_first_failure=place.stop_at_first_failure,
+            stop_at_first_failure=setup.stop_at_first_failure,
         )
-    jobs, threads = place.share(len(configs))
+    jobs, threads = setup.share(len(configs))
     return run_trials(
-        place.out,
+        setup.out,
         configs,
         progress,
         jobs=jobs,
         threads=threads,
-        device=place.device,
-        data_root=place.data_root,
+        device=setup.device,
+        data_root=setup.data_root,
         stop_epoch=stage.stop_epoch,
-        stop_at_first_failure=place.stop_at_first_failure,
+        stop_at_first_failure=setup.stop_at_first_failure,
     )
 
 
 def _turn(config: RunConfig) -> tuple[int, int, bool]:
-    """The place of a run among others: seed by seed, so that a whole table of the first one is
+    """When it is the turn of a run: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
     return config.seed, config.step_images, not config.uses_batch_statistics
 
 
 def _time_steps(
-    plan: Plan, runs: list[str], place: _Place, on_message: Callable[[str], None]
+    plan: Plan, runs: list[str], setup: _Setup, on_message: Callable[[str], None]
 ) -> None:
     """Time the training steps of the runs of the tables, or say why that is not done."""
-    if place.cluster is not None:
-        skip_costs(place.out, "the trials ran on the nodes of a cluster")
+    if setup.cluster is not None:
+        skip_costs(setup.out, "the trials ran on the nodes of a cluster")
     elif plan.untimed is not None:
-        skip_costs(place.out, plan.untimed)
+        skip_costs(setup.out, plan.untimed)
     else:
-        found = {name: read_config(run_folder(place.out, name)) for name in runs}
+        found = {name: read_config(run_folder(setup.out, name)) for name in runs}
         measure_costs(
-            place.out,
+            setup.out,
             {name: config for name, config in found.items() if config is not None},
-            threads=place.share(len(runs))[1],
-            device=place.device,
-            data_root=place.data_root,
+            threads=setup.share(len(runs))[1],
+            device=setup.device,
+            data_root=setup.data_root,
             on_message=on_message,
         )
 
