@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groupnorm.study.results.format import decimal_text
@@ -39,7 +39,7 @@ class Tuning:
     rows: list[Row]
     chosen: list[Row]
     held_out: int | None
-    earlier: list[Row] = field(default_factory=list)
+    earlier: Sequence[Row] = ()
 
     @property
     def values(self) -> list[float]:
