@@ -2,8 +2,9 @@
 
     python scripts/keep_record.py STUDY_FOLDER NAME
 
-Keeps the store's small files (configurations, environments, metrics). `groupnorm report` rebuilds
-the report from them, and scripts/update_readme.py draws the figures that a page shows.
+Keeps the store's small files (configurations, environments, metrics) of the runs that the study
+shows or chose by. `groupnorm report` rebuilds the report from them, and scripts/update_readme.py
+draws the figures that a page shows.
 """
 
 from __future__ import annotations
@@ -13,20 +14,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from groupnorm.study.join import RECORD_FILES
 from groupnorm.study.report.page import build_report
+from groupnorm.study.store import COST_FILE, INITIAL_FILE, read_manifest, run_folder
 
 RESULTS = Path(__file__).parent.parent / "results"
-LEFT_OUT = shutil.ignore_patterns(
-    "checkpoint.pt",
-    "log.txt",
-    ".*",
-    "report.html",
-    "tables.*",
-    "differences.csv",
-    "references.bib",
-    "figures",
-    "tensorboard",
-)
 
 
 def main() -> None:
@@ -36,11 +28,29 @@ def main() -> None:
     parser.add_argument("name")
     arguments = parser.parse_args()
     target = RESULTS / arguments.name
-    shutil.copytree(arguments.folder, target, ignore=LEFT_OUT)
+    copy_record(arguments.folder, target)
     with tempfile.TemporaryDirectory() as scratch:
         build_report(shutil.copytree(target, Path(scratch) / "study"))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{target}: {size / 1e6:.1f} MB")
+
+
+def copy_record(study: Path, target: Path) -> None:
+    """Copy what the report of a study is built from to `target`, which must not exist."""
+    manifest = read_manifest(study)
+    cells = [*manifest["cells"], *(manifest.get("tuning") or {"cells": []})["cells"]]
+    target.mkdir(parents=True)
+    for name in ("study.json", COST_FILE, INITIAL_FILE):
+        _copy_file(study / name, target / name)
+    for run in dict.fromkeys(cell["run"] for cell in cells):
+        for name in RECORD_FILES:
+            _copy_file(run_folder(study, run) / name, run_folder(target, run) / name)
+
+
+def _copy_file(path: Path, target: Path) -> None:
+    if path.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
 
 
 if __name__ == "__main__":

@@ -58,25 +58,25 @@ def report(
         from groupnorm.study.report.page import report_numbers, write_report
 
         studies = [path for text in folders if (path := named_folder(text, "report"))]
-        place = named_folder(out, "--out")
-        if len(studies) > 1 and place is None:
+        folder = named_folder(out, "--out")
+        if len(studies) > 1 and folder is None:
             raise ValueError("several studies are joined in a folder; name it with --out")
-        if len(studies) == 1 and place is not None:
+        if len(studies) == 1 and folder is not None:
             raise ValueError("--out joins several studies; name them, or leave --out out")
-        if place is None:
-            (place,) = studies
+        if folder is None:
+            (folder,) = studies
         else:
             from groupnorm.study.join import join_studies
 
-            names = [*map(str, studies), "--out", str(place)]
-            join_studies(studies, place, shell_command(["groupnorm", "report", *names]))
-        page, *files = write_report(place, column=column, labels=label or ())
+            names = [*map(str, studies), "--out", str(folder)]
+            join_studies(studies, folder, shell_command(["groupnorm", "report", *names]))
+        page, *files = write_report(folder, column=column, labels=label or ())
         if as_json:
-            print_json(report_numbers(place))
+            print_json(report_numbers(folder))
             return
-        print_main_table(place, label or ())
+        print_main_table(folder, label or ())
         say(f"report: {page}")
-        say(f"with it: {_in_words(files, place)}")
+        say(f"with it: {_in_words(files, folder)}")
 
 
 def _in_words(files: list[Path], out: Path) -> str:

@@ -31,15 +31,15 @@ def hold_out_rows(
     present = int((sizes > 0).sum())
     if count < present:
         raise ValueError(f"{asked} is less than one for each of the {present} classes of {name}")
-    # Each candidate gets a place in (0, 1) in its class: those below a limit are the same share of
-    # every class. The first place is 0, so that each class gives one.
-    places = torch.full((len(labels),), torch.inf, dtype=torch.float64)
+    # Each candidate gets a rank in (0, 1) in its class: those below a limit are the same share of
+    # every class. The first rank is 0, so that each class gives one.
+    ranks = torch.full((len(labels),), torch.inf, dtype=torch.float64)
     for label, size in enumerate(sizes.tolist()):
         members = candidates[labels[candidates] == label].flip(0)
-        places[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / max(1, size)
-        places[members[:1]] = 0.0
+        ranks[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / max(1, size)
+        ranks[members[:1]] = 0.0
     held = torch.zeros(len(labels), dtype=torch.bool)
-    held[places.argsort(stable=True)[:count]] = True
+    held[ranks.argsort(stable=True)[:count]] = True
     for label in sizes.nonzero().flatten().tolist():
         chosen = int(held[labels == label].sum())
         if not 0 < chosen < sizes[label]:

@@ -166,8 +166,8 @@ class Options(BaseModel):
     batch_sizes: Sizes | None = None
     """Images per worker, as 32,8,2."""
     protocol: Literal["fixed-step", "paper"] | None = None
-    """fixed-step: every step sees the same images, only batch norm's chunk varies; paper: 8
-    workers, the step and its learning rate follow the batch size."""
+    """fixed-step: every step sees the same images, only how many share batch norm's statistics
+    varies; paper: 8 workers, the step and its learning rate follow the batch size."""
     train_images: Count | None = None
     """Train on so many images only: the first ones of a data set in memory, a sample with the same
     share of every class of image files."""

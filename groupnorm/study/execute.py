@@ -101,16 +101,16 @@ def run_study(
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
         with locked(out / ".lock", refusal):
-            left = _claim(out, manifest)
+            before = _claim(out, manifest)
             read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
-            if left is not None and plan.next_stage is None:
+            if plan.next_stage is None and (left := _not_shown(before, out)):
                 print_line(console, left)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
                 print_line(console, plan.prepare(out, data_root))
-            place = _Place(out, jobs, device, data_root, cluster, stop_at_first_failure)
+            setup = _Setup(out, jobs, device, data_root, cluster, stop_at_first_failure)
             names: dict[str, None] = {}  # in order
             for stage in _stages(plan, out):
                 if stage.cells is not None:
@@ -122,7 +122,7 @@ def run_study(
                 if track is not None:
                     show = TrackedProgress(out, stage.configs, console, stage.stop_epoch)
                 with show as progress:
-                    records = _train(stage, place, progress)
+                    records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
                 if any(record.status == "failed" for record in records):
                     break
@@ -130,10 +130,12 @@ def run_study(
                 if plan.final_cells is not None:
                     plan = replace(plan, cells=plan.final_cells(out))
                     _claim(out, _manifest(plan, images, command))
+            if plan.next_stage is not None and (left := _not_shown(before, out)):
+                print_line(console, left)
             runs = dict.fromkeys(cell.run for cell in plan.cells)
             records = [read_record(out, name) for name in names | runs]
             if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
-                _time_steps(plan, list(runs), place, lambda text: print_line(console, text))
+                _time_steps(plan, list(runs), setup, lambda text: print_line(console, text))
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
@@ -145,8 +147,8 @@ def run_study(
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a study's trials run: its folder, and what `run_study` was given."""
+class _Setup:
+    """How a study's trials run: in which folder, and as `run_study` was asked to."""
 
     out: Path
     jobs: int | None
@@ -189,57 +191,57 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     )
 
 
-def _train(stage: Stage, place: _Place, progress: StudyProgress) -> list[Record]:
+def _train(stage: Stage, setup: _Setup, progress: StudyProgress) -> list[Record]:
     """Finish the runs of a stage, here or on the cluster."""
     configs = dict(sorted(stage.configs.items(), key=lambda item: _turn(item[1])))
-    if place.cluster is not None:
+    if setup.cluster is not None:
         return run_trials_on_cluster(
-            place.out,
+            setup.out,
             configs,
             progress,
-            cluster=place.cluster,
-            jobs=place.jobs,
-            device=place.device,
-            data_root=place.data_root,
+            cluster=setup.cluster,
+            jobs=setup.jobs,
+            device=setup.device,
+            data_root=setup.data_root,
             stop_epoch=stage.stop_epoch,
-            stop_at_first_failure=place.stop_at_first_failure,
+            stop_at_first_failure=setup.stop_at_first_failure,
         )
-    jobs, threads = place.share(len(configs))
+    jobs, threads = setup.share(len(configs))
     return run_trials(
-        place.out,
+        setup.out,
         configs,
         progress,
         jobs=jobs,
         threads=threads,
-        device=place.device,
-        data_root=place.data_root,
+        device=setup.device,
+        data_root=setup.data_root,
         stop_epoch=stage.stop_epoch,
-        stop_at_first_failure=place.stop_at_first_failure,
+        stop_at_first_failure=setup.stop_at_first_failure,
     )
 
 
 def _turn(config: RunConfig) -> tuple[int, int, bool]:
-    """The place of a run among others: seed by seed, so that a whole table of the first one is
+    """When it is the turn of a run: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
     return config.seed, config.step_images, not config.uses_batch_statistics
 
 
 def _time_steps(
-    plan: Plan, runs: list[str], place: _Place, on_message: Callable[[str], None]
+    plan: Plan, runs: list[str], setup: _Setup, on_message: Callable[[str], None]
 ) -> None:
     """Time the training steps of the runs of the tables, or say why that is not done."""
-    if place.cluster is not None:
-        skip_costs(place.out, "the trials ran on the nodes of a cluster")
+    if setup.cluster is not None:
+        skip_costs(setup.out, "the trials ran on the nodes of a cluster")
     elif plan.untimed is not None:
-        skip_costs(place.out, plan.untimed)
+        skip_costs(setup.out, plan.untimed)
     else:
-        found = {name: read_config(run_folder(place.out, name)) for name in runs}
+        found = {name: read_config(run_folder(setup.out, name)) for name in runs}
         measure_costs(
-            place.out,
+            setup.out,
             {name: config for name, config in found.items() if config is not None},
-            threads=place.share(len(runs))[1],
-            device=place.device,
-            data_root=place.data_root,
+            threads=setup.share(len(runs))[1],
+            device=setup.device,
+            data_root=setup.data_root,
             on_message=on_message,
         )
 
@@ -291,14 +293,14 @@ def _manifest(
     }
 
 
-def _claim(out: Path, manifest: dict[str, Any]) -> str | None:
+def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
     """Make the folder's `study.json` that of this command, or find that it holds another study.
 
     What it shows is wholly the newest command's; the versions stay those that the study began
     with, because every run has its own.
 
     Returns:
-        What the folder holds and this command does not show, in words.
+        The manifest that was there; None in a new folder.
     """
     path = out / "study.json"
     if not path.exists():
@@ -327,13 +329,29 @@ def _claim(out: Path, manifest: dict[str, Any]) -> str | None:
             f"the data has changed since the study in {out} began: {', '.join(changes)}. Its runs "
             "would not be comparable: restore the data, or begin a new study with another --out"
         )
-    write_atomic(path, to_json({**manifest, "versions": existing["versions"]}))
-    shown = {cell["run"] for cell in manifest["cells"]}
-    left = len({cell["run"] for cell in existing["cells"]} - shown)
-    if not left:
-        return None
+    cells = manifest["cells"] or _cells_kept(existing, manifest)
+    write_atomic(path, to_json({**manifest, "cells": cells, "versions": existing["versions"]}))
+    return existing
+
+
+def _cells_kept(existing: dict[str, Any], manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells that a tuned study goes on showing while it tries values that it had not tried."""
+    field = manifest["tuned_over"]
+    if not manifest["tuning"] or not existing.get("tuning") or existing["tuned_over"] != field:
+        return []
+    asked = [{**cell["labels"], field: None} for cell in manifest["tuning"]["cells"]]
+    return [cell for cell in existing["cells"] if {**cell["labels"], field: None} in asked]
+
+
+def _not_shown(before: dict[str, Any] | None, out: Path) -> str:
+    """What the tables showed before this command and do not show now; empty for nothing."""
+    if before is None:
+        return ""
+    now = {cell["run"] for cell in read_manifest(out)["cells"]}
+    left = len({cell["run"] for cell in before["cells"]} - now)
     runs = "1 run" if left == 1 else f"{left} runs"
-    return f"{runs} of the command before, {existing['command']!r}: kept in {out}, but not shown"
+    text = f"{runs} of the command before, {before['command']!r}: kept in {out}, but not shown"
+    return text if left else ""
 
 
 _DATA_WORDS = {

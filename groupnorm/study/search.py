@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groupnorm.study.plan import Plan, PlanError, Stage, vary
+from groupnorm.study.held_out import held_out_images, with_held_out
+from groupnorm.study.plan import Plan, Stage, vary
 from groupnorm.study.results.halving import first_epochs, reported_epochs, rung_epochs
 from groupnorm.study.results.search import RULES, Search, discarded, find
 from groupnorm.study.store import Cell, read_initial, read_manifest, read_record, run_is_done
 from groupnorm.training.config import RunConfig
-
-HELD_OUT = 10
-"""Of so many training images one is held out, at least one of each class."""
 
 Alternatives = Callable[[RunConfig, str], Sequence[RunConfig]]
 
@@ -45,7 +43,7 @@ def search_plan(
     Args:
         plan: its title, protocol and options stay.
         seeds: of what is chosen; the first one is that of the rungs.
-        held_out: training images to hold out; None for one in `HELD_OUT`.
+        held_out: training images to hold out; None for the usual share (`held_out_images`).
         refine: try other norms for parts of the network, where the rules differ by enough.
     """
     stages = _Stages(rules, tuple(seeds), held_out, refine)
@@ -78,15 +76,6 @@ class _Stages:
         base = self.rules.configs[0]
         assert base.epochs is not None
         rungs = rung_epochs(first_epochs(base.epochs))
-        images = self.held_out
-        if images is None:
-            several = min(data["train"], base.train_images or data["train"])
-            images = max(several // HELD_OUT, data["classes"])
-        if images >= data["train"]:
-            raise PlanError(
-                f"validation_images={images} leaves nothing to train on of the {data['train']:,} "
-                f"training images of {data['name']}"
-            )
         return {
             "full_epochs": base.epochs,
             "rungs": list(rungs),
@@ -94,7 +83,7 @@ class _Stages:
             "seeds": list(self.seeds),
             "refine": self.refine,
             "parts": list(self.rules.parts),
-            "validation_images": images,
+            "validation_images": held_out_images(data, [base], self.held_out),
             "same": self.rules.same,
         }
 
@@ -187,13 +176,11 @@ class _Held:
     def config(self, config: RunConfig, seed: int) -> RunConfig:
         """The run of a rule: with images held out, all of its images as large as they are."""
         search = self.manifest["search"]
-        left = self.manifest["data"]["train"] - search["validation_images"]
-        limit = config.train_images
+        fields = with_held_out(config, self.manifest["data"], search["validation_images"])
         return vary(
             config,
             seed=seed,
-            validation_images=search["validation_images"],
-            train_images=None if limit is None else min(limit, left),
+            **fields,
             reported_epochs=search["reported_epochs"],
             evaluate_every=1,
             size_schedule=(),

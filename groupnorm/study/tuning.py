@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groupnorm.study.plan import Plan, PlanError, Stage, repeat, vary
+from groupnorm.study.held_out import held_out_images, with_held_out
+from groupnorm.study.plan import Plan, Stage, repeat, vary
 from groupnorm.study.results.rows import Study
 from groupnorm.study.results.tuning import read_tuning
 from groupnorm.study.store import Cell, read_manifest, read_record, run_is_done
 from groupnorm.training.config import RunConfig
 
 TUNABLE = ("base_lr", "weight_decay", "warmup_epochs", "momentum")
-HELD_OUT = 10
-"""Of so many training images one is held out, at least one of each class."""
 
 Labelled = tuple[tuple[dict[str, Any], RunConfig], ...]
 
@@ -60,7 +59,7 @@ def tuned_plan(
     Args:
         labelled: the configurations to compare, with their labels.
         seeds: of the second stage; the first one is that of the first stage.
-        held_out: training images to hold out; None for one in `HELD_OUT`.
+        held_out: training images to hold out; None for the usual share (`held_out_images`).
 
     Raises:
         PlanError: a value that the field cannot have.
@@ -93,12 +92,12 @@ class _Stages:
         return {"validation_images": self.images(data), "cells": [vars(cell) for cell in cells]}
 
     def images(self, data: dict[str, Any]) -> int:
-        """How many training images are held out."""
-        if self.held_out is not None:
-            return self.held_out
-        limits = [c.train_images for _, c in self.labelled if c.train_images is not None]
-        trained, classes = min([data["train"], *limits]), data["classes"]
-        return int(max(trained // HELD_OUT, classes))
+        """How many training images are held out.
+
+        Raises:
+            PlanError: as many as there are, or more.
+        """
+        return held_out_images(data, [config for _, config in self.labelled], self.held_out)
 
     def tried(self, data: dict[str, Any]) -> tuple[list[Cell], dict[str, RunConfig]]:
         """The cells and runs of the first stage.
@@ -107,16 +106,9 @@ class _Stages:
             PlanError: as many images are held out as there are, or more.
         """
         field, images = self.tune.field, self.images(data)
-        left = data["train"] - images
-        if left < 1:
-            raise PlanError(
-                f"validation_images={images} leaves nothing to train on of the {data['train']:,} "
-                f"training images of {data['name']}"
-            )
         labelled = []
         for labels, config in self.labelled:
-            limit = None if config.train_images is None else min(config.train_images, left)
-            held = vary(config, validation_images=images, train_images=limit)
+            held = vary(config, **with_held_out(config, data, images))
             labelled += [
                 ({**labels, field: value}, vary(held, **{field: value}))
                 for value in self.tune.values

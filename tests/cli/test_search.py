@@ -70,3 +70,14 @@ def test_only_the_study_of_groups_searches(name, tmp_path):
     assert done.returncode == 2
     assert "No such option" in done.stderr
     assert "--search" not in typed("study", name, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [([], "groups"), (["--search"], "groups-search"), (["search=true"], "groups-search")],
+)
+def test_a_search_has_a_folder_of_its_own(options, folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    done = typed("study", "groups", *options, "data=cifar10", "--data-root", tmp_path)
+    assert f", on cifar10, in groupnorm-study-{folder}\n" in done.stdout
+    assert done.returncode == 2

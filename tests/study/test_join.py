@@ -8,7 +8,15 @@ import pytest
 from groupnorm.study.join import join_studies
 from groupnorm.study.results.rows import summarize
 from groupnorm.study.store import StoreError, read_manifest
-from tests.study.fake_store import add_costs, add_to_manifest, batch_study, groups_study, spoil
+from tests.study.fake_search import search as fake_search
+from tests.study.fake_store import (
+    add_costs,
+    add_to_manifest,
+    batch_study,
+    groups_study,
+    spoil,
+    tuned_study,
+)
 
 COMMAND = "groupnorm report a b --out joined"
 
@@ -138,10 +146,14 @@ def test_where_the_joined_study_may_be(two, tmp_path):
         join_studies(two, third, COMMAND)
 
 
-def test_what_belongs_to_the_runs_of_one_study_is_not_joined(two, tmp_path, monkeypatch):
-    monkeypatch.setattr("groupnorm.study.join._HANDLED", {"format"})
-    with pytest.raises(StoreError, match="a cannot be joined with others: its study belongs"):
-        join_studies(two, tmp_path / "joined", COMMAND)
+@pytest.mark.parametrize(("make", "key"), [(tuned_study, "tuning"), (fake_search, "search")])
+def test_tuned_studies_and_searches_are_not_joined(two, tmp_path, make, key):
+    make(tmp_path / "c")
+    message = f"c cannot be joined with others: its {key} belongs to its own runs"
+    for studies in ([two[0], tmp_path / "c"], [tmp_path / "c", two[0]]):
+        with pytest.raises(StoreError, match=message):
+            join_studies(studies, tmp_path / "joined", COMMAND)
+    assert not (tmp_path / "joined").exists()
 
 
 def test_joined_studies_can_be_joined_and_say_where_all_is_from(two, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -94,7 +95,13 @@ def trained(monkeypatch):
 
 
 def study(plan, out):
-    return run_study(plan, out, console=Console(file=io.StringIO()))
+    return watched(plan, out)[0]
+
+
+def watched(plan, out):
+    """The outcome, and what was said on the way."""
+    console = Console(file=io.StringIO(), width=200)
+    return run_study(plan, out, console=console), console.file.getvalue()
 
 
 ALL = [
@@ -115,6 +122,13 @@ def test_the_final_cells_are_those_of_the_report(trained, tmp_path):
     study(halving(), tmp_path)
     (cell,) = read_cells(read_manifest(tmp_path))
     assert cell.labels["norm"] == "gn:groups=2"
+
+
+def test_what_a_study_in_stages_no_longer_shows_is_said(trained, tmp_path):
+    plan = halving()
+    study(replace(plan, next_stage=None, final_cells=None), tmp_path)
+    assert "2 runs of the command before, '': kept in" in watched(plan, tmp_path)[1]
+    assert "not shown" not in watched(plan, tmp_path)[1]
 
 
 def test_a_killed_study_goes_on_with_the_stage_it_was_in(trained, tmp_path):

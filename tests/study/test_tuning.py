@@ -9,6 +9,8 @@ from rich.console import Console
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
+from groupnorm.study.results.rows import load_study
+from groupnorm.study.results.tuning import how_tuned, read_tuning, tuned_briefly
 from groupnorm.study.store import read_manifest, read_record, run_folder, to_json, write_metrics
 from groupnorm.study.tuning import TUNABLE, Tune, tuned_plan
 from groupnorm.training.config import RunConfig
@@ -125,6 +127,36 @@ def test_another_value_is_tried_beside_those_that_were(trials, tmp_path):
     said = study(plan_of(norms=("bn",)), tmp_path)
     assert "3 runs: 2 reused, 0 continued, 1 to train" in said
     assert read_manifest(tmp_path)["cells"][0]["labels"]["base_lr"] == 0.1
+
+
+def test_while_another_value_is_tried_the_tables_stay_those_of_the_values_before(trials, tmp_path):
+    study(plan_of(tune=Tune("base_lr", (0.2, 0.4))), tmp_path)
+    before = read_manifest(tmp_path)["cells"]
+    trials.fail = lambda config: config.base_lr == 0.1
+    study(plan_of(), tmp_path)
+    assert read_manifest(tmp_path)["cells"] == before
+    assert len(read_manifest(tmp_path)["tuning"]["cells"]) == 6
+    read = load_study(tmp_path)
+    tuning = read_tuning(tmp_path, read)
+    assert tuned_briefly(tuning).endswith(
+        "For 2 configurations none is chosen yet. The tables show the base_lr that was "
+        "chosen before, among other values, for bn, 32 images per worker (0.2); gn:groups=4, 32 "
+        "images per worker (0.4). The same command goes on with the choice."
+    )
+    assert how_tuned(tuning)[-2].startswith("The tables show the base_lr that was chosen")
+    study(plan_of(norms=("bn",)), tmp_path)
+    assert {cell["labels"]["norm"] for cell in read_manifest(tmp_path)["cells"]} == {"bn"}
+    trials.fail = lambda config: False
+    study(plan_of(), tmp_path)
+    assert {c["labels"]["base_lr"] for c in read_manifest(tmp_path)["cells"]} == {0.1, 0.4}
+    assert read_tuning(tmp_path, load_study(tmp_path)).earlier == []
+
+
+def test_a_study_that_was_not_tuned_leaves_nothing_in_the_tables_of_a_tuned_one(trials, tmp_path):
+    study(plan_of(), tmp_path)
+    trials.fail = lambda config: config.momentum == 0.5
+    study(plan_of(tune=Tune("momentum", (0.5, 0.9))), tmp_path)
+    assert read_manifest(tmp_path)["cells"] == []
 
 
 def test_a_run_that_fails_while_values_are_tried_ends_the_study(trials, tmp_path):

@@ -161,9 +161,10 @@ def _options(column: Column | None, labels: Sequence[str]) -> str:
 
 
 def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
-    """The tables for a paper: the main one, and the differences where there are any."""
+    """The tables for a paper: the main one and the differences, where they have any lines."""
     caption = tables.main_title_of(study, rows)
-    found = [MarkedTable("error", caption, *tables.main_table_of(study, rows))]
+    header, body = tables.main_table_of(study, rows)
+    found = [MarkedTable("error", caption, header, body)] if body else []
     if lines := difference_lines(study, contrasts(rows)):
         caption = tables.differences_title_of(study)
         found.append(MarkedTable("differences", caption, DIFFERENCE_HEADER, lines))

@@ -103,25 +103,23 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
 def main_title_of(study: Study, rows: list[Row]) -> str:
     """The main table's title, e.g. "Top-1 error in percent: resnet8 on digits, ..., 3 seeds"."""
     seeds = max((row.asked for row in rows), default=0)
-    count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+    count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if rows else ""
     if any(row.spread is not None for row in rows):
         count = f"mean ± standard deviation over {count}"
     tuned, best = study.manifest.get("tuned_over"), ""
     if tuned:
         on = "held-out" if study.manifest.get("tuning") else "test"
         best = f", at the best {tuned} of those tried on {on} images"
-    return (
-        f"Top-1 error in percent{title_images(study)}: {subject(study)}, {epochs_rule(study)}, "
-        f"{count}{best}"
-    )
+    of = ", ".join(part for part in (subject(study), epochs_rule(study), count) if part)
+    return f"Top-1 error in percent{title_images(study)}: {of}{best}"
 
 
 def differences_title_of(study: Study) -> str:
     """The title of the table of differences."""
+    of = ", ".join(part for part in (subject(study), epochs_rule(study)) if part)
     return (
-        f"Differences of top-1 error in percentage points{title_images(study)}: {subject(study)}, "
-        f"{epochs_rule(study)}, over the seeds that both have, with the 95 % interval of their "
-        "mean by Student's t"
+        f"Differences of top-1 error in percentage points{title_images(study)}: {of}, over the "
+        "seeds that both have, with the 95 % interval of their mean by Student's t"
     )
 
 

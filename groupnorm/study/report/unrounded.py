@@ -28,8 +28,8 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "study": study.manifest["study"],
         "unit": "percent, top-1 error",
-        "rule": epochs_rule(study, length=False),
-        "reported_epochs": study.reported_epochs,
+        "rule": epochs_rule(study, length=False) or None,
+        "reported_epochs": study.reported_epochs if study.begun else None,
         "evaluated_on": images_of(study.records.values()),
         "rows": [_row(row, names) for row in rows],
         "differences": difference_numbers(rows),

@@ -57,7 +57,8 @@ class Row:
         parameters: number of trained parameters.
         cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; of older records
             some or all are missing.
-        evaluated_on: the images that errors were measured on, in words; see `images_of`.
+        evaluated_on: the images that errors were measured on, in words; see `images_of`. None
+            before any run was begun.
     """
 
     labels: dict[str, Any]
@@ -72,7 +73,7 @@ class Row:
     step_memory_bytes: int | None
     parameters: int | None
     cost: dict[str, float] = field(default_factory=dict)
-    evaluated_on: str = TEST_IMAGES
+    evaluated_on: str | None = TEST_IMAGES
 
     @property
     def error(self) -> Estimate | None:
@@ -132,6 +133,11 @@ class Study:
         """
         configs = [record.config for record in self.records.values() if record.config]
         return sorted({config.get("reported_epochs", LAST_EPOCHS) for config in configs})
+
+    @property
+    def begun(self) -> bool:
+        """Whether any run was begun: before, there is no saying what its errors will be."""
+        return any(record.config or record.metrics for record in self.records.values())
 
     @property
     def reported_epochs(self) -> int:
@@ -249,17 +255,17 @@ def run_status(record: Record) -> tuple[str, str | None]:
     return record.status, record.reason
 
 
-def images_of(records: Iterable[Record]) -> str:
+def images_of(records: Iterable[Record]) -> str | None:
     """The images that runs were evaluated on: "test images", or "500 held-out training images".
 
-    Where runs differ, all of them, joined by "and".
+    Where runs differ, all of them, joined by "and". None where no run was begun.
     """
     found: dict[str, None] = {}
     for record in records:
-        if record.config:
+        if record.config or record.metrics:
             held_out = record.config.get("validation_images")
             found[f"{held_out:,} held-out training images" if held_out else TEST_IMAGES] = None
-    return " and ".join(sorted(found)) or TEST_IMAGES
+    return " and ".join(sorted(found)) or None
 
 
 def step_memory_bytes(record: Record) -> int | None:

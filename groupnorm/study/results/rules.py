@@ -11,7 +11,12 @@ def epochs_rule(study: Study, length: bool = True) -> str:
     Args:
         length: say how many epochs the runs have where the rule leaves some of them out, as in
             "median of the last 5 of 10 epochs".
+
+    Returns:
+        The rule; empty where no run was begun that asks for one.
     """
+    if not study.begun:
+        return ""
     last, lengths = study.reported_epochs, _lengths(study)
     if study.search is not None:
         return (
@@ -28,8 +33,10 @@ def epochs_rule(study: Study, length: bool = True) -> str:
 
 
 def each_error(study: Study) -> str:
-    """What an error is, e.g. "that of the last epoch" or "the median of the last 5 epochs"."""
+    """What an error is, e.g. "that of the last epoch"; "not there yet" where no run was begun."""
     rule = epochs_rule(study, length=False)
+    if not rule:
+        return "not there yet"
     begun = {"last": "that of the", "after": "that"}.get(rule.partition(" ")[0], "the")
     return f"{begun} {rule}"
 
@@ -48,13 +55,13 @@ def rules_note(study: Study) -> str:
 def title_images(study: Study) -> str:
     """Where errors are not of the test images: " on 1,000 held-out training images"; else ""."""
     images = images_of(study.records.values())
-    return "" if images == TEST_IMAGES else f" on {images}"
+    return "" if images in (None, TEST_IMAGES) else f" on {images}"
 
 
 def images_note(study: Study) -> str:
     """What it means that the errors are not, or not all, of the test images; empty if they are."""
     images = images_of(study.records.values())
-    if images == TEST_IMAGES:
+    if images is None or images == TEST_IMAGES:
         return ""
     if " and " in images:
         return (

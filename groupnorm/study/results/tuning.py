@@ -31,6 +31,7 @@ class Tuning:
             has a run which neither finished nor diverged: it may still win.
         held_out: training images that the choice was made on. None in records of versions that
             made it on the test images; `rows` are then the rows of the study itself.
+        earlier: what the tables show with a value chosen before, among other values.
     """
 
     field: str
@@ -38,6 +39,7 @@ class Tuning:
     rows: list[Row]
     chosen: list[Row]
     held_out: int | None
+    earlier: Sequence[Row] = ()
 
     @property
     def values(self) -> list[float]:
@@ -58,20 +60,23 @@ def read_tuning(out: Path, study: Study) -> Tuning | None:
     Raises:
         StoreError: a file of a run is damaged, or a cell lacks the field that was tuned.
     """
-    field = study.manifest.get("tuned_over")
-    if not field:
+    name = study.manifest.get("tuned_over")
+    if not name:
         return None
     found = study.manifest.get("tuning")
     if found is None:
         rows = summarize_study(study)
-        return Tuning(field, study, rows, chosen_rows(rows, field), None)
+        return Tuning(name, study, rows, chosen_rows(rows, name), None)
     cells = read_cells(found)
     records = {name: read_record(out, name) for name in dict.fromkeys(c.run for c in cells)}
     tried = replace(study, manifest={**study.manifest, "skipped": []}, cells=cells, records=records)
     rows = summarize_study(tried)
-    groups = _by_configuration(rows, field).values()
+    groups = _by_configuration(rows, name).values()
     ended = [row for group in groups for row in group if all(r.status in _ENDED for r in group)]
-    return Tuning(field, tried, rows, chosen_rows(ended, field), found["validation_images"])
+    chosen = chosen_rows(ended, name)
+    labels = [row.labels for row in chosen]
+    earlier = [row for row in summarize_study(study) if row.labels not in labels]
+    return Tuning(name, tried, rows, chosen, found["validation_images"], earlier)
 
 
 def chosen_rows(rows: Sequence[Row], field: str) -> list[Row]:
@@ -103,15 +108,16 @@ def tuned_briefly(tuning: Tuning) -> str:
     if missing := len(by_runs(tuning.undecided)):
         many = "one configuration" if missing == 1 else f"{missing} configurations"
         text += f" For {many} none is chosen yet."
-    return text
+    return f"{text} {_earlier(tuning)}".rstrip()
 
 
 def how_tuned(tuning: Tuning) -> list[str]:
     """How the values were chosen, on what, and what that took, as paragraphs."""
     paragraphs = [_rule(tuning)]
     if tuning.held_out is not None:
-        paragraphs.append(_how_sure(tuning, tuning.held_out))
+        paragraphs += _how_sure(tuning, tuning.held_out)
     paragraphs += [*_at_the_edge(tuning), *_not_chosen(tuning)]
+    paragraphs += [_earlier(tuning)] if tuning.earlier else []
     if tuning.study.manifest["shows"] != "groups":
         paragraphs += _orders(tuning)
     return paragraphs
@@ -171,17 +177,17 @@ def _fairness(tuning: Tuning) -> str:
     return f"values that are not the same for every norm ({each}), which favours those of more"
 
 
-def _how_sure(tuning: Tuning, held_out: int) -> str:
+def _how_sure(tuning: Tuning, held_out: int) -> list[str]:
     errors = [row.mean for row in tuning.chosen if row.mean is not None]
     if not errors:
-        return ""
+        return []
     share = sum(errors) / len(errors) / 100
     points = 100 * math.sqrt(share * (1 - share) / held_out)
-    return (
+    return [
         f"On {held_out:,} images the error of one run is known to {decimal_text(points)} points "
         "(one standard error), and each value has a single run: which of close values was chosen "
         "is partly chance."
-    )
+    ]
 
 
 def _at_the_edge(tuning: Tuning) -> list[str]:
@@ -226,6 +232,19 @@ def _not_chosen(tuning: Tuning) -> list[str]:
             "has not ended; it is listed under Problems, and the same command goes on with it."
         )
     return found
+
+
+def _earlier(tuning: Tuning) -> str:
+    """What is shown with a value that was chosen before; empty where nothing is."""
+    names = "; ".join(
+        f"{label_of(same)} ({_value(tuning, same[0])})" for same in by_runs(tuning.earlier)
+    )
+    if not names:
+        return ""
+    return (
+        f"The tables show the {tuning.field} that was chosen before, among other values, for "
+        f"{names}. The same command goes on with the choice."
+    )
 
 
 def _orders(tuning: Tuning) -> list[str]:

@@ -96,14 +96,18 @@ class LaunchedTrial:
         self.failure: str | None = None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What the trial reports, until it has ended: {"event": "step" or "epoch", ...}."""
+        """What the trial reports, until it has ended: {"event": "step" or "epoch", ...}.
+
+        A process that the trial has left behind, and that holds its connection, is not waited for.
+        """
         with self.stream, contextlib.suppress(ConnectionResetError):
             for line in self.stream:
                 with contextlib.suppress(json.JSONDecodeError):  # a line cut by kill -9
                     event = json.loads(line)
                     if event["event"] == "exit":
                         self.code = event["code"]
-                    elif event["event"] == "failed":
+                        return
+                    if event["event"] == "failed":
                         self.failure = event["reason"]
                     else:
                         yield event

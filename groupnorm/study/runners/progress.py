@@ -18,8 +18,8 @@ from groupnorm.training.config import RunConfig
 def describe(config: RunConfig) -> str:
     """One run in a few words, as progress and errors name it."""
     fields = config.identity()
-    chunk = f" {fields['workers']}x{fields['batch_per_worker']}"
-    return f"{config.norm_text}{chunk} seed {config.seed}"
+    batch = f"{fields['workers']}x{fields['batch_per_worker']}"
+    return f"{config.norm_text} {batch} seed {config.seed}"
 
 
 def names_of(configs: dict[str, RunConfig]) -> dict[str, str]:

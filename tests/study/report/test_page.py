@@ -7,7 +7,14 @@ from html.parser import HTMLParser
 import pytest
 
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.page import _is_wide, build_report, main_table, main_title, write_report
+from groupnorm.study.report.page import (
+    _is_wide,
+    build_report,
+    main_table,
+    main_title,
+    report_numbers,
+    write_report,
+)
 from groupnorm.study.report.tables import main_table_of, tables_csv
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
@@ -266,6 +273,25 @@ def test_a_study_without_any_run_has_a_report(tmp_path):
     for folder in sorted((out / "runs").iterdir()):
         spoil(folder, "missing")
     assert "no run has finished" in build_report(out).read_text()
+
+
+@pytest.mark.parametrize("make", [tuned_study, batch_study])
+def test_before_any_run_no_report_says_how_errors_are_made(tmp_path, make):
+    out = make(tmp_path)
+    for run in (out / "runs").iterdir():
+        spoil(run, "missing")
+    if make is tuned_study:
+        add_to_manifest(out, cells=[])
+    numbers = report_numbers(out)
+    assert [numbers[key] for key in ("rule", "reported_epochs", "evaluated_on")] == [None] * 3
+    assert [row["evaluated_on"] for row in numbers["rows"]] == [None] * len(numbers["rows"])
+    build_report(out)
+    written = {path.name: path.read_text() for path in out.glob("*.*") if path.suffix != ".json"}
+    for name, text in written.items():
+        for words in ("last 5", "last epoch", " ()", ", ,", "0 seeds", "None"):
+            assert words not in text.rpartition("</style>")[2], (name, words)
+    for name in ("tables.tex", "tables.md"):
+        assert ("Top-1 error" in written[name]) == (make is batch_study)
 
 
 @pytest.mark.parametrize("read", [build_report, main_table])

@@ -89,8 +89,16 @@ def test_nothing_is_chosen_before_every_value_was_tried(tmp_path, status):
     spoil(out / "runs/gn-tried-lr1.0-s0", status)
     assert chosen(out) == [("bn", 0.1)]
     assert "No value of base_lr is chosen yet for gn, 32 images per worker, because" in said(out)
-    assert tuned_briefly(tuning_of(out)).endswith("For one configuration none is chosen yet.")
+    assert "For one configuration none is chosen yet. The tables" in tuned_briefly(tuning_of(out))
     assert "; gn" not in chosen_note(tuning_of(out))
+
+
+def test_no_paragraph_is_empty(tmp_path):
+    out = tuned_study(tmp_path)
+    for norm in ("bn", "gn"):
+        spoil(out / f"runs/{norm}-tried-lr1.0-s0", "missing")
+    assert tuning_of(out).chosen == []
+    assert all(how_tuned(tuning_of(out)))
 
 
 def test_the_table_has_every_value_and_marks_the_chosen(tmp_path):

@@ -182,6 +182,17 @@ def test_a_line_that_was_cut_loses_neither_the_next_one_nor_the_end():
     assert ended(trial) == ([{"event": "step"}], "its process was killed by signal 11")
 
 
+def test_a_process_that_a_trial_leaves_behind_does_not_delay_its_end():
+    ours, theirs = socket.socketpair()
+    trial = LaunchedTrial(ours.makefile("r", encoding="utf-8"), SimpleNamespace(wait=lambda: 0))
+    ours.close()
+    trial.stream.buffer.raw._sock.settimeout(5)  # which is an error while `theirs` is open
+    theirs.sendall(b'{"event": "step"}\n{"event": "exit", "code": 3}\n')
+    events, reason = ended(trial)
+    assert (events, reason[:38]) == ([{"event": "step"}], "its process ended with exit status 3; ")
+    theirs.close()
+
+
 @pytest.mark.slow
 def test_started_afresh_a_trial_ends_with_the_same_bits(tmp_path, monkeypatch):
     """Where the system has no safe fork; and both ends as an uninterrupted study."""
