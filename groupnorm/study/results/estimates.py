@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from itertools import count
@@ -43,8 +43,10 @@ class Difference:
 
     Attributes:
         mean: mean of the differences, percentage points.
-        shown: the same with one decimal: where both have the same seeds, the difference of the two
-            means as tables print them.
+        shown: the same as tables and texts print it. It has one decimal and is, where both have the
+            same seeds, the difference of the two means as tables print them. Where the interval
+            needs more decimals, or would leave that number out, it is `mean` with the decimals of
+            the interval.
         spread: sample standard deviation of the differences; None for a single pair.
         pairs: number of seeds that both have, at least one.
         left_out: number of seeds that only one of the two has.
@@ -106,7 +108,23 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     shown = rounded(mean, 1)
     if not left_out:
         shown = rounded(fmean(a.values()), 1) - rounded(fmean(b.values()), 1)
-    return Difference(mean, shown, spread, len(common), left_out)
+    found = Difference(mean, shown, spread, len(common), left_out)
+    if found.interval is None:
+        return found
+    digits = interval_digits(found.interval)
+    low, high = (rounded(end, digits) for end in found.interval)
+    if digits == 1 and low <= shown <= high:
+        return found
+    return replace(found, shown=rounded(mean, digits))
+
+
+def interval_digits(interval: Interval) -> int:
+    """The decimals it is printed with: one, or more where one would hide its width or a sign."""
+    low, high = interval
+    digits = 1
+    while digits < 4 and not all(rounded(value, digits) for value in (low, high, high - low)):
+        digits += 1
+    return digits
 
 
 def seeds_needed(spread: float, points: float = 1.0) -> int:

@@ -13,6 +13,7 @@ from groupnorm.study.results.estimates import (
     seeds_needed,
     student_t,
 )
+from groupnorm.study.results.labels import interval_text
 from tests.tolerances import FOUR_DIGITS, PRINTED
 
 
@@ -87,6 +88,26 @@ def test_equal_differences_are_no_certainty():
 
 def test_the_difference_shown_is_that_of_the_means_shown():
     assert paired_difference({0: 40.86}, {0: 40.24}).shown == Decimal("0.7")
+
+
+@pytest.mark.parametrize(
+    ("a", "shown", "text"),
+    [
+        ((20.25, 20.35, 20.37), "0.12", "-0.04 to 0.28"),  # 20.3 and 20.2 are 0.1 apart
+        ((20.36, 20.36, 20.37), "0.16", "0.15 to 0.18"),
+        ((20.77, 20.85, 20.96), "0.7", "0.4 to 0.9"),
+    ],
+)
+def test_the_difference_shown_lies_in_the_interval_shown(a, shown, text):
+    found = paired_difference(by_seed(*a), by_seed(20.2, 20.2, 20.2))
+    assert (str(found.shown), interval_text(found.interval)) == (shown, text)
+
+
+def test_a_difference_outside_its_interval_for_rounding_is_the_exact_mean():
+    """The means 20.85 and 20.245 are 20.9 and 20.2 in the table, 0.7 apart."""
+    found = paired_difference(by_seed(20.832, 20.85, 20.868), by_seed(20.245, 20.245, 20.245))
+    assert interval_text(found.interval) == "0.6 to 0.6"
+    assert found.shown == Decimal("0.6")
 
 
 def test_a_difference_can_be_turned_round():

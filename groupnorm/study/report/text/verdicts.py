@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from groupnorm.study.results.estimates import Difference, Estimate, seeds_needed
-from groupnorm.study.results.format import decimal_text, rounded
+from groupnorm.study.results.format import decimal_text, plain_text, rounded
 from groupnorm.study.results.labels import interval_text
 
 
@@ -95,7 +95,7 @@ def gap(found: Difference) -> str:
     """The difference as it is printed, without its sign."""
     if found.mean and not found.shown:
         return "less than 0.1 points"
-    return points(abs(found.shown))
+    return f"{plain_text(abs(found.shown))} points"
 
 
 def points(value: float | Decimal) -> str:
