@@ -34,8 +34,8 @@ class Contrast:
         rows: the rows that the same runs fill, one for each batch size.
         difference: None where no seed of both has finished, or on the same images.
         verdict: in a few words, e.g. "less error" or "cannot be told apart".
-        seeds_needed: how many seeds would tell a difference of one point, estimated from the
-            spread of these pairs; None without such a spread.
+        seeds_needed: how many seeds would tell a difference of one point with 80 % power, estimated
+            from the spread of these pairs; None without such a spread.
     """
 
     norm: str

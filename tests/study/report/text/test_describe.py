@@ -126,8 +126,8 @@ def test_the_first_sentence_is_group_norm_against_batch_norm_with_an_interval(tm
     }  # fmt: skip
     assert words(study_of(tmp_path, errors))[0] == (
         "GN has 6.4 points less error than BN at 2 images per worker (95 % interval 4.6 to 8.2, "
-        "3 seeds). To tell a difference of one point takes about 5 seeds, by an estimate from the "
-        "spread of these 3 pairs."
+        "3 seeds). To tell a difference of one point in four studies of five takes about 7 seeds, "
+        "by an estimate from the spread of these 3 pairs."
     )
 
 
