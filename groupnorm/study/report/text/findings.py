@@ -40,12 +40,16 @@ def headline(study: Study, rows: list[Row]) -> str:
     batch = batches[-1] if study.manifest["shows"] == "batch-size" else batches[0]
     here = {row.labels["norm"]: row for row in rows if row.labels["batch_per_worker"] == batch}
     where = f" at {batch} images per worker"
-    pair, note = _pair(here)
+    pair, picked_of = _pair(here)
     if len(pair) < 2:
         results = [f"{names[n]} has an error of {percent(here[n].error)}" for n in pair]
         return f"{results[0]}{where}; there is nothing to compare it with." if results else ""
     sides = [(names[norm], here[norm]) for norm in pair]
-    return f"{compared(rows, sides[0], sides[1], where)}{note}"
+    text = compared(rows, sides[0], sides[1], where)
+    if picked_of:
+        text += f" {names[pair[0]]} was picked for the lowest of {picked_of} errors, which chance "
+        text += "favours."
+    return text
 
 
 def compared(rows: list[Row], a: tuple[str, Row], b: tuple[str, Row], where: str) -> str:
@@ -74,20 +78,22 @@ def compared(rows: list[Row], a: tuple[str, Row], b: tuple[str, Row], where: str
     )
 
 
-def _pair(here: dict[str, Row]) -> tuple[list[str], str]:
-    """The two norms to compare first, and what must be said of how they were picked."""
+def _pair(here: dict[str, Row]) -> tuple[list[str], int]:
+    """The two norms to compare first, and of how many errors the first one was picked, if it was.
+
+    The errors are those of the norms that might have been the first one; 0 where there was nothing
+    to pick from.
+    """
     gn, bn = (next(iter(of_kind(spec, here)), None) for spec in (GROUP_NORM, BATCH_NORM))
     if gn and bn:
-        return [gn, bn], ""
+        return [gn, bn], 0
     ranked = sorted(
         (norm for norm in here if here[norm].error), key=lambda norm: here[norm].mean or 0.0
     )
-    if bn:
-        ranked = [*[norm for norm in ranked if norm != bn][:1], bn]
-    note = ""
-    if len(here) > 2:
-        note = f" It was picked for the lowest of {len(here)} errors, which chance favours."
-    return ranked[:2], note
+    if not bn:
+        return ranked[:2], len(ranked) if len(ranked) > 2 else 0
+    others = [norm for norm in ranked if norm != bn]
+    return [*others[:1], bn], len(others) if len(others) > 1 else 0
 
 
 def at_batch(study: Study, rows: list[Row], batch: int) -> str:
