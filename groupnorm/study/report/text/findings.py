@@ -5,13 +5,15 @@ from __future__ import annotations
 from groupnorm.spec import NormSpec
 from groupnorm.study.report.text.verdicts import (
     change,
+    gap,
     less_than,
     percent,
-    points,
     seeds_for_one_point,
+    uncertainty,
     verdict,
 )
 from groupnorm.study.results.differences import row_difference
+from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import BATCH_NORM, GROUP_NORM, of_kind, short_names
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
@@ -149,17 +151,30 @@ def batch_norm_loss(study: Study, rows: list[Row], norm: str) -> str:
         return f"{text}."
     precise = row_difference(small, large, recomputed_a=True, recomputed_b=True)
     text += f" and {change(precise)} with recomputed statistics"
-    if found and precise and found.told_apart and found.shown > 0:
-        removed = found.shown - precise.shown
-        share = decimal_text(100 * removed / found.shown, 0)
-        if removed > 0:
-            text += (
-                f": recomputing removes {points(removed)}, {share} % of the loss. That part "
-                "lies in the evaluation statistics, the rest in the training itself"
-            )
-        else:
-            text += ": recomputing removes none of the loss"
+    if found and found.told_apart and found.mean > 0:
+        text += _removed(small, large)
     return f"{text}."
+
+
+def _removed(small: Row, large: Row) -> str:
+    """How much of the loss from `large` to `small` recomputed statistics remove."""
+    losses = [
+        {seed: of_small[seed] - of_large[seed] for seed in of_small.keys() & of_large.keys()}
+        for of_small, of_large in (
+            (small.errors, large.errors),
+            (small.precise_errors, large.precise_errors),
+        )
+    ]
+    removed = paired_difference(*losses)
+    if removed is None or removed.told_apart is None:
+        return ""
+    if not removed.told_apart:
+        return (
+            ". Whether recomputing removes a part of the loss cannot be told: the two losses are "
+            f"{gap(removed)} apart ({uncertainty(removed)})"
+        )
+    word, size = ("less", removed) if removed.mean > 0 else ("more", removed.negated)
+    return f": with these it loses {gap(removed)} {word} ({uncertainty(size)})"
 
 
 def find_row(rows: list[Row], norm: str, batch: int) -> Row | None:
