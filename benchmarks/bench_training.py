@@ -2,8 +2,8 @@
 
     python benchmarks/bench_training.py [--rounds 9] [--out FILE.json]
 
-ResNet-8 with group norm (8 groups) on 64 images of 32x32, one thread, as the default study trains
-it; forward, backward and SGD step. The same network runs on PyTorch's operator (`aten`, which on
+ResNet-8 with group norm (8 groups) on 64 images of 32x32, one thread; forward,
+backward and SGD step. The same network runs on PyTorch's operator (`aten`, which on
 channels_last shifts first, to be right), on `torch.nn.GroupNorm` and on the C++ kernels, in turns.
 """
 

@@ -121,7 +121,8 @@ def train(
             return
         parts = [f"epoch {metrics['epoch']}: train error {decimal_text(metrics['train_error'])} %"]
         if "val_error" in metrics:
-            parts.append(f"validation error {decimal_text(metrics['val_error'])} %")
+            images = "validation" if run_config.validation_images else "test"
+            parts.append(f"{images} error {decimal_text(metrics['val_error'])} %")
         parts.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
         say(", ".join(parts))
 

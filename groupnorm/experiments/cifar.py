@@ -27,9 +27,10 @@ _SIZES: dict[Convention, tuple[int, ...]] = {
 CONVENTIONS: dict[str, Convention] = {"": "per-256", "-one-worker": "per-32"}
 """By the end of an experiment's name."""
 _SEEDS = 3
-_SECONDS = {56: (10.2, 3.3), 110: (20.1, 6.3)}
-"""CPU seconds of one thread for 1,000 images, training and test, by depth: mean over BN, GN, GN+WS,
-LN and IN, or over BN and GN of ResNet-110; steps of 64 images, torch 2.14.1, AMD EPYC (Zen 5)."""
+_SECONDS = {56: 14.7, 110: 29.7}
+"""Estimated seconds of one core for 1,000 training images, by depth: those of ResNet-8 with group
+norm in `results/bench-training-*` (C++ kernels, channels_last), times the ratio of the FLOPs of a
+training step. No run on CIFAR-10 has been timed."""
 _NORMS: dict[Convention, tuple[str, ...]] = {
     "per-256": ("bn", GN, f"{GN}+ws", "ln", "in"),
     "per-32": ("bn", "gn:groups=16", "ln", "in", "in:affine=false"),
@@ -129,10 +130,11 @@ def groups(options: Options, depth: int, convention: Convention) -> Experiment:
 
 def _time(depth: int, runs: int) -> str:
     """How long a study takes, and what that rests on."""
-    training, test = _SECONDS[depth]
-    hours = 100 * (50 * training + 10 * test) / 3600
+    evaluation = _SECONDS[depth] / 3  # the share of the forward pass in a training step's FLOPs
+    hours = 100 * (50 * _SECONDS[depth] + 10 * evaluation) / 3600
     return (
         f"about {runs * hours / 2 / 24:.0f} days on two cores, {hours:.0f} hours of one core a run "
-        f"(measured: {training:g} s of one core for 1,000 training images, {test:g} s for 1,000 "
-        "test images); not measured on a GPU, where docs/recipes.md has a lower bound"
+        "(not measured: estimated by FLOPs from the speed of ResNet-8 in results/bench-training-*, "
+        f"{_SECONDS[depth]:g} s for 1,000 training images); not measured on a GPU either, where "
+        "docs/recipes.md has a lower bound"
     )

@@ -43,6 +43,16 @@ def test_norms_of_places(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("held_out", "images"), [([], "test"), (["validation_images=100"], "validation")]
+)
+def test_an_epochs_line_names_the_images_of_its_error(held_out, images):
+    few = ["steps=1", "batch_per_worker=8", "train_images=100"]
+    done = CliRunner().invoke(app, ["train", *SETTINGS, *few, *held_out])
+    assert done.exit_code == 0
+    assert f" %, {images} error " in done.stdout
+
+
 @pytest.mark.slow
 def test_stopped_it_says_what_is_kept_and_how_to_go_on(tmp_path):
     """A name that a terminal would not print as it is stays the same folder."""

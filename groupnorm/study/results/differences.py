@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from groupnorm.study.results.estimates import Difference, paired_difference, seeds_needed
-from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.format import plain_text
 from groupnorm.study.results.labels import (
     BATCH_NORM,
     NOTHING,
@@ -34,8 +34,8 @@ class Contrast:
         rows: the rows that the same runs fill, one for each batch size.
         difference: None where no seed of both has finished, or on the same images.
         verdict: in a few words, e.g. "less error" or "cannot be told apart".
-        seeds_needed: how many seeds would tell a difference of one point, estimated from the
-            spread of these pairs; None without such a spread.
+        seeds_needed: how many seeds would tell a difference of one point with 80 % power, estimated
+            from the spread of these pairs; None without such a spread.
     """
 
     norm: str
@@ -96,7 +96,7 @@ def difference_lines(study: Study, found: Sequence[Contrast]) -> list[list[str]]
             study.called(one.norm) + (f" {RECOMPUTED}" if one.recomputed else ""),
             study.called(one.reference),
             batches_text(one.rows),
-            NOTHING if one.difference is None else decimal_text(one.difference.shown),
+            NOTHING if one.difference is None else plain_text(one.difference.shown),
             _interval_cell(one.difference),
             _pairs_cell(one.difference),
             one.verdict,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from itertools import count
@@ -18,6 +18,7 @@ from statistics import NormalDist, fmean, stdev
 from groupnorm.study.results.format import rounded
 
 CONFIDENCE = 0.95
+POWER = 0.80
 _NOISE = 1e-9  # differences of errors in percent that are the same but for the rounding of floats
 
 Interval = tuple[float, float]
@@ -43,8 +44,10 @@ class Difference:
 
     Attributes:
         mean: mean of the differences, percentage points.
-        shown: the same with one decimal: where both have the same seeds, the difference of the two
-            means as tables print them.
+        shown: the same as tables and texts print it. It has one decimal and is, where both have the
+            same seeds, the difference of the two means as tables print them. Where the interval
+            needs more decimals, or would leave that number out, it is `mean` with the decimals of
+            the interval.
         spread: sample standard deviation of the differences; None for a single pair.
         pairs: number of seeds that both have, at least one.
         left_out: number of seeds that only one of the two has.
@@ -106,29 +109,52 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     shown = rounded(mean, 1)
     if not left_out:
         shown = rounded(fmean(a.values()), 1) - rounded(fmean(b.values()), 1)
-    return Difference(mean, shown, spread, len(common), left_out)
+    found = Difference(mean, shown, spread, len(common), left_out)
+    if found.interval is None:
+        return found
+    digits = interval_digits(found.interval)
+    low, high = (rounded(end, digits) for end in found.interval)
+    if digits == 1 and low <= shown <= high:
+        return found
+    return replace(found, shown=rounded(mean, digits))
+
+
+def interval_digits(interval: Interval) -> int:
+    """The decimals it is printed with: one, or more where one would hide its width or a sign."""
+    low, high = interval
+    digits = 1
+    while digits < 4 and not all(rounded(value, digits) for value in (low, high, high - low)):
+        digits += 1
+    return digits
 
 
 def seeds_needed(spread: float, points: float = 1.0) -> int:
-    """The fewest seeds whose 95 % interval has a half width of at most `points`.
+    """The fewest seeds that tell a true difference of `points` in about 80 % of studies.
+
+    To tell is to have a 95 % interval that leaves out 0. Needed is the fewest n, three or more, for
+    which (t(95 %) + t(80 %)) spread / sqrt(n) <= points: the half width of the interval and, beyond
+    it, what the measured difference falls short of the true one by in one study of five.
 
     Args:
         spread: sample standard deviation of the differences of paired seeds.
     """
     # Student's t lies above the normal quantile, so that no smaller number can do.
-    least = math.ceil((NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread / points) ** 2)
+    quantiles = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) + NormalDist().inv_cdf(POWER)
+    least = math.ceil((quantiles * spread / points) ** 2)
     return next(
-        n for n in count(max(2, least)) if student_t(n - 1) * spread / math.sqrt(n) <= points
+        n
+        for n in count(max(3, least))
+        if (student_t(n - 1) + student_t(n - 1, 2 * POWER - 1)) * spread / math.sqrt(n) <= points
     )
 
 
 @cache
-def student_t(freedom: int) -> float:
-    """The t that Student's distribution exceeds on either side with 5 % probability in all."""
+def student_t(freedom: int, inside: float = CONFIDENCE) -> float:
+    """The t for which Student's distribution lies between -t and t with probability `inside`."""
     low, high = 0.0, 20.0  # 12.7 with one degree of freedom, less with more
     while high - low > 1e-12:
         middle = (low + high) / 2
-        low, high = (low, middle) if _within(middle, freedom) > CONFIDENCE else (middle, high)
+        low, high = (low, middle) if _within(middle, freedom) > inside else (middle, high)
     return high
 
 

@@ -25,5 +25,9 @@ def decimal_text(value: float | Decimal, digits: int = 1) -> str:
     """`value` with `digits` decimals and commas between thousands, e.g. "40.2" or "1,024.0"."""
     if not math.isfinite(value):
         return str(value)
-    number = rounded(value, digits)
+    return plain_text(rounded(value, digits))
+
+
+def plain_text(number: Decimal) -> str:
+    """`number` with the decimals that it has, e.g. "40.2"."""
     return f"{abs(number) if number == 0 else number:,f}"  # no "-0.0"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
-from groupnorm.study.results.estimates import Estimate, Interval
+from groupnorm.study.results.estimates import Estimate, Interval, interval_digits
 from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.rows import ONCE, Row
 
@@ -130,9 +130,7 @@ def estimate_text(value: Estimate | None, digits: int = 1) -> str:
 def interval_text(interval: Interval) -> str:
     """Both ends, e.g. "-0.3 to 1.7"; with more digits where one would hide width or sign."""
     low, high = interval
-    digits = 1
-    while digits < 4 and not all(rounded(value, digits) for value in (low, high, high - low)):
-        digits += 1
+    digits = interval_digits(interval)
     return f"{decimal_text(low, digits)} to {decimal_text(high, digits)}"
 
 

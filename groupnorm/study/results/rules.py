@@ -58,6 +58,14 @@ def title_images(study: Study) -> str:
     return "" if images in (None, TEST_IMAGES) else f" on {images}"
 
 
+def error_name(study: Study) -> str:
+    """What the error of the evaluated images is called: "test error" or "validation error"."""
+    images = images_of(study.records.values())
+    if images == TEST_IMAGES:
+        return "test error"
+    return "test or validation error" if TEST_IMAGES in images else "validation error"
+
+
 def images_note(study: Study) -> str:
     """What it means that the errors are not, or not all, of the test images; empty if they are."""
     images = images_of(study.records.values())

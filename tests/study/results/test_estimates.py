@@ -3,6 +3,7 @@
 import math
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
 from groupnorm.study.results.estimates import (
@@ -13,6 +14,7 @@ from groupnorm.study.results.estimates import (
     seeds_needed,
     student_t,
 )
+from groupnorm.study.results.labels import interval_text
 from tests.tolerances import FOUR_DIGITS, PRINTED
 
 
@@ -35,6 +37,12 @@ def test_spread_is_the_sample_standard_deviation():
 )  # fmt: skip
 def test_students_t_is_that_of_the_tables(freedom, t):
     assert student_t(freedom) == pytest.approx(t, abs=FOUR_DIGITS)
+
+
+def test_students_t_of_another_share():
+    """80 % of the distribution lie below it."""
+    assert student_t(2, 0.6) == pytest.approx(1.0607, abs=FOUR_DIGITS)
+    assert student_t(4, 0.6) == pytest.approx(0.9410, abs=FOUR_DIGITS)
 
 
 def test_the_interval_of_a_mean_needs_two_seeds():
@@ -89,6 +97,26 @@ def test_the_difference_shown_is_that_of_the_means_shown():
     assert paired_difference({0: 40.86}, {0: 40.24}).shown == Decimal("0.7")
 
 
+@pytest.mark.parametrize(
+    ("a", "shown", "text"),
+    [
+        ((20.25, 20.35, 20.37), "0.12", "-0.04 to 0.28"),  # 20.3 and 20.2 are 0.1 apart
+        ((20.36, 20.36, 20.37), "0.16", "0.15 to 0.18"),
+        ((20.77, 20.85, 20.96), "0.7", "0.4 to 0.9"),
+    ],
+)
+def test_the_difference_shown_lies_in_the_interval_shown(a, shown, text):
+    found = paired_difference(by_seed(*a), by_seed(20.2, 20.2, 20.2))
+    assert (str(found.shown), interval_text(found.interval)) == (shown, text)
+
+
+def test_a_difference_outside_its_interval_for_rounding_is_the_exact_mean():
+    """The means 20.85 and 20.245 are 20.9 and 20.2 in the table, 0.7 apart."""
+    found = paired_difference(by_seed(20.832, 20.85, 20.868), by_seed(20.245, 20.245, 20.245))
+    assert interval_text(found.interval) == "0.6 to 0.6"
+    assert found.shown == Decimal("0.6")
+
+
 def test_a_difference_can_be_turned_round():
     found = Difference(-2.0, Decimal("-2.0"), 0.5, 3, 1).negated
     assert (found.mean, found.shown, found.pairs, found.left_out) == (2.0, Decimal("2.0"), 3, 1)
@@ -96,13 +124,17 @@ def test_a_difference_can_be_turned_round():
 
 
 @pytest.mark.parametrize(
-    ("spread", "seeds"), [(0.0, 2), (0.1, 2), (0.12, 3), (0.5, 4), (1.3, 9), (3.0, 38)]
+    ("spread", "seeds"), [(0.0, 3), (0.3, 3), (0.4, 4), (0.5, 5), (0.7, 6), (1.3, 16), (3.0, 73)]
 )
-def test_the_fewest_seeds_for_an_interval_of_one_point(spread, seeds):
+def test_the_fewest_seeds_that_tell_one_point(spread, seeds):
     assert seeds_needed(spread) == seeds
 
-    def half_width(n):
-        return student_t(n - 1) * spread / math.sqrt(n)
 
-    assert half_width(seeds) <= 1
-    assert seeds == 2 or half_width(seeds - 1) > 1
+@pytest.mark.parametrize("spread", [0.7, 1.3, 3.0])
+def test_so_many_seeds_tell_one_point_in_four_studies_of_five(spread):
+    """Simulated: normal differences around one point, and how often their interval leaves out 0."""
+    studies, seeds = 20_000, seeds_needed(spread)
+    found = np.random.default_rng(0).normal(1.0, spread, (studies, seeds))
+    half_width = student_t(seeds - 1) * found.std(axis=1, ddof=1) / math.sqrt(seeds)
+    told = np.mean(np.abs(found.mean(axis=1)) > half_width)
+    assert 0.79 < told < 0.83

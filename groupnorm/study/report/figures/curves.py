@@ -18,9 +18,9 @@ from groupnorm.study.report.figures.style import (
     sequence_colors,
 )
 from groupnorm.study.results.rows import ONCE, Row, Study, run_status, trained_once
+from groupnorm.study.results.rules import error_name
 from groupnorm.study.store import Record
 
-AXIS = {"train_error": "training error (%)", "val_error": "validation error (%)"}
 CAPTION = (
     "Mean over finished seeds, with a band of one standard deviation. A thin dashed line is a run "
     "that did not finish; a cross marks where it diverged or failed."
@@ -37,7 +37,7 @@ class Series:
 
 
 def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
-    """Training and validation curves per norm at the largest and the smallest batch (Figure 4)."""
+    """Training and test curves per norm at the largest and the smallest batch (Figure 4)."""
     styles = norm_styles(row.labels["norm"] for row in rows)
     sizes = [row.labels["batch_per_worker"] for row in rows]
     panels = []
@@ -49,8 +49,8 @@ def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
             for row in rows
             if row.labels["batch_per_worker"] == batch
         ]
-        panels += _pair(series, f"{batch} images per worker")
-    title = "Training and validation curves per norm"
+        panels += _pair(study, series, f"{batch} images per worker")
+    title = f"Training and {_words(study)} curves per norm"
     caption = f"Error against epoch (the paper's Figure 4). {CAPTION}"
     if once := trained_once(rows):
         names = [study.called(norm) for norm in styles if norm in once]
@@ -59,7 +59,7 @@ def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
 
 
 def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
-    """Validation curves by batch size, one panel per norm (the paper's Figure 5)."""
+    """Test curves by batch size, one panel per norm (the paper's Figure 5)."""
     sizes = sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
     colors = dict(zip(sizes, sequence_colors(len(sizes)), strict=True))
     grouped: dict[str, list[Series]] = {}
@@ -79,20 +79,23 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
             for row in mine
         ]
     everything = [series for group in grouped.values() for series in group]
-    limits = _limits(everything, ("val_error",))
+    limits, error = _limits(everything, ("val_error",)), error_name(study)
     panels = [
-        Panel(_drawer(series, "val_error", limits, norm), f"Validation curves of {norm}")
+        Panel(
+            _drawer(series, "val_error", error, limits, norm),
+            f"{_words(study).capitalize()} curves of {norm}",
+        )
         for norm, series in grouped.items()
     ]
     caption = (
-        "Validation error against epoch for every number N of images per worker (the paper's "
-        f"Figure 5). {CAPTION}"
+        f"{error.capitalize()} against epoch for every number N of images per worker (the "
+        f"paper's Figure 5). {CAPTION}"
     )
     return FigureSpec("curves-by-batch", "Curves by batch size per norm", caption, panels)
 
 
 def group_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
-    """Training and validation curves by number of groups and by channels per group."""
+    """Training and test curves by number of groups and by channels per group."""
     panels: list[Panel] = []
     values = sorted({row.labels["value"] for row in rows}, reverse=True)
     colors = dict(zip(values, sequence_colors(len(values)), strict=True))
@@ -104,24 +107,30 @@ def group_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
             for row in mine
         ]
         if series:
-            panels += _pair(series, f"by {words}")
-    title = "Training and validation curves by group division"
+            panels += _pair(study, series, f"by {words}")
+    title = f"Training and {_words(study)} curves by group division"
     return [FigureSpec("curves-by-groups", title, f"Error against epoch. {CAPTION}", panels)]
 
 
-def _pair(series: list[Series], title: str) -> list[Panel]:
-    limits = _limits(series, ("train_error", "val_error"))
+def _words(study: Study) -> str:
+    """What curves are called that are not of the training images: "test" or "validation"."""
+    return error_name(study).removesuffix(" error")
+
+
+def _pair(study: Study, series: list[Series], title: str) -> list[Panel]:
+    names = {"train_error": "training error", "val_error": error_name(study)}
+    limits = _limits(series, list(names))
     return [
         Panel(
-            _drawer(series, key, limits, title),
-            f"{words.removesuffix(' (%)').capitalize()} against epoch, {title}",
+            _drawer(series, key, name, limits, title),
+            f"{name.capitalize()} against epoch, {title}",
         )
-        for key, words in AXIS.items()
+        for key, name in names.items()
     ]
 
 
 def _drawer(
-    series: Sequence[Series], key: str, limits: tuple[float, float] | None, title: str
+    series: Sequence[Series], key: str, name: str, limits: tuple[float, float] | None, title: str
 ) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         for line in series:
@@ -130,7 +139,7 @@ def _drawer(
             ax.set_ylim(*limits)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.set_xlabel("epoch")
-        ax.set_ylabel(AXIS[key])
+        ax.set_ylabel(f"{name} (%)")
         ax.set_title(title)
 
     return draw

@@ -14,7 +14,15 @@ from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
 from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
-from groupnorm.study.results.rows import Row, Study, batch_sizes, by_runs, norm_names, subject
+from groupnorm.study.results.rows import (
+    LAST_EPOCHS,
+    Row,
+    Study,
+    batch_sizes,
+    by_runs,
+    norm_names,
+    subject,
+)
 from groupnorm.study.results.rules import each_error, images_note, rules_note
 from groupnorm.study.results.tuning import Tuning, tuned_briefly
 
@@ -91,12 +99,14 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     )
 
 
+_RULE_OF_THE_PAPER = f"the median of the last {LAST_EPOCHS} epochs"
 _DATA_WORDS = {"train": "training images", "test": "test images", "classes": "classes"}
 
 
 def _how_to_read(study: Study, rows: list[Row]) -> str:
     rule = each_error(study)
-    text = f"The error is {rule}{', as in the paper' if 'the last 5' in rule else ''}, in percent"
+    as_there = ", as in the paper" if rule == _RULE_OF_THE_PAPER else ""
+    text = f"The error is {rule}{as_there}, in percent"
     notes = [note for note in (rules_note(study), images_note(study)) if note]
     if any(row.spread is not None for row in rows):
         text += (

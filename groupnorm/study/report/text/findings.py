@@ -5,13 +5,15 @@ from __future__ import annotations
 from groupnorm.spec import NormSpec
 from groupnorm.study.report.text.verdicts import (
     change,
+    gap,
     less_than,
     percent,
-    points,
     seeds_for_one_point,
+    uncertainty,
     verdict,
 )
 from groupnorm.study.results.differences import row_difference
+from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import BATCH_NORM, GROUP_NORM, of_kind, short_names
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
@@ -40,12 +42,16 @@ def headline(study: Study, rows: list[Row]) -> str:
     batch = batches[-1] if study.manifest["shows"] == "batch-size" else batches[0]
     here = {row.labels["norm"]: row for row in rows if row.labels["batch_per_worker"] == batch}
     where = f" at {batch} images per worker"
-    pair, note = _pair(here)
+    pair, picked_of = _pair(here)
     if len(pair) < 2:
         results = [f"{names[n]} has an error of {percent(here[n].error)}" for n in pair]
         return f"{results[0]}{where}; there is nothing to compare it with." if results else ""
     sides = [(names[norm], here[norm]) for norm in pair]
-    return f"{compared(rows, sides[0], sides[1], where)}{note}"
+    text = compared(rows, sides[0], sides[1], where)
+    if picked_of:
+        text += f" {names[pair[0]]} was picked for the lowest of {picked_of} errors, which chance "
+        text += "favours."
+    return text
 
 
 def compared(rows: list[Row], a: tuple[str, Row], b: tuple[str, Row], where: str) -> str:
@@ -74,20 +80,22 @@ def compared(rows: list[Row], a: tuple[str, Row], b: tuple[str, Row], where: str
     )
 
 
-def _pair(here: dict[str, Row]) -> tuple[list[str], str]:
-    """The two norms to compare first, and what must be said of how they were picked."""
+def _pair(here: dict[str, Row]) -> tuple[list[str], int]:
+    """The two norms to compare first, and of how many errors the first one was picked, if it was.
+
+    The errors are those of the norms that might have been the first one; 0 where there was nothing
+    to pick from.
+    """
     gn, bn = (next(iter(of_kind(spec, here)), None) for spec in (GROUP_NORM, BATCH_NORM))
     if gn and bn:
-        return [gn, bn], ""
+        return [gn, bn], 0
     ranked = sorted(
         (norm for norm in here if here[norm].error), key=lambda norm: here[norm].mean or 0.0
     )
-    if bn:
-        ranked = [*[norm for norm in ranked if norm != bn][:1], bn]
-    note = ""
-    if len(here) > 2:
-        note = f" It was picked for the lowest of {len(here)} errors, which chance favours."
-    return ranked[:2], note
+    if not bn:
+        return ranked[:2], len(ranked) if len(ranked) > 2 else 0
+    others = [norm for norm in ranked if norm != bn]
+    return [*others[:1], bn], len(others) if len(others) > 1 else 0
 
 
 def at_batch(study: Study, rows: list[Row], batch: int) -> str:
@@ -143,17 +151,30 @@ def batch_norm_loss(study: Study, rows: list[Row], norm: str) -> str:
         return f"{text}."
     precise = row_difference(small, large, recomputed_a=True, recomputed_b=True)
     text += f" and {change(precise)} with recomputed statistics"
-    if found and precise and found.told_apart and found.shown > 0:
-        removed = found.shown - precise.shown
-        share = decimal_text(100 * removed / found.shown, 0)
-        if removed > 0:
-            text += (
-                f": recomputing removes {points(removed)}, {share} % of the loss. That part "
-                "lies in the evaluation statistics, the rest in the training itself"
-            )
-        else:
-            text += ": recomputing removes none of the loss"
+    if found and found.told_apart and found.mean > 0:
+        text += _removed(small, large)
     return f"{text}."
+
+
+def _removed(small: Row, large: Row) -> str:
+    """How much of the loss from `large` to `small` recomputed statistics remove."""
+    losses = [
+        {seed: of_small[seed] - of_large[seed] for seed in of_small.keys() & of_large.keys()}
+        for of_small, of_large in (
+            (small.errors, large.errors),
+            (small.precise_errors, large.precise_errors),
+        )
+    ]
+    removed = paired_difference(*losses)
+    if removed is None or removed.told_apart is None:
+        return ""
+    if not removed.told_apart:
+        return (
+            ". Whether recomputing removes a part of the loss cannot be told: the two losses are "
+            f"{gap(removed)} apart ({uncertainty(removed)})"
+        )
+    word, size = ("less", removed) if removed.mean > 0 else ("more", removed.negated)
+    return f": with these it loses {gap(removed)} {word} ({uncertainty(size)})"
 
 
 def find_row(rows: list[Row], norm: str, batch: int) -> Row | None:

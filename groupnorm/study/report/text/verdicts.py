@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from groupnorm.study.results.estimates import Difference, Estimate, seeds_needed
-from groupnorm.study.results.format import decimal_text, rounded
+from groupnorm.study.results.format import decimal_text, plain_text, rounded
 from groupnorm.study.results.labels import interval_text
 
 
@@ -67,11 +67,13 @@ def seeds_for_one_point(found: Difference | None) -> str:
     """How many seeds would tell a difference of one point, as a sentence; empty if unknown."""
     if found is None or not found.spread:
         return ""
-    needed = seeds_needed(found.spread)
+    needed, share = seeds_needed(found.spread), "four studies of five"
     estimated = f"by an estimate from the spread of these {found.pairs} pairs"
     if needed <= found.pairs:
-        return f"{found.pairs} seeds are enough to tell a difference of one point, {estimated}."
-    return f"To tell a difference of one point takes about {needed:,} seeds, {estimated}."
+        return f"{found.pairs} seeds tell a difference of one point in {share}, {estimated}."
+    return (
+        f"To tell a difference of one point in {share} takes about {needed:,} seeds, {estimated}."
+    )
 
 
 def change(found: Difference | None) -> str:
@@ -95,7 +97,7 @@ def gap(found: Difference) -> str:
     """The difference as it is printed, without its sign."""
     if found.mean and not found.shown:
         return "less than 0.1 points"
-    return points(abs(found.shown))
+    return f"{plain_text(abs(found.shown))} points"
 
 
 def points(value: float | Decimal) -> str:

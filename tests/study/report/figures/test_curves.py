@@ -5,11 +5,11 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from groupnorm.study.report.figures.curves import Series, _limits, batch_figure
+from groupnorm.study.report.figures.curves import Series, _limits, batch_figure, norm_figure
 from groupnorm.study.report.figures.style import BLACK, Style
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import Record
-from tests.study.fake_store import batch_study
+from tests.study.fake_store import batch_study, configured
 
 
 @pytest.fixture
@@ -32,6 +32,27 @@ def test_a_line_goes_through_the_evaluated_epochs_without_a_gap(every_second):
     lines = [line for line in axes.lines if len(line.get_xdata())]
     assert [list(line.get_xdata()) for line in lines] == [[2, 4, 6, 8]] * 2
     assert all(0 < error < 100 for line in lines for error in line.get_ydata())
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "pattern", "name"),
+    [(None, "*", "test error"), (100, "*", "validation error"),
+     (100, "bn*", "test or validation error")],
+)  # fmt: skip
+def test_curves_name_the_images_of_the_evaluation(tmp_path, held_out, pattern, name):
+    study = load_study(batch_study(tmp_path, norms=("bn", "gn"), batches=(32,), seeds=1))
+    study = configured(study, pattern, validation_images=held_out)
+    by_norm = norm_figure(study, summarize_study(study))
+    of = name.removesuffix(" error")
+    assert by_norm.title == f"Training and {of} curves per norm"
+    assert by_norm.panels[1].alt == f"{name.capitalize()} against epoch, 32 images per worker"
+    by_batch = batch_figure(study, summarize_study(study))
+    assert by_batch.caption.startswith(f"{name.capitalize()} against epoch")
+    assert by_batch.panels[0].alt == f"{of.capitalize()} curves of bn"
+    figure, axes = plt.subplots()
+    by_norm.panels[1].draw(axes)
+    assert axes.get_ylabel() == f"{name} (%)"
     plt.close(figure)
 
 

@@ -243,7 +243,7 @@ def test_curves_are_means_over_seeds(tmp_path):
     assert [panel.alt for panel in panels] == [
         f"{what} error against epoch, {batch} images per worker"
         for batch in (32, 2)
-        for what in ("Training", "Validation")
+        for what in ("Training", "Test")
     ]
     study = load_study(out)
     line = lines_of(axes_of(panels[1]))["bn"]

@@ -85,10 +85,10 @@ def test_changes(found, expected):
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (difference(-6.6, 1.3), "To tell a difference of one point takes about 9 seeds, by an "
-                                "estimate from the spread of these 3 pairs."),
-        (BELOW, "3 seeds are enough to tell a difference of one point, by an estimate from the "
-                "spread of these 3 pairs."),
+        (difference(-6.6, 1.3), "To tell a difference of one point in four studies of five takes "
+                                "about 16 seeds, by an estimate from the spread of these 3 pairs."),
+        (difference(-6.6, 0.3), "3 seeds tell a difference of one point in four studies of five, "
+                                "by an estimate from the spread of these 3 pairs."),
         (WITHOUT, ""),
         (None, ""),
     ],
