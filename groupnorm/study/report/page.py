@@ -35,8 +35,8 @@ from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
     DIFFERENCE_HEADER,
-    contrasts,
     difference_lines,
+    differences_of,
     how_compared,
 )
 from groupnorm.study.results.labels import read_names
@@ -91,7 +91,7 @@ def write_report(
     files: dict[str, bytes | str] = {
         "report.html": _page(study, rows, tuning, figures, bibliography, options),
         **_csv_files(study, rows, tuning),
-        "differences.csv": differences_csv(rows),
+        "differences.csv": differences_csv(study, rows),
         "tables.md": markdown(marked),
         "tables.tex": latex(marked, both_columns=column == "double"),
         "references.bib": bibliography,
@@ -164,7 +164,7 @@ def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
     """The tables for a paper: the main one, and the differences where there are any."""
     caption = tables.main_title_of(study, rows)
     found = [MarkedTable("error", caption, *tables.main_table_of(study, rows))]
-    if lines := difference_lines(study, contrasts(rows)):
+    if lines := difference_lines(study, differences_of(study, rows)):
         caption = tables.differences_title_of(study)
         found.append(MarkedTable("differences", caption, DIFFERENCE_HEADER, lines))
     return found
@@ -219,7 +219,7 @@ def _page(
     problems = tables.problems(study, every)
     if tuning and tuning.held_out is not None:
         problems += tables.problems(tuning.study, tuning.rows)
-    compared = contrasts(rows)
+    compared = differences_of(study, rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
         paragraphs=[*describe(study, rows, tuning), *_names_in_words(study)],

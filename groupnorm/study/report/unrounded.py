@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from groupnorm.study.results.differences import Contrast, contrasts
+from groupnorm.study.results.differences import Contrast, differences_of
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.rows import Row, Study, images_of
 from groupnorm.study.results.rules import epochs_rule
@@ -32,7 +32,7 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         "reported_epochs": study.reported_epochs,
         "evaluated_on": images_of(study.records.values()),
         "rows": [_row(row, names) for row in rows],
-        "differences": difference_numbers(rows),
+        "differences": difference_numbers(study, rows),
     }
 
 
@@ -46,22 +46,22 @@ def tuning_numbers(tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def difference_numbers(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def difference_numbers(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The differences, unrounded: one for each norm and batch size, by `DIFFERENCE_COLUMNS`."""
     return [
         _difference(one, row.labels["batch_per_worker"])
-        for one in contrasts(rows)
+        for one in differences_of(study, rows)
         for row in one.rows
     ]
 
 
-def differences_csv(rows: Sequence[Row]) -> str:
+def differences_csv(study: Study, rows: Sequence[Row]) -> str:
     """The same as lines of a file; empty where there is no number."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, DIFFERENCE_COLUMNS, lineterminator="\n")
     writer.writeheader()
     words = {True: "yes", False: "no"}
-    for line in difference_numbers(rows):
+    for line in difference_numbers(study, rows):
         marked = {key: words.get(line[key]) for key in ("recomputed", "told_apart")}
         writer.writerow({**line, **marked})
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from groupnorm.study.report.page import _is_wide, build_report, main_table, main
 from groupnorm.study.report.tables import main_table_of, tables_csv
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
+from tests.study.fake_search import search
 from tests.study.fake_store import (
     add_to_manifest,
     batch_study,
@@ -385,3 +386,13 @@ def test_the_differences_stand_in_the_page_and_the_files_for_a_paper(tmp_path, m
         assert "interval" in text, name
         assert "cannot be told apart" in text, name
     assert (out / "differences.csv").read_text().startswith("norm,recomputed,against,")
+
+
+def test_the_page_and_the_tables_of_a_search_have_no_differences(tmp_path, monkeypatch):
+    search(tmp_path)
+    monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
+    text = build_report(tmp_path).read_text()
+    assert '<section id="table"' in text
+    assert '<section id="differences"' not in text
+    for name in ("tables.md", "tables.tex"):
+        assert "Differences" not in (tmp_path / name).read_text()

@@ -15,6 +15,7 @@ from groupnorm.study.report.unrounded import (
 from groupnorm.study.results.differences import contrasts
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.results.tuning import read_tuning
+from tests.study.fake_search import search
 from tests.study.fake_store import batch_study, configured, groups_study, spoil, tuned_study
 
 
@@ -109,7 +110,7 @@ def test_rows_have_every_label_of_the_study(tmp_path, make, labels):
 
 def test_the_file_of_differences_has_the_same_numbers(troubled):
     study, rows = troubled
-    lines = list(csv.DictReader(io.StringIO(differences_csv(rows))))
+    lines = list(csv.DictReader(io.StringIO(differences_csv(study, rows))))
     found = study_numbers(study, rows)["differences"]
     assert list(lines[0]) == DIFFERENCE_COLUMNS
     assert [float(line["difference"] or "nan") for line in lines[:2]] == [
@@ -127,3 +128,10 @@ def test_what_was_tried_is_there_with_the_choice(tmp_path):
     chosen = [(r["norm"], r["base_lr"], r["seeds_asked"]) for r in found["rows"] if r["chosen"]]
     assert chosen == [("bn", 0.1, 1), ("gn", 0.3, 1)]
     assert found["rows"][0]["evaluated_on"] == "140 held-out training images"
+
+
+def test_a_search_has_no_differences_because_its_runs_are_of_different_lengths(tmp_path):
+    search(tmp_path)
+    study, rows = read(tmp_path)
+    assert study_numbers(study, rows)["differences"] == []
+    assert differences_csv(study, rows).splitlines() == [",".join(DIFFERENCE_COLUMNS)]
