@@ -64,10 +64,16 @@ def rung_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]
     return ["rule", *(f"epoch {end}" for end in ends), "outcome"], body
 
 
+def norms_of(search: Search) -> list[str]:
+    """Every norm that was to be trained, the rules first."""
+    asked = [norm for part in (*search.rungs, *search.steps) for norm in part.asked]
+    return list(dict.fromkeys(asked))
+
+
 def outcome(search: Search, norm: str) -> str:
     """What became of a norm, e.g. "dropped after epoch 6" or "chosen"."""
     if norm == search.chosen:
-        return "chosen"
+        return "chosen" if search.done else "best so far"
     for step in search.steps:
         if norm in step.asked:
             if step.best is None:
