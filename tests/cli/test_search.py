@@ -40,11 +40,13 @@ def test_a_search_killed_in_each_rung_ends_as_one_that_was_not(tmp_path):
     said = groupnorm(*ARGUMENTS, "--out", tmp_path / "killed").stdout
     assert "9 untrained networks measured" in said
     assert results(tmp_path / "killed") == whole
-    runs, table = whole
+    runs, numbers = whole
     assert sorted(map(len, runs.values())) == [1] * 6 + [3] * 2 + [9] * 2
-    assert [line["outcome"] for line in table] == [
-        "chosen", *["dropped after epoch 3"] * 2, *["dropped after epoch 1"] * 6
+    assert sorted(numbers["search"]["outcomes"].values()) == [
+        "chosen", *["dropped after epoch 1"] * 6, *["dropped after epoch 3"] * 2
     ]  # fmt: skip
+    assert sorted(row["epochs"] for row in numbers["rows"]) == [1] * 6 + [3] * 2 + [9]
+    assert (numbers["search"]["done"], numbers["differences"]) == (True, [])
     assert (tmp_path / "whole" / "figures" / "search.svg").exists()
 
 
@@ -52,9 +54,10 @@ def test_a_search_killed_in_each_rung_ends_as_one_that_was_not(tmp_path):
 def test_the_trials_of_a_search_run_on_ray(tmp_path):
     pytest.importorskip("ray")
     groupnorm(*ARGUMENTS, "--cluster", "--out", tmp_path / "ray")
-    runs, table = results(tmp_path / "ray")
+    runs, numbers = results(tmp_path / "ray")
     assert sorted(map(len, runs.values())) == [1] * 6 + [3] * 2 + [9] * 2
-    assert table[0]["outcome"] == "chosen"
+    found = numbers["search"]
+    assert found["outcomes"][found["chosen"]] == "chosen"
 
 
 def test_too_few_epochs_are_answered_with_how_many_it_takes(tmp_path):

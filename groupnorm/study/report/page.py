@@ -30,7 +30,12 @@ from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
 from groupnorm.study.report.text import PROTOCOLS, describe
-from groupnorm.study.report.unrounded import differences_csv, study_numbers, tuning_numbers
+from groupnorm.study.report.unrounded import (
+    differences_csv,
+    search_numbers,
+    study_numbers,
+    tuning_numbers,
+)
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
@@ -129,7 +134,8 @@ def report_numbers(out: Path) -> dict[str, Any]:
     study = load_study(out)
     rows, tuning = _rows(out, study)
     tried = None if tuning is None else tuning_numbers(tuning)
-    return {**study_numbers(study, rows), "tuning": tried}
+    searched = None if study.search is None else search_numbers(study)
+    return {**study_numbers(study, rows), "tuning": tried, "search": searched}
 
 
 def main_title(out: Path) -> str:

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from groupnorm.study.results.differences import Contrast, differences_of
 from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.outcomes import (
+    as_settings,
+    epochs_trained,
+    full_runs,
+    norms_of,
+    outcome,
+    search_of,
+)
 from groupnorm.study.results.rows import Row, Study, images_of
 from groupnorm.study.results.rules import epochs_rule
 from groupnorm.study.results.tuning import Tuning
@@ -28,10 +37,10 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "study": study.manifest["study"],
         "unit": "percent, top-1 error",
-        "rule": epochs_rule(study, length=False),
+        "epochs_rule": epochs_rule(study, length=False),
         "reported_epochs": study.reported_epochs,
         "evaluated_on": images_of(study.records.values()),
-        "rows": [_row(row, names) for row in rows],
+        "rows": [{**_row(row, names), **_epochs(study, row)} for row in rows],
         "differences": difference_numbers(study, rows),
     }
 
@@ -43,6 +52,41 @@ def tuning_numbers(tuning: Tuning) -> dict[str, Any]:
         "field": tuning.field,
         "held_out": tuning.held_out,
         "rows": [{**_row(row, names), "chosen": row in tuning.chosen} for row in tuning.rows],
+    }
+
+
+def search_numbers(study: Study) -> dict[str, Any]:
+    """What a search tried and found; an error is null where training diverged."""
+    search = search_of(study)
+    return {
+        "done": search.done,
+        "chosen": search.chosen,
+        "as_settings": None if search.chosen is None else as_settings(search.chosen),
+        "rule": search.rule,
+        "refined": search.refined,
+        "outcomes": {norm: outcome(search, norm) for norm in norms_of(search)},
+        "rungs": [
+            {
+                "epochs": rung.epochs,
+                "errors": _finite(rung.errors),
+                "kept": list(rung.kept),
+                "dropped": list(rung.dropped),
+            }
+            for rung in search.rungs
+        ],
+        "steps": [
+            {
+                "part": step.part,
+                "before": step.before,
+                "errors": _finite(step.errors),
+                "best": step.best,
+            }
+            for step in search.steps
+        ],
+        "discarded": search.discarded,
+        "epochs_trained": epochs_trained(study),
+        "full_runs": full_runs(study),
+        "settings": dict(search.settings),
     }
 
 
@@ -65,6 +109,15 @@ def differences_csv(study: Study, rows: Sequence[Row]) -> str:
         marked = {key: words.get(line[key]) for key in ("recomputed", "told_apart")}
         writer.writerow({**line, **marked})
     return buffer.getvalue()
+
+
+def _epochs(study: Study, row: Row) -> dict[str, int]:
+    """The epoch that a search asks a row's runs to be trained to; nothing of other studies."""
+    return {"epochs": study.search.epochs_asked(row.labels["norm"])} if study.search else {}
+
+
+def _finite(errors: Mapping[str, float]) -> dict[str, float | None]:
+    return {norm: error if math.isfinite(error) else None for norm, error in errors.items()}
 
 
 def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:
