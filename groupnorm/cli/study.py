@@ -116,10 +116,11 @@ def _add_command(name: str, entry: Entry) -> None:
         **chosen: Any,
     ) -> None:
         with report_user_errors():
-            folder = named_folder(out, "--out") or Path(f"groupnorm-study-{name}")
+            given = named_folder(out, "--out")
             root = existing_folder(data_root, "--data-root")
             on = _cluster(cluster, cpus_per_trial, gpus_per_trial, device)
             options = _read_options(entry, settings or [], chosen)
+            folder = given or Path(f"groupnorm-study-{name}{'-search' * bool(options.search)}")
             _run(name, options, folder, jobs, device, root, on, track, stop_at_first_failure)
 
     _give_options(command, entry)

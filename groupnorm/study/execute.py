@@ -101,11 +101,11 @@ def run_study(
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
         with locked(out / ".lock", refusal):
-            left = _claim(out, manifest)
+            before = _claim(out, manifest)
             read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
-            if left is not None and plan.next_stage is None:
-                print_line(console, left)
+            if plan.next_stage is None:
+                _say_what_is_left(console, out, before, plan)
             for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
@@ -130,6 +130,8 @@ def run_study(
                 if plan.final_cells is not None:
                     plan = replace(plan, cells=plan.final_cells(out))
                     _claim(out, _manifest(plan, images, command))
+            if plan.next_stage is not None:  # whose cells are known only now
+                _say_what_is_left(console, out, before, plan)
             runs = dict.fromkeys(cell.run for cell in plan.cells)
             records = [read_record(out, name) for name in names | runs]
             if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
@@ -291,14 +293,14 @@ def _manifest(
     }
 
 
-def _claim(out: Path, manifest: dict[str, Any]) -> str | None:
+def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
     """Make the folder's `study.json` that of this command, or find that it holds another study.
 
     What it shows is wholly the newest command's; the versions stay those that the study began
     with, because every run has its own.
 
     Returns:
-        What the folder holds and this command does not show, in words.
+        The manifest that was there; None in a new folder.
     """
     path = out / "study.json"
     if not path.exists():
@@ -328,12 +330,22 @@ def _claim(out: Path, manifest: dict[str, Any]) -> str | None:
             "would not be comparable: restore the data, or begin a new study with another --out"
         )
     write_atomic(path, to_json({**manifest, "versions": existing["versions"]}))
-    shown = {cell["run"] for cell in manifest["cells"]}
-    left = len({cell["run"] for cell in existing["cells"]} - shown)
-    if not left:
-        return None
-    runs = "1 run" if left == 1 else f"{left} runs"
-    return f"{runs} of the command before, {existing['command']!r}: kept in {out}, but not shown"
+    return existing
+
+
+def _say_what_is_left(
+    console: Console, out: Path, before: dict[str, Any] | None, plan: Plan
+) -> None:
+    """Say how many runs the folder showed before this command, which shows them no longer."""
+    if before is None:
+        return
+    left = len({cell["run"] for cell in before["cells"]} - {cell.run for cell in plan.cells})
+    if left:
+        runs = "1 run" if left == 1 else f"{left} runs"
+        command = before["command"]
+        print_line(
+            console, f"{runs} of the command before, {command!r}: kept in {out}, but not shown"
+        )
 
 
 _DATA_WORDS = {

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from groupnorm.cli import study
 from tests.cli.commands import command, groupnorm, typed
 from tests.cli.test_study import read_until
 
@@ -65,6 +66,22 @@ def test_too_few_epochs_are_answered_with_how_many_it_takes(tmp_path):
     assert done.returncode == 2
     assert "give epochs=21 at least, got 20" in done.stderr
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "folder"),
+    [
+        (["--search"], "groupnorm-study-groups-search"),
+        (["search=true"], "groupnorm-study-groups-search"),
+        ([], "groupnorm-study-groups"),
+        (["--search", "--out", "mine"], "mine"),
+    ],
+)
+def test_a_search_has_a_folder_of_its_own(monkeypatch, settings, folder):
+    ran = []
+    monkeypatch.setattr(study, "_run", lambda name, options, out, *_: ran.append(str(out)))
+    typed("study", "groups", *settings)
+    assert ran == [folder]
 
 
 @pytest.mark.parametrize("name", ["batch-size", "norms", "imagenet-groups"])
