@@ -153,7 +153,10 @@ def _named(study: Study, labels: Sequence[str]) -> Study:
     skipped = [skip["labels"] for skip in study.manifest.get("skipped", [])]
     tried = (study.manifest.get("tuning") or {"cells": []})["cells"]
     every = [cell.labels for cell in (*study.cells, *read_cells({"cells": tried}))] + skipped
-    names = read_names(labels, list(dict.fromkeys(label["norm"] for label in every)))
+    norms = [label["norm"] for label in every]
+    if study.search is not None:  # rules that were not trained have no cell
+        norms += [*study.search.discarded, *study.search.settings["same"]]
+    names = read_names(labels, list(dict.fromkeys(norms)))
     for name in names.values():
         if missing := missing_letters(name):
             raise ValueError(f"--label {name!r}: the font of the figures has no {missing}")

@@ -72,7 +72,8 @@ def _chance(study: Study, rows: list[Row]) -> str:
     parts = []
     if search.refined is not None:
         found = row_difference(_row(rows, search.refined), _row(rows, search.rule))
-        parts.append(f"Against the best rule: {verdict(search.refined, search.rule, found)}.")
+        refined, rule = study.called(search.refined), study.called(search.rule)
+        parts.append(f"Against the best rule: {verdict(refined, rule, found)}.")
     if (second := runner_up(search)) is not None:
         name, epochs, behind = second
         lead = f"{points(behind)} behind" if behind else "level with it"
@@ -140,16 +141,17 @@ def _before_training(study: Study) -> str:
             "back, and in the layer where it varies most the standard deviation of a group varies "
             f"between images by a factor of {_factor(min(noises))} to {_factor(max(noises))}."
         )
-        gone = [f"{norm} was discarded ({why})" for norm, why in search.discarded.items()]
+        gone = [
+            f"{study.called(norm)} was discarded ({why})" for norm, why in search.discarded.items()
+        ]
         parts.append(f"{'; '.join(gone) or 'Nothing lies far off, so nothing was discarded'}.")
-    same = [f"{norm} gives the same layers as {other}" for norm, other in _same(study)]
+    same = [
+        f"{study.called(norm)} gives the same layers as {study.called(other)}"
+        for norm, other in search.settings["same"].items()
+    ]
     if same:
         parts.append(f"{'; '.join(same)}.")
     return " ".join(parts)
-
-
-def _same(study: Study) -> list[tuple[str, str]]:
-    return list(search_of(study).settings["same"].items())
 
 
 def _factor(noise: float) -> str:
