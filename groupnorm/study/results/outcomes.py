@@ -66,8 +66,8 @@ def rung_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]
 
 def norms_of(search: Search) -> list[str]:
     """Every norm that was to be trained, the rules first."""
-    asked = [norm for part in (*search.rungs, *search.steps) for norm in part.asked]
-    return list(dict.fromkeys(asked))
+    asked = [rung.asked for rung in search.rungs] + [step.asked for step in search.steps]
+    return list(dict.fromkeys(norm for norms in asked for norm in norms))
 
 
 def outcome(search: Search, norm: str) -> str:
