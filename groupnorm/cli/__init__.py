@@ -41,7 +41,8 @@ def main() -> NoReturn:
     try:
         sys.exit(app(standalone_mode=False))
     except _UsageError as error:
-        message = error.format_message()
+        # where typer leaves the check of a value to pydantic, that says so first
+        message = error.format_message().replace(": Value error, ", ": ", 1)
         if message:  # none comes with the help that a command without arguments shows
             # None where the last option has no value
             path = error.ctx.command_path if error.ctx else "groupnorm"

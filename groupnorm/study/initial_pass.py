@@ -81,7 +81,9 @@ def measure(config: RunConfig, batches: Batches) -> dict[str, Any]:
         layer.register_forward_hook(watch)
     F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
     last = len(layers) - 1
-    gain = (gradients[0] / gradients[last]) ** (1 / last) if last and gradients[last] else 0.0
+    gain = 1.0  # with a single layer there is none for the gradient to grow to
+    if last:
+        gain = (gradients[0] / gradients[last]) ** (1 / last) if gradients[last] else 0.0
     noise = max(noises)
     return {
         "norm": config.norm_text,

@@ -121,7 +121,7 @@ def test_the_command_says_which_files_it_wrote_and_uses_own_names(tmp_path, monk
     ("options", "message"),
     [
         (("--label", "gn=GN"), "a norm of this study (gn:groups=8, bn), got 'gn=GN'"),
-        (("--column", "triple"), "'triple' is not one of 'single', 'double'"),
+        (("--column", "triple"), "for '--column': 'triple' is not one of 'single', 'double'"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_in_words(tmp_path, options, message):

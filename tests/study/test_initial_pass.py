@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from groupnorm.run import load_batches
 from groupnorm.study import initial_pass
@@ -33,6 +34,15 @@ def test_gain_and_noise_of_a_network(batches):
     assert few["noise"] < many["noise"]
     assert measure(with_norm("gn:groups=1", zero_gamma=False), batches) == few
     assert measure(with_norm("gn:groups=1"), batches) == few, "the same bits again"
+
+
+def test_a_single_layer_has_a_gain_of_one(batches, monkeypatch):
+    """The gradient has no layer before to grow to; 0 would read as one that vanishes."""
+    layers = [nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.LazyLinear(10)]
+    monkeypatch.setattr(
+        initial_pass, "build", lambda config, batches, device: nn.Sequential(*layers)
+    )
+    assert measure(with_norm("gn:groups=2"), batches)["gain"] == 1.0
 
 
 def test_the_noise_is_that_of_the_logarithm_of_the_standard_deviation():

@@ -104,6 +104,13 @@ def watched(plan, out):
     return run_study(plan, out, console=console), console.file.getvalue()
 
 
+def without_stages():
+    cells, configs = repeat(labelled(RULES), 1)
+    return Plan(
+        "search", "Rules", "paper", "quick", {}, cells, configs, "norms", (), untimed="not here"
+    )
+
+
 ALL = [
     (list(RULES), 1),
     (["gn:groups=2", "gn:groups=4"], 3),
@@ -161,12 +168,18 @@ def test_a_stage_that_is_given_again_is_an_error_and_no_endless_loop(trained, tm
         study(again, tmp_path)
 
 
+def test_what_a_staged_study_no_longer_shows_of_the_folder_is_said(trained, tmp_path):
+    study(without_stages(), tmp_path)
+    said = io.StringIO()
+    run_study(halving(), tmp_path, console=Console(file=said, width=300))
+    assert f"2 runs of the command before, '': kept in {tmp_path}, but not shown" in said.getvalue()
+    said = io.StringIO()
+    run_study(halving(), tmp_path, console=Console(file=said, width=300))
+    assert "not shown" not in said.getvalue()
+
+
 def test_a_plan_without_stages_has_one(trained, tmp_path):
-    cells, configs = repeat(labelled(RULES), 1)
-    plan = Plan(
-        "norms", "Norms", "paper", "quick", {}, cells, configs, "norms", (), untimed="not here"
-    )
-    study(plan, tmp_path)
+    study(without_stages(), tmp_path)
     assert trained.stages == [(list(RULES), None)]
 
 

@@ -30,13 +30,18 @@ from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
 from groupnorm.study.report.text import PROTOCOLS, describe
-from groupnorm.study.report.unrounded import differences_csv, study_numbers, tuning_numbers
+from groupnorm.study.report.unrounded import (
+    differences_csv,
+    search_numbers,
+    study_numbers,
+    tuning_numbers,
+)
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
     DIFFERENCE_HEADER,
-    contrasts,
     difference_lines,
+    differences_of,
     how_compared,
 )
 from groupnorm.study.results.labels import read_names
@@ -91,7 +96,7 @@ def write_report(
     files: dict[str, bytes | str] = {
         "report.html": _page(study, rows, tuning, figures, bibliography, options),
         **_csv_files(study, rows, tuning),
-        "differences.csv": differences_csv(rows),
+        "differences.csv": differences_csv(study, rows),
         "tables.md": markdown(marked),
         "tables.tex": latex(marked, both_columns=column == "double"),
         "references.bib": bibliography,
@@ -129,7 +134,8 @@ def report_numbers(out: Path) -> dict[str, Any]:
     study = load_study(out)
     rows, tuning = _rows(out, study)
     tried = None if tuning is None else tuning_numbers(tuning)
-    return {**study_numbers(study, rows), "tuning": tried}
+    searched = None if study.search is None else search_numbers(study)
+    return {**study_numbers(study, rows), "tuning": tried, "search": searched}
 
 
 def main_title(out: Path) -> str:
@@ -147,7 +153,10 @@ def _named(study: Study, labels: Sequence[str]) -> Study:
     skipped = [skip["labels"] for skip in study.manifest.get("skipped", [])]
     tried = (study.manifest.get("tuning") or {"cells": []})["cells"]
     every = [cell.labels for cell in (*study.cells, *read_cells({"cells": tried}))] + skipped
-    names = read_names(labels, list(dict.fromkeys(label["norm"] for label in every)))
+    norms = [label["norm"] for label in every]
+    if study.search is not None:  # rules that were not trained have no cell
+        norms += [*study.search.discarded, *study.search.settings["same"]]
+    names = read_names(labels, list(dict.fromkeys(norms)))
     for name in names.values():
         if missing := missing_letters(name):
             raise ValueError(f"--label {name!r}: the font of the figures has no {missing}")
@@ -165,7 +174,7 @@ def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
     caption = tables.main_title_of(study, rows)
     header, body = tables.main_table_of(study, rows)
     found = [MarkedTable("error", caption, header, body)] if body else []
-    if lines := difference_lines(study, contrasts(rows)):
+    if lines := difference_lines(study, differences_of(study, rows)):
         caption = tables.differences_title_of(study)
         found.append(MarkedTable("differences", caption, DIFFERENCE_HEADER, lines))
     return found
@@ -220,7 +229,7 @@ def _page(
     problems = tables.problems(study, every)
     if tuning and tuning.held_out is not None:
         problems += tables.problems(tuning.study, tuning.rows)
-    compared = contrasts(rows)
+    compared = differences_of(study, rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
         paragraphs=[*describe(study, rows, tuning), *_names_in_words(study)],

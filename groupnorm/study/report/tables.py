@@ -48,7 +48,7 @@ CSV_MEASURES = [
     "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
     "step_memory_bytes", "parameters", "val_error_mean", "val_error_spread",
     "precise_val_error_mean", "precise_val_error_spread", "seeds_finished", "seeds_asked",
-    "val_error_low", "val_error_high", "rule", "evaluated_on",
+    "val_error_low", "val_error_high", "epochs_rule", "evaluated_on",
 ]  # fmt: skip
 
 

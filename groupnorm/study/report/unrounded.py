@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groupnorm.study.results.differences import Contrast, contrasts
+from groupnorm.study.results.differences import Contrast, differences_of
 from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.outcomes import (
+    as_settings,
+    epochs_trained,
+    full_runs,
+    norms_of,
+    outcome,
+    search_of,
+)
 from groupnorm.study.results.rows import Row, Study, images_of
 from groupnorm.study.results.rules import epochs_rule
 from groupnorm.study.results.tuning import Tuning
@@ -28,11 +37,11 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "study": study.manifest["study"],
         "unit": "percent, top-1 error",
-        "rule": epochs_rule(study, length=False) or None,
+        "epochs_rule": epochs_rule(study, length=False) or None,
         "reported_epochs": study.reported_epochs if study.begun else None,
         "evaluated_on": images_of(study.records.values()),
-        "rows": [_row(row, names) for row in rows],
-        "differences": difference_numbers(rows),
+        "rows": [{**_row(row, names), **_epochs(study, row)} for row in rows],
+        "differences": difference_numbers(study, rows),
     }
 
 
@@ -46,25 +55,69 @@ def tuning_numbers(tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def difference_numbers(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def search_numbers(study: Study) -> dict[str, Any]:
+    """What a search tried and found; an error is null where training diverged."""
+    search = search_of(study)
+    return {
+        "done": search.done,
+        "chosen": search.chosen,
+        "as_settings": None if search.chosen is None else as_settings(search.chosen),
+        "rule": search.rule,
+        "refined": search.refined,
+        "outcomes": {norm: outcome(search, norm) for norm in norms_of(search)},
+        "rungs": [
+            {
+                "epochs": rung.epochs,
+                "errors": _finite(rung.errors),
+                "kept": list(rung.kept),
+                "dropped": list(rung.dropped),
+            }
+            for rung in search.rungs
+        ],
+        "steps": [
+            {
+                "part": step.part,
+                "before": step.before,
+                "errors": _finite(step.errors),
+                "best": step.best,
+            }
+            for step in search.steps
+        ],
+        "discarded": search.discarded,
+        "epochs_trained": epochs_trained(study),
+        "full_runs": full_runs(study),
+        "settings": dict(search.settings),
+    }
+
+
+def difference_numbers(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The differences, unrounded: one for each norm and batch size, by `DIFFERENCE_COLUMNS`."""
     return [
         _difference(one, row.labels["batch_per_worker"])
-        for one in contrasts(rows)
+        for one in differences_of(study, rows)
         for row in one.rows
     ]
 
 
-def differences_csv(rows: Sequence[Row]) -> str:
+def differences_csv(study: Study, rows: Sequence[Row]) -> str:
     """The same as lines of a file; empty where there is no number."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, DIFFERENCE_COLUMNS, lineterminator="\n")
     writer.writeheader()
     words = {True: "yes", False: "no"}
-    for line in difference_numbers(rows):
+    for line in difference_numbers(study, rows):
         marked = {key: words.get(line[key]) for key in ("recomputed", "told_apart")}
         writer.writerow({**line, **marked})
     return buffer.getvalue()
+
+
+def _epochs(study: Study, row: Row) -> dict[str, int]:
+    """The epoch that a search asks a row's runs to be trained to; nothing of other studies."""
+    return {"epochs": study.search.epochs_asked(row.labels["norm"])} if study.search else {}
+
+
+def _finite(errors: Mapping[str, float]) -> dict[str, float | None]:
+    return {norm: error if math.isfinite(error) else None for norm, error in errors.items()}
 
 
 def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:

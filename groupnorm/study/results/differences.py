@@ -89,6 +89,14 @@ def contrasts(rows: Sequence[Row]) -> list[Contrast]:
     return list(found.values())
 
 
+def differences_of(study: Study, rows: Sequence[Row]) -> list[Contrast]:
+    """The differences that the report of a study shows.
+
+    A search has none: its runs are of different lengths, so that their errors do not compare.
+    """
+    return [] if study.search is not None else contrasts(rows)
+
+
 def difference_lines(study: Study, found: Sequence[Contrast]) -> list[list[str]]:
     """The lines of the table of differences, below `DIFFERENCE_HEADER`."""
     return [

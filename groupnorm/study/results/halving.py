@@ -136,7 +136,7 @@ def climb(names: Sequence[str], epochs: Sequence[int], error: ErrorOf) -> list[R
 def coordinate_steps(
     start: str,
     parts: Sequence[str],
-    alternatives: Callable[[str, str], Sequence[str]],
+    alternatives: Callable[[str, str], Sequence[str] | None],
     epochs: int,
     error: ErrorOf,
 ) -> list[Step]:
@@ -146,13 +146,17 @@ def coordinate_steps(
 
     Args:
         start: the candidate to begin with, whose error is known.
-        alternatives: from a part and the best candidate so far to candidates that differ in it.
+        alternatives: from a part and the best candidate so far to candidates that differ in it;
+            None for a part that has not begun, which ends the steps.
         epochs: that each is trained for.
     """
     steps: list[Step] = []
     best = start
     for part in parts:
-        asked = tuple(alternatives(part, best))
+        found = alternatives(part, best)
+        if found is None:
+            return steps
+        asked = tuple(found)
         errors = _known(asked, epochs, error)
         if len(errors) < len(asked):
             return [*steps, Step(part, best, errors, asked, None)]

@@ -64,10 +64,16 @@ def rung_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]
     return ["rule", *(f"epoch {end}" for end in ends), "outcome"], body
 
 
+def norms_of(search: Search) -> list[str]:
+    """Every norm that was to be trained, the rules first."""
+    asked = [rung.asked for rung in search.rungs] + [step.asked for step in search.steps]
+    return list(dict.fromkeys(norm for norms in asked for norm in norms))
+
+
 def outcome(search: Search, norm: str) -> str:
     """What became of a norm, e.g. "dropped after epoch 6" or "chosen"."""
     if norm == search.chosen:
-        return "chosen"
+        return "chosen" if search.done else "best so far"
     for step in search.steps:
         if norm in step.asked:
             if step.best is None:

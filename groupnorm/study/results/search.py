@@ -30,9 +30,10 @@ class Search:
         settings: what `study.json` says of it.
         rungs: of the global rules, up to the first one that is not done.
         steps: of the refinement, up to the first one that is not done; empty without one.
-        chosen: the norm that is best so far; None while the last rung is not done, or when
-            everything diverged.
+        chosen: the norm that is best so far, and at last when the search is `done`; None while the
+            last rung is not done, or when everything diverged.
         initial: what `initial.json` holds; None where nothing was measured.
+        seeds_left: runs of what is chosen, with other seeds than the first, that are not done.
     """
 
     settings: Mapping[str, Any]
@@ -40,6 +41,7 @@ class Search:
     steps: list[Step]
     chosen: str | None
     initial: Mapping[str, Any] | None = None
+    seeds_left: int = 0
 
     @property
     def full_epochs(self) -> int:
@@ -66,8 +68,20 @@ class Search:
     @property
     def refined(self) -> str | None:
         """What a refinement that is done has found better than the best rule; None: nothing."""
-        done = self.steps and self.steps[-1].best
-        return done if done and done != self.rule else None
+        best = self.steps[-1].best if self.steps and self.is_refined else None
+        return best if best != self.rule else None
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether every part that is to be tried has been."""
+        done = [step for step in self.steps if step.best is not None]
+        return not self.refines or len(done) == len(self.settings["parts"])
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to train."""
+        chosen = self.rule is not None and self.is_refined and not self.seeds_left
+        return chosen or self.everything_diverged
 
     @property
     def everything_diverged(self) -> bool:
@@ -86,7 +100,7 @@ def find(
     settings: Mapping[str, Any],
     rules: Sequence[str],
     record_of: Callable[[str], Record | None],
-    alternatives: Callable[[str, str], Sequence[str]],
+    alternatives: Callable[[str, str], Sequence[str] | None],
 ) -> Search:
     """Read a search from the runs of its first seed.
 
@@ -94,7 +108,8 @@ def find(
         settings: the key `search` of the manifest.
         rules: the global rules, those that a tie favours first.
         record_of: a norm's run with the first seed; None where none is known.
-        alternatives: from a part and the norm so far to the norms that the refinement tries.
+        alternatives: from a part and the norm so far to the norms that the refinement tries; None
+            for a part that has not begun.
     """
     last, end = settings["reported_epochs"], settings["rungs"][-1]
 
@@ -133,16 +148,20 @@ def read_search(
 ) -> Search:
     """The search of a study, from its cells, their records and what `initial.json` holds."""
     settings = manifest["search"]
-    first = settings["seeds"][0]
-    runs = {cell.labels["norm"]: cell.run for cell in cells if cell.seed == first}
+    first, *others = settings["seeds"]
+    runs = {(cell.labels["norm"], cell.seed): cell.run for cell in cells}
     steps = {cell.labels["norm"]: cell.labels["step"] for cell in cells}
     found = find(
         settings,
         [norm for norm, step in steps.items() if step == RULES],
-        lambda norm: records.get(runs.get(norm, "")),
-        lambda part, _: [norm for norm, step in steps.items() if step == part],
+        lambda norm: records.get(runs.get((norm, first), "")),
+        lambda part, _: [norm for norm, step in steps.items() if step == part] or None,
     )
-    return replace(found, initial=initial)
+    end, last = settings["rungs"][-1], settings["reported_epochs"]
+    best = {norm for norm in (found.rule, found.refined) if norm is not None}
+    wanted = [records.get(runs.get((norm, seed), "")) for norm in best for seed in others]
+    left = sum(run is None or error_after(run, end, last) is None for run in wanted)
+    return replace(found, initial=initial, seeds_left=left)
 
 
 def as_asked(record: Record, epochs: int) -> Record:

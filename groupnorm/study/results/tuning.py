@@ -125,7 +125,7 @@ def how_tuned(tuning: Tuning) -> list[str]:
 
 def chosen_note(tuning: Tuning) -> str:
     """The values chosen, e.g. "base_lr chosen: bn, 32 images per worker: 0.1; ..."."""
-    parts = [f"{label_of(same)}: {_value(tuning, same[0])}" for same in by_runs(tuning.chosen)]
+    parts = [f"{_name(tuning, same)}: {_value(tuning, same[0])}" for same in by_runs(tuning.chosen)]
     return f"Values of {tuning.field} chosen: {'; '.join(parts) or 'none yet'}."
 
 
@@ -169,7 +169,8 @@ def _rule(tuning: Tuning) -> str:
 def _fairness(tuning: Tuning) -> str:
     tried: dict[str, set[float]] = {}
     for row in tuning.rows:
-        tried.setdefault(row.labels["norm"], set()).add(row.labels[tuning.field])
+        name = tuning.study.called(row.labels["norm"])
+        tried.setdefault(name, set()).add(row.labels[tuning.field])
     if all(values == set(tuning.values) for values in tried.values()):
         listed = ", ".join(map(str, tuning.values))
         return f"the same {len(tuning.values)} values for every norm ({listed})"
@@ -197,7 +198,8 @@ def _at_the_edge(tuning: Tuning) -> list[str]:
         return []
     ends = {values[-1]: "highest"} | ({values[0]: "lowest"} if values[0] > 0 else {})
     parts = [
-        f"{label_of(same)} ({_value(tuning, same[0])}, the {ends[same[0].labels[tuning.field]]})"
+        f"{_name(tuning, same)} ({_value(tuning, same[0])}, "
+        f"the {ends[same[0].labels[tuning.field]]})"
         for same in by_runs(tuning.chosen)
         if same[0].error and same[0].labels[tuning.field] in ends
     ]
@@ -212,21 +214,21 @@ def _at_the_edge(tuning: Tuning) -> list[str]:
 def _not_chosen(tuning: Tuning) -> list[str]:
     """What has no value, or one that nothing speaks for."""
     found = []
-    lost = [same for same in by_runs(tuning.chosen) if same[0].error is None]
+    lost = [_name(tuning, same) for same in by_runs(tuning.chosen) if same[0].error is None]
     if lost:
         found.append(
-            f"No value of {tuning.field} finished for {'; '.join(map(label_of, lost))}: the first "
+            f"No value of {tuning.field} finished for {'; '.join(lost)}: the first "
             "one tried stands for it."
         )
     diverged = [same for same in by_runs(tuning.rows) if same[0].status == "diverged"]
     if diverged and tuning.held_out is not None:
-        names = "; ".join(label_of(same, tuning.field) for same in diverged)
+        names = "; ".join(_name(tuning, same, tuning.field) for same in diverged)
         found.append(
             f"Training diverged with {names}. Such a value is chosen only where every other one "
             "diverged too."
         )
     if tuning.undecided and tuning.held_out is not None:
-        names = "; ".join(label_of(same) for same in by_runs(tuning.undecided))
+        names = "; ".join(_name(tuning, same) for same in by_runs(tuning.undecided))
         found.append(
             f"No value of {tuning.field} is chosen yet for {names}, because a run that tries one "
             "has not ended; it is listed under Problems, and the same command goes on with it."
@@ -255,7 +257,10 @@ def _orders(tuning: Tuning) -> list[str]:
         orders: dict[tuple[str, ...], list[str]] = {}
         for value in tuning.values:
             mine = sorted((r for r in here if r.labels[tuning.field] == value), key=_rank)
-            names = [r.labels["norm"] + (f" ({r.status})" if not r.error else "") for r in mine]
+            names = [
+                tuning.study.called(row.labels["norm"]) + ("" if row.error else f" ({row.status})")
+                for row in mine
+            ]
             orders.setdefault(tuple(names), []).append(str(value))
         if max(map(len, orders)) < _ENOUGH:
             continue
@@ -286,6 +291,12 @@ def _by_configuration(rows: Sequence[Row], field: str) -> dict[str, list[Row]]:
 def _without(row: Row, field: str) -> str:
     rest = {key: value for key, value in row.labels.items() if key != field}
     return json.dumps(rest, sort_keys=True)
+
+
+def _name(tuning: Tuning, same: Sequence[Row], field: str | None = None) -> str:
+    """What the report calls a configuration, as in `label_of`."""
+    labels = {**same[0].labels, "norm": tuning.study.called(same[0].labels["norm"])}
+    return label_of([replace(same[0], labels=labels), *same[1:]], field)
 
 
 def _value(tuning: Tuning, row: Row) -> str:

@@ -18,6 +18,7 @@ from groupnorm.study.report.page import (
 from groupnorm.study.report.tables import main_table_of, tables_csv
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
+from tests.study.fake_search import search
 from tests.study.fake_store import (
     add_to_manifest,
     batch_study,
@@ -283,7 +284,9 @@ def test_before_any_run_no_report_says_how_errors_are_made(tmp_path, make):
     if make is tuned_study:
         add_to_manifest(out, cells=[])
     numbers = report_numbers(out)
-    assert [numbers[key] for key in ("rule", "reported_epochs", "evaluated_on")] == [None] * 3
+    assert [numbers[key] for key in ("epochs_rule", "reported_epochs", "evaluated_on")] == [
+        None
+    ] * 3
     assert [row["evaluated_on"] for row in numbers["rows"]] == [None] * len(numbers["rows"])
     build_report(out)
     written = {path.name: path.read_text() for path in out.glob("*.*") if path.suffix != ".json"}
@@ -411,3 +414,13 @@ def test_the_differences_stand_in_the_page_and_the_files_for_a_paper(tmp_path, m
         assert "interval" in text, name
         assert "cannot be told apart" in text, name
     assert (out / "differences.csv").read_text().startswith("norm,recomputed,against,")
+
+
+def test_the_page_and_the_tables_of_a_search_have_no_differences(tmp_path, monkeypatch):
+    search(tmp_path)
+    monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
+    text = build_report(tmp_path).read_text()
+    assert '<section id="table"' in text
+    assert '<section id="differences"' not in text
+    for name in ("tables.md", "tables.tex"):
+        assert "Differences" not in (tmp_path / name).read_text()

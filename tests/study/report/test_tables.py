@@ -197,7 +197,7 @@ def test_the_csv_has_the_interval_of_each_mean_and_says_what_the_errors_are(tmp_
     assert [float(found[0][f"val_error_{end}"]) for end in ("low", "high")] == list(
         rows[0].error.interval
     )
-    assert found[0]["rule"] == "median of the last 5 epochs"
+    assert found[0]["epochs_rule"] == "median of the last 5 epochs"
     assert found[0]["evaluated_on"] == "test images"
     (alone,) = csv_rows(batch_study(tmp_path / "b", norms=("gn",), batches=(32,), seeds=1))
     assert (alone["val_error_low"], alone["val_error_high"]) == ("", "")
@@ -259,7 +259,7 @@ def test_the_page_says_the_rule(tmp_path, monkeypatch, epochs, reported, the_err
     assert f"Each error is {the_error}, in percent;" in page
     assert f"Each measured error is {the_error}." in page
     rule = the_error.removeprefix("the ").removeprefix("that ").removeprefix("of the ")
-    assert [row["rule"] for row in csv_rows_of(study)] == [rule]
+    assert [row["epochs_rule"] for row in csv_rows_of(study)] == [rule]
 
 
 def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):

@@ -9,12 +9,14 @@ import pytest
 from groupnorm.study.report.unrounded import (
     DIFFERENCE_COLUMNS,
     differences_csv,
+    search_numbers,
     study_numbers,
     tuning_numbers,
 )
 from groupnorm.study.results.differences import contrasts
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.results.tuning import read_tuning
+from tests.study.fake_search import FINAL, KilledError, Trials, search
 from tests.study.fake_store import batch_study, configured, groups_study, spoil, tuned_study
 
 
@@ -83,11 +85,11 @@ def test_what_the_errors_are_is_said_once(tmp_path):
     study, rows = read(batch_study(tmp_path, norms=("bn",), batches=(32,), seeds=1))
     found = study_numbers(study, rows)
     assert (found["study"], found["unit"]) == ("batch-size", "percent, top-1 error")
-    assert (found["rule"], found["reported_epochs"]) == ("median of the last 5 epochs", 5)
+    assert (found["epochs_rule"], found["reported_epochs"]) == ("median of the last 5 epochs", 5)
     assert found["evaluated_on"] == "test images"
     study = configured(study, reported_epochs=1, validation_images=500)
     found = study_numbers(study, rows)
-    assert (found["rule"], found["reported_epochs"]) == ("last epoch", 1)
+    assert (found["epochs_rule"], found["reported_epochs"]) == ("last epoch", 1)
     assert found["evaluated_on"] == "500 held-out training images"
 
 
@@ -109,7 +111,7 @@ def test_rows_have_every_label_of_the_study(tmp_path, make, labels):
 
 def test_the_file_of_differences_has_the_same_numbers(troubled):
     study, rows = troubled
-    lines = list(csv.DictReader(io.StringIO(differences_csv(rows))))
+    lines = list(csv.DictReader(io.StringIO(differences_csv(study, rows))))
     found = study_numbers(study, rows)["differences"]
     assert list(lines[0]) == DIFFERENCE_COLUMNS
     assert [float(line["difference"] or "nan") for line in lines[:2]] == [
@@ -127,3 +129,49 @@ def test_what_was_tried_is_there_with_the_choice(tmp_path):
     chosen = [(r["norm"], r["base_lr"], r["seeds_asked"]) for r in found["rows"] if r["chosen"]]
     assert chosen == [("bn", 0.1, 1), ("gn", 0.3, 1)]
     assert found["rows"][0]["evaluated_on"] == "140 held-out training images"
+
+
+def test_a_search_has_no_differences_because_its_runs_are_of_different_lengths(tmp_path):
+    search(tmp_path)
+    study, rows = read(tmp_path)
+    assert study_numbers(study, rows)["differences"] == []
+    assert differences_csv(study, rows).splitlines() == [",".join(DIFFERENCE_COLUMNS)]
+
+
+def test_the_numbers_of_a_search_tell_what_became_of_every_rule(tmp_path):
+    trials = Trials()
+    trials.diverge = ("gn:groups=1",)
+    better = "gn:groups=8 stage1=gn:groups=16"
+    trials.final[better] = 25.0
+    search(tmp_path, trials, refine=True)
+    study, rows = read(tmp_path)
+    found = json.loads(json.dumps(search_numbers(study), allow_nan=False))
+    assert (found["done"], found["chosen"], found["refined"]) == (True, better, better)
+    assert found["rule"] == "gn:groups=8"
+    assert found["as_settings"] == "norm=gn:groups=8 norms.stage1=gn:groups=16"
+    first, second, third = found["rungs"]
+    assert (first["epochs"], second["epochs"], third["epochs"]) == (2, 6, 18)
+    assert first["errors"]["gn:groups=8"] == FINAL["gn:groups=8"] + 20
+    assert first["errors"]["gn:groups=1"] is None, "it diverged"
+    assert first["kept"] == ["gn:groups=8", "gn:size=8", "gn:size=4"]
+    assert set(second["dropped"]) == {"gn:size=8", "gn:size=4"}
+    assert [(step["part"], step["best"]) for step in found["steps"]] == [
+        ("stage1", better), ("stage2", better), ("stage3", better)
+    ]  # fmt: skip
+    assert found["outcomes"][better] == "chosen"
+    assert found["outcomes"]["gn:groups=1"] == "diverged"
+    assert len(found["outcomes"]) == 9 + 6
+    assert found["full_runs"] == found["epochs_trained"] / 42
+    assert (found["discarded"], found["settings"]["full_epochs"]) == ({}, 42)
+    epochs = {row["norm"]: row["epochs"] for row in study_numbers(study, rows)["rows"]}
+    assert (epochs["gn:groups=2"], epochs["gn:size=8"], epochs[better]) == (2, 6, 18)
+
+
+def test_the_numbers_of_a_search_that_was_killed_say_that_it_is_not_done(tmp_path):
+    trials = Trials()
+    trials.kill = (1, 3)
+    with pytest.raises(KilledError):
+        search(tmp_path, trials)
+    found = search_numbers(read(tmp_path)[0])
+    assert (found["done"], found["chosen"], found["as_settings"]) == (False, None, None)
+    assert len(found["rungs"][0]["errors"]) == 3

@@ -1,7 +1,9 @@
 """Tuned studies: the best value for each configuration, chosen by a rule that is told."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -180,6 +182,26 @@ def test_a_study_of_groups_has_no_order_of_norms(tmp_path):
     tuning = {"validation_images": 140, "cells": cells}
     add_to_manifest(out, cells=cells, shows="groups", tuned_over="base_lr", tuning=tuning)
     assert "order of the norms" not in said(out)
+
+
+def test_own_names_are_in_the_whole_text(tmp_path):
+    """Also in what is said of an edge, of values that diverged, and of unequal values."""
+    out = tuned_study(tmp_path)
+    spoil(out / "runs/gn-tried-lr1.0-s0", "diverged")
+    spoil(out / "runs/bn-tried-lr0.3-s0", "partial")
+    study = replace(load_study(out), names={"bn": "Batches", "gn": "Groups"})
+    tuning = read_tuning(out, study)
+    assert "Groups, 32 images per worker: 0.3" in chosen_note(tuning)
+    text = "\n".join(how_tuned(tuning))
+    assert "Training diverged with Groups, 32 images per worker, base_lr 1.0" in text
+    assert "is chosen yet for Batches, 32 images per worker" in text
+    assert "the order of the norms" in text
+    edge = [row for row in tuning.rows if row.error and row.labels["base_lr"] != 0.3]
+    unequal = replace(tuning, rows=tuning.rows[1:], chosen=edge)
+    text += chosen_note(tuning) + "\n".join(how_tuned(unequal))
+    assert "not the same for every norm (Batches" in text
+    assert "lies at the edge" in text
+    assert not re.search(r"\b(bn|gn)\b", text)
 
 
 def test_cells_without_the_label_are_refused(tmp_path):

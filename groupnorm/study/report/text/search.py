@@ -44,6 +44,13 @@ def _finding(study: Study, rows: list[Row]) -> str:
         )
     row = _row(rows, search.chosen)
     end = search.settings["rungs"][-1]
+    if not search.done:
+        return (
+            f"The search is not done; best so far is {study.called(search.chosen)}: "
+            f"{percent(row.error)} error after {end} of {search.full_epochs} epochs, "
+            f"{row.finished} of {len(search.settings['seeds'])} seeds. The same command goes on "
+            "with it."
+        )
     count = len(search.rungs[0].asked)
     interval = row.error.interval if row.error else None
     seeds = f"{row.finished} {'seed' if row.finished == 1 else 'seeds'}"
@@ -65,7 +72,8 @@ def _chance(study: Study, rows: list[Row]) -> str:
     parts = []
     if search.refined is not None:
         found = row_difference(_row(rows, search.refined), _row(rows, search.rule))
-        parts.append(f"Against the best rule: {verdict(search.refined, search.rule, found)}.")
+        refined, rule = study.called(search.refined), study.called(search.rule)
+        parts.append(f"Against the best rule: {verdict(refined, rule, found)}.")
     if (second := runner_up(search)) is not None:
         name, epochs, behind = second
         lead = f"{points(behind)} behind" if behind else "level with it"
@@ -87,12 +95,12 @@ def _how(study: Study) -> str:
     seeds = len(settings["seeds"])
     others = f", with {seeds} seeds" if seeds > 1 else ""
     return (
-        f"The search trained {subject(study)} by successive halving: every rule up to epoch "
-        f"{first}, the best three on to epoch {middle}, the best one on to epoch {end}{others}. "
-        f"The learning rates are those of {search.full_epochs} epochs, cut there, and no epoch "
-        "was trained twice. An error is that of the images held out, "
-        f"{_over(settings['reported_epochs'])}. Of equal errors the rule nearer to 32 groups "
-        "counts as lower, then the one with fewer channels per group."
+        f"The search {'trained' if search.done else 'trains'} {subject(study)} by successive "
+        f"halving: every rule up to epoch {first}, the best three on to epoch {middle}, the best "
+        f"one on to epoch {end}{others}. The learning rates are those of {search.full_epochs} "
+        "epochs, cut there, and no epoch was trained twice. An error is that of the images "
+        f"held out, {_over(settings['reported_epochs'])}. Of equal errors the rule nearer "
+        "to 32 groups counts as lower, then the one with fewer channels per group."
     )
 
 
@@ -105,8 +113,9 @@ def _over(last: int) -> str:
 def _cost(study: Study) -> str:
     search = search_of(study)
     rules = len(search.rungs[0].asked)
+    so_far = "trained" if search.done else "has trained"
     text = (
-        f"The search trained {epochs_trained(study):,} epochs in all, as many as "
+        f"The search {so_far} {epochs_trained(study):,} epochs in all, as many as "
         f"{decimal_text(full_runs(study), 2)} full runs of {search.full_epochs} epochs; every rule "
         f"to its end would have been {rules}."
     )
@@ -132,16 +141,17 @@ def _before_training(study: Study) -> str:
             "back, and in the layer where it varies most the standard deviation of a group varies "
             f"between images by a factor of {_factor(min(noises))} to {_factor(max(noises))}."
         )
-        gone = [f"{norm} was discarded ({why})" for norm, why in search.discarded.items()]
+        gone = [
+            f"{study.called(norm)} was discarded ({why})" for norm, why in search.discarded.items()
+        ]
         parts.append(f"{'; '.join(gone) or 'Nothing lies far off, so nothing was discarded'}.")
-    same = [f"{norm} gives the same layers as {other}" for norm, other in _same(study)]
+    same = [
+        f"{study.called(norm)} gives the same layers as {study.called(other)}"
+        for norm, other in search.settings["same"].items()
+    ]
     if same:
         parts.append(f"{'; '.join(same)}.")
     return " ".join(parts)
-
-
-def _same(study: Study) -> list[tuple[str, str]]:
-    return list(search_of(study).settings["same"].items())
 
 
 def _factor(noise: float) -> str:
@@ -161,9 +171,12 @@ def _refinement(study: Study, rows: list[Row]) -> str:
         return f"{text}: no stage was given a number of its own."
     done = [step for step in search.steps if step.best is not None]
     kept = [step.part for step in done if step.best != step.before]
+    stages = len(search.settings["parts"])
+    so_far = "" if search.is_refined else f" so far, in {len(done)} of {stages} stages"
     return (
-        f"{text}, so that stage by stage twice and half as many groups were tried up to epoch "
-        f"{search.settings['rungs'][-1]}: {sum(len(step.asked) for step in search.steps)} runs, "
+        f"{text}, so that stage by stage twice and half as many groups "
+        f"{'were' if search.is_refined else 'are'} tried up to epoch "
+        f"{search.settings['rungs'][-1]}: {sum(len(step.asked) for step in done)} runs{so_far}, "
         f"{', '.join(kept) if kept else 'no stage'} changed."
     )
 

@@ -21,6 +21,11 @@ def verdict(name_a: str, name_b: str, found: Difference | None, where: str = "")
     ahead, behind, less = (
         (name_a, name_b, found.negated) if found.mean < 0 else (name_b, name_a, found)
     )
+    if found.told_apart is False and found.mean == 0:
+        return (
+            f"{name_a} and {name_b} cannot be told apart{where}: their mean errors are the same "
+            f"({uncertainty(found)})"
+        )
     if found.told_apart is False:
         return (
             f"{name_a} and {name_b} cannot be told apart{where}: {ahead} has "

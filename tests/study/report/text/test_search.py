@@ -1,10 +1,15 @@
 """The words of a search."""
 
 import json
+from dataclasses import replace
 
+import pytest
+
+from groupnorm.study.report.page import write_report
 from groupnorm.study.report.text import describe
+from groupnorm.study.results.outcomes import rung_table
 from groupnorm.study.results.rows import load_study, summarize_study
-from tests.study.fake_search import FINAL, Trials, search
+from tests.study.fake_search import FINAL, KilledError, Trials, search
 
 
 def words(out):
@@ -67,3 +72,82 @@ def test_rules_that_lie_close_are_not_refined_and_the_text_says_so(tmp_path):
         "After epoch 2 the rules lay 0.4 points apart, not more than 0.5: no stage was given a "
         "number of its own."
     )
+
+
+@pytest.mark.parametrize(
+    ("kill", "best", "seeds", "refinement"),
+    [
+        ((3, 1), "gn:groups=8", 1, "0 runs so far, in 0 of 3 stages, no stage changed."),
+        ((4, 1), "gn:groups=8", 2, "0 runs so far, in 0 of 3 stages, no stage changed."),
+        ((5, 0), "gn:groups=8 stage1=gn:groups=16", 1,
+         "2 runs so far, in 1 of 3 stages, stage1 changed."),
+        ((7, 1), "gn:groups=8 stage1=gn:groups=16", 1, "6 runs, stage1 changed."),
+    ],
+)  # fmt: skip
+def test_a_search_that_was_killed_near_its_end_does_not_say_that_it_has_chosen(
+    tmp_path, kill, best, seeds, refinement
+):
+    trials = Trials()
+    trials.kill, trials.final["gn:groups=8 stage1=gn:groups=16"] = kill, 25.0
+    with pytest.raises(KilledError):
+        search(tmp_path, trials, refine=True)
+    study = load_study(tmp_path)
+    assert not study.search.done
+    text = words(tmp_path)
+    assert text[0].startswith(f"The search is not done; best so far is {best}: ")
+    assert f"{seeds} of 2 seeds. The same command goes on with it." in text[0]
+    assert "chosen" not in text[0]
+    assert "As settings" not in " ".join(text)
+    assert text[2].startswith("The search trains ")
+    assert text[3].startswith("The search has trained ")
+    assert any(part.endswith(refinement) for part in text)
+    assert rung_table(study, summarize_study(study))[1][0][-1] == "best so far"
+
+
+def test_a_part_that_has_not_begun_is_not_done(tmp_path):
+    """Killed after the last rung, before the first part: no cell tells of any part."""
+    trials = Trials()
+    trials.kill = (4, 0)
+    with pytest.raises(KilledError):
+        search(tmp_path, trials, refine=True)
+    manifest = tmp_path / "study.json"
+    found = json.loads(manifest.read_text())
+    found["cells"] = [c for c in found["cells"] if c["labels"]["step"] == "rules"]
+    manifest.write_text(json.dumps(found))
+    study = load_study(tmp_path)
+    assert study.search.steps == []
+    assert not study.search.done
+    assert words(tmp_path)[-1].endswith("0 runs so far, in 0 of 3 stages, no stage changed.")
+
+
+def test_own_names_are_in_the_whole_text_but_not_in_the_settings(tmp_path):
+    def far(config, batches):
+        return {"norm": config.norm_text, "gain": 9.0 if "=2" in config.norm_text else 1.0,
+                "noise": 0.3}  # fmt: skip
+
+    trials = Trials()
+    better = "gn:groups=8 stage1=gn:groups=16"
+    trials.final[better] = 25.0
+    search(tmp_path, trials, far, refine=True)
+    study = load_study(tmp_path)
+    study.search.settings["same"]["gn:groups=32"] = "gn:size=4"
+    own = {norm: f"Rule {number}" for number, norm in enumerate(FINAL)}
+    study = replace(study, names={**own, better: "Mine", "gn:groups=32": "Many"})
+    text = " ".join(describe(study, summarize_study(study)))
+    assert "Against the best rule: Mine has 2.0 points less error than Rule 3" in text
+    assert "Rule 0 was discarded (" in text
+    assert "Many gives the same layers as Rule 2." in text
+    settings = "norm=gn:groups=8 norms.stage1=gn:groups=16"
+    assert settings in text
+    assert "gn:" not in text.replace(settings, "")
+
+
+def test_a_rule_that_was_not_trained_can_have_a_name(tmp_path, monkeypatch):
+    def far(config, batches):
+        noise = None if config.norm_text == "gn:size=2" else 0.3
+        return {"norm": config.norm_text, "gain": 1.0, "noise": noise}
+
+    search(tmp_path, look=far)
+    monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
+    page = write_report(tmp_path, labels=["gn:size=2=Pairs"])[0].read_text()
+    assert "Pairs was discarded (a group has a single value" in page

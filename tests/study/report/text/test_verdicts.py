@@ -34,6 +34,8 @@ WITHOUT = difference(-3.1, None, pairs=1)
         (difference(-6.6, 0.4, 3, 2), "a has 6.6 points less error than b (95 % interval 5.6 to "
                                       "7.6, 3 seeds; 2 left out that only one of the two has)"),
         (WITHOUT, "a has 3.1 points less error than b in one seed"),
+        (difference(0.0, 0.4), "a and b cannot be told apart: their mean errors are the same (95 % "
+                               "interval -1.0 to 1.0, 3 seeds)"),
         (difference(0.0, None, 1), "a and b have the same error in one seed"),
         (difference(-0.02, 0.001),
          "a has less than 0.1 points less error than b (95 % interval 0.018 to 0.022, 3 seeds)"),
