@@ -52,7 +52,7 @@ def test_a_study_on_a_ray_of_its_own_is_stopped_and_goes_on_without_it(tmp_path)
     groupnorm(*TINY, "--out", "whole", cwd=tmp_path)
     for run in (tmp_path / "whole" / "runs").iterdir():
         assert metrics(run) == metrics(tmp_path / "s" / "runs" / run.name)
-        assert epochs_in(tmp_path / "s" / "tensorboard" / run.name) == [1, 2, 3, 4, 5, 6]
+        assert epochs_in(tmp_path / "s" / "tensorboard" / run.name) == [2, 4, 6]
     assert not (tmp_path / "whole" / "tensorboard").exists()
 
 

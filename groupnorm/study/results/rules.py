@@ -61,7 +61,7 @@ def title_images(study: Study) -> str:
 def error_name(study: Study) -> str:
     """What the error of the evaluated images is called: "test error" or "validation error"."""
     images = images_of(study.records.values())
-    if images == TEST_IMAGES:
+    if images in (None, TEST_IMAGES):
         return "test error"
     return "test or validation error" if TEST_IMAGES in images else "validation error"
 

@@ -239,7 +239,7 @@ def _not_chosen(tuning: Tuning) -> list[str]:
 def _earlier(tuning: Tuning) -> str:
     """What is shown with a value that was chosen before; empty where nothing is."""
     names = "; ".join(
-        f"{label_of(same)} ({_value(tuning, same[0])})" for same in by_runs(tuning.earlier)
+        f"{_name(tuning, same)} ({_value(tuning, same[0])})" for same in by_runs(tuning.earlier)
     )
     if not names:
         return ""
@@ -254,22 +254,19 @@ def _orders(tuning: Tuning) -> list[str]:
     paragraphs = []
     for batch in batch_sizes(tuning.rows):
         here = [row for row in tuning.rows if row.labels["batch_per_worker"] == batch]
-        orders: dict[tuple[str, ...], list[str]] = {}
+        orders: dict[str, list[str]] = {}
         for value in tuning.values:
             mine = sorted((r for r in here if r.labels[tuning.field] == value), key=_rank)
-            names = [
-                tuning.study.called(row.labels["norm"]) + ("" if row.error else f" ({row.status})")
-                for row in mine
-            ]
-            orders.setdefault(tuple(names), []).append(str(value))
-        if max(map(len, orders)) < _ENOUGH:
+            if len(mine) >= _ENOUGH:
+                orders.setdefault(_in_order(tuning, mine), []).append(str(value))
+        if not orders:
             continue
         if len(orders) == 1:
             (order,) = orders
-            text = f"is the same at every {tuning.field} tried, the best first: {' < '.join(order)}"
+            text = f"is the same at every {tuning.field} tried, the best first: {order}"
         else:
-            parts = [f"{' < '.join(o)} at {', '.join(v)}" for o, v in orders.items()]
-            text = f"depends on {tuning.field}: {'; '.join(parts)}"
+            parts = [f"{order} at {', '.join(values)}" for order, values in orders.items()]
+            text = f"changes with {tuning.field}: {'; '.join(parts)}"
         paragraphs.append(
             f"At {batch} images per worker the order of the norms, by one run each, {text}."
         )
@@ -301,6 +298,17 @@ def _name(tuning: Tuning, same: Sequence[Row], field: str | None = None) -> str:
 
 def _value(tuning: Tuning, row: Row) -> str:
     return str(row.labels[tuning.field])
+
+
+def _in_order(tuning: Tuning, rows: Sequence[Row]) -> str:
+    """Norms in the order of their errors, as "gn < bn = ln"; of rows that are sorted so."""
+    text = ""
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None:
+            text += " = " if _rank(before) == _rank(row) and row.error else " < "
+        text += tuning.study.called(row.labels["norm"])
+        text += "" if row.error else f" ({row.status})"
+    return text
 
 
 def _rank(row: Row) -> tuple[bool, bool, float]:

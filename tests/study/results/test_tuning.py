@@ -160,7 +160,7 @@ def test_nothing_lies_beyond_zero(tmp_path):
 def test_whether_the_order_of_the_norms_depends_on_the_value(tmp_path):
     out = tuned_study(tmp_path)
     assert (
-        "At 32 images per worker the order of the norms, by one run each, depends on base_lr: "
+        "At 32 images per worker the order of the norms, by one run each, changes with base_lr: "
         "bn < gn at 0.1; gn < bn at 0.3, 1.0." in said(out)
     )
     spoil(out / "runs/bn-tried-lr0.3-s0", "diverged")
@@ -173,6 +173,10 @@ def test_whether_the_order_of_the_norms_depends_on_the_value(tmp_path):
     shutil.rmtree(out / "runs/bn-tried-lr0.1-s0")
     shutil.copytree(out / "runs/bn-tried-lr1.0-s0", out / "runs/bn-tried-lr0.1-s0")
     assert "is the same at every base_lr tried, the best first: gn < bn." in said(out)
+    shutil.copy(
+        out / "runs/gn-tried-lr1.0-s0/metrics.jsonl", out / "runs/bn-tried-lr1.0-s0/metrics.jsonl"
+    )
+    assert "gn < bn at 0.1, 0.3; bn = gn at 1.0" in said(out)
 
 
 def test_a_study_of_groups_has_no_order_of_norms(tmp_path):
