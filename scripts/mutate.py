@@ -259,7 +259,7 @@ def page(
         "`scripts/mutate.py` puts one fault at a time into a copy of the tree and runs the tests "
         "that it can reach, the nearest first. "
         f"The tests catch {len(caught)} of {len(valid)} faults; `pytest` alone catches {len(fast)} "
-        f"({share:.0f} %), `pytest -m slow` the others.",
+        f"({share:.0f} %), `pytest -m slow` {len(caught) - len(fast)} more.",
         "",
         "The test is the first that failed, not the only one. Each passes without the fault. The "
         "seconds run from the start of the first pytest, or of the compiler, to that failure.",
