@@ -210,6 +210,7 @@ def _refinement(search: Search) -> Panel:
 
 
 def _changed(norm: str, part: str) -> str:
-    """Of norms by place that of one part, as "stage1 groups=16"."""
-    given = dict(place.split("=", 1) for place in norm.split(" ")[1:])
-    return f"{part} {given.get(part, norm).partition(':')[2]}"
+    """Of norms by place that of one part, as "stage1 groups=16"; "stage1 gn" for the default."""
+    rule, *places = norm.split(" ")
+    spec = dict(place.split("=", 1) for place in places).get(part, rule)
+    return f"{part} {spec.partition(':')[2] or spec}"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from groupnorm.study.report.figures.render import render_files
-from groupnorm.study.report.figures.search import search_figure, spread_out
+from groupnorm.study.report.figures.search import _changed, search_figure, spread_out
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_search import Trials, search
 from tests.tolerances import FORMULA_64
@@ -66,3 +66,15 @@ def test_every_rule_is_drawn_to_where_it_was_dropped(found):
 @pytest.mark.slow
 def test_it_has_the_width_of_a_column(found):
     assert set(render_files(found, "single")) == {"svg", "pdf", "png"}
+
+
+@pytest.mark.parametrize(
+    ("norm", "label"),
+    [
+        ("gn:groups=8 stage1=gn:groups=16", "stage1 groups=16"),
+        ("gn:groups=8 stage1=gn", "stage1 gn"),
+        ("gn:groups=8 stage2=gn:groups=2", "stage1 groups=8"),
+    ],
+)
+def test_an_alternative_is_named_by_the_number_of_its_stage(norm, label):
+    assert _changed(norm, "stage1") == label
