@@ -15,7 +15,7 @@ from tests.cli.commands import command, groupnorm, typed
 from tests.cli.test_study import metrics, read_until
 from tests.study.runners.test_track import epochs_in
 
-TINY = ["study", "norms", "--data", "digits", "--norms", "in,ln", "--epochs", "6"]
+TINY = ["study", "norms", "--data", "digits", "--seeds", "1", "--norms", "in,ln", "--epochs", "6"]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from groupnorm.study.store import read_metrics, read_record, read_run, run_folde
 
 pytestmark = pytest.mark.xdist_group("damaged")  # one study to damage
 STUDY = ["study", "norms", "--data", "digits", "--model", "resnet8", "--norms", "ln"]
-STUDY += ["--epochs", "2", "--train-images", "64", "--out"]
+STUDY += ["--epochs", "2", "--train-images", "64", "--seeds", "1", "--out"]
 TRAIN = ["train", "model=resnet8", "width=0.25", "data=digits", "train_images=64", "norm=ln"]
 TRAIN += ["workers=1", "batch_per_worker=16", "epochs=2", "--out"]
 FILES = ("config.json", "env.json", "metrics.jsonl", "DONE", "FAILED")

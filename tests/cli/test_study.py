@@ -15,7 +15,16 @@ from groupnorm.files import LockedError, locked
 from groupnorm.study.store import Record
 from tests.cli.commands import command, groupnorm, typed
 
-TINY = ["--data", "digits", "--epochs", "2", "--norms", "bn,gn:groups=4,gn:groups=4+ws"]
+TINY = [
+    "--data",
+    "digits",
+    "--seeds",
+    "1",
+    "--epochs",
+    "2",
+    "--norms",
+    "bn,gn:groups=4,gn:groups=4+ws",
+]
 
 pytestmark = pytest.mark.xdist_group("study")  # which is made once
 
