@@ -103,13 +103,11 @@ def read_manifest(out: Path) -> dict[str, Any]:
         StoreError: `out` holds no study, or the file is damaged or of another version.
     """
     path = out / "study.json"
-    manifest = _read_object(path)
+    manifest = _read_checked(path, schema.Manifest, versioned=True)
     if manifest is None:
         raise StoreError(
             f"{out} holds no study: {path} is missing. Run 'groupnorm study batch-size --out {out}'"
         )
-    _check_format(path, manifest)
-    _check(path, manifest, schema.Manifest)
     manifest = _with_report(manifest)
     wanted = ["division", "value"] if manifest["shows"] == "groups" else []
     wanted += ["step"] if manifest["shows"] == "search" else []
@@ -146,12 +144,9 @@ def read_costs(out: Path) -> dict[str, Any] | None:
         StoreError: the file is damaged or of another version.
     """
     path = out / COST_FILE
-    costs = _read_object(path)
-    if costs is not None:
-        _check_format(path, costs)
-        _check(path, costs, schema.Costs)
-        if costs["reason"] is None and not costs["configurations"]:
-            _refuse(path, "has neither times nor a reason why there are none")
+    costs = _read_checked(path, schema.Costs, versioned=True)
+    if costs is not None and costs["reason"] is None and not costs["configurations"]:
+        _refuse(path, "has neither times nor a reason why there are none")
     return costs
 
 
@@ -161,12 +156,7 @@ def read_initial(out: Path) -> dict[str, Any] | None:
     Raises:
         StoreError: the file is damaged or of another version.
     """
-    path = out / INITIAL_FILE
-    found = _read_object(path)
-    if found is not None:
-        _check_format(path, found)
-        _check(path, found, schema.Initial)
-    return found
+    return _read_checked(out / INITIAL_FILE, schema.Initial, versioned=True)
 
 
 def read_cells(manifest: dict[str, Any]) -> list[Cell]:
@@ -352,9 +342,18 @@ def _check_format(path: Path, value: dict[str, Any]) -> None:
         _refuse(path, f"has format {value.get('format')!r}, this version reads {FORMAT}")
 
 
-def _read_checked(path: Path, form: type[BaseModel]) -> dict[str, Any] | None:
+def _read_checked(
+    path: Path, form: type[BaseModel], *, versioned: bool = False
+) -> dict[str, Any] | None:
+    """A JSON object that fits `form`; None when the file is absent.
+
+    Args:
+        versioned: it has the number of its format, which is checked first.
+    """
     value = _read_object(path)
     if value is not None:
+        if versioned:
+            _check_format(path, value)
         _check(path, value, form)
     return value
 
