@@ -35,7 +35,7 @@ from groupnorm.study.store import (
     run_is_done,
     to_json,
 )
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 from groupnorm.training.device import check_device
 
 
@@ -220,7 +220,7 @@ def _train(stage: Stage, setup: _Setup, progress: StudyProgress) -> list[Record]
     )
 
 
-def _turn(config: RunConfig) -> tuple[int, int, bool]:
+def _turn(config: TrainingConfig) -> tuple[int, int, bool]:
     """When it is the turn of a run: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
     return config.seed, config.step_images, not config.uses_batch_statistics
@@ -247,7 +247,7 @@ def _time_steps(
 
 
 def _check_images(
-    configs: Mapping[str, RunConfig], images: datasets.ImageSet | datasets.ImageFiles
+    configs: Mapping[str, TrainingConfig], images: datasets.ImageSet | datasets.ImageFiles
 ) -> None:
     """Raise PlanError for a run that needs more training images than there are."""
     for config in configs.values():

@@ -5,7 +5,7 @@
     <out>/study.json                      what was asked: cells (labels, seed, name of the run)
     <out>/cost.json                       times of training steps, taken in turns after the trials
     <out>/initial.json                    of a search: what was measured before any training
-    <out>/runs/<name>/config.json         the complete RunConfig
+    <out>/runs/<name>/config.json         the complete configuration
     <out>/runs/<name>/env.json            versions, sources, machine, threads, parameters, cost
     <out>/runs/<name>/metrics.jsonl       one line an epoch
     <out>/runs/<name>/unreadable.json     image files that could not be decoded, if there are any
@@ -35,8 +35,9 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from groupnorm.files import write_atomic
+from groupnorm.run.tasks import config_class
 from groupnorm.study import schema
-from groupnorm.training.config import RunConfig, digest_of
+from groupnorm.training.config import TrainingConfig, digest_of
 
 FORMAT = 1
 COST_FILE = "cost.json"
@@ -194,7 +195,7 @@ def read_run(folder: Path) -> Record:
     path = folder / "config.json"
     config = _read_object(path)
     if config is not None:
-        _check(path, config, RunConfig)
+        _check_config(path, config)
     env = _read_checked(folder / "env.json", schema.Environment) or {}
     metrics = read_metrics(folder)
     done = _read_checked(folder / "DONE", schema.Done)
@@ -217,7 +218,7 @@ def run_is_done(record: Record, stop_epoch: int | None = None) -> bool:
     return stop_epoch is not None and len(record.metrics) >= stop_epoch
 
 
-def read_config(folder: Path) -> RunConfig | None:
+def read_config(folder: Path) -> TrainingConfig | None:
     """The configuration in a run's folder; None when there is none.
 
     Raises:
@@ -225,7 +226,7 @@ def read_config(folder: Path) -> RunConfig | None:
     """
     path = folder / "config.json"
     value = _read_object(path)
-    return None if value is None else _check(path, value, RunConfig)
+    return None if value is None else _check_config(path, value)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -318,7 +319,7 @@ def _digests(config: dict[str, Any]) -> set[str]:
 
     A version that had fewer fields made it of those, which are all that its config.json holds.
     """
-    run = RunConfig(**config)
+    run = config_class(config)(**config)
     return {run.digest(), digest_of({k: v for k, v in run.identity().items() if k in config})}
 
 
@@ -399,6 +400,14 @@ def _whole(text: str) -> int:
     if abs(value := int(text)) >= _LARGEST:
         raise ValueError(f"{text[:20]}... is too large")
     return value
+
+
+def _check_config(path: Path, value: dict[str, Any]) -> TrainingConfig:
+    try:
+        kind = config_class(value)
+    except ValueError as error:
+        _refuse(path, f"has an {error}")
+    return _check(path, value, kind)
 
 
 def _check(path: Path, value: dict[str, Any], form: type[Form], line: str = "") -> Form:

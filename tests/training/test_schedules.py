@@ -43,6 +43,6 @@ def test_unknown_schedule_raises():
 
 
 def test_images_grow_by_share_of_the_steps():
-    sizes = [image_size(((16, 0.3), (24, 0.7)), step, 10) for step in range(10)]
+    sizes = [image_size(((16, 0.3), (24, 0.7)), step / 10) for step in range(10)]
     assert sizes == [16] * 3 + [24] * 4 + [None] * 3
-    assert image_size((), 0, 10) is None
+    assert image_size((), 0) is None

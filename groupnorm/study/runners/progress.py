@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,17 +13,17 @@ from groupnorm.data.issues import describe_unreadable
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.store import UNREADABLE
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 
-def describe(config: RunConfig) -> str:
+def describe(config: TrainingConfig) -> str:
     """One run in a few words, as progress and errors name it."""
     fields = config.identity()
     batch = f"{fields['workers']}x{fields['batch_per_worker']}"
     return f"{config.norm_text} {batch} seed {config.seed}"
 
 
-def names_of(configs: dict[str, RunConfig]) -> dict[str, str]:
+def names_of(configs: Mapping[str, TrainingConfig]) -> dict[str, str]:
     """What each run is called: `describe`, and what those that it calls the same differ in."""
     alike: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
@@ -58,7 +59,7 @@ class StudyProgress:
     """
 
     def __init__(
-        self, configs: dict[str, RunConfig], console: Console, stop_epoch: int | None = None
+        self, configs: Mapping[str, TrainingConfig], console: Console, stop_epoch: int | None = None
     ) -> None:
         self.configs = configs
         self.names = names_of(configs)
@@ -90,7 +91,7 @@ class StudyProgress:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
         self.trial_began[name] = (time.monotonic(), None)
         self.tasks[name] = self.bars.add_task(self.names[name], total=1.0, note="starting")
