@@ -25,7 +25,7 @@ from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.memory import watch_peak
 from groupnorm.training.optimizer import sgd
 from groupnorm.training.schedules import lr_factor
-from groupnorm.training.step import accumulate_gradients
+from groupnorm.training.step import accumulate_gradients, running_statistics
 from groupnorm.training.task import EpochTotals, Metrics, Task
 
 SAVE_SECONDS = 600.0
@@ -142,7 +142,7 @@ def train(
         first_step = done.epoch * steps_per_epoch
         steps = task.steps(epoch)[done.step - first_step : total_steps - first_step]
         end = done.step + len(steps)
-        batches = task.data.train(steps, rows)
+        batches, statistics = task.data.train(steps, rows), running_statistics(model)
         for step in steps:
             factor = lr_factor(
                 config.schedule, done.step, total_steps, warmup_steps,
@@ -158,8 +158,9 @@ def train(
             with torch.random.fork_rng(devices=on_cuda):  # dropout draws from torch's generator
                 _seed(seed_of(step.seed, "dropout", processes.rank), device)
                 loss = accumulate_gradients(
-                    network, parts, task.losses, device=device, processes=processes, totals=totals
-                )
+                    network, parts, task.losses, statistics=statistics,
+                    device=device, processes=processes, totals=totals,
+                )  # fmt: skip
             if not math.isfinite(loss):
                 reason = f"loss {loss} at step {done.step + 1} of {total_steps}"
                 raise Diverged(reason, done.metrics)

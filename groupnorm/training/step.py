@@ -27,6 +27,7 @@ def accumulate_gradients(
     parts: Sequence[Part],
     losses: Losses,
     *,
+    statistics: Sequence[Tensor],
     device: torch.device,
     processes: Processes,
     totals: EpochTotals,
@@ -41,6 +42,7 @@ def accumulate_gradients(
         model: network, or `DistributedDataParallel` of one.
         parts: what this process has of the step, in parts of equal size.
         losses: the named losses of a part, whose sum is minimized, and what is counted in it.
+        statistics: `running_statistics` of the model.
         device: of the model.
         totals: gets the step's sums over all processes, and this process's times.
 
@@ -48,7 +50,6 @@ def accumulate_gradients(
         The mean loss over all processes' examples. It may be NaN or infinite.
     """
     passes = len(parts)
-    statistics = running_statistics(model)
     buffers = [*statistics, *_counters(model)] if passes > 1 else []
     before = [value.clone() for value in buffers]
     sums = [torch.zeros_like(value) for value in statistics] if passes > 1 else []

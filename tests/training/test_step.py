@@ -48,8 +48,9 @@ LABELS = torch.arange(12) % 5
 
 def step(model, passes, totals=None):
     return accumulate_gradients(
-        model, parts(passes), losses, device=CPU, processes=ALONE, totals=totals or EpochTotals()
-    )
+        model, parts(passes), losses, statistics=running_statistics(model),
+        device=CPU, processes=ALONE, totals=totals or EpochTotals(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [BatchNorm, BatchRenorm])
@@ -92,7 +93,7 @@ def test_a_loss_that_is_no_number_is_returned_and_not_counted():
 
     totals = EpochTotals()
     mean = accumulate_gradients(
-        network(), parts(2), diverged, device=CPU, processes=ALONE, totals=totals
+        network(), parts(2), diverged, statistics=[], device=CPU, processes=ALONE, totals=totals
     )
     assert math.isnan(mean)
     assert (totals.losses, totals.examples) == ({}, 12)
