@@ -52,6 +52,21 @@ class Rung:
         return tuple(name for name in self.asked if name not in self.kept) if self.complete else ()
 
     @property
+    def tied(self) -> tuple[str, ...]:
+        """Candidates of one error of which some were kept and some dropped, by their order alone.
+
+        Empty where errors decided, and while one is missing.
+        """
+        border = {_rank(self.errors[name]) for name in self.kept}
+        border &= {_rank(self.errors[name]) for name in self.dropped}
+        return tuple(name for name in self.asked if _rank(self.errors[name]) in border)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest error; infinity where there is none."""
+        return min(self.errors.values(), default=math.inf)
+
+    @property
     def spread(self) -> float:
         """Points between the best and the worst of those that did not diverge."""
         finite = [error for error in self.errors.values() if math.isfinite(error)]
@@ -123,7 +138,7 @@ def climb(names: Sequence[str], epochs: Sequence[int], error: ErrorOf) -> list[R
         errors = _known(asked, end, error)
         kept: tuple[str, ...] = ()
         if len(errors) == len(asked):
-            ranked = sorted(asked, key=lambda name: errors[name])  # stable: ties keep the order
+            ranked = sorted(asked, key=lambda name: _rank(errors[name]))
             finite = [name for name in ranked if math.isfinite(errors[name])]
             kept = tuple(finite[: KEPT if number == 0 else 1])
         rungs.append(Rung(end, errors, asked, kept))
@@ -206,6 +221,11 @@ def _why(gain: float, noise: float, ratio: float) -> str:
             f"{decimal_text(math.exp(noise), 2)} in some layer, above {decimal_text(ratio, 2)}"
         )
     return "; ".join(reasons)
+
+
+def _rank(error: float) -> float:
+    """What errors are sorted by: medians of the same counts may differ in their last bits."""
+    return round(error, 9)
 
 
 def _known(names: Sequence[str], epochs: int, error: ErrorOf) -> dict[str, float]:

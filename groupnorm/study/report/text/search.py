@@ -7,23 +7,26 @@ import math
 from groupnorm.study.report.text.verdicts import percent, points, verdict
 from groupnorm.study.results.differences import row_difference
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.halving import WORTH_REFINING
+from groupnorm.study.results.halving import WORTH_REFINING, Rung
 from groupnorm.study.results.labels import interval_text
 from groupnorm.study.results.outcomes import (
     as_settings,
     epochs_trained,
     full_runs,
+    refinement_epochs,
     runner_up,
     search_of,
 )
 from groupnorm.study.results.rows import Row, Study, subject
 from groupnorm.study.results.rules import images_note
+from groupnorm.study.results.search import Search
 
 
 def search_text(study: Study, rows: list[Row]) -> list[str]:
     """The paragraphs of a search; the first one is what it found."""
     return [
         _finding(study, rows),
+        _undecided(study),
         _chance(study, rows),
         _how(study),
         _cost(study),
@@ -51,17 +54,65 @@ def _finding(study: Study, rows: list[Row]) -> str:
             f"{row.finished} of {len(search.settings['seeds'])} seeds. The same command goes on "
             "with it."
         )
-    count = len(search.rungs[0].asked)
-    interval = row.error.interval if row.error else None
-    seeds = f"{row.finished} {'seed' if row.finished == 1 else 'seeds'}"
-    sure = f", 95 % interval {interval_text(interval)}, {seeds}" if interval else f", {seeds}"
+    assert search.rule is not None
+    count, refined = len(search.rungs[0].asked), search.refined
+    best = _row(rows, search.rule)
     text = (
-        f"Of {count} rules for the number of groups {study.called(search.chosen)} was chosen: "
-        f"{percent(row.error)} error after {end} of {search.full_epochs} epochs{sure}."
+        f"Of {count} rules for the number of groups {study.called(search.rule)} was chosen: "
+        f"{percent(best.error)} error after {end} of {search.full_epochs} epochs{_seeds(best)}."
     )
-    if search.refined is not None:
-        text = text.replace("was chosen", "was chosen and refined by stage", 1)
+    if refined is not None:
+        row = _row(rows, refined)
+        text += (
+            f" Refined by stage, which took {_as_full_runs(search, refinement_epochs(study))} "
+            f"more, it became {study.called(refined)}: {percent(row.error)} error"
+            f"{_seeds(row)}."
+        )
     return f"{text} As settings of a run: {as_settings(search.chosen)}."
+
+
+def _seeds(row: Row) -> str:
+    """The interval and the seeds of an error, behind a comma."""
+    interval = row.error.interval if row.error else None
+    seeds = f", {row.finished} {'seed' if row.finished == 1 else 'seeds'}"
+    return f", 95 % interval {interval_text(interval)}{seeds}" if interval else seeds
+
+
+def _as_full_runs(search: Search, epochs: int) -> str:
+    return f"{decimal_text(epochs / search.full_epochs, 2)} full runs"
+
+
+def _undecided(study: Study) -> str:
+    """Where no error decided: candidates level with each other, or no better than guessing."""
+    search = search_of(study)
+    parts = [_tie(study, rung) for rung in search.rungs if rung.tied]
+    classes, images = study.manifest["data"]["classes"], search.settings["validation_images"]
+    guess = 1 - 1 / classes
+    least = 100 * (guess - 2 * math.sqrt(guess * (1 - guess) / images))
+    if blind := [rung.epochs for rung in search.rungs if rung.kept and rung.lowest >= least]:
+        epochs = f"epoch{'s' if len(blind) > 1 else ''} {_listed([str(end) for end in blind])}"
+        parts.append(
+            f"After {epochs} no rule was clearly better than guessing "
+            f"one of {classes} classes, an error of {decimal_text(100 * guess)} %: nothing was "
+            "learned yet that tells rules apart. A longer schedule has longer rungs."
+        )
+    return " ".join(parts)
+
+
+def _tie(study: Study, rung: Rung) -> str:
+    """What the tie rule decided after a rung, as a sentence or two."""
+    error = f"the same error, {decimal_text(rung.errors[rung.tied[0]])} %"
+    on = [study.called(norm) for norm in rung.tied if norm in rung.kept]
+    if len(rung.tied) == len(rung.asked):
+        return (
+            f"After epoch {rung.epochs} all {len(rung.asked)} rules had {error}. The tie rule "
+            f"alone let {_listed(on)} go on: the choice says nothing about the rules."
+        )
+    return (
+        f"After epoch {rung.epochs} {_listed([study.called(norm) for norm in rung.tied])} had "
+        f"{error}, with places for {len(on)} of them. The tie rule, not an error, let "
+        f"{_listed(on)} go on."
+    )
 
 
 def _chance(study: Study, rows: list[Row]) -> str:
@@ -119,6 +170,8 @@ def _cost(study: Study) -> str:
         f"{decimal_text(full_runs(study), 2)} full runs of {search.full_epochs} epochs; every rule "
         f"to its end would have been {rules}."
     )
+    if extra := refinement_epochs(study):
+        text += f" Of these the refinement by stage took {_as_full_runs(search, extra)}."
     if search.initial is not None:
         text += (
             f" Before that it looked at the untrained networks for "
@@ -179,6 +232,12 @@ def _refinement(study: Study, rows: list[Row]) -> str:
         f"{search.settings['rungs'][-1]}: {sum(len(step.asked) for step in done)} runs{so_far}, "
         f"{', '.join(kept) if kept else 'no stage'} changed."
     )
+
+
+def _listed(names: list[str]) -> str:
+    """Names as "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _row(rows: list[Row], norm: str) -> Row:
