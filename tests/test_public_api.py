@@ -101,7 +101,7 @@ COVERED_ELSEWHERE = {
     "ops/group_norm/triton/kernels/forward.py",
     "ops/group_norm/triton/launch.py",
     "ops/per_channel.py",  # the layers that use it
-    "study/schema.py",  # study/test_store.py
+    "study/schema.py",  # study/store/test_records.py
     "study/report/text/divisions.py",  # study/report/text/test_describe.py, as the next two
     "study/report/text/findings.py",
     "study/report/text/published.py",
