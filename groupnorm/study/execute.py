@@ -11,7 +11,7 @@ from rich.console import Console
 
 from groupnorm import data as datasets
 from groupnorm.environment import software
-from groupnorm.files import describe_os_error, locked, write_atomic
+from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
@@ -28,6 +28,7 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    locked_folder,
     read_config,
     read_manifest,
     read_record,
@@ -100,7 +101,7 @@ def run_study(
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
-        with locked(out / ".lock", refusal):
+        with locked_folder(out, refusal):
             before = _claim(out, manifest)
             read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
@@ -142,7 +143,7 @@ def run_study(
     except OSError as error:
         raise StoreError(
             f"{describe_os_error(error)}; what was finished is kept in {out}, and the same command "
-            "goes on from it"
+            "goes on from it once that is mended"
         ) from error
 
 

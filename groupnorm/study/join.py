@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm.files import locked, write_atomic
+from groupnorm.files import write_atomic
 from groupnorm.study.results.costs import CostPass
 from groupnorm.study.results.labels import label_text
 from groupnorm.study.store import (
@@ -18,6 +18,7 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    locked_folder,
     read_manifest,
     read_record,
     run_folder,
@@ -69,7 +70,10 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
     """
     given = [folder.resolve() for folder in folders]
     if len(set(given)) < len(given) or out.resolve() in given:
-        raise StoreError("each study to join, and --out, must be another folder")
+        twice = next(f for n, f in enumerate([*folders, out]) if f.resolve() in given[:n])
+        raise StoreError(
+            f"{twice} is named twice: the studies to join and --out are each a folder of their own"
+        )
     check_study_place(out)
     if (out / "study.json").exists() and read_manifest(out).get("joined") is None:
         raise StoreError(f"{out} holds a study of its own; choose another --out")
@@ -78,7 +82,7 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
         _check_same(sources[0], other)
     cells = _join_cells(sources)
     contents = _join_runs(sources)
-    with locked(out / ".lock", f"another process is at work in {out}"):
+    with locked_folder(out, f"another process is at work in {out}"):
         for name, files in contents.items():
             for file in RECORD_FILES:
                 path = run_folder(out, name) / file

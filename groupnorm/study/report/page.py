@@ -185,6 +185,11 @@ def _write(path: Path, data: bytes | str) -> None:
         write_atomic(path, data)
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         raise StoreError(f"{describe_os_error(error)}; remove or rename it") from error
+    except OSError as error:
+        raise StoreError(
+            f"{describe_os_error(error)}; a report is written beside its records: see to it that "
+            "it can be, or copy the study to another folder"
+        ) from error
 
 
 def _rows(out: Path, study: Study) -> tuple[list[Row], Tuning | None]:

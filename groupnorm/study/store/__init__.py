@@ -30,6 +30,7 @@ from groupnorm.study.store.json_files import (
 from groupnorm.study.store.places import (
     check_run_place,
     check_study_place,
+    locked_folder,
 )
 from groupnorm.study.store.records import (
     COST_FILE,
@@ -37,6 +38,7 @@ from groupnorm.study.store.records import (
     UNREADABLE,
     Cell,
     Record,
+    damage,
     is_number,
     read_cells,
     read_config,
@@ -62,7 +64,9 @@ __all__ = [
     "StoreError",
     "check_run_place",
     "check_study_place",
+    "damage",
     "is_number",
+    "locked_folder",
     "read_cells",
     "read_config",
     "read_costs",

@@ -9,6 +9,8 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from groupnorm.files import file_above
+
 FORMAT = 1
 
 # What to do about a damaged file besides restoring it.
@@ -77,6 +79,11 @@ def read_text(path: Path) -> str | None:
         raise StoreError(
             f"{file_above(path)} is a file and should be a folder; remove or rename it"
         ) from None
+    except PermissionError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error.strerror}); allow reading it, or copy what may be read "
+            "to a folder of your own"
+        ) from error
     except OSError as error:
         refuse(path, f"cannot be read ({error.strerror})")
     except UnicodeDecodeError as error:
@@ -127,8 +134,3 @@ def check(path: Path, value: dict[str, Any], form: type[Form], line: str = "") -
 def refuse(path: Path, what: str) -> NoReturn:
     """Raise StoreError for a file of the store: what is wrong with it, and what to do."""
     raise StoreError(f"{path} {what}. Restore it, or {_REMEDIES[path.name]}") from None
-
-
-def file_above(path: Path) -> Path | None:
-    """The file that stands where a folder above `path` should be; None when there is none."""
-    return next((p for p in path.parents if p.exists() and not p.is_dir()), None)

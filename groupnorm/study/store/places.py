@@ -1,11 +1,13 @@
-"""Which folders may hold a study, and which a run of its own."""
+"""Which folders may hold a study or a run of its own, and taking one for oneself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from groupnorm.study.store.json_files import StoreError, file_above
+from groupnorm.files import check_folder_name, describe_os_error, locked
+from groupnorm.study.store.json_files import StoreError
 
 
 def check_run_place(folder: Path) -> None:
@@ -41,11 +43,30 @@ def check_study_place(out: Path) -> None:
             )
 
 
+@contextmanager
+def locked_folder(folder: Path, refusal: str) -> Iterator[None]:
+    """Have a folder, made if absent, for this process alone.
+
+    Raises:
+        LockedError: another process has it; the message is `refusal`.
+        StoreError: it cannot be made, or no file in it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / ".lock", refusal))
+        except OSError as error:
+            raise StoreError(
+                f"no file can be written in {folder} ({describe_os_error(error)}); see to it that "
+                "one can, or choose another folder with --out"
+            ) from error
+        yield
+
+
 def _check_folder(folder: Path) -> None:
-    if (above := file_above(folder)) is not None:
-        raise StoreError(f"--out takes a folder, {folder} cannot be one: {above} is a file")
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"--out takes a folder, {folder} is a file")
+    try:
+        check_folder_name(str(folder), "--out")
+    except ValueError as error:
+        raise StoreError(str(error)) from None
 
 
 def _with_parents(folder: Path) -> Iterable[Path]:

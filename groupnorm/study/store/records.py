@@ -64,8 +64,10 @@ def read_manifest(out: Path) -> dict[str, Any]:
     path = out / "study.json"
     manifest = read_checked(path, schema.Manifest, versioned=True)
     if manifest is None:
+        missing = f"{path} is missing" if out.is_dir() else "there is no such folder"
         raise StoreError(
-            f"{out} holds no study: {path} is missing. Run 'groupnorm study batch-size --out {out}'"
+            f"{out} holds no study: {missing}. Name the folder that groupnorm study wrote to (its "
+            f"--out), or make a study there: groupnorm study batch-size --out {out}"
         )
     manifest = _with_report(manifest)
     wanted = ["division", "value"] if manifest["shows"] == "groups" else []
@@ -174,6 +176,16 @@ def run_is_done(record: Record, stop_epoch: int | None = None) -> bool:
     if record.status in ("finished", "diverged"):
         return True
     return stop_epoch is not None and len(record.metrics) >= stop_epoch
+
+
+def damage(record: Record) -> str | None:
+    """Why a failed run fails again as often as it is tried: a damaged file, and what to do.
+
+    None where another try may succeed.
+    """
+    kind, _, text = (record.reason or "").partition(": ")
+    lasting = record.status == "failed" and kind in ("CheckpointError", "StoreError")
+    return text if lasting else None
 
 
 def read_config(folder: Path) -> RunConfig | None:

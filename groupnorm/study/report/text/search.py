@@ -20,6 +20,7 @@ from groupnorm.study.results.outcomes import (
 from groupnorm.study.results.rows import Row, Study, subject
 from groupnorm.study.results.rules import images_note
 from groupnorm.study.results.search import Search
+from groupnorm.study.store import damage
 
 
 def search_text(study: Study, rows: list[Row]) -> list[str]:
@@ -42,8 +43,8 @@ def _finding(study: Study, rows: list[Row]) -> str:
     if search.chosen is None:
         done = sum(rung.complete for rung in search.rungs)
         return (
-            f"The search is not done: {done} of {len(search.settings['rungs'])} rungs are. The "
-            "same command goes on with it."
+            f"The search is not done: {done} of {len(search.settings['rungs'])} rungs are. "
+            f"{_go_on(study)}"
         )
     row = _row(rows, search.chosen)
     end = search.settings["rungs"][-1]
@@ -51,8 +52,7 @@ def _finding(study: Study, rows: list[Row]) -> str:
         return (
             f"The search is not done; best so far is {study.called(search.chosen)}: "
             f"{percent(row.error)} error after {end} of {search.full_epochs} epochs, "
-            f"{row.finished} of {len(search.settings['seeds'])} seeds. The same command goes on "
-            "with it."
+            f"{row.finished} of {len(search.settings['seeds'])} seeds. {_go_on(study)}"
         )
     assert search.rule is not None
     count, refined = len(search.rungs[0].asked), search.refined
@@ -69,6 +69,12 @@ def _finding(study: Study, rows: list[Row]) -> str:
             f"{_seeds(row)}."
         )
     return f"{text} As settings of a run: {as_settings(search.chosen)}."
+
+
+def _go_on(study: Study) -> str:
+    if any(damage(record) for record in study.records.values()):
+        return "The same command goes on with it once the files named under Problems are mended."
+    return "The same command goes on with it."
 
 
 def _seeds(row: Row) -> str:
