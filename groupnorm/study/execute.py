@@ -13,6 +13,7 @@ from groupnorm import data as datasets
 from groupnorm.environment import software
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
+from groupnorm.run import IMAGE_SIZE
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
@@ -119,9 +120,8 @@ def run_study(
                     _claim(out, _manifest(plan, images, command))
                 _check_images(stage.configs, images)
                 print_line(console, _work_ahead(stage, out))
-                show = StudyProgress(stage.configs, console, stage.stop_epoch)
-                if track is not None:
-                    show = TrackedProgress(out, stage.configs, console, stage.stop_epoch)
+                about = (stage.configs, console, stage.stop_epoch, _pixels(images))
+                show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
@@ -245,6 +245,13 @@ def _time_steps(
             data_root=setup.data_root,
             on_message=on_message,
         )
+
+
+def _pixels(images: datasets.ImageSet | datasets.ImageFiles) -> int:
+    """Height and width of the images that a run which chooses no size is trained on."""
+    if isinstance(images, datasets.ImageFiles):
+        return IMAGE_SIZE
+    return images.train_images.shape[-1]
 
 
 def _check_images(

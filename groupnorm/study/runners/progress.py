@@ -13,6 +13,7 @@ from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.store import UNREADABLE
 from groupnorm.training.config import RunConfig
+from groupnorm.training.schedules import full_size_steps
 
 
 def describe(config: RunConfig) -> str:
@@ -55,17 +56,28 @@ class StudyProgress:
 
     Use as a context manager. On a terminal the lines are live; elsewhere every finished epoch
     prints a plain line.
+
+    How far a trial has come, and the time left, go by the pixels that are trained on: steps with
+    smaller images (`size_schedule`) take less time.
+
+    Args:
+        own_size: pixels of the data's images, for runs that choose no size.
     """
 
     def __init__(
-        self, configs: dict[str, RunConfig], console: Console, stop_epoch: int | None = None
+        self,
+        configs: dict[str, RunConfig],
+        console: Console,
+        stop_epoch: int | None = None,
+        own_size: int = 32,
     ) -> None:
         self.configs = configs
+        self.own_size = own_size
         self.names = names_of(configs)
         self.stop_epoch = stop_epoch
         self.console = console
         self.began = time.monotonic()
-        self.trial_began: dict[str, tuple[float, int | None]] = {}
+        self.trial_began: dict[str, tuple[float, float | None]] = {}
         self.fractions = dict.fromkeys(configs, 0.0)
         self.restored = dict.fromkeys(configs, 0.0)  # what was there at the start, as fractions
         self.tasks: dict[str, TaskID] = {}
@@ -99,18 +111,22 @@ class StudyProgress:
 
     def stepped(self, name: str, step: int, total: int) -> None:
         """A trial has done `step` of the `total` steps of its schedule."""
-        epochs = self.configs[name].epochs
-        if self.stop_epoch is not None and epochs:
-            total = total * min(self.stop_epoch, epochs) // epochs
+        config = self.configs[name]
+        own_size, last = config.image_size or self.own_size, total
+        if self.stop_epoch is not None and config.epochs:
+            last = total * min(self.stop_epoch, config.epochs) // config.epochs
+        whole, done = (
+            full_size_steps(config.size_schedule, own_size, steps, total) for steps in (last, step)
+        )
         began, first = self.trial_began[name]
         if first is None:
-            self.trial_began[name] = (time.monotonic(), step)
+            self.trial_began[name] = (time.monotonic(), done)
             if name not in self.lost:
-                self.restored[name] = step / total
-            first = step
-        self.fractions[name] = step / total
+                self.restored[name] = done / whole
+            first = done
+        self.fractions[name] = done / whole
         elapsed = time.monotonic() - began
-        left = (total - step) * elapsed / (step - first) if step > first else None
+        left = (whole - done) * elapsed / (done - first) if done > first else None
         self._show(name, left)
 
     def epoch(self, name: str, metrics: dict[str, Any]) -> None:

@@ -98,8 +98,9 @@ class TrackedProgress(StudyProgress):
         configs: dict[str, RunConfig],
         console: Any,
         stop_epoch: int | None = None,
+        own_size: int = 32,
     ) -> None:
-        super().__init__(configs, console, stop_epoch)
+        super().__init__(configs, console, stop_epoch, own_size)
         self.out = out
         self.curves: dict[str, RunCurves] = {}
 
