@@ -215,14 +215,20 @@ def _data_problems(study: Study) -> list[list[str]]:
 
 
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
-    """[key, value] of what all records agree on, or every value of a key they differ in."""
+    """[key, value] of what all records agree on, or every value of a key they differ in.
+
+    A key that is empty everywhere, as `norms` is without norms of places, is left out.
+    """
     values: dict[str, dict[str, None]] = {}
+    filled: dict[str, bool] = {}
     for record in records:
         for key, value in record.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            text = NOTHING if value is None else text
+            empty = value in ({}, [], "")
+            text = NOTHING if value is None or empty else text
+            filled[key] = filled.get(key, False) or not empty
             values.setdefault(key, {})[text] = None
-    return [[key, "; ".join(found)] for key, found in values.items()]
+    return [[key, "; ".join(found)] for key, found in values.items() if filled[key]]
 
 
 def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -> str:

@@ -226,6 +226,13 @@ def test_settings_join_what_differs():
     assert found == [["a", "1; 2"], ["b", "x"], ["c", "\u2013"]]
 
 
+def test_settings_that_are_empty_everywhere_are_left_out():
+    empty = {"norms": {}, "size_schedule": "", "list": [], "off": False, "zero": 0}
+    assert settings([empty, empty]) == [["off", "false"], ["zero", "0"]]
+    found = settings([empty, {"norms": {"stem": "bn"}}])
+    assert found == [["norms", '\u2013; {"stem": "bn"}'], ["off", "false"], ["zero", "0"]]
+
+
 def set_epochs(folder, epochs):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "epochs": epochs}))
