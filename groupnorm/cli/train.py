@@ -73,7 +73,7 @@ def train(
 
         from groupnorm.data.issues import describe_unreadable
         from groupnorm.files import describe_os_error
-        from groupnorm.run import check
+        from groupnorm.run.tasks import check
         from groupnorm.study.record import describe_checkpoint, record_run
         from groupnorm.study.runners.track import check_track, recorded_curves
         from groupnorm.study.store import UNREADABLE, check_run_place

@@ -13,7 +13,6 @@ from groupnorm import data as datasets
 from groupnorm.environment import software
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
-from groupnorm.run import IMAGE_SIZE
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
@@ -37,7 +36,8 @@ from groupnorm.study.store import (
     run_is_done,
     to_json,
 )
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
 
 
@@ -221,7 +221,7 @@ def _train(stage: Stage, setup: _Setup, progress: StudyProgress) -> list[Record]
     )
 
 
-def _turn(config: RunConfig) -> tuple[int, int, bool]:
+def _turn(config: TrainingConfig) -> tuple[int, int, bool]:
     """When it is the turn of a run: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
     return config.seed, config.step_images, not config.uses_batch_statistics
@@ -251,11 +251,11 @@ def _pixels(images: datasets.ImageSet | datasets.ImageFiles) -> int:
     """Height and width of the images that a run which chooses no size is trained on."""
     if isinstance(images, datasets.ImageFiles):
         return IMAGE_SIZE
-    return images.train_images.shape[-1]
+    return int(images.train_images.shape[-1])
 
 
 def _check_images(
-    configs: Mapping[str, RunConfig], images: datasets.ImageSet | datasets.ImageFiles
+    configs: Mapping[str, TrainingConfig], images: datasets.ImageSet | datasets.ImageFiles
 ) -> None:
     """Raise PlanError for a run that needs more training images than there are."""
     for config in configs.values():

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from groupnorm.study.plan import PlanError
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 HELD_OUT = 10
 """Of so many training images one is held out, at least one of each class."""
 
 
 def held_out_images(
-    data: dict[str, Any], configs: Iterable[RunConfig], asked: int | None = None
+    data: dict[str, Any], configs: Iterable[TrainingConfig], asked: int | None = None
 ) -> int:
     """How many training images are held out: `asked`, or one in `HELD_OUT` of those trained on.
 
@@ -36,7 +36,9 @@ def held_out_images(
     return int(images)
 
 
-def with_held_out(config: RunConfig, data: dict[str, Any], images: int) -> dict[str, int | None]:
+def with_held_out(
+    config: TrainingConfig, data: dict[str, Any], images: int
+) -> dict[str, int | None]:
     """The fields of a run that differ when so many images are held out."""
     limit, left = config.train_images, data["train"] - images
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm.files import write_atomic
+from groupnorm.run.tasks import config_class
 from groupnorm.study.results.costs import CostPass
 from groupnorm.study.results.labels import label_text
 from groupnorm.study.store import (
@@ -24,7 +25,6 @@ from groupnorm.study.store import (
     run_folder,
     to_json,
 )
-from groupnorm.training.config import RunConfig
 
 # What is copied of a run: its record, not its checkpoint.
 RECORD_FILES = ("config.json", "env.json", "metrics.jsonl", UNREADABLE, "DONE", "FAILED")
@@ -134,7 +134,7 @@ def _recipe(source: _Source) -> dict[str, set[str]]:
     for record in source.records.values():
         if not record.config:
             continue
-        config = RunConfig(**record.config)
+        config = config_class(record.config)(**record.config)
         fields = {k: v for k, v in config.model_dump().items() if k not in VARIED | labels}
         if source.manifest["protocol"] == "fixed-step":
             fields["images of a step"] = config.step_images

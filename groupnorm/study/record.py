@@ -21,15 +21,15 @@ from groupnorm.study.store import (
     write_unreadable,
 )
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 from groupnorm.training.distributed import ALONE, Processes
-from groupnorm.training.loop import Metrics
+from groupnorm.training.task import Metrics
 
 CHECKPOINT = "checkpoint.pt"
 
 
 def record_run(
-    config: RunConfig,
+    config: TrainingConfig,
     folder: Path,
     *,
     threads: int,
@@ -126,7 +126,7 @@ def describe_checkpoint(folder: Path | None) -> str:
     return f"the checkpoint of step {step} in {folder} is intact; the same command goes on from it"
 
 
-def _claim(config: RunConfig, folder: Path) -> None:
+def _claim(config: TrainingConfig, folder: Path) -> None:
     """Write the folder's config.json, or find that it holds this run.
 
     A run that ended before its first epoch, and left no checkpoint, gives its folder to another.

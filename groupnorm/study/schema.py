@@ -106,9 +106,17 @@ class _Cost(_Open):
     training_flops_per_image: _Amount | None = None
 
 
+class _Metric(_Closed):
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+    title: str
+
+
 class Environment(_Open):
     """`env.json`."""
 
+    metrics: Annotated[list[_Metric], Field(min_length=1)] | None = None
     parameters: _Count | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     processes: Annotated[int, Field(ge=1)] = 1
@@ -126,6 +134,7 @@ class Epoch(_Open):
     step: _Count | None = None
     lr: float | None = None
     train_loss: float | None = None
+    train_losses: dict[str, float] = {}
     train_error: _Percent | None = None
     val_loss: float | None = None
     val_error: _Percent | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from groupnorm.study.plan import Plan, Stage, repeat, vary
 from groupnorm.study.results.rows import Study
 from groupnorm.study.results.tuning import read_tuning
 from groupnorm.study.store import Cell, read_manifest, read_record, run_is_done
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 TUNABLE = ("base_lr", "weight_decay", "warmup_epochs", "momentum")
 
-Labelled = tuple[tuple[dict[str, Any], RunConfig], ...]
+Labelled = tuple[tuple[dict[str, Any], TrainingConfig], ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Stages:
         """
         return held_out_images(data, [config for _, config in self.labelled], self.held_out)
 
-    def tried(self, data: dict[str, Any]) -> tuple[list[Cell], dict[str, RunConfig]]:
+    def tried(self, data: dict[str, Any]) -> tuple[list[Cell], dict[str, TrainingConfig]]:
         """The cells and runs of the first stage.
 
         Raises:
@@ -125,7 +125,7 @@ class _Stages:
             return Stage(configs, cells=cells, about=f"with the {self.tune.field} chosen")
         return None
 
-    def chosen(self, out: Path) -> tuple[list[Cell], dict[str, RunConfig]]:
+    def chosen(self, out: Path) -> tuple[list[Cell], dict[str, TrainingConfig]]:
         """The cells and runs of the second stage, of the configurations with a chosen value."""
         tuning = read_tuning(out, Study(read_manifest(out), [], {}))
         assert tuning is not None
@@ -143,5 +143,5 @@ def _key(labels: dict[str, Any], without: str | None = None) -> str:
     return json.dumps({k: v for k, v in labels.items() if k != without}, sort_keys=True)
 
 
-def _done(out: Path, configs: dict[str, RunConfig]) -> bool:
+def _done(out: Path, configs: Mapping[str, TrainingConfig]) -> bool:
     return all(run_is_done(read_record(out, name)) for name in configs)

@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_a_run_stopped_within_its_first_epoch_goes_on(tmp_path, monkeypatch):
     """Its checkpoint holds no epoch yet."""
-    monkeypatch.setattr("groupnorm.run.train", functools.partial(train, save_seconds=0))
+    monkeypatch.setattr("groupnorm.run.train.train", functools.partial(train, save_seconds=0))
     short = CONFIG.model_copy(update={"epochs": 1, "train_images": 128})
     whole = record_run(short, tmp_path / "whole", threads=1).metrics
 

@@ -143,7 +143,7 @@ def test_what_is_refused(fields, message):
     ("fields", "told"),
     [
         ({"lr": 3}, f"unknown key 'lr'; known keys: {', '.join(RunConfig.model_fields)}"),
-        ({"optimizer": "sgd"}, "unknown key 'optimizer'; known keys: model, width, "),
+        ({"optimizer": "sgd"}, "unknown key 'optimizer'; known keys: task, model, norm, "),
         ({"precision": "half"}, "precision must be 'float32' or 'bfloat16', got 'half'"),
         ({"compile": "maybe"}, "compile must be true or false, got 'maybe'"),
         ({"workers": "2.5"}, "workers must be a whole number, got '2.5'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,18 +13,17 @@ from groupnorm.data.issues import describe_unreadable
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.store import UNREADABLE
-from groupnorm.training.config import RunConfig
-from groupnorm.training.schedules import full_size_steps
+from groupnorm.training.config import TrainingConfig
 
 
-def describe(config: RunConfig) -> str:
+def describe(config: TrainingConfig) -> str:
     """One run in a few words, as progress and errors name it."""
     fields = config.identity()
     batch = f"{fields['workers']}x{fields['batch_per_worker']}"
     return f"{config.norm_text} {batch} seed {config.seed}"
 
 
-def names_of(configs: dict[str, RunConfig]) -> dict[str, str]:
+def names_of(configs: Mapping[str, TrainingConfig]) -> dict[str, str]:
     """What each run is called: `describe`, and what those that it calls the same differ in."""
     alike: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
@@ -66,7 +66,7 @@ class StudyProgress:
 
     def __init__(
         self,
-        configs: dict[str, RunConfig],
+        configs: Mapping[str, TrainingConfig],
         console: Console,
         stop_epoch: int | None = None,
         own_size: int = 32,
@@ -102,7 +102,7 @@ class StudyProgress:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
         self.trial_began[name] = (time.monotonic(), None)
         self.tasks[name] = self.bars.add_task(self.names[name], total=1.0, note="starting")
@@ -112,11 +112,11 @@ class StudyProgress:
     def stepped(self, name: str, step: int, total: int) -> None:
         """A trial has done `step` of the `total` steps of its schedule."""
         config = self.configs[name]
-        own_size, last = config.image_size or self.own_size, total
+        last = total
         if self.stop_epoch is not None and config.epochs:
             last = total * min(self.stop_epoch, config.epochs) // config.epochs
         whole, done = (
-            full_size_steps(config.size_schedule, own_size, steps, total) for steps in (last, step)
+            config.full_size_steps(steps, total, self.own_size) for steps in (last, step)
         )
         began, first = self.trial_began[name]
         if first is None:

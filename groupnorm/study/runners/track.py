@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.store import read_metrics, run_folder
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 # name of the curve in TensorBoard -> where the value is in a row of metrics.jsonl
 CURVES = {
@@ -95,7 +96,7 @@ class TrackedProgress(StudyProgress):
     def __init__(
         self,
         out: Path,
-        configs: dict[str, RunConfig],
+        configs: Mapping[str, TrainingConfig],
         console: Any,
         stop_epoch: int | None = None,
         own_size: int = 32,
@@ -109,7 +110,7 @@ class TrackedProgress(StudyProgress):
         for curves in self.curves.values():
             curves.close()
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
         if name not in self.curves:  # else it was moved and goes on
             self.curves[name] = recorded_curves(

@@ -5,7 +5,7 @@
     <out>/study.json                      what was asked: cells (labels, seed, name of the run)
     <out>/cost.json                       times of training steps, taken in turns after the trials
     <out>/initial.json                    of a search: what was measured before any training
-    <out>/runs/<name>/config.json         the complete RunConfig
+    <out>/runs/<name>/config.json         the complete configuration
     <out>/runs/<name>/env.json            versions, sources, machine, threads, parameters, cost
     <out>/runs/<name>/metrics.jsonl       one line an epoch
     <out>/runs/<name>/unreadable.json     image files that could not be decoded, if there are any

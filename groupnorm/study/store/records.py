@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm.files import write_atomic
+from groupnorm.run.tasks import config_class
 from groupnorm.study import schema
 from groupnorm.study.store.json_files import (
     StoreError,
@@ -21,7 +22,7 @@ from groupnorm.study.store.json_files import (
     refuse,
     to_json,
 )
-from groupnorm.training.config import RunConfig, digest_of
+from groupnorm.training.config import TrainingConfig, digest_of
 
 COST_FILE = "cost.json"
 INITIAL_FILE = "initial.json"
@@ -155,7 +156,7 @@ def read_run(folder: Path) -> Record:
     path = folder / "config.json"
     config = read_object(path)
     if config is not None:
-        check(path, config, RunConfig)
+        _check_config(path, config)
     env = read_checked(folder / "env.json", schema.Environment) or {}
     metrics = read_metrics(folder)
     done = read_checked(folder / "DONE", schema.Done)
@@ -188,7 +189,7 @@ def damage(record: Record) -> str | None:
     return text if lasting else None
 
 
-def read_config(folder: Path) -> RunConfig | None:
+def read_config(folder: Path) -> TrainingConfig | None:
     """The configuration in a run's folder; None when there is none.
 
     Raises:
@@ -196,7 +197,7 @@ def read_config(folder: Path) -> RunConfig | None:
     """
     path = folder / "config.json"
     value = read_object(path)
-    return None if value is None else check(path, value, RunConfig)
+    return None if value is None else _check_config(path, value)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -234,12 +235,20 @@ def is_number(value: Any) -> bool:
     return number and math.isfinite(value)
 
 
+def _check_config(path: Path, value: dict[str, Any]) -> TrainingConfig:
+    try:
+        kind = config_class(value)
+    except ValueError as error:
+        refuse(path, f"has an {error}")
+    return check(path, value, kind)
+
+
 def _digests(config: dict[str, Any]) -> set[str]:
     """The digests that a run of `config` may be named by.
 
     A version that had fewer fields made it of those, which are all that its config.json holds.
     """
-    run = RunConfig(**config)
+    run = config_class(config)(**config)
     return {run.digest(), digest_of({k: v for k, v in run.identity().items() if k in config})}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +45,7 @@ from groupnorm.study.store import (
     run_is_done,
     to_json,
 )
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 POLL = 0.3  # seconds between two looks at the events of the trials
 PATIENCE = 3  # times a trial may lose its place without finishing an epoch in between
@@ -71,7 +72,7 @@ class _Trial:
 
 def run_trials_on_cluster(
     out: Path,
-    configs: dict[str, RunConfig],
+    configs: Mapping[str, TrainingConfig],
     progress: ClusterProgress,
     *,
     cluster: Cluster,
@@ -130,7 +131,7 @@ class _Runner:
     def __init__(
         self,
         ray: Any,
-        configs: dict[str, RunConfig],
+        configs: Mapping[str, TrainingConfig],
         progress: ClusterProgress,
         cluster: Cluster,
         common: dict[str, Any],

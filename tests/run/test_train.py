@@ -9,7 +9,8 @@ from groupnorm import data
 from groupnorm.data import DataError
 from groupnorm.data.held_out import held_out_note, hold_out_rows
 from groupnorm.data.memory.augment import augment, normalize
-from groupnorm.run import build, check, load_batches, run
+from groupnorm.run import check, run
+from groupnorm.run.classification import build, load
 from groupnorm.training.config import RunConfig
 from tests.tolerances import LAYER, NETWORK
 
@@ -84,14 +85,14 @@ def test_fewer_training_images():
 
 def test_held_out_images_take_the_place_of_the_test_images():
     whole = data.load("digits")
-    batches = load_batches(config(validation_images=137), "cpu", None)
+    batches = load(config(validation_images=137), "cpu", None)
     assert (batches.train_size, batches.test_size) == (1300, 137)
     held = whole.hold_out(137)
     seen = torch.cat([images for images, _ in batches.test()])
     assert torch.equal(seen, normalize(held.test_images, held.mean, held.std))
     rows = {tuple(image.flatten().tolist()) for image in whole.train_images}
     assert all(tuple(image.flatten().tolist()) in rows for image in held.test_images)
-    again = load_batches(config(validation_images=137, norm="ln", seed=3), "cpu", None)
+    again = load(config(validation_images=137, norm="ln", seed=3), "cpu", None)
     assert torch.equal(torch.cat([images for images, _ in again.test()]), seen)
 
 
@@ -125,7 +126,7 @@ def test_more_training_images_than_are_left():
 
 def test_image_files_are_held_out_before_a_sample_is_taken():
     files = config(data="photo-patches", validation_images=12, train_images=30)
-    batches = load_batches(files, "cpu", None)
+    batches = load(files, "cpu", None)
     assert (batches.train_size, batches.test_size) == (30, 12)
     assert not set(batches.files.train_paths) & set(batches.files.test_paths)
     assert set(batches.files.test_paths) < set(data.load("photo-patches").train_paths)
@@ -151,7 +152,7 @@ def test_sizes_that_make_nothing_smaller_are_said():
 
 
 def test_zero_gamma_decides_the_first_weights():
-    batches = load_batches(config(), "cpu", None)
+    batches = load(config(), "cpu", None)
     for zero in (True, False):
         block = build(config(zero_gamma=zero), batches, "cpu").stages[1][0]
         assert (block.norm2.weight == (0 if zero else 1)).all()
@@ -187,7 +188,7 @@ def test_the_probed_convolutions_responses_are_recorded_every_epoch(monkeypatch)
     def last(name, model):
         return [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)][-1]
 
-    monkeypatch.setattr("groupnorm.run.probe_module", last)
+    monkeypatch.setattr("groupnorm.run.classification.probe_module", last)
     rows = run(small, with_cost=False).metrics
     assert [list(row["response_percentiles"]) for row in rows] == [["1", "20", "80", "99"]] * 2
     assert rows[0]["response_percentiles"] != rows[1]["response_percentiles"]
