@@ -101,6 +101,9 @@ COVERED_ELSEWHERE = {
     "ops/group_norm/triton/kernels/forward.py",
     "ops/group_norm/triton/launch.py",
     "ops/per_channel.py",  # the layers that use it
+    "run/setup.py",  # run/test_train.py, with every task
+    "training/config/errors.py",  # training/config/test_classification.py, as the next one
+    "training/config/fields.py",
     "study/schema.py",  # study/store/test_records.py
     "study/report/text/divisions.py",  # study/report/text/test_describe.py, as the next two
     "study/report/text/findings.py",

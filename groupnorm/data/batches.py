@@ -32,6 +32,40 @@ class Step:
     indices: Tensor
 
 
+class DataSet(Protocol):
+    """A data set as `groupnorm.data.load` gives it, whatever the task: what a study says of it."""
+
+    @property
+    def name(self) -> str:
+        """One of `groupnorm.data.NAMES`."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Another one whenever the images change, or what is known of them."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever trains on it should know, in sentences."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        ...
+
+    @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        ...
+
+    @property
+    def test_size(self) -> int:
+        """The number of test images."""
+        ...
+
+
 class TrainingData(Protocol):
     """The data that a run trains on, ready for its network, whatever the task.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from groupnorm import data as datasets
 from groupnorm import models
@@ -24,7 +25,6 @@ from groupnorm.training.warm_start import WarmStart
 
 EVALUATION_BATCH = 64
 MOST_DECODERS = 16
-_CLASSIFIER = "fc."
 
 
 def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
@@ -58,7 +58,7 @@ def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
     )
 
 
-def build(config: RunConfig, data: Batches, device: str) -> torch.nn.Module:
+def build(config: RunConfig, data: Batches, device: str) -> nn.Module:
     """The network of a configuration with its first weights, for the classes of the data."""
     norm, *of_places = (
         norm_layer(spec, batch_per_worker=config.batch_per_worker)
@@ -83,7 +83,7 @@ def build(config: RunConfig, data: Batches, device: str) -> torch.nn.Module:
 
 
 def make_task(
-    config: RunConfig, data: Batches, model: torch.nn.Module, processes: Processes
+    config: RunConfig, data: Batches, model: nn.Module, processes: Processes
 ) -> Classification:
     """Classification, with recomputed statistics where a norm has running ones."""
     recompute = recomputed_statistics if config.uses_batch_statistics else None
@@ -102,15 +102,16 @@ def notes(config: RunConfig, data: Batches) -> list[str]:
     ]
 
 
-def warm_start(config: RunConfig, other: Mapping[str, Any]) -> WarmStart:
-    """All weights are taken; those of the classifier only if it is of the same data set."""
+def warm_start(config: RunConfig, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
+    """All weights are taken; those of the last linear layer only if the data set is the same."""
     if other["data"] == config.data:
         return WarmStart()
-    return WarmStart(lambda key: None if key.startswith(_CLASSIFIER) else key, [_CLASSIFIER])
+    *_, last = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return WarmStart(lambda key: None if key.startswith(f"{last}.") else key, [f"{last}."])
 
 
 def first_step(
-    config: RunConfig, data: Batches, model: torch.nn.Module, processes: Processes = ALONE
+    config: RunConfig, data: Batches, model: nn.Module, processes: Processes = ALONE
 ) -> TimedStep:
     """The first images of the training, as many as a pass of one process sees."""
     count = config.step_images // (processes.count * config.accumulate)

@@ -48,8 +48,11 @@ class Setup(Protocol):
         """What whoever trains so should know, besides the notes of the data, in sentences."""
         ...
 
-    def warm_start(self, config: Any, other: Mapping[str, Any]) -> WarmStart:
-        """How the weights of a run whose `identity()` is `other` fit this one's network."""
+    def warm_start(self, config: Any, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
+        """How the weights of a run whose `identity()` is `other` fit `model`, this one's network.
+
+        `other` has the fields of that run's configuration that decide its result.
+        """
         ...
 
     def first_step(

@@ -156,7 +156,7 @@ def _start_from(
         return None
     weights, other = read_weights(content, init or Path(config.init), config.init)
     try:
-        return load_weights(model, weights, setup.warm_start(config, other))
+        return load_weights(model, weights, setup.warm_start(config, model, other))
     except WarmStartError as error:
         what = f"the weights of {config.init} do not fit this run's {config.model}"
         raise ValueError(f"{what}: {error}") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -39,6 +40,9 @@ from groupnorm.study.store import (
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
+
+if TYPE_CHECKING:
+    from groupnorm.data.batches import DataSet
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def run_study(
         check_ray()
         check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
-    _check_images(plan.configs, images)
+    _check_images({**plan.initial, **plan.configs}, images, data_root)
     manifest = _manifest(plan, images, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
@@ -108,24 +112,25 @@ def run_study(
             console = console or Console(emoji=False)
             if plan.next_stage is None and (left := _not_shown(before, out)):
                 print_line(console, left)
-            for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
+            for note in images.notes:
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
                 print_line(console, plan.prepare(out, data_root))
             setup = _Setup(out, jobs, device, data_root, cluster, stop_at_first_failure)
             names: dict[str, None] = {}  # in order
-            for stage in _stages(plan, out):
+            for stage in chain(_initial_stages(plan), _stages(plan, out)):
                 if stage.cells is not None:
                     plan = replace(plan, cells=stage.cells)
                     _claim(out, _manifest(plan, images, command))
-                _check_images(stage.configs, images)
+                _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
                 about = (stage.configs, console, stage.stop_epoch, _pixels(images))
                 show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
-                if any(record.status == "failed" for record in records):
+                needed = stop_at_first_failure or not stage.configs.keys() <= plan.initial.keys()
+                if needed and any(record.status == "failed" for record in records):
                     break
             else:
                 if plan.final_cells is not None:
@@ -176,6 +181,15 @@ def _stages(plan: Plan, out: Path) -> Iterator[Stage]:
             raise RuntimeError(f"{plan.study}: the stage that was done is given again: {stage}")
         yield stage
         before = stage
+
+
+def _initial_stages(plan: Plan) -> Iterator[Stage]:
+    """The runs that others start from, those first that start from none of the others."""
+    waiting = dict(plan.initial)
+    while waiting:
+        ready = {name: c for name, c in waiting.items() if c.init not in waiting}
+        yield Stage(ready, about="weights to start from")
+        waiting = {name: c for name, c in waiting.items() if name not in ready}
 
 
 def _work_ahead(stage: Stage, out: Path) -> str:
@@ -255,12 +269,18 @@ def _pixels(images: datasets.ImageSet | datasets.ImageFiles) -> int:
 
 
 def _check_images(
-    configs: Mapping[str, TrainingConfig], images: datasets.ImageSet | datasets.ImageFiles
+    configs: Mapping[str, TrainingConfig], images: DataSet, data_root: Path | None
 ) -> None:
-    """Raise PlanError for a run that needs more training images than there are."""
+    """Raise PlanError for a run that needs more training images than there are.
+
+    Initial runs may have other data than the study, which is read here.
+    """
+    read = {images.name: images}
     for config in configs.values():
-        held_out = config.validation_images
-        available = len(images.train_labels) - (held_out or 0)
+        if config.data not in read:
+            read[config.data] = datasets.load(config.data, data_root)
+        images, held_out = read[config.data], config.validation_images
+        available = images.train_size - (held_out or 0)
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
@@ -271,14 +291,12 @@ def _check_images(
             )
 
 
-def _manifest(
-    plan: Plan, images: datasets.ImageSet | datasets.ImageFiles, command: str
-) -> dict[str, Any]:
+def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
     data = {
         "name": images.name,
         "version": images.version,
-        "train": len(images.train_labels),
-        "test": len(images.test_labels),
+        "train": images.train_size,
+        "test": images.test_size,
         "classes": images.num_classes,
     }
     return {

@@ -52,6 +52,8 @@ class Plan:
         protocol: how batch size, step and learning rate belong together, "fixed-step" or "paper".
         scale: how large a version of the comparison this is, as "quick".
         options: what the user chose, as plain values, for the record.
+        initial: runs by name whose last weights others start from (`TrainingConfig.init`). They
+            are trained before all others, each once, and fill no cell.
         shows: the kind of report: "batch-size", "norms", "groups" or "search".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
@@ -77,6 +79,7 @@ class Plan:
     configs: Mapping[str, TrainingConfig]
     shows: ReportKind
     published: tuple[str, ...]
+    initial: Mapping[str, TrainingConfig] = field(default_factory=dict)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     tuned_over: str | None = None
     tuning: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -88,7 +91,7 @@ class Plan:
 
     @property
     def data(self) -> str:
-        """The data set of all runs."""
+        """The data set of all runs but the initial ones."""
         (name,) = {config.data for config in self.configs.values()}
         return name
 

@@ -50,7 +50,7 @@ def test_an_epochs_line_names_the_images_of_its_error(held_out, images):
     few = ["steps=1", "batch_per_worker=8", "train_images=100"]
     done = CliRunner().invoke(app, ["train", *SETTINGS, *few, *held_out])
     assert done.exit_code == 0
-    assert f" %, {images} error " in done.stdout
+    assert f" %, {images} top-1 error " in done.stdout
 
 
 @pytest.mark.slow

@@ -8,9 +8,8 @@ import torch
 from groupnorm import data
 from groupnorm.data import DataError
 from groupnorm.data.held_out import held_out_note, hold_out_rows
-from groupnorm.data.memory.augment import augment, normalize
+from groupnorm.data.memory.augment import augment
 from groupnorm.run import check, run
-from groupnorm.run.classification import build, load
 from groupnorm.training.config import RunConfig
 from tests.tolerances import LAYER, NETWORK
 
@@ -83,19 +82,6 @@ def test_fewer_training_images():
         run(config(train_images=5000))
 
 
-def test_held_out_images_take_the_place_of_the_test_images():
-    whole = data.load("digits")
-    batches = load(config(validation_images=137), "cpu", None)
-    assert (batches.train_size, batches.test_size) == (1300, 137)
-    held = whole.hold_out(137)
-    seen = torch.cat([images for images, _ in batches.test()])
-    assert torch.equal(seen, normalize(held.test_images, held.mean, held.std))
-    rows = {tuple(image.flatten().tolist()) for image in whole.train_images}
-    assert all(tuple(image.flatten().tolist()) in rows for image in held.test_images)
-    again = load(config(validation_images=137, norm="ln", seed=3), "cpu", None)
-    assert torch.equal(torch.cat([images for images, _ in again.test()]), seen)
-
-
 def test_held_out_images_are_never_trained_on(monkeypatch):
     """White images are held out; a training or a recomputation of statistics would see them."""
     whole = data.load("digits")
@@ -119,19 +105,6 @@ def test_held_out_images_are_never_trained_on(monkeypatch):
     assert told[0]["data_notes"] == [held_out_note(137)]
 
 
-def test_more_training_images_than_are_left():
-    with pytest.raises(ValueError, match="train_images=1400 and validation_images=100, but digits"):
-        run(config(train_images=1400, validation_images=100))
-
-
-def test_image_files_are_held_out_before_a_sample_is_taken():
-    files = config(data="photo-patches", validation_images=12, train_images=30)
-    batches = load(files, "cpu", None)
-    assert (batches.train_size, batches.test_size) == (30, 12)
-    assert not set(batches.files.train_paths) & set(batches.files.test_paths)
-    assert set(batches.files.test_paths) < set(data.load("photo-patches").train_paths)
-
-
 def test_statistics_are_recomputed_in_reported_epochs_alone():
     fields = {"epochs": 3, "train_images": 64, "reported_epochs": 1, "evaluate_every": 2}
     rows = run(config(**fields), with_cost=False).metrics
@@ -149,13 +122,6 @@ def test_sizes_that_make_nothing_smaller_are_said():
         "size_schedule: images have 8 pixels, so that 8 and 16 pixels leave them as they are"
     ]
     assert without_timing(one) == without_timing(run(config(**few), with_cost=False).metrics)
-
-
-def test_zero_gamma_decides_the_first_weights():
-    batches = load(config(), "cpu", None)
-    for zero in (True, False):
-        block = build(config(zero_gamma=zero), batches, "cpu").stages[1][0]
-        assert (block.norm2.weight == (0 if zero else 1)).all()
 
 
 def test_what_cannot_be_built_is_refused():

@@ -25,6 +25,20 @@ def test_warmup_is_linear_and_ends():
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
 
 
+def test_a_warmup_begins_at_its_start_in_the_first_step():
+    """500 steps from 1/3, as detectors have it."""
+    factors = [lr_factor("step", n, 9000, 500, warmup_from=1 / 3) for n in (0, 250, 500, 501)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert factors[0] == 1 / 3
+
+
+def test_drops_of_a_detectors_schedule():
+    """90,000 steps with drops after 60,000 and 80,000."""
+    at = [0, 59_999, 60_000, 79_999, 80_000, 89_999]
+    factors = [lr_factor("step", step, 90_000, drops=(2 / 3, 8 / 9)) for step in at]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
 @given(
     st.sampled_from(["step", "cosine"]),
     st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),

@@ -81,6 +81,16 @@ class ImageFiles:
         return len(self.class_names)
 
     @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        return len(self.train_labels)
+
+    @property
+    def test_size(self) -> int:
+        """The number of test images."""
+        return len(self.test_labels)
+
+    @property
     def channels(self) -> int:
         """The number of channels of every decoded image: 3."""
         return 3

@@ -79,6 +79,16 @@ class ImageSet:
         return len(self.class_names)
 
     @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        return len(self.train_labels)
+
+    @property
+    def test_size(self) -> int:
+        """The number of test images."""
+        return len(self.test_labels)
+
+    @property
     def channels(self) -> int:
         """The number of image channels: 1 or 3."""
         return self.train_images.shape[1]

@@ -3,7 +3,7 @@
 from groupnorm.training.config.classification import RunConfig
 from groupnorm.training.config.common import TrainingConfig, digest_of
 from groupnorm.training.config.errors import describe_errors
-from groupnorm.training.config.fields import Count, ImageSize, Share
+from groupnorm.training.config.fields import Count, ImageSize, Share, is_run_name
 
 __all__ = [
     "Count",
@@ -13,4 +13,5 @@ __all__ = [
     "TrainingConfig",
     "describe_errors",
     "digest_of",
+    "is_run_name",
 ]

@@ -86,8 +86,13 @@ Drops = Annotated[
 """Shares of a run: read from text as 0.3,0.6,0.9, or from numbers; written as text."""
 
 
+def is_run_name(text: str) -> bool:
+    """Whether a text has the form of what `TrainingConfig.run_name` gives."""
+    return re.fullmatch(r"[0-9A-Za-z-]+-s[0-9]+-[0-9a-f]{10}", text) is not None
+
+
 def _read_run_name(value: str) -> str:
-    if not re.fullmatch(r"[0-9A-Za-z-]+-s[0-9]+-[0-9a-f]{10}", value):
+    if not is_run_name(value):
         raise ValueError(f"expected the name of a run, as gn-1x256-s0-52d863f086; got {value!r}")
     return value
 

@@ -27,6 +27,7 @@ from groupnorm.study.runners.ray.connection import (
     needs,
 )
 from groupnorm.study.runners.ray.trial import (
+    INITIAL_FILES,
     STATE_FILES,
     TOKEN_FILE,
     Event,
@@ -180,11 +181,17 @@ class _Runner:
         """Send a trial to the cluster with what there is of it."""
         trial = self.trials[name]
         trial.attempt += 1
+        init, files = self.configs[name].init, state_files(run_folder(self.out, name))
+        initial: dict[str, bytes] = {}
+        if init is not None and "checkpoint.pt" not in files:
+            initial = state_files(run_folder(self.out, init), INITIAL_FILES)
         job = Job(
             name=name,
             attempt=trial.attempt,
             config=to_json(self.configs[name].model_dump()),
-            files=state_files(run_folder(self.out, name)),
+            files=files,
+            initial_name=init,
+            initial=initial,
             **self.common,
         )
         task = self.remote.options(name=name, **self.options).remote(job, self.queue)
