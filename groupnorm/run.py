@@ -190,13 +190,13 @@ def load_batches(config: RunConfig, device: str, data_root: Path | None) -> data
         ValueError: it has fewer images than the configuration trains on and holds out.
     """
     images = data.load(config.data, data_root)
-    trained, held_out = config.train_images or 0, config.validation_images
-    if held_out is not None and trained + held_out > (size := len(images.train_labels)):
+    size, asked = len(images.train_labels), config.validation_images
+    if asked is not None and (config.train_images or 0) + asked > size:
         raise ValueError(
-            f"train_images={config.train_images} and validation_images={held_out}, but "
+            f"train_images={config.train_images} and validation_images={asked}, but "
             f"{config.data} has {size} training images"
         )
-    images = images.hold_out(held_out)
+    images = images.hold_out(asked)
     if isinstance(images, data.ImageSet):
         return data.InMemory(images, config.train_images, device)
     from groupnorm.data.files.batches import FromFiles  # which needs torchvision and pillow

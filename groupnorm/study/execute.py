@@ -259,13 +259,13 @@ def _check_images(
 ) -> None:
     """Raise PlanError for a run that needs more training images than there are."""
     for config in configs.values():
-        held_out = config.validation_images
-        available = len(images.train_labels) - (held_out or 0)
+        left_out = config.validation_images or 0
+        available = len(images.train_labels) - left_out
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            besides = f" besides the {held_out} held out" if held_out else ""
+            besides = f" besides the {left_out} validation images" if left_out else ""
             raise PlanError(
                 f"{what} needs more than the {available} training images of {images.name}{besides}"
             )
