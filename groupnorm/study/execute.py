@@ -279,13 +279,13 @@ def _check_images(
     for config in configs.values():
         if config.data not in read:
             read[config.data] = datasets.load(config.data, data_root)
-        images, held_out = read[config.data], config.validation_images
-        available = images.train_size - (held_out or 0)
+        images, left_out = read[config.data], config.validation_images or 0
+        available = images.train_size - left_out
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            besides = f" besides the {held_out} held out" if held_out else ""
+            besides = f" besides the {left_out} validation images" if left_out else ""
             raise PlanError(
                 f"{what} needs more than the {available} training images of {images.name}{besides}"
             )

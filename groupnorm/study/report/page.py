@@ -195,7 +195,7 @@ def _write(path: Path, data: bytes | str) -> None:
 def _rows(out: Path, study: Study) -> tuple[list[Row], Tuning | None]:
     """The rows to show, and what was tried where the study is tuned."""
     tuning = read_tuning(out, study)
-    if tuning is not None and tuning.held_out is None:
+    if tuning is not None and tuning.validation_images is None:
         return tuning.chosen, tuning
     return summarize_study(study), tuning
 
@@ -204,7 +204,7 @@ def _csv_files(study: Study, rows: list[Row], tuning: Tuning | None) -> dict[str
     if tuning is None:
         return {"tables.csv": tables.tables_csv(study, rows)}
     tried = tables.tables_csv(tuning.study, tuning.rows, chosen=tuning.chosen)
-    if tuning.held_out is None:
+    if tuning.validation_images is None:
         return {"tables.csv": tried}
     return {"tables.csv": tables.tables_csv(study, rows), "tuning.csv": tried}
 
@@ -230,9 +230,9 @@ def _page(
     cost_body = [[study.called(norm), *cells] for norm, *cells in cost_body]
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
-    every = tuning.rows if tuning and tuning.held_out is None else rows
+    every = tuning.rows if tuning and tuning.validation_images is None else rows
     problems = tables.problems(study, every)
-    if tuning and tuning.held_out is not None:
+    if tuning and tuning.validation_images is not None:
         problems += tables.problems(tuning.study, tuning.rows)
     compared = differences_of(study, rows)
     return environment.from_string(template).render(

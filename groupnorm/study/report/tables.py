@@ -108,7 +108,7 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
         count = f"mean ± standard deviation over {count}"
     tuned, best = study.manifest.get("tuned_over"), ""
     if tuned:
-        on = "held-out" if study.manifest.get("tuning") else "test"
+        on = "validation" if study.manifest.get("tuning") else "test"
         best = f", at the best {tuned} of those tried on {on} images"
     of = ", ".join(part for part in (subject(study), epochs_rule(study), count) if part)
     return f"Top-1 error in percent{title_images(study)}: {of}{best}"

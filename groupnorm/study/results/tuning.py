@@ -29,8 +29,8 @@ class Tuning:
         rows: a row for every configuration with every value.
         chosen: of every configuration the row with the chosen value. None of a configuration that
             has a run which neither finished nor diverged: it may still win.
-        held_out: training images that the choice was made on. None in records of versions that
-            made it on the test images; `rows` are then the rows of the study itself.
+        validation_images: number of those that the choice was made on. None in records of versions
+            that made it on the test images; `rows` are then the rows of the study itself.
         earlier: what the tables show with a value chosen before, among other values.
     """
 
@@ -38,7 +38,7 @@ class Tuning:
     study: Study
     rows: list[Row]
     chosen: list[Row]
-    held_out: int | None
+    validation_images: int | None
     earlier: Sequence[Row] = ()
 
     @property
@@ -97,10 +97,10 @@ def chosen_rows(rows: Sequence[Row], field: str) -> list[Row]:
 
 def tuned_briefly(tuning: Tuning) -> str:
     """In a sentence or two, what the errors of a tuned study are those of."""
-    if tuning.held_out is None:
+    if tuning.validation_images is None:
         on = "the test images themselves, which flatters it"
     else:
-        on = f"{tuning.held_out:,} held-out training images"
+        on = f"{tuning.validation_images:,} validation images"
     text = (
         f"Each configuration has a {tuning.field} of its own, the best of those tried on {on}; "
         "all are under Tuning."
@@ -114,8 +114,8 @@ def tuned_briefly(tuning: Tuning) -> str:
 def how_tuned(tuning: Tuning) -> list[str]:
     """How the values were chosen, on what, and what that took, as paragraphs."""
     paragraphs = [_rule(tuning)]
-    if tuning.held_out is not None:
-        paragraphs += _how_sure(tuning, tuning.held_out)
+    if tuning.validation_images is not None:
+        paragraphs += _how_sure(tuning, tuning.validation_images)
     paragraphs += [*_at_the_edge(tuning), *_not_chosen(tuning)]
     paragraphs += [_earlier(tuning)] if tuning.earlier else []
     if tuning.study.manifest["shows"] != "groups":
@@ -141,13 +141,17 @@ def tuning_table(tuning: Tuning) -> tuple[list[str], list[list[str]]]:
         ]
         for same in by_runs(tuning.rows)
     ]
-    error = "error: mean ± spread" if tuning.held_out is None else "error on the held-out images"
+    error = (
+        "error: mean ± spread"
+        if tuning.validation_images is None
+        else "error on the validation images"
+    )
     return ["norm", "images per worker", tuning.field, error, CHOSEN], lines
 
 
 def _rule(tuning: Tuning) -> str:
     values = _fairness(tuning)
-    if tuning.held_out is None:
+    if tuning.validation_images is None:
         return (
             f"Each configuration is shown with the {tuning.field} that gave it the lowest mean "
             f"error among {values}. The choice was made on the test images themselves, as the "
@@ -158,10 +162,10 @@ def _rule(tuning: Tuning) -> str:
     seed = next(iter({cell.seed for cell in tuning.study.cells}), 0)
     return (
         f"Each configuration has the {tuning.field} that gave it the lowest error among {values}. "
-        f"They were tried with seed {seed} alone and compared on {tuning.held_out:,} training "
-        "images that were held out, the same share of every class. The runs of the tables were "
-        "then trained with the chosen value, without holding out any, and evaluated on the test "
-        "images, which had no part in the choice. The tuning took "
+        f"They were tried with seed {seed} alone and compared on {tuning.validation_images:,} "
+        "validation images, held out of the training images, the same share of every class. The "
+        "runs of the tables were then trained with the chosen value, without holding out any, and "
+        "evaluated on the test images, which had no part in the choice. The tuning took "
         f"{runs} {'run' if runs == 1 else 'runs'} beside those of the tables."
     )
 
@@ -178,16 +182,16 @@ def _fairness(tuning: Tuning) -> str:
     return f"values that are not the same for every norm ({each}), which favours those of more"
 
 
-def _how_sure(tuning: Tuning, held_out: int) -> list[str]:
+def _how_sure(tuning: Tuning, validation_images: int) -> list[str]:
     errors = [row.mean for row in tuning.chosen if row.mean is not None]
     if not errors:
         return []
     share = sum(errors) / len(errors) / 100
-    points = 100 * math.sqrt(share * (1 - share) / held_out)
+    points = 100 * math.sqrt(share * (1 - share) / validation_images)
     return [
-        f"On {held_out:,} images the error of one run is known to {decimal_text(points)} points "
-        "(one standard error), and each value has a single run: which of close values was chosen "
-        "is partly chance."
+        f"On {validation_images:,} images the error of one run is known to "
+        f"{decimal_text(points)} points (one standard error), and each value has a single run: "
+        "which of close values was chosen is partly chance."
     ]
 
 
@@ -221,13 +225,13 @@ def _not_chosen(tuning: Tuning) -> list[str]:
             "one tried stands for it."
         )
     diverged = [same for same in by_runs(tuning.rows) if same[0].status == "diverged"]
-    if diverged and tuning.held_out is not None:
+    if diverged and tuning.validation_images is not None:
         names = "; ".join(_name(tuning, same, tuning.field) for same in diverged)
         found.append(
             f"Training diverged with {names}. Such a value is chosen only where every other one "
             "diverged too."
         )
-    if tuning.undecided and tuning.held_out is not None:
+    if tuning.undecided and tuning.validation_images is not None:
         names = "; ".join(_name(tuning, same) for same in by_runs(tuning.undecided))
         found.append(
             f"No value of {tuning.field} is chosen yet for {names}, because a run that tries one "

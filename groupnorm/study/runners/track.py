@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm.study.runners.progress import StudyProgress
-from groupnorm.study.store import read_metrics, run_folder
+from groupnorm.study.store import read_config, read_metrics, run_folder
 from groupnorm.training.config import TrainingConfig
 
-# name of the curve in TensorBoard -> where the value is in a row of metrics.jsonl
+# name of the curve in TensorBoard -> where the value is in a row of metrics.jsonl; {images} are
+# those of the evaluation, "test" or "validation"
 CURVES = {
     "error/train": ("train_error",),
-    "error/validation": ("val_error",),
-    "error/validation, recomputed statistics": ("precise_val_error",),
+    "error/{images}": ("val_error",),
+    "error/{images}, recomputed statistics": ("precise_val_error",),
     "loss/train": ("train_loss",),
-    "loss/validation": ("val_loss",),
+    "loss/{images}": ("val_loss",),
     "learning rate": ("lr",),
     "images per second": ("timing", "images_per_second"),
 }
@@ -54,11 +55,13 @@ class RunCurves:
         folder: made anew; holds nothing but event files.
         rows: epochs that are in the run's record already, as in metrics.jsonl. The last one's
             wall time is `until`, in seconds since 1970; those before it lie back by their seconds.
+        images: of the evaluation, "test" or "validation".
     """
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]], until: float) -> None:
+    def __init__(self, folder: Path, rows: list[dict[str, Any]], until: float, images: str) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.images = images
         shutil.rmtree(folder, ignore_errors=True)
         # purge_step: a TensorBoard that is watching forgets what it has seen of this run
         self.writer = SummaryWriter(str(folder), purge_step=0)
@@ -87,7 +90,7 @@ class RunCurves:
             for key in keys:
                 value = None if value is None else value.get(key)
             if value is not None:
-                self.writer.add_scalar(curve, value, row["epoch"], when)
+                self.writer.add_scalar(curve.format(images=self.images), value, row["epoch"], when)
 
 
 class TrackedProgress(StudyProgress):
@@ -136,4 +139,6 @@ def recorded_curves(folder: Path, run: Path) -> RunCurves:
     """The curves in `folder` of what the record in `run` holds so far."""
     metrics = run / "metrics.jsonl"
     until = metrics.stat().st_mtime if metrics.exists() else time.time()
-    return RunCurves(folder, read_metrics(run), until)
+    config = read_config(run)
+    images = "validation" if config is not None and config.validation_images else "test"
+    return RunCurves(folder, read_metrics(run), until, images)

@@ -282,7 +282,7 @@ def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
     assert title(out).endswith("digits, median of 3 epochs, 1 seed")
     study = configured(load_study(out), epochs=12, reported_epochs=1, validation_images=500)
     assert main_title_of(study, summarize_study(study)) == (
-        "Top-1 error in percent on 500 held-out training images: resnet8 on digits, "
+        "Top-1 error in percent on 500 validation images: resnet8 on digits, "
         "last epoch of 12, 1 seed"
     )
     assert title(tuned_on_test(tmp_path / "c", seeds=1)).endswith(

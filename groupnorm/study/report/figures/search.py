@@ -24,7 +24,7 @@ from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.search import Search
 from groupnorm.study.store import Record
 
-ERROR_LABEL = "error on held-out images (%)"
+ERROR_LABEL = "error on validation images (%)"
 _GAP = 0.083  # between the labels of two lines, in parts of the height of the axes
 _LINES = 0.5  # of the width of the axes; the labels have the rest
 _COLORS = (VERMILLION, BLUE, GREEN)
@@ -64,8 +64,8 @@ def search_figure(study: Study, rows: list[Row]) -> FigureSpec:
     if search.steps:
         panels.append(_refinement(search))
     caption = (
-        f"Error on held-out images after each epoch of a schedule of {search.full_epochs}. A cross "
-        "is where a rule was dropped, by its error over the rung "
+        f"Error on validation images after each epoch of a schedule of {search.full_epochs}. A "
+        "cross is where a rule was dropped, by its error over the rung "
         "that ends there. Coloured lines were kept by the first rung; a dashed line is another "
         "seed of the rule that came to the end."
     )

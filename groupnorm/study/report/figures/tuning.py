@@ -1,4 +1,4 @@
-"""The figure of a tuned study: error on held-out images against the values tried."""
+"""The figure of a tuned study: error on validation images against the values tried."""
 
 from __future__ import annotations
 
@@ -35,13 +35,17 @@ def tuning_figure(tuning: Tuning) -> FigureSpec:
     a ring is around the value chosen.
     """
     words = FIELD_WORDS.get(tuning.field, tuning.field)
-    images = "test images" if tuning.held_out is None else "held-out images"
+    images = "test images" if tuning.validation_images is None else "validation images"
     divided = tuning.study.manifest["shows"] == "groups"
     panels = []
     for title, lines in (_by_division(tuning) if divided else _by_batch(tuning)).items():
         draw = _drawer(tuning, lines, title, f"error on {images} (%)")
         panels.append(Panel(draw, f"Error on {images} against {words}, {title}"))
-    what = "each point the mean of its seeds" if tuning.held_out is None else "one run a point"
+    what = (
+        "each point the mean of its seeds"
+        if tuning.validation_images is None
+        else "one run a point"
+    )
     caption = (
         f"Error on {images} against the {words} ({tuning.field}), {what}. A ring is around the "
         f"value chosen. Where lines cross, the order of the norms depends on the {words}."

@@ -155,8 +155,8 @@ def _how(study: Study) -> str:
         f"The search {'trained' if search.done else 'trains'} {subject(study)} by successive "
         f"halving: every rule up to epoch {first}, the best three on to epoch {middle}, the best "
         f"one on to epoch {end}{others}. The learning rates are those of {search.full_epochs} "
-        "epochs, cut there, and no epoch was trained twice. An error is that of the images "
-        f"held out, {_over(settings['reported_epochs'])}. Of equal errors the rule nearer "
+        "epochs, cut there, and no epoch was trained twice. An error is that of the "
+        f"validation images, {_over(settings['reported_epochs'])}. Of equal errors the rule nearer "
         "to 32 groups counts as lower, then the one with fewer channels per group."
     )
 

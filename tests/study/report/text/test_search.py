@@ -30,7 +30,9 @@ def test_the_first_sentence_is_what_was_chosen_with_its_interval(tmp_path):
         "The runner-up, gn:size=8, was 1.0 points behind when it was dropped after epoch 6, with "
         "one seed each: there is no interval"
     )
-    assert "143 held-out training images; the runs have not seen the test images" in chance
+    assert (
+        "143 validation images, held out of the training images; the runs have not seen" in chance
+    )
     assert "every rule up to epoch 2, the best three on to epoch 6" in how
     assert cost == (
         "The search trained 60 epochs in all, as many as 1.43 full runs of 42 epochs; every rule "

@@ -1,4 +1,4 @@
-"""Images held out of the training images, to choose by without the test images."""
+"""Validation images: held out of the training images, to choose by without the test images."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ def hold_out_rows(
     return torch.where(~held)[0], torch.where(held)[0]
 
 
-def held_out_note(count: int) -> str:
+def validation_note(count: int) -> str:
     """What whoever reads an error on such images should know."""
-    return f"errors are on {count:,} images held out of the training images, not on the test images"
+    return (
+        f"errors are on {count:,} validation images, held out of the training images, not on the "
+        "test images"
+    )

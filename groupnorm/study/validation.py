@@ -1,4 +1,4 @@
-"""How many training images a study holds out, to choose by without the test images."""
+"""How many training images a study holds out as validation images, to choose by."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from groupnorm.study.plan import PlanError
 from groupnorm.training.config import TrainingConfig
 
-HELD_OUT = 10
+VALIDATION_PART = 10
 """Of so many training images one is held out, at least one of each class."""
 
 
-def held_out_images(
+def validation_count(
     data: dict[str, Any], configs: Iterable[TrainingConfig], asked: int | None = None
 ) -> int:
-    """How many training images are held out: `asked`, or one in `HELD_OUT` of those trained on.
+    """How many validation images: `asked`, or one in `VALIDATION_PART` of those trained on.
 
     Args:
         data: what `study.json` says of the data.
-        configs: the runs without any held out. The one with the fewest images counts.
+        configs: the runs without any. The one with the fewest images counts.
 
     Raises:
         PlanError: as many images are held out as there are, or more.
@@ -27,7 +27,7 @@ def held_out_images(
     images = asked
     if images is None:
         limits = [c.train_images for c in configs if c.train_images is not None]
-        images = max(min([data["train"], *limits]) // HELD_OUT, data["classes"])
+        images = max(min([data["train"], *limits]) // VALIDATION_PART, data["classes"])
     if images >= data["train"]:
         raise PlanError(
             f"validation_images={images} leaves nothing to train on of the {data['train']:,} "
@@ -36,10 +36,10 @@ def held_out_images(
     return int(images)
 
 
-def with_held_out(
+def with_validation(
     config: TrainingConfig, data: dict[str, Any], images: int
 ) -> dict[str, int | None]:
-    """The fields of a run that differ when so many images are held out."""
+    """The fields of a run that differ when it has so many validation images."""
     limit, left = config.train_images, data["train"] - images
     return {
         "validation_images": images,

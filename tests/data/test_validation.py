@@ -5,7 +5,7 @@ import torch
 
 from groupnorm import data
 from groupnorm.data import ImageSet
-from groupnorm.data.held_out import hold_out_rows
+from groupnorm.data.validation import hold_out_rows
 
 CLASSES = ("a", "b", "c")
 
@@ -66,7 +66,7 @@ def test_they_take_the_place_of_the_test_images_in_memory():
     assert held.train_labels.tolist() == [0, 1] * 7
     assert held.test_labels.tolist() == [0, 1] * 3
     assert torch.allclose(held.mean, torch.tensor([6.5 / 255]))  # of what stays
-    assert "held out of the training images, not on the test images" in held.notes[0]
+    assert "6 validation images, held out of the training images, not on the" in held.notes[0]
     assert numbered().hold_out(None).notes == ()
 
 
@@ -90,4 +90,4 @@ def test_image_files_are_held_out_at_random_and_alike_each_time():
     last = [files.train_paths[i] for i in range(72) if i % 12 >= 10]
     assert set(held.test_paths) != set(last)
     assert held.version == files.version
-    assert "12 images held out" in held.notes[-1]
+    assert "12 validation images, held out" in held.notes[-1]
