@@ -43,6 +43,21 @@ def test_norms_of_places(tmp_path):
     )
 
 
+def test_training_starts_from_another_runs_folder(tmp_path):
+    few = [*SETTINGS, "steps=1", "batch_per_worker=8", "train_images=16"]
+    assert typed("train", *few, "--out", tmp_path / "first").returncode == 0
+    done = typed("train", *few, f"init={tmp_path / 'first'}", "--out", tmp_path / "second")
+    assert done.returncode == 0, done.stderr
+    env = json.loads((tmp_path / "second" / "env.json").read_text())
+    assert env["init"]["loaded"] > 10
+    done = typed("train", *few, f"init={tmp_path}", "--out", tmp_path / "third")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: init takes the folder of a run")
+    done = typed("train", *few, "init=gn-1x256-s0-52d863f086", "--out", tmp_path / "third")
+    assert done.returncode == 2
+    assert "gn-1x256-s0-52d863f086, which is missing in" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("validation_images", "images"), [([], "test"), (["validation_images=100"], "validation")]
 )

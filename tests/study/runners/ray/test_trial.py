@@ -9,6 +9,7 @@ from groupnorm.environment import software
 from groupnorm.files import write_atomic
 from groupnorm.study.runners.launcher import Launcher
 from groupnorm.study.runners.ray.trial import (
+    INITIAL_FILES,
     STATE_FILES,
     TOKEN_FILE,
     EventQueue,
@@ -30,6 +31,8 @@ def job_of(run_config, out, **changes):
         attempt=1,
         config=to_json(run_config.model_dump()),
         files={},
+        initial_name=run_config.init,
+        initial={},
         out=out,
         token="t",
         threads=1,
@@ -75,6 +78,17 @@ def test_a_trial_sends_its_record_and_another_place_goes_on_from_it(tmp_path):
     strip = [{**row, "timing": None} for row in read_metrics(tmp_path / "sent")]
     assert strip == [{**row, "timing": None} for row in records[0].metrics]
     assert not any((tmp_path / "elsewhere").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_trial_elsewhere_starts_from_weights_that_are_sent_along(tmp_path):
+    first = config(epochs=1)
+    run(tmp_path, {first.run_name(): first}, jobs=1)
+    sent = state_files(run_folder(tmp_path, first.run_name()), INITIAL_FILES)
+    tuned, events = config(epochs=1, init=first.run_name()), []
+    job = job_of(tuned, tmp_path / "elsewhere", initial=sent)
+    assert run_attempt(job, events.append) is None
+    assert any(b'"loaded"' in event["files"].get("env.json", b"") for event in events)
 
 
 @pytest.mark.slow
