@@ -70,7 +70,7 @@ def make_target(split: Split, index: int, size: Size) -> tuple[Target, dict[int,
     entry = split.images[index]
     height, width = size.of(entry.height, entry.width)
     kept, empty = entry.objects, {}
-    masks = np.zeros((0, 0, 0), np.uint8)
+    masks = np.zeros((len(kept), 0, 0), np.uint8)
     if split.masks:
         drawn = [draw_mask(split, entry, annotation) for annotation in kept]
         empty = {a.id: "its mask is empty" for a, m in zip(kept, drawn, strict=True) if not m.any()}

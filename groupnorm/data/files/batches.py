@@ -188,4 +188,3 @@ class FromFiles:
     def _moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
         return images, batch.labels.to(self.device, non_blocking=True)
-

@@ -140,6 +140,16 @@ def load(root: Path | None = None, variant: Variant = QUICK) -> DetectionSet:
     )
 
 
+def find_128(root: Path | None = None) -> str:
+    """As `find`, of `STANDARD`."""
+    return find(root, STANDARD)
+
+
+def load_128(root: Path | None = None) -> DetectionSet:
+    """As `load`, of `STANDARD`."""
+    return load(root, STANDARD)
+
+
 def scenes(variant: Variant, split: str) -> Iterator[Scene]:
     """The scenes of "train" or "val", in order.
 
@@ -236,7 +246,11 @@ def _is_whole(folder: Path) -> bool:
 
 def _sums(folder: Path) -> str:
     """Digest and name of every file, as sha256sum writes them and checks them."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS)
+    paths = sorted(
+        path
+        for path in folder.rglob("[!.]*")  # operating systems leave hidden files behind
+        if path.is_file() and path.name != _SUMS
+    )
     return "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
         for path in paths
