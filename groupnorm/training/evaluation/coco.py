@@ -106,8 +106,10 @@ class CocoTruth:
             raise DataError(_INSTALL) from None
         self.split, self.categories, self.area_sides = split, categories, area_sides
         self.kinds = ("box", "mask") if split.masks else ("box",)
-        self.sizes = [(image.height, image.width) for image in split.images]
-        self.number = {image.id: number for number, image in enumerate(split.images, 1)}
+        # The order of the ids, in which the evaluator takes images of equal scores.
+        self.images = sorted(split.images, key=lambda image: image.id)
+        self.sizes = [(image.height, image.width) for image in self.images]
+        self.number = {image.id: number for number, image in enumerate(self.images, 1)}
         data = {
             "images": [
                 {"id": number, "height": height, "width": width}
@@ -124,8 +126,8 @@ class CocoTruth:
         Images without an entry are not evaluated. At most `MOST_DETECTIONS` count of each image.
 
         Args:
-            folds: so many parts of the images have an AP each: every so many-th image of the data
-                set, so that the parts of two models are the same.
+            folds: so many parts of the images have an AP each. An image's part follows from its
+                place in the data set, so that the parts of two models are the same.
 
         Raises:
             ValueError: an image that is not in the data set or has two entries, a label that is
@@ -160,7 +162,7 @@ class CocoTruth:
     def _annotations(self) -> Any:
         """The evaluator's annotations, numbered from 1; those with an empty mask are left out."""
         number = 0
-        for image_number, image in enumerate(self.split.images, 1):
+        for image_number, image in enumerate(self.images, 1):
             for annotation in image.annotations:
                 entry = {
                     "id": number + 1,
