@@ -10,7 +10,6 @@ from groupnorm.data.detection import polygons, rle
 from groupnorm.data.detection.polygons import Polygon
 from groupnorm.data.detection.rle import Mask, Runs
 from groupnorm.data.detection.targets import Categories
-from groupnorm.data.held_out import held_out_note
 from groupnorm.data.issues import DataError
 
 COCO_AREAS = (32, 96)
@@ -201,5 +200,9 @@ class DetectionSet:
             self,
             train=replace(self.train, images=parts[0]),
             test=replace(self.train, images=parts[1]),
-            notes=(*self.notes, held_out_note(count)),
+            notes=(
+                *self.notes,
+                f"AP is on {count:,} images held out of the training images, not on the test "
+                "images",
+            ),
         )

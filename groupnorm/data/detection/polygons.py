@@ -8,6 +8,7 @@ however far the coordinates lie outside of the image.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,25 +44,26 @@ def _parse_one(polygon: Any) -> Polygon:
             "a polygon needs an even number of coordinates, at least 6; one has "
             f"{len(polygon)} coordinates"
         )
-    for value in polygon:
-        if type(value) not in (int, float) or not abs(value) <= LARGEST_COORDINATE:
-            raise ValueError(
-                f"expected coordinates from -{LARGEST_COORDINATE} to {LARGEST_COORDINATE}, got "
-                f"{value!r:.40}"
-            )
-    return np.array(polygon, np.float64).reshape(-1, 2)
+    try:
+        corners = np.array(polygon, np.float64) if {*map(type, polygon)} <= {int, float} else None
+    except OverflowError:  # JSON's numbers may have any number of digits
+        corners = None
+    if corners is None or not np.abs(corners).max() <= LARGEST_COORDINATE:
+        raise ValueError(
+            f"expected coordinates from -{LARGEST_COORDINATE} to {LARGEST_COORDINATE}, got "
+            f"{polygon!r:.200}"
+        )
+    return corners.reshape(-1, 2)
 
 
 def draw(polygons: Sequence[Polygon], height: int, width: int) -> Mask:
-    """The union of polygons, cut at the image's border: uint8 (H, W), 1 inside.
+    """The union of polygons, at least one, cut at the image's border: uint8 (H, W), 1 inside.
 
     Raises:
         ValueError: a polygon whose edges pass more than `MOST_CROSSINGS` columns.
     """
-    mask = np.zeros((height, width), np.uint8)
-    for polygon in polygons:
-        mask |= decode(runs_of(polygon, height, width), height, width)
-    return mask
+    parts = [decode(runs_of(polygon, height, width), height, width) for polygon in polygons]
+    return functools.reduce(np.bitwise_or, parts)
 
 
 def runs_of(polygon: Polygon, height: int, width: int) -> Runs:

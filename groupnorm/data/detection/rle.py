@@ -96,8 +96,17 @@ def to_string(runs: Runs) -> str:
 
 def decode(runs: Runs, height: int, width: int) -> Mask:
     """Runs of H * W pixels -> uint8 (H, W), 1 inside."""
+    mask = np.zeros((height, width), np.uint8)
+    # Whole columns outside, on the left and on the right, are left as they are.
+    left = int(runs[0]) // height
+    right = int(runs[-1]) // height if len(runs) % 2 and len(runs) > 1 else 0
+    inner = runs.copy()
+    inner[0] -= left * height
+    inner[-1] -= right * height
     values = (np.arange(len(runs)) & 1).astype(np.uint8)
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    columns = slice(left, width - right)
+    mask[:, columns] = np.repeat(values, inner).reshape(-1, height).T
+    return mask
 
 
 def encode(mask: NDArray[Any]) -> Runs:

@@ -36,7 +36,7 @@ def test_held_out_images(toy):
     held = toy.hold_out(2)
     assert ids(held.test) == [105, 107]
     assert ids(held.train) == [100, 101, 102, 103, 104, 106]
-    assert "errors are on 2 images held out" in held.notes[-1]
+    assert "AP is on 2 images held out of the training images" in held.notes[-1]
     assert toy.hold_out(None) is toy
     for count in (0, 5, 9):
         with pytest.raises(ValueError, match=rf"validation_images={count}, but toy has 5 training"):
