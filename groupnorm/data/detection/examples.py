@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from groupnorm.data.detection.annotations import AnnotatedImage, Annotation, Split
+from groupnorm.data.detection.rle import Mask
 from groupnorm.data.detection.targets import Target
 from groupnorm.data.files.decode import UnreadableError, read_rgb
 from groupnorm.data.issues import DataError
@@ -91,7 +92,7 @@ def make_target(split: Split, index: int, size: Size) -> tuple[Target, dict[int,
     return target, empty
 
 
-def draw_mask(split: Split, entry: AnnotatedImage, annotation: Annotation) -> np.ndarray:
+def draw_mask(split: Split, entry: AnnotatedImage, annotation: Annotation) -> Mask:
     """An annotation's mask, uint8 (H, W), in the size of the image's file.
 
     Raises:
@@ -111,10 +112,10 @@ def mirrored(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     return image.flip(2), {**target, "boxes": boxes, "masks": target["masks"].flip(2)}
 
 
-def _nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+def _nearest(mask: Mask, height: int, width: int) -> Mask:
     """A mask resized: each pixel is that of the old one in which its centre lies."""
     if mask.shape == (height, width):
         return mask
     rows = (np.arange(height) + 0.5) * (mask.shape[0] / height)
     columns = (np.arange(width) + 0.5) * (mask.shape[1] / width)
-    return mask[rows.astype(np.intp)][:, columns.astype(np.intp)]
+    return np.asarray(mask[rows.astype(np.intp)][:, columns.astype(np.intp)])

@@ -117,7 +117,7 @@ def _of_flat(before: Integers, begin: Integers, rise: NDArray[np.float64]) -> In
     slope = rise[:, 1] / rise[:, 0]
     steps = before - begin[:, 0]
     both = [np.trunc(begin[:, 1] + slope * (steps + k) + 0.5) for k in (0, 1)]
-    return np.minimum(*both).astype(np.int64)
+    return np.asarray(np.minimum(*both), np.int64)
 
 
 def _of_steep(before: Integers, begin: Integers, rise: NDArray[np.float64]) -> Integers:
@@ -128,4 +128,4 @@ def _of_steep(before: Integers, begin: Integers, rise: NDArray[np.float64]) -> I
     for earlier in (guess, guess - 1):  # the guess may be one step off by rounding
         right = np.trunc(begin[:, 0] + slope * earlier + 0.5) > before
         steps = np.where(right == (slope > 0), earlier, steps)
-    return (begin[:, 1] + steps - 1).astype(np.int64)
+    return np.asarray(begin[:, 1] + steps - 1, np.int64)

@@ -146,13 +146,13 @@ def _images(entries: Iterator[dict[str, Any]], file: Path) -> list[AnnotatedImag
             raise DataError(f"{what}: expected the name of a file in the folder, got {name!r:.80}")
         if names.setdefault(str(path), number) != number:
             raise DataError(f"{what}: image {names[str(path)]} has the same file, {path}")
-        height, width = entry.get("height"), entry.get("width")
-        for side in (height, width):
-            if type(side) is not int or side < 1:
-                raise DataError(
-                    f"{what}: expected height and width of at least 1, got {_brief(height)} and "
-                    f"{_brief(width)}"
-                )
+        height: Any = entry.get("height")
+        width: Any = entry.get("width")
+        if any(type(side) is not int or side < 1 for side in (height, width)):
+            raise DataError(
+                f"{what}: expected height and width of at least 1, got {_brief(height)} and "
+                f"{_brief(width)}"
+            )
         if height * width > LARGEST_IMAGE:
             raise DataError(f"{what}: {height} x {width} are more than {LARGEST_IMAGE:,} pixels")
         images[number] = AnnotatedImage(number, str(path), height, width)

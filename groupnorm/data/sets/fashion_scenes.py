@@ -63,15 +63,18 @@ def load(root: Path | None = None) -> ImageSet:
         splits = {split: make(split, count) for split, count in COUNTS.items()}
         arrays = dict(zip(_PARTS, (*splits["train"], *splits["test"]), strict=True))
         write_arrays(path, arrays)
-    parts = {name: torch.from_numpy(arrays[name]) for name in _PARTS}
+    parts = [torch.from_numpy(arrays[name]) for name in _PARTS]
     return ImageSet(
         name=NAME,
         version=str(VERSION),
-        **parts,
+        train_images=parts[0],
+        train_labels=parts[1],
+        test_images=parts[2],
+        test_labels=parts[3],
         class_names=fashion_mnist_mini.CLASS_NAMES,
         flip=True,
         pad=2,
-        sources=torch.arange(len(parts["train_labels"])) % fashion_mnist_mini.NUM_TRAIN,
+        sources=torch.arange(len(parts[1])) % fashion_mnist_mini.NUM_TRAIN,
     )
 
 

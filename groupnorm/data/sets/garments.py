@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groupnorm.data.detection import rle
 from groupnorm.data.detection.annotations import AnnotatedImage, Annotation, DetectionSet, Split
@@ -261,7 +262,7 @@ def _annotations(folder: Path, split: str) -> Path:
     return folder / "annotations" / f"instances_{split}.json"
 
 
-def _write_jpeg(path: Path, pixels: np.ndarray) -> None:
+def _write_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
     from PIL import Image  # there where the photographs could be decoded
 
     Image.fromarray(pixels).save(path, "JPEG", quality=95, subsampling=0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from groupnorm.data.memory.image_set import ImageSet
 from groupnorm.data.paths import cache_folder
@@ -23,6 +24,7 @@ NAME = "garments-crops"
 VERSION = 1  # raise it with every change of the pixels
 COUNTS = {"train": 10_000, "test": 2_000}
 CONFIG = SceneConfig(canvas=(48, 48), garments=(1, 1), size=(24.0, 46.0))
+_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 _KEYS = {"train": 1002, "test": 1003}  # of the scenes
 _log = logging.getLogger(__name__)
 
@@ -55,24 +57,25 @@ def load(root: Path | None = None) -> ImageSet:
     arrays = read_arrays(cache_file())
     if arrays is None:
         _log.info("making %s in %s (a few seconds)", NAME, cache_file())
-        arrays = {}
-        for split, count in COUNTS.items():
-            arrays[f"{split}_images"], arrays[f"{split}_labels"] = make(split, count)
+        splits = {split: make(split, count) for split, count in COUNTS.items()}
+        arrays = dict(zip(_PARTS, (*splits["train"], *splits["test"]), strict=True))
         write_arrays(cache_file(), arrays)
-    parts = {f"{s}_{what}": torch.from_numpy(arrays[f"{s}_{what}"])
-             for s in COUNTS for what in ("images", "labels")}  # fmt: skip
+    parts = [torch.from_numpy(arrays[name]) for name in _PARTS]
     return ImageSet(
         name=NAME,
         version=str(VERSION),
-        **parts,
+        train_images=parts[0],
+        train_labels=parts[1],
+        test_images=parts[2],
+        test_labels=parts[3],
         class_names=CLASS_NAMES,
         flip=True,
         pad=4,
-        sources=torch.arange(len(parts["train_labels"])) % NUM_TRAIN,
+        sources=torch.arange(len(parts[1])) % NUM_TRAIN,
     )
 
 
-def make(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+def make(split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The first `count` crops of "train" or "test": uint8 (N, 3, 48, 48) and labels (N,).
 
     Raises:

@@ -131,7 +131,7 @@ def _iou(
     whole = areas + 0 * common
     if not of_detection:
         whole = areas + (truth[:, 2:] - truth[:, :2]).prod(1)[None] - common
-    return np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
+    return np.asarray(np.divide(common, whole, out=np.zeros_like(common), where=whole > 0))
 
 
 def _joined(parts: Sequence[Judged]) -> Judged:
