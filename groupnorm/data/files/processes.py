@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from groupnorm.data.issues import DataError
 
 
-class Made(Protocol):
+class AnyBatch(Protocol):
     """A batch from a worker process."""
 
     @property
@@ -23,7 +23,7 @@ class Made(Protocol):
         ...
 
 
-B = TypeVar("B", bound=Made)
+B = TypeVar("B", bound=AnyBatch)
 
 
 def in_processes(
