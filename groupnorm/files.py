@@ -42,8 +42,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
+def locked(path: Path, refusal: str | None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if absent); freed when the process dies.
+
+    Args:
+        refusal: what to say when another process holds it; None waits for that process.
 
     Raises:
         LockedError: another process holds it; the message is `refusal`.
@@ -53,7 +56,7 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if refusal is None else fcntl.LOCK_NB))
         except BlockingIOError:
             raise LockedError(refusal) from None
         except OSError as error:
