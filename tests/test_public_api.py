@@ -32,6 +32,7 @@ PUBLIC = {
         "norm_and_activation",
         "norm_layer",
         "norm_modules",
+        "rows_per_worker",
         "standardize",
     },
     "groupnorm.conversion": {
@@ -40,8 +41,8 @@ PUBLIC = {
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
-        "ResNetCifar", "build_model", "channel_widths", "check_model", "check_places",
-        "count_parameters", "imagenet_resnet", "places_of", "usual_images", "vgg16",
+        "ResNetCifar", "build_detector", "build_model", "channel_widths", "check_model",
+        "check_places", "count_parameters", "imagenet_resnet", "places_of", "usual_images", "vgg16",
         "widths_of_place",
     },
     "groupnorm.experiments": {
