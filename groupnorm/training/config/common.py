@@ -258,7 +258,8 @@ class TrainingConfig(BaseModel):
 @functools.cache
 def _defaults(kind: type[TrainingConfig]) -> dict[str, Any]:
     """The value of every field that a run does not give, in plain form."""
-    return kind.model_construct().model_dump()
+    defaults: Any = kind  # its constructor asks for the fields that have no default
+    return dict(defaults.model_construct().model_dump())
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
