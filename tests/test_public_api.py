@@ -94,7 +94,6 @@ COVERED_ELSEWHERE = {
     "experiments/experiment.py",  # experiments/test_catalog.py, as the next two
     "experiments/imagenet.py",
     "experiments/pets.py",
-    "layers/parameters.py",  # the layers that use it
     "models/classification/widths.py",  # models/test_registry.py, test_resnet_imagenet.py
     "ops/group_norm/arguments.py",  # test_api.py and test_tensor_states.py
     "ops/group_norm/autograd.py",  # test_api.py, with every kernel
