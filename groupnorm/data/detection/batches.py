@@ -170,8 +170,8 @@ class AnnotatedBatches:
                 labels=move(target["labels"]),
                 masks=move(target["masks"]),
                 image_id=target["image_id"],
-                original_size=target["original_size"],
-            )
+                original_size=(target["original_size"][0], target["original_size"][1]),
+            )  # pinned memory makes a list of a tuple
             for target in made.targets
         ]
         return DetectionBatch(images, targets)

@@ -70,22 +70,25 @@ def make_target(split: Split, index: int, size: Size) -> tuple[Target, dict[int,
     """
     entry = split.images[index]
     height, width = size.of(entry.height, entry.width)
-    kept, empty = entry.objects, {}
-    masks = np.zeros((len(kept), 0, 0), np.uint8)
-    if split.masks:
-        drawn = [draw_mask(split, entry, annotation) for annotation in kept]
-        empty = {a.id: "its mask is empty" for a, m in zip(kept, drawn, strict=True) if not m.any()}
-        kept = [annotation for annotation in kept if annotation.id not in empty]
-        masks = np.zeros((len(kept), height, width), np.uint8)
-        for place, mask in enumerate(mask for mask in drawn if mask.any()):
-            masks[place] = _nearest(mask, height, width)
+    kept: list[Annotation] = []
+    masks: list[Mask] = []
+    empty: dict[int, str] = {}
+    for annotation in entry.objects:
+        if split.masks:
+            mask = draw_mask(split, entry, annotation)
+            if not mask.any():
+                empty[annotation.id] = "its mask is empty"
+                continue
+            masks.append(_nearest(mask, height, width))
+        kept.append(annotation)
+    shape = (len(kept), height, width) if split.masks else (len(kept), 0, 0)
     corners = [annotation.corners(entry.height, entry.width) for annotation in kept]
     boxes = torch.tensor(corners, dtype=torch.float64).view(-1, 4)
     scale = (width / entry.width, height / entry.height) * 2
     target = Target(
         boxes=(boxes * torch.tensor(scale, dtype=torch.float64)).float(),
         labels=torch.tensor([annotation.label for annotation in kept], dtype=torch.int64),
-        masks=torch.from_numpy(masks),
+        masks=torch.from_numpy(np.stack(masks) if masks else np.zeros(shape, np.uint8)),
         image_id=entry.id,
         original_size=(entry.height, entry.width),
     )

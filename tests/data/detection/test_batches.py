@@ -9,7 +9,7 @@ import torch
 from groupnorm.data import DataError
 from groupnorm.data.batches import Step, epoch_steps
 from groupnorm.data.detection.batches import AnnotatedBatches
-from groupnorm.data.detection.targets import DetectionBatches
+from groupnorm.data.detection.targets import DetectionBatch, DetectionBatches
 from tests.data.detection.coco_files import annotation, data, detection_set, image, many
 from tests.data.files.image_trees import BROKEN, photo
 
@@ -90,6 +90,21 @@ def test_epochs_differ_and_follow_from_the_seed(toy, in_memory):
     assert same(one.train(steps_of(one)), other.train(steps_of(other)))
     assert not same(one.train(steps_of(one)), other.train(steps_of(other, epoch=2)))
     assert same(one.test(), other.test())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("processes", [0, 1])
+def test_on_a_gpu_they_are_the_same(toy, processes):
+    there = AnnotatedBatches(toy, device="cuda", processes=processes)
+    back = [
+        DetectionBatch(
+            [made.cpu() for made in batch.images],
+            [{k: v.cpu() if hasattr(v, "cpu") else v for k, v in t.items()} for t in batch.targets],
+        )
+        for batch in there.test()
+    ]
+    assert same(AnnotatedBatches(toy).test(), back)
 
 
 @pytest.mark.slow
@@ -211,6 +226,14 @@ def test_a_file_that_has_gone(tmp_path):
     (tmp_path / "train2017" / "101.jpg").unlink()
     with pytest.raises(DataError, match=r"cannot read .*101\.jpg: No such file"):
         list(AnnotatedBatches(toy).train([Step(0, torch.tensor([0]))]))
+
+
+def test_an_image_of_which_all_boxes_are_left_out_is_not_trained_on(tmp_path):
+    train = data([annotation(1), annotation(2, 2, bbox=[1, 1, 0, 5])], [image(1), image(2)])
+    batches = AnnotatedBatches(detection_set(tmp_path, train=train))
+    assert batches.train_size == 1
+    (batch,) = batches.train([Step(0, torch.tensor([0]))])
+    assert batch.targets[0]["image_id"] == 1
 
 
 def test_notes_are_those_of_data_and_splits(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from groupnorm.data import DataError
-from groupnorm.data.detection import polygons
+from groupnorm.data.detection import polygons, rle
 from groupnorm.data.detection.examples import Size, make_target, mirrored, read_image
 from groupnorm.data.detection.reader import read_split
 from groupnorm.data.files.decode import UnreadableError
@@ -123,6 +123,15 @@ def test_image_boxes_and_masks_are_resized_together(tmp_path):
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert (abs(target["boxes"][0] - torch.tensor(box)) <= 0.5 + CLEARLY).all()
         assert target["original_size"] == (30, 40)
+
+
+def test_a_resized_mask_has_the_pixels_at_its_centres(tmp_path):
+    mask = np.random.default_rng(0).random((30, 40)) < 0.5
+    runs = {"size": [30, 40], "counts": rle.to_string(rle.encode(mask))}
+    split = split_of(tmp_path, [annotation(segmentation=runs)])
+    target, _ = make_target(split, 0, Size(10, 100))
+    columns = [int((k + 0.5) * 40 / 13) for k in range(13)]
+    assert (target["masks"][0].numpy() == mask[1::3][:, columns]).all()
 
 
 def test_mirrored(tmp_path):

@@ -41,7 +41,7 @@ def test_an_order_follows_from_seed_and_epoch():
 def test_orientations_are_mixed_over_the_epoch():
     """Not all wide ones first: each third of the epoch has its share."""
     thirds = WIDE[grouped_order(WIDE, 5, 1, 2)][:99].float().view(3, -1).mean(1)
-    assert (abs(thirds - WIDE.float().mean()) < 0.25).all()
+    assert ((thirds > 0.45) & (thirds < 0.95)).all()
 
 
 def test_images_of_one_orientation_keep_the_order_of_the_epoch():

@@ -38,15 +38,25 @@ def test_official_numbers():
     assert garments.QUICK.counts == (3_000, 500)
     assert garments.QUICK.scene == SceneConfig((96, 96), (1, 5), (20, 48))
     assert garments.STANDARD.scene == SceneConfig((128, 128), (1, 6), (16, 64))
-    assert garments.QUICK.area_sides == (24, 40)
-    assert garments.STANDARD.area_sides == (32, 53)
+    assert garments.QUICK.area_sides == (16, 24)
+    assert garments.STANDARD.area_sides == (21, 32)
+
+
+@pytest.mark.parametrize("variant", [garments.QUICK, garments.STANDARD], ids=["96", "128"])
+def test_a_good_part_of_the_garments_is_small_medium_and_large(variant):
+    sides = []
+    for number, scene in enumerate(garments.scenes(replace(variant, counts=(60, 60)), "val")):
+        entry, _ = garments.annotate(scene, number, variant)
+        sides += [annotation.area**0.5 for annotation in entry.objects]
+    parts = np.histogram(sides, [0, *variant.area_sides, 1000])[0] / len(sides)
+    assert parts.min() > 0.2
 
 
 def test_contents(cache):
     made = garments.load(variant=SMALL)
     assert (made.name, made.version[:2]) == ("garments", f"{garments.VERSION}-")
     assert (len(made.train.images), len(made.test.images)) == (6, 4)
-    assert (made.short_side, made.area_sides, made.flip) == (None, (24, 40), True)
+    assert (made.short_side, made.area_sides, made.flip) == (None, (16, 24), True)
     assert made.categories.names == ("tops", "trousers", "dresses", "footwear", "bags")
     folder = cache / "garments-v1"
     assert names_below(folder) == ["SHA256SUMS", "annotations", "train", "val"]
