@@ -36,8 +36,8 @@ PUBLIC = {
         "standardize",
     },
     "groupnorm.conversion": {
-        "WeightStandardization", "load_published", "recomputed_statistics",
-        "standardize_convolutions",
+        "WeightStandardization", "load_backbone", "load_detector", "load_published",
+        "recomputed_statistics", "standardize_convolutions",
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
