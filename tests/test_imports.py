@@ -42,7 +42,7 @@ ALLOWED = {
 NARROWER = {
     "groupnorm.training.config": {"spec"},
     "groupnorm.training.metric": set(),
-    "groupnorm.study.plan": {"data", "models", "study", "training.config"},
+    "groupnorm.study.plan": {"data", "models", "study", "training.config", "training.metric"},
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from groupnorm.study.store import (
 )
 from groupnorm.training.config import RunConfig
 from groupnorm.training.device import check_device
+from groupnorm.training.metric import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,10 @@ def run_study(
                     _claim(out, _manifest(plan, images, command))
                 _check_images(stage.configs, images)
                 print_line(console, _work_ahead(stage, out))
-                show = StudyProgress(stage.configs, console, stage.stop_epoch)
+                shown = (stage.configs, console, stage.stop_epoch, plan.metric)
+                show = StudyProgress(*shown)
                 if track is not None:
-                    show = TrackedProgress(out, stage.configs, console, stage.stop_epoch)
+                    show = TrackedProgress(out, *shown)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
@@ -273,7 +275,7 @@ def _manifest(
         "test": len(images.test_labels),
         "classes": images.num_classes,
     }
-    return {
+    manifest = {
         "format": FORMAT,
         "study": plan.study,
         "title": plan.title,
@@ -291,6 +293,11 @@ def _manifest(
         "search": None if plan.search is None else plan.search(data),
         "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
+    if plan.metric != CLASSIFICATION[0]:  # records of classifiers stay as they were
+        manifest["metric"] = asdict(plan.metric)
+    if plan.also:
+        manifest["also"] = [asdict(metric) for metric in plan.also]
+    return manifest
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:

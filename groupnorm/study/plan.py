@@ -14,6 +14,7 @@ from groupnorm import models
 from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
 from groupnorm.training.config import RunConfig, describe_errors
+from groupnorm.training.metric import CLASSIFICATION, Metric
 
 
 class PlanError(ValueError):
@@ -50,7 +51,7 @@ class Plan:
         protocol: how batch size, step and learning rate belong together, "fixed-step" or "paper".
         scale: how large a version of the comparison this is, as "quick".
         options: what the user chose, as plain values, for the record.
-        shows: the kind of report: "batch-size", "norms", "groups" or "search".
+        shows: the kind of report: "batch-size", "norms", "groups", "search" or "arms".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
@@ -64,6 +65,9 @@ class Plan:
         prepare: from the study's folder and that of the data to a line that says what was done
             there before the first stage.
         final_cells: from the study's folder to the cells that replace `cells` after the last stage.
+        metric: what is compared. The runs measure it, among others.
+        also: what the report of arms shows beside it, a column each, as do the table of every run
+            and the numbers for programs.
     """
 
     study: str
@@ -83,6 +87,8 @@ class Plan:
     prepare: Callable[[Path, Path | None], str] | None = None
     next_stage: Callable[[Path], Stage | None] | None = None
     final_cells: Callable[[Path], list[Cell]] | None = None
+    metric: Metric = CLASSIFICATION[0]
+    also: tuple[Metric, ...] = ()
 
     @property
     def data(self) -> str:

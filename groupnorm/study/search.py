@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm.study.held_out import held_out_images, with_held_out
+from groupnorm.study.metrics import primary_metric
 from groupnorm.study.plan import Plan, Stage, vary
 from groupnorm.study.results.halving import first_epochs, reported_epochs, rung_epochs
 from groupnorm.study.results.search import RULES, Search, discarded, find
@@ -163,6 +164,7 @@ class _Stages:
             rules,
             lambda norm: read_record(out, held.config(known[norm], self.seeds[0]).run_name()),
             alternatives,
+            primary_metric(manifest),
         )
         return held, search, known
 

@@ -13,19 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from groupnorm.study.runners.progress import StudyProgress
-from groupnorm.study.store import read_metrics, run_folder
+from groupnorm.study.store import is_number, read_metrics, run_folder
 from groupnorm.training.config import RunConfig
+from groupnorm.training.metric import CLASSIFICATION, PRECISE, TRAINING, Metric
 
-# name of the curve in TensorBoard -> where the value is in a row of metrics.jsonl
-CURVES = {
-    "error/train": ("train_error",),
-    "error/validation": ("val_error",),
-    "error/validation, recomputed statistics": ("precise_val_error",),
-    "loss/train": ("train_loss",),
-    "loss/validation": ("val_loss",),
-    "learning rate": ("lr",),
-    "images per second": ("timing", "images_per_second"),
-}
+_NAMES = {"lr": "learning rate", "epoch": None, "step": None}
+"""What is called otherwise in TensorBoard than in a row of metrics.jsonl, or is no curve."""
 
 
 class TrackError(RuntimeError):
@@ -81,12 +74,29 @@ class RunCurves:
 
     def _add(self, row: dict[str, Any], when: float) -> None:
         self.last = row["epoch"]
-        for curve, keys in CURVES.items():
-            value: Any = row
-            for key in keys:
-                value = None if value is None else value.get(key)
-            if value is not None:
-                self.writer.add_scalar(curve, value, row["epoch"], when)
+        for curve, value in curve_values(row).items():
+            self.writer.add_scalar(curve, value, row["epoch"], when)
+
+
+def curve_values(row: dict[str, Any]) -> dict[str, float]:
+    """The numbers of an epoch by the name of their curve, whatever the task measures.
+
+    "train_error" is "error/train", "val_error" is "error/validation"; what is neither of the
+    training nor of the validation images keeps its name.
+    """
+    names = {key: _NAMES.get(key, _curve(key)) for key, value in row.items() if is_number(value)}
+    found = {name: row[key] for key, name in names.items() if name is not None}
+    speed = row.get("timing", {}).get("images_per_second")
+    return found if speed is None else {**found, "images per second": speed}
+
+
+def _curve(key: str) -> str:
+    recomputed = ", recomputed statistics" if key.startswith(PRECISE) else ""
+    name = key.removeprefix(PRECISE)
+    for prefix, images in ((TRAINING, "train"), ("val_", "validation")):
+        if name.startswith(prefix):
+            return f"{name.removeprefix(prefix)}/{images}{recomputed}"
+    return f"{name}{recomputed}"
 
 
 class TrackedProgress(StudyProgress):
@@ -98,8 +108,9 @@ class TrackedProgress(StudyProgress):
         configs: dict[str, RunConfig],
         console: Any,
         stop_epoch: int | None = None,
+        metric: Metric = CLASSIFICATION[0],
     ) -> None:
-        super().__init__(configs, console, stop_epoch)
+        super().__init__(configs, console, stop_epoch, metric)
         self.out = out
         self.curves: dict[str, RunCurves] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from groupnorm.study.report.text.verdicts import percent, points, verdict
+from groupnorm.study.report.text.verdicts import mean_text, points, verdict
 from groupnorm.study.results.differences import row_difference
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.halving import WORTH_REFINING
@@ -18,6 +18,15 @@ from groupnorm.study.results.outcomes import (
 )
 from groupnorm.study.results.rows import Row, Study, subject
 from groupnorm.study.results.rules import images_note
+from groupnorm.study.results.wording import (
+    best_word,
+    better_word,
+    beyond_bounds,
+    capital,
+    noun,
+    plural,
+    with_article,
+)
 
 
 def search_text(study: Study, rows: list[Row]) -> list[str]:
@@ -42,22 +51,24 @@ def _finding(study: Study, rows: list[Row]) -> str:
             f"The search is not done: {done} of {len(search.settings['rungs'])} rungs are. The "
             "same command goes on with it."
         )
-    row = _row(rows, search.chosen)
+    row, metric = _row(rows, search.chosen), study.metric
+    result = f"{mean_text(metric, row.result)} {noun(metric)}"
     end = search.settings["rungs"][-1]
     if not search.done:
         return (
             f"The search is not done; best so far is {study.called(search.chosen)}: "
-            f"{percent(row.error)} error after {end} of {search.full_epochs} epochs, "
+            f"{result} after {end} of {search.full_epochs} epochs, "
             f"{row.finished} of {len(search.settings['seeds'])} seeds. The same command goes on "
             "with it."
         )
     count = len(search.rungs[0].asked)
-    interval = row.error.interval if row.error else None
+    interval = row.result.interval if row.result else None
     seeds = f"{row.finished} {'seed' if row.finished == 1 else 'seeds'}"
     sure = f", 95 % interval {interval_text(interval)}, {seeds}" if interval else f", {seeds}"
     text = (
         f"Of {count} rules for the number of groups {study.called(search.chosen)} was chosen: "
-        f"{percent(row.error)} error after {end} of {search.full_epochs} epochs{sure}."
+        f"{result} after {end} of {search.full_epochs} epochs{sure}."
+        f"{beyond_bounds(metric, [interval])}"
     )
     if search.refined is not None:
         text = text.replace("was chosen", "was chosen and refined by stage", 1)
@@ -73,23 +84,23 @@ def _chance(study: Study, rows: list[Row]) -> str:
     if search.refined is not None:
         found = row_difference(_row(rows, search.refined), _row(rows, search.rule))
         refined, rule = study.called(search.refined), study.called(search.rule)
-        parts.append(f"Against the best rule: {verdict(refined, rule, found)}.")
+        parts.append(f"Against the best rule: {verdict(study.metric, refined, rule, found)}.")
     if (second := runner_up(search)) is not None:
         name, epochs, behind = second
-        lead = f"{points(behind)} behind" if behind else "level with it"
+        lead = f"{points(study.metric, behind)} behind" if behind else "level with it"
         parts.append(
             f"The runner-up, {study.called(name)}, was {lead} when it was dropped after epoch "
             f"{epochs}, with one seed each: there is no interval for such a difference."
         )
     parts.append(
-        "What was picked for the lowest of several errors owes some of that to chance. "
-        + images_note(study)
+        f"What was picked for the {best_word(study.metric)} of several {plural(study.metric)} owes "
+        "some of that to chance. " + images_note(study)
     )
     return " ".join(parts)
 
 
 def _how(study: Study) -> str:
-    search = search_of(study)
+    search, metric = search_of(study), study.metric
     settings = search.settings
     first, middle, end = settings["rungs"]
     seeds = len(settings["seeds"])
@@ -98,9 +109,10 @@ def _how(study: Study) -> str:
         f"The search {'trained' if search.done else 'trains'} {subject(study)} by successive "
         f"halving: every rule up to epoch {first}, the best three on to epoch {middle}, the best "
         f"one on to epoch {end}{others}. The learning rates are those of {search.full_epochs} "
-        "epochs, cut there, and no epoch was trained twice. An error is that of the images "
-        f"held out, {_over(settings['reported_epochs'])}. Of equal errors the rule nearer "
-        "to 32 groups counts as lower, then the one with fewer channels per group."
+        "epochs, cut there, and no epoch was trained twice. "
+        f"{capital(with_article(noun(metric)))} is that of the images held out, "
+        f"{_over(settings['reported_epochs'])}. Of equal {plural(metric)} the rule nearer to 32 "
+        f"groups counts as {better_word(metric)}, then the one with fewer channels per group."
     )
 
 
@@ -164,7 +176,7 @@ def _refinement(study: Study, rows: list[Row]) -> str:
         return ""
     first = search.rungs[0]
     text = (
-        f"After epoch {first.epochs} the rules lay {points(first.spread)} apart, "
+        f"After epoch {first.epochs} the rules lay {points(study.metric, first.spread)} apart, "
         f"{'more' if search.refines else 'not more'} than {WORTH_REFINING:g}"
     )
     if not search.refines:
