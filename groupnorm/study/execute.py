@@ -18,6 +18,7 @@ from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
+from groupnorm.study.results.format import counted
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
@@ -186,7 +187,7 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     begun = sum(bool(record.metrics) for record in left)
     until = "" if stage.stop_epoch is None else f" up to epoch {stage.stop_epoch}"
     about = f"{stage.about}: " if stage.about else ""
-    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    runs = counted(len(records), "run")
     return (
         f"{about}{runs}{until}: {len(records) - len(left)} reused, {begun} continued, "
         f"{len(left) - begun} to train"
@@ -356,7 +357,7 @@ def _not_shown(before: dict[str, Any] | None, out: Path) -> str:
         return ""
     now = {cell["run"] for cell in read_manifest(out)["cells"]}
     left = len({cell["run"] for cell in before["cells"]} - now)
-    runs = "1 run" if left == 1 else f"{left} runs"
+    runs = counted(left, "run")
     text = f"{runs} of the command before, {before['command']!r}: kept in {out}, but not shown"
     return text if left else ""
 

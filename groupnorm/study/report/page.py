@@ -36,6 +36,7 @@ from groupnorm.study.report.unrounded import (
     study_numbers,
     tuning_numbers,
 )
+from groupnorm.study.report.written import LIST, figure_list, stale_figures
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
@@ -73,6 +74,8 @@ def write_report(
 ) -> list[Path]:
     """Write report.html, the tables, the references and the figures into the study's folder.
 
+    Figures that an earlier report wrote there and this one does not have are removed.
+
     Args:
         column: draw the files of figures as wide as one column of a paper or as both; None: each
             panel at its own size.
@@ -105,6 +108,9 @@ def write_report(
     for figure in figures:
         for extension, data in render_files(figure, column).items():
             files[f"figures/{figure.name}.{extension}"] = data
+    for path in stale_figures(out, files):
+        path.unlink()
+    _write(out / LIST, figure_list(files))
     for name, content in files.items():
         _write(out / name, content)
     return [out / name for name in files]

@@ -13,6 +13,7 @@ from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, head
 from groupnorm.study.report.text.published import published_by_batch, published_by_norm
 from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
+from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
 from groupnorm.study.results.rows import (
@@ -163,8 +164,8 @@ def _incomplete(rows: list[Row]) -> list[str]:
     partly = any(row.result for row in bad)
     text = (
         f"Not everything finished: {len(bad)} of {len(configurations)} configurations "
-        f"({len(runs)} runs in all) lack seeds ({', '.join(statuses)}); they are listed under "
-        "Problems."
+        f"({counted(len(runs), 'run')} in all) lack seeds ({', '.join(statuses)}); they are listed "
+        "under Problems."
     )
     if partly:
         text += " Means of such a configuration are over the seeds that finished, which flatters it"

@@ -6,7 +6,7 @@ import math
 
 from groupnorm.study.report.text.verdicts import mean_text, points, verdict
 from groupnorm.study.results.differences import row_difference
-from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.format import decimal_text, seconds_text
 from groupnorm.study.results.halving import WORTH_REFINING
 from groupnorm.study.results.labels import interval_text
 from groupnorm.study.results.outcomes import (
@@ -133,8 +133,8 @@ def _cost(study: Study) -> str:
     )
     if search.initial is not None:
         text += (
-            f" Before that it looked at the untrained networks for "
-            f"{decimal_text(search.initial['seconds'])} s."
+            " Before that it looked at the untrained networks for "
+            f"{seconds_text(search.initial['seconds'], 1)}."
         )
     return text
 

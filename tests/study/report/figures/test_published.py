@@ -58,7 +58,7 @@ def test_every_column_of_norms_is_a_line_with_its_name():
 def test_a_published_spread_is_a_band_and_a_lost_number_a_shorter_line():
     ax = draw(batch_panel(published.load("cifar10-resnet20-batch-size"), ERROR))
     assert len(ax.collections) == 2
-    lines = draw(batch_panel(published.load("imagenet-switchable-8-gpus"))).get_lines()
+    lines = draw(batch_panel(published.load("imagenet-switchable-8-gpus"), ERROR)).get_lines()
     assert [len(line.get_xdata()) for line in lines] == [5, 6]
 
 
@@ -66,7 +66,7 @@ def test_norms_best_at_the_top():
     ax = draw(norm_panel(published.load("imagenet-vgg16"), ERROR, 32, 3.0))
     assert [t.get_text() for t in ax.get_yticklabels()] == ["none", "BN", "GN"]
     assert [line.get_xdata()[0] for line in ax.get_lines()] == [29.2, 28.0, 27.6]
-    ax = draw(norm_panel(published.load("imagenet-resnet101"), 2, 3.0))
+    ax = draw(norm_panel(published.load("imagenet-resnet101"), ERROR, 2, 3.0))
     assert [line.get_xdata()[0] for line in ax.get_lines()] == [31.9, 23.0]
 
 
@@ -74,7 +74,7 @@ def test_groups_of_the_divisions_a_table_has():
     (panel,) = group_panels(published.load("cifar10-resnet56-groups"), ERROR, ["groups", "size"])
     ax = draw(panel)
     assert list(ax.get_lines()[0].get_ydata()) == [9.5, 9.9, 10.3, 11.2, 12.3]
-    assert len(group_panels(published.load("imagenet-groups"), ["groups", "size"])) == 2
+    assert len(group_panels(published.load("imagenet-groups"), ERROR, ["groups", "size"])) == 2
 
 
 def test_whose_numbers_they_are():
