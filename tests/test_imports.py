@@ -43,7 +43,13 @@ NARROWER = {
     "groupnorm.training.config": {"spec", "training.schedules"},
     "groupnorm.training.metric": set(),
     "groupnorm.run.tasks": {"data", "models", "training.config"},
-    "groupnorm.study.plan": {"data", "run.tasks", "study", "training.config"},
+    "groupnorm.study.plan": {
+        "data",
+        "run.tasks",
+        "study",
+        "training.config",
+        "training.metric",
+    },
 }
 
 

@@ -44,6 +44,7 @@ from groupnorm.cli.terminal import (
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.experiments.catalog import Entry
 from groupnorm.study import PlanError
+from groupnorm.study.results.format import counted
 from groupnorm.study.store import Record, damage
 from groupnorm.training.config import describe_errors
 
@@ -85,7 +86,7 @@ def _print_list(as_json: bool) -> None:
         return
     for name, e in published.items():
         console.print(f"[bold]{name}[/bold]  {escaped(e.title)}", highlight=False)
-        text = f"{e.source}. Published {e.metric}: {e.result}. {e.runs} runs; {e.time}."
+        text = f"{e.source}. Published {e.metric}: {e.result}. {counted(e.runs, 'run')}; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
         "Each is groupnorm study NAME, and --scale smoke tries it in under a minute. batch-size, "
@@ -210,12 +211,13 @@ def _run(
     stop_at_first_failure: bool,
 ) -> None:
     plan = study_plan(name, options)
-    count = f"{len(plan.cells)} cells, {len(plan.configs)} distinct runs"
+    count = f"{counted(len(plan.cells), 'cell')}, {counted(len(plan.configs), 'distinct run')}"
     if plan.next_stage is not None:
-        count = f"{len(plan.configs)} configurations, in stages"
+        count = f"{counted(len(plan.configs), 'configuration')}, in stages"
     say(f"{plan.title}: {count}, {plan.protocol} protocol, on {plan.data}, in {out}")
     for skip in plan.skipped:
-        say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
+        name = skip["labels"].get("arm") or skip["labels"]["norm"]
+        say(f"skipped {name}: {skip['reason']}")
     from groupnorm.study import run_study
 
     with report_interrupt(

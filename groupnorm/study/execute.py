@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
+from groupnorm.study.results.format import counted
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
@@ -40,6 +41,7 @@ from groupnorm.study.store import (
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
+from groupnorm.training.metric import CLASSIFICATION
 
 if TYPE_CHECKING:
     from groupnorm.data.batches import DataSet
@@ -124,7 +126,7 @@ def run_study(
                     _claim(out, _manifest(plan, images, command))
                 _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
-                about = (stage.configs, console, stage.stop_epoch, _pixels(images))
+                about = (stage.configs, console, stage.stop_epoch, plan.metric, _pixels(images))
                 show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
@@ -199,7 +201,7 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     begun = sum(bool(record.metrics) for record in left)
     until = "" if stage.stop_epoch is None else f" up to epoch {stage.stop_epoch}"
     about = f"{stage.about}: " if stage.about else ""
-    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    runs = counted(len(records), "run")
     return (
         f"{about}{runs}{until}: {len(records) - len(left)} reused, {begun} continued, "
         f"{len(left) - begun} to train"
@@ -299,7 +301,7 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         "test": images.test_size,
         "classes": images.num_classes,
     }
-    return {
+    manifest = {
         "format": FORMAT,
         "study": plan.study,
         "title": plan.title,
@@ -317,6 +319,11 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         "search": None if plan.search is None else plan.search(data),
         "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
+    if plan.metric != CLASSIFICATION[0]:  # records of classifiers stay as they were
+        manifest["metric"] = asdict(plan.metric)
+    if plan.also:
+        manifest["also"] = [asdict(metric) for metric in plan.also]
+    return manifest
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -375,7 +382,7 @@ def _not_shown(before: dict[str, Any] | None, out: Path) -> str:
         return ""
     now = {cell["run"] for cell in read_manifest(out)["cells"]}
     left = len({cell["run"] for cell in before["cells"]} - now)
-    runs = "1 run" if left == 1 else f"{left} runs"
+    runs = counted(left, "run")
     text = f"{runs} of the command before, {before['command']!r}: kept in {out}, but not shown"
     return text if left else ""
 

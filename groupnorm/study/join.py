@@ -34,12 +34,13 @@ SAME = {
     "data": "data",
     "protocol": "protocol",
     "tuned_over": "tuned field",
+    "metric": "metric",
 }
 # What the cells of one experiment vary, besides their labels.
 VARIED = {"norm", "norms", "workers", "batch_per_worker", "seed", "max_unreadable"}
 _HANDLED = {
     "format", "title", "command", "scale", "options", "cells", "skipped", "shows", "published",
-    "versions", "joined", *SAME,
+    "versions", "joined", "also", *SAME,
 }  # fmt: skip
 
 
@@ -196,7 +197,8 @@ def _join_manifests(
     manifests = [source.manifest for source in sources]
     first = manifests[0]
     shows = list(dict.fromkeys(m["shows"] for m in manifests))
-    if len({cell["labels"]["batch_per_worker"] for cell in cells}) > 1 and "groups" not in shows:
+    sizes = {cell["labels"].get("batch_per_worker") for cell in cells}
+    if len(sizes) > 1 and not {"groups", "arms"} & set(shows):
         shows = ["batch-size"]
     asked = {(json.dumps(cell["labels"], sort_keys=True)) for cell in cells}
     skipped = {
@@ -208,6 +210,8 @@ def _join_manifests(
         for line in source.manifest.get("joined")
         or [{"folder": str(source.folder), "command": source.manifest["command"]}]
     ]
+    also = {json.dumps(named): named for m in manifests for named in m.get("also") or ()}
+    shown = {"metric": first.get("metric"), "also": list(also.values())}
     return {
         "format": FORMAT,
         "study": first["study"],
@@ -224,6 +228,7 @@ def _join_manifests(
         "tuned_over": first.get("tuned_over"),
         "versions": _common([m["versions"] for m in manifests]),
         "joined": joined,
+        **{key: value for key, value in shown.items() if value},
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from groupnorm.study.metrics import primary_metric
 from groupnorm.study.plan import Plan, Stage, vary
 from groupnorm.study.results.halving import first_epochs, reported_epochs, rung_epochs
 from groupnorm.study.results.search import RULES, Search, discarded, find
@@ -164,6 +165,7 @@ class _Stages:
             rules,
             lambda norm: read_record(out, held.config(known[norm], self.seeds[0]).run_name()),
             alternatives,
+            primary_metric(manifest),
         )
         return held, search, known
 

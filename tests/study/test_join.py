@@ -45,7 +45,7 @@ def test_the_rows_are_those_of_all_studies(two, tmp_path):
     for folder in two:
         for row in summarize(folder):
             joined = rows[row.labels["norm"], row.labels["batch_per_worker"]]
-            assert row.errors.items() <= joined.errors.items()
+            assert row.results.items() <= joined.results.items()
     manifest = read_manifest(out)
     assert [line["folder"] for line in manifest["joined"]] == [str(folder) for folder in two]
     assert manifest["command"] == COMMAND

@@ -71,8 +71,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
             f"--out), or make a study there: groupnorm study batch-size --out {out}"
         )
     manifest = _with_report(manifest)
-    wanted = ["division", "value"] if manifest["shows"] == "groups" else []
-    wanted += ["step"] if manifest["shows"] == "search" else []
+    wanted = [*schema.LABELS[manifest["shows"]]]
     wanted += [manifest["tuned_over"]] if manifest.get("tuned_over") else []
     tried = (manifest.get("tuning") or {"cells": []})["cells"]
     for cell in [*manifest["cells"], *tried]:
@@ -91,7 +90,7 @@ def _with_report(manifest: dict[str, Any]) -> dict[str, Any]:
     """
     shows, published = manifest.get("shows"), manifest.get("published")
     if shows is None:
-        batches = {cell["labels"]["batch_per_worker"] for cell in manifest["cells"]}
+        batches = {cell["labels"].get("batch_per_worker") for cell in manifest["cells"]}
         shows = "batch-size" if len(batches) > 1 else "norms"
         shows = "groups" if manifest["study"] == "groups" else shows
     if published is None:

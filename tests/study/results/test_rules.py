@@ -4,7 +4,7 @@ import pytest
 
 from groupnorm.study.results.rows import load_study
 from groupnorm.study.results.rules import (
-    each_error,
+    each_result,
     epochs_rule,
     images_note,
     rules_note,
@@ -40,7 +40,7 @@ def study_with(out, *configs):
 def test_the_rule_in_words(tmp_path, keys, rule, error):
     study = study_with(tmp_path, keys)
     assert epochs_rule(study) == rule
-    assert each_error(study) == error
+    assert each_result(study) == error
     assert rules_note(study) == ""
 
 

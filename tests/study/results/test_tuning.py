@@ -18,6 +18,7 @@ from groupnorm.study.results.tuning import (
 )
 from groupnorm.study.store import StoreError
 from tests.study.fake_store import (
+    ERROR,
     add_to_manifest,
     batch_study,
     groups_study,
@@ -200,7 +201,7 @@ def test_own_names_are_in_the_whole_text(tmp_path):
     assert "Training diverged with Groups, 32 images per worker, base_lr 1.0" in text
     assert "is chosen yet for Batches, 32 images per worker" in text
     assert "the order of the norms" in text
-    edge = [row for row in tuning.rows if row.error and row.labels["base_lr"] != 0.3]
+    edge = [row for row in tuning.rows if row.result and row.labels["base_lr"] != 0.3]
     unequal = replace(tuning, rows=tuning.rows[1:], chosen=edge)
     text += chosen_note(tuning) + "\n".join(how_tuned(unequal))
     assert "not the same for every norm (Batches" in text
@@ -211,7 +212,7 @@ def test_own_names_are_in_the_whole_text(tmp_path):
 def test_cells_without_the_label_are_refused(tmp_path):
     rows = tuning_of(tuned_study(tmp_path)).rows
     with pytest.raises(StoreError, match="tuned over 'momentum', but a cell has no such label"):
-        chosen_rows(rows, "momentum")
+        chosen_rows(rows, "momentum", ERROR)
     path = tmp_path / "study.json"
     path.write_text(path.read_text().replace('"base_lr": 1.0', '"lr": 1.0'))
     with pytest.raises(StoreError, match="a cell without the label 'base_lr'"):

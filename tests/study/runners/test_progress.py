@@ -7,6 +7,7 @@ from rich.console import Console
 
 from groupnorm.study.runners.progress import StudyProgress, clock, describe, names_of
 from groupnorm.training.config import RunConfig
+from tests.study.fake_store import BOX_AP
 
 
 def configs():
@@ -45,6 +46,19 @@ def test_plain_lines():
     assert "all trials 62 %" in lines[2]
     assert "left" in lines[2]
     assert lines[3] == "bn 32x2 seed 0: diverged: loss nan at step 5 of 8"
+
+
+def test_lines_name_the_metric_of_the_study():
+    stream, runs = io.StringIO(), configs()
+    bn, _ = runs
+    console = Console(file=stream, force_terminal=False, width=200)
+    progress = StudyProgress(runs, console, None, BOX_AP)
+    progress.started(bn, runs[bn])
+    progress.epoch(bn, {"epoch": 4, "box_ap": 31.42, "timing": {"images_per_second": 50.0}})
+    progress.ended(bn, "finished", None)
+    _, epoch, end = stream.getvalue().splitlines()
+    assert epoch.startswith("bn 32x2 seed 0: epoch 4/4, box AP 31.4, 50 images/s;")
+    assert end == "bn 32x2 seed 0: finished, box AP 31.4 after the last epoch"
 
 
 def test_unreadable_images_are_told_once_for_all_trials():

@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from groupnorm.study.runners.track import (
-    CURVES,
     RunCurves,
     TrackedProgress,
     TrackError,
     check_track,
+    curve_values,
     recorded_curves,
 )
 from groupnorm.study.store import read_metrics, run_folder, to_json, write_metrics
@@ -52,17 +52,32 @@ def test_every_curve_has_the_values_of_the_record(tmp_path, images):
         curves.epoch(row)
     curves.close()
     read = curves_in(tmp_path / "c")
-    assert {f"error/{images}", f"loss/{images}"} < set(read)
-    assert len(read) == len(CURVES)
-    for curve, keys in CURVES.items():
-        expected = []
-        for row in rows:
-            value = row[keys[0]] if len(keys) == 1 else row[keys[0]][keys[1]]
-            if value is not None:
-                expected.append((row["epoch"], pytest.approx(value, rel=STEP)))
-        assert read[curve.format(images=images)] == expected
+    assert set(read) == {
+        "error/train", "error/" + images, f"error/{images}, recomputed statistics", "loss/train",
+        "loss/" + images, "learning rate", "images per second",
+    }  # fmt: skip
+    for curve, of_curve in read.items():
+        expected = [
+            (row["epoch"], pytest.approx(curve_values(row, images)[curve], rel=STEP))
+            for row in rows
+            if curve in curve_values(row, images)
+        ]
+        assert of_curve == expected
     assert len(read[f"error/{images}, recomputed statistics"]) == 5
     assert times_in(tmp_path / "c")[:5] == [992.0, 994.0, 996.0, 998.0, 1000.0]
+
+
+def test_curves_are_named_after_what_the_task_measures():
+    row = {
+        "epoch": 2, "step": 9, "lr": 0.1, "train_error": 30.0, "val_error": 40.0, "box_ap": 31.4,
+        "precise_val_error": 39.0, "precise_box_ap": None, "train_loss_mask": 0.5,
+        "image_counts": {"small": 2}, "timing": {"seconds": 2.0, "images_per_second": 10.0},
+    }  # fmt: skip
+    assert curve_values(row) == {
+        "learning rate": 0.1, "error/train": 30.0, "error/validation": 40.0, "box_ap": 31.4,
+        "error/validation, recomputed statistics": 39.0, "loss_mask/train": 0.5,
+        "images per second": 10.0,
+    }  # fmt: skip
 
 
 def test_an_epoch_told_again_is_there_once(tmp_path):

@@ -195,7 +195,7 @@ def test_what_the_reader_takes_the_report_can_show(tmp_path):
         else:
             rows = summarize_study(study)
             main_table_of(study, rows)
-            cost_table(rows)
+            cost_table(study, rows)
             run_groups(study, rows)
             problems(study, rows)
             tables_csv(study, rows)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from groupnorm.study.report.text.verdicts import percent, points, verdict
+from groupnorm.study.report.text.verdicts import mean_text, points, verdict
 from groupnorm.study.results.differences import row_difference
-from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.format import decimal_text, seconds_text
 from groupnorm.study.results.halving import WORTH_REFINING, Rung
 from groupnorm.study.results.labels import interval_text
 from groupnorm.study.results.outcomes import (
@@ -20,6 +20,18 @@ from groupnorm.study.results.outcomes import (
 from groupnorm.study.results.rows import Row, Study, subject
 from groupnorm.study.results.rules import images_note
 from groupnorm.study.results.search import Search
+from groupnorm.study.results.wording import (
+    best_word,
+    better_word,
+    beyond_bounds,
+    capital,
+    is_share,
+    lower_is_better,
+    noun,
+    plural,
+    value_text,
+    with_article,
+)
 from groupnorm.study.store import damage
 
 
@@ -46,12 +58,13 @@ def _finding(study: Study, rows: list[Row]) -> str:
             f"The search is not done: {done} of {len(search.settings['rungs'])} rungs are. "
             f"{_go_on(study)}"
         )
-    row = _row(rows, search.chosen)
+    row, metric = _row(rows, search.chosen), study.metric
+    result = _result(study, row)
     end = search.settings["rungs"][-1]
     if not search.done:
         return (
             f"The search is not done; best so far is {study.called(search.chosen)}: "
-            f"{percent(row.error)} error after {end} of {search.full_epochs} epochs, "
+            f"{result} after {end} of {search.full_epochs} epochs, "
             f"{row.finished} of {len(search.settings['seeds'])} seeds. {_go_on(study)}"
         )
     assert search.rule is not None
@@ -59,13 +72,14 @@ def _finding(study: Study, rows: list[Row]) -> str:
     best = _row(rows, search.rule)
     text = (
         f"Of {count} rules for the number of groups {study.called(search.rule)} was chosen: "
-        f"{percent(best.error)} error after {end} of {search.full_epochs} epochs{_seeds(best)}."
+        f"{_result(study, best)} after {end} of {search.full_epochs} epochs{_seeds(best)}."
+        f"{beyond_bounds(metric, [best.result.interval if best.result else None])}"
     )
     if refined is not None:
         row = _row(rows, refined)
         text += (
             f" Refined by stage, which took {_as_full_runs(search, refinement_epochs(study))} "
-            f"more, it became {study.called(refined)}: {percent(row.error)} error"
+            f"more, it became {study.called(refined)}: {_result(study, row)}"
             f"{_seeds(row)}."
         )
     return f"{text} As settings of a run: {as_settings(search.chosen)}."
@@ -77,9 +91,13 @@ def _go_on(study: Study) -> str:
     return "The same command goes on with it."
 
 
+def _result(study: Study, row: Row) -> str:
+    return f"{mean_text(study.metric, row.result)} {noun(study.metric)}"
+
+
 def _seeds(row: Row) -> str:
-    """The interval and the seeds of an error, behind a comma."""
-    interval = row.error.interval if row.error else None
+    """The interval and the seeds of a result, behind a comma."""
+    interval = row.result.interval if row.result else None
     seeds = f", {row.finished} {'seed' if row.finished == 1 else 'seeds'}"
     return f", 95 % interval {interval_text(interval)}{seeds}" if interval else seeds
 
@@ -95,7 +113,9 @@ def _undecided(study: Study) -> str:
     classes, images = study.manifest["data"]["classes"], search.settings["validation_images"]
     guess = 1 - 1 / classes
     least = 100 * (guess - 2 * math.sqrt(guess * (1 - guess) / images))
-    if blind := [rung.epochs for rung in search.rungs if rung.kept and rung.lowest >= least]:
+    errors = is_share(study.metric) and lower_is_better(study.metric)
+    blind = [rung.epochs for rung in search.rungs if rung.kept and rung.lowest >= least]
+    if errors and blind:
         epochs = f"epoch{'s' if len(blind) > 1 else ''} {_listed([str(end) for end in blind])}"
         parts.append(
             f"After {epochs} no rule was clearly better than guessing "
@@ -107,16 +127,17 @@ def _undecided(study: Study) -> str:
 
 def _tie(study: Study, rung: Rung) -> str:
     """What the tie rule decided after a rung, as a sentence or two."""
-    error = f"the same error, {decimal_text(rung.errors[rung.tied[0]])} %"
+    metric = study.metric
+    result = f"the same {noun(metric)}, {value_text(metric, rung.results[rung.tied[0]])}"
     on = [study.called(norm) for norm in rung.tied if norm in rung.kept]
     if len(rung.tied) == len(rung.asked):
         return (
-            f"After epoch {rung.epochs} all {len(rung.asked)} rules had {error}. The tie rule "
+            f"After epoch {rung.epochs} all {len(rung.asked)} rules had {result}. The tie rule "
             f"alone let {_listed(on)} go on: the choice says nothing about the rules."
         )
     return (
         f"After epoch {rung.epochs} {_listed([study.called(norm) for norm in rung.tied])} had "
-        f"{error}, with places for {len(on)} of them. The tie rule, not an error, let "
+        f"{result}, with places for {len(on)} of them. The tie rule, not a result, let "
         f"{_listed(on)} go on."
     )
 
@@ -130,23 +151,23 @@ def _chance(study: Study, rows: list[Row]) -> str:
     if search.refined is not None:
         found = row_difference(_row(rows, search.refined), _row(rows, search.rule))
         refined, rule = study.called(search.refined), study.called(search.rule)
-        parts.append(f"Against the best rule: {verdict(refined, rule, found)}.")
+        parts.append(f"Against the best rule: {verdict(study.metric, refined, rule, found)}.")
     if (second := runner_up(search)) is not None:
         name, epochs, behind = second
-        lead = f"{points(behind)} behind" if behind else "level with it"
+        lead = f"{points(study.metric, behind)} behind" if behind else "level with it"
         parts.append(
             f"The runner-up, {study.called(name)}, was {lead} when it was dropped after epoch "
             f"{epochs}, with one seed each: there is no interval for such a difference."
         )
     parts.append(
-        "What was picked for the lowest of several errors owes some of that to chance. "
-        + images_note(study)
+        f"What was picked for the {best_word(study.metric)} of several {plural(study.metric)} owes "
+        "some of that to chance. " + images_note(study)
     )
     return " ".join(parts)
 
 
 def _how(study: Study) -> str:
-    search = search_of(study)
+    search, metric = search_of(study), study.metric
     settings = search.settings
     first, middle, end = settings["rungs"]
     seeds = len(settings["seeds"])
@@ -155,9 +176,10 @@ def _how(study: Study) -> str:
         f"The search {'trained' if search.done else 'trains'} {subject(study)} by successive "
         f"halving: every rule up to epoch {first}, the best three on to epoch {middle}, the best "
         f"one on to epoch {end}{others}. The learning rates are those of {search.full_epochs} "
-        "epochs, cut there, and no epoch was trained twice. An error is that of the "
-        f"validation images, {_over(settings['reported_epochs'])}. Of equal errors the rule nearer "
-        "to 32 groups counts as lower, then the one with fewer channels per group."
+        "epochs, cut there, and no epoch was trained twice. "
+        f"{capital(with_article(noun(metric)))} is that of the validation images, "
+        f"{_over(settings['reported_epochs'])}. Of equal {plural(metric)} the rule nearer to 32 "
+        f"groups counts as {better_word(metric)}, then the one with fewer channels per group."
     )
 
 
@@ -180,8 +202,8 @@ def _cost(study: Study) -> str:
         text += f" Of these the refinement by stage took {_as_full_runs(search, extra)}."
     if search.initial is not None:
         text += (
-            f" Before that it looked at the untrained networks for "
-            f"{decimal_text(search.initial['seconds'])} s."
+            " Before that it looked at the untrained networks for "
+            f"{seconds_text(search.initial['seconds'], 1)}."
         )
     return text
 
@@ -223,7 +245,7 @@ def _refinement(study: Study, rows: list[Row]) -> str:
         return ""
     first = search.rungs[0]
     text = (
-        f"After epoch {first.epochs} the rules lay {points(first.spread)} apart, "
+        f"After epoch {first.epochs} the rules lay {points(study.metric, first.spread)} apart, "
         f"{'more' if search.refines else 'not more'} than {WORTH_REFINING:g}"
     )
     if not search.refines:

@@ -80,7 +80,7 @@ def test_batch_norms_loss_and_what_recomputing_removes(tmp_path):
     losses = [
         {seed: of_small[seed] - of_large[seed] for seed in (0, 1, 2)}
         for of_small, of_large in (
-            (small.errors, large.errors), (small.precise_errors, large.precise_errors),
+            (small.results, large.results), (small.precise_results, large.precise_results),
         )
     ]  # fmt: skip
     removed = paired_difference(*losses)

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.figures.errors import bars
+from groupnorm.study.report.figures.final import bars
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.rows import (
     batch_sizes,
@@ -16,7 +16,7 @@ from groupnorm.study.results.rows import (
     subject,
     summarize_study,
 )
-from tests.study.fake_store import batch_study, configured, groups_study, spoil
+from tests.study.fake_store import BOX_AP, ERROR, batch_study, configured, groups_study, spoil
 from tests.tolerances import HUNDREDTH
 
 
@@ -118,7 +118,7 @@ def test_the_band_is_the_interval_of_each_mean_and_absent_with_one_seed(tmp_path
     figures, rows = build(batch_study(tmp_path / "a", norms=("gn",), batches=(32, 2)))
     (band,) = axes_of(figures["error-by-batch"].panels[0]).collections
     heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == pytest.approx(rows[0].error.interval)
+    assert (heights.min(), heights.max()) == pytest.approx(rows[0].result.interval)
     caption = figures["error-by-batch"].caption
     assert "The band is the 95 % interval of the mean (Student's t, 3 seeds)." in caption
     assert "not by an overlap" in caption
@@ -151,11 +151,15 @@ def test_a_mean_of_a_single_seed_beside_others_has_no_interval_and_is_said_so(tm
 
 
 def test_what_is_drawn_of_an_interval_ends_where_errors_do():
-    low, high = bars([Estimate(5.0, 9.0, 2), Estimate(95.0, 9.0, 2), Estimate(50.0, None, 1)])
+    low, high = bars(
+        ERROR, [Estimate(5.0, 9.0, 2), Estimate(95.0, 9.0, 2), Estimate(50.0, None, 1)]
+    )
     assert (low[0], high[1]) == (5.0, 5.0)
     assert (low[2], high[2]) == (0.0, 0.0)
     assert low[1] == high[0] == pytest.approx(12.7062 * 9 / 2**0.5, abs=HUNDREDTH)
-    assert bars([Estimate(5.0, None, 1), None]) is None
+    assert bars(ERROR, [Estimate(5.0, None, 1), None]) is None
+    low, _ = bars(BOX_AP, [Estimate(5.0, 9.0, 2)])
+    assert low[0] > 5.0, "nothing says where this metric ends"
 
 
 def test_both_panels_have_the_same_axis_labels(tmp_path):
