@@ -26,18 +26,18 @@ def row_of(rows, norm, batch):
     return next(r for r in rows if r.labels == {"norm": norm, "batch_per_worker": batch})
 
 
-def test_final_result_is_the_median_of_the_last_epochs():
+def test_final_error_is_the_median_of_the_last_epochs():
     rows = metrics(90.0, 1.0, 30.0, 10.0, 50.0, 20.0, 40.0)
     assert final_result(rows, ERROR, last=5) == 30.0
     assert final_result(rows, ERROR, last=1) == 40.0
 
 
-def test_final_result_of_a_short_run_uses_every_epoch():
+def test_final_error_of_a_short_run_uses_every_epoch():
     assert final_result(metrics(30.0, 10.0), ERROR, last=5) == 20.0
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf])
-def test_final_result_leaves_out_what_is_no_number(missing):
+def test_final_error_leaves_out_what_is_no_number(missing):
     assert final_result(metrics(10.0, missing, 30.0), ERROR, last=5) == 20.0
     assert final_result(metrics(missing), ERROR, last=5) is None
 
@@ -54,7 +54,7 @@ def test_every_measure_is_of_the_same_epochs():
     assert final_result(rows, ERROR, "train_error", last=3) == 8.0
 
 
-def test_final_result_of_nothing_and_of_an_absent_key_is_none():
+def test_final_error_of_nothing_and_of_an_absent_key_is_none():
     assert final_result([], ERROR, last=5) is None
     assert final_result(metrics(1.0), ERROR, "precise_val_error", last=5) is None
 
