@@ -51,7 +51,7 @@ def load(root: Path | None = None, *, masks: bool = True) -> DetectionSet:
     folder, year = _find(root)
     train, categories, train_digest = read_split(*_paths(folder, "train", year), masks=masks)
     test, test_categories, test_digest = read_split(*_paths(folder, "val", year), masks=masks)
-    if categories != test_categories:
+    if (categories.ids, categories.names) != (test_categories.ids, test_categories.names):
         raise DataError(
             f"{train.file} and {test.file} have different categories: "
             f"{_difference(categories.ids, test_categories.ids)}"
