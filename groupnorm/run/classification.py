@@ -17,12 +17,12 @@ from groupnorm.data import Batches
 from groupnorm.data.batches import Step
 from groupnorm.layers import norm_layer
 from groupnorm.training.config import RunConfig
+from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.evaluation.probe import probe_module
 from groupnorm.training.tasks.classification import Classification
 from groupnorm.training.warm_start import WarmStart
 
-IMAGE_SIZE = 224  # pixels, of data sets of image files
 EVALUATION_BATCH = 64
 MOST_DECODERS = 16
 

@@ -21,6 +21,7 @@ from groupnorm.files import first_line, write_atomic
 from groupnorm.memory import keep_large_blocks
 from groupnorm.run import setup_of
 from groupnorm.study.results.costs import CostPass, read_cost_pass
+from groupnorm.study.results.format import counted
 from groupnorm.study.store import COST_FILE, read_record, to_json
 from groupnorm.training.config import TrainingConfig
 
@@ -58,7 +59,7 @@ def measure_costs(
     if not finished or finished.keys() <= read_cost_pass(out).times.keys():
         return
     groups = same_step(finished)
-    on_message(f"timing a training step of {len(groups)} configurations in turns")
+    on_message(f"timing a training step of {counted(len(groups), 'configuration')} in turns")
     try:
         rounds, found, machine = _measure(groups, finished, threads, device, data_root)
     except (RuntimeError, MemoryError) as error:

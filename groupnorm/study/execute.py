@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,14 @@ from rich.console import Console
 
 from groupnorm import data as datasets
 from groupnorm.environment import software
-from groupnorm.files import describe_os_error, locked, write_atomic
+from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
+from groupnorm.study.results.format import counted
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
@@ -29,6 +30,7 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    locked_folder,
     read_config,
     read_manifest,
     read_record,
@@ -37,7 +39,9 @@ from groupnorm.study.store import (
     to_json,
 )
 from groupnorm.training.config import TrainingConfig
+from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
+from groupnorm.training.metric import CLASSIFICATION
 
 if TYPE_CHECKING:
     from groupnorm.data.batches import DataSet
@@ -104,7 +108,7 @@ def run_study(
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
-        with locked(out / ".lock", refusal):
+        with locked_folder(out, refusal):
             before = _claim(out, manifest)
             read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
@@ -122,9 +126,8 @@ def run_study(
                     _claim(out, _manifest(plan, images, command))
                 _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
-                show = StudyProgress(stage.configs, console, stage.stop_epoch)
-                if track is not None:
-                    show = TrackedProgress(out, stage.configs, console, stage.stop_epoch)
+                about = (stage.configs, console, stage.stop_epoch, plan.metric, _pixels(images))
+                show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
@@ -147,7 +150,7 @@ def run_study(
     except OSError as error:
         raise StoreError(
             f"{describe_os_error(error)}; what was finished is kept in {out}, and the same command "
-            "goes on from it"
+            "goes on from it once that is mended"
         ) from error
 
 
@@ -198,7 +201,7 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     begun = sum(bool(record.metrics) for record in left)
     until = "" if stage.stop_epoch is None else f" up to epoch {stage.stop_epoch}"
     about = f"{stage.about}: " if stage.about else ""
-    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    runs = counted(len(records), "run")
     return (
         f"{about}{runs}{until}: {len(records) - len(left)} reused, {begun} continued, "
         f"{len(left) - begun} to train"
@@ -260,6 +263,13 @@ def _time_steps(
         )
 
 
+def _pixels(images: datasets.ImageSet | datasets.ImageFiles) -> int:
+    """Height and width of the images that a run which chooses no size is trained on."""
+    if isinstance(images, datasets.ImageFiles):
+        return IMAGE_SIZE
+    return int(images.train_images.shape[-1])
+
+
 def _check_images(
     configs: Mapping[str, TrainingConfig], images: DataSet, data_root: Path | None
 ) -> None:
@@ -271,13 +281,13 @@ def _check_images(
     for config in configs.values():
         if config.data not in read:
             read[config.data] = datasets.load(config.data, data_root)
-        images, held_out = read[config.data], config.validation_images
-        available = images.train_size - (held_out or 0)
+        images, left_out = read[config.data], config.validation_images or 0
+        available = images.train_size - left_out
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            besides = f" besides the {held_out} held out" if held_out else ""
+            besides = f" besides the {left_out} validation images" if left_out else ""
             raise PlanError(
                 f"{what} needs more than the {available} training images of {images.name}{besides}"
             )
@@ -291,7 +301,7 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         "test": images.test_size,
         "classes": images.num_classes,
     }
-    return {
+    manifest = {
         "format": FORMAT,
         "study": plan.study,
         "title": plan.title,
@@ -309,6 +319,11 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         "search": None if plan.search is None else plan.search(data),
         "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
+    if plan.metric != CLASSIFICATION[0]:  # records of classifiers stay as they were
+        manifest["metric"] = asdict(plan.metric)
+    if plan.also:
+        manifest["also"] = [asdict(metric) for metric in plan.also]
+    return manifest
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -367,7 +382,7 @@ def _not_shown(before: dict[str, Any] | None, out: Path) -> str:
         return ""
     now = {cell["run"] for cell in read_manifest(out)["cells"]}
     left = len({cell["run"] for cell in before["cells"]} - now)
-    runs = "1 run" if left == 1 else f"{left} runs"
+    runs = counted(left, "run")
     text = f"{runs} of the command before, {before['command']!r}: kept in {out}, but not shown"
     return text if left else ""
 

@@ -14,6 +14,7 @@ from groupnorm.run.tasks import check
 from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
 from groupnorm.training.config import TrainingConfig, describe_errors
+from groupnorm.training.metric import CLASSIFICATION, Metric
 
 Config = TypeVar("Config", bound=TrainingConfig)
 
@@ -54,7 +55,7 @@ class Plan:
         options: what the user chose, as plain values, for the record.
         initial: runs by name whose last weights others start from (`TrainingConfig.init`). They
             are trained before all others, each once, and fill no cell.
-        shows: the kind of report: "batch-size", "norms", "groups" or "search".
+        shows: the kind of report: "batch-size", "norms", "groups", "search" or "arms".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
@@ -68,6 +69,9 @@ class Plan:
         prepare: from the study's folder and that of the data to a line that says what was done
             there before the first stage.
         final_cells: from the study's folder to the cells that replace `cells` after the last stage.
+        metric: what is compared. The runs measure it, among others.
+        also: what the report of arms shows beside it, a column each, as do the table of every run
+            and the numbers for programs.
     """
 
     study: str
@@ -88,6 +92,8 @@ class Plan:
     prepare: Callable[[Path, Path | None], str] | None = None
     next_stage: Callable[[Path], Stage | None] | None = None
     final_cells: Callable[[Path], list[Cell]] | None = None
+    metric: Metric = CLASSIFICATION[0]
+    also: tuple[Metric, ...] = ()
 
     @property
     def data(self) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from groupnorm.files import locked, write_atomic
+from groupnorm.files import write_atomic
 from groupnorm.memory import keep_large_blocks
 from groupnorm.run import RunResult, run
 from groupnorm.study.store import (
     UNREADABLE,
     StoreError,
+    locked_folder,
     read_config,
     read_run,
     to_json,
@@ -76,7 +77,7 @@ def record_run(
         processes.barrier()
         return result
     env_path, checkpoint = folder / "env.json", folder / CHECKPOINT
-    with locked(folder / ".lock", f"{folder} is in use by another process"):
+    with locked_folder(folder, f"{folder} is in use by another process"):
         found = read_run(folder)
         _claim(config, folder)
         if config.init is not None:

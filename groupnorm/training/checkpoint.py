@@ -92,6 +92,8 @@ def read_checkpoint(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise CheckpointError(f"{describe_os_error(error)}; allow that, or {_REMEDY}") from error
     except OSError as error:
         raise CheckpointError(f"{describe_os_error(error)}; {_REMEDY}") from error
 

@@ -45,3 +45,20 @@ def image_size(schedule: Sequence[tuple[int, float]], progress: float) -> int | 
         schedule: sizes, each with the share of the run that it lasts to; both rise.
     """
     return next((size for size, share in schedule if progress < share), None)
+
+
+def full_size_steps(
+    schedule: Sequence[tuple[int, float]], own_size: int, steps: int, total_steps: int
+) -> float:
+    """As many steps with images of their own size have the pixels of the first `steps` steps.
+
+    Args:
+        schedule: as in `image_size`.
+        own_size: pixels of the images where nothing makes them smaller.
+    """
+    found, begun = 0.0, 0
+    for size, share in (*schedule, (own_size, 1.0)):
+        end = max(begun, min(steps, math.ceil(share * total_steps)))
+        found += (end - begun) * min(1.0, size / own_size) ** 2
+        begun = end
+    return found

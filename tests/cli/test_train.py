@@ -59,11 +59,11 @@ def test_training_starts_from_another_runs_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("held_out", "images"), [([], "test"), (["validation_images=100"], "validation")]
+    ("validation_images", "images"), [([], "test"), (["validation_images=100"], "validation")]
 )
-def test_an_epochs_line_names_the_images_of_its_error(held_out, images):
+def test_an_epochs_line_names_the_images_of_its_error(validation_images, images):
     few = ["steps=1", "batch_per_worker=8", "train_images=100"]
-    done = CliRunner().invoke(app, ["train", *SETTINGS, *few, *held_out])
+    done = CliRunner().invoke(app, ["train", *SETTINGS, *few, *validation_images])
     assert done.exit_code == 0
     assert f" %, {images} top-1 error " in done.stdout
 

@@ -7,8 +7,8 @@ import torch
 
 from groupnorm import data
 from groupnorm.data import DataError
-from groupnorm.data.held_out import held_out_note, hold_out_rows
 from groupnorm.data.memory.augment import augment
+from groupnorm.data.validation import hold_out_rows, validation_note
 from groupnorm.run import check, run
 from groupnorm.training.config import RunConfig
 from tests.tolerances import LAYER, NETWORK
@@ -82,7 +82,7 @@ def test_fewer_training_images():
         run(config(train_images=5000))
 
 
-def test_held_out_images_are_never_trained_on(monkeypatch):
+def test_validation_images_are_never_trained_on(monkeypatch):
     """White images are held out; a training or a recomputation of statistics would see them."""
     whole = data.load("digits")
     _, held = hold_out_rows(
@@ -102,7 +102,7 @@ def test_held_out_images_are_never_trained_on(monkeypatch):
     run(config(validation_images=137), with_cost=False, on_start=told.append)
     assert max(seen) < 255
     assert len(seen) > 1300 // 32  # with those of the statistics
-    assert told[0]["data_notes"] == [held_out_note(137)]
+    assert told[0]["data_notes"] == [validation_note(137)]
 
 
 def test_statistics_are_recomputed_in_reported_epochs_alone():

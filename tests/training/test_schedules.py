@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groupnorm.training.schedules import image_size, lr_factor
+from groupnorm.training.schedules import full_size_steps, image_size, lr_factor
 from tests.tolerances import COSINE_END
 
 
@@ -60,3 +60,20 @@ def test_images_grow_by_share_of_the_steps():
     sizes = [image_size(((16, 0.3), (24, 0.7)), step / 10) for step in range(10)]
     assert sizes == [16] * 3 + [24] * 4 + [None] * 3
     assert image_size((), 0) is None
+
+
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_steps_by_pixels_are_the_sum_over_the_steps_sizes(place):
+    steps, total = place
+    for schedule in ((), ((16, 0.3), (24, 0.7)), ((16, 0.25), (48, 0.5))):
+        sizes = [image_size(schedule, step / total) or 32 for step in range(steps)]
+        pixels = sum(min(size, 32) ** 2 for size in sizes)
+        found = full_size_steps(schedule, 32, steps, total)
+        assert found == pytest.approx(pixels / 32**2, abs=1.0)  # a step at a change of size
+
+
+def test_steps_by_pixels():
+    schedule = ((16, 0.3), (24, 0.7))
+    found = [full_size_steps(schedule, 32, steps, 10) for steps in (0, 3, 7, 10)]
+    assert found == [0.0, 0.75, 3.0, 6.0]
+    assert full_size_steps((), 32, 7, 10) == 7.0

@@ -8,6 +8,10 @@ from pydantic import Field
 
 from groupnorm.training.config.common import TrainingConfig
 from groupnorm.training.config.fields import ImageSize, SizeSchedule
+from groupnorm.training.schedules import full_size_steps
+
+IMAGE_SIZE = 224
+"""Pixels of the crop from image files, where a configuration names none."""
 
 
 class RunConfig(TrainingConfig):
@@ -39,3 +43,8 @@ class RunConfig(TrainingConfig):
     size_schedule: SizeSchedule = ()
     """Smaller training images in the first part of the run, as 16:0.3,24:0.7: of 16 pixels up to
     30 % of the steps, of 24 up to 70 %, then of their own size, as test images always are."""
+
+    def full_size_steps(self, steps: int, total_steps: int, own_size: int) -> float:
+        """By the pixels of the images, which a size schedule makes smaller."""
+        size = self.image_size or own_size
+        return full_size_steps(self.size_schedule, size, steps, total_steps)

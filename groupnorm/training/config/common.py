@@ -168,6 +168,15 @@ class TrainingConfig(BaseModel):
         """Peak learning rate: `base_lr` per `reference_images` of the step."""
         return self.base_lr * self.step_images / self.reference_images
 
+    def full_size_steps(self, steps: int, total_steps: int, own_size: int) -> float:
+        """As many steps with examples of their own size cost as much as the first `steps` steps.
+
+        Args:
+            total_steps: of the whole run.
+            own_size: pixels of the data's images, where the configuration names no size.
+        """
+        return float(steps)
+
     def check_processes(self, count: int) -> None:
         """Raise ValueError unless `count` processes can share every step.
 
@@ -249,7 +258,8 @@ class TrainingConfig(BaseModel):
 @functools.cache
 def _defaults(kind: type[TrainingConfig]) -> dict[str, Any]:
     """The value of every field that a run does not give, in plain form."""
-    return kind.model_construct().model_dump()
+    defaults: Any = kind  # its constructor asks for the fields that have no default
+    return dict(defaults.model_construct().model_dump())
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:

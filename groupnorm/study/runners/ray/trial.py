@@ -140,8 +140,10 @@ def run_attempt(job: Job, on_event: Callable[[Event], None]) -> str | None:
                 send(**event)
         log = "" if shared else _log_tail(folder)
         send("ended", (*STATE_FILES, "DONE"), log=log)
-        done = run_is_done(read_run(folder), job.stop_epoch)
-        return None if done else trial.why_unfinished()
+        if run_is_done(read_run(folder), job.stop_epoch):
+            return None
+        # a file that is named is that of the study, not the copy on this node
+        return trial.why_unfinished().replace(str(folder), str(run_folder(job.out, job.name)))
 
 
 def sees_same_folder(job: Job) -> bool:

@@ -170,3 +170,17 @@ def test_the_mailbox_keeps_order_and_of_a_file_the_newest():
     assert [event["number"] for event in taken] == [1, 2, 3, 4]
     assert [event["files"] for event in taken] == [{"b": b"1"}, {"a": b"2"}, {}, {"b": b"4"}]
     assert box.take() == []
+
+
+def test_a_damaged_file_is_named_as_that_of_the_study_not_of_the_node(tmp_path, monkeypatch):
+    def launch(self, folder, **_):
+        return SimpleNamespace(
+            events=lambda: (), why_unfinished=lambda: f"{folder / 'checkpoint.pt'} is damaged"
+        )
+
+    monkeypatch.setattr(Launcher, "launch", launch)
+    monkeypatch.setattr("groupnorm.study.runners.ray.trial._log_tail", lambda folder: "")
+    job = job_of(config(), tmp_path)
+    assert run_attempt(job, lambda event: None) == (
+        f"{run_folder(tmp_path, job.name) / 'checkpoint.pt'} is damaged"
+    )
