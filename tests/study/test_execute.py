@@ -143,7 +143,7 @@ def test_progress_knows_the_size_of_the_images(photos, tmp_path, monkeypatch, da
     class BegunError(Exception):
         pass
 
-    def begin(configs, console, stop_epoch, own_size):
+    def begin(configs, console, stop_epoch, metric, own_size):
         raise BegunError(own_size)
 
     monkeypatch.setattr(execute, "StudyProgress", begin)
