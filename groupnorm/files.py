@@ -64,6 +64,37 @@ def locked(path: Path, refusal: str | None) -> Iterator[None]:
         yield
 
 
+def file_above(path: Path) -> Path | None:
+    """The file that stands where a folder above `path` should be; None when there is none."""
+    return next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+
+
+def check_folder_name(text: str, option: str) -> None:
+    """Check that `text` can name a folder, which need not exist.
+
+    Args:
+        option: what the user gave it with, for the message.
+
+    Raises:
+        ValueError: it is empty, a file, below a file, or nothing that the system takes.
+    """
+    if not text.strip():
+        raise ValueError(f"{option} is empty; name a folder, or write . for the current one")
+    try:
+        if Path(text).exists() and not Path(text).is_dir():
+            raise ValueError(f"{option} takes a folder, {text} is a file; name another")
+        Path(text).stat()
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        why = f"{file_above(Path(text))} is a file"
+    except OSError as error:
+        why = error.strerror or str(error)
+    else:
+        return
+    raise ValueError(f"{option} takes a folder, {text} cannot be one: {why}; name another")
+
+
 def describe_os_error(error: OSError) -> str:
     """An error of the operating system in words: the file, then what is wrong with it."""
     what = error.strerror or str(error) or type(error).__name__

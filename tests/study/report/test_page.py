@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from groupnorm.study.report.figures import build_figures
+from groupnorm.study.report.figures.style import FigureSpec, Panel
 from groupnorm.study.report.page import (
     _is_wide,
     build_report,
@@ -16,6 +17,7 @@ from groupnorm.study.report.page import (
     write_report,
 )
 from groupnorm.study.report.tables import main_table_of, tables_csv
+from groupnorm.study.report.written import LIST
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
 from tests.study.fake_search import search
@@ -55,7 +57,7 @@ class Balanced(HTMLParser):
 
 def files(out):
     written = [path for path in out.rglob("*") if path.is_file() and "runs" not in path.parts]
-    names = (path.relative_to(out).as_posix() for path in written if path.name != "study.json")
+    names = {path.relative_to(out).as_posix() for path in written} - {"study.json", LIST}
     return {name: (out / name).read_bytes() for name in sorted(names)}
 
 
@@ -351,9 +353,9 @@ def test_a_tuned_study_shows_the_runs_of_its_tables_and_every_value_tried(tmp_pa
     rows = summarize_study(study)
     assert main_table(out)[1][0] == ["bn", f"{rows[0].mean:.1f} ± {rows[0].spread:.1f}"]
     assert main_title(out).endswith(
-        "2 seeds, at the best base_lr of those tried on held-out images"
+        "2 seeds, at the best base_lr of those tried on validation images"
     )
-    assert text.index("140 held-out training images") < text.index('<section id="table">')
+    assert text.index("140 validation images") < text.index('<section id="table">')
     assert text.index("test images, which had no part") > text.index('<section id="tuning">')
     assert 'id="error-by-base_lr"' in text
     lines = (out / "tables.csv").read_text().splitlines()
@@ -424,3 +426,19 @@ def test_the_page_and_the_tables_of_a_search_have_no_differences(tmp_path, monke
     assert '<section id="differences"' not in text
     for name in ("tables.md", "tables.tex"):
         assert "Differences" not in (tmp_path / name).read_text()
+
+
+def test_a_figure_that_the_study_has_no_longer_is_removed(tmp_path, monkeypatch):
+    out = batch_study(tmp_path, norms=("bn",), batches=(32,), seeds=1)
+
+    def figures(name):
+        def build(study, rows):
+            return [FigureSpec(name, "Title", "Caption", [Panel(lambda axes: None, "alt")])]
+
+        monkeypatch.setattr("groupnorm.study.report.page.build_figures", build)
+        build_report(out)
+        return sorted(path.name for path in (out / "figures").glob("[a-z]*"))
+
+    assert figures("first") == ["first.pdf", "first.png", "first.svg"]
+    (out / "figures/mine.png").write_bytes(b"")
+    assert figures("second") == ["mine.png", "second.pdf", "second.png", "second.svg"]
