@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol, TypedDict
 
 from torch import Tensor
 
-from groupnorm.data.batches import ALL, Step
-from groupnorm.data.issues import DataError, Issues
+from groupnorm.data.batches import ALL, Step, TrainingData
+from groupnorm.data.issues import DataError
 
 
 class Target(TypedDict):
@@ -112,7 +112,7 @@ class Categories:
             raise ValueError(f"expected a label from 1 to {len(self.ids)}, got {label}")
 
 
-class DetectionBatches(Protocol):
+class DetectionBatches(TrainingData, Protocol):
     """Training and test batches of a detection data set.
 
     Attributes:
@@ -121,14 +121,11 @@ class DetectionBatches(Protocol):
         test_size: test images, with or without objects.
     """
 
-    name: str
-    version: str
     categories: Categories
     num_classes: int
     channels: int
     train_size: int
     test_size: int
-    notes: tuple[str, ...]
 
     def order(self, seed: int, epoch: int, batch_per_worker: int) -> Tensor:
         """The order of the training examples in an epoch, for `groupnorm.data.batches.epoch_steps`.
@@ -152,16 +149,4 @@ class DetectionBatches(Protocol):
 
     def test(self, first: int = 0, every: int = 1) -> Iterator[DetectionBatch]:
         """Every `every`-th batch of the test images, from batch `first` on, on the device."""
-        ...
-
-    def data_issues(self) -> Issues:
-        """What is wrong with single files and annotations, and belongs in the record."""
-        ...
-
-    def remember(self, issues: Issues) -> None:
-        """Add the issues of other processes, or of this run before it was resumed.
-
-        Raises:
-            DataError: too much of the data is unreadable.
-        """
         ...

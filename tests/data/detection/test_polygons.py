@@ -67,6 +67,19 @@ def test_masks_are_those_of_pycocotools():
     assert np.mean(areas) > 100
 
 
+# Edges whose place at a column lies between two rows of the fine grid, and is rounded to either.
+ON_THE_EDGE = [(25, 58, 4), (25, 62, 2), (45, 66, 3), (39, 72, 3), (15, 22, 2), (15, 44, 1)]
+
+
+@pytest.mark.parametrize(("right", "down", "top"), ON_THE_EDGE)
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_rounding_is_that_of_pycocotools(right, down, top):
+    coco = pytest.importorskip("pycocotools.mask")
+    points = np.array([[0, top], [right, top + down], [0, top + down]]) / 5
+    theirs = coco.decode(coco.frPyObjects([points.ravel().tolist()], 64, 64))[:, :, 0]
+    assert (polygons.draw([points], 64, 64) == theirs).all()
+
+
 def test_far_coordinates_need_no_memory():
     """Followed on its fine grid, each of these edges would have ten million points."""
     far = float(polygons.LARGEST_COORDINATE)
