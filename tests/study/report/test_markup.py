@@ -1,6 +1,9 @@
 """Tables as Markdown and LaTeX: escaped, balanced, the same numbers."""
 
 import re
+from pathlib import Path
+
+import pytest
 
 from groupnorm.study.report.markup import (
     MarkedTable,
@@ -9,6 +12,10 @@ from groupnorm.study.report.markup import (
     latex,
     markdown,
 )
+from groupnorm.study.report.page import _paper_tables, _rows
+from groupnorm.study.results.rows import load_study
+
+RESULTS = Path(__file__).parents[3] / "results"
 
 TABLE = MarkedTable(
     "error",
@@ -95,6 +102,23 @@ def test_every_line_of_a_latex_table_has_a_cell_for_each_column():
     lines = [line for line in code.splitlines() if line.endswith(r" \\")]
     assert [len(re.split(r"(?<!\\)&", line)) for line in lines] == [3, 3, 3]
     assert lines[1] == r"    gn:groups=8 \textbar{} a\_b & 27.6 $\pm$ 0.3 & -- \\"
+
+
+@pytest.mark.parametrize(
+    "out", [path.parent for path in sorted(RESULTS.glob("*/study.json"))], ids=lambda out: out.name
+)
+def test_the_latex_tables_of_every_record_hold_together(out):
+    """No compiler is at hand: environments, cells of each line, letters that LaTeX reads."""
+    study = load_study(out)
+    code = code_of(latex(_paper_tables(study, _rows(out, study)[0])))
+    assert environments(code)[:2] == ["table", "tabular"]
+    for table in code.split(r"\begin{tabular}{")[1:]:
+        columns = table[: table.index("}")]
+        lines = [line for line in table.splitlines() if line.endswith(r" \\")]
+        assert len(lines) > 1
+        assert {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(columns)}
+    assert not re.search(r"(?<!\\)[#%_~^|<>]", re.sub(r"\\label\{tab:\w+\}", "", code))
+    assert not set(code) & set("\u00b1\u00d7\u2212\u2013")
 
 
 def test_a_latex_table_of_both_columns_spans_the_page():

@@ -200,3 +200,14 @@ def test_a_rule_that_was_not_trained_can_have_a_name(tmp_path, monkeypatch):
     monkeypatch.setattr("groupnorm.study.report.page.build_figures", lambda study, rows: [])
     page = write_report(tmp_path, labels=["gn:size=2=Pairs"])[0].read_text()
     assert "Pairs was discarded (a group has a single value" in page
+
+
+def test_a_search_with_a_damaged_file_goes_on_once_that_is_mended(tmp_path):
+    trials = Trials()
+    trials.kill = (2, 1)
+    with pytest.raises(KilledError):
+        search(tmp_path, trials)
+    assert words(tmp_path)[0].endswith("1 of 3 rungs are. The same command goes on with it.")
+    failed = next(path for path in (tmp_path / "runs").iterdir())
+    (failed / "FAILED").write_text('{"reason": "CheckpointError: x is damaged; delete it"}')
+    assert words(tmp_path)[0].endswith("with it once the files named under Problems are mended.")
