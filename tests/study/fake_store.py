@@ -278,6 +278,30 @@ def tuned_study(out: Path, seeds: int = 2) -> Path:
     )
 
 
+ACCURACY = Metric("val_accuracy", "%", "higher", "top-1 accuracy")
+_MIRRORED = {
+    "val_error": "val_accuracy",
+    "precise_val_error": "precise_val_accuracy",
+    "train_error": "train_accuracy",
+}
+
+
+def in_accuracy(out: Path) -> Path:
+    """The same study with accuracies, which are better the higher they are, in place of errors."""
+    for path in sorted(out.glob("runs/*/metrics.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            for error, accuracy in _MIRRORED.items():
+                value = row.pop(error)
+                row[accuracy] = None if value is None else 100.0 - value
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trained = Metric("train_accuracy", "%", "higher", "training accuracy")
+    for path in out.glob("runs/*/env.json"):
+        named = {"metrics": [asdict(metric) for metric in (ACCURACY, trained)]}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    return add_to_manifest(out, metric=asdict(ACCURACY))
+
+
 def add_responses(out: Path) -> Path:
     """Give every run of a study percentiles of the recorded responses."""
     for path in sorted(out.glob("runs/*/metrics.jsonl")):

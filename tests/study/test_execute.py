@@ -1,17 +1,19 @@
 """What a study checks before it trains: the folder, and the images of its runs."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
+from groupnorm.study.metrics import further_metrics, primary_metric
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
 from groupnorm.study.store import StoreError, read_manifest
 from groupnorm.training.config import RunConfig
 from tests.data.files.image_trees import class_folders, photo, write
-from tests.study.fake_store import add_to_manifest
+from tests.study.fake_store import BOX_AP, MASK_AP, add_to_manifest
 
 CONFIG = RunConfig(
     model="resnet8", data="imagefolder", norm="none", epochs=1, image_size=32, workers=1,
@@ -19,10 +21,12 @@ CONFIG = RunConfig(
 )  # fmt: skip
 
 
-def plan_of(seeds=1, **changes):
+def plan_of(seeds=1, measured=None, **changes):
     labelled = [({"norm": "none", "batch_per_worker": 4}, vary(CONFIG, **changes))]
     cells, configs = repeat(labelled, seeds)
-    return Plan("norms", "A norm", "paper", "quick", {}, cells, configs, "norms", ())
+    return Plan(
+        "norms", "A norm", "paper", "quick", {}, cells, configs, "norms", (), **(measured or {})
+    )
 
 
 @pytest.fixture
@@ -150,3 +154,15 @@ def test_progress_knows_the_size_of_the_images(photos, tmp_path, monkeypatch, da
     plan = plan_of(data=data, image_size=None)
     with pytest.raises(BegunError, match=f"^{pixels}$"):
         run_study(plan, tmp_path / "out", data_root=photos, console=Console(file=io.StringIO()))
+
+
+def test_the_record_names_a_metric_that_is_not_that_of_classifiers(study, tmp_path):
+    path = tmp_path / "out" / "study.json"
+    study()
+    assert not {"metric", "also"} & json.loads(path.read_text()).keys(), "as it always was"
+    study(measured={"metric": BOX_AP, "also": (MASK_AP,)})
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["metric"] == {
+        "name": "box_ap", "unit": "", "better": "higher", "title": "box AP",
+    }  # fmt: skip
+    assert (primary_metric(manifest), further_metrics(manifest)) == (BOX_AP, (MASK_AP,))

@@ -26,6 +26,8 @@ def noun(metric: Metric) -> str:
 def plural(metric: Metric) -> str:
     """The noun of several values, e.g. "errors"."""
     one = noun(metric)
+    if one.endswith("acy"):
+        return f"{one.removesuffix('y')}ies"
     return f"{one}es" if one.endswith("s") else f"{one}s"
 
 

@@ -33,6 +33,10 @@ def test_nouns_and_units(metric, expected):
     ) == expected  # fmt: skip
 
 
+def test_the_plural_of_an_accuracy():
+    assert wording.plural(Metric("val_accuracy", "%", "higher", "top-1 accuracy")) == "accuracies"
+
+
 def test_articles_and_capitals():
     assert wording.with_article("error") == "an error"
     assert wording.with_article("box AP") == "a box AP"

@@ -26,6 +26,7 @@ from groupnorm.study.report.figures.style import (
     Style,
     log_axis,
     name_axis,
+    name_height,
     norm_styles,
 )
 from groupnorm.study.results.compare import first_table
@@ -142,8 +143,7 @@ def arms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     panel = Panel(
         _by_name(study, rows, f"This study: {subject(study)}"),
         f"{what} per arm, {subject(study)}",
-        width=5.0,
-        height=max(2.6, 1.2 + 0.42 * len(rows)),
+        height=max(2.6, 1.2 + name_height([row_name(study, row) for row in rows]) * len(rows)),
     )
     return FigureSpec(f"{slug(metric)}-by-arm", f"{what} by arm", caption, [panel])
 

@@ -238,7 +238,7 @@ def _leave_room_for_names(figure: Figure) -> None:
     """
     names = [name for axes in figure.axes for name in axes.get_yticklabels() if name.get_text()]
     right = [name.get_window_extent().x1 / figure.dpi for name in names]
-    printed = RendererAgg(1, 1, PNG_DPI)
+    printed = RendererAgg(1, 1, PNG_DPI)  # type: ignore[no-untyped-call]
     widths = [name.get_window_extent(printed).width / PNG_DPI for name in names]
     ends = [end - width for end, width in zip(right, widths, strict=True)]
     missing = _EDGE - min(ends, default=_EDGE)

@@ -99,7 +99,15 @@ def log_axis(ax: Axes, values: Sequence[int], label: str, one: str | None = None
 
 def name_axis(ax: Axes, names: Sequence[str]) -> None:
     """A row for every name, the first at the bottom; a long name takes several lines."""
-    lines = [textwrap.fill(name, _NAME_LETTERS, break_long_words=False) for name in names]
-    ax.set_yticks(range(len(names)), lines)
+    ax.set_yticks(range(len(names)), [_in_lines(name) for name in names])
     ax.set_ylim(-0.6, len(names) - 0.3)
     ax.grid(visible=False, axis="y")
+
+
+def name_height(names: Iterable[str]) -> float:
+    """Inches between two rows of `name_axis`, so that no name runs into the next."""
+    return max([0.42, *(0.21 * len(_in_lines(name).splitlines()) for name in names)])
+
+
+def _in_lines(name: str) -> str:
+    return textwrap.fill(name, _NAME_LETTERS, break_long_words=False)

@@ -1,6 +1,7 @@
 """The words of a report: what they claim must follow from the numbers and their intervals."""
 
 import json
+import re
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.study.fake_store import (
     configured,
     fake_metrics,
     groups_study,
+    in_accuracy,
     spoil,
     write_manifest,
     write_run,
@@ -324,3 +326,25 @@ def test_without_a_table_nothing_is_compared(tmp_path):
         text = " ".join(words(add_to_manifest(out, published=[])))
         assert "In the paper" not in text
         assert "paper has" not in text
+
+
+def test_accuracies_tell_what_their_errors_tell_in_the_words_of_accuracies(tmp_path):
+    """The mirror image of a study: whoever was ahead is, by as many points."""
+    out = batch_study(tmp_path)
+    errors = words(out)
+    mirrored = words(in_accuracy(out))
+    changed = [
+        (r"has ([\d.]+) points less error than (\S+)", r"is \1 points better than \2 in accuracy"),
+        ("has the lowest error", "has the highest accuracy"),
+        (r"(?<=accuracy, )([\d.]+) %", lambda m: f"{100 - float(m[1]):.1f} %"),
+        ("points less than", "points more than"), ("The error is", "The accuracy is"),
+        ("the error of bn rises by", "the accuracy of bn falls by"),
+        ("and rises by", "and falls by"),
+        (r"reaches ([\d.]+) %", lambda m: f"reaches {100 - float(m[1]):.1f} %"),
+    ]  # fmt: skip
+    for number, text in enumerate(errors):
+        if "arXiv" in text or "paper measured" in text.lower():
+            continue
+        for pattern, into in changed:
+            text = re.sub(pattern, into, text)
+        assert mirrored[number] == text
