@@ -15,21 +15,24 @@ import re
 import statistics
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from groupnorm.files import write_atomic
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.render import render_files
-from groupnorm.study.report.page import main_table
 from groupnorm.study.report.tables import cost_table, main_table_of
 from groupnorm.study.report.text import describe
 from groupnorm.study.results.costs import how_timed
-from groupnorm.study.results.differences import DIFFERENCE_HEADER, contrasts, difference_lines
+from groupnorm.study.results.differences import (
+    difference_header,
+    difference_lines,
+    differences_of,
+)
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.rows import load_study, summarize, summarize_study
+from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
 from groupnorm.study.results.rules import epochs_rule
-from groupnorm.study.store import read_manifest
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -40,19 +43,25 @@ COST = ROOT / "docs" / "cost.md"
 RESULTS = ROOT / "results"
 
 
+@cache
+def read_study(folder: Path) -> Study:
+    """The study in a folder, read once for all sections."""
+    return load_study(folder)
+
+
 def study_section(pattern: str, caption: str, *, figure: bool, above: str = "") -> str:
     """A figure, the main table, and where the numbers come from; `above` leads to the root."""
     folder = only(pattern)
-    manifest = read_manifest(folder)
+    study = read_study(folder)
+    rows = summarize_study(study)
     inside = above + folder.relative_to(ROOT).as_posix()
     lines = [f"![Error against images per worker]({inside}/figures/error-by-batch.png)", ""]
     lines = lines if figure else []
-    if manifest["protocol"] == "paper":
-        caption += steps(folder)
-    study = load_study(folder)
-    found = describe(study, summarize_study(study))[0]
-    table = markdown(*main_table(folder))
-    lines += [caption, "", *table, "", found, "", source(folder, manifest, inside)]
+    if study.manifest["protocol"] == "paper":
+        caption += steps(study)
+    found = describe(study, rows)[0]
+    table = markdown(*main_table_of(study, rows))
+    lines += [caption, "", *table, "", found, "", source(study, rows, folder.name, inside)]
     return "\n".join(lines)
 
 
@@ -62,7 +71,7 @@ def with_last_epoch(pattern: str, caption: str) -> str:
     In a short run the error still falls fast during the last five epochs, so that their median is
     mostly the error of an epoch in the middle.
     """
-    study = load_study(only(pattern))
+    study = read_study(only(pattern))
     ends = {
         name: replace(record, config={**record.config, "reported_epochs": 1})
         for name, record in study.records.items()
@@ -77,18 +86,19 @@ def with_last_epoch(pattern: str, caption: str) -> str:
         *markdown(*main_table_of(study, rows)),
     ]
     if any(row.spread is not None for row in rows):
-        table = markdown(DIFFERENCE_HEADER, difference_lines(study, contrasts(rows)))
+        table = markdown(
+            difference_header(study), difference_lines(study, differences_of(study, rows))
+        )
         lines += ["", describe(study, rows)[0], "", "Differences after the last epoch:", "", *table]
     return "\n".join(lines)
 
 
-def steps(folder: Path) -> str:
+def steps(study: Study) -> str:
     """How many steps the largest and the smallest batch were trained for, and what follows."""
     taken = {}
-    for run in (folder / "runs").iterdir():
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        taken[config["workers"] * config["batch_per_worker"] // 8] = last["step"]
+    for record in study.records.values():
+        images = record.config["workers"] * record.config["batch_per_worker"]
+        taken[images // 8] = record.metrics[-1]["step"]
     most, fewest = max(taken), min(taken)
     return (
         f" {taken[most]:,} at {most} images per worker, {taken[fewest]:,} at {fewest}. Rows are to "
@@ -97,21 +107,20 @@ def steps(folder: Path) -> str:
     )
 
 
-def source(folder: Path, manifest: dict[str, Any], inside: str) -> str:
+def source(study: Study, rows: list[Row], name: str, inside: str) -> str:
     """One sentence: command, data, seeds, spread, versions, machine, time."""
-    env = json.loads(next((folder / "runs").glob("*/env.json")).read_text(encoding="utf-8"))
-    config = json.loads(next((folder / "runs").glob("*/config.json")).read_text(encoding="utf-8"))
-    rows = summarize(folder)
+    manifest, record = study.manifest, next(iter(study.records.values()))
+    env, config = record.env, record.config
     seeds = max(row.asked for row in rows)
     spread = "one seed, so no interval" if seeds == 1 else f"{seeds} seeds, ± sample deviation"
     data = manifest["data"]
     images = config["train_images"] or data["train"]
     return (
-        f"Top-1 error in percent, {epochs_rule(load_study(folder))}, {spread}; "
+        f"Top-1 error in percent, {epochs_rule(study)}, {spread}; "
         f"{config['model']} on {images:,} training and {data['test']:,} test images of "
         f"{data['name']} (version {data['version']}). Made by `{manifest['command']}` with torch "
         f"{env['torch']} on {env['cpu']}, {env['threads']} thread a trial; record: "
-        f"[{folder.name}]({inside})."
+        f"[{name}]({inside})."
     )
 
 
@@ -448,18 +457,17 @@ def study_sections() -> dict[str, str]:
 def cost_section() -> str:
     """What every normalization costs, beside its error."""
     folder = only("all-norms-*")
-    manifest = read_manifest(folder)
-    study = load_study(folder)
+    study = read_study(folder)
     rows = summarize_study(study)
     largest = max(row.labels["batch_per_worker"] for row in rows)
-    table = cost_table([row for row in rows if row.labels["batch_per_worker"] == largest])
+    table = cost_table(study, [row for row in rows if row.labels["batch_per_worker"] == largest])
     return "\n".join(
         [
             *markdown(*table),
             "",
             how_timed(study.cost_pass),
             "",
-            source(folder, manifest, f"../results/{folder.name}"),
+            source(study, rows, folder.name, f"../results/{folder.name}"),
         ]
     )
 
@@ -484,7 +492,7 @@ def updated(text: str, sections: dict[str, str]) -> str:
 def draw_figures(text: str) -> None:
     """Draw the main figure of every study whose figure a document shows."""
     for name in re.findall(r"results/([^/)]+)/figures/error-by-batch\.png", text):
-        study = load_study(RESULTS / name)
+        study = read_study(RESULTS / name)
         figure = build_figures(study, summarize_study(study))[0]
         write_atomic(RESULTS / name / "figures" / f"{figure.name}.png", render_files(figure)["png"])
 

@@ -57,7 +57,7 @@ def report(
     ):
         from groupnorm.study.report.page import report_numbers, write_report
 
-        studies = [path for text in folders if (path := named_folder(text, "report"))]
+        studies = [path for text in folders if (path := named_folder(text, "FOLDER"))]
         folder = named_folder(out, "--out")
         if len(studies) > 1 and folder is None:
             raise ValueError("several studies are joined in a folder; name it with --out")
@@ -93,7 +93,7 @@ def _in_words(files: list[Path], out: Path) -> str:
 
 def print_main_table(folder: Path, labels: Sequence[str] = ()) -> None:
     """The title and the table, or a list of its cells where the terminal is too narrow for it."""
-    from groupnorm.study.report.page import main_table, main_title
+    from groupnorm.study.report.page import main_metric, main_table, main_title
 
     header, rows = main_table(folder, labels=labels)
     if not rows:
@@ -102,7 +102,7 @@ def print_main_table(folder: Path, labels: Sequence[str] = ()) -> None:
     say(main_title(folder))
     widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
     if sum(widths) + 3 * len(widths) + 1 > console.width:  # with its borders
-        say(f"{header[0]}: error")
+        say(f"{header[0]}: {main_metric(folder)}")
         for name, *cells in rows:
             say(name)
             for column, cell in zip(header[1:], cells, strict=True):

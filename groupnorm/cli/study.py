@@ -44,6 +44,8 @@ from groupnorm.cli.terminal import (
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.experiments.catalog import Entry
 from groupnorm.study import PlanError
+from groupnorm.study.results.format import counted
+from groupnorm.study.store import Record, damage
 from groupnorm.training.config import describe_errors
 
 study_app = typer.Typer(
@@ -84,7 +86,7 @@ def _print_list(as_json: bool) -> None:
         return
     for name, e in published.items():
         console.print(f"[bold]{name}[/bold]  {escaped(e.title)}", highlight=False)
-        text = f"{e.source}. Published {e.metric}: {e.result}. {e.runs} runs; {e.time}."
+        text = f"{e.source}. Published {e.metric}: {e.result}. {counted(e.runs, 'run')}; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
         "Each is groupnorm study NAME, and --scale smoke tries it in under a minute. batch-size, "
@@ -209,12 +211,13 @@ def _run(
     stop_at_first_failure: bool,
 ) -> None:
     plan = study_plan(name, options)
-    count = f"{len(plan.cells)} cells, {len(plan.configs)} distinct runs"
+    count = f"{counted(len(plan.cells), 'cell')}, {counted(len(plan.configs), 'distinct run')}"
     if plan.next_stage is not None:
-        count = f"{len(plan.configs)} configurations, in stages"
+        count = f"{counted(len(plan.configs), 'configuration')}, in stages"
     say(f"{plan.title}: {count}, {plan.protocol} protocol, on {plan.data}, in {out}")
     for skip in plan.skipped:
-        say(f"skipped {skip['labels']['norm']}: {skip['reason']}")
+        name = skip["labels"].get("arm") or skip["labels"]["norm"]
+        say(f"skipped {name}: {skip['reason']}")
     from groupnorm.study import run_study
 
     with report_interrupt(
@@ -240,8 +243,18 @@ def _run(
         stopped = f" {left} others were stopped, or not begun." if stop_at_first_failure else ""
         fail(
             f"{len(failed)} of {len(outcome.records)} runs failed; the report says why.{stopped} "
-            "The same command tries again and goes on."
+            f"{_how_to_go_on(failed)}"
         )
+
+
+def _how_to_go_on(failed: list[Record]) -> str:
+    """What to do about runs that have failed: some files must be mended first."""
+    damaged = [reason for run in failed if (reason := damage(run)) is not None]
+    if not damaged:
+        return "The same command tries again and goes on."
+    shown = " Then: ".join(damaged[:3])
+    more = f" And {len(damaged) - 3} more, in the report." if len(damaged) > 3 else ""
+    return f"The same command fails again until this is done: {shown}.{more} Then it goes on."
 
 
 def _cluster(address: str | None, cpus: int | None, gpus: float | None, device: str) -> Any:

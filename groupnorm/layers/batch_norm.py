@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.modules._functions import SyncBatchNorm as torchs_sync_batch_norm  # noqa: N813
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from groupnorm.layers.fx_leaf import FxLeaf
+from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.batch_norm import chunked_batch_norm, ragged_batch_norm
 from groupnorm.ops.sync_batch_norm import synchronized_batch_norm
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from groupnorm.layers.base import FxLeaf
 from groupnorm.layers.batch_norm import (
     check_input,
     evaluate,
@@ -13,7 +14,6 @@ from groupnorm.layers.batch_norm import (
     train_on_nothing,
     update_running,
 )
-from groupnorm.layers.fx_leaf import FxLeaf
 from groupnorm.ops.per_channel import in_statistics_dtype, per_channel, scale_and_shift
 
 

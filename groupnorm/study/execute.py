@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from groupnorm import data as datasets
 from groupnorm.environment import software
-from groupnorm.files import describe_os_error, locked, write_atomic
+from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
+from groupnorm.study.results.format import counted
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
@@ -28,6 +30,7 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    locked_folder,
     read_config,
     read_manifest,
     read_record,
@@ -35,8 +38,13 @@ from groupnorm.study.store import (
     run_is_done,
     to_json,
 )
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
+from groupnorm.training.metric import CLASSIFICATION
+
+if TYPE_CHECKING:
+    from groupnorm.data.batches import DataSet
 
 
 @dataclass(frozen=True)
@@ -95,36 +103,36 @@ def run_study(
         check_ray()
         check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
-    _check_images(plan.configs, images)
+    _check_images({**plan.initial, **plan.configs}, images, data_root)
     manifest = _manifest(plan, images, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
-        with locked(out / ".lock", refusal):
+        with locked_folder(out, refusal):
             before = _claim(out, manifest)
             read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
             if plan.next_stage is None and (left := _not_shown(before, out)):
                 print_line(console, left)
-            for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
+            for note in images.notes:
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
                 print_line(console, plan.prepare(out, data_root))
             setup = _Setup(out, jobs, device, data_root, cluster, stop_at_first_failure)
             names: dict[str, None] = {}  # in order
-            for stage in _stages(plan, out):
+            for stage in chain(_initial_stages(plan), _stages(plan, out)):
                 if stage.cells is not None:
                     plan = replace(plan, cells=stage.cells)
                     _claim(out, _manifest(plan, images, command))
-                _check_images(stage.configs, images)
+                _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
-                show = StudyProgress(stage.configs, console, stage.stop_epoch)
-                if track is not None:
-                    show = TrackedProgress(out, stage.configs, console, stage.stop_epoch)
+                about = (stage.configs, console, stage.stop_epoch, plan.metric, _pixels(images))
+                show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
-                if any(record.status == "failed" for record in records):
+                needed = stop_at_first_failure or not stage.configs.keys() <= plan.initial.keys()
+                if needed and any(record.status == "failed" for record in records):
                     break
             else:
                 if plan.final_cells is not None:
@@ -142,7 +150,7 @@ def run_study(
     except OSError as error:
         raise StoreError(
             f"{describe_os_error(error)}; what was finished is kept in {out}, and the same command "
-            "goes on from it"
+            "goes on from it once that is mended"
         ) from error
 
 
@@ -177,6 +185,15 @@ def _stages(plan: Plan, out: Path) -> Iterator[Stage]:
         before = stage
 
 
+def _initial_stages(plan: Plan) -> Iterator[Stage]:
+    """The runs that others start from, those first that start from none of the others."""
+    waiting = dict(plan.initial)
+    while waiting:
+        ready = {name: c for name, c in waiting.items() if c.init not in waiting}
+        yield Stage(ready, about="weights to start from")
+        waiting = {name: c for name, c in waiting.items() if name not in ready}
+
+
 def _work_ahead(stage: Stage, out: Path) -> str:
     """How many runs of a stage are there already, begun, and new."""
     records = [read_record(out, name) for name in stage.configs]
@@ -184,7 +201,7 @@ def _work_ahead(stage: Stage, out: Path) -> str:
     begun = sum(bool(record.metrics) for record in left)
     until = "" if stage.stop_epoch is None else f" up to epoch {stage.stop_epoch}"
     about = f"{stage.about}: " if stage.about else ""
-    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    runs = counted(len(records), "run")
     return (
         f"{about}{runs}{until}: {len(records) - len(left)} reused, {begun} continued, "
         f"{len(left) - begun} to train"
@@ -220,7 +237,7 @@ def _train(stage: Stage, setup: _Setup, progress: StudyProgress) -> list[Record]
     )
 
 
-def _turn(config: RunConfig) -> tuple[int, int, bool]:
+def _turn(config: TrainingConfig) -> tuple[int, int, bool]:
     """When it is the turn of a run: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
     return config.seed, config.step_images, not config.uses_batch_statistics
@@ -246,34 +263,45 @@ def _time_steps(
         )
 
 
+def _pixels(images: datasets.ImageSet | datasets.ImageFiles) -> int:
+    """Height and width of the images that a run which chooses no size is trained on."""
+    if isinstance(images, datasets.ImageFiles):
+        return IMAGE_SIZE
+    return int(images.train_images.shape[-1])
+
+
 def _check_images(
-    configs: Mapping[str, RunConfig], images: datasets.ImageSet | datasets.ImageFiles
+    configs: Mapping[str, TrainingConfig], images: DataSet, data_root: Path | None
 ) -> None:
-    """Raise PlanError for a run that needs more training images than there are."""
+    """Raise PlanError for a run that needs more training images than there are.
+
+    Initial runs may have other data than the study, which is read here.
+    """
+    read = {images.name: images}
     for config in configs.values():
-        held_out = config.validation_images
-        available = len(images.train_labels) - (held_out or 0)
+        if config.data not in read:
+            read[config.data] = datasets.load(config.data, data_root)
+        images, left_out = read[config.data], config.validation_images or 0
+        available = images.train_size - left_out
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            besides = f" besides the {held_out} held out" if held_out else ""
+            besides = f" besides the {left_out} validation images" if left_out else ""
             raise PlanError(
                 f"{what} needs more than the {available} training images of {images.name}{besides}"
             )
 
 
-def _manifest(
-    plan: Plan, images: datasets.ImageSet | datasets.ImageFiles, command: str
-) -> dict[str, Any]:
+def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
     data = {
         "name": images.name,
         "version": images.version,
-        "train": len(images.train_labels),
-        "test": len(images.test_labels),
+        "train": images.train_size,
+        "test": images.test_size,
         "classes": images.num_classes,
     }
-    return {
+    manifest = {
         "format": FORMAT,
         "study": plan.study,
         "title": plan.title,
@@ -291,6 +319,11 @@ def _manifest(
         "search": None if plan.search is None else plan.search(data),
         "versions": {key: value for key, value in software().items() if key != "kernels"},
     }
+    if plan.metric != CLASSIFICATION[0]:  # records of classifiers stay as they were
+        manifest["metric"] = asdict(plan.metric)
+    if plan.also:
+        manifest["also"] = [asdict(metric) for metric in plan.also]
+    return manifest
 
 
 def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -349,7 +382,7 @@ def _not_shown(before: dict[str, Any] | None, out: Path) -> str:
         return ""
     now = {cell["run"] for cell in read_manifest(out)["cells"]}
     left = len({cell["run"] for cell in before["cells"]} - now)
-    runs = "1 run" if left == 1 else f"{left} runs"
+    runs = counted(left, "run")
     text = f"{runs} of the command before, {before['command']!r}: kept in {out}, but not shown"
     return text if left else ""
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm.files import locked, write_atomic
+from groupnorm.files import write_atomic
+from groupnorm.run.tasks import config_class
 from groupnorm.study.results.costs import CostPass
 from groupnorm.study.results.labels import label_text
 from groupnorm.study.store import (
@@ -18,12 +19,12 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    locked_folder,
     read_manifest,
     read_record,
     run_folder,
     to_json,
 )
-from groupnorm.training.config import RunConfig
 
 # What is copied of a run: its record, not its checkpoint.
 RECORD_FILES = ("config.json", "env.json", "metrics.jsonl", UNREADABLE, "DONE", "FAILED")
@@ -33,12 +34,13 @@ SAME = {
     "data": "data",
     "protocol": "protocol",
     "tuned_over": "tuned field",
+    "metric": "metric",
 }
 # What the cells of one experiment vary, besides their labels.
 VARIED = {"norm", "norms", "workers", "batch_per_worker", "seed", "max_unreadable"}
 _HANDLED = {
     "format", "title", "command", "scale", "options", "cells", "skipped", "shows", "published",
-    "versions", "joined", *SAME,
+    "versions", "joined", "also", *SAME,
 }  # fmt: skip
 
 
@@ -69,7 +71,10 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
     """
     given = [folder.resolve() for folder in folders]
     if len(set(given)) < len(given) or out.resolve() in given:
-        raise StoreError("each study to join, and --out, must be another folder")
+        twice = next(f for n, f in enumerate([*folders, out]) if f.resolve() in given[:n])
+        raise StoreError(
+            f"{twice} is named twice: the studies to join and --out are each a folder of their own"
+        )
     check_study_place(out)
     if (out / "study.json").exists() and read_manifest(out).get("joined") is None:
         raise StoreError(f"{out} holds a study of its own; choose another --out")
@@ -78,7 +83,7 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
         _check_same(sources[0], other)
     cells = _join_cells(sources)
     contents = _join_runs(sources)
-    with locked(out / ".lock", f"another process is at work in {out}"):
+    with locked_folder(out, f"another process is at work in {out}"):
         for name, files in contents.items():
             for file in RECORD_FILES:
                 path = run_folder(out, name) / file
@@ -130,7 +135,7 @@ def _recipe(source: _Source) -> dict[str, set[str]]:
     for record in source.records.values():
         if not record.config:
             continue
-        config = RunConfig(**record.config)
+        config = config_class(record.config)(**record.config)
         fields = {k: v for k, v in config.model_dump().items() if k not in VARIED | labels}
         if source.manifest["protocol"] == "fixed-step":
             fields["images of a step"] = config.step_images
@@ -192,7 +197,8 @@ def _join_manifests(
     manifests = [source.manifest for source in sources]
     first = manifests[0]
     shows = list(dict.fromkeys(m["shows"] for m in manifests))
-    if len({cell["labels"]["batch_per_worker"] for cell in cells}) > 1 and "groups" not in shows:
+    sizes = {cell["labels"].get("batch_per_worker") for cell in cells}
+    if len(sizes) > 1 and not {"groups", "arms"} & set(shows):
         shows = ["batch-size"]
     asked = {(json.dumps(cell["labels"], sort_keys=True)) for cell in cells}
     skipped = {
@@ -204,6 +210,8 @@ def _join_manifests(
         for line in source.manifest.get("joined")
         or [{"folder": str(source.folder), "command": source.manifest["command"]}]
     ]
+    also = {json.dumps(named): named for m in manifests for named in m.get("also") or ()}
+    shown = {"metric": first.get("metric"), "also": list(also.values())}
     return {
         "format": FORMAT,
         "study": first["study"],
@@ -220,6 +228,7 @@ def _join_manifests(
         "tuned_over": first.get("tuned_over"),
         "versions": _common([m["versions"] for m in manifests]),
         "joined": joined,
+        **{key: value for key, value in shown.items() if value},
     }
 
 

@@ -6,9 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ReportKind = Literal["batch-size", "norms", "groups", "search"]
-"""What a report shows: error by images per worker, by norm, by group division, or how the number of
-groups was found."""
+ReportKind = Literal["batch-size", "norms", "groups", "search", "arms"]
+"""What a report shows: the metric by images per worker, by norm, by group division, how the number
+of groups was found, or a table of arms by metrics."""
+
+LABELS: dict[ReportKind, tuple[str, ...]] = {
+    "batch-size": ("norm", "batch_per_worker"),
+    "norms": ("norm", "batch_per_worker"),
+    "groups": ("norm", "batch_per_worker", "division", "value"),
+    "search": ("norm", "batch_per_worker", "step"),
+    "arms": ("arm",),
+}
+"""The labels that every cell has, by what the report shows; others may come beside them."""
 
 _Count = Annotated[int, Field(ge=0)]
 
@@ -27,8 +36,9 @@ class _Closed(BaseModel):
 
 class _Labels(_Open):
     __pydantic_extra__: dict[str, str | int | float] = Field(init=False)
-    norm: str
-    batch_per_worker: Annotated[int, Field(ge=1)]
+    arm: str = ""
+    norm: str = ""
+    batch_per_worker: Annotated[int, Field(ge=1)] = 1
     division: Literal["groups", "size"] = "groups"
     value: Annotated[int, Field(ge=1)] = 1
 
@@ -65,6 +75,15 @@ class _Tuning(_Closed):
     cells: list[_Cell]
 
 
+class Metric(_Closed):
+    """A metric in `study.json` and in `env.json`; `groupnorm.training.metric` says what it is."""
+
+    name: Annotated[str, Field(min_length=1)]
+    unit: str
+    better: Literal["lower", "higher"]
+    title: Annotated[str, Field(pattern=r"\S")]
+
+
 class _Search(_Closed):
     full_epochs: Annotated[int, Field(ge=1)]
     rungs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
@@ -96,6 +115,8 @@ class Manifest(_Closed):
     joined: list[_Joined] | None = None
     tuning: _Tuning | None = None
     search: _Search | None = None
+    metric: Metric | None = None
+    also: list[Metric] | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]
@@ -109,6 +130,7 @@ class _Cost(_Open):
 class Environment(_Open):
     """`env.json`."""
 
+    metrics: Annotated[list[Metric], Field(min_length=1)] | None = None
     parameters: _Count | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     processes: Annotated[int, Field(ge=1)] = 1
@@ -126,6 +148,7 @@ class Epoch(_Open):
     step: _Count | None = None
     lr: float | None = None
     train_loss: float | None = None
+    train_losses: dict[str, float] = {}
     train_error: _Percent | None = None
     val_loss: float | None = None
     val_error: _Percent | None = None

@@ -143,11 +143,11 @@ def test_the_published_order_at_32_images():
         published.load(f"cifar10-resnet56-{name}") for name in ("batch-size", "groups")
     )
     norms = ("bn", "in", "gn:groups=16", "in:affine=false")
-    errors = [find(table, norm=norm, batch_per_worker=32).error for norm in norms]
-    errors.append(find(groups, norm="gn:groups=1", division="groups", value=1).error)
+    errors = [find(table, norm=norm, batch_per_worker=32).result for norm in norms]
+    errors.append(find(groups, norm="gn:groups=1", division="groups", value=1).result)
     assert errors == [7.5, 9.2, 9.5, 10.2, 12.3]
     sixteen = find(groups, norm="gn:groups=16", division="groups", value=16)
-    assert sixteen.error == errors[2], "both tables hold this run"
+    assert sixteen.result == errors[2], "both tables hold this run"
 
 
 def test_instance_norm_without_scale_has_no_gamma_to_begin_at_zero():

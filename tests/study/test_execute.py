@@ -136,3 +136,17 @@ def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):
     assert read_manifest(tmp_path / "out")["versions"] == {"torch": "1.0"}
     study()
     assert (tmp_path / "out" / "study.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("data", "pixels"), [("digits", 8), ("imagefolder", 224)])
+def test_progress_knows_the_size_of_the_images(photos, tmp_path, monkeypatch, data, pixels):
+    class BegunError(Exception):
+        pass
+
+    def begin(configs, console, stop_epoch, own_size):
+        raise BegunError(own_size)
+
+    monkeypatch.setattr(execute, "StudyProgress", begin)
+    plan = plan_of(data=data, image_size=None)
+    with pytest.raises(BegunError, match=f"^{pixels}$"):
+        run_study(plan, tmp_path / "out", data_root=photos, console=Console(file=io.StringIO()))

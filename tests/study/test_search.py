@@ -127,7 +127,7 @@ def test_refinement_goes_stage_by_stage_and_counts(trials, tmp_path):
     assert study.search.chosen == study.search.refined == better
     assert epochs_trained(study) == 60 + 7 * 18
     (row,) = [row for row in summarize_study(study) if row.labels["norm"] == better]
-    assert sorted(row.errors) == [0, 1]
+    assert sorted(row.results) == [0, 1]
     table = {line[0]: line[-1] for line in main_table(tmp_path)[1]}
     assert table[better] == "chosen"
     assert table["gn:groups=8"] == "best rule, then refined"

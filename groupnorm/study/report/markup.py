@@ -52,14 +52,16 @@ def escape_latex(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
+def escape_markdown(text: str) -> str:
+    """A text as Markdown that shows it: no letter of it marks, opens code, a formula or a tag."""
+    return re.sub(r"[\\`*_<$|]", r"\\\g<0>", text)
+
+
 def _markdown(table: MarkedTable) -> str:
     rule = ["---", *["---:"] * (len(table.header) - 1)]
-    lines = [_markdown_line(cells) for cells in (table.header, rule, *table.body)]
-    return "\n".join([*lines, "", f"{table.caption}.", ""])
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    head, *body = [map(escape_markdown, cells) for cells in (table.header, *table.body)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *body)]
+    return "\n".join([*lines, "", f"{escape_markdown(table.caption)}.", ""])
 
 
 def _latex(table: MarkedTable, environment: str) -> str:

@@ -36,10 +36,11 @@ from groupnorm.study.report.unrounded import (
     study_numbers,
     tuning_numbers,
 )
+from groupnorm.study.report.written import LIST, figure_list, stale_figures
 from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
-    DIFFERENCE_HEADER,
+    difference_header,
     difference_lines,
     differences_of,
     how_compared,
@@ -47,7 +48,7 @@ from groupnorm.study.results.differences import (
 from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
-from groupnorm.study.results.rules import each_error, title_images
+from groupnorm.study.results.rules import each_result, title_images
 from groupnorm.study.results.tuning import (
     Tuning,
     chosen_note,
@@ -55,6 +56,7 @@ from groupnorm.study.results.tuning import (
     read_tuning,
     tuning_table,
 )
+from groupnorm.study.results.wording import capital, gap_unit, in_unit, noun, slug
 from groupnorm.study.store import StoreError, read_cells
 
 # Statuses as they appear in cells; such cells are marked in the page.
@@ -71,6 +73,8 @@ def write_report(
     out: Path, *, column: Column | None = None, labels: Sequence[str] = ()
 ) -> list[Path]:
     """Write report.html, the tables, the references and the figures into the study's folder.
+
+    Figures that an earlier report wrote there and this one does not have are removed.
 
     Args:
         column: draw the files of figures as wide as one column of a paper or as both; None: each
@@ -104,6 +108,9 @@ def write_report(
     for figure in figures:
         for extension, data in render_files(figure, column).items():
             files[f"figures/{figure.name}.{extension}"] = data
+    for path in stale_figures(out, files):
+        path.unlink()
+    _write(out / LIST, figure_list(files))
     for name, content in files.items():
         _write(out / name, content)
     return [out / name for name in files]
@@ -113,7 +120,8 @@ def main_table(out: Path, *, labels: Sequence[str] = ()) -> tuple[list[str], lis
     """Header and rows of the report's main table, for the terminal.
 
     One row per norm and one column per batch size, the largest first; batch norm with recomputed
-    statistics has a row of its own. The groups study has one row per way of dividing.
+    statistics has a row of its own. The groups study has one row per way of dividing, a study of
+    arms one per arm and a column for each metric.
 
     Args:
         labels: own names of norms, as in `write_report`.
@@ -123,6 +131,15 @@ def main_table(out: Path, *, labels: Sequence[str] = ()) -> tuple[list[str], lis
     """
     study = _named(load_study(out), labels)
     return tables.main_table_of(study, _rows(out, study)[0])
+
+
+def main_metric(out: Path) -> str:
+    """What the cells of the main table are, in a word or two, e.g. "error".
+
+    Raises:
+        StoreError: `out` holds no study, or a file of it is damaged.
+    """
+    return noun(load_study(out).metric)
 
 
 def report_numbers(out: Path) -> dict[str, Any]:
@@ -153,10 +170,10 @@ def _named(study: Study, labels: Sequence[str]) -> Study:
     skipped = [skip["labels"] for skip in study.manifest.get("skipped", [])]
     tried = (study.manifest.get("tuning") or {"cells": []})["cells"]
     every = [cell.labels for cell in (*study.cells, *read_cells({"cells": tried}))] + skipped
-    norms = [label["norm"] for label in every]
+    norms = [label[study.axis] for label in every]
     if study.search is not None:  # rules that were not trained have no cell
         norms += [*study.search.discarded, *study.search.settings["same"]]
-    names = read_names(labels, list(dict.fromkeys(norms)))
+    names = read_names(labels, list(dict.fromkeys(norms)), study.axis)
     for name in names.values():
         if missing := missing_letters(name):
             raise ValueError(f"--label {name!r}: the font of the figures has no {missing}")
@@ -173,10 +190,10 @@ def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
     """The tables for a paper: the main one and the differences, where they have any lines."""
     caption = tables.main_title_of(study, rows)
     header, body = tables.main_table_of(study, rows)
-    found = [MarkedTable("error", caption, header, body)] if body else []
+    found = [MarkedTable(slug(study.metric), caption, header, body)] if body else []
     if lines := difference_lines(study, differences_of(study, rows)):
         caption = tables.differences_title_of(study)
-        found.append(MarkedTable("differences", caption, DIFFERENCE_HEADER, lines))
+        found.append(MarkedTable("differences", caption, difference_header(study), lines))
     return found
 
 
@@ -185,12 +202,17 @@ def _write(path: Path, data: bytes | str) -> None:
         write_atomic(path, data)
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         raise StoreError(f"{describe_os_error(error)}; remove or rename it") from error
+    except OSError as error:
+        raise StoreError(
+            f"{describe_os_error(error)}; a report is written beside its records: see to it that "
+            "it can be, or copy the study to another folder"
+        ) from error
 
 
 def _rows(out: Path, study: Study) -> tuple[list[Row], Tuning | None]:
     """The rows to show, and what was tried where the study is tuned."""
     tuning = read_tuning(out, study)
-    if tuning is not None and tuning.held_out is None:
+    if tuning is not None and tuning.validation_images is None:
         return tuning.chosen, tuning
     return summarize_study(study), tuning
 
@@ -199,7 +221,7 @@ def _csv_files(study: Study, rows: list[Row], tuning: Tuning | None) -> dict[str
     if tuning is None:
         return {"tables.csv": tables.tables_csv(study, rows)}
     tried = tables.tables_csv(tuning.study, tuning.rows, chosen=tuning.chosen)
-    if tuning.held_out is None:
+    if tuning.validation_images is None:
         return {"tables.csv": tried}
     return {"tables.csv": tables.tables_csv(study, rows), "tuning.csv": tried}
 
@@ -218,28 +240,31 @@ def _page(
     )
     environment.tests["bad"] = _is_bad
     environment.tests["wide"] = _is_wide
-    manifest = study.manifest
+    manifest, metric = study.manifest, study.metric
     header, body = tables.main_table_of(study, rows)
-    # the runs of a search are of different lengths, so that no error goes beside a cost
-    cost_header, cost_body = tables.cost_table([] if study.search else rows)
-    cost_body = [[study.called(norm), *cells] for norm, *cells in cost_body]
+    # the runs of a search are of different lengths, so that no result goes beside a cost
+    cost_header, cost_body = tables.cost_table(study, [] if study.search else rows)
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
-    every = tuning.rows if tuning and tuning.held_out is None else rows
+    every = tuning.rows if tuning and tuning.validation_images is None else rows
     problems = tables.problems(study, every)
-    if tuning and tuning.held_out is not None:
+    if tuning and tuning.validation_images is not None:
         problems += tables.problems(tuning.study, tuning.rows)
     compared = differences_of(study, rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
         paragraphs=[*describe(study, rows, tuning), *_names_in_words(study)],
+        metric=noun(metric),
+        unit_words=in_unit(metric, ", "),
+        table_title=f"{capital(noun(metric))}{in_unit(metric)}",
+        gap_unit=gap_unit(metric),
         main_title=tables.main_title_of(study, rows),
         header=header,
         body=body,
         differences_title=tables.differences_title_of(study),
-        difference_header=DIFFERENCE_HEADER,
+        difference_header=difference_header(study),
         differences=difference_lines(study, compared),
-        how_compared=how_compared(compared),
+        how_compared=how_compared(study, compared),
         cost_header=cost_header,
         cost_body=cost_body,
         how_timed=how_timed(study.cost_pass),
@@ -249,11 +274,11 @@ def _page(
         comparisons=compare_published(study, rows),
         comparison_header=COMPARISON_HEADER,
         figures=[_drawn(figure) for figure in figures],
-        run_header=tables.RUN_HEADER,
+        run_header=tables.run_header(study),
         run_groups=tables.run_groups(study, every),
         problems=problems,
         runs=len(records),
-        each_error=f"{each_error(study)}{title_images(study)}",
+        each_result=f"{each_result(study)}{title_images(study)}",
         protocol=manifest.get("protocol", ""),
         protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
         command=manifest.get("command", ""),

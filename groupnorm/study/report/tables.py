@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from groupnorm.data.issues import describe_unreadable
 from groupnorm.study.results.costs import COSTS, run_cost
+from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import (
     NOTHING,
     RECOMPUTED,
-    batches_text,
     estimate_text,
+    label_cells,
+    label_columns,
     label_of,
     label_text,
     row_text,
@@ -28,7 +30,7 @@ from groupnorm.study.results.rows import (
     Row,
     Study,
     by_runs,
-    final_error,
+    final_result,
     images_of,
     run_status,
     step_memory_bytes,
@@ -36,20 +38,17 @@ from groupnorm.study.results.rows import (
     trained_once,
 )
 from groupnorm.study.results.rules import epochs_rule, rules_note, title_images
+from groupnorm.study.results.wording import (
+    axis_label,
+    capital,
+    gap_unit_in_full,
+    in_unit,
+    noun,
+    plural,
+)
 from groupnorm.study.store import UNREADABLE
 
 SAME = "same"
-RUN_HEADER = [
-    "norm", "images per worker", "error: mean ± spread", "recomputed: mean ± spread", "seed",
-    "status", "error", "recomputed", "training error", "memory of a step", "parameters",
-]  # fmt: skip
-MEASURES = ("val_error", "precise_val_error", "train_error")
-CSV_MEASURES = [
-    "seed", "run", "status", "reason", "epochs", "val_error", "precise_val_error", "train_error",
-    "step_memory_bytes", "parameters", "val_error_mean", "val_error_spread",
-    "precise_val_error_mean", "precise_val_error_spread", "seeds_finished", "seeds_asked",
-    "val_error_low", "val_error_high", "epochs_rule", "evaluated_on",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
         return rung_table(study, rows)
     if study.manifest["shows"] == "groups":
         return _groups_table(study, rows)
+    if study.axis == "arm":
+        return _arms_table(study, rows)
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
     batches = sorted({label["batch_per_worker"] for label in labels}, reverse=True)
@@ -102,25 +103,67 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
 
 def main_title_of(study: Study, rows: list[Row]) -> str:
     """The main table's title, e.g. "Top-1 error in percent: resnet8 on digits, ..., 3 seeds"."""
+    metric = study.metric
     seeds = max((row.asked for row in rows), default=0)
     count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if rows else ""
     if any(row.spread is not None for row in rows):
         count = f"mean ± standard deviation over {count}"
     tuned, best = study.manifest.get("tuned_over"), ""
     if tuned:
-        on = "held-out" if study.manifest.get("tuning") else "test"
+        on = "validation" if study.manifest.get("tuning") else "test"
         best = f", at the best {tuned} of those tried on {on} images"
     of = ", ".join(part for part in (subject(study), epochs_rule(study), count) if part)
-    return f"Top-1 error in percent{title_images(study)}: {of}{best}"
+    title = f"{capital(metric.title)}{in_unit(metric)}"
+    if study.axis == "arm" and study.further:
+        title = capital(", ".join(one.title for one in (metric, *study.further)))
+    return f"{title}{title_images(study)}: {of}{best}"
 
 
 def differences_title_of(study: Study) -> str:
     """The title of the table of differences."""
+    metric = study.metric
     of = ", ".join(part for part in (subject(study), epochs_rule(study)) if part)
     return (
-        f"Differences of top-1 error in percentage points{title_images(study)}: {of}, over the "
-        "seeds that both have, with the 95 % interval of their mean by Student's t"
+        f"Differences of {metric.title} in {gap_unit_in_full(metric)}{title_images(study)}: {of}, "
+        "over the seeds that both have, with the 95 % interval of their mean by Student's t"
     )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the table of every run: its heading and its key in the rows of a record."""
+
+    title: str
+    name: str
+
+
+def measures_of(study: Study) -> list[Measure]:
+    """What the table of every run shows of each run.
+
+    The value with recomputed statistics, and that of the training examples, are among it where some
+    run records them, be it as null, or as long as none was evaluated.
+    """
+    metric, found = study.metric, [Measure(noun(study.metric), study.metric.name)]
+    evaluated = [
+        row
+        for record in study.records.values()
+        for row in record.metrics
+        if row.get(metric.name) is not None
+    ]
+    training = study.training
+    if not evaluated or any(metric.precise in row for row in evaluated):
+        found.append(Measure("recomputed", metric.precise))
+    if training and (not evaluated or any(training.name in row for row in evaluated)):
+        found.append(Measure(training.title, training.name))
+    return found + [Measure(other.title, other.name) for other in study.further]
+
+
+def run_header(study: Study) -> list[str]:
+    """What stands above `run_groups`."""
+    titles = [measure.title for measure in measures_of(study)]
+    means = [f"{title}: mean ± spread" for title in _means(study)]
+    return [*label_columns(study), *means, "seed", "status", *titles, "memory of a step",
+            "parameters"]  # fmt: skip
 
 
 def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
@@ -130,29 +173,26 @@ def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
     groups = []
     for same in by_runs(rows):
         row = same[0]
-        norms = ", ".join(dict.fromkeys(study.called(r.labels["norm"]) for r in same))
+        names, *others = label_cells(study, same)
         if tuned:
-            norms += f", {tuned} {row.labels[tuned]}"
-        shared = [
-            norms,
-            batches_text(same),
-            estimate_text(row.error, 2),
-            estimate_text(row.precise, 2),
-        ]
+            names += f", {tuned} {row.labels[tuned]}"
+        means = [estimate_text(value(row), 2) for value in _means(study).values()]
+        shared = [names, *others, *means]
         groups.append(RunGroup(shared, [_run_cells(study, seeds[name], name) for name in row.runs]))
     return groups
 
 
-def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+def cost_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of costs; no rows when no run has recorded any.
 
-    One row per configuration whose runs have costs, with the error beside it; one alone for what
+    One row per configuration whose runs have costs, with the result beside it; one alone for what
     was trained once for several batch sizes. What no run has recorded is no column. Older records
     hold the peak of the whole process instead of a step's memory, which is not shown.
     """
     with_memory = any(row.cost and row.step_memory_bytes is not None for row in rows)
     shown = {key: COSTS[key] for key in COSTS if any(key in row.cost for row in rows)}
-    header = ["norm", "images per worker", "error", *(title for title, _, _ in shown.values())]
+    titles = [title for title, _, _ in shown.values()]
+    header = [*label_columns(study), noun(study.metric), *titles]
     body = []
     for same in by_runs(rows):
         row = same[0]
@@ -165,8 +205,7 @@ def cost_table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
         memory = row.step_memory_bytes
         if with_memory:
             cells.append(_number(None if memory is None else memory / 2**20, 0))
-        body.append([row.labels["norm"], batches_text(same),
-                     row_text(row, row.error), *cells])  # fmt: skip
+        body.append([*label_cells(study, same), row_text(row, row.result), *cells])
     return header + ["memory of a step, MiB"] * with_memory, body
 
 
@@ -181,7 +220,7 @@ def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     skipped = study.manifest.get("skipped", [])
     bad += [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
     note = rules_note(study)
-    bad += [["errors", "different rules", note]] if note else []
+    bad += [[plural(study.metric), "different rules", note]] if note else []
     return bad + _gaps(study, rows) + _data_problems(study)
 
 
@@ -215,14 +254,20 @@ def _data_problems(study: Study) -> list[list[str]]:
 
 
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
-    """[key, value] of what all records agree on, or every value of a key they differ in."""
+    """[key, value] of what all records agree on, or every value of a key they differ in.
+
+    A key that is empty everywhere, as `norms` is without norms of places, is left out.
+    """
     values: dict[str, dict[str, None]] = {}
+    filled: dict[str, bool] = {}
     for record in records:
         for key, value in record.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            text = NOTHING if value is None else text
+            empty = value in ({}, [], "")
+            text = NOTHING if value is None or empty else text
+            filled[key] = filled.get(key, False) or not empty
             values.setdefault(key, {})[text] = None
-    return [[key, "; ".join(found)] for key, found in values.items()]
+    return [[key, "; ".join(found)] for key, found in values.items() if filled[key]]
 
 
 def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -> str:
@@ -235,15 +280,16 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     costs = [key for key in COSTS if any(key in row.cost for row in rows)]
-    writer.writerow([*mark, *names, *CSV_MEASURES, *costs])
+    writer.writerow([*mark, *names, *_csv_columns(study), *costs])
+    metric, measures = study.metric, _csv_measures(study)
     times, last, rule = study.cost_pass.times, study.reported_epochs, epochs_rule(study, False)
     seeds = {(json.dumps(c.labels, sort_keys=True), c.run): c.seed for c in study.cells}
     for row in rows:
         key = json.dumps(row.labels, sort_keys=True)
-        interval = row.error.interval if row.error else None
+        interval = row.result.interval if row.result else None
         for name in row.runs:
             record = study.records[name]
-            status, reason = run_status(record)
+            status, reason = run_status(record, metric)
             done = status == "finished"
             cost = run_cost(record, times.get(name))
             writer.writerow(
@@ -251,8 +297,8 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                     *([] if chosen is None else ["yes" if row in chosen else "no"]),
                     *(row.labels.get(label) for label in names),
                     seeds[key, name], name, status, reason, len(record.metrics),
-                    *(final_error(record.metrics, measure, last=last) if done else None
-                      for measure in MEASURES),
+                    *(final_result(record.metrics, metric, measure, last=last) if done else None
+                      for measure in measures),
                     step_memory_bytes(record), record.env.get("parameters"), row.mean,
                     row.spread, row.precise_mean, row.precise_spread, row.finished, row.asked,
                     *(interval or (None, None)), rule, images_of([record]),
@@ -260,6 +306,50 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
                 ]
             )  # fmt: skip
     return buffer.getvalue()
+
+
+def _csv_measures(study: Study) -> list[str]:
+    """The measures of a run in tables.csv, each with a column whether or not a run has it."""
+    metric, training = study.metric, study.training
+    known = [metric.name, metric.precise, *([training.name] if training else [])]
+    return known + [other.name for other in study.further]
+
+
+def _csv_columns(study: Study) -> list[str]:
+    """The columns of tables.csv between the labels and the costs."""
+    name, precise = study.metric.name, study.metric.precise
+    return [
+        "seed", "run", "status", "reason", "epochs", *_csv_measures(study), "step_memory_bytes",
+        "parameters", f"{name}_mean", f"{name}_spread", f"{precise}_mean", f"{precise}_spread",
+        "seeds_finished", "seeds_asked", f"{name}_low", f"{name}_high", "epochs_rule",
+        "evaluated_on",
+    ]  # fmt: skip
+
+
+def _means(study: Study) -> dict[str, Callable[[Row], Estimate | None]]:
+    """The means over seeds in the table of every run, by their headings."""
+    found: dict[str, Callable[[Row], Estimate | None]] = {noun(study.metric): lambda r: r.result}
+    if any(measure.name == study.metric.precise for measure in measures_of(study)):
+        found["recomputed"] = lambda row: row.precise
+    return found
+
+
+def _arms_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """A line for each arm, and a column for each metric."""
+    shown = (study.metric, *study.further)
+    header = [*label_columns(study), *(axis_label(metric, metric.title) for metric in shown)]
+    body = [
+        [
+            *label_cells(study, [row]),
+            row_text(row, row.result),
+            *(row_text(row, row.further_result(other)) for other in study.further),
+        ]
+        for row in rows
+    ]
+    for skip in study.manifest.get("skipped", []):
+        names = [str(skip["labels"].get(name, NOTHING)) for name in label_columns(study)]
+        body.append([*names, "skipped", *[NOTHING] * len(study.further)])
+    return header, body
 
 
 def _groups_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
@@ -282,21 +372,23 @@ def _cell_text(
     row = by_labels.get(key)
     if row is None:
         return "skipped" if key in gone else NOTHING
-    return row_text(row, row.error)
+    return row_text(row, row.result)
 
 
 def _run_cells(study: Study, seed: int, name: str) -> list[str]:
     record = study.records[name]
-    status, _ = run_status(record)
-    done = status == "finished"
-    last = study.reported_epochs
-    errors = [final_error(record.metrics, key, last=last) if done else None for key in MEASURES]
+    status, _ = run_status(record, study.metric)
+    done, last = status == "finished", study.reported_epochs
+    values = [
+        final_result(record.metrics, study.metric, measure.name, last=last) if done else None
+        for measure in measures_of(study)
+    ]
     memory = step_memory_bytes(record)
     parameters = record.env.get("parameters")
     return [
         str(seed),
         status,
-        *(_number(error, 2) for error in errors),
+        *(_number(value, 2) for value in values),
         f"{decimal_text(memory / 2**20, 0)} MiB" if memory else NOTHING,
         _number(parameters, 0),
     ]

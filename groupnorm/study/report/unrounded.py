@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groupnorm.study.results.differences import Contrast, differences_of
+from groupnorm.study.results.differences import DifferenceLine, differences_of
 from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.labels import group_labels
 from groupnorm.study.results.outcomes import (
     as_settings,
     epochs_trained,
@@ -24,23 +25,20 @@ from groupnorm.study.results.outcomes import (
 from groupnorm.study.results.rows import Row, Study, images_of
 from groupnorm.study.results.rules import epochs_rule
 from groupnorm.study.results.tuning import Tuning
-
-DIFFERENCE_COLUMNS = [
-    "norm", "recomputed", "against", "batch_per_worker", "difference", "standard_error", "low",
-    "high", "pairs", "left_out", "told_apart", "verdict", "seeds_for_one_point",
-]  # fmt: skip
+from groupnorm.study.results.wording import key, unit_words
 
 
 def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
-    """How the errors are made, a row for each configuration, and the differences; unrounded."""
+    """How the results are made, a row for each configuration, and the differences; unrounded."""
     names = list(dict.fromkeys(key for row in rows for key in row.labels))
     return {
         "study": study.manifest["study"],
-        "unit": "percent, top-1 error",
+        "unit": ", ".join(filter(None, (unit_words(study.metric), study.metric.title))),
+        **{key: study.manifest[key] for key in ("metric", "also") if key in study.manifest},
         "epochs_rule": epochs_rule(study, length=False) or None,
         "reported_epochs": study.reported_epochs if study.begun else None,
         "evaluated_on": images_of(study.records.values()),
-        "rows": [{**_row(row, names), **_epochs(study, row)} for row in rows],
+        "rows": [{**_row(study, row, names), **_epochs(study, row)} for row in rows],
         "differences": difference_numbers(study, rows),
     }
 
@@ -50,14 +48,17 @@ def tuning_numbers(tuning: Tuning) -> dict[str, Any]:
     names = list(dict.fromkeys(key for row in tuning.rows for key in row.labels))
     return {
         "field": tuning.field,
-        "held_out": tuning.held_out,
-        "rows": [{**_row(row, names), "chosen": row in tuning.chosen} for row in tuning.rows],
+        "validation_images": tuning.validation_images,
+        "rows": [
+            {**_row(tuning.study, row, names), "chosen": row in tuning.chosen}
+            for row in tuning.rows
+        ],
     }
 
 
 def search_numbers(study: Study) -> dict[str, Any]:
-    """What a search tried and found; an error is null where training diverged."""
-    search = search_of(study)
+    """What a search tried and found; a result is null where training diverged."""
+    search, results = search_of(study), f"{key(study.metric)}s"
     return {
         "done": search.done,
         "chosen": search.chosen,
@@ -68,7 +69,7 @@ def search_numbers(study: Study) -> dict[str, Any]:
         "rungs": [
             {
                 "epochs": rung.epochs,
-                "errors": _finite(rung.errors),
+                results: _finite(rung.results),
                 "kept": list(rung.kept),
                 "dropped": list(rung.dropped),
             }
@@ -78,7 +79,7 @@ def search_numbers(study: Study) -> dict[str, Any]:
             {
                 "part": step.part,
                 "before": step.before,
-                "errors": _finite(step.errors),
+                results: _finite(step.results),
                 "best": step.best,
             }
             for step in search.steps
@@ -91,18 +92,22 @@ def search_numbers(study: Study) -> dict[str, Any]:
 
 
 def difference_numbers(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The differences, unrounded: one for each norm and batch size, by `DIFFERENCE_COLUMNS`."""
+    """The differences, unrounded: one for each row that has one, by `difference_columns`."""
+    return [_difference(study, one, row) for one in differences_of(study, rows) for row in one.rows]
+
+
+def difference_columns(study: Study) -> list[str]:
+    """What is given of each difference."""
     return [
-        _difference(one, row.labels["batch_per_worker"])
-        for one in differences_of(study, rows)
-        for row in one.rows
-    ]
+        study.axis, "recomputed", "against", *group_labels(study), "difference", "standard_error",
+        "low", "high", "pairs", "left_out", "told_apart", "verdict", "seeds_for_one_point",
+    ]  # fmt: skip
 
 
 def differences_csv(study: Study, rows: Sequence[Row]) -> str:
     """The same as lines of a file; empty where there is no number."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, DIFFERENCE_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, difference_columns(study), lineterminator="\n")
     writer.writeheader()
     words = {True: "yes", False: "no"}
     for line in difference_numbers(study, rows):
@@ -116,11 +121,13 @@ def _epochs(study: Study, row: Row) -> dict[str, int]:
     return {"epochs": study.search.epochs_asked(row.labels["norm"])} if study.search else {}
 
 
-def _finite(errors: Mapping[str, float]) -> dict[str, float | None]:
-    return {norm: error if math.isfinite(error) else None for norm, error in errors.items()}
+def _finite(results: Mapping[str, float]) -> dict[str, float | None]:
+    return {norm: result if math.isfinite(result) else None for norm, result in results.items()}
 
 
-def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:
+def _row(study: Study, row: Row, names: Sequence[str]) -> dict[str, Any]:
+    name, training = key(study.metric), study.training
+    recomputed = f"recomputed_{name}"
     return {
         **{name: row.labels.get(name) for name in names},
         "status": row.status,
@@ -128,12 +135,22 @@ def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:
         "seeds_asked": row.asked,
         "seeds_finished": row.finished,
         "evaluated_on": row.evaluated_on,
-        **_estimate("error", row.error),
-        **_estimate("recomputed_error", row.precise),
-        "train_error": row.train_error,
+        **_estimate(name, row.result),
+        **_estimate(recomputed, row.precise),
+        **({} if training is None else {training.name: row.train_result}),
+        **{
+            column: value
+            for other in study.further
+            for column, value in _estimate(key(other), row.further_result(other)).items()
+        },
         "seeds": [
-            {"seed": seed, "error": error, "recomputed_error": row.precise_errors.get(seed)}
-            for seed, error in row.errors.items()
+            {
+                "seed": seed,
+                name: value,
+                recomputed: row.precise_results.get(seed),
+                **{key(other): row.further[other.name].get(seed) for other in study.further},
+            }
+            for seed, value in row.results.items()
         ],
     }
 
@@ -148,13 +165,14 @@ def _estimate(name: str, found: Estimate | None) -> dict[str, float | None]:
     }
 
 
-def _difference(one: Contrast, batch: int) -> dict[str, Any]:
+def _difference(study: Study, one: DifferenceLine, row: Row) -> dict[str, Any]:
     found = one.difference
     low, high = (found.interval if found else None) or (None, None)
     values = [
-        one.norm, one.recomputed, one.reference, batch, found.mean if found else None,
+        one.name, one.recomputed, one.reference,
+        *(row.labels.get(label) for label in group_labels(study)), found.mean if found else None,
         found.standard_error if found else None, low, high, found.pairs if found else 0,
         found.left_out if found else None, found.told_apart if found else None, one.verdict,
         one.seeds_needed,
     ]  # fmt: skip
-    return dict(zip(DIFFERENCE_COLUMNS, values, strict=True))
+    return dict(zip(difference_columns(study), values, strict=True))

@@ -17,7 +17,8 @@ from groupnorm.study.results.published import (
     published_text,
     values,
 )
-from groupnorm.study.results.rows import ONCE, Row, Study, trained, trained_once
+from groupnorm.study.results.rows import ONCE, Row, Study, batch_sizes, trained, trained_once
+from groupnorm.study.results.wording import unit_in_full
 from groupnorm.study.store import StoreError
 
 COMPARISON_HEADER = ["configuration", "measured", "published", "source"]
@@ -32,7 +33,7 @@ class PublishedComparison:
         table: the table.
         words: its title, setting and note, and what may be compared.
         lines: [configuration, measured, published, source] for each configuration the table has
-            a number for; empty when there is none.
+            a number of the study's metric for; empty when there is none.
     """
 
     table: Published
@@ -129,13 +130,17 @@ def compared_tables(manifest: dict[str, Any]) -> list[Published]:
 
 
 def first_table(study: Study, fits: Callable[[Published], bool]) -> Published | None:
-    """The first of the study's published tables, when it has the form asked for."""
-    tables = compared_tables(study.manifest)
-    return tables[0] if tables and fits(tables[0]) else None
+    """The first of the study's published tables, when it has the form and the metric asked for."""
+    for table in compared_tables(study.manifest)[:1]:
+        if table.unit == unit_in_full(study.metric) and fits(table):
+            return table
+    return None
 
 
 def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str]]:
-    sizes = {row.labels["batch_per_worker"] for row in rows}
+    if study.axis != "norm" or table.unit != unit_in_full(study.metric):
+        return []
+    sizes = set(batch_sizes(rows))
     stand_in = max(sizes, default=None)
     published = {found.batch_per_worker for found in values(table)}
     only = next(iter(published)) if len(published) == 1 else None
@@ -165,16 +170,16 @@ def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str
 
 
 def _measured(row: Row) -> str:
-    if row.error is None:
+    if row.result is None:
         return row_text(row, None)
-    text = estimate_text(row.error, 2)
+    text = estimate_text(row.result, 2)
     if row.status != "finished":
         text += f" ({row.asked - row.finished} of {row.asked} not finished)"
     return text + (f"; recomputed {estimate_text(row.precise, 2)}" if row.precise else "")
 
 
 def _published(found: PublishedValue, row: Row) -> str:
-    text = published_text(found.error)
+    text = published_text(found.result)
     if found.spread is not None:
         text += f" ± {decimal_text(found.spread, 2)}"
     other = [] if found.norm == row.labels["norm"] or found.division else [found.norm]
@@ -197,10 +202,10 @@ def _words(table: Published, study: Study) -> str:
 def _mean(found: list[PublishedValue]) -> PublishedValue | None:
     if len(found) < 2:
         return found[0] if found else None
-    errors = [one.error for one in found]
+    results = [one.result for one in found]
     first = found[0]
     return PublishedValue(
-        first.norm, fmean(errors), stdev(errors), first.model, first.batch_per_worker,
+        first.norm, fmean(results), stdev(results), first.model, first.batch_per_worker,
         first.division, first.value,
     )  # fmt: skip
 

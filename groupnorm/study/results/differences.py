@@ -1,4 +1,4 @@
-"""Each norm against a reference, over paired seeds: the rows of the table of differences."""
+"""Each norm or arm against a reference, over paired seeds: the table of differences."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from groupnorm.study.results.labels import (
     BATCH_NORM,
     NOTHING,
     RECOMPUTED,
-    batches_text,
+    group_labels,
     interval_text,
+    label_cells,
+    label_columns,
     of_kind,
 )
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
-
-DIFFERENCE_HEADER = [
-    "norm", "against", "images per worker", "difference", "95 % interval", "pairs of seeds",
-    "verdict",
-]  # fmt: skip
+from groupnorm.study.results.wording import (
+    best_word,
+    is_better,
+    lower_is_better,
+    noun,
+    rank,
+    short_comparison,
+    with_article,
+)
+from groupnorm.training.metric import Metric
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """The error of one configuration minus that of the reference at the same batch size.
+class DifferenceLine:
+    """One line of the table: a configuration minus the reference of its group.
 
     Attributes:
-        norm: its spec string.
-        recomputed: whether its errors are those with recomputed statistics.
-        reference: the spec string of the reference.
+        name: its norm, or its arm.
+        recomputed: whether its results are those with recomputed statistics.
+        reference: the norm or arm of the reference.
         rows: the rows that the same runs fill, one for each batch size.
         difference: None where no seed of both has finished, or on the same images.
         verdict: in a few words, e.g. "less error" or "cannot be told apart".
@@ -38,7 +45,7 @@ class Contrast:
             from the spread of these pairs; None without such a spread.
     """
 
-    norm: str
+    name: str
     recomputed: bool
     reference: str
     rows: list[Row]
@@ -50,10 +57,10 @@ class Contrast:
 def row_difference(
     a: Row, b: Row, *, recomputed_a: bool = False, recomputed_b: bool = False
 ) -> Difference | None:
-    """The error of `a` minus that of `b` over the seeds that both have.
+    """The result of `a` minus that of `b` over the seeds that both have.
 
     Args:
-        recomputed_a: take the errors of `a` with recomputed statistics.
+        recomputed_a: take the results of `a` with recomputed statistics.
         recomputed_b: take those of `b`.
 
     Returns:
@@ -62,48 +69,53 @@ def row_difference(
     if a.evaluated_on != b.evaluated_on:
         return None
     return paired_difference(
-        a.precise_errors if recomputed_a else a.errors,
-        b.precise_errors if recomputed_b else b.errors,
+        a.precise_results if recomputed_a else a.results,
+        b.precise_results if recomputed_b else b.results,
     )
 
 
-def contrasts(rows: Sequence[Row]) -> list[Contrast]:
-    """Every row against the reference at its batch size, the largest size first.
+def differences_of(study: Study, rows: Sequence[Row]) -> list[DifferenceLine]:
+    """Every row against the reference of its group, the largest batch size first.
 
-    The reference is batch norm; without any, what has the lowest mean error. What the same runs
-    give at several batch sizes is there once.
+    Norms are grouped by batch size, and the reference is batch norm; without any, what has the best
+    mean. Arms are grouped by the labels that they have besides, and the reference is the first one.
+    What the same runs give at several batch sizes is there once.
+
+    A search has no differences: its runs are of different lengths, so that their results do not
+    compare.
     """
-    found: dict[tuple[object, ...], Contrast] = {}
-    for batch in batch_sizes(rows):
-        here = [row for row in rows if row.labels["batch_per_worker"] == batch]
-        reference = _reference(here)
+    if study.search is not None:
+        return []
+    found: dict[tuple[object, ...], DifferenceLine] = {}
+    for here in _groups(study, rows):
+        reference = _reference(study, here)
         for row in here:
             for recomputed in (False, True):
                 if (row is reference and not recomputed) or (recomputed and not row.precise):
                     continue
-                key = (row.labels["norm"], row.runs, recomputed, reference.runs)
+                key = (row.labels[study.axis], row.runs, recomputed, reference.runs)
                 if key in found:
                     found[key].rows.append(row)
                 else:
-                    found[key] = _contrast(row, recomputed, reference)
+                    found[key] = _line(study, row, recomputed, reference)
     return list(found.values())
 
 
-def differences_of(study: Study, rows: Sequence[Row]) -> list[Contrast]:
-    """The differences that the report of a study shows.
+def difference_header(study: Study) -> list[str]:
+    """What stands above `difference_lines`."""
+    name, *groups = label_columns(study)
+    return [
+        name, "against", *groups, "difference", "95 % interval", "pairs of seeds", "verdict",
+    ]  # fmt: skip
 
-    A search has none: its runs are of different lengths, so that their errors do not compare.
-    """
-    return [] if study.search is not None else contrasts(rows)
 
-
-def difference_lines(study: Study, found: Sequence[Contrast]) -> list[list[str]]:
-    """The lines of the table of differences, below `DIFFERENCE_HEADER`."""
+def difference_lines(study: Study, found: Sequence[DifferenceLine]) -> list[list[str]]:
+    """The lines of the table of differences, below `difference_header`."""
     return [
         [
-            study.called(one.norm) + (f" {RECOMPUTED}" if one.recomputed else ""),
+            study.called(one.name) + (f" {RECOMPUTED}" if one.recomputed else ""),
             study.called(one.reference),
-            batches_text(one.rows),
+            *label_cells(study, one.rows)[1:],
             NOTHING if one.difference is None else plain_text(one.difference.shown),
             _interval_cell(one.difference),
             _pairs_cell(one.difference),
@@ -113,48 +125,72 @@ def difference_lines(study: Study, found: Sequence[Contrast]) -> list[list[str]]
     ]
 
 
-def how_compared(found: Sequence[Contrast]) -> str:
+def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
     """What the reference is, and what the sign of a difference means, in sentences."""
-    named = all(of_kind(BATCH_NORM, [one.reference]) for one in found)
-    text = "Below 0 the norm has less error than what it stands against."
-    if not named:
+    metric = study.metric
+    if lower_is_better(metric):
+        text = f"Below 0 the {study.axis} has less {noun(metric)} than what it stands against."
+    else:
+        higher = with_article(f"higher {noun(metric)}")
+        text = f"Above 0 the {study.axis} has {higher} than what it stands against."
+    if study.axis == "arm":
+        return f"{text} Each arm stands against the first one."
+    if not all(of_kind(BATCH_NORM, [one.reference]) for one in found):
         text += (
-            " Without batch norm the reference is the lowest mean error, which chance favours: "
-            "an interval beside 0 tells less than it would of a reference chosen beforehand."
+            f" Without batch norm the reference is the {best_word(metric)} mean {noun(metric)}, "
+            "which chance favours: an interval beside 0 tells less than it would of a reference "
+            "chosen beforehand."
         )
     return text
 
 
-def short_verdict(found: Difference) -> str:
+def short_verdict(metric: Metric, found: Difference) -> str:
     """What the pairs tell of a difference, in a few words."""
     if found.told_apart is not None:
         if not found.told_apart:
             return "cannot be told apart"
-        return "less error" if found.mean < 0 else "more error"
+        return short_comparison(metric, is_better(metric, found.mean))
     if found.pairs == 1:
         return "one seed, nothing can be told"
-    what = "difference" if found.shown else "error"
+    what = "difference" if found.shown else noun(metric)
     return f"the same {what} in {found.pairs} seeds, no interval"
 
 
-def _reference(here: Sequence[Row]) -> Row:
+def _groups(study: Study, rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows that are compared with each other."""
+    names = group_labels(study)
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.labels.get(name) for name in names), []).append(row)
+    if study.axis == "norm":
+        return [groups[(batch,)] for batch in batch_sizes(rows)]
+    return list(groups.values())
+
+
+def _reference(study: Study, here: Sequence[Row]) -> Row:
+    if study.axis == "arm":
+        return here[0]
     named = of_kind(BATCH_NORM, norm_names(here))
     if named:
         return next(row for row in here if row.labels["norm"] == named[0])
-    return min(here, key=lambda row: (row.mean is None, row.mean or 0.0))
+    return min(here, key=lambda row: (row.mean is None, rank(study.metric, row.mean or 0.0)))
 
 
-def _contrast(row: Row, recomputed: bool, reference: Row) -> Contrast:
+def _line(study: Study, row: Row, recomputed: bool, reference: Row) -> DifferenceLine:
     difference = row_difference(row, reference, recomputed_a=recomputed)
-    verdict = _why_not(row, reference) if difference is None else short_verdict(difference)
+    if difference is None:
+        verdict = _why_not(study, row, reference)
+    else:
+        verdict = short_verdict(study.metric, difference)
     needed = seeds_needed(difference.spread) if difference and difference.spread else None
-    return Contrast(
-        row.labels["norm"], recomputed, reference.labels["norm"], [row], difference, verdict, needed
-    )
+    names = row.labels[study.axis], reference.labels[study.axis]
+    return DifferenceLine(names[0], recomputed, names[1], [row], difference, verdict, needed)
 
 
-def _why_not(row: Row, reference: Row) -> str:
-    without = [f"{one.labels['norm']} {one.status}" for one in (row, reference) if not one.errors]
+def _why_not(study: Study, row: Row, reference: Row) -> str:
+    without = [
+        f"{study.label(one.labels)} {one.status}" for one in (row, reference) if not one.results
+    ]
     if without:
         return f"no result: {', '.join(without)}"
     if row.evaluated_on != reference.evaluated_on:

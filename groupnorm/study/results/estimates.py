@@ -1,27 +1,29 @@
-"""Means over seeds, differences of paired seeds, and their 95 % intervals by Student's t.
+"""Means, differences of pairs, and their 95 % intervals by Student's t.
 
-Two configurations with the same seed see the same images in the same order with the same
-augmentation. Much of what a seed does is therefore the same for both, and the differences of the
-same seeds tell more than the two means do.
+What is paired is a seed as a rule. Two configurations with the same seed see the same images in the
+same order with the same augmentation. Much of what a seed does is therefore the same for both, and
+the differences of the same seeds tell more than the two means do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from itertools import count
 from statistics import NormalDist, fmean, stdev
+from typing import TypeVar
 
 from groupnorm.study.results.format import rounded
 
 CONFIDENCE = 0.95
 POWER = 0.80
-_NOISE = 1e-9  # differences of errors in percent that are the same but for the rounding of floats
+_NOISE = 1e-9  # spread of differences that are the same but for the rounding of floats
 
 Interval = tuple[float, float]
+Pair = TypeVar("Pair", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far `a` lies above `b`, over the seeds that both have.
+    """How far `a` lies above `b`, over the seeds, or whatever is paired, that both have.
 
     Attributes:
-        mean: mean of the differences, percentage points.
+        mean: mean of the differences.
         shown: the same as tables and texts print it. It has one decimal and is, where both have the
             same seeds, the difference of the two means as tables print them. Where the interval
             needs more decimals, or would leave that number out, it is `mean` with the decimals of
@@ -95,12 +97,18 @@ def estimate(values: Iterable[float]) -> Estimate | None:
     return Estimate(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
 
 
-def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
-    """`a` minus `b`, errors by seed, over the seeds that both have; None when there is none."""
-    common = a.keys() & b.keys()
+def paired_difference(a: Mapping[Pair, float], b: Mapping[Pair, float]) -> Difference | None:
+    """`a` minus `b` over the pairs: the values of the keys that both have, None without any.
+
+    Args:
+        a: values by what pairs them: the seed, or anything else that both sides share. Each key is
+            one pair, whose difference is taken to be independent of the others.
+        b: those of the other side.
+    """
+    common = [pair for pair in a if pair in b]
     if not common:
         return None
-    differences = [a[seed] - b[seed] for seed in sorted(common)]
+    differences = [a[pair] - b[pair] for pair in common]
     mean = fmean(differences)
     spread = stdev(differences) if len(common) > 1 else None
     if spread is not None and spread < _NOISE:

@@ -28,6 +28,18 @@ def decimal_text(value: float | Decimal, digits: int = 1) -> str:
     return plain_text(rounded(value, digits))
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things, e.g. "1 cell" or "1,024 cells"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def seconds_text(seconds: float, digits: int = 0) -> str:
+    """Seconds with so many decimals; "less than 1 s" where nothing would be left of them."""
+    if not rounded(seconds, digits):
+        return f"less than {plain_text(Decimal(1).scaleb(-digits))} s"
+    return f"{decimal_text(seconds, digits)} s"
+
+
 def plain_text(number: Decimal) -> str:
     """`number` with the decimals that it has, e.g. "40.2"."""
     return f"{abs(number) if number == 0 else number:,f}"  # no "-0.0"

@@ -1,8 +1,9 @@
-"""Successive halving as arithmetic: from errors to what a rung keeps, and refinement by part.
+"""Successive halving as arithmetic: from results to what a rung keeps, and refinement by part.
 
-Everything here is computed from a function `error(name, epochs)`: the error of a candidate after so
-many epochs, None while that is not known, infinity where training diverged. Planning and report
-both read a search through it, so that neither can tell another story than the records do.
+Everything here is computed from a function `result(name, epochs)`: the value of a metric that a
+candidate has after so many epochs, None while that is not known, infinity, of the sign that is
+worse, where training diverged. Planning and report both read a search through it, so that neither
+can tell another story than the records do.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.wording import is_better, rank
+from groupnorm.training.metric import Metric
 
-ErrorOf = Callable[[str, int], float | None]
+ResultOf = Callable[[str, int], float | None]
 KEPT = 3
 """Candidates that the first rung keeps; the second keeps one."""
 GROWTH = 3
@@ -21,7 +24,7 @@ GROWTH = 3
 LONGEST = 0.43
 """Greatest part of the full schedule that a search trains anything for."""
 WORTH_REFINING = 0.5
-"""Points between the best and the worst of the first rung, above which parts are tried."""
+"""Between the best and the worst of the first rung, above which parts are tried."""
 
 
 @dataclass(frozen=True)
@@ -30,31 +33,46 @@ class Rung:
 
     Attributes:
         epochs: since the beginning of the training.
-        errors: by candidate, in percent; infinity where training diverged. Those that are not
-            known yet are missing.
+        results: by candidate; infinite where training diverged. Those that are not known yet are
+            missing.
         asked: the candidates, first those that a tie favours.
-        kept: of these the best, best first; empty while an error is missing, or when all diverged.
+        kept: of these the best, best first; empty while a result is missing, or when all diverged.
     """
 
     epochs: int
-    errors: dict[str, float]
+    results: dict[str, float]
     asked: tuple[str, ...]
     kept: tuple[str, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether every error is known."""
-        return len(self.errors) == len(self.asked)
+        """Whether every result is known."""
+        return len(self.results) == len(self.asked)
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Those that go no further; nothing while an error is missing."""
+        """Those that go no further; nothing while a result is missing."""
         return tuple(name for name in self.asked if name not in self.kept) if self.complete else ()
 
     @property
+    def tied(self) -> tuple[str, ...]:
+        """Candidates of one result of which some were kept and some dropped, by their order alone.
+
+        Empty where results decided, and while one is missing.
+        """
+        border = {_rounded(self.results[name]) for name in self.kept}
+        border &= {_rounded(self.results[name]) for name in self.dropped}
+        return tuple(name for name in self.asked if _rounded(self.results[name]) in border)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest result; infinity where there is none."""
+        return min(self.results.values(), default=math.inf)
+
+    @property
     def spread(self) -> float:
-        """Points between the best and the worst of those that did not diverge."""
-        finite = [error for error in self.errors.values() if math.isfinite(error)]
+        """Between the best and the worst of those that did not diverge."""
+        finite = [result for result in self.results.values() if math.isfinite(result)]
         return max(finite) - min(finite) if finite else 0.0
 
 
@@ -65,14 +83,14 @@ class Step:
     Attributes:
         part: as "stage1".
         before: the candidate that was best before.
-        errors: of the alternatives, as in `Rung`.
+        results: of the alternatives, as in `Rung`.
         asked: the alternatives, each `before` with another norm of this part.
-        best: what is best now; None while an error is missing.
+        best: what is best now; None while a result is missing.
     """
 
     part: str
     before: str
-    errors: dict[str, float]
+    results: dict[str, float]
     asked: tuple[str, ...]
     best: str | None
 
@@ -96,7 +114,7 @@ def rung_epochs(first: int) -> tuple[int, int, int]:
 
 
 def reported_epochs(first: int) -> int:
-    """How many last epochs of a rung its error is the median of: half of the first rung's."""
+    """How many last epochs of a rung its result is the median of: half of the first rung's."""
     return (first + 1) // 2
 
 
@@ -107,26 +125,30 @@ def cost(candidates: int, first: int, seeds: int) -> int:
     return candidates * one + kept * (three - one) + (nine - three) + (seeds - 1) * nine
 
 
-def climb(names: Sequence[str], epochs: Sequence[int], error: ErrorOf) -> list[Rung]:
-    """The rungs so far, up to the first one of which an error is missing.
+def climb(
+    names: Sequence[str], epochs: Sequence[int], result: ResultOf, metric: Metric
+) -> list[Rung]:
+    """The rungs so far, up to the first one of which a result is missing.
 
-    Of equal errors the candidate that `names` has first counts as better. One that diverged is kept
-    by no rung.
+    Of equal results the candidate that `names` has first counts as better. One that diverged is
+    kept by no rung.
 
     Args:
         names: the candidates, in the order that a tie prefers.
         epochs: at the end of each rung.
+        metric: what the results are values of.
     """
     rungs: list[Rung] = []
     asked = tuple(names)
     for number, end in enumerate(epochs):
-        errors = _known(asked, end, error)
+        results = _known(asked, end, result)
         kept: tuple[str, ...] = ()
-        if len(errors) == len(asked):
-            ranked = sorted(asked, key=lambda name: errors[name])  # stable: ties keep the order
-            finite = [name for name in ranked if math.isfinite(errors[name])]
+        if len(results) == len(asked):
+            # stable: ties keep the order
+            ranked = sorted(asked, key=lambda name: rank(metric, _rounded(results[name])))
+            finite = [name for name in ranked if math.isfinite(results[name])]
             kept = tuple(finite[: KEPT if number == 0 else 1])
-        rungs.append(Rung(end, errors, asked, kept))
+        rungs.append(Rung(end, results, asked, kept))
         if not kept:
             break
         asked = tuple(name for name in asked if name in kept)
@@ -138,17 +160,19 @@ def coordinate_steps(
     parts: Sequence[str],
     alternatives: Callable[[str, str], Sequence[str] | None],
     epochs: int,
-    error: ErrorOf,
+    result: ResultOf,
+    metric: Metric,
 ) -> list[Step]:
-    """One step for each part in turn, up to the first one of which an error is missing.
+    """One step for each part in turn, up to the first one of which a result is missing.
 
-    An alternative is taken when its error is below that of what was best before it.
+    An alternative is taken when its result is better than that of what was best before it.
 
     Args:
-        start: the candidate to begin with, whose error is known.
+        start: the candidate to begin with, whose result is known.
         alternatives: from a part and the best candidate so far to candidates that differ in it;
             None for a part that has not begun, which ends the steps.
         epochs: that each is trained for.
+        metric: what the results are values of.
     """
     steps: list[Step] = []
     best = start
@@ -157,14 +181,15 @@ def coordinate_steps(
         if found is None:
             return steps
         asked = tuple(found)
-        errors = _known(asked, epochs, error)
-        if len(errors) < len(asked):
-            return [*steps, Step(part, best, errors, asked, None)]
-        now = error(best, epochs)
+        results = _known(asked, epochs, result)
+        if len(results) < len(asked):
+            return [*steps, Step(part, best, results, asked, None)]
+        now = result(best, epochs)
         assert now is not None
-        better = min(asked, key=lambda name: errors[name], default=best)
-        before, best = best, better if errors.get(better, now) < now else best
-        steps.append(Step(part, before, errors, asked, best))
+        other = min(asked, key=lambda name: rank(metric, results[name]), default=best)
+        better = is_better(metric, results.get(other, now) - now)
+        before, best = best, other if better else best
+        steps.append(Step(part, before, results, asked, best))
     return steps
 
 
@@ -208,6 +233,11 @@ def _why(gain: float, noise: float, ratio: float) -> str:
     return "; ".join(reasons)
 
 
-def _known(names: Sequence[str], epochs: int, error: ErrorOf) -> dict[str, float]:
-    found = {name: error(name, epochs) for name in names}
+def _rounded(result: float) -> float:
+    """What results are sorted by: medians of the same counts may differ in their last bits."""
+    return round(result, 9)
+
+
+def _known(names: Sequence[str], epochs: int, result: ResultOf) -> dict[str, float]:
+    found = {name: result(name, epochs) for name in names}
     return {name: value for name, value in found.items() if value is not None}

@@ -8,7 +8,8 @@ from typing import Any
 from groupnorm.spec import NormSpec, NormSpecError
 from groupnorm.study.results.estimates import Estimate, Interval, interval_digits
 from groupnorm.study.results.format import decimal_text, rounded
-from groupnorm.study.results.rows import ONCE, Row
+from groupnorm.study.results.rows import ONCE, Row, Study
+from groupnorm.study.results.wording import with_article
 
 NOTHING = "\u2013"
 RECOMPUTED = "(recomputed statistics)"
@@ -47,12 +48,13 @@ def short_names(norms: Iterable[str]) -> dict[str, str]:
     )
 
 
-def read_names(texts: Iterable[str], norms: Sequence[str]) -> dict[str, str]:
-    """Own names of norms, written as "gn:groups=8=GN (ours)".
+def read_names(texts: Iterable[str], norms: Sequence[str], what: str = "norm") -> dict[str, str]:
+    """Own names of norms, written as "gn:groups=8=GN (ours)", or of arms.
 
     Args:
         texts: SPEC=NAME, where SPEC may have "=" of its own.
-        norms: the norms of the study.
+        norms: the norms, or the arms, of the study.
+        what: which of the two they are.
 
     Raises:
         ValueError: a SPEC that the study does not have, an empty name, or one name for two norms.
@@ -63,7 +65,8 @@ def read_names(texts: Iterable[str], norms: Sequence[str]) -> dict[str, str]:
         found = [(spec, end) for end in ends if (spec := _canonical(text[:end])) in norms]
         if not found:
             raise ValueError(
-                f"--label takes SPEC=NAME with a norm of this study ({', '.join(norms)}), "
+                f"--label takes SPEC=NAME with {with_article(what)} of this study "
+                f"({', '.join(norms)}), "
                 f"got {text!r}"
             )
         norm, end = found[0]
@@ -76,7 +79,7 @@ def read_names(texts: Iterable[str], norms: Sequence[str]) -> dict[str, str]:
     shown = [names.get(norm, norm) for norm in norms]
     for name in names.values():
         if shown.count(name) > 1:
-            raise ValueError(f"--label calls two norms {name!r}; no reader could tell them apart")
+            raise ValueError(f"--label calls two {what}s {name!r}; no reader could tell them apart")
     return names
 
 
@@ -86,14 +89,21 @@ def _canonical(norm: str) -> str:
 
 
 def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
-    """A configuration in words, e.g. "bn, 2 images per worker" or "bn, ..., base_lr 0.1"."""
-    norm, batch = labels.get("norm", "?"), labels.get("batch_per_worker")
-    text = f"{norm}, {batch} images per worker" if batch is not None else str(norm)
+    """A configuration in words, e.g. "bn, 2 images per worker" or "bn, ..., base_lr 0.1".
+
+    Labels without images per worker stand one after the other.
+    """
+    if "batch_per_worker" in labels:
+        text = f"{labels.get('norm', '?')}, {labels['batch_per_worker']} images per worker"
+    else:
+        text = ", ".join(str(value) for name, value in labels.items() if name != tuned_over)
     return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
 
 
 def label_of(same: Sequence[Row], tuned_over: str | None = None) -> str:
     """What the runs of some rows stand for, e.g. "gn, 32, 2 images per worker (trained once)"."""
+    if "batch_per_worker" not in same[0].labels:
+        return "; ".join(dict.fromkeys(label_text(row.labels, tuned_over) for row in same))
     batches = _batches(same)
     text = label_text({**same[0].labels, "batch_per_worker": ", ".join(batches)}, tuned_over)
     return f"{text} {ONCE}" if len(batches) > 1 else text
@@ -103,6 +113,44 @@ def batches_text(same: Sequence[Row]) -> str:
     """The images per worker of rows that the same runs fill, e.g. "32, 8, 2 (trained once)"."""
     batches = _batches(same)
     return ", ".join(batches) + (f" {ONCE}" if len(batches) > 1 else "")
+
+
+def label_columns(study: Study) -> list[str]:
+    """The headings above what a table calls its rows: norm and batch size, or a study's labels."""
+    if study.axis == "norm":
+        return ["norm", "images per worker"]
+    every = [cell.labels for cell in study.cells]
+    every += [skipped["labels"] for skipped in study.manifest.get("skipped", [])]
+    names = dict.fromkeys(name for labels in ({study.axis: ""}, *every) for name in labels)
+    return [name for name in names if name != study.manifest.get("tuned_over")]
+
+
+def group_labels(study: Study) -> list[str]:
+    """The labels besides the norm or the arm: only rows that agree in them are compared."""
+    return ["batch_per_worker"] if study.axis == "norm" else label_columns(study)[1:]
+
+
+def label_cells(study: Study, same: Sequence[Row]) -> list[str]:
+    """What stands below `label_columns` for the rows that the same runs fill."""
+    if study.axis == "norm":
+        names = dict.fromkeys(study.label(row.labels) for row in same)
+        return [", ".join(names), batches_text(same)]
+    return [
+        ", ".join(dict.fromkeys(_label(study, row.labels, name) for row in same))
+        for name in label_columns(study)
+    ]
+
+
+def row_name(study: Study, row: Row) -> str:
+    """What figures and sentences call a row: its norm, or its arm with what other labels it has."""
+    if study.axis == "norm":
+        return study.label(row.labels)
+    return ", ".join(label_cells(study, [row]))
+
+
+def _label(study: Study, labels: dict[str, Any], name: str) -> str:
+    value = str(labels.get(name, NOTHING))
+    return study.called(value) if name == study.axis else value
 
 
 def row_text(row: Row, value: Estimate | None) -> str:

@@ -7,7 +7,8 @@ import math
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import NOTHING, row_text
 from groupnorm.study.results.rows import Row, Study
-from groupnorm.study.results.search import Search
+from groupnorm.study.results.search import RULES, Search
+from groupnorm.study.results.wording import rank
 
 
 def search_of(study: Study) -> Search:
@@ -26,6 +27,12 @@ def full_runs(study: Study) -> float:
     return epochs_trained(study) / search_of(study).full_epochs
 
 
+def refinement_epochs(study: Study) -> int:
+    """Of `epochs_trained` those of the runs that the refinement by stage asked for."""
+    runs = {cell.run for cell in study.cells if cell.labels["step"] != RULES}
+    return sum(len(study.records[run].metrics) for run in runs)
+
+
 def as_settings(norm: str) -> str:
     """A norm as `groupnorm train` takes it: "norm=gn:groups=8 norms.stage1=gn:groups=4"."""
     first, *places = norm.split(" ")
@@ -33,33 +40,34 @@ def as_settings(norm: str) -> str:
 
 
 def runner_up(search: Search) -> tuple[str, int, float] | None:
-    """Of the rules beside the best one that which came farthest, and lowest there.
+    """Of the rules beside the best one that which came farthest, and was best there.
 
-    Its name, the epoch that it came to, and the points that its error lies above that of the best
+    Its name, the epoch that it came to, and by how much its result is worse than that of the best
     rule there, with the first seed. None without one that did not diverge.
     """
     for rung in reversed(search.rungs):
-        others = [n for n in rung.errors if n != search.rule and math.isfinite(rung.errors[n])]
-        if others and search.rule in rung.errors:
-            best = min(others, key=lambda norm: rung.errors[norm])
-            return best, rung.epochs, rung.errors[best] - rung.errors[search.rule]
+        others = [n for n in rung.results if n != search.rule and math.isfinite(rung.results[n])]
+        if others and search.rule in rung.results:
+            ranks = {norm: rank(search.metric, rung.results[norm]) for norm in rung.results}
+            best = min(others, key=lambda norm: ranks[norm])
+            return best, rung.epochs, ranks[best] - ranks[search.rule]
     return None
 
 
 def rung_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and one line for every norm: its error at each rung, and what became of it.
+    """Header and one line for every norm: its result at each rung, and what became of it.
 
-    Those that came farthest are first. At the last rung an error is the mean over seeds.
+    Those that came farthest are first. At the last rung a result is the mean over seeds.
     """
     search = search_of(study)
     ends = search.settings["rungs"]
     body = []
     for row in sorted(rows, key=lambda row: _place(search, row.labels["norm"])):
         norm = row.labels["norm"]
-        errors = {rung.epochs: rung.errors.get(norm) for rung in search.rungs}
-        cells = [_error_text(errors.get(end)) for end in ends[:-1]]
+        results = {rung.epochs: rung.results.get(norm) for rung in search.rungs}
+        cells = [_result_text(results.get(end)) for end in ends[:-1]]
         at_the_end = search.epochs_asked(norm) == ends[-1]
-        cells.append(row_text(row, row.error) if at_the_end else NOTHING)
+        cells.append(row_text(row, row.result) if at_the_end else NOTHING)
         body.append([study.called(norm), *cells, outcome(search, norm)])
     return ["rule", *(f"epoch {end}" for end in ends), "outcome"], body
 
@@ -79,24 +87,25 @@ def outcome(search: Search, norm: str) -> str:
             if step.best is None:
                 return "being tried"
             worse = "better, then refined further" if norm == step.best else "not better"
-            return worse if math.isfinite(step.errors[norm]) else "diverged"
+            return worse if math.isfinite(step.results[norm]) else "diverged"
     rung = [rung for rung in search.rungs if norm in rung.asked][-1]
     if not rung.complete:
         return "being trained"
-    if not math.isfinite(rung.errors[norm]):
+    if not math.isfinite(rung.results[norm]):
         return "diverged"
     return "best rule, then refined" if norm in rung.kept else f"dropped after epoch {rung.epochs}"
 
 
 def _place(search: Search, norm: str) -> tuple[bool, int, float]:
-    """What sorts the norms: the chosen one, then by how far they came, then by their error."""
+    """What sorts the norms: the chosen one, then by how far they came, then by their result."""
     reached = search.epochs_asked(norm)
-    errors = [rung.errors[norm] for rung in search.rungs if norm in rung.errors]
-    errors += [step.errors[norm] for step in search.steps if norm in step.errors]
-    return norm != search.chosen, -reached, errors[-1] if errors else math.inf
+    results = [rung.results[norm] for rung in search.rungs if norm in rung.results]
+    results += [step.results[norm] for step in search.steps if norm in step.results]
+    last = rank(search.metric, results[-1]) if results else math.inf
+    return norm != search.chosen, -reached, last
 
 
-def _error_text(error: float | None) -> str:
-    if error is None:
+def _result_text(result: float | None) -> str:
+    if result is None:
         return NOTHING
-    return decimal_text(error) if math.isfinite(error) else "diverged"
+    return decimal_text(result) if math.isfinite(result) else "diverged"

@@ -38,7 +38,8 @@ class Published:
         title: what the table shows.
         source: paper or repository, and the place in it.
         setting: model, data and protocol in words.
-        unit: unit of every number in `data` that is not an axis.
+        unit: title and unit of the metric of every number in `data` that is not an axis, as
+            "top-1 error %".
         dataset: what was trained on, e.g. "ImageNet".
         data: the table, column by column, in one of four forms, which `values` reads.
         model: what was trained, e.g. "ResNet-50"; None where `data` lists models.
@@ -77,7 +78,7 @@ class PublishedValue:
 
     Attributes:
         norm: the normalization as a canonical spec string, e.g. "gn:groups=8".
-        error: top-1 error in percent; "spread" only where it was published.
+        result: the number, in the table's unit; "spread" only where it was published.
         model: what was trained, as the source writes it or as this package's name; None if the
             source does not say.
         batch_per_worker: images per worker; None if it does not say.
@@ -86,7 +87,7 @@ class PublishedValue:
     """
 
     norm: str
-    error: float
+    result: float
     spread: float | None = None
     model: str | None = None
     batch_per_worker: int | None = None
@@ -97,26 +98,26 @@ class PublishedValue:
 def values(table: Published) -> list[PublishedValue]:
     """Every number of a table, whatever its form, in the table's order.
 
-    The forms: {"norm", "error"}; {"batch_per_worker", a column for each norm}; {"model", a column
-    for each norm}; {"groups": {"value", "error"}, "size": {...}}. A column "<norm>_spread" holds
+    The forms: {"norm", "result"}; {"batch_per_worker", a column for each norm}; {"model", a column
+    for each norm}; {"groups": {"value", "result"}, "size": {...}}. A column "<norm>_spread" holds
     standard deviations over runs. Where the source has no number the column holds null, which is
     left out. A norm listed several times stands for several runs.
     """
     data = table.data
     found = []
     if "norm" in data:
-        pairs = zip(data["norm"], data["error"], strict=True)
+        pairs = zip(data["norm"], data["result"], strict=True)
         found = [
-            PublishedValue(norm, error, None, table.model, table.batch_per_worker)
-            for norm, error in pairs
+            PublishedValue(norm, result, None, table.model, table.batch_per_worker)
+            for norm, result in pairs
         ]
     elif DIVISIONS.keys() & data.keys():
         for division, block in data.items():
-            for value, error in zip(block["value"], block["error"], strict=True):
+            for value, result in zip(block["value"], block["result"], strict=True):
                 norm = str(NormSpec.parse(f"gn:{division}={value}"))
                 found.append(
                     PublishedValue(
-                        norm, error, None, table.model, table.batch_per_worker, division, value
+                        norm, result, None, table.model, table.batch_per_worker, division, value
                     )
                 )
     else:
@@ -125,14 +126,14 @@ def values(table: Published) -> list[PublishedValue]:
             if norm.endswith(SPREAD):
                 continue
             spreads = data.get(norm + SPREAD, [None] * len(positions))
-            for position, error, spread in zip(positions, data[norm], spreads, strict=True):
+            for position, result, spread in zip(positions, data[norm], spreads, strict=True):
                 fields = {
                     "model": table.model,
                     "batch_per_worker": table.batch_per_worker,
                     axis: position,
                 }
-                found.append(PublishedValue(norm, error, spread, **fields))
-    return [value for value in found if value.error is not None]
+                found.append(PublishedValue(norm, result, spread, **fields))
+    return [value for value in found if value.result is not None]
 
 
 def has_batches(table: Published) -> bool:
@@ -142,7 +143,7 @@ def has_batches(table: Published) -> bool:
 
 def has_norms(table: Published, batch: int | None) -> bool:
     """Whether a table compares norms, at its one batch size or at `batch`."""
-    return bool(errors_by_norm(table, batch))
+    return bool(results_by_norm(table, batch))
 
 
 def has_groups(table: Published) -> bool:
@@ -150,16 +151,16 @@ def has_groups(table: Published) -> bool:
     return any(division in table.data for division in DIVISIONS)
 
 
-def errors_by_norm(table: Published, batch: int | None) -> dict[str, float]:
-    """Mean error of each norm, or nothing for a table of another form or without this batch."""
+def results_by_norm(table: Published, batch: int | None) -> dict[str, float]:
+    """Mean result of each norm, or nothing for a table of another form or without this batch."""
     if has_groups(table) or "model" in table.data:
         return {}
-    errors: dict[str, list[float]] = {}
+    results: dict[str, list[float]] = {}
     one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1
     for found in values(table):
         if one_size or found.batch_per_worker == batch:
-            errors.setdefault(found.norm, []).append(found.error)
-    return {norm: fmean(several) for norm, several in errors.items()}
+            results.setdefault(found.norm, []).append(found.result)
+    return {norm: fmean(several) for norm, several in results.items()}
 
 
 def batch_of(table: Published, batch: int | None) -> int | None:
@@ -169,9 +170,9 @@ def batch_of(table: Published, batch: int | None) -> int | None:
     return size
 
 
-def published_text(error: float) -> str:
+def published_text(result: float) -> str:
     """A published number with two decimals, or with one where the second is a zero."""
-    return decimal_text(error, 2).removesuffix("0")
+    return decimal_text(result, 2).removesuffix("0")
 
 
 def load(id: str) -> Published:

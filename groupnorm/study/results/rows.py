@@ -1,21 +1,28 @@
 """Statistics of a study: one row per configuration, aggregated over its seeds.
 
 Text, tables, figures and the terminal all read the rows made here, so that no two of them can
-show different numbers. Errors are top-1 errors in percent, differences are percentage points.
+show different numbers. Results are values of the metric that the record is about.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from groupnorm.study.metrics import (
+    check_metrics,
+    further_metrics,
+    primary_metric,
+    training_metric,
+)
 from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
 from groupnorm.study.results.estimates import Estimate, estimate
 from groupnorm.study.results.search import Search, as_asked, read_search
+from groupnorm.study.results.wording import noun, with_article
 from groupnorm.study.store import (
     Cell,
     Record,
@@ -25,10 +32,11 @@ from groupnorm.study.store import (
     read_manifest,
     read_record,
 )
+from groupnorm.training.metric import Metric
 
 # From best to worst; the status of a row is the worst one among its seeds.
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
-# How many last epochs an error is the median of in records that do not say it: the paper's rule.
+# How many last epochs a result is the median of in records that do not say it: the paper's rule.
 LAST_EPOCHS = 5
 TEST_IMAGES = "test images"
 # Said of a norm that one training, with each seed, stands for at several batch sizes.
@@ -48,16 +56,17 @@ class Row:
         asked: number of seeds asked for.
         status: "finished", or the worst status among the seeds (see `STATUSES`).
         reason: why a row is not "finished", e.g. "2 of 3 seeds diverged: loss is not finite".
-        errors: the reported error per finished seed, percent: the median over the last epochs of
-            its run (`Study.reported_epochs`).
-        precise_errors: the same with recomputed statistics; empty for a norm without any.
-        train_error: mean over seeds of the final training error, percent.
+        results: the reported value of the study's metric per finished seed: the median over the
+            last epochs of its run (`Study.reported_epochs`).
+        precise_results: the same with recomputed statistics; empty for a norm without any.
+        train_result: mean over seeds of the same metric of the training examples.
+        further: by the name of a further metric of the study, its value per finished seed.
         step_memory_bytes: what a training step takes on top of what is there; the largest of any
             seed. None for records that hold the peak of the whole process instead.
         parameters: number of trained parameters.
         cost: means over seeds of what a run costs, by the keys of `costs.COSTS`; of older records
             some or all are missing.
-        evaluated_on: the images that errors were measured on, in words; see `images_of`. None
+        evaluated_on: the images that results were measured on, in words; see `images_of`. None
             before any run was begun.
     """
 
@@ -67,33 +76,34 @@ class Row:
     asked: int
     status: str
     reason: str | None
-    errors: dict[int, float]
-    precise_errors: dict[int, float]
-    train_error: float | None
+    results: dict[int, float]
+    precise_results: dict[int, float]
+    train_result: float | None
     step_memory_bytes: int | None
     parameters: int | None
     cost: dict[str, float] = field(default_factory=dict)
     evaluated_on: str | None = TEST_IMAGES
+    further: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @property
-    def error(self) -> Estimate | None:
-        """Mean and spread of the final validation error; None when no seed finished."""
-        return estimate(self.errors.values())
+    def result(self) -> Estimate | None:
+        """Mean and spread of the reported value; None when no seed finished."""
+        return estimate(self.results.values())
 
     @property
     def precise(self) -> Estimate | None:
         """Mean and spread with recomputed statistics; None when there are none."""
-        return estimate(self.precise_errors.values())
+        return estimate(self.precise_results.values())
 
     @property
     def mean(self) -> float | None:
-        """Mean of the final validation error over the finished seeds, percent."""
-        return self.error.mean if self.error else None
+        """Mean of the reported value over the finished seeds."""
+        return self.result.mean if self.result else None
 
     @property
     def spread(self) -> float | None:
         """Sample standard deviation over the finished seeds; None for fewer than two."""
-        return self.error.spread if self.error else None
+        return self.result.spread if self.result else None
 
     @property
     def precise_mean(self) -> float | None:
@@ -105,13 +115,17 @@ class Row:
         """`spread` with recomputed statistics."""
         return self.precise.spread if self.precise else None
 
+    def further_result(self, metric: Metric) -> Estimate | None:
+        """Mean and spread of a further metric of the study."""
+        return estimate(self.further.get(metric.name, {}).values())
+
 
 @dataclass(frozen=True)
 class Study:
     """A study as read from its store: the manifest, its cells and every run they name.
 
-    `names` is what the report calls a norm for which the reader chose a name. In a search every run
-    counts as finished that has come as far as it was asked to.
+    `names` is what the report calls a norm, or an arm, for which the reader chose a name. In a
+    search every run counts as finished that has come as far as it was asked to.
     """
 
     manifest: dict[str, Any]
@@ -122,8 +136,32 @@ class Study:
     search: Search | None = None
 
     def called(self, norm: str) -> str:
-        """What the report calls a norm: the name chosen for it, or its spec."""
+        """What the report calls a norm or an arm: the name chosen for it, or its own."""
         return self.names.get(norm, norm)
+
+    @property
+    def metric(self) -> Metric:
+        """What the study compares."""
+        return primary_metric(self.manifest)
+
+    @property
+    def further(self) -> tuple[Metric, ...]:
+        """What it shows beside that."""
+        return further_metrics(self.manifest)
+
+    @property
+    def training(self) -> Metric | None:
+        """The same metric of the training examples; None where the runs do not measure it."""
+        return training_metric(self.metric, self.records)
+
+    @property
+    def axis(self) -> str:
+        """The label by which the report calls a configuration: its norm, or its arm."""
+        return "arm" if self.manifest["shows"] == "arms" else "norm"
+
+    def label(self, labels: Mapping[str, Any]) -> str:
+        """What the report calls the norm or the arm with these labels."""
+        return self.called(labels[self.axis])
 
     @property
     def rules(self) -> list[int]:
@@ -136,33 +174,36 @@ class Study:
 
     @property
     def begun(self) -> bool:
-        """Whether any run was begun: before, there is no saying what its errors will be."""
+        """Whether any run was begun: before, there is no saying what its results will be."""
         return any(record.config or record.metrics for record in self.records.values())
 
     @property
     def reported_epochs(self) -> int:
-        """How many last epochs the reported error is the median of, the same for every run.
+        """How many last epochs the reported value is the median of, the same for every run.
 
         Of several rules the one with the fewest epochs: every run was evaluated after these.
         """
         return min(self.rules, default=LAST_EPOCHS)
 
 
-def final_error(
-    metrics: Sequence[dict[str, Any]], key: str = "val_error", *, last: int
+def final_result(
+    metrics: Sequence[dict[str, Any]], metric: Metric, name: str | None = None, *, last: int
 ) -> float | None:
-    """Median of `key` over the last evaluated epochs (Wu & He 2018, section 4.1, have five).
+    """Median over the last evaluated epochs (Wu & He 2018, section 4.1, have five).
 
     Args:
-        metrics: the rows of a run, oldest first. Those without a `val_error` are no epochs here.
-        key: the column; rows where it is absent, null or not finite are left out.
+        metrics: the rows of a run, oldest first. Those without a value of `metric` are no epochs
+            here.
+        name: the column, `metric`'s own by default; rows where it is absent, null or not finite are
+            left out.
         last: number of epochs, as `Study.reported_epochs`. Fewer rows: all of them count.
 
     Returns:
         The median in the column's own unit, or None when no row has a value.
     """
-    evaluated = [row for row in metrics if row.get("val_error") is not None]
-    values = [row[key] for row in evaluated[-last:] if is_number(row.get(key))]
+    name = name or metric.name
+    evaluated = [row for row in metrics if row.get(metric.name) is not None]
+    values = [row[name] for row in evaluated[-last:] if is_number(row.get(name))]
     return float(median(values)) if values else None
 
 
@@ -176,6 +217,7 @@ def load_study(out: Path) -> Study:
     cells = read_cells(manifest)
     names = dict.fromkeys(cell.run for cell in cells)
     records = {name: read_record(out, name) for name in names}
+    check_metrics(out, manifest, records)
     search = None
     if manifest["shows"] == "search":
         search = read_search(manifest, cells, records, read_initial(out))
@@ -221,8 +263,9 @@ def trained_once(rows: Iterable[Row]) -> set[str]:
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[int]:
-    """Every batch per worker of a study, the largest first as in the paper."""
-    return sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
+    """Every batch per worker of a study, the largest first as in the paper; none of arms."""
+    sizes = {row.labels["batch_per_worker"] for row in rows if "batch_per_worker" in row.labels}
+    return sorted(sizes, reverse=True)
 
 
 def norm_names(rows: Sequence[Row]) -> list[str]:
@@ -245,10 +288,10 @@ def trained(study: Study) -> tuple[list[str], str]:
     )
 
 
-def run_status(record: Record) -> tuple[str, str | None]:
-    """Status and reason of one run; a finished run without a validation error counts as failed."""
-    if record.status == "finished" and final_error(record.metrics, last=1) is None:
-        return "failed", "it finished without a validation error"
+def run_status(record: Record, metric: Metric) -> tuple[str, str | None]:
+    """Status and reason of one run; a finished run without a value of `metric` counts as failed."""
+    if record.status == "finished" and final_result(record.metrics, metric, last=1) is None:
+        return "failed", f"it finished without {with_article(f'validation {noun(metric)}')}"
     if record.status == "partial":
         epochs = record.config.get("epochs")
         return "partial", f"{len(record.metrics)} of {epochs or '?'} epochs done"
@@ -256,15 +299,15 @@ def run_status(record: Record) -> tuple[str, str | None]:
 
 
 def images_of(records: Iterable[Record]) -> str | None:
-    """The images that runs were evaluated on: "test images", or "500 held-out training images".
+    """The images that runs were evaluated on: "test images", or "500 validation images".
 
     Where runs differ, all of them, joined by "and". None where no run was begun.
     """
     found: dict[str, None] = {}
     for record in records:
         if record.config or record.metrics:
-            held_out = record.config.get("validation_images")
-            found[f"{held_out:,} held-out training images" if held_out else TEST_IMAGES] = None
+            count = record.config.get("validation_images")
+            found[f"{count:,} validation images" if count else TEST_IMAGES] = None
     return " and ".join(sorted(found)) or None
 
 
@@ -275,19 +318,22 @@ def step_memory_bytes(record: Record) -> int | None:
 
 
 def _row(study: Study, cells: list[Cell]) -> Row:
-    records, last = study.records, study.reported_epochs
-    statuses = [run_status(records[cell.run]) for cell in cells]
-    done = [
-        (cell.seed, records[cell.run])
+    records, last, metric = study.records, study.reported_epochs, study.metric
+    statuses = [run_status(records[cell.run], metric) for cell in cells]
+    done = {
+        cell.seed: records[cell.run]
         for cell, (status, _) in zip(cells, statuses, strict=True)
         if status == "finished"
-    ]
+    }
     status, reason = _worst(statuses)
     parameters = [records[cell.run].env.get("parameters") for cell in cells]
-    finished = [record for _, record in done]
-    memory = _present(step_memory_bytes, finished)
+    memory = _present(step_memory_bytes, done.values())
     times = study.cost_pass.times
-    train_errors = _present(lambda r: final_error(r.metrics, "train_error", last=last), finished)
+
+    def by_seed(name: str) -> dict[int, float]:
+        found = {seed: final_result(r.metrics, metric, name, last=last) for seed, r in done.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
     return Row(
         labels=cells[0].labels,
         runs=tuple(cell.run for cell in cells),
@@ -295,13 +341,14 @@ def _row(study: Study, cells: list[Cell]) -> Row:
         asked=len(cells),
         status=status,
         reason=reason,
-        errors=_errors(done, "val_error", last),
-        precise_errors=_errors(done, "precise_val_error", last),
-        train_error=_mean(train_errors),
+        results=by_seed(metric.name),
+        precise_results=by_seed(metric.precise),
+        train_result=_mean(by_seed(study.training.name).values()) if study.training else None,
         step_memory_bytes=int(max(memory)) if memory else None,
         parameters=next((count for count in parameters if count is not None), None),
-        cost=mean_cost([run_cost(record, times.get(record.name)) for record in finished]),
+        cost=mean_cost([run_cost(record, times.get(record.name)) for record in done.values()]),
         evaluated_on=images_of(records[cell.run] for cell in cells),
+        further={other.name: by_seed(other.name) for other in study.further},
     )
 
 
@@ -318,16 +365,11 @@ def _worst(statuses: list[tuple[str, str | None]]) -> tuple[str, str | None]:
     return worst, "; ".join(parts) or None
 
 
-def _errors(done: list[tuple[int, Record]], key: str, last: int) -> dict[int, float]:
-    found = {seed: final_error(record.metrics, key, last=last) for seed, record in done}
-    return {seed: error for seed, error in found.items() if error is not None}
-
-
-def _present(value: Callable[[Record], float | None], records: list[Record]) -> list[float]:
+def _present(value: Callable[[Record], float | None], records: Iterable[Record]) -> list[float]:
     return [found for record in records if (found := value(record)) is not None]
 
 
-def _mean(values: list[float]) -> float | None:
+def _mean(values: Collection[float]) -> float | None:
     return fmean(values) if values else None
 
 

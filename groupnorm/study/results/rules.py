@@ -1,12 +1,13 @@
-"""How a study's errors are made of its runs, in words: over which epochs, on which images."""
+"""How a study's results are made of its runs, in words: over which epochs, on which images."""
 
 from __future__ import annotations
 
 from groupnorm.study.results.rows import TEST_IMAGES, Study, images_of
+from groupnorm.study.results.wording import capital, plural
 
 
 def epochs_rule(study: Study, length: bool = True) -> str:
-    """How an error is made of a run's epochs, e.g. "last epoch" or "median of the last 5 epochs".
+    """How a result is made of a run's epochs, e.g. "last epoch" or "median of the last 5 epochs".
 
     Args:
         length: say how many epochs the runs have where the rule leaves some of them out, as in
@@ -32,8 +33,8 @@ def epochs_rule(study: Study, length: bool = True) -> str:
     return f"median of the last {last}{of} epochs"
 
 
-def each_error(study: Study) -> str:
-    """What an error is, e.g. "that of the last epoch"; "not there yet" where no run was begun."""
+def each_result(study: Study) -> str:
+    """What a result is, e.g. "that of the last epoch"; "not there yet" where no run was begun."""
     rule = epochs_rule(study, length=False)
     if not rule:
         return "not there yet"
@@ -47,36 +48,40 @@ def rules_note(study: Study) -> str:
         return ""
     asked = " or ".join(str(epochs) for epochs in study.rules)
     return (
-        f"The runs ask for the median of their last {asked} epochs. All errors here are "
-        f"{each_error(study)}, which every run has."
+        f"The runs ask for the median of their last {asked} epochs. All {plural(study.metric)} "
+        f"here are {each_result(study)}, which every run has."
     )
 
 
 def title_images(study: Study) -> str:
-    """Where errors are not of the test images: " on 1,000 held-out training images"; else ""."""
+    """Where results are not of the test images: " on 1,000 validation images"; else ""."""
     images = images_of(study.records.values())
     return "" if images in (None, TEST_IMAGES) else f" on {images}"
 
 
-def error_name(study: Study) -> str:
-    """What the error of the evaluated images is called: "test error" or "validation error"."""
+def evaluation_word(study: Study) -> str:
+    """What an evaluation is called: "test", as in "test error", or "validation"."""
     images = images_of(study.records.values())
     if images in (None, TEST_IMAGES):
-        return "test error"
-    return "test or validation error" if TEST_IMAGES in images else "validation error"
+        return "test"
+    return "test or validation" if TEST_IMAGES in images else "validation"
 
 
 def images_note(study: Study) -> str:
-    """What it means that the errors are not, or not all, of the test images; empty if they are."""
+    """What it means that the results are not, or not all, of the test images; empty if they are."""
     images = images_of(study.records.values())
     if images is None or images == TEST_IMAGES:
         return ""
+    results = capital(plural(study.metric))
     if " and " in images:
         return (
-            f"Errors are those of {images}, by run: only runs that were evaluated on the same "
+            f"{results} are those of {images}, by run: only runs that were evaluated on the same "
             "images are compared."
         )
-    return f"Errors are those of {images}; the runs have not seen the test images."
+    return (
+        f"{results} are those of {images}, held out of the training images; the runs have not seen "
+        "the test images."
+    )
 
 
 def _lengths(study: Study) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from groupnorm.study.metrics import primary_metric
 from groupnorm.study.results.halving import (
     WORTH_REFINING,
     Rung,
@@ -16,7 +17,9 @@ from groupnorm.study.results.halving import (
     coordinate_steps,
     unusual,
 )
+from groupnorm.study.results.wording import worst_value
 from groupnorm.study.store import Cell, Record, is_number
+from groupnorm.training.metric import CLASSIFICATION, Metric
 
 RULES = "rules"
 """The label `step` of cells of global rules; others have the part that their norm differs in."""
@@ -34,6 +37,7 @@ class Search:
             last rung is not done, or when everything diverged.
         initial: what `initial.json` holds; None where nothing was measured.
         seeds_left: runs of what is chosen, with other seeds than the first, that are not done.
+        metric: what the results of rungs and steps are values of.
     """
 
     settings: Mapping[str, Any]
@@ -42,6 +46,7 @@ class Search:
     chosen: str | None
     initial: Mapping[str, Any] | None = None
     seeds_left: int = 0
+    metric: Metric = CLASSIFICATION[0]
 
     @property
     def full_epochs(self) -> int:
@@ -101,6 +106,7 @@ def find(
     rules: Sequence[str],
     record_of: Callable[[str], Record | None],
     alternatives: Callable[[str, str], Sequence[str] | None],
+    metric: Metric,
 ) -> Search:
     """Read a search from the runs of its first seed.
 
@@ -110,34 +116,35 @@ def find(
         record_of: a norm's run with the first seed; None where none is known.
         alternatives: from a part and the norm so far to the norms that the refinement tries; None
             for a part that has not begun.
+        metric: by which the norms are compared.
     """
     last, end = settings["reported_epochs"], settings["rungs"][-1]
 
-    def error(norm: str, epochs: int) -> float | None:
+    def result(norm: str, epochs: int) -> float | None:
         record = record_of(norm)
-        return None if record is None else error_after(record, epochs, last)
+        return None if record is None else result_after(record, epochs, last, metric)
 
-    rungs = climb(rules, settings["rungs"], error)
-    search = Search(settings, rungs, [], None)
+    rungs = climb(rules, settings["rungs"], result, metric)
+    search = Search(settings, rungs, [], None, metric=metric)
     if search.rule is None:
         return search
     steps = []
     if search.refines:
-        steps = coordinate_steps(search.rule, settings["parts"], alternatives, end, error)
+        steps = coordinate_steps(search.rule, settings["parts"], alternatives, end, result, metric)
     best = [step.best for step in steps if step.best is not None]
-    return Search(settings, rungs, steps, best[-1] if best else search.rule)
+    return replace(search, steps=steps, chosen=best[-1] if best else search.rule)
 
 
-def error_after(record: Record, epochs: int, last: int) -> float | None:
-    """The error of a run after so many epochs: the median over the `last` of them.
+def result_after(record: Record, epochs: int, last: int, metric: Metric) -> float | None:
+    """The result of a run after so many epochs: the median over the `last` of them.
 
-    None while it has not come so far; infinity where it diverged before, or has no error there.
+    None while it has not come so far; the worst value where it diverged before, or has none there.
     """
     rows = record.metrics[:epochs]
     if len(rows) < epochs:
-        return math.inf if record.status == "diverged" else None
-    values = [row["val_error"] for row in rows[-last:] if is_number(row.get("val_error"))]
-    return float(median(values)) if len(values) == min(last, epochs) else math.inf
+        return worst_value(metric) if record.status == "diverged" else None
+    values = [row[metric.name] for row in rows[-last:] if is_number(row.get(metric.name))]
+    return float(median(values)) if len(values) == min(last, epochs) else worst_value(metric)
 
 
 def read_search(
@@ -147,7 +154,7 @@ def read_search(
     initial: Mapping[str, Any] | None,
 ) -> Search:
     """The search of a study, from its cells, their records and what `initial.json` holds."""
-    settings = manifest["search"]
+    settings, metric = manifest["search"], primary_metric(manifest)
     first, *others = settings["seeds"]
     runs = {(cell.labels["norm"], cell.seed): cell.run for cell in cells}
     steps = {cell.labels["norm"]: cell.labels["step"] for cell in cells}
@@ -156,11 +163,12 @@ def read_search(
         [norm for norm, step in steps.items() if step == RULES],
         lambda norm: records.get(runs.get((norm, first), "")),
         lambda part, _: [norm for norm, step in steps.items() if step == part] or None,
+        metric,
     )
     end, last = settings["rungs"][-1], settings["reported_epochs"]
     best = {norm for norm in (found.rule, found.refined) if norm is not None}
     wanted = [records.get(runs.get((norm, seed), "")) for norm in best for seed in others]
-    left = sum(run is None or error_after(run, end, last) is None for run in wanted)
+    left = sum(run is None or result_after(run, end, last, metric) is None for run in wanted)
     return replace(found, initial=initial, seeds_left=left)
 
 

@@ -8,10 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from groupnorm.study.metrics import check_metrics
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.labels import batches_text, label_of, row_text
+from groupnorm.study.results.labels import label_cells, label_columns, label_of, row_text
 from groupnorm.study.results.rows import Row, Study, batch_sizes, by_runs, summarize_study
+from groupnorm.study.results.wording import (
+    best_word,
+    capital,
+    gap_unit,
+    is_better,
+    is_share,
+    noun,
+    plural,
+    rank,
+)
 from groupnorm.study.store import StoreError, read_cells, read_record
+from groupnorm.training.metric import Metric
 
 CHOSEN = "chosen"
 _ENDED = ("finished", "diverged")
@@ -29,8 +41,8 @@ class Tuning:
         rows: a row for every configuration with every value.
         chosen: of every configuration the row with the chosen value. None of a configuration that
             has a run which neither finished nor diverged: it may still win.
-        held_out: training images that the choice was made on. None in records of versions that
-            made it on the test images; `rows` are then the rows of the study itself.
+        validation_images: number of those that the choice was made on. None in records of versions
+            that made it on the test images; `rows` are then the rows of the study itself.
         earlier: what the tables show with a value chosen before, among other values.
     """
 
@@ -38,7 +50,7 @@ class Tuning:
     study: Study
     rows: list[Row]
     chosen: list[Row]
-    held_out: int | None
+    validation_images: int | None
     earlier: Sequence[Row] = ()
 
     @property
@@ -66,24 +78,25 @@ def read_tuning(out: Path, study: Study) -> Tuning | None:
     found = study.manifest.get("tuning")
     if found is None:
         rows = summarize_study(study)
-        return Tuning(name, study, rows, chosen_rows(rows, name), None)
+        return Tuning(name, study, rows, chosen_rows(rows, name, study.metric), None)
     cells = read_cells(found)
     records = {name: read_record(out, name) for name in dict.fromkeys(c.run for c in cells)}
+    check_metrics(out, study.manifest, records)
     tried = replace(study, manifest={**study.manifest, "skipped": []}, cells=cells, records=records)
     rows = summarize_study(tried)
     groups = _by_configuration(rows, name).values()
     ended = [row for group in groups for row in group if all(r.status in _ENDED for r in group)]
-    chosen = chosen_rows(ended, name)
+    chosen = chosen_rows(ended, name, study.metric)
     labels = [row.labels for row in chosen]
     earlier = [row for row in summarize_study(study) if row.labels not in labels]
     return Tuning(name, tried, rows, chosen, found["validation_images"], earlier)
 
 
-def chosen_rows(rows: Sequence[Row], field: str) -> list[Row]:
-    """Of every configuration the row with the lowest mean error over the values tried.
+def chosen_rows(rows: Sequence[Row], field: str, metric: Metric) -> list[Row]:
+    """Of every configuration the row with the best mean over the values tried.
 
     A value of which some seed did not finish is chosen only when every value lacks seeds: the mean
-    over the seeds that are left flatters it. Of equal errors the first counts, and the first value
+    over the seeds that are left flatters it. Of equal results the first counts, and the first value
     stands for a configuration of which nothing finished.
 
     Args:
@@ -92,15 +105,18 @@ def chosen_rows(rows: Sequence[Row], field: str) -> list[Row]:
     Raises:
         StoreError: a cell without that label.
     """
-    return [min(tried, key=_rank) for tried in _by_configuration(rows, field).values()]
+    return [
+        min(tried, key=lambda row: _rank(row, metric))
+        for tried in _by_configuration(rows, field).values()
+    ]
 
 
 def tuned_briefly(tuning: Tuning) -> str:
-    """In a sentence or two, what the errors of a tuned study are those of."""
-    if tuning.held_out is None:
+    """In a sentence or two, what the results of a tuned study are those of."""
+    if tuning.validation_images is None:
         on = "the test images themselves, which flatters it"
     else:
-        on = f"{tuning.held_out:,} held-out training images"
+        on = f"{tuning.validation_images:,} validation images"
     text = (
         f"Each configuration has a {tuning.field} of its own, the best of those tried on {on}; "
         "all are under Tuning."
@@ -114,11 +130,11 @@ def tuned_briefly(tuning: Tuning) -> str:
 def how_tuned(tuning: Tuning) -> list[str]:
     """How the values were chosen, on what, and what that took, as paragraphs."""
     paragraphs = [_rule(tuning)]
-    if tuning.held_out is not None:
-        paragraphs += _how_sure(tuning, tuning.held_out)
+    if tuning.validation_images is not None:
+        paragraphs += _how_sure(tuning, tuning.validation_images)
     paragraphs += [*_at_the_edge(tuning), *_not_chosen(tuning)]
     paragraphs += [_earlier(tuning)] if tuning.earlier else []
-    if tuning.study.manifest["shows"] != "groups":
+    if tuning.study.manifest["shows"] in ("norms", "batch-size"):
         paragraphs += _orders(tuning)
     return paragraphs
 
@@ -130,38 +146,41 @@ def chosen_note(tuning: Tuning) -> str:
 
 
 def tuning_table(tuning: Tuning) -> tuple[list[str], list[list[str]]]:
-    """Header and one line for every value tried: norm, images per worker, value, error, choice."""
+    """Header and one line for every value tried: norm, images per worker, value, result, choice."""
     lines = [
         [
-            tuning.study.called(same[0].labels["norm"]),
-            batches_text(same),
+            *label_cells(tuning.study, same),
             _value(tuning, same[0]),
-            row_text(same[0], same[0].error),
+            row_text(same[0], same[0].result),
             CHOSEN if same[0] in tuning.chosen else "",
         ]
         for same in by_runs(tuning.rows)
     ]
-    error = "error: mean ± spread" if tuning.held_out is None else "error on the held-out images"
-    return ["norm", "images per worker", tuning.field, error, CHOSEN], lines
+    where = " on the validation images"
+    on = ": mean ± spread" if tuning.validation_images is None else where
+    result = f"{noun(tuning.study.metric)}{on}"
+    return [*label_columns(tuning.study), tuning.field, result, CHOSEN], lines
 
 
 def _rule(tuning: Tuning) -> str:
-    values = _fairness(tuning)
-    if tuning.held_out is None:
+    values, metric = _fairness(tuning), tuning.study.metric
+    best, flattered = best_word(metric), "low" if is_better(metric, -1.0) else "high"
+    if tuning.validation_images is None:
         return (
-            f"Each configuration is shown with the {tuning.field} that gave it the lowest mean "
-            f"error among {values}. The choice was made on the test images themselves, as the "
-            "version that made this record did. So the errors shown are somewhat too low, those of "
-            "close values most."
+            f"Each configuration is shown with the {tuning.field} that gave it the {best} mean "
+            f"{noun(metric)} among {values}. The choice was made on the test images themselves, as "
+            f"the version that made this record did. So the {plural(metric)} shown are somewhat "
+            f"too {flattered}, those of close values most."
         )
     runs = len(tuning.study.records)
     seed = next(iter({cell.seed for cell in tuning.study.cells}), 0)
     return (
-        f"Each configuration has the {tuning.field} that gave it the lowest error among {values}. "
-        f"They were tried with seed {seed} alone and compared on {tuning.held_out:,} training "
-        "images that were held out, the same share of every class. The runs of the tables were "
-        "then trained with the chosen value, without holding out any, and evaluated on the test "
-        "images, which had no part in the choice. The tuning took "
+        f"Each configuration has the {tuning.field} that gave it the {best} {noun(metric)} among "
+        f"{values}. "
+        f"They were tried with seed {seed} alone and compared on {tuning.validation_images:,} "
+        "validation images, held out of the training images, the same share of every class. The "
+        "runs of the tables were then trained with the chosen value, without holding out any, and "
+        "evaluated on the test images, which had no part in the choice. The tuning took "
         f"{runs} {'run' if runs == 1 else 'runs'} beside those of the tables."
     )
 
@@ -169,25 +188,31 @@ def _rule(tuning: Tuning) -> str:
 def _fairness(tuning: Tuning) -> str:
     tried: dict[str, set[float]] = {}
     for row in tuning.rows:
-        name = tuning.study.called(row.labels["norm"])
+        name = tuning.study.label(row.labels)
         tried.setdefault(name, set()).add(row.labels[tuning.field])
     if all(values == set(tuning.values) for values in tried.values()):
         listed = ", ".join(map(str, tuning.values))
-        return f"the same {len(tuning.values)} values for every norm ({listed})"
-    each = "; ".join(f"{norm} {', '.join(map(str, sorted(v)))}" for norm, v in tried.items())
-    return f"values that are not the same for every norm ({each}), which favours those of more"
+        return f"the same {len(tuning.values)} values for every {tuning.study.axis} ({listed})"
+    each = "; ".join(f"{name} {', '.join(map(str, sorted(v)))}" for name, v in tried.items())
+    return (
+        f"values that are not the same for every {tuning.study.axis} ({each}), which favours those "
+        "of more"
+    )
 
 
-def _how_sure(tuning: Tuning, held_out: int) -> list[str]:
-    errors = [row.mean for row in tuning.chosen if row.mean is not None]
-    if not errors:
+def _how_sure(tuning: Tuning, validation_images: int) -> list[str]:
+    metric = tuning.study.metric
+    means = [row.mean for row in tuning.chosen if row.mean is not None]
+    single = "each value has a single run: which of close values was chosen is partly chance"
+    if not means:
         return []
-    share = sum(errors) / len(errors) / 100
-    points = 100 * math.sqrt(share * (1 - share) / held_out)
+    if not is_share(metric):
+        return [f"{capital(single)}."]
+    share = sum(means) / len(means) / 100
+    points = 100 * math.sqrt(share * (1 - share) / validation_images)
     return [
-        f"On {held_out:,} images the error of one run is known to {decimal_text(points)} points "
-        "(one standard error), and each value has a single run: which of close values was chosen "
-        "is partly chance."
+        f"On {validation_images:,} images the {noun(metric)} of one run is known to "
+        f"{decimal_text(points)} {gap_unit(metric)} (one standard error), and {single}."
     ]
 
 
@@ -201,7 +226,7 @@ def _at_the_edge(tuning: Tuning) -> list[str]:
         f"{_name(tuning, same)} ({_value(tuning, same[0])}, "
         f"the {ends[same[0].labels[tuning.field]]})"
         for same in by_runs(tuning.chosen)
-        if same[0].error and same[0].labels[tuning.field] in ends
+        if same[0].result and same[0].labels[tuning.field] in ends
     ]
     if not parts:
         return []
@@ -214,20 +239,20 @@ def _at_the_edge(tuning: Tuning) -> list[str]:
 def _not_chosen(tuning: Tuning) -> list[str]:
     """What has no value, or one that nothing speaks for."""
     found = []
-    lost = [_name(tuning, same) for same in by_runs(tuning.chosen) if same[0].error is None]
+    lost = [_name(tuning, same) for same in by_runs(tuning.chosen) if same[0].result is None]
     if lost:
         found.append(
             f"No value of {tuning.field} finished for {'; '.join(lost)}: the first "
             "one tried stands for it."
         )
     diverged = [same for same in by_runs(tuning.rows) if same[0].status == "diverged"]
-    if diverged and tuning.held_out is not None:
+    if diverged and tuning.validation_images is not None:
         names = "; ".join(_name(tuning, same, tuning.field) for same in diverged)
         found.append(
             f"Training diverged with {names}. Such a value is chosen only where every other one "
             "diverged too."
         )
-    if tuning.undecided and tuning.held_out is not None:
+    if tuning.undecided and tuning.validation_images is not None:
         names = "; ".join(_name(tuning, same) for same in by_runs(tuning.undecided))
         found.append(
             f"No value of {tuning.field} is chosen yet for {names}, because a run that tries one "
@@ -256,7 +281,8 @@ def _orders(tuning: Tuning) -> list[str]:
         here = [row for row in tuning.rows if row.labels["batch_per_worker"] == batch]
         orders: dict[str, list[str]] = {}
         for value in tuning.values:
-            mine = sorted((r for r in here if r.labels[tuning.field] == value), key=_rank)
+            mine = [row for row in here if row.labels[tuning.field] == value]
+            mine.sort(key=lambda row: _rank(row, tuning.study.metric))
             if len(mine) >= _ENOUGH:
                 orders.setdefault(_in_order(tuning, mine), []).append(str(value))
         if not orders:
@@ -292,7 +318,8 @@ def _without(row: Row, field: str) -> str:
 
 def _name(tuning: Tuning, same: Sequence[Row], field: str | None = None) -> str:
     """What the report calls a configuration, as in `label_of`."""
-    labels = {**same[0].labels, "norm": tuning.study.called(same[0].labels["norm"])}
+    axis = tuning.study.axis
+    labels = {**same[0].labels, axis: tuning.study.label(same[0].labels)}
     return label_of([replace(same[0], labels=labels), *same[1:]], field)
 
 
@@ -301,16 +328,19 @@ def _value(tuning: Tuning, row: Row) -> str:
 
 
 def _in_order(tuning: Tuning, rows: Sequence[Row]) -> str:
-    """Norms in the order of their errors, as "gn < bn = ln"; of rows that are sorted so."""
-    text = ""
+    """Norms in the order of their results, as "gn < bn = ln"; of rows that are sorted so."""
+    text, metric = "", tuning.study.metric
+    other = " < " if is_better(metric, -1.0) else " > "
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None:
-            text += " = " if _rank(before) == _rank(row) and row.error else " < "
+            same = _rank(before, metric) == _rank(row, metric)
+            text += " = " if same and row.result else other
         text += tuning.study.called(row.labels["norm"])
-        text += "" if row.error else f" ({row.status})"
+        text += "" if row.result else f" ({row.status})"
     return text
 
 
-def _rank(row: Row) -> tuple[bool, bool, float]:
-    error = row.error
-    return error is None, row.status != "finished", error.mean if error else 0.0
+def _rank(row: Row, metric: Metric) -> tuple[bool, bool, float]:
+    result = row.result
+    value = rank(metric, result.mean) if result else 0.0
+    return result is None, row.status != "finished", value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,18 +12,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from groupnorm.data.issues import describe_unreadable
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.wording import noun, value_text
 from groupnorm.study.store import UNREADABLE
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.metric import CLASSIFICATION, Metric
 
 
-def describe(config: RunConfig) -> str:
+def describe(config: TrainingConfig) -> str:
     """One run in a few words, as progress and errors name it."""
     fields = config.identity()
     batch = f"{fields['workers']}x{fields['batch_per_worker']}"
     return f"{config.norm_text} {batch} seed {config.seed}"
 
 
-def names_of(configs: dict[str, RunConfig]) -> dict[str, str]:
+def names_of(configs: Mapping[str, TrainingConfig]) -> dict[str, str]:
     """What each run is called: `describe`, and what those that it calls the same differ in."""
     alike: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
@@ -43,29 +46,47 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _in_words(metrics: dict[str, Any]) -> str:
-    """The error of an epoch, where it was evaluated, and its speed."""
-    error = metrics.get("val_error")
-    text = "" if error is None else f"error {decimal_text(error)} %, "
-    return f"{text}{decimal_text(metrics['timing']['images_per_second'], 0)} images/s"
+def _measured(metrics: dict[str, Any], metric: Metric) -> str:
+    """What an epoch gave, as "error 27.3 %"; empty where it was not evaluated."""
+    value = metrics.get(metric.name)
+    return "" if value is None else f"{noun(metric)} {value_text(metric, value)}"
+
+
+def _in_words(metrics: dict[str, Any], metric: Metric) -> str:
+    """What an epoch gave, where it was evaluated, and its speed."""
+    speed = f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s"
+    return ", ".join(filter(None, (_measured(metrics, metric), speed)))
 
 
 class StudyProgress:
-    """Shows one line a trial (epoch, error, images/s, time left) and one for the whole.
+    """Shows one line a trial (epoch, metric, images/s, time left) and one for the whole.
 
     Use as a context manager. On a terminal the lines are live; elsewhere every finished epoch
     prints a plain line.
+
+    How far a trial has come, and the time left, go by the pixels that are trained on: steps with
+    smaller images (`size_schedule`) take less time.
+
+    Args:
+        own_size: pixels of the data's images, for runs that choose no size.
     """
 
     def __init__(
-        self, configs: dict[str, RunConfig], console: Console, stop_epoch: int | None = None
+        self,
+        configs: Mapping[str, TrainingConfig],
+        console: Console,
+        stop_epoch: int | None = None,
+        metric: Metric = CLASSIFICATION[0],
+        own_size: int = 32,
     ) -> None:
         self.configs = configs
+        self.metric = metric
+        self.own_size = own_size
         self.names = names_of(configs)
         self.stop_epoch = stop_epoch
         self.console = console
         self.began = time.monotonic()
-        self.trial_began: dict[str, tuple[float, int | None]] = {}
+        self.trial_began: dict[str, tuple[float, float | None]] = {}
         self.fractions = dict.fromkeys(configs, 0.0)
         self.restored = dict.fromkeys(configs, 0.0)  # what was there at the start, as fractions
         self.tasks: dict[str, TaskID] = {}
@@ -90,7 +111,7 @@ class StudyProgress:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
         self.trial_began[name] = (time.monotonic(), None)
         self.tasks[name] = self.bars.add_task(self.names[name], total=1.0, note="starting")
@@ -99,18 +120,22 @@ class StudyProgress:
 
     def stepped(self, name: str, step: int, total: int) -> None:
         """A trial has done `step` of the `total` steps of its schedule."""
-        epochs = self.configs[name].epochs
-        if self.stop_epoch is not None and epochs:
-            total = total * min(self.stop_epoch, epochs) // epochs
+        config = self.configs[name]
+        last = total
+        if self.stop_epoch is not None and config.epochs:
+            last = total * min(self.stop_epoch, config.epochs) // config.epochs
+        whole, done = (
+            config.full_size_steps(steps, total, self.own_size) for steps in (last, step)
+        )
         began, first = self.trial_began[name]
         if first is None:
-            self.trial_began[name] = (time.monotonic(), step)
+            self.trial_began[name] = (time.monotonic(), done)
             if name not in self.lost:
-                self.restored[name] = step / total
-            first = step
-        self.fractions[name] = step / total
+                self.restored[name] = done / whole
+            first = done
+        self.fractions[name] = done / whole
         elapsed = time.monotonic() - began
-        left = (total - step) * elapsed / (step - first) if step > first else None
+        left = (whole - done) * elapsed / (done - first) if done > first else None
         self._show(name, left)
 
     def epoch(self, name: str, metrics: dict[str, Any]) -> None:
@@ -122,10 +147,9 @@ class StudyProgress:
             self._line(f"{text}; named in {UNREADABLE} in the folder of the run")
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs
-            self._line(
-                f"{self.names[name]}: epoch {metrics['epoch']}"
-                f"{f'/{epochs}' if epochs else ''}, {_in_words(metrics)}; {self._whole()}"
-            )
+            epoch = f"epoch {metrics['epoch']}{f'/{epochs}' if epochs else ''}"
+            words = _in_words(metrics, self.metric)
+            self._line(f"{self.names[name]}: {epoch}, {words}; {self._whole()}")
 
     def ended(self, name: str, status: str, reason: str | None) -> None:
         """A trial has ended: "finished", "diverged", "failed", or "partial": it was to stop."""
@@ -142,8 +166,8 @@ class StudyProgress:
             text += " before"
         if reason:
             text += f": {reason}"
-        elif name in self.latest and (error := self.latest[name].get("val_error")) is not None:
-            text += f", error {decimal_text(error)} % after the last epoch"
+        elif name in self.latest and (found := _measured(self.latest[name], self.metric)):
+            text += f", {found} after the last epoch"
         self._line(text)
         self.bars.update(self.total, completed=self._done(), note=self._whole())
 
@@ -162,7 +186,7 @@ class StudyProgress:
         note = []
         if name in self.latest:
             metrics = self.latest[name]
-            note.append(f"epoch {metrics['epoch']}, {_in_words(metrics)}")
+            note.append(f"epoch {metrics['epoch']}, {_in_words(metrics, self.metric)}")
         if left is not None:
             note.append(f"{clock(left)} left")
         if name in self.tasks:

@@ -9,23 +9,17 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from groupnorm.study.runners.progress import StudyProgress
-from groupnorm.study.store import read_metrics, run_folder
-from groupnorm.training.config import RunConfig
+from groupnorm.study.store import is_number, read_config, read_metrics, run_folder
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.metric import CLASSIFICATION, PRECISE, TRAINING, Metric
 
-# name of the curve in TensorBoard -> where the value is in a row of metrics.jsonl
-CURVES = {
-    "error/train": ("train_error",),
-    "error/validation": ("val_error",),
-    "error/validation, recomputed statistics": ("precise_val_error",),
-    "loss/train": ("train_loss",),
-    "loss/validation": ("val_loss",),
-    "learning rate": ("lr",),
-    "images per second": ("timing", "images_per_second"),
-}
+_NAMES = {"lr": "learning rate", "epoch": None, "step": None}
+"""What is called otherwise in TensorBoard than in a row of metrics.jsonl, or is no curve."""
 
 
 class TrackError(RuntimeError):
@@ -53,11 +47,13 @@ class RunCurves:
         folder: made anew; holds nothing but event files.
         rows: epochs that are in the run's record already, as in metrics.jsonl. The last one's
             wall time is `until`, in seconds since 1970; those before it lie back by their seconds.
+        images: of the evaluation, "test" or "validation".
     """
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]], until: float) -> None:
+    def __init__(self, folder: Path, rows: list[dict[str, Any]], until: float, images: str) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.images = images
         shutil.rmtree(folder, ignore_errors=True)
         # purge_step: a TensorBoard that is watching forgets what it has seen of this run
         self.writer = SummaryWriter(str(folder), purge_step=0)
@@ -81,12 +77,34 @@ class RunCurves:
 
     def _add(self, row: dict[str, Any], when: float) -> None:
         self.last = row["epoch"]
-        for curve, keys in CURVES.items():
-            value: Any = row
-            for key in keys:
-                value = None if value is None else value.get(key)
-            if value is not None:
-                self.writer.add_scalar(curve, value, row["epoch"], when)
+        for curve, value in curve_values(row, self.images).items():
+            self.writer.add_scalar(curve, value, row["epoch"], when)
+
+
+def curve_values(row: dict[str, Any], images: str) -> dict[str, float]:
+    """The numbers of an epoch by the name of their curve, whatever the task measures.
+
+    "train_error" is "error/train"; "val_error" is "error/test" or "error/validation". What is
+    neither of the training nor of the evaluation images keeps its name.
+
+    Args:
+        images: those of the evaluation, "test" or "validation".
+    """
+    names = {
+        key: _NAMES.get(key, _curve(key, images)) for key, value in row.items() if is_number(value)
+    }
+    found = {name: row[key] for key, name in names.items() if name is not None}
+    speed = row.get("timing", {}).get("images_per_second")
+    return found if speed is None else {**found, "images per second": speed}
+
+
+def _curve(key: str, images: str) -> str:
+    recomputed = ", recomputed statistics" if key.startswith(PRECISE) else ""
+    name = key.removeprefix(PRECISE)
+    for prefix, group in ((TRAINING, "train"), ("val_", images)):
+        if name.startswith(prefix):
+            return f"{name.removeprefix(prefix)}/{group}{recomputed}"
+    return f"{name}{recomputed}"
 
 
 class TrackedProgress(StudyProgress):
@@ -95,11 +113,13 @@ class TrackedProgress(StudyProgress):
     def __init__(
         self,
         out: Path,
-        configs: dict[str, RunConfig],
+        configs: Mapping[str, TrainingConfig],
         console: Any,
         stop_epoch: int | None = None,
+        metric: Metric = CLASSIFICATION[0],
+        own_size: int = 32,
     ) -> None:
-        super().__init__(configs, console, stop_epoch)
+        super().__init__(configs, console, stop_epoch, metric, own_size)
         self.out = out
         self.curves: dict[str, RunCurves] = {}
 
@@ -108,7 +128,7 @@ class TrackedProgress(StudyProgress):
         for curves in self.curves.values():
             curves.close()
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
         if name not in self.curves:  # else it was moved and goes on
             self.curves[name] = recorded_curves(
@@ -134,4 +154,6 @@ def recorded_curves(folder: Path, run: Path) -> RunCurves:
     """The curves in `folder` of what the record in `run` holds so far."""
     metrics = run / "metrics.jsonl"
     until = metrics.stat().st_mtime if metrics.exists() else time.time()
-    return RunCurves(folder, read_metrics(run), until)
+    config = read_config(run)
+    images = "validation" if config is not None and config.validation_images else "test"
+    return RunCurves(folder, read_metrics(run), until, images)

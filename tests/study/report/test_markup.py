@@ -2,7 +2,13 @@
 
 import re
 
-from groupnorm.study.report.markup import MarkedTable, escape_latex, latex, markdown
+from groupnorm.study.report.markup import (
+    MarkedTable,
+    escape_latex,
+    escape_markdown,
+    latex,
+    markdown,
+)
 
 TABLE = MarkedTable(
     "error",
@@ -16,12 +22,21 @@ def test_markdown_is_a_table_with_its_caption():
     assert markdown([TABLE, TABLE]).startswith(
         "| images per worker | 32 | 2 |\n"
         "| --- | ---: | ---: |\n"
-        "| gn:groups=8 \\| a_b | 27.6 \u00b1 0.3 | \u2013 |\n"
+        "| gn:groups=8 \\| a\\_b | 27.6 \u00b1 0.3 | \u2013 |\n"
         "| bn | 27.0 | same |\n"
         "\n"
-        "Top-1 error in %: resnet_8, 50 & 60 ^ {x} ~ #1.\n"
+        "Top-1 error in %: resnet\\_8, 50 & 60 ^ {x} ~ #1.\n"
         "\n"
         "| images per worker"
+    )
+
+
+def test_what_markdown_would_take_for_a_mark_is_escaped():
+    assert escape_markdown("a_b *c* <d> $e$ `f` g|h i\\j") == (
+        r"a\_b \*c\* \<d> \$e\$ \`f\` g\|h i\\j"
+    )
+    assert escape_markdown("gn:groups=8+ws, 27.6 \u00b1 0.3 (1 of 3)") == (
+        "gn:groups=8+ws, 27.6 \u00b1 0.3 (1 of 3)"
     )
 
 

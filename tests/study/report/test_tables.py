@@ -8,11 +8,11 @@ import pytest
 
 from groupnorm.study.report.page import build_report
 from groupnorm.study.report.tables import (
-    RUN_HEADER,
     main_table_of,
     main_title_of,
     problems,
     run_groups,
+    run_header,
     settings,
     tables_csv,
 )
@@ -57,7 +57,7 @@ def test_the_main_table_has_a_row_per_norm_and_recomputed_statistics_of_its_own(
     _, rows = read(tmp_path)
     by_batch = {r.labels["batch_per_worker"]: r for r in rows if r.labels["norm"] == "bn"}
     assert body["bn"] == [f"{(r := by_batch[b]).mean:.1f} ± {r.spread:.1f}" for b in (32, 8)] + [
-        estimate_text(by_batch[2].error)
+        estimate_text(by_batch[2].result)
     ]
     assert body["bn (recomputed statistics)"][2] == estimate_text(by_batch[2].precise)
 
@@ -78,7 +78,7 @@ def test_a_norm_trained_once_is_listed_once_and_said_to_be(tmp_path):
     out = batch_study(tmp_path, norms=("gn", "bn"), seeds=2)
     _, rows = read(out)
     _, body = table(out)
-    assert body["gn (trained once)"] == [estimate_text(rows[0].error), "same", "same"]
+    assert body["gn (trained once)"] == [estimate_text(rows[0].result), "same", "same"]
     assert "same" not in body["bn"]
     for seed in range(2):
         spoil(out / f"runs/gn-n32-s{seed}", "failed", "killed")
@@ -98,7 +98,7 @@ def test_what_a_norm_trained_once_was_not_asked_for_stays_a_dash(tmp_path):
     write_manifest(out, "batch-size", cells, [])
     _, rows = read(out)
     _, body = table(out)
-    first = [estimate_text(rows[0].error), estimate_text(rows[0].precise)]
+    first = [estimate_text(rows[0].result), estimate_text(rows[0].precise)]
     assert body["syncbn (trained once)"] == ["\u2013", first[0], "same"]
     assert body["syncbn (recomputed statistics)"] == ["\u2013", first[1], "same"]
 
@@ -137,19 +137,20 @@ def test_every_run_appears_once_and_names_the_cells_it_fills(tmp_path):
     shared = next(group for group in groups if group.shared[0] == "gn:groups=8")
     assert shared.shared[1] == "32, 8, 2 (trained once)"
     for group in groups:
-        assert {len(group.shared) + len(line) for line in group.seeds} == {len(RUN_HEADER)}
-    line = dict(zip(RUN_HEADER[4:], groups[0].seeds[1], strict=True))
+        assert {len(group.shared) + len(line) for line in group.seeds} == {len(run_header(study))}
+    line = dict(zip(run_header(study)[4:], groups[0].seeds[1], strict=True))
     _, row = rows[0].labels, rows[0]
-    assert line["error"] == f"{row.errors[1]:.2f}"
-    assert line["recomputed"] == f"{row.precise_errors[1]:.2f}"
+    assert line["error"] == f"{row.results[1]:.2f}"
+    assert line["recomputed"] == f"{row.precise_results[1]:.2f}"
     assert (line["memory of a step"], line["parameters"]) == ("48 MiB", "78,042")
 
 
 def test_a_run_that_did_not_finish_has_a_status_and_no_error(tmp_path):
     out = batch_study(tmp_path, seeds=1)
     spoil(out / "runs/bn-n32-s0", "diverged", "the loss is not finite", epochs=3)
-    groups = run_groups(*read(out))
-    line = dict(zip(RUN_HEADER[4:], groups[0].seeds[0], strict=True))
+    study, rows = read(out)
+    groups = run_groups(study, rows)
+    line = dict(zip(run_header(study)[4:], groups[0].seeds[0], strict=True))
     assert (line["status"], line["error"]) == ("diverged", "\u2013")
 
 
@@ -184,7 +185,7 @@ def test_the_csv_has_every_cell_and_seed_unrounded(tmp_path):
     by_key = {(r["norm"], r["batch_per_worker"], r["seed"]): r for r in found}
     row = next(r for r in rows if r.labels == {"norm": "bn", "batch_per_worker": 2})
     good, bad = by_key["bn", "2", "1"], by_key["bn", "2", "2"]
-    assert float(good["val_error"]) == row.errors[1]
+    assert float(good["val_error"]) == row.results[1]
     assert float(good["val_error_mean"]) == row.mean
     assert (good["seeds_finished"], good["seeds_asked"]) == ("2", "3")
     assert (bad["status"], bad["reason"]) == ("diverged", 'a "reason", with commas')
@@ -195,7 +196,7 @@ def test_the_csv_has_the_interval_of_each_mean_and_says_what_the_errors_are(tmp_
     out = batch_study(tmp_path, norms=("gn",), batches=(32,))
     (_, rows), found = read(out), csv_rows(out)
     assert [float(found[0][f"val_error_{end}"]) for end in ("low", "high")] == list(
-        rows[0].error.interval
+        rows[0].result.interval
     )
     assert found[0]["epochs_rule"] == "median of the last 5 epochs"
     assert found[0]["evaluated_on"] == "test images"
@@ -224,6 +225,13 @@ def test_the_csv_of_groups_has_their_labels(tmp_path):
 def test_settings_join_what_differs():
     found = settings([{"a": 1, "b": "x", "c": None}, {"a": 2, "b": "x"}, {"a": 1}])
     assert found == [["a", "1; 2"], ["b", "x"], ["c", "\u2013"]]
+
+
+def test_settings_that_are_empty_everywhere_are_left_out():
+    empty = {"norms": {}, "size_schedule": "", "list": [], "off": False, "zero": 0}
+    assert settings([empty, empty]) == [["off", "false"], ["zero", "0"]]
+    found = settings([empty, {"norms": {"stem": "bn"}}])
+    assert found == [["norms", '\u2013; {"stem": "bn"}'], ["off", "false"], ["zero", "0"]]
 
 
 def set_epochs(folder, epochs):
@@ -275,7 +283,7 @@ def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
     assert title(out).endswith("digits, median of 3 epochs, 1 seed")
     study = configured(load_study(out), epochs=12, reported_epochs=1, validation_images=500)
     assert main_title_of(study, summarize_study(study)) == (
-        "Top-1 error in percent on 500 held-out training images: resnet8 on digits, "
+        "Top-1 error in percent on 500 validation images: resnet8 on digits, "
         "last epoch of 12, 1 seed"
     )
     assert title(tuned_on_test(tmp_path / "c", seeds=1)).endswith(

@@ -7,13 +7,13 @@ import json
 import pytest
 
 from groupnorm.study.report.unrounded import (
-    DIFFERENCE_COLUMNS,
+    difference_columns,
     differences_csv,
     search_numbers,
     study_numbers,
     tuning_numbers,
 )
-from groupnorm.study.results.differences import contrasts
+from groupnorm.study.results.differences import differences_of
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.results.tuning import read_tuning
 from tests.study.fake_search import FINAL, KilledError, Trials, search
@@ -52,10 +52,10 @@ def test_every_row_has_the_same_keys_and_numbers_are_numbers(troubled):
     by_labels = {(row["norm"], row["batch_per_worker"]): row for row in found["rows"]}
     bn, row = by_labels["bn", 32], next(r for r in rows if r.labels["norm"] == "bn")
     assert (bn["error"], bn["error_spread"]) == (row.mean, row.spread)
-    assert (bn["error_low"], bn["error_high"]) == row.error.interval
+    assert (bn["error_low"], bn["error_high"]) == row.result.interval
     assert (bn["seeds_asked"], bn["seeds_finished"]) == (3, 2)
     assert bn["seeds"] == [
-        {"seed": s, "error": row.errors[s], "recomputed_error": row.precise_errors[s]}
+        {"seed": s, "error": row.results[s], "recomputed_error": row.precise_results[s]}
         for s in (0, 2)
     ]
     assert by_labels["gn", 32]["error"] == by_labels["gn", 2]["error"]
@@ -67,12 +67,12 @@ def test_every_row_has_the_same_keys_and_numbers_are_numbers(troubled):
 def test_differences_have_the_same_keys_at_every_batch_size(troubled):
     study, rows = troubled
     found = study_numbers(study, rows)["differences"]
-    assert keys_of(found) == DIFFERENCE_COLUMNS
+    assert keys_of(found) == difference_columns(study)
     assert [(d["norm"], d["recomputed"], d["batch_per_worker"]) for d in found] == [
         ("gn", False, 32), ("bn", True, 32), ("ln", False, 32),
         ("gn", False, 2), ("bn", True, 2), ("ln", False, 2),
     ]  # fmt: skip
-    gn = next(one for one in contrasts(rows) if one.norm == "gn")
+    gn = next(one for one in differences_of(study, rows) if one.name == "gn")
     assert found[0]["difference"] == gn.difference.mean
     assert (found[0]["low"], found[0]["high"]) == gn.difference.interval
     assert (found[0]["pairs"], found[0]["left_out"]) == (2, 1)
@@ -90,7 +90,7 @@ def test_what_the_errors_are_is_said_once(tmp_path):
     study = configured(study, reported_epochs=1, validation_images=500)
     found = study_numbers(study, rows)
     assert (found["epochs_rule"], found["reported_epochs"]) == ("last epoch", 1)
-    assert found["evaluated_on"] == "500 held-out training images"
+    assert found["evaluated_on"] == "500 validation images"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_file_of_differences_has_the_same_numbers(troubled):
     study, rows = troubled
     lines = list(csv.DictReader(io.StringIO(differences_csv(study, rows))))
     found = study_numbers(study, rows)["differences"]
-    assert list(lines[0]) == DIFFERENCE_COLUMNS
+    assert list(lines[0]) == difference_columns(study)
     assert [float(line["difference"] or "nan") for line in lines[:2]] == [
         row["difference"] for row in found[:2]
     ]
@@ -124,18 +124,18 @@ def test_the_file_of_differences_has_the_same_numbers(troubled):
 def test_what_was_tried_is_there_with_the_choice(tmp_path):
     out = tuned_study(tmp_path)
     found = json.loads(json.dumps(tuning_numbers(read_tuning(out, load_study(out)))))
-    assert (found["field"], found["held_out"]) == ("base_lr", 140)
+    assert (found["field"], found["validation_images"]) == ("base_lr", 140)
     assert keys_of(found["rows"])[-1] == "chosen"
     chosen = [(r["norm"], r["base_lr"], r["seeds_asked"]) for r in found["rows"] if r["chosen"]]
     assert chosen == [("bn", 0.1, 1), ("gn", 0.3, 1)]
-    assert found["rows"][0]["evaluated_on"] == "140 held-out training images"
+    assert found["rows"][0]["evaluated_on"] == "140 validation images"
 
 
 def test_a_search_has_no_differences_because_its_runs_are_of_different_lengths(tmp_path):
     search(tmp_path)
     study, rows = read(tmp_path)
     assert study_numbers(study, rows)["differences"] == []
-    assert differences_csv(study, rows).splitlines() == [",".join(DIFFERENCE_COLUMNS)]
+    assert differences_csv(study, rows).splitlines() == [",".join(difference_columns(study))]
 
 
 def test_the_numbers_of_a_search_tell_what_became_of_every_rule(tmp_path):

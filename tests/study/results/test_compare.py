@@ -29,7 +29,7 @@ def lines(out, *names):
 
 def error(table, **where):
     found = find(published.load(table), **where)
-    return found and found.error
+    return found and found.result
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_number_is_found_whatever_the_tables_form(table, where, expected):
 
 def test_several_runs_are_their_mean_and_spread():
     found = find(published.load("imagenet-author-reruns"), norm="gn")
-    assert found.error == pytest.approx(72.1 / 3)
+    assert found.result == pytest.approx(72.1 / 3)
     assert found.spread == pytest.approx(0.0577, abs=FOUR_DIGITS)
 
 

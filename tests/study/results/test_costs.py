@@ -7,7 +7,7 @@ import json
 import pytest
 
 from groupnorm.study.report.page import build_report
-from groupnorm.study.report.tables import RUN_HEADER, cost_table, run_groups, tables_csv
+from groupnorm.study.report.tables import cost_table, run_groups, run_header, tables_csv
 from groupnorm.study.results.costs import (
     CostPass,
     how_timed,
@@ -45,7 +45,7 @@ def test_the_peak_of_a_whole_process_is_not_shown_as_a_steps_memory(tmp_path):
         path.write_text(path.read_text().replace("step_memory_bytes", "peak_memory_bytes"))
     study = load_study(tmp_path)
     rows = summarize_study(study)
-    header, body = cost_table(rows)
+    header, body = cost_table(study, rows)
     assert not [title for title in header if "memory" in title]
     assert {len(line) for line in body} == {len(header)}
     assert {line[-2] for group in run_groups(study, rows) for line in group.seeds} == {"\u2013"}
@@ -63,7 +63,7 @@ def timed(tmp_path):
 def test_table_and_csv_show_them(timed):
     study = load_study(timed)
     rows = summarize_study(study)
-    header, body = cost_table(rows)
+    header, body = cost_table(study, rows)
     assert [line[:2] for line in body] == [
         ["bn", "32"], ["bn", "8"], ["gn:groups=8", "32, 8 (trained once)"],
     ]  # fmt: skip
@@ -101,12 +101,12 @@ def test_without_times_taken_in_turns_no_time_is_in_any_column(tmp_path):
                               "data_seconds": 0.25}  # fmt: skip
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     study = load_study(out)
-    header, body = cost_table(summarize_study(study))
+    header, body = cost_table(study, summarize_study(study))
     assert header[3:] == [
         "saved for backward, MiB/image", "GFLOPs/image", "memory of a step, MiB",
     ]  # fmt: skip
     assert len(body) == 1
-    assert not {"images/s", "seconds"} & set(RUN_HEADER)
+    assert not {"images/s", "seconds"} & set(run_header(study))
     columns = tables_csv(study, summarize_study(study)).splitlines()[0].split(",")
     assert not [name for name in columns if "second" in name or "_ms_" in name or "share" in name]
     page = build_report(out).read_text()
@@ -119,7 +119,7 @@ def test_older_records_have_no_cost_section(tmp_path):
     batch_study(tmp_path, norms=("bn",), batches=(32,), seeds=1)
     study = load_study(tmp_path)
     rows = summarize_study(study)
-    assert cost_table(rows)[1] == []
+    assert cost_table(study, rows)[1] == []
     assert "norm_share" not in tables_csv(study, rows)
     page = build_report(tmp_path).read_text()
     assert '<section id="cost">' not in page

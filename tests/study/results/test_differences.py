@@ -5,9 +5,9 @@ import json
 import pytest
 
 from groupnorm.study.results.differences import (
-    DIFFERENCE_HEADER,
-    contrasts,
+    difference_header,
     difference_lines,
+    differences_of,
     how_compared,
     row_difference,
 )
@@ -18,9 +18,12 @@ from tests.study.fake_store import batch_study, configured, groups_study, spoil,
 NAMES = {"gn:groups=8": "GN (ours)"}
 
 
+STUDY = Study({"shows": "norms"}, [], {}, names=NAMES)
+
+
 def lines(rows):
-    found = difference_lines(Study({}, [], {}, names=NAMES), contrasts(rows))
-    return [dict(zip(DIFFERENCE_HEADER, line, strict=True)) for line in found]
+    found = difference_lines(STUDY, differences_of(STUDY, rows))
+    return [dict(zip(difference_header(STUDY), line, strict=True)) for line in found]
 
 
 def row_of(rows, norm, batch):
@@ -29,29 +32,29 @@ def row_of(rows, norm, batch):
 
 def test_every_norm_stands_against_batch_norm_at_its_batch_size(tmp_path):
     rows = summarize(batch_study(tmp_path, norms=("gn", "bn", "gn+ws"), batches=(2, 32)))
-    found = contrasts(rows)
-    assert [(c.norm, c.recomputed, c.reference, c.rows[0].labels["batch_per_worker"])
+    found = differences_of(STUDY, rows)
+    assert [(c.name, c.recomputed, c.reference, c.rows[0].labels["batch_per_worker"])
             for c in found] == [
         ("gn", False, "bn", 32), ("bn", True, "bn", 32), ("gn+ws", False, "bn", 32),
         ("gn", False, "bn", 2), ("bn", True, "bn", 2), ("gn+ws", False, "bn", 2),
     ]  # fmt: skip
     gn, bn = row_of(rows, "gn", 2), row_of(rows, "bn", 2)
-    assert found[3].difference == paired_difference(gn.errors, bn.errors)
-    assert found[4].difference == paired_difference(bn.precise_errors, bn.errors)
+    assert found[3].difference == paired_difference(gn.results, bn.results)
+    assert found[4].difference == paired_difference(bn.precise_results, bn.results)
     assert found[3].verdict == "less error"
     assert found[3].seeds_needed == seeds_needed(found[3].difference.spread)
 
 
 def test_without_batch_norm_the_lowest_error_is_the_reference(tmp_path):
     rows = summarize(batch_study(tmp_path, norms=("ln", "gn", "in"), batches=(32,)))
-    found = contrasts(rows)
-    assert [(c.norm, c.reference, c.verdict) for c in found] == [
+    found = differences_of(STUDY, rows)
+    assert [(c.name, c.reference, c.verdict) for c in found] == [
         ("ln", "gn", "more error"), ("in", "gn", "more error")
     ]  # fmt: skip
     rows = summarize(groups_study(tmp_path / "g"))
     best = min(rows, key=lambda row: row.mean).labels["norm"]
-    assert {c.reference for c in contrasts(rows)} == {best}
-    assert len(contrasts(rows)) == len(rows) - 1
+    assert {c.reference for c in differences_of(STUDY, rows)} == {best}
+    assert len(differences_of(STUDY, rows)) == len(rows) - 1
 
 
 def test_what_the_same_runs_give_at_several_sizes_is_there_once(tmp_path):
@@ -63,10 +66,12 @@ def test_what_the_same_runs_give_at_several_sizes_is_there_once(tmp_path):
 def test_own_names_and_what_the_reference_is(tmp_path):
     rows = summarize(batch_study(tmp_path / "a", norms=("bn", "gn:groups=8"), batches=(32,)))
     assert [line["norm"] for line in lines(rows)] == ["bn (recomputed statistics)", "GN (ours)"]
-    assert "which chance favours" not in how_compared(contrasts(rows))
+    assert "which chance favours" not in how_compared(STUDY, differences_of(STUDY, rows))
     rows = summarize(batch_study(tmp_path / "b", norms=("ln", "gn:groups=8"), batches=(32,)))
     assert [line["against"] for line in lines(rows)] == ["GN (ours)"]
-    assert "the lowest mean error, which chance favours" in how_compared(contrasts(rows))
+    assert "the lowest mean error, which chance favours" in how_compared(
+        STUDY, differences_of(STUDY, rows)
+    )
 
 
 def test_a_line_has_difference_interval_pairs_and_verdict(tmp_path):
@@ -89,7 +94,7 @@ def test_one_seed_tells_nothing(tmp_path):
     line = lines(rows)[1]
     assert (line["95 % interval"], line["pairs of seeds"]) == ("\u2013", "1")
     assert line["verdict"] == "one seed, nothing can be told"
-    assert contrasts(rows)[1].seeds_needed is None
+    assert differences_of(STUDY, rows)[1].seeds_needed is None
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,17 @@ def test_seeds_that_only_one_has_are_left_out_and_counted():
     assert paired_difference({0: 20.0}, {1: 20.0}) is None
 
 
+def test_whatever_both_have_is_paired():
+    """Folds of the test images within each seed, for instance."""
+    a = {(seed, fold): 30.0 + seed + fold for seed in range(2) for fold in range(5)}
+    b = {pair: value - 2.0 - 0.1 * pair[1] for pair, value in a.items()}
+    del b[1, 4]
+    found = paired_difference(a, b)
+    assert (found.pairs, found.left_out) == (9, 1)
+    assert found.mean == pytest.approx(2 + 0.1 * (10 + 6) / 9)
+    assert found == paired_difference(dict(reversed(a.items())), b), "in any order"
+
+
 def test_a_single_pair_has_no_interval():
     found = paired_difference({0: 90.0, 1: 91.0}, {0: 20.0})
     assert (found.mean, found.pairs, found.left_out) == (70.0, 1, 1)

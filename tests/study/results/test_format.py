@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from groupnorm.study.results.format import decimal_text, rounded
+from groupnorm.study.results.format import counted, decimal_text, rounded, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,16 @@ def test_a_tie_in_hundredths_always_rounds_up():
     ties = [(10 * n + 5) / 100 for n in range(1000)]
     assert all(rounded(tie, 1) == Decimal(n + 1) / 10 for n, tie in enumerate(ties))
     assert any(f"{tie:.1f}" != decimal_text(tie) for tie in ties)
+
+
+def test_counts_are_singular_or_plural():
+    assert [counted(n, "cell") for n in (0, 1, 2, 1024)] == [
+        "0 cells", "1 cell", "2 cells", "1,024 cells",
+    ]  # fmt: skip
+
+
+def test_no_time_is_shown_as_0_seconds():
+    assert [seconds_text(s) for s in (0.0, 0.3, 0.5, 75.4)] == [
+        "less than 1 s", "less than 1 s", "1 s", "75 s",
+    ]  # fmt: skip
+    assert [seconds_text(s, 1) for s in (0.01, 0.3)] == ["less than 0.1 s", "0.3 s"]

@@ -7,13 +7,14 @@ from groupnorm.study.results.outcomes import as_settings, outcome, rung_table, r
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.results.search import Search
 from tests.study.fake_search import Trials, search
+from tests.study.fake_store import BOX_AP, ERROR
 
 SETTINGS = {"full_epochs": 42, "rungs": [2, 6, 18], "reported_epochs": 1, "refine": False}
 
 
-def climbed(table):
-    rungs = climb(list(table), (2, 6, 18), lambda name, epochs: table[name][epochs])
-    return Search(SETTINGS, rungs, [], rungs[-1].kept[0])
+def climbed(table, metric=ERROR):
+    rungs = climb(list(table), (2, 6, 18), lambda name, epochs: table[name][epochs], metric)
+    return Search(SETTINGS, rungs, [], rungs[-1].kept[0], metric=metric)
 
 
 def row(error):
@@ -26,6 +27,11 @@ def test_the_runner_up_is_what_came_farthest_beside_the_best():
     table["c"][6] = table["b"][6] = float("inf")
     assert runner_up(climbed(table)) == ("c", 2, 1.0)
     assert runner_up(climbed({"a": row(10.0)})) is None
+
+
+def test_the_runner_up_of_a_metric_that_is_better_the_higher_it_is():
+    table = {"a": row(13.0), "b": row(10.0), "c": row(11.5), "d": row(9.0)}
+    assert runner_up(climbed(table, BOX_AP)) == ("c", 6, 1.5), "so much worse than the best"
 
 
 @pytest.mark.parametrize(

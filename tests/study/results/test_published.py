@@ -20,22 +20,22 @@ def test_the_papers_batch_size_table():
 
 def test_the_papers_norms_and_groups_tables():
     norms = published.load("imagenet-norms").data
-    assert dict(zip(norms["norm"], norms["error"], strict=True)) == {
+    assert dict(zip(norms["norm"], norms["result"], strict=True)) == {
         "bn": 23.6, "ln": 25.3, "in": 28.4, "gn": 24.1,
     }  # fmt: skip
     groups = published.load("imagenet-groups").data
-    assert groups["groups"]["error"] == [24.6, 24.1, 24.6, 24.4, 24.6, 24.7, 25.3]
-    assert groups["size"]["error"] == [24.4, 24.5, 24.2, 24.3, 24.8, 25.6, 28.4]
+    assert groups["groups"]["result"] == [24.6, 24.1, 24.6, 24.4, 24.6, 24.7, 25.3]
+    assert groups["size"]["result"] == [24.4, 24.5, 24.2, 24.3, 24.8, 25.6, 28.4]
 
 
 def test_tables_agree_where_they_overlap():
     sizes, norms = published.load("imagenet-batch-size").data, published.load("imagenet-norms").data
-    by_norm = dict(zip(norms["norm"], norms["error"], strict=True))
+    by_norm = dict(zip(norms["norm"], norms["result"], strict=True))
     assert (sizes["bn"][0], sizes["gn"][0]) == (by_norm["bn"], by_norm["gn"])
     groups = published.load("imagenet-groups").data
-    assert groups["groups"]["error"][1] == by_norm["gn"]
-    assert groups["groups"]["error"][-1] == by_norm["ln"]
-    assert groups["size"]["error"][-1] == by_norm["in"]
+    assert groups["groups"]["result"][1] == by_norm["gn"]
+    assert groups["groups"]["result"][-1] == by_norm["ln"]
+    assert groups["size"]["result"][-1] == by_norm["in"]
     four = sizes["batch_per_worker"].index(4)
     renorm = published.load("imagenet-batch-renorm").data
     assert (renorm["bn"], renorm["gn"]) == ([sizes["bn"][four]], [sizes["gn"][four]])
@@ -72,7 +72,7 @@ def test_every_number_is_an_error_in_percent_of_a_norm_that_can_be_built(name):
     assert found
     for value in found:
         assert str(NormSpec.parse(value.norm)) == value.norm
-        assert 5 < value.error < 95
+        assert 5 < value.result < 95
         assert value.model
 
 
@@ -96,7 +96,7 @@ def test_a_number_the_source_lacks_is_left_out():
 
 
 def test_errors_made_from_accuracies():
-    by = {v.norm: v.error for v in values(published.load("imagenet-large-batch"))}
+    by = {v.norm: v.result for v in values(published.load("imagenet-large-batch"))}
     accuracies = {"bn": 75.6, "bn+ws": 75.8, "gn": 70.2, "gn+ws": 76.0}
     assert by == {norm: round(100 - accuracy, 1) for norm, accuracy in accuracies.items()}
 
@@ -107,8 +107,8 @@ def test_the_tables_of_resnet56_have_their_labels_put_right():
     order = sorted(list(sizes)[1:], key=lambda norm: sizes[norm][place])
     assert order == ["bn", "in", "gn:groups=16", "in:affine=false"]
     groups = published.load("cifar10-resnet56-groups").data["groups"]
-    assert groups["error"][0] == sizes["gn:groups=16"][place]
-    assert dict(zip(groups["value"], groups["error"], strict=True))[1] == 12.3
+    assert groups["result"][0] == sizes["gn:groups=16"][place]
+    assert dict(zip(groups["value"], groups["result"], strict=True))[1] == 12.3
 
 
 def test_only_the_paper_is_called_so():

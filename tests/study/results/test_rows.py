@@ -5,10 +5,11 @@ import math
 import pytest
 
 from groupnorm.study.results.estimates import estimate
-from groupnorm.study.results.rows import final_error, load_study, summarize, summarize_study
+from groupnorm.study.results.rows import final_result, load_study, summarize, summarize_study
 from groupnorm.study.store import StoreError, write_metrics
 from tests.study.fake_store import (
     EPOCHS,
+    ERROR,
     batch_study,
     configured,
     fake_metrics,
@@ -25,37 +26,37 @@ def row_of(rows, norm, batch):
     return next(r for r in rows if r.labels == {"norm": norm, "batch_per_worker": batch})
 
 
-def test_final_error_is_the_median_of_the_last_epochs():
+def test_final_result_is_the_median_of_the_last_epochs():
     rows = metrics(90.0, 1.0, 30.0, 10.0, 50.0, 20.0, 40.0)
-    assert final_error(rows, last=5) == 30.0
-    assert final_error(rows, last=1) == 40.0
+    assert final_result(rows, ERROR, last=5) == 30.0
+    assert final_result(rows, ERROR, last=1) == 40.0
 
 
-def test_final_error_of_a_short_run_uses_every_epoch():
-    assert final_error(metrics(30.0, 10.0), last=5) == 20.0
+def test_final_result_of_a_short_run_uses_every_epoch():
+    assert final_result(metrics(30.0, 10.0), ERROR, last=5) == 20.0
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf])
-def test_final_error_leaves_out_what_is_no_number(missing):
-    assert final_error(metrics(10.0, missing, 30.0), last=5) == 20.0
-    assert final_error(metrics(missing), last=5) is None
+def test_final_result_leaves_out_what_is_no_number(missing):
+    assert final_result(metrics(10.0, missing, 30.0), ERROR, last=5) == 20.0
+    assert final_result(metrics(missing), ERROR, last=5) is None
 
 
 def test_epochs_that_were_not_evaluated_are_none_of_the_last():
     rows = [*metrics(90.0, 30.0), {"train_error": 1.0}, *metrics(10.0), {"val_error": None}]
-    assert final_error(rows, last=2) == 20.0
-    assert final_error(rows, last=1) == 10.0
+    assert final_result(rows, ERROR, last=2) == 20.0
+    assert final_result(rows, ERROR, last=1) == 10.0
 
 
 def test_every_measure_is_of_the_same_epochs():
     rows = [{"val_error": 0.0, "train_error": float(i)} for i in range(10)]
     rows.append({"train_error": 99.0})
-    assert final_error(rows, "train_error", last=3) == 8.0
+    assert final_result(rows, ERROR, "train_error", last=3) == 8.0
 
 
-def test_final_error_of_nothing_and_of_an_absent_key_is_none():
-    assert final_error([], last=5) is None
-    assert final_error(metrics(1.0), "precise_val_error", last=5) is None
+def test_final_result_of_nothing_and_of_an_absent_key_is_none():
+    assert final_result([], ERROR, last=5) is None
+    assert final_result(metrics(1.0), ERROR, "precise_val_error", last=5) is None
 
 
 def test_the_configurations_say_over_how_many_epochs_the_median_is(tmp_path):
@@ -65,9 +66,9 @@ def test_the_configurations_say_over_how_many_epochs_the_median_is(tmp_path):
     assert (study.rules, study.reported_epochs) == ([1], 1)
     last = study.records["bn-n32-s1"].metrics[-1]
     row = row_of(summarize_study(study), "bn", 32)
-    assert row.errors[1] == last["val_error"]
-    assert row.precise_errors[1] == last["precise_val_error"]
-    assert row.train_error == pytest.approx(0.8 * row.mean)
+    assert row.results[1] == last["val_error"]
+    assert row.precise_results[1] == last["precise_val_error"]
+    assert row.train_result == pytest.approx(0.8 * row.mean)
 
 
 def test_runs_of_different_rules_are_all_shown_by_the_one_with_the_fewest_epochs(tmp_path):
@@ -75,8 +76,8 @@ def test_runs_of_different_rules_are_all_shown_by_the_one_with_the_fewest_epochs
     spoil(out / "runs/bn-n2-s0", "missing")  # asks for nothing yet
     study = configured(load_study(out), "gn*", reported_epochs=2)
     assert (study.rules, study.reported_epochs) == ([2, 5], 2)
-    expected = final_error(study.records["bn-n32-s0"].metrics, last=2)
-    assert row_of(summarize_study(study), "bn", 32).errors[0] == expected
+    expected = final_result(study.records["bn-n32-s0"].metrics, ERROR, last=2)
+    assert row_of(summarize_study(study), "bn", 32).results[0] == expected
 
 
 def test_a_row_says_which_images_its_errors_are_of(tmp_path):
@@ -84,8 +85,8 @@ def test_a_row_says_which_images_its_errors_are_of(tmp_path):
     assert {row.evaluated_on for row in summarize_study(study)} == {"test images"}
     study = configured(study, "gn*", validation_images=1200)
     bn, gn = summarize_study(configured(study, "bn-n32-s1", validation_images=500))
-    assert gn.evaluated_on == "1,200 held-out training images"
-    assert bn.evaluated_on == "500 held-out training images and test images"
+    assert gn.evaluated_on == "1,200 validation images"
+    assert bn.evaluated_on == "500 validation images and test images"
 
 
 def test_summarize_makes_one_row_per_labels_in_the_manifests_order(tmp_path):
@@ -97,14 +98,14 @@ def test_summarize_makes_one_row_per_labels_in_the_manifests_order(tmp_path):
 
 def test_a_row_holds_the_numbers_of_its_runs(tmp_path):
     row = row_of(summarize(batch_study(tmp_path, seeds=3)), "bn", 2)
-    expected = {seed: final_error(fake_metrics("bn", 2, seed), last=5) for seed in range(3)}
-    assert row.errors == pytest.approx(expected)
+    expected = {seed: final_result(fake_metrics("bn", 2, seed), ERROR, last=5) for seed in range(3)}
+    assert row.results == pytest.approx(expected)
     assert row.mean == pytest.approx(sum(expected.values()) / 3)
     assert row.spread == estimate(expected.values()).spread
-    precise = final_error(fake_metrics("bn", 2, 1), "precise_val_error", last=5)
-    assert row.precise_errors[1] == pytest.approx(precise)
+    precise = final_result(fake_metrics("bn", 2, 1), ERROR, "precise_val_error", last=5)
+    assert row.precise_results[1] == pytest.approx(precise)
     assert row.precise_mean < row.mean
-    assert row.train_error == pytest.approx(0.8 * row.mean)
+    assert row.train_result == pytest.approx(0.8 * row.mean)
     assert row.step_memory_bytes == 50_000_008
     assert row.parameters == 78_042
     assert (row.finished, row.asked, row.status, row.reason) == (3, 3, "finished", None)
@@ -112,7 +113,7 @@ def test_a_row_holds_the_numbers_of_its_runs(tmp_path):
 
 def test_a_norm_without_running_statistics_has_no_precise_error(tmp_path):
     row = row_of(summarize(batch_study(tmp_path)), "gn:groups=8", 2)
-    assert row.precise_errors == {}
+    assert row.precise_results == {}
     assert (row.precise_mean, row.precise_spread) == (None, None)
 
 
@@ -120,7 +121,7 @@ def test_rows_that_share_runs_share_their_numbers(tmp_path):
     rows = summarize(batch_study(tmp_path, batches=(32, 2)))
     large, small = row_of(rows, "gn:groups=8", 32), row_of(rows, "gn:groups=8", 2)
     assert large.runs == small.runs
-    assert large.errors == small.errors
+    assert large.results == small.results
 
 
 def test_one_seed_has_no_spread(tmp_path):
@@ -139,7 +140,7 @@ def test_only_finished_seeds_count_and_the_worst_status_shows(tmp_path):
     assert row.reason == (
         "1 of 3 seeds failed: killed; 1 of 3 seeds diverged: the loss is not finite at step 12"
     )
-    assert row.errors == {1: full.errors[1]}
+    assert row.results == {1: full.results[1]}
     assert row.spread is None
 
 

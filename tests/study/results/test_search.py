@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from groupnorm.study.results.search import as_asked, discarded, error_after
+from groupnorm.study.results.search import as_asked, discarded, result_after
 from groupnorm.study.store import Record
+from tests.study.fake_store import BOX_AP, ERROR
 
 
 def record(errors, status="partial"):
@@ -18,14 +19,15 @@ def record(errors, status="partial"):
     [(4, 1, 20.0), (4, 3, 30.0), (2, 1, 40.0), (2, 2, 45.0), (5, 1, None)],
 )
 def test_an_error_is_the_median_of_the_last_epochs_up_to_a_rung(epochs, last, error):
-    assert error_after(record([50.0, 40.0, 30.0, 20.0]), epochs, last) == error
+    assert result_after(record([50.0, 40.0, 30.0, 20.0]), epochs, last, ERROR) == error
 
 
 def test_what_diverged_or_has_no_error_is_infinitely_bad():
-    assert error_after(record([50.0], "diverged"), 2, 1) == math.inf
-    assert error_after(record([50.0], "diverged"), 1, 1) == 50.0
-    assert error_after(record([50.0, None]), 2, 1) == math.inf
-    assert error_after(record([50.0], "failed"), 2, 1) is None
+    assert result_after(record([50.0], "diverged"), 2, 1, ERROR) == math.inf
+    assert result_after(record([50.0], "diverged"), 1, 1, ERROR) == 50.0
+    assert result_after(record([50.0, None]), 2, 1, ERROR) == math.inf
+    assert result_after(record([50.0], "failed"), 2, 1, ERROR) is None
+    assert result_after(record([50.0], "diverged"), 2, 1, BOX_AP) == -math.inf
 
 
 def test_a_run_that_came_as_far_as_it_was_asked_to_counts_as_finished():

@@ -18,6 +18,7 @@ from groupnorm.study.results.tuning import (
 )
 from groupnorm.study.store import StoreError
 from tests.study.fake_store import (
+    ERROR,
     add_to_manifest,
     batch_study,
     groups_study,
@@ -117,7 +118,7 @@ def test_the_table_has_every_value_and_marks_the_chosen(tmp_path):
         "Values of base_lr chosen: bn, 32 images per worker: 0.1; gn, 32 images per worker: 0.3."
     )
     header, lines = tuning_table(tuning_of(tuned_study(tmp_path / "held-out")))
-    assert header[3] == "error on the held-out images"
+    assert header[3] == "error on the validation images"
     assert "±" not in lines[1][3]
 
 
@@ -129,13 +130,13 @@ def test_the_text_says_on_what_the_choice_was_made_and_whether_it_was_fair(tmp_p
     new = tuned_study(tmp_path / "new")
     for words in (
         "the same 3 values for every norm (0.1, 0.3, 1.0)",
-        "tried with seed 0 alone and compared on 140 training images that were held out",
+        "tried with seed 0 alone and compared on 140 validation images, held out of the training",
         "the test images, which had no part in the choice",
         "The tuning took 6 runs beside those of the tables",
         "On 140 images the error of one run is known to 3.6 points",
     ):
         assert words in said(new), words
-    assert "140 held-out training images" in tuned_briefly(tuning_of(new))
+    assert "140 validation images" in tuned_briefly(tuning_of(new))
     manifest = json.loads((new / "study.json").read_text())
     fewer = {**manifest["tuning"], "cells": manifest["tuning"]["cells"][:5]}
     add_to_manifest(new, tuning=fewer)
@@ -200,7 +201,7 @@ def test_own_names_are_in_the_whole_text(tmp_path):
     assert "Training diverged with Groups, 32 images per worker, base_lr 1.0" in text
     assert "is chosen yet for Batches, 32 images per worker" in text
     assert "the order of the norms" in text
-    edge = [row for row in tuning.rows if row.error and row.labels["base_lr"] != 0.3]
+    edge = [row for row in tuning.rows if row.result and row.labels["base_lr"] != 0.3]
     unequal = replace(tuning, rows=tuning.rows[1:], chosen=edge)
     text += chosen_note(tuning) + "\n".join(how_tuned(unequal))
     assert "not the same for every norm (Batches" in text
@@ -211,7 +212,7 @@ def test_own_names_are_in_the_whole_text(tmp_path):
 def test_cells_without_the_label_are_refused(tmp_path):
     rows = tuning_of(tuned_study(tmp_path)).rows
     with pytest.raises(StoreError, match="tuned over 'momentum', but a cell has no such label"):
-        chosen_rows(rows, "momentum")
+        chosen_rows(rows, "momentum", ERROR)
     path = tmp_path / "study.json"
     path.write_text(path.read_text().replace('"base_lr": 1.0', '"lr": 1.0'))
     with pytest.raises(StoreError, match="a cell without the label 'base_lr'"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groupnorm.study.report.figures import curves, errors
+from groupnorm.study.report.figures import curves, final
 from groupnorm.study.report.figures.cost import cost_figures
 from groupnorm.study.report.figures.responses import response_figures
 from groupnorm.study.report.figures.search import search_figure
@@ -14,14 +14,20 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """The figures of a study, in the report's order; the first is the main one."""
     if study.search is not None:
         return [search_figure(study, rows)]
-    after = [*response_figures(study, rows), *cost_figures(study, rows)]
     kind = study.manifest["shows"]
+    if kind == "arms":
+        return [
+            final.arms_figure(study, rows),
+            curves.arm_figure(study, rows),
+            *cost_figures(study, rows),
+        ]
+    after = [*response_figures(study, rows), *cost_figures(study, rows)]
     if kind == "groups":
-        return [errors.groups_figure(study, rows), *curves.group_figures(study, rows), *after]
+        return [final.groups_figure(study, rows), *curves.group_figures(study, rows), *after]
     batches = batch_sizes(rows)
-    figures = [(errors.batch_figure if kind == "batch-size" else errors.norms_figure)(study, rows)]
+    figures = [(final.batch_figure if kind == "batch-size" else final.norms_figure)(study, rows)]
     if any(row.precise for row in rows):
-        figures.append(errors.recomputed_figure(study, rows))
+        figures.append(final.recomputed_figure(study, rows))
     figures.append(curves.norm_figure(study, rows))
     if len(batches) > 1:
         figures.append(curves.batch_figure(study, rows))

@@ -1,7 +1,8 @@
-"""Curves of error against epoch: by norm, by batch size, by group division."""
+"""Curves of results against epoch: by norm, by batch size, by group division, by arm."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -17,9 +18,12 @@ from groupnorm.study.report.figures.style import (
     norm_styles,
     sequence_colors,
 )
-from groupnorm.study.results.rows import ONCE, Row, Study, run_status, trained_once
-from groupnorm.study.results.rules import error_name
+from groupnorm.study.results.labels import row_name
+from groupnorm.study.results.rows import ONCE, Row, Study, run_status, subject, trained_once
+from groupnorm.study.results.rules import evaluation_word
+from groupnorm.study.results.wording import axis_label, bounds, capital, lower_is_better, noun
 from groupnorm.study.store import Record
+from groupnorm.training.metric import Metric
 
 CAPTION = (
     "Mean over finished seeds, with a band of one standard deviation. A thin dashed line is a run "
@@ -50,8 +54,8 @@ def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
             if row.labels["batch_per_worker"] == batch
         ]
         panels += _pair(study, series, f"{batch} images per worker")
-    title = f"Training and {_words(study)} curves per norm"
-    caption = f"Error against epoch (the paper's Figure 4). {CAPTION}"
+    title = f"Training and {evaluation_word(study)} curves per norm"
+    caption = f"{capital(noun(study.metric))} against epoch (the paper's Figure 4). {CAPTION}"
     if once := trained_once(rows):
         names = [study.called(norm) for norm in styles if norm in once]
         caption += f" Trained once, with the same lines at every batch size: {', '.join(names)}."
@@ -79,16 +83,17 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
             for row in mine
         ]
     everything = [series for group in grouped.values() for series in group]
-    limits, error = _limits(everything, ("val_error",)), error_name(study)
+    metric, evaluated = study.metric, _evaluated(study)
+    limits = _limits(metric, everything, (metric.name,))
     panels = [
         Panel(
-            _drawer(series, "val_error", error, limits, norm),
-            f"{_words(study).capitalize()} curves of {norm}",
+            _drawer(study, series, metric.name, evaluated, limits, norm),
+            f"{capital(evaluation_word(study))} curves of {norm}",
         )
         for norm, series in grouped.items()
     ]
     caption = (
-        f"{error.capitalize()} against epoch for every number N of images per worker (the "
+        f"{capital(evaluated)} against epoch for every number N of images per worker (the "
         f"paper's Figure 5). {CAPTION}"
     )
     return FigureSpec("curves-by-batch", "Curves by batch size per norm", caption, panels)
@@ -108,46 +113,66 @@ def group_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
         ]
         if series:
             panels += _pair(study, series, f"by {words}")
-    title = f"Training and {_words(study)} curves by group division"
-    return [FigureSpec("curves-by-groups", title, f"Error against epoch. {CAPTION}", panels)]
+    title = f"Training and {evaluation_word(study)} curves by group division"
+    caption = f"{capital(noun(study.metric))} against epoch. {CAPTION}"
+    return [FigureSpec("curves-by-groups", title, caption, panels)]
 
 
-def _words(study: Study) -> str:
-    """What curves are called that are not of the training images: "test" or "validation"."""
-    return error_name(study).removesuffix(" error")
+def arm_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Curves of every arm; those of the training images beside them where runs measure them."""
+    styles = norm_styles(row.labels["arm"] for row in rows)
+    series = [
+        Series(row_name(study, row), _records(study, row), styles[row.labels["arm"]])
+        for row in rows
+    ]
+    caption = f"{capital(noun(study.metric))} against epoch. {CAPTION}"
+    panels = _pair(study, series, subject(study))
+    return FigureSpec("curves-by-arm", "Curves per arm", caption, panels)
+
+
+def _evaluated(study: Study) -> str:
+    """What is evaluated on images that are not trained on: "test error" or "validation error"."""
+    return f"{evaluation_word(study)} {noun(study.metric)}"
 
 
 def _pair(study: Study, series: list[Series], title: str) -> list[Panel]:
-    names = {"train_error": "training error", "val_error": error_name(study)}
-    limits = _limits(series, list(names))
+    """A panel of the training images, where runs measure them, and one of the others."""
+    names = {study.training.name: study.training.title} if study.training else {}
+    names[study.metric.name] = _evaluated(study)
+    limits = _limits(study.metric, series, list(names))
     return [
         Panel(
-            _drawer(series, key, name, limits, title),
-            f"{name.capitalize()} against epoch, {title}",
+            _drawer(study, series, key, name, limits, title),
+            f"{capital(name)} against epoch, {title}",
         )
         for key, name in names.items()
     ]
 
 
 def _drawer(
-    series: Sequence[Series], key: str, name: str, limits: tuple[float, float] | None, title: str
+    study: Study,
+    series: Sequence[Series],
+    key: str,
+    name: str,
+    limits: tuple[float, float] | None,
+    title: str,
 ) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         for line in series:
-            _draw_series(ax, line, key)
+            _draw_series(ax, study.metric, line, key)
         if limits:
             ax.set_ylim(*limits)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.set_xlabel("epoch")
-        ax.set_ylabel(f"{name} (%)")
+        ax.set_ylabel(axis_label(study.metric, name))
         ax.set_title(title)
 
     return draw
 
 
-def _draw_series(ax: Axes, series: Series, key: str) -> None:
+def _draw_series(ax: Axes, metric: Metric, series: Series, key: str) -> None:
     color = series.style.color
-    done = [r for r in series.records if run_status(r)[0] == "finished"]
+    done = [r for r in series.records if run_status(r, metric)[0] == "finished"]
     columns = [_values(record, key) for record in done]
     epochs = sorted(set.intersection(*(set(c) for c in columns))) if columns else []
     across = [[column[epoch] for column in columns] for epoch in epochs]
@@ -165,7 +190,7 @@ def _draw_series(ax: Axes, series: Series, key: str) -> None:
         if record in done or not (values := _values(record, key)):
             continue
         ax.plot(list(values), list(values.values()), color=color, ls="--", lw=1.0)
-        if run_status(record)[0] in ("diverged", "failed"):
+        if run_status(record, metric)[0] in ("diverged", "failed"):
             last = max(values)
             ax.plot(last, values[last], "X", color=color, ms=8, mec="white", clip_on=False)
 
@@ -174,23 +199,28 @@ def _values(record: Record, key: str) -> dict[int, float]:
     return {row["epoch"]: row[key] for row in record.metrics if row.get(key) is not None}
 
 
-def _limits(series: Sequence[Series], keys: Sequence[str]) -> tuple[float, float] | None:
-    """From the lowest value to where all but the first tenth of the epochs lie."""
-    lowest, settled = [], []
+def _limits(
+    metric: Metric, series: Sequence[Series], keys: Sequence[str]
+) -> tuple[float, float] | None:
+    """From the best value to where all but the first tenth of the epochs lie."""
+    every, settled = [], []
     for line in series:
         for record in line.records:
             for key in keys:
                 values = _values(record, key)
-                lowest += list(values.values())
+                every += list(values.values())
                 start = 1 + (max(values, default=0) + 9) // 10
                 settled += [v for epoch, v in values.items() if epoch >= start] or [
                     *values.values()
                 ]
-    if not lowest:
+    if not every:
         return None
-    low, high = min(lowest), max(settled)
+    low, high = min(every), max(settled)
+    if not lower_is_better(metric):
+        low, high = min(settled), max(every)
     margin = 0.06 * (high - low) or 0.5
-    return max(low - margin, -1.0), min(high + margin, 101.0)
+    least, most = bounds(metric) or (-math.inf, math.inf)
+    return max(low - margin, least - 1.0), min(high + margin, most + 1.0)
 
 
 def _records(study: Study, row: Row) -> list[Record]:

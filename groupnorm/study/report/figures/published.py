@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 
 from groupnorm.study.report.figures.style import (
     BATCH_LABEL,
-    ERROR_LABEL,
     GREY,
     KIND_COLORS,
     PAPER_BACKGROUND,
@@ -23,10 +22,12 @@ from groupnorm.study.results.published import (
     Published,
     PublishedValue,
     batch_of,
-    errors_by_norm,
     published_text,
+    results_by_norm,
     values,
 )
+from groupnorm.study.results.wording import axis_label, noun, plural, rank
+from groupnorm.training.metric import Metric
 
 # What one group, and one channel per group, are called.
 EXTREMES = {"groups": "LN", "size": "IN"}
@@ -39,69 +40,71 @@ def described(table: Published) -> str:
     return f"{whose} ({table.source}; {table.setting})"
 
 
-def batch_panel(table: Published) -> Panel:
-    """Error against images per worker, a line for each norm."""
+def batch_panel(table: Published, metric: Metric) -> Panel:
+    """Results against images per worker, a line for each norm."""
     sizes = table.data["batch_per_worker"]
     lines: dict[str, list[PublishedValue]] = {}
     for found in values(table):
         lines.setdefault(found.norm, []).append(found)
     styles, names = norm_styles(lines), short_names(lines)
-    highest = max(lines, key=lambda norm: lines[norm][-1].error)
-    ends = [line[-1].error for line in lines.values()]
-    everything = [found.error for line in lines.values() for found in line]
+    highest = max(lines, key=lambda norm: lines[norm][-1].result)
+    ends = [line[-1].result for line in lines.values()]
+    everything = [found.result for line in lines.values() for found in line]
     close = 0.15 * (max(everything) - min(everything))
 
     def draw(ax: Axes) -> None:
         log_axis(ax, sizes, BATCH_LABEL)
         for norm, line in lines.items():
             xs = [v.batch_per_worker for v in line if v.batch_per_worker is not None]
-            errors = [v.error for v in line]
+            results = [v.result for v in line]
             color = styles[norm].color
-            ax.plot(xs, errors, color=color, marker=styles[norm].marker)
+            ax.plot(xs, results, color=color, marker=styles[norm].marker)
             spreads = [v.spread or 0.0 for v in line]
             if any(spreads):
-                low = [error - spread for error, spread in zip(errors, spreads, strict=True)]
-                high = [error + spread for error, spread in zip(errors, spreads, strict=True)]
+                low = [mean - spread for mean, spread in zip(results, spreads, strict=True)]
+                high = [mean + spread for mean, spread in zip(results, spreads, strict=True)]
                 ax.fill_between(xs, low, high, color=color, alpha=0.18, linewidth=0)
             # The line that ends highest would leave the panel with a name at its end.
             index, where = (max(-2, -len(line)), (-4, 6)) if norm == highest else (-1, (8, 8))
-            if any(0 < end - errors[-1] < close for end in ends):
+            if any(0 < end - results[-1] < close for end in ends):
                 where = (8, -15)
-            ax.annotate(names[norm], (xs[index], errors[index]), where, color=color,
+            ax.annotate(names[norm], (xs[index], results[index]), where, color=color,
                         textcoords="offset points", ha="right", weight="bold")  # fmt: skip
-        _frame(ax, table)
+        _frame(ax, table, metric)
 
     return Panel(draw, f"{_whose(table, 'curve')}: {table.source}, {table.setting}", _WIDTH, 2.9)
 
 
-def norm_panel(table: Published, batch: int | None, height: float) -> Panel:
-    """Error per norm, best at the top, of a table for which `has_norms` is true.
+def norm_panel(table: Published, metric: Metric, batch: int | None, height: float) -> Panel:
+    """Result per norm, best at the top, of a table for which `has_norms` is true.
 
     Its title has the images per worker, when they are known.
     """
     theirs = batch_of(table, batch)
-    errors = errors_by_norm(table, batch)
-    styles, names = norm_styles(errors), short_names(errors)
-    worst_first = sorted(errors, key=lambda norm: (errors[norm], norm), reverse=True)
+    results = results_by_norm(table, batch)
+    styles, names = norm_styles(results), short_names(results)
+    ranks = {norm: (rank(metric, result), norm) for norm, result in results.items()}
+    worst_first = sorted(results, key=lambda norm: ranks[norm], reverse=True)
 
     def draw(ax: Axes) -> None:
         for y, norm in enumerate(worst_first):
-            ax.plot(errors[norm], y, styles[norm].marker, color=styles[norm].color, ms=8)
-            ax.annotate(published_text(errors[norm]), (errors[norm], y), (0, 9), ha="center",
+            ax.plot(results[norm], y, styles[norm].marker, color=styles[norm].color, ms=8)
+            ax.annotate(published_text(results[norm]), (results[norm], y), (0, 9), ha="center",
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, [names[norm] for norm in worst_first])
         ax.margins(x=0.15)
-        _frame(ax, table, x=ERROR_LABEL, more=f"\n{theirs} images per worker" if theirs else "")
+        more = f"\n{theirs} images per worker" if theirs else ""
+        _frame(ax, table, metric, along_x=True, more=more)
 
-    alt = f"{_whose(table, 'errors')}: {table.source}, {table.setting}"
+    alt = f"{_whose(table, plural(metric))}: {table.source}, {table.setting}"
     return Panel(draw, alt, _WIDTH, height)
 
 
-def group_panels(table: Published, divisions: Sequence[str]) -> list[Panel]:
-    """Error by group division, one panel for each of the divisions that the table has."""
+def group_panels(table: Published, metric: Metric, divisions: Sequence[str]) -> list[Panel]:
+    """Results by group division, one panel for each of the divisions that the table has."""
     found = [v for v in values(table) if v.division in divisions]
-    errors = [v.error for v in found]
-    margin = 0.08 * (max(errors) - min(errors)) or 0.5 if errors else 0.0
+    results = [v.result for v in found]
+    margin = 0.08 * (max(results) - min(results)) or 0.5 if results else 0.0
 
     def panel(division: str) -> Panel:
         line = [v for v in found if v.division == division]
@@ -109,11 +112,11 @@ def group_panels(table: Published, divisions: Sequence[str]) -> list[Panel]:
 
         def draw(ax: Axes) -> None:
             log_axis(ax, xs, DIVISIONS[division], EXTREMES[division])
-            ax.plot(xs, [v.error for v in line], color=KIND_COLORS["gn"], marker="s")
-            ax.set_ylim(min(errors) - margin, max(errors) + margin)
-            _frame(ax, table)
+            ax.plot(xs, [v.result for v in line], color=KIND_COLORS["gn"], marker="s")
+            ax.set_ylim(min(results) - margin, max(results) + margin)
+            _frame(ax, table, metric)
 
-        alt = f"{_whose(table, 'error')} by {DIVISIONS[division]}: {table.source}"
+        alt = f"{_whose(table, noun(metric))} by {DIVISIONS[division]}: {table.source}"
         return Panel(draw, alt, height=2.5)
 
     return [panel(division) for division in divisions if division in table.data]
@@ -123,11 +126,14 @@ def _whose(table: Published, what: str) -> str:
     return f"The paper's {what}" if table.is_the_papers else f"Published {what}"
 
 
-def _frame(ax: Axes, table: Published, x: str | None = None, more: str = "") -> None:
+def _frame(
+    ax: Axes, table: Published, metric: Metric, *, along_x: bool = False, more: str = ""
+) -> None:
     ax.set_facecolor(PAPER_BACKGROUND)
     source = str(table.source) if table.is_the_papers else table.owner
     ax.set_title(f"{source}\n{table.model} on {table.dataset}{more}", color=GREY, size="medium")
-    if x is None:
-        ax.set_ylabel(ERROR_LABEL)
+    label = axis_label(metric, metric.title)
+    if along_x:
+        ax.set_xlabel(label)
     else:
-        ax.set_xlabel(x)
+        ax.set_ylabel(label)

@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from groupnorm.study.report.figures.style import FigureSpec, Panel
@@ -30,6 +31,7 @@ COLUMN_WIDTHS: dict[Column, float] = {"single": 3.3, "double": 6.9}
 FONT = "DejaVu Sans"
 _SIMILAR_FONTS = "Verdana, sans-serif"  # as wide, for an SVG where the font is not installed
 PNG_DPI = 300
+_EDGE = 0.03  # inches that a name on an axis stays away from the edge
 _PAGE_ROW = 8.4  # inches of the panels that stand side by side in a page
 _PAGE_ALONE = 4.6  # inches of a panel that stands alone there
 
@@ -157,6 +159,7 @@ def lay_out(
     changed = [_break_title(axes) | _turn_crowded_names(axes) for axes in figure.axes]
     if any(changed):
         figure.draw_without_rendering()
+    _leave_room_for_names(figure)
     figure.set_layout_engine(None)  # "none" would have each format draw twice
     return figure
 
@@ -225,6 +228,25 @@ def _turn_crowded_names(axes: Axes) -> bool:
         for name in names:
             name.set(rotation=25, ha="right", rotation_mode="anchor")
     return crowded
+
+
+def _leave_room_for_names(figure: Figure) -> None:
+    """Move the axes away from names that would touch the left edge.
+
+    The layout measures text at the resolution of a screen, where hinting makes long lines narrower
+    than they are in the files.
+    """
+    names = [name for axes in figure.axes for name in axes.get_yticklabels() if name.get_text()]
+    right = [name.get_window_extent().x1 / figure.dpi for name in names]
+    printed = RendererAgg(1, 1, PNG_DPI)
+    widths = [name.get_window_extent(printed).width / PNG_DPI for name in names]
+    ends = [end - width for end, width in zip(right, widths, strict=True)]
+    missing = _EDGE - min(ends, default=_EDGE)
+    engine = figure.get_layout_engine()
+    if missing > 0 and isinstance(engine, ConstrainedLayoutEngine):
+        share = missing / figure.get_figwidth()
+        engine.set(rect=(share, 0.0, 1.0 - share, 1.0))
+        figure.draw_without_rendering()
 
 
 def _svg(figure: Figure, name: str) -> bytes:

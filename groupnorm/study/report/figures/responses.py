@@ -24,7 +24,7 @@ def response_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """
     found: dict[str, tuple[int, Curves]] = {}
     for row in sorted(rows, key=lambda row: -row.labels["batch_per_worker"]):
-        curves = percentile_curves([study.records[name] for name in row.runs])
+        curves = percentile_curves(study, [study.records[name] for name in row.runs])
         if curves:
             found.setdefault(row.labels["norm"], (row.labels["batch_per_worker"], curves))
     norms = [norm for norm in dict.fromkeys(row.labels["norm"] for row in rows) if norm in found]
@@ -49,12 +49,13 @@ def response_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     return [FigureSpec("responses", "conv5_3 responses", caption, panels)]
 
 
-def percentile_curves(records: list[Record]) -> Curves:
+def percentile_curves(study: Study, records: list[Record]) -> Curves:
     """{percentile: {epoch: mean over seeds}}; empty without any probed epoch.
 
     Only epochs that every counted seed has are there, so that no curve jumps where one ends.
     """
-    done = [record for record in records if run_status(record)[0] == "finished"] or records
+    statuses = [run_status(record, study.metric)[0] for record in records]
+    done = [r for r, s in zip(records, statuses, strict=True) if s == "finished"] or records
     probed = [{row["epoch"]: row[KEY] for row in record.metrics if row.get(KEY)} for record in done]
     probed = [epochs for epochs in probed if epochs]
     if not probed:

@@ -23,7 +23,6 @@ DASHES = ("-", "--", ":", "-.")
 # These kinds look the same in every study and in the paper's panels.
 KIND_COLORS = {"bn": BLUE, "gn": VERMILLION, "ln": GREEN, "in": PURPLE}
 GREY = "#5a5a5a"
-ERROR_LABEL = "top-1 error (%)"
 BATCH_LABEL = "images per worker (N)"
 PAPER_BACKGROUND = "#f3f1ec"
 _NAME_LETTERS = 24  # of a name on an axis, before it goes on in a second line

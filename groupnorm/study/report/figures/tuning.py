@@ -1,4 +1,4 @@
-"""The figure of a tuned study: error on held-out images against the values tried."""
+"""The figure of a tuned study: results on validation images against the values tried."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from groupnorm.study.report.figures.errors import mark_missing
+from groupnorm.study.report.figures.final import mark_missing
 from groupnorm.study.report.figures.style import (
     MARKERS,
     FigureSpec,
@@ -16,9 +16,11 @@ from groupnorm.study.report.figures.style import (
     norm_styles,
     sequence_colors,
 )
+from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.published import DIVISIONS
 from groupnorm.study.results.rows import Row, batch_sizes, norm_names
 from groupnorm.study.results.tuning import Tuning
+from groupnorm.study.results.wording import axis_label, capital, noun, slug
 
 FIELD_WORDS = {
     "base_lr": "learning rate",
@@ -29,26 +31,33 @@ FIELD_WORDS = {
 
 
 def tuning_figure(tuning: Tuning) -> FigureSpec:
-    """Error against the values tried, a panel for each batch size or way of dividing.
+    """Results against the values tried, a panel for each batch size or way of dividing.
 
-    A panel has a line for each norm, or for each division; all have the same axis of errors, and
+    A panel has a line for each norm, or for each division; all have the same axis of results, and
     a ring is around the value chosen.
     """
     words = FIELD_WORDS.get(tuning.field, tuning.field)
-    images = "test images" if tuning.held_out is None else "held-out images"
-    divided = tuning.study.manifest["shows"] == "groups"
+    images = "test images" if tuning.validation_images is None else "validation images"
+    metric, shows = tuning.study.metric, tuning.study.manifest["shows"]
+    what = capital(noun(metric))
+    grouped = {"groups": _by_division, "arms": _by_arm}.get(shows, _by_batch)(tuning)
     panels = []
-    for title, lines in (_by_division(tuning) if divided else _by_batch(tuning)).items():
-        draw = _drawer(tuning, lines, title, f"error on {images} (%)")
-        panels.append(Panel(draw, f"Error on {images} against {words}, {title}"))
-    what = "each point the mean of its seeds" if tuning.held_out is None else "one run a point"
-    caption = (
-        f"Error on {images} against the {words} ({tuning.field}), {what}. A ring is around the "
-        f"value chosen. Where lines cross, the order of the norms depends on the {words}."
+    for title, lines in grouped.items():
+        draw = _drawer(tuning, lines, title, axis_label(metric, f"{noun(metric)} on {images}"))
+        panels.append(Panel(draw, f"{what} on {images} against {words}, {title}"))
+    points = (
+        "each point the mean of its seeds"
+        if tuning.validation_images is None
+        else "one run a point"
     )
-    if divided:
+    caption = (
+        f"{what} on {images} against the {words} ({tuning.field}), {points}. A ring is around the "
+        f"value chosen. Where lines cross, the order of the {tuning.study.axis}s depends on the "
+        f"{words}."
+    )
+    if shows == "groups":
         caption = caption.replace("order of the norms", "best division")
-    return FigureSpec(f"error-by-{tuning.field}", f"Error by {words}", caption, panels)
+    return FigureSpec(f"{slug(metric)}-by-{tuning.field}", f"{what} by {words}", caption, panels)
 
 
 Lines = list[tuple[str, Style, list[Row]]]
@@ -64,6 +73,15 @@ def _by_batch(tuning: Tuning) -> dict[str, Lines]:
         ]
         for batch in batch_sizes(tuning.rows)
     }
+
+
+def _by_arm(tuning: Tuning) -> dict[str, Lines]:
+    styles = norm_styles(row.labels["arm"] for row in tuning.rows)
+    named: dict[str, list[Row]] = {}
+    for row in tuning.rows:
+        named.setdefault(row_name(tuning.study, row), []).append(row)
+    lines = [(name, styles[rows[0].labels["arm"]], rows) for name, rows in named.items()]
+    return {"every arm": lines}
 
 
 def _by_division(tuning: Tuning) -> dict[str, Lines]:
@@ -95,7 +113,7 @@ def _drawer(tuning: Tuning, lines: Lines, title: str, label: str) -> Callable[[A
         bad: list[tuple[float, Style, str]] = []
         for name, style, rows in lines:
             points = {places[row.labels[tuning.field]]: row for row in rows}
-            line = [(place, row.error.mean) for place, row in sorted(points.items()) if row.error]
+            line = [(place, row.result.mean) for place, row in sorted(points.items()) if row.result]
             ax.plot([x for x, _ in line], [y for _, y in line], color=style.color,
                     marker=style.marker, ls=style.dashes, label=name)  # fmt: skip
             for place, row in points.items():

@@ -7,11 +7,13 @@ leaves out 0. Without two seeds nothing is told apart, and the text says so.
 from __future__ import annotations
 
 from groupnorm.data import IMAGE_FILES
+from groupnorm.study.report.text.arms import arms_headline, arms_text
 from groupnorm.study.report.text.divisions import groups_headline, groups_text
 from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, headline
 from groupnorm.study.report.text.published import published_by_batch, published_by_norm
 from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
+from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
 from groupnorm.study.results.rows import (
@@ -23,8 +25,9 @@ from groupnorm.study.results.rows import (
     norm_names,
     subject,
 )
-from groupnorm.study.results.rules import each_error, images_note, rules_note
+from groupnorm.study.results.rules import each_result, images_note, rules_note
 from groupnorm.study.results.tuning import Tuning, tuned_briefly
+from groupnorm.study.results.wording import in_unit, noun, unit_in_full
 
 PROTOCOLS = {
     "fixed-step": (
@@ -49,17 +52,21 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
     if tuning is not None and not rows:
         return [tuned_briefly(tuning)]
     kind = study.manifest["shows"]
+    begins = {"groups": groups_headline, "arms": arms_headline}
     if study.search is not None:
         paragraphs = [*search_text(study, rows), *_incomplete(rows)] if rows else []
         return [paragraph for paragraph in paragraphs if paragraph]
-    begun = groups_headline(rows) if kind == "groups" else headline(study, rows)
-    paragraphs = [begun, _what_was_measured(study, rows), _how_to_read(study, rows)]
+    begun = begins.get(kind, headline)
+    paragraphs = [begun(study, rows), _what_was_measured(study, rows), _how_to_read(study, rows)]
     if tuning is not None:
         paragraphs.append(tuned_briefly(tuning))
-    on_test = tuning is not None and tuning.held_out is None
+    on_test = tuning is not None and tuning.validation_images is None
     incomplete = _incomplete(tuning.rows if tuning and on_test else rows)
     if kind == "groups":
         paragraphs += groups_text(study, rows)
+        return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
+    if kind == "arms":
+        paragraphs.append(arms_text(study, rows))
         return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
     batches = batch_sizes(rows)
     ends = dict.fromkeys((*batches[:1], *batches[-1:]))
@@ -83,20 +90,26 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
         which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
         counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
-    batches = batch_sizes(rows)
-    count = len(norm_names(rows))
+    seeds = max((row.asked for row in rows), default=0)
+    return (
+        f"This study trained {subject(study)}{size} with {_kinds(study, rows)}, "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. "
+        + PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+    )
+
+
+def _kinds(study: Study, rows: list[Row]) -> str:
+    """How many norms at which batch sizes, or how many arms."""
+    if study.axis == "arm":
+        return f"{len(rows)} {'arm' if len(rows) == 1 else 'arms'}"
+    batches, count = batch_sizes(rows), len(norm_names(rows))
     kinds = f"{count} normalization{'s' if count != 1 else ''}"
     if study.manifest["shows"] == "groups":
         kinds = f"group norm with {len(rows)} group divisions"
     where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
     if len(batches) == 1:
         where = f"{batches[0]} images per worker"
-    seeds = max((row.asked for row in rows), default=0)
-    return (
-        f"This study trained {subject(study)}{size} with {kinds} at {where}, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. "
-        + PROTOCOLS.get(study.manifest.get("protocol", ""), "")
-    )
+    return f"{kinds} at {where}"
 
 
 _RULE_OF_THE_PAPER = f"the median of the last {LAST_EPOCHS} epochs"
@@ -104,9 +117,9 @@ _DATA_WORDS = {"train": "training images", "test": "test images", "classes": "cl
 
 
 def _how_to_read(study: Study, rows: list[Row]) -> str:
-    rule = each_error(study)
+    rule, metric = each_result(study), study.metric
     as_there = ", as in the paper" if rule == _RULE_OF_THE_PAPER else ""
-    text = f"The error is {rule}{as_there}, in percent"
+    text = f"The {noun(metric)} is {rule}{as_there}{in_unit(metric, ', ')}"
     notes = [note for note in (rules_note(study), images_note(study)) if note]
     if any(row.spread is not None for row in rows):
         text += (
@@ -117,17 +130,25 @@ def _how_to_read(study: Study, rows: list[Row]) -> str:
             "for itself: of twenty comparisons of equals about one leaves out 0 by chance."
         )
         return " ".join([text, *notes])
-    table = published.load("cifar10-resnet20-batch-size")
-    columns = [column for name, column in table.data.items() if name.endswith(SPREAD)]
-    spreads = [spread for column in columns for spread in column]
     text += (
         ". There is no interval, because no configuration has two finished seeds: differences of "
-        "the size that seeds usually make cannot be told apart from chance. (In a published "
-        f"{_COUNTS[table.runs]}-seed sweep of {table.model} on {table.dataset}, "
+        "the size that seeds usually make cannot be told apart from chance."
+    )
+    table = published.load("cifar10-resnet20-batch-size")
+    if table.unit == unit_in_full(metric):
+        text += f" {_spread_over_seeds(table)}"
+    return " ".join([text, *notes])
+
+
+def _spread_over_seeds(table: published.Published) -> str:
+    """How much seeds made in a published sweep, as a sentence."""
+    columns = [column for name, column in table.data.items() if name.endswith(SPREAD)]
+    spreads = [spread for column in columns for spread in column]
+    return (
+        f"(In a published {_COUNTS[table.runs]}-seed sweep of {table.model} on {table.dataset}, "
         f"{table.source.paper}, the standard deviation over seeds was {min(spreads)} to "
         f"{max(spreads)} points.)"
     )
-    return " ".join([text, *notes])
 
 
 _COUNTS = ("no", "one", "two", "three", "four", "five")
@@ -140,11 +161,11 @@ def _incomplete(rows: list[Row]) -> list[str]:
     if not bad:
         return []
     statuses = sorted({row.status for row in bad})
-    partly = any(row.error for row in bad)
+    partly = any(row.result for row in bad)
     text = (
         f"Not everything finished: {len(bad)} of {len(configurations)} configurations "
-        f"({len(runs)} runs in all) lack seeds ({', '.join(statuses)}); they are listed under "
-        "Problems."
+        f"({counted(len(runs), 'run')} in all) lack seeds ({', '.join(statuses)}); they are listed "
+        "under Problems."
     )
     if partly:
         text += " Means of such a configuration are over the seeds that finished, which flatters it"

@@ -26,7 +26,7 @@ def published_by_batch(study: Study, rows: list[Row]) -> str:
     parts = [
         part
         for batch in dict.fromkeys((common[0], common[-1]))
-        for part in _directions(table, norms, rows, batch, batch)
+        for part in _directions(study, table, norms, rows, batch, batch)
     ]
     return f"{introduced(table, study)} {' '.join(parts)} {table.note}".rstrip() if parts else ""
 
@@ -38,7 +38,7 @@ def published_by_norm(study: Study, rows: list[Row]) -> str:
     if table is None:
         return ""
     norms = table.data.get("norm") or [n for n in list(table.data)[1:] if SPREAD not in n]
-    parts = _directions(table, norms, rows, batch, batch_of(table, batch))
+    parts = _directions(study, table, norms, rows, batch, batch_of(table, batch))
     return f"{introduced(table, study)} {' '.join(parts)}" if parts else ""
 
 
@@ -54,7 +54,12 @@ def introduced(table: Published, study: Study) -> str:
 
 
 def _directions(
-    table: Published, norms: list[str], rows: list[Row], batch: int, their_batch: int | None
+    study: Study,
+    table: Published,
+    norms: list[str],
+    rows: list[Row],
+    batch: int,
+    their_batch: int | None,
 ) -> list[str]:
     """What the table has of each norm against batch norm at `their_batch`, and we at `batch`."""
     bn = first_of(rows, BATCH_NORM)
@@ -66,31 +71,33 @@ def _directions(
         ours = norm if norm in mine else next((n for n in mine if match(norm, [n])), "")
         found = find(table, norm=norm, batch_per_worker=their_batch)
         if norm != BASELINE and bn and ours and base and found:
-            difference = rounded(found.error, 2) - rounded(base.error, 2)
+            difference = rounded(found.result, 2) - rounded(base.result, 2)
             at = f"At {batch} images"
             if their_batch not in (None, batch):
                 at = f"At {their_batch} images (here {batch})"
-            text = f"{at} {table.owner} has {names[norm]} {points(abs(difference))} "
+            text = f"{at} {table.owner} has {names[norm]} {points(study.metric, abs(difference))} "
             text += "below BN" if difference < 0 else "above BN"
             paper = difference if their_batch in (None, batch) else None
-            parts.append(text + _direction(rows, ours, bn, batch, paper))
+            parts.append(text + _direction(study, rows, ours, bn, batch, paper))
     return parts
 
 
-def _direction(rows: list[Row], norm: str, bn: str, batch: int, paper: Decimal | None) -> str:
+def _direction(
+    study: Study, rows: list[Row], norm: str, bn: str, batch: int, paper: Decimal | None
+) -> str:
     """Does `norm` against `bn` point the way a published difference (norm minus BN) does?
 
     Args:
         paper: the difference; None for one at another batch size, which may point another way.
     """
     ours, theirs = find_row(rows, norm, batch), find_row(rows, bn, batch)
-    if not (ours and theirs and ours.error and theirs.error):
+    if not (ours and theirs and ours.result and theirs.result):
         return "; here one of the two has no result."
     found = row_difference(ours, theirs)
     if found is None:
         return "; here the two share no seed to compare them by."
     here = "below" if found.mean < 0 else "above"
-    text = f"; here it is {gap(found)} {here}"
+    text = f"; here it is {gap(study.metric, found)} {here}"
     if paper is None:
         apart = ", which cannot be told from no difference" if found.told_apart is False else ""
         return f"{text}{apart}, at another batch size."

@@ -7,56 +7,68 @@ from decimal import Decimal
 from groupnorm.study.results.estimates import Difference, Estimate, seeds_needed
 from groupnorm.study.results.format import decimal_text, plain_text, rounded
 from groupnorm.study.results.labels import interval_text
+from groupnorm.study.results.wording import (
+    ahead,
+    beyond_word,
+    gap_unit,
+    is_better,
+    lower_is_better,
+    noun,
+    plural,
+    value_text,
+)
+from groupnorm.training.metric import Metric
 
 
-def verdict(name_a: str, name_b: str, found: Difference | None, where: str = "") -> str:
+def verdict(
+    metric: Metric, name_a: str, name_b: str, found: Difference | None, where: str = ""
+) -> str:
     """One comparison in words, without a full stop.
 
     Args:
-        found: the errors of `name_a` minus those of `name_b`; None: no seed of both to compare.
+        metric: what is compared.
+        found: the values of `name_a` minus those of `name_b`; None: no seed of both to compare.
         where: follows the names, as " at 2 images per worker".
     """
     if found is None:
         return f"{name_a} and {name_b} share no seed to compare them by{where}"
-    ahead, behind, less = (
-        (name_a, name_b, found.negated) if found.mean < 0 else (name_b, name_a, found)
-    )
+    names = (name_a, name_b) if is_better(metric, found.mean) else (name_b, name_a)
+    size = found if found.mean > 0 else found.negated
     if found.told_apart is False and found.mean == 0:
         return (
-            f"{name_a} and {name_b} cannot be told apart{where}: their mean errors are the same "
-            f"({uncertainty(found)})"
+            f"{name_a} and {name_b} cannot be told apart{where}: their mean {plural(metric)} are "
+            f"the same ({uncertainty(found)})"
         )
     if found.told_apart is False:
-        return (
-            f"{name_a} and {name_b} cannot be told apart{where}: {ahead} has "
-            f"{gap(found)} less error ({uncertainty(less)})"
-        )
-    size = f"{ahead} has {gap(found)} less error than {behind}{where}"
+        first = f"{names[0]} {ahead(metric, gap(metric, found))}"
+        return f"{name_a} and {name_b} cannot be told apart{where}: {first} ({uncertainty(size)})"
+    text = f"{names[0]} {ahead(metric, gap(metric, found), names[1])}{where}"
     if found.mean == 0:
-        size = f"{name_a} and {name_b} have the same error{where}"
+        text = f"{name_a} and {name_b} have the same {noun(metric)}{where}"
     if found.told_apart:
-        return f"{size} ({uncertainty(less)})"
+        return f"{text} ({uncertainty(size)})"
     if found.pairs == 1:
-        return f"{size} in one seed"
-    return f"{size} in each of {found.pairs} seeds, which do not say how much it varies"
+        return f"{text} in one seed"
+    return f"{text} in each of {found.pairs} seeds, which do not say how much it varies"
 
 
-def less_than(name: str, found: Difference | None) -> str:
-    """What follows the lowest error, as ", 9.9 points less than bn (95 % interval 9.1 to 10.7)".
+def beyond_next(metric: Metric, name: str, found: Difference | None) -> str:
+    """What follows the best value, as ", 9.9 points less than bn (95 % interval 9.1 to 10.7)".
 
     Args:
-        name: of the next higher one.
-        found: the lowest errors minus its errors.
+        metric: what is compared.
+        name: of the next best one.
+        found: the best values minus its values.
     """
     if found is None:
         return f"; it shares no seed with {name} to compare them by"
-    text = f", {gap(found)} less than {name}"
+    text = f", {gap(metric, found)} {beyond_word(metric)} than {name}"
     if found.mean == 0:
         text = f", the same as {name}"
     if found.told_apart is None:
         return f"{text} in {'one seed' if found.pairs == 1 else f'each of {found.pairs} seeds'}"
     apart = "" if found.told_apart else ", from which it cannot be told apart"
-    return f"{text}{apart} ({uncertainty(found.negated)})"
+    return f"{text}{apart} ({uncertainty(found.negated if lower_is_better(metric) else found)})"
 
 
 def uncertainty(found: Difference) -> str:
@@ -68,9 +80,9 @@ def uncertainty(found: Difference) -> str:
     return seeds
 
 
-def seeds_for_one_point(found: Difference | None) -> str:
+def seeds_for_one_point(metric: Metric, found: Difference | None) -> str:
     """How many seeds would tell a difference of one point, as a sentence; empty if unknown."""
-    if found is None or not found.spread:
+    if found is None or not found.spread or gap_unit(metric) != "points":
         return ""
     needed, share = seeds_needed(found.spread), "four studies of five"
     estimated = f"by an estimate from the spread of these {found.pairs} pairs"
@@ -81,33 +93,33 @@ def seeds_for_one_point(found: Difference | None) -> str:
     )
 
 
-def change(found: Difference | None) -> str:
-    """How an error changes, e.g. "rises by 9.9 points (95 % interval 9.1 to 10.7, 3 seeds)"."""
+def change(metric: Metric, found: Difference | None) -> str:
+    """How a value changes, e.g. "rises by 9.9 points (95 % interval 9.1 to 10.7, 3 seeds)"."""
     if found is None:
         return "cannot be given, because the two share no seed,"
     word, size = ("rises", found) if found.mean > 0 else ("falls", found.negated)
     note = ": no change that can be told from chance" if found.told_apart is False else ""
-    return f"{word} by {gap(found)} ({uncertainty(size)}{note})"
+    return f"{word} by {gap(metric, found)} ({uncertainty(size)}{note})"
 
 
-def percent(value: Estimate | None) -> str:
+def mean_text(metric: Metric, value: Estimate | None) -> str:
     """A mean with its spread over seeds, e.g. "20.1 % ± 0.1"; "no result" for None."""
     if value is None:
         return "no result"
     spread = f" ± {one_decimal(value.spread)}" if value.spread is not None else ""
-    return f"{decimal_text(value.mean)} %{spread}"
+    return f"{value_text(metric, value.mean)}{spread}"
 
 
-def gap(found: Difference) -> str:
+def gap(metric: Metric, found: Difference) -> str:
     """The difference as it is printed, without its sign."""
     if found.mean and not found.shown:
-        return "less than 0.1 points"
-    return f"{plain_text(abs(found.shown))} points"
+        return f"less than 0.1 {gap_unit(metric)}"
+    return f"{plain_text(abs(found.shown))} {gap_unit(metric)}"
 
 
-def points(value: float | Decimal) -> str:
-    """A number of percentage points."""
-    return f"{one_decimal(value)} points"
+def points(metric: Metric, value: float | Decimal) -> str:
+    """A difference of two values, e.g. "1.2 points"."""
+    return f"{one_decimal(value)} {gap_unit(metric)}"
 
 
 def one_decimal(value: float | Decimal) -> str:

@@ -71,6 +71,6 @@ def test_times_that_differ_less_than_their_spread_are_in_no_panel_and_no_table(t
         rows = summarize_study(study)
         (figure,) = cost_figures(study, rows)
         assert len(figure.panels) == panels
-        header = " ".join(cost_table(rows)[0])
+        header = " ".join(cost_table(study, rows)[0])
         assert ("ms/image" in header) == ("time in norms" in header) == (panels == 2)
     assert "rounds of one configuration lie within 257.3 % of its median" in figure.caption

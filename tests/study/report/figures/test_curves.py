@@ -9,7 +9,7 @@ from groupnorm.study.report.figures.curves import Series, _limits, batch_figure,
 from groupnorm.study.report.figures.style import BLACK, Style
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import Record
-from tests.study.fake_store import batch_study, configured
+from tests.study.fake_store import BOX_AP, ERROR, batch_study, configured
 
 
 @pytest.fixture
@@ -60,5 +60,12 @@ def test_the_first_tenth_of_the_epochs_does_not_stretch_the_axis():
     """Of 20 epochs the first two, whichever were evaluated."""
     rows = [{"epoch": epoch, "val_error": 90.0 if epoch == 2 else 20.0} for epoch in (2, 10, 20)]
     record = Record("run", "finished", None, {}, {}, rows)
-    low, high = _limits([Series("bn", [record], Style(BLACK))], ("val_error",))
+    low, high = _limits(ERROR, [Series("bn", [record], Style(BLACK))], ("val_error",))
     assert 19 < low < 20 < high < 21
+
+
+def test_the_first_epochs_of_a_metric_that_rises_do_not_stretch_it_either():
+    rows = [{"epoch": epoch, "box_ap": 2.0 if epoch == 2 else 30.0} for epoch in (2, 10, 20)]
+    record = Record("run", "finished", None, {}, {}, rows)
+    low, high = _limits(BOX_AP, [Series("bn", [record], Style(BLACK))], ("box_ap",))
+    assert 29 < low < 30 < high < 31

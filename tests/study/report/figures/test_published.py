@@ -13,7 +13,7 @@ from groupnorm.study.report.figures.published import (
 from groupnorm.study.results import published
 from groupnorm.study.results.published import has_batches, has_groups, has_norms
 from groupnorm.study.results.rows import load_study, summarize_study
-from tests.study.fake_store import add_to_manifest, batch_study, groups_study
+from tests.study.fake_store import ERROR, add_to_manifest, batch_study, groups_study
 
 
 def draw(panel):
@@ -46,7 +46,7 @@ def test_which_table_fits_which_report():
 
 def test_every_column_of_norms_is_a_line_with_its_name():
     table = published.load("cifar10-resnet56-batch-size")
-    ax = draw(batch_panel(table))
+    ax = draw(batch_panel(table, ERROR))
     norms = list(table.data)[1:]
     assert [list(line.get_ydata()) for line in ax.get_lines()] == [table.data[n] for n in norms]
     assert [t.get_text() for t in ax.texts] == ["BN", "GN", "IN", "in:affine=false"]
@@ -56,25 +56,25 @@ def test_every_column_of_norms_is_a_line_with_its_name():
 
 
 def test_a_published_spread_is_a_band_and_a_lost_number_a_shorter_line():
-    ax = draw(batch_panel(published.load("cifar10-resnet20-batch-size")))
+    ax = draw(batch_panel(published.load("cifar10-resnet20-batch-size"), ERROR))
     assert len(ax.collections) == 2
-    lines = draw(batch_panel(published.load("imagenet-switchable-8-gpus"))).get_lines()
+    lines = draw(batch_panel(published.load("imagenet-switchable-8-gpus"), ERROR)).get_lines()
     assert [len(line.get_xdata()) for line in lines] == [5, 6]
 
 
 def test_norms_best_at_the_top():
-    ax = draw(norm_panel(published.load("imagenet-vgg16"), 32, 3.0))
+    ax = draw(norm_panel(published.load("imagenet-vgg16"), ERROR, 32, 3.0))
     assert [t.get_text() for t in ax.get_yticklabels()] == ["none", "BN", "GN"]
     assert [line.get_xdata()[0] for line in ax.get_lines()] == [29.2, 28.0, 27.6]
-    ax = draw(norm_panel(published.load("imagenet-resnet101"), 2, 3.0))
+    ax = draw(norm_panel(published.load("imagenet-resnet101"), ERROR, 2, 3.0))
     assert [line.get_xdata()[0] for line in ax.get_lines()] == [31.9, 23.0]
 
 
 def test_groups_of_the_divisions_a_table_has():
-    (panel,) = group_panels(published.load("cifar10-resnet56-groups"), ["groups", "size"])
+    (panel,) = group_panels(published.load("cifar10-resnet56-groups"), ERROR, ["groups", "size"])
     ax = draw(panel)
     assert list(ax.get_lines()[0].get_ydata()) == [9.5, 9.9, 10.3, 11.2, 12.3]
-    assert len(group_panels(published.load("imagenet-groups"), ["groups", "size"])) == 2
+    assert len(group_panels(published.load("imagenet-groups"), ERROR, ["groups", "size"])) == 2
 
 
 def test_whose_numbers_they_are():

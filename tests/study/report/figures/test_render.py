@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from groupnorm.study.report.figures.render import (
+    PNG_DPI,
     figure_style,
     lay_out,
     missing_letters,
@@ -18,7 +19,7 @@ from groupnorm.study.report.figures.render import (
     render_files,
     render_panel,
 )
-from groupnorm.study.report.figures.style import FigureSpec, Panel
+from groupnorm.study.report.figures.style import FigureSpec, Panel, name_axis
 from tests.tolerances import HUNDREDTH
 
 
@@ -175,6 +176,22 @@ def test_a_title_longer_than_its_axes_goes_on_in_a_second_line():
     assert figure.axes[0].get_title(loc="left").count("\n") > 1
     figure = drawn(Panel(draw, ""), 6.0)
     assert figure.axes[0].get_title(loc="left").count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["gn", "frozenbn, fine-tuned", "bn at 2, from scratch"])
+def test_names_at_the_side_do_not_touch_the_edge_of_the_file(name):
+    """Text is wider in the file than on the screen that the layout is made for."""
+
+    def draw(ax):
+        name_axis(ax, [name, "gn, fine-tuned, pretrained to the error of bn"])
+
+    figure = drawn(Panel(draw, ""), 5.0)
+    figure.set_dpi(PNG_DPI)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    renderer = figure.canvas.get_renderer()
+    for label in axes.get_yticklabels():
+        assert label.get_window_extent(renderer).x0 > 0.02 * PNG_DPI
 
 
 def test_names_along_the_bottom_that_would_run_together_are_turned():

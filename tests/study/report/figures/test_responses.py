@@ -47,7 +47,8 @@ def test_curves_are_means_over_finished_seeds_at_epochs_all_have(tmp_path):
     rows[1]["response_percentiles"]["99"] = 100.0
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     spoil(out / "runs/bn-n32-s2", "diverged", epochs=3)
-    curves = percentile_curves(list(load_study(out).records.values()))
+    study = load_study(out)
+    curves = percentile_curves(study, list(study.records.values()))
     assert list(curves) == ["1", "20", "80", "99"]
     assert list(curves["99"]) == list(range(2, 9))
     assert curves["99"][2] == pytest.approx(fmean([100.0, 2.5 * 1.04]))

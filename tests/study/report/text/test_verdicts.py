@@ -5,13 +5,14 @@ from decimal import Decimal
 import pytest
 
 from groupnorm.study.report.text.verdicts import (
+    beyond_next,
     change,
-    less_than,
-    percent,
+    mean_text,
     seeds_for_one_point,
     verdict,
 )
 from groupnorm.study.results.estimates import Difference, Estimate
+from tests.study.fake_store import BOX_AP, ERROR
 
 
 def difference(mean, spread, pairs=3, left_out=0):
@@ -46,12 +47,30 @@ WITHOUT = difference(-3.1, None, pairs=1)
     ],
 )  # fmt: skip
 def test_verdicts(found, expected):
-    assert verdict("a", "b", found) == expected
+    assert verdict(ERROR, "a", "b", found) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (difference(2.1, 0.4),
+         "a is 2.1 points better than b in box AP (95 % interval 1.1 to 3.1, 3 seeds)"),
+        (difference(-2.1, 0.4),
+         "b is 2.1 points better than a in box AP (95 % interval 1.1 to 3.1, 3 seeds)"),
+        (CLOSE, "a and b cannot be told apart: a is 0.3 points better in box AP "
+                "(95 % interval -0.7 to 1.3, 3 seeds)"),
+        (difference(0.0, 0.4), "a and b cannot be told apart: their mean box APs are the same "
+                               "(95 % interval -1.0 to 1.0, 3 seeds)"),
+        (difference(2.1, None, pairs=1), "a is 2.1 points better than b in box AP in one seed"),
+    ],
+)  # fmt: skip
+def test_verdicts_where_higher_is_better(found, expected):
+    assert verdict(BOX_AP, "a", "b", found) == expected
 
 
 def test_a_verdict_says_where():
-    assert "than b at 2 images (95" in verdict("a", "b", BELOW, " at 2 images")
-    assert "cannot be told apart at 2 images: b" in verdict("a", "b", CLOSE, " at 2 images")
+    assert "than b at 2 images (95" in verdict(ERROR, "a", "b", BELOW, " at 2 images")
+    assert "cannot be told apart at 2 images: b" in verdict(ERROR, "a", "b", CLOSE, " at 2 images")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +84,14 @@ def test_a_verdict_says_where():
         (None, "; it shares no seed with b to compare them by"),
     ],
 )  # fmt: skip
-def test_what_follows_the_lowest_error(found, expected):
-    assert less_than("b", found) == expected
+def test_what_follows_the_best_value(found, expected):
+    assert beyond_next(ERROR, "b", found) == expected
+
+
+def test_what_follows_the_best_value_where_higher_is_better():
+    assert beyond_next(BOX_AP, "b", difference(2.1, 0.4)) == (
+        ", 2.1 points more than b (95 % interval 1.1 to 3.1, 3 seeds)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +106,7 @@ def test_what_follows_the_lowest_error(found, expected):
     ],
 )  # fmt: skip
 def test_changes(found, expected):
-    assert change(found) == expected
+    assert change(ERROR, found) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,10 +121,11 @@ def test_changes(found, expected):
     ],
 )  # fmt: skip
 def test_how_many_seeds_tell_one_point(found, expected):
-    assert seeds_for_one_point(found) == expected
+    assert seeds_for_one_point(ERROR, found) == expected
 
 
 def test_a_mean_in_percent():
-    assert percent(Estimate(20.14, 0.11, 3)) == "20.1 % ± 0.1"
-    assert percent(Estimate(20.14, None, 1)) == "20.1 %"
-    assert percent(None) == "no result"
+    assert mean_text(ERROR, Estimate(20.14, 0.11, 3)) == "20.1 % ± 0.1"
+    assert mean_text(ERROR, Estimate(20.14, None, 1)) == "20.1 %"
+    assert mean_text(ERROR, None) == "no result"
+    assert mean_text(BOX_AP, Estimate(31.44, 0.11, 3)) == "31.4 ± 0.1"

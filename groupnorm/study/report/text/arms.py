@@ -1,0 +1,51 @@
+"""The words of a study of arms: the best one against the first one, the next and the worst."""
+
+from __future__ import annotations
+
+from groupnorm.study.report.text.findings import alone, best_first, compared, picked
+from groupnorm.study.report.text.verdicts import beyond_next, mean_text
+from groupnorm.study.results.differences import row_difference
+from groupnorm.study.results.labels import row_name
+from groupnorm.study.results.rows import Row, Study
+from groupnorm.study.results.wording import best_word, noun, worst_word
+
+
+def arms_headline(study: Study, rows: list[Row]) -> str:
+    """The finding with its uncertainty: the best arm against the first one, the reference.
+
+    Where the first one is the best, or has no result, the next best one takes its place.
+    """
+    found = _with_result(study, rows)
+    ranked = best_first(found, study.metric)
+    if len(ranked) < 2:
+        return alone(study.metric, list(found.items()), "")
+    first = row_name(study, rows[0])
+    best, others = ranked[0], ranked[1:]
+    other = first if first in others else others[0]
+    text = compared(study, rows, (best, found[best]), (other, found[other]), "")
+    if len(ranked) > 2:
+        text += picked(study.metric, best, len(ranked))
+    return text
+
+
+def arms_text(study: Study, rows: list[Row]) -> str:
+    """The best arm against the next, the worst, and what has no result."""
+    metric, found = study.metric, _with_result(study, rows)
+    without = [f"{row_name(study, row)} ({row.status})" for row in rows if row.result is None]
+    ending = f"Without a result: {', '.join(without)}." if without else ""
+    ranked = best_first(found, metric)
+    if len(ranked) < 2:
+        return ending or ""
+    best, second, last = ranked[0], ranked[1], ranked[-1]
+    difference = row_difference(found[best], found[second])
+    text = (
+        f"Of {len(ranked)} arms {best} has the {best_word(metric)} {noun(metric)}, "
+        f"{mean_text(metric, found[best].result)}{beyond_next(metric, second, difference)}"
+    )
+    if len(ranked) > 2:
+        text += f"; {last} has the {worst_word(metric)}, {mean_text(metric, found[last].result)}"
+    return f"{text}. {ending}".rstrip()
+
+
+def _with_result(study: Study, rows: list[Row]) -> dict[str, Row]:
+    return {row_name(study, row): row for row in rows if row.result}

@@ -1,0 +1,63 @@
+"""What a run measures, as values: every record names its metrics, and the first is reported.
+
+Standard library only, so that a study can be planned, and its records be read, without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+PRECISE = "precise_"
+TRAINING = "train_"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a run has after an epoch: how to find, to print and to compare it.
+
+    Attributes:
+        name: its key in the rows of `metrics.jsonl`. One that begins with "train_" is of the
+            training examples, any other of the validation or test examples.
+        unit: as printed behind the number, such as "%"; "" for a number without one.
+        better: which of two values is the better one.
+        title: what readers see, without the unit and in the middle of a sentence: "top-1 error".
+    """
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+    title: str
+
+    @property
+    def precise(self) -> str:
+        """The key of the same metric with batch norm's statistics recomputed (Precise-BN).
+
+        Rows hold it, None or a number, where the task recomputes statistics at all.
+        """
+        return PRECISE + self.name
+
+    @property
+    def of_training(self) -> bool:
+        """Whether it is of the training examples."""
+        return self.name.startswith(TRAINING)
+
+
+TRAIN_LOSS = Metric("train_loss", "", "lower", "training loss")
+"""The sum of a task's losses, which every run has."""
+
+CLASSIFICATION: tuple[Metric, ...] = (
+    Metric("val_error", "%", "lower", "top-1 error"),
+    Metric("train_error", "%", "lower", "training error"),
+    Metric("val_loss", "", "lower", "loss"),
+    TRAIN_LOSS,
+)
+"""Of image classifiers, the reported one first; also of records that name no metrics, which are
+older than other tasks."""
+
+
+def metrics_of(env: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """The metrics that a record's `env.json` names, the reported one first."""
+    named = env.get("metrics")
+    return CLASSIFICATION if named is None else tuple(Metric(**metric) for metric in named)

@@ -1,0 +1,242 @@
+"""The report of a study of arms: box AP, higher is better, two seeds, three arms."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from groupnorm.study.report.figures import build_figures
+from groupnorm.study.report.page import main_metric, report_numbers, write_report
+from groupnorm.study.report.tables import (
+    main_table_of,
+    main_title_of,
+    problems,
+    run_groups,
+    run_header,
+    tables_csv,
+)
+from groupnorm.study.report.text import describe
+from groupnorm.study.report.unrounded import differences_csv, study_numbers
+from groupnorm.study.results.differences import (
+    difference_header,
+    difference_lines,
+    differences_of,
+    how_compared,
+)
+from groupnorm.study.results.rows import load_study, summarize_study
+from tests.study.fake_store import ARMS, add_costs, arms_study, spoil
+
+FROZEN, BEST, SCRATCH = ARMS
+
+
+def read(out):
+    study = load_study(out)
+    return study, summarize_study(study)
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    return read(arms_study(tmp_path_factory.mktemp("arms")))
+
+
+def test_a_line_for_each_arm_and_a_column_for_each_metric(arms):
+    study, rows = arms
+    assert main_table_of(study, rows) == (
+        ["arm", "box AP", "mask AP"],
+        [
+            [FROZEN, "31.6 ± 0.3", "26.9 ± 0.2"],
+            [BEST, "33.2 ± 0.2", "28.2 ± 0.2"],
+            [SCRATCH, "6.5 ± 0.1", "5.5 ± 0.1"],
+        ],
+    )
+    assert main_title_of(study, rows) == (
+        "Box AP, mask AP: resnet8 on digits, last epoch of 5, mean ± standard deviation over "
+        "2 seeds"
+    )
+
+
+def test_differences_are_against_the_first_arm_over_paired_seeds(arms):
+    study, rows = arms
+    found = differences_of(study, rows)
+    lines = [dict(zip(difference_header(study), line, strict=True))
+             for line in difference_lines(study, found)]  # fmt: skip
+    assert [list(line) for line in lines[:1]] == [
+        ["arm", "against", "difference", "95 % interval", "pairs of seeds", "verdict"]
+    ]
+    assert [(line["arm"], line["against"], line["verdict"]) for line in lines] == [
+        (BEST, FROZEN, "higher box AP"), (SCRATCH, FROZEN, "lower box AP"),
+    ]  # fmt: skip
+    assert (lines[0]["difference"], lines[0]["95 % interval"]) == ("1.6", "0.7 to 2.5")
+    assert how_compared(study, found) == (
+        "Above 0 the arm has a higher box AP than what it stands against. Each arm stands against "
+        "the first one."
+    )
+
+
+def test_the_first_sentence_is_the_finding_with_its_uncertainty(arms):
+    first, measured, how, *others = describe(*arms)
+    assert first.startswith(
+        f"{BEST} is 1.6 points better than {FROZEN} in box AP (95 % interval 0.7 to 2.5, 2 seeds). "
+    )
+    assert first.endswith(f"{BEST} was picked for the highest of 3 box APs, which chance favours.")
+    assert "with 3 arms, 2 seeds each" in measured
+    assert how.startswith("The box AP is that of the last epoch, averaged over seeds;")
+    assert others[0] == (
+        f"Of 3 arms {BEST} has the highest box AP, 33.2 ± 0.2, 1.6 points more than {FROZEN} "
+        f"(95 % interval 0.7 to 2.5, 2 seeds); {SCRATCH} has the lowest, 6.5 ± 0.1."
+    )
+    assert not re.search(
+        r"\berrors?\b|%(?! interval)|images per worker", " ".join([first, *others])
+    )
+
+
+def test_where_the_first_arm_is_the_best_it_stands_against_the_next(tmp_path):
+    arms_study(tmp_path, arms={"a": 33.0, "b": 20.0, "c": 31.0})
+    assert describe(*read(tmp_path))[0].startswith("a is 2.0 points better than c in box AP (95 %")
+
+
+def test_one_seed_tells_nothing(tmp_path):
+    first, _, how, *_ = describe(*read(arms_study(tmp_path, seeds=1)))
+    assert first.startswith(
+        f"Nothing can be told from one seed: {BEST} has a box AP of 33.1 and {FROZEN} of 31.4, and"
+    )
+    assert "published" not in how, "a sweep of errors says nothing of box AP"
+
+
+def test_what_has_no_result_is_named(tmp_path):
+    arms_study(tmp_path)
+    for seed in range(2):
+        spoil(tmp_path / f"runs/arm0-s{seed}", "diverged", "loss nan")
+    study, rows = read(tmp_path)
+    text = describe(study, rows)
+    assert text[0].startswith(f"{BEST} is 26.7 points better than {SCRATCH} in box AP")
+    assert any(f"Without a result: {FROZEN} (diverged)." in paragraph for paragraph in text)
+    assert main_table_of(study, rows)[1][0] == [FROZEN, "diverged", "diverged"]
+    assert problems(study, rows)[0][:2] == [FROZEN, "diverged"]
+    assert {line[-1] for line in difference_lines(study, differences_of(study, rows))} == {
+        f"no result: {FROZEN} diverged"
+    }
+
+
+def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
+    out = arms_study(tmp_path, arms={"bn": 20.0, "gn": 22.0, "bn ": 30.0, "gn ": 29.0})
+    path = out / "study.json"
+    manifest = json.loads(path.read_text())
+    for cell in manifest["cells"]:
+        arm = cell["labels"]["arm"]
+        detector = "RetinaNet" if arm.endswith(" ") else "Mask R-CNN"
+        cell["labels"] = {"arm": arm.strip(), "detector": detector}
+    path.write_text(json.dumps(manifest))
+    study, rows = read(out)
+    assert main_table_of(study, rows)[0] == ["arm", "detector", "box AP", "mask AP"]
+    found = differences_of(study, rows)
+    assert [line[:4] for line in difference_lines(study, found)] == [
+        ["gn", "bn", "Mask R-CNN", "2.0"], ["gn", "bn", "RetinaNet", "-1.0"],
+    ]  # fmt: skip
+    assert describe(study, rows)[0].startswith("bn, RetinaNet is 10.0 points better than bn, Mask")
+    assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == [
+        "Mask R-CNN", "RetinaNet",
+    ]  # fmt: skip
+
+
+def test_every_run_has_every_metric_and_no_empty_column(arms):
+    study, rows = arms
+    header = run_header(study)
+    assert header == [
+        "arm", "box AP: mean ± spread", "seed", "status", "box AP", "mask AP", "memory of a step",
+        "parameters",
+    ]  # fmt: skip
+    group = run_groups(study, rows)[1]
+    assert group.shared == [BEST, "33.20 ± 0.18"]
+    assert group.seeds[0][:4] == ["0", "finished", "33.07", "28.11"]
+    assert len(group.shared) + len(group.seeds[0]) == len(header)
+
+
+def test_numbers_for_programs(arms):
+    study, rows = arms
+    found = json.loads(json.dumps(study_numbers(study, rows), allow_nan=False))
+    assert found["unit"] == "box AP"
+    assert (found["metric"]["better"], found["also"][0]["name"]) == ("higher", "mask_ap")
+    row = found["rows"][1]
+    assert list(row) == [
+        "arm", "status", "reason", "seeds_asked", "seeds_finished", "evaluated_on", "box_ap",
+        "box_ap_spread", "box_ap_low", "box_ap_high", "recomputed_box_ap",
+        "recomputed_box_ap_spread", "recomputed_box_ap_low", "recomputed_box_ap_high", "mask_ap",
+        "mask_ap_spread", "mask_ap_low", "mask_ap_high", "seeds",
+    ]  # fmt: skip
+    assert row["box_ap"] == pytest.approx(33.2)
+    assert row["seeds"][0] == {
+        "seed": 0, "box_ap": pytest.approx(33.07), "recomputed_box_ap": None,
+        "mask_ap": pytest.approx(0.85 * 33.07),
+    }  # fmt: skip
+    assert [(d["arm"], d["against"], d["told_apart"]) for d in found["differences"]] == [
+        (BEST, FROZEN, True), (SCRATCH, FROZEN, True),
+    ]  # fmt: skip
+    header, *lines = differences_csv(study, rows).splitlines()
+    assert header.startswith("arm,recomputed,against,difference,standard_error,low,high,")
+    assert len(lines) == 2
+    line = next(csv.DictReader(io.StringIO(tables_csv(study, rows))))
+    assert float(line["box_ap"]) == pytest.approx(31.4)
+    assert float(line["mask_ap"]) == pytest.approx(0.85 * 31.4)
+    assert float(line["box_ap_mean"]) == pytest.approx(31.6)
+    assert not [name for name in line if "error" in name]
+
+
+def test_figures_have_the_best_arm_at_the_top_and_its_curve(arms):
+    study, rows = arms
+    final, curves = build_figures(study, rows)
+    assert [f.name for f in (final, curves)] == ["box-ap-by-arm", "curves-by-arm"]
+    assert "best at the top. Bars are the 95 % intervals of the means" in final.caption
+    axes = drawn(final.panels[0])
+    assert [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()] == [
+        SCRATCH, FROZEN, BEST,
+    ]  # fmt: skip
+    assert axes.get_xlabel() == "box AP"
+    (panel,) = curves.panels
+    axes = drawn(panel)
+    assert axes.get_ylabel() == "test box AP"
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines[BEST].get_xdata()) == [1, 2, 3, 4, 5]
+    assert lines[BEST].get_ydata()[-1] == pytest.approx(33.2)
+
+
+def drawn(panel):
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    panel.draw(axes)
+    return axes
+
+
+def test_costs_stand_beside_the_metric(tmp_path):
+    study, rows = read(arms_study(tmp_path))
+    add_costs(tmp_path)
+    study, rows = read(tmp_path)
+    figure = build_figures(study, rows)[-1]
+    assert figure.name == "box-ap-by-cost"
+    assert "what an arm costs: upper left is better." in figure.caption
+
+
+@pytest.mark.slow
+def test_the_whole_report(tmp_path):
+    out = arms_study(tmp_path)
+    page, *files = write_report(out, labels=[f"{BEST}=Ours"])
+    text = page.read_text()
+    assert "<h2>Box AP</h2>" in text
+    assert "<h2>Differences in points</h2>" in text
+    assert f"&#34;Ours&#34; is {BEST}" in text
+    for word in ("error", "images per worker", "batch norm"):
+        assert word not in re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", text, flags=re.DOTALL)
+    assert (
+        (out / "tables.md")
+        .read_text()
+        .startswith("| arm | box AP | mask AP |\n| --- | ---: | ---: |\n| frozenbn, fine-tuned |")
+    )
+    assert r"\label{tab:box-ap}" in (out / "tables.tex").read_text()
+    assert {path.suffix for path in files if path.stem == "box-ap-by-arm"} == {
+        ".svg", ".pdf", ".png",
+    }  # fmt: skip
+    assert report_numbers(out)["rows"][0]["arm"] == FROZEN
+    assert main_metric(out) == "box AP"

@@ -1,0 +1,27 @@
+"""Metrics as values, and the record's list of them."""
+
+import json
+from dataclasses import asdict
+
+from groupnorm.training.metric import CLASSIFICATION, Metric, metrics_of
+
+BOX_AP = Metric("box_ap", "%", "higher", "box AP")
+
+
+def test_a_record_without_metrics_is_of_a_classifier():
+    reported, *_ = metrics_of({"threads": 2})
+    assert reported == Metric("val_error", "%", "lower", "top-1 error")
+    assert {metric.name for metric in CLASSIFICATION if metric.of_training} == {
+        "train_error", "train_loss",
+    }  # fmt: skip
+
+
+def test_metrics_come_back_from_a_record_in_their_order():
+    metrics = (BOX_AP, *CLASSIFICATION)
+    env = json.loads(json.dumps({"metrics": [asdict(metric) for metric in metrics]}))
+    assert metrics_of(env) == metrics
+
+
+def test_the_key_with_recomputed_statistics():
+    assert CLASSIFICATION[0].precise == "precise_val_error"
+    assert BOX_AP.precise == "precise_box_ap"
