@@ -176,7 +176,7 @@ def _without_first_class(values: Tensor, own: Tensor) -> Tensor:
     extra = len(values) - len(own)
     if extra < 1 or len(values) % extra or len(values) // extra < 2:
         return values
-    return values.unflatten(0, (extra, -1))[:, 1:].flatten(0, 1)
+    return values.view(extra, -1, *values.shape[1:])[:, 1:].flatten(0, 1)
 
 
 def _read_pickle(path: PathLike) -> dict[str, Any]:

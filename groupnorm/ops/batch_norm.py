@@ -70,7 +70,7 @@ def ragged_batch_norm(
     sizes = [count for count in rows if count > 0]
     if len(set(sizes)) == 1:
         return chunked_batch_norm(input, weight, bias, eps, sizes[0])
-    parts = [chunked_batch_norm(x, weight, bias, eps, len(x)) for x in input.split(sizes)]
+    parts = [chunked_batch_norm(x, weight, bias, eps, len(x)) for x in torch.split(input, sizes)]
     outputs, means, variances = zip(*parts, strict=True)
     y = torch.cat(outputs)
     if _is_channels_last(input):

@@ -38,5 +38,5 @@ class NormedPyramid(FeaturePyramidNetwork):  # type: ignore[misc]
             lateral = conv_norm(norm, channels, out_channels, 1, activation=None)
             output = conv_norm(norm, out_channels, out_channels, 3, activation=None)
             for layers, layer in ((self.inner_blocks, lateral), (self.layer_blocks, output)):
-                nn.init.kaiming_uniform_(layer[0].weight, a=1)
+                nn.init.kaiming_uniform_(layer.get_parameter("0.weight"), a=1)
                 layers.append(layer)

@@ -45,7 +45,7 @@ def retinanet_head(
         layers = [conv_norm(norm, channels, channels, 3) for _ in range(convolutions)]
         tower.conv = nn.Sequential(*layers)
         for layer in layers:
-            nn.init.normal_(layer[0].weight, std=0.01)
+            nn.init.normal_(layer.get_parameter("0.weight"), std=0.01)
         if init == "he":
             _he(tower.conv)
     module: nn.Module = head

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
 
@@ -35,6 +35,7 @@ def conv_norm(
         in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not normalizes
     )
     if not normalizes:
+        assert isinstance(conv.bias, Tensor)
         nn.init.zeros_(conv.bias)
     if activation is None:
         follows: list[nn.Module] = [norm(out_channels, apply_act=False)] if normalizes else []
