@@ -153,7 +153,10 @@ def test_the_installed_command():
         (["train", "epochs=1", "--device", "gpu"], "unknown device 'gpu'"),
         (["train", "epochs=1", "--out", " "], "--out is empty"),
         (["train", "epochs=1", "workers=1e9"], "workers must be a whole number, got '1e9'"),
-        (["train", "epochs=1", "optimizer=sgd"], "unknown key 'optimizer'; known keys: model, "),
+        (
+            ["train", "epochs=1", "optimizer=sgd"],
+            "unknown key 'optimizer'; known keys: task, model, ",
+        ),
         (["train", "epochs=1", "precision=half"], "must be 'float32' or 'bfloat16', got 'half'"),
         (["train", "epochs=1", "base_lr=inf"], "base_lr must be a finite number, got 'inf'"),
         (["train", "epochs=1", "width=1e9"], "width must be at most 64, got '1e9'"),

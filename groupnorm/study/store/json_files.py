@@ -65,11 +65,11 @@ def read_checked(
 
 def read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object of any form; None when the file is absent."""
-    text = read_text(path)
+    text = text_of(path)
     return None if text is None else parse(path, text)
 
 
-def read_text(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
     """The text of a file; None when it is not there."""
     try:
         return path.read_bytes().decode("utf-8-sig")  # an editor may have put a mark before it

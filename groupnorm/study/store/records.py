@@ -18,8 +18,8 @@ from groupnorm.study.store.json_files import (
     parse,
     read_checked,
     read_object,
-    read_text,
     refuse,
+    text_of,
     to_json,
 )
 from groupnorm.training.config import TrainingConfig, digest_of
@@ -207,7 +207,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "metrics.jsonl"
     rows = []
-    for number, line in enumerate((read_text(path) or "").splitlines(), 1):
+    for number, line in enumerate((text_of(path) or "").splitlines(), 1):
         row = parse(path, line, f"line {number} ")
         check(path, row, schema.Epoch, f"line {number} ")
         if row["epoch"] != number:

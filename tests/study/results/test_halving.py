@@ -212,7 +212,7 @@ def test_what_the_order_alone_decided_is_named():
         table = {
             name: dict.fromkeys(EPOCHS, error) for name, error in zip("abcde", errors, strict=True)
         }
-        return climb(list(table), EPOCHS, error_of(table))[0].tied
+        return climb(list(table), EPOCHS, error_of(table), ERROR)[0].tied
 
     assert tied(1.0, 2.0, 3.0, 4.0, 5.0) == ()
     assert tied(1.0, 1.0, 1.0, 4.0, 5.0) == ()  # all of them were kept
@@ -226,7 +226,7 @@ def test_errors_that_differ_in_their_last_bits_are_equal():
     """(0.1 + 0.2) / 0.3 is not 1 in binary: of two such errors the first candidate counts."""
     table = {name: dict.fromkeys(EPOCHS, 30.0) for name in "abcd"}
     table["d"] = dict.fromkeys(EPOCHS, 100 * (0.1 + 0.2) - 1e-13)
-    rung = climb(list(table), EPOCHS, error_of(table))[0]
-    assert rung.errors["d"] < 30.0
+    rung = climb(list(table), EPOCHS, error_of(table), ERROR)[0]
+    assert rung.results["d"] < 30.0
     assert rung.kept == ("a", "b", "c")
     assert rung.tied == tuple("abcd")

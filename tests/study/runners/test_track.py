@@ -73,7 +73,7 @@ def test_curves_are_named_after_what_the_task_measures():
         "precise_val_error": 39.0, "precise_box_ap": None, "train_loss_mask": 0.5,
         "image_counts": {"small": 2}, "timing": {"seconds": 2.0, "images_per_second": 10.0},
     }  # fmt: skip
-    assert curve_values(row) == {
+    assert curve_values(row, "validation") == {
         "learning rate": 0.1, "error/train": 30.0, "error/validation": 40.0, "box_ap": 31.4,
         "error/validation, recomputed statistics": 39.0, "loss_mask/train": 0.5,
         "images per second": 10.0,

@@ -137,8 +137,8 @@ def _tie(study: Study, rung: Rung) -> str:
         )
     return (
         f"After epoch {rung.epochs} {_listed([study.called(norm) for norm in rung.tied])} had "
-        f"{result}, with places for {len(on)} of them. The tie rule, not a result, let "
-        f"{_listed(on)} go on."
+        f"{result}, with places for {len(on)} of them. The tie rule, not "
+        f"{with_article(noun(metric))}, let {_listed(on)} go on."
     )
 
 
