@@ -86,7 +86,7 @@ def check_folder_name(text: str, option: str) -> None:
     except NotADirectoryError:
         why = f"{file_above(Path(text))} is a file"
     except OSError as error:
-        why = error.strerror
+        why = error.strerror or str(error)
     else:
         return
     raise ValueError(f"{option} takes a folder, {text} cannot be one: {why}; name another")

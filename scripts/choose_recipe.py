@@ -128,7 +128,9 @@ def read_errors(folder: Path) -> dict[str, Errors]:
     Raises:
         SystemExit: the reference or every candidate is missing.
     """
-    errors = {name: last_errors(folder / name) for name in RECIPES if (folder / name).exists()}
+    errors: dict[str, Errors] = {
+        name: last_errors(folder / name) for name in RECIPES if (folder / name).exists()
+    }
     if REFERENCE not in errors or len(errors) < 2:
         raise SystemExit(f"{folder} needs {REFERENCE} and at least one candidate")
     return errors

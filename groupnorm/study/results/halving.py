@@ -59,7 +59,7 @@ class Rung:
         """
         border = {_rank(self.errors[name]) for name in self.kept}
         border &= {_rank(self.errors[name]) for name in self.dropped}
-        return tuple(name for name in self.asked if _rank(self.errors[name]) in border)
+        return tuple(n for n in self.asked if n in self.errors and _rank(self.errors[n]) in border)
 
     @property
     def lowest(self) -> float:
