@@ -62,7 +62,8 @@ class Rung:
         """
         border = {_rounded(self.results[name]) for name in self.kept}
         border &= {_rounded(self.results[name]) for name in self.dropped}
-        return tuple(name for name in self.asked if _rounded(self.results[name]) in border)
+        known = (name for name in self.asked if name in self.results)
+        return tuple(name for name in known if _rounded(self.results[name]) in border)
 
     @property
     def lowest(self) -> float:

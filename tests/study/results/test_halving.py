@@ -222,6 +222,12 @@ def test_what_the_order_alone_decided_is_named():
     assert tied(9.0, 9.0, 9.0, math.inf, math.inf) == ()
 
 
+def test_nothing_is_tied_while_an_error_is_missing():
+    table = {name: dict.fromkeys(EPOCHS, 9.0) for name in "abcde"}
+    (rung,) = climb(list(table), EPOCHS, error_of(table, lambda name, epochs: name != "c"))
+    assert (rung.kept, rung.tied) == ((), ())
+
+
 def test_errors_that_differ_in_their_last_bits_are_equal():
     """(0.1 + 0.2) / 0.3 is not 1 in binary: of two such errors the first candidate counts."""
     table = {name: dict.fromkeys(EPOCHS, 30.0) for name in "abcd"}
