@@ -42,8 +42,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
+def locked(path: Path, refusal: str | None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if absent); freed when the process dies.
+
+    Args:
+        refusal: what to say when another process holds it; None waits for that process.
 
     Raises:
         LockedError: another process holds it; the message is `refusal`.
@@ -53,12 +56,43 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if refusal is None else fcntl.LOCK_NB))
         except BlockingIOError:
             raise LockedError(refusal) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
         yield
+
+
+def file_above(path: Path) -> Path | None:
+    """The file that stands where a folder above `path` should be; None when there is none."""
+    return next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+
+
+def check_folder_name(text: str, option: str) -> None:
+    """Check that `text` can name a folder, which need not exist.
+
+    Args:
+        option: what the user gave it with, for the message.
+
+    Raises:
+        ValueError: it is empty, a file, below a file, or nothing that the system takes.
+    """
+    if not text.strip():
+        raise ValueError(f"{option} is empty; name a folder, or write . for the current one")
+    try:
+        if Path(text).exists() and not Path(text).is_dir():
+            raise ValueError(f"{option} takes a folder, {text} is a file; name another")
+        Path(text).stat()
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        why = f"{file_above(Path(text))} is a file"
+    except OSError as error:
+        why = error.strerror or str(error)
+    else:
+        return
+    raise ValueError(f"{option} takes a folder, {text} cannot be one: {why}; name another")
 
 
 def describe_os_error(error: OSError) -> str:

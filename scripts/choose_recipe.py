@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from groupnorm.files import write_atomic
 from groupnorm.study.plan import Plan, repeat, vary
 from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.store import read_cells, read_manifest, read_record
@@ -124,11 +122,22 @@ def choose(reference: Errors, candidates: Mapping[str, Errors]) -> str | None:
     return min(kept, key=lambda name: spread(candidates[name]), default=None)
 
 
-def report(folder: Path) -> str:
-    """What was found, as Markdown; the same goes into choice.json."""
-    errors = {name: last_errors(folder / name) for name in RECIPES if (folder / name).exists()}
+def read_errors(folder: Path) -> dict[str, Errors]:
+    """By recipe, the errors of those that the folder holds.
+
+    Raises:
+        SystemExit: the reference or every candidate is missing.
+    """
+    errors: dict[str, Errors] = {
+        name: last_errors(folder / name) for name in RECIPES if (folder / name).exists()
+    }
     if REFERENCE not in errors or len(errors) < 2:
         raise SystemExit(f"{folder} needs {REFERENCE} and at least one candidate")
+    return errors
+
+
+def table(errors: Mapping[str, Errors]) -> str:
+    """What was found, as Markdown."""
     reference = errors[REFERENCE]
     candidates = {name: found for name, found in errors.items() if name != REFERENCE}
     pairs = ordered_pairs(reference)
@@ -142,13 +151,9 @@ def report(folder: Path) -> str:
         wrong = ", ".join(f"{low} < {high}" for low, high in misplaced(found, pairs)) or "none"
         bold = f"**{name}**" if name == chosen else name
         rows.append(f"| {bold} | {' | '.join(cells)} | {spread(found):.2f} | {wrong} |")
-    write_atomic(
-        folder / "choice.json",
-        json.dumps({"chosen": chosen, "pairs": pairs, "errors": errors}, indent=2) + "\n",
-    )
     told = ", ".join(f"{low} < {high}" for low, high in pairs) or "none"
     return "\n".join(
-        [*rows, "", f"Pairs that the reference tells apart: {told}. Chosen: {chosen}."]
+        [*rows, "", f"Pairs that the reference tells apart: {told}. Chosen: {chosen or 'none'}."]
     )
 
 
@@ -165,7 +170,7 @@ def main() -> None:
     if arguments.what == "train":
         train(arguments.folder, arguments.recipe or list(RECIPES), arguments.jobs)
     else:
-        print(report(arguments.folder))
+        print(table(read_errors(arguments.folder)))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import pytest
 SECONDS = 600
 # Imported once, in the server. DistributedDataParallel imports the compiler.
 PRELOAD = [
-    "tests.child", "tests.processes", "groupnorm.run", "torch._dynamo", "torch.distributed.tensor",
-    "torch.distributed.fsdp",
+    "tests.child", "tests.processes", "groupnorm.run.classification",
+    "groupnorm.run.train", "torch._dynamo", "torch.distributed.tensor", "torch.distributed.fsdp",
 ]  # fmt: skip
 needs_processes = [
     pytest.mark.usefixtures("_fork_server"),

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -84,3 +85,20 @@ def test_a_lock_is_exclusive_and_dies_with_its_process(tmp_path):
         holder.wait()
     with locked(path, "still busy"):
         pass
+
+
+def test_a_lock_without_a_refusal_waits(tmp_path):
+    path, order = tmp_path / "lock", []
+
+    def second():
+        with locked(path, None):
+            order.append("second")
+
+    with locked(path, None):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]

@@ -32,16 +32,17 @@ PUBLIC = {
         "norm_and_activation",
         "norm_layer",
         "norm_modules",
+        "rows_per_worker",
         "standardize",
     },
     "groupnorm.conversion": {
-        "WeightStandardization", "load_published", "recomputed_statistics",
-        "standardize_convolutions",
+        "WeightStandardization", "load_backbone", "load_detector", "load_published",
+        "recomputed_statistics", "standardize_convolutions",
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
-        "ResNetCifar", "build_model", "channel_widths", "check_model", "check_places",
-        "count_parameters", "imagenet_resnet", "places_of", "usual_images", "vgg16",
+        "ResNetCifar", "build_detector", "build_model", "channel_widths", "check_model",
+        "check_places", "count_parameters", "imagenet_resnet", "places_of", "usual_images", "vgg16",
         "widths_of_place",
     },
     "groupnorm.experiments": {
@@ -85,11 +86,14 @@ def test_every_source_file_has_a_test_file():
 
 COVERED_ELSEWHERE = {
     "__main__.py",  # cli/test_train_processes.py starts it
+    "data/detection/workers.py",  # data/detection/test_batches.py
     "data/files/class_folders.py",  # data/sets/test_image_folder.py
+    "data/files/processes.py",  # data/files/test_batches.py and data/detection/test_batches.py
+    "data/synthetic/cache.py",  # data/sets/test_fashion_scenes.py, as the next one
+    "data/synthetic/sources.py",
     "experiments/experiment.py",  # experiments/test_catalog.py, as the next two
     "experiments/imagenet.py",
     "experiments/pets.py",
-    "layers/parameters.py",  # the layers that use it
     "models/classification/widths.py",  # models/test_registry.py, test_resnet_imagenet.py
     "ops/group_norm/arguments.py",  # test_api.py and test_tensor_states.py
     "ops/group_norm/autograd.py",  # test_api.py, with every kernel
@@ -101,7 +105,10 @@ COVERED_ELSEWHERE = {
     "ops/group_norm/triton/kernels/forward.py",
     "ops/group_norm/triton/launch.py",
     "ops/per_channel.py",  # the layers that use it
-    "study/schema.py",  # study/test_store.py
+    "run/setup.py",  # run/test_train.py, with every task
+    "training/config/errors.py",  # training/config/test_classification.py, as the next one
+    "training/config/fields.py",
+    "study/schema.py",  # study/store/test_records.py
     "study/report/text/divisions.py",  # study/report/text/test_describe.py, as the next two
     "study/report/text/findings.py",
     "study/report/text/published.py",

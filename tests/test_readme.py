@@ -88,18 +88,3 @@ def test_the_table_of_offset_errors_is_that_of_the_record():
         mean, *errors = row.values()
         assert f"| {mean:,} | " + " | ".join(f"{error:.1e}" for error in errors) + " |" in text
     assert row["torch_channels_last"] > 1000 * row["groupnorm_channels_last"]
-
-
-def test_the_table_of_40_epochs_is_that_of_the_records():
-    from groupnorm.study.report.page import main_table
-
-    text = (ROOT / "docs" / "study.md").read_text()
-    tables = []
-    for name in ("batch-size-quick", "batch-norm-40-epochs", "batch-size-paper-protocol"):
-        (folder,) = (ROOT / "results").glob(f"{name}-*")
-        tables.append({row[0]: row[1:] for row in main_table(folder)[1]})
-    quick, long, paper = tables
-    for norm, errors in quick.items():
-        at_8 = paper[norm.removesuffix(" (trained once)")][1]
-        longer = [long[norm][0], at_8, long[norm][1]] if norm in long else [at_8, "same", "same"]
-        assert "| " + " | ".join([norm, *errors, *longer]) + " |" in text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+from groupnorm.files import check_folder_name
 
 
 def whole_number(text: str | int) -> int:
@@ -126,14 +127,11 @@ def named_folder(text: str | None, option: str) -> Path | None:
     """The folder that `option` names; it need not exist.
 
     Raises:
-        ValueError: an empty name, or a file.
+        ValueError: there can be no such folder.
     """
     if text is None:
         return None
-    if not text.strip():
-        raise ValueError(f"{option} is empty; name a folder, or write . for the current one")
-    if os.path.exists(text) and not os.path.isdir(text):
-        raise ValueError(f"{option} takes a folder, {text} is a file")
+    check_folder_name(text, option)
     return Path(text)
 
 
@@ -145,5 +143,5 @@ def existing_folder(text: str | None, option: str) -> Path | None:
     """
     path = named_folder(text, option)
     if path is not None and not path.is_dir():
-        raise ValueError(f"{option} takes a folder, {text} does not exist")
+        raise ValueError(f"{option} takes a folder, {text} does not exist; name one that does")
     return path

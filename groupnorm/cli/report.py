@@ -57,7 +57,7 @@ def report(
     ):
         from groupnorm.study.report.page import report_numbers, write_report
 
-        studies = [path for text in folders if (path := named_folder(text, "report"))]
+        studies = [path for text in folders if (path := named_folder(text, "FOLDER"))]
         folder = named_folder(out, "--out")
         if len(studies) > 1 and folder is None:
             raise ValueError("several studies are joined in a folder; name it with --out")

@@ -45,6 +45,7 @@ from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.experiments.catalog import Entry
 from groupnorm.study import PlanError
 from groupnorm.study.results.format import counted
+from groupnorm.study.store import Record, damage
 from groupnorm.training.config import describe_errors
 
 study_app = typer.Typer(
@@ -242,8 +243,18 @@ def _run(
         stopped = f" {left} others were stopped, or not begun." if stop_at_first_failure else ""
         fail(
             f"{len(failed)} of {len(outcome.records)} runs failed; the report says why.{stopped} "
-            "The same command tries again and goes on."
+            f"{_how_to_go_on(failed)}"
         )
+
+
+def _how_to_go_on(failed: list[Record]) -> str:
+    """What to do about runs that have failed: some files must be mended first."""
+    damaged = [reason for run in failed if (reason := damage(run)) is not None]
+    if not damaged:
+        return "The same command tries again and goes on."
+    shown = " Then: ".join(damaged[:3])
+    more = f" And {len(damaged) - 3} more, in the report." if len(damaged) > 3 else ""
+    return f"The same command fails again until this is done: {shown}.{more} Then it goes on."
 
 
 def _cluster(address: str | None, cpus: int | None, gpus: float | None, device: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from groupnorm.cli.terminal import (
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.training.config import RunConfig
+from groupnorm.training.metric import TRAIN_LOSS, Metric, metrics_of
 
 
 def train(
@@ -73,8 +74,8 @@ def train(
 
         from groupnorm.data.issues import describe_unreadable
         from groupnorm.files import describe_os_error
-        from groupnorm.run import check
-        from groupnorm.study.record import describe_checkpoint, record_run
+        from groupnorm.run.tasks import check, config_class
+        from groupnorm.study.record import describe_checkpoint, named_run, record_run
         from groupnorm.study.runners.track import check_track, recorded_curves
         from groupnorm.study.store import UNREADABLE, check_run_place
         from groupnorm.training.device import check_device
@@ -82,7 +83,7 @@ def train(
 
         launch = find_launch()
 
-    curves = None
+    curves, measured = None, metrics_of({})
 
     def kept() -> str:
         return describe_checkpoint(Path(out) if out else None)
@@ -97,7 +98,9 @@ def train(
             printed.add(text)
             print_line(errors, text)
 
-    def show_notes(env: dict[str, Any]) -> None:
+    def started(env: dict[str, Any]) -> None:
+        nonlocal measured
+        measured = metrics_of(env)
         for note in env.get("data_notes", []):
             print_once(f"note: {note}")
 
@@ -119,10 +122,12 @@ def train(
         if as_json:
             print_json(metrics, indent=None)
             return
-        parts = [f"epoch {metrics['epoch']}: train error {decimal_text(metrics['train_error'])} %"]
-        if "val_error" in metrics:
+        reported, *others = measured
+        trained = next(m for m in (*others, TRAIN_LOSS) if m.of_training)
+        parts = [f"epoch {metrics['epoch']}: {trained.title} {_value(metrics, trained)}"]
+        if reported.name in metrics:
             images = "validation" if run_config.validation_images else "test"
-            parts.append(f"{images} error {decimal_text(metrics['val_error'])} %")
+            parts.append(f"{images} {reported.title} {_value(metrics, reported)}")
         parts.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
         say(", ".join(parts))
 
@@ -139,7 +144,10 @@ def train(
                 raise ValueError("--track needs --out, the folder that gets the curves")
         if keep is not None:
             check_run_place(keep)
-        run_config = from_options(RunConfig, _read_fields(config, settings or []))
+        fields, init = _read_fields(config, settings or []), None
+        if isinstance(fields.get("init"), str):
+            fields["init"], init = named_run(fields["init"])
+        run_config = from_options(config_class(fields), fields)
         check(run_config)
         run_config.check_processes(launch.processes.count)
         own_device = launch.device(device)
@@ -153,8 +161,9 @@ def train(
                     device=own_device,
                     data_root=root,
                     processes=launch.processes,
+                    init=init,
                     on_epoch=show,
-                    on_start=show_notes,
+                    on_start=started,
                 )
             except BrokenPipeError:  # of the output: nobody reads it any more
                 raise
@@ -164,6 +173,14 @@ def train(
             curves.close()
         if result.status == "diverged":
             raise RuntimeError(f"the run diverged: {result.reason}")
+
+
+def _value(metrics: Mapping[str, Any], metric: Metric) -> str:
+    """A metric of an epoch as text, or "-" where it has no value."""
+    value = metrics.get(metric.name)
+    if value is None:
+        return "-"
+    return f"{decimal_text(value, 1 if metric.unit else 3)} {metric.unit}".rstrip()
 
 
 def _read_fields(path: str | None, settings: list[str]) -> dict[str, Any]:

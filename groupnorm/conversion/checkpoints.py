@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,7 +47,23 @@ def load_published(model: nn.Module, path: str | os.PathLike[str]) -> str:
     """
     _check_model(model)
     state, layout = _read(path)
-    own = model.state_dict()
+    check_fit(model.state_dict(), state, path)
+    model.load_state_dict(state)
+    return layout
+
+
+def check_fit(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> None:
+    """Check that a state dict has the keys and shapes of another.
+
+    Args:
+        own: the model's, and `state` that of the file at `path`.
+
+    Raises:
+        ValueError: it has not; the message names the missing keys, the unexpected and those of
+            another shape.
+    """
     problems = {
         "missing": sorted(own.keys() - state.keys()),
         "unexpected": sorted(state.keys() - own.keys()),
@@ -59,8 +76,6 @@ def load_published(model: nn.Module, path: str | os.PathLike[str]) -> str:
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
         raise ValueError(f"{path} does not fit the model. Keys {listed}")
-    model.load_state_dict(state)
-    return layout
 
 
 def _check_model(model: nn.Module) -> None:
@@ -79,8 +94,26 @@ def _check_model(model: nn.Module) -> None:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str]:
     """The state dict in a file, with torchvision's keys, and the format of the file."""
+    content = load_tensors(path)
+    authors = False
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        authors = "best_acc1" in content
+        content = content["state_dict"]
+    state = as_state_dict(content, path)
+    renamed = {_torchvision_key(key): value for key, value in state.items()}
+    authors = authors or renamed.keys() != state.keys()
+    return renamed, "author" if authors else "timm"
+
+
+def load_tensors(path: str | os.PathLike[str]) -> Any:
+    """What a file of torch.save holds, if that can execute nothing.
+
+    Raises:
+        ValueError: it is no such file, is damaged, or holds more than tensors and plain values.
+        OSError: it cannot be opened.
+    """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # torch raises many kinds, and advises to load the file all the same
@@ -88,18 +121,20 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str]:
             f"{path} cannot be read as weights: it was not written by torch.save, is damaged, or "
             "holds more than tensors and plain values, perhaps code"
         ) from error
-    authors = False
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        authors = "best_acc1" in content
-        content = content["state_dict"]
+
+
+def as_state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The content of a file, if it is a state dict.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} holds no state dict but {type(content).__name__}")
     other = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if other:
         raise ValueError(f"{path} holds no state dict: no tensors are {', '.join(other)}")
-    renamed = {_torchvision_key(str(key)): value for key, value in content.items()}
-    authors = authors or renamed.keys() != content.keys()
-    return renamed, "author" if authors else "timm"
+    return {str(key): value for key, value in content.items()}
 
 
 def _torchvision_key(key: str) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from groupnorm.layers.fx_leaf import FxLeaf
+from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.weight_standardization import WS_FORMS, check_form, standardize
 
 

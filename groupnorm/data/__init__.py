@@ -5,34 +5,54 @@ What needs torch loads on first use, so that a study can be planned without it.
 
 from typing import TYPE_CHECKING
 
-from groupnorm.data.catalog import DEFAULT, IMAGE_FILES, NAMES, check_images, find, load
+from groupnorm.data.catalog import (
+    DEFAULT,
+    DETECTION_NAMES,
+    IMAGE_FILES,
+    NAMES,
+    check_images,
+    find,
+    load,
+    load_detection,
+)
 from groupnorm.data.issues import DataError
 from groupnorm.lazy import lazy
 
 if TYPE_CHECKING:
     from groupnorm.data.batches import Batches
+    from groupnorm.data.detection.annotations import DetectionSet
+    from groupnorm.data.detection.batches import AnnotatedBatches
+    from groupnorm.data.detection.targets import DetectionBatches
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.batches import InMemory
     from groupnorm.data.memory.image_set import ImageSet
 
 __all__ = [
     "DEFAULT",
+    "DETECTION_NAMES",
     "IMAGE_FILES",
     "NAMES",
+    "AnnotatedBatches",
     "Batches",
     "DataError",
+    "DetectionBatches",
+    "DetectionSet",
     "ImageFiles",
     "ImageSet",
     "InMemory",
     "check_images",
     "find",
     "load",
+    "load_detection",
 ]
 
 __getattr__ = lazy(
     __name__,
     {
+        "AnnotatedBatches": "groupnorm.data.detection.batches",
         "Batches": "groupnorm.data.batches",
+        "DetectionBatches": "groupnorm.data.detection.targets",
+        "DetectionSet": "groupnorm.data.detection.annotations",
         "ImageFiles": "groupnorm.data.files.listing",
         "ImageSet": "groupnorm.data.memory.image_set",
         "InMemory": "groupnorm.data.memory.batches",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -32,17 +32,82 @@ class Step:
     indices: Tensor
 
 
-class Batches(Protocol):
-    """Training and test batches of a data set, ready for a network."""
+class DataSet(Protocol):
+    """A data set as `groupnorm.data.load` gives it, whatever the task: what a study says of it."""
+
+    @property
+    def name(self) -> str:
+        """One of `groupnorm.data.NAMES`."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Another one whenever the images change, or what is known of them."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever trains on it should know, in sentences."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        ...
+
+    @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        ...
+
+    @property
+    def test_size(self) -> int:
+        """The number of test images."""
+        ...
+
+
+class TrainingData(Protocol):
+    """The data that a run trains on, ready for its network, whatever the task.
+
+    Attributes:
+        name: of the data set.
+        version: changes whenever what is trained or evaluated on does.
+        notes: what whoever trains on it should know, in sentences.
+    """
 
     name: str
     version: str
+    notes: tuple[str, ...]
+
+    def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[Any]:
+        """The batch of every step, augmented and on the device, in the form that the task takes.
+
+        Args:
+            rows: which places of every step to make; a process makes its share.
+        """
+        ...
+
+    def data_issues(self) -> Issues:
+        """What is wrong with single files and belongs in the record: unreadable images."""
+        ...
+
+    def remember(self, issues: Issues) -> None:
+        """Add the issues of other processes, or of this run before it was resumed.
+
+        Raises:
+            DataError: too much of the data is unreadable.
+        """
+        ...
+
+
+class Batches(TrainingData, Protocol):
+    """Training and test batches of labelled images."""
+
     num_classes: int
     channels: int
     train_size: int
     test_size: int
     image_size: int
-    notes: tuple[str, ...]
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """For every step its augmented, normalized images and their labels.
@@ -57,18 +122,6 @@ class Batches(Protocol):
 
     def test(self, first: int = 0, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Every `every`-th batch of the test examples, from batch `first` on, normalized."""
-        ...
-
-    def data_issues(self) -> Issues:
-        """What is wrong with single files and belongs in the record: unreadable images."""
-        ...
-
-    def remember(self, issues: Issues) -> None:
-        """Add the issues of other processes, or of this run before it was resumed.
-
-        Raises:
-            DataError: too much of the data is unreadable.
-        """
         ...
 
 

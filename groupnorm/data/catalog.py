@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from groupnorm.data.issues import DataError
 
 if TYPE_CHECKING:
+    from groupnorm.data.detection.annotations import DetectionSet
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.image_set import ImageSet
 
@@ -19,6 +20,7 @@ _SETS: dict[str, tuple[str, str, str]] = {
     "digits": ("groupnorm.data.sets.digits", "load", "find"),
     "fashion-mnist-mini": ("groupnorm.data.sets.fashion_mnist_mini", "load", "find"),
     "fashion-scenes": ("groupnorm.data.sets.fashion_scenes", "load", "find"),
+    "garments-crops": ("groupnorm.data.sets.garments_crops", "load", "find"),
     "fashion-mnist": ("groupnorm.data.sets.fashion_mnist", "load", "find"),
     "cifar10": ("groupnorm.data.sets.cifar", "load_cifar10", "find_cifar10"),
     "cifar100": ("groupnorm.data.sets.cifar", "load_cifar100", "find_cifar100"),
@@ -27,7 +29,14 @@ _SETS: dict[str, tuple[str, str, str]] = {
     "pets": ("groupnorm.data.sets.pets", "load", "find"),
     "photo-patches": ("groupnorm.data.sets.photo_patches", "load", "find"),
 }
+_DETECTION_SETS: dict[str, tuple[str, str, str]] = {
+    "garments": ("groupnorm.data.sets.garments", "load", "find"),
+    "garments-128": ("groupnorm.data.sets.garments", "load_128", "find_128"),
+    "coco": ("groupnorm.data.sets.coco", "load", "find"),
+}
 NAMES: tuple[str, ...] = tuple(_SETS)
+DETECTION_NAMES: tuple[str, ...] = tuple(_DETECTION_SETS)
+"""Those of images with boxes and masks."""
 IMAGE_FILES = ("imagenet", "imagefolder", "pets", "photo-patches")
 """Those whose images lie in files, of any size."""
 DEFAULT = "fashion-scenes"
@@ -52,14 +61,28 @@ def load(name: str, root: Path | None = None) -> ImageSet | ImageFiles:
     return images
 
 
+def load_detection(name: str, root: Path | None = None) -> DetectionSet:
+    """Load a data set of images with boxes and masks, one of `DETECTION_NAMES`; as `load`.
+
+    Raises:
+        DataError: an unknown name; files that are missing or malformed.
+    """
+    if name not in _DETECTION_SETS:
+        raise DataError(f"unknown detection data set {name!r}; known: {', '.join(DETECTION_NAMES)}")
+    module, function, _ = _DETECTION_SETS[name]
+    loaded: DetectionSet = _function(module, function)(root)
+    return loaded
+
+
 def find(name: str, root: Path | None = None) -> str:
-    """Where a data set was found, without decoding or making it; arguments as in `load`.
+    """Where a data set of either kind was found, without decoding or making it; as `load`.
 
     Raises:
         DataError: an unknown name, or missing files.
     """
-    check_images(name)
-    module, _, function = _SETS[name]
+    if name not in _DETECTION_SETS:
+        check_images(name)
+    module, _, function = (_SETS | _DETECTION_SETS)[name]
     where: str = _function(module, function)(root)
     return where
 

@@ -40,3 +40,23 @@ def first_few(texts: Sequence[str], most: int = 5) -> str:
 def some_files(files: Mapping[str, str]) -> str:
     """The first three files, and what is wrong with them."""
     return first_few([f"{path} ({files[path]})" for path in sorted(files)], 3)
+
+
+def check_share_unreadable(
+    gone: Mapping[str, str], size: int, split: str, name: str, largest: float
+) -> None:
+    """Raise DataError when more than a share `largest` of a split's images cannot be decoded.
+
+    Args:
+        gone: those that cannot be decoded, and what is wrong with them.
+        size: of the split.
+        split: its name in the message, "training" or "test".
+        name: of the data set.
+    """
+    if len(gone) > round(largest * size, 6):
+        raise DataError(
+            f"{len(gone):,} of the {size:,} {split} images of {name} cannot be decoded, which is "
+            f"more than {100 * largest:g} %: {some_files(gone)}. "
+            "Mend or remove them (a study then needs a new --out), or allow more: "
+            "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for 5 %"
+        )

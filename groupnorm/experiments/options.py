@@ -182,9 +182,9 @@ class Options(BaseModel):
     """Repetitions of every cell: how many, or the seeds themselves, as 0,1,2."""
     tune: TuneText | None = None
     """Give each cell the best of several values of a field, as base_lr=0.05,0.1,0.2, by its error
-    on held-out training images."""
+    on validation images."""
     validation_images: Count | None = None
-    """With tune or search: how many training images are held out; one in ten."""
+    """With tune or search: how many training images are held out for it; one in ten."""
     search: bool | None = None
     """Find the number of groups in place of training each to its end: all of them for a few epochs,
     the best ones longer."""
@@ -205,7 +205,7 @@ class Options(BaseModel):
         """The given options that are fields of every run.
 
         `norms` is none: an experiment compares its norms, a run has them in places. Nor are
-        `validation_images`, which are held out where something is chosen by them.
+        `validation_images`, which there are only where something is chosen by them.
         """
         fields = RunConfig.model_fields.keys() - {"norms", "validation_images"}
         return {k: value for k, value in self.given().items() if k in fields}

@@ -39,7 +39,7 @@ def pets(options: Options, depth: int) -> Experiment:
     `groupnorm study pets-resnet34`, `pets-resnet50`. Published (A. Arora's notebooks of 2020,
     ResNet-34, Adam, one run, best epoch): error 63.5 BN, 85.1 GN, 65.4 GN+WS at 4 images; 92.3 BN,
     78.8 GN+WS at 1. There no norm was tuned; here each norm has the best of the same three learning
-    rates at each batch size, by its error on held-out training images. Smoke: 1 image, two rates.
+    rates at each batch size, by its error on validation images. Smoke: 1 image, two rates.
     """
     base, sizes, rates = recipe(depth), SIZES, LEARNING_RATES
     if options.scale == "smoke":

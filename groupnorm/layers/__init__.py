@@ -1,6 +1,6 @@
 """Modules: parameters, initialization, repr."""
 
-from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
+from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm, rows_per_worker
 from groupnorm.layers.batch_renorm import BatchRenorm
 from groupnorm.layers.conv import (
     ScaledWSConv2d,
@@ -43,5 +43,6 @@ __all__ = [
     "norm_and_activation",
     "norm_layer",
     "norm_modules",
+    "rows_per_worker",
     "standardize",
 ]

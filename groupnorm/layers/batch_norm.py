@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
 import torch
 import torch.distributed
 import torch.nn.functional as F
@@ -9,9 +14,49 @@ from torch import Tensor
 from torch.nn.modules._functions import SyncBatchNorm as torchs_sync_batch_norm  # noqa: N813
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops.batch_norm import chunked_batch_norm
+from groupnorm.layers.base import FxLeaf
+from groupnorm.ops.batch_norm import chunked_batch_norm, ragged_batch_norm
 from groupnorm.ops.sync_batch_norm import synchronized_batch_norm
+
+_ROWS: ContextVar[tuple[int, ...] | None] = ContextVar("rows_per_worker", default=None)
+
+
+@contextmanager
+def rows_per_worker(rows: Sequence[int]) -> Iterator[None]:
+    """Within this context batch norms divide their input by `rows`, not by `batch_per_worker`.
+
+    For the heads of detectors, whose norms get regions: how many of them belong to a worker's
+    images differs from worker to worker and from step to step, and may be 0. The caller of the
+    head knows the numbers::
+
+        with rows_per_worker([12, 0, 9]):
+            x = head(x)  # (21, C, H, W)
+
+    It is a context and no argument of forward because a head is an `nn.Sequential`, whose
+    convolutions and activations take one argument. It holds for every `BatchNorm` and
+    `BatchRenorm` that runs in training inside of it, in this thread, and ends with the block.
+
+    A worker without rows is what its process would be under DistributedDataParallel: it has no
+    statistics, and its running ones stay. The running statistics, which are the mean over all W
+    workers, then move by the share of the workers that have rows: towards the mean over these,
+    with `momentum` times their number over W. Where no worker has rows they stay.
+
+    `SyncBatchNorm` takes its statistics over the rows of all workers, whatever their numbers.
+
+    Args:
+        rows: of each worker, in the order of the rows in the input.
+
+    Raises:
+        ValueError: no worker, or a negative number; in the layers' forward, numbers whose sum is
+            not that of the input's rows.
+    """
+    if not rows or min(rows) < 0:
+        raise ValueError(f"rows_per_worker takes one number, 0 or more, per worker, got {rows}")
+    token = _ROWS.set(tuple(rows))
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
 
 
 class BatchNorm(FxLeaf, _BatchNorm):
@@ -31,13 +76,15 @@ class BatchNorm(FxLeaf, _BatchNorm):
         eps: added to the variance inside the root.
         momentum: weight of the new statistics in the running ones.
         affine: learn a scale and a shift per channel.
-        batch_per_worker: images whose statistics belong together; None for the whole batch.
+        batch_per_worker: images whose statistics belong together; None for the whole batch. Where
+            the input holds regions in place of images, `rows_per_worker` says whose they are.
 
     An input without values (N = 0) gives an output without values, in training too.
 
     Raises (forward):
         ValueError: rank or channels do not match; in training, N is not a multiple of
-            batch_per_worker, or a worker has one value per channel.
+            batch_per_worker nor the sum of `rows_per_worker`, or a worker has one value per
+            channel.
     """
 
     batch_per_worker: int | None = None
@@ -60,7 +107,14 @@ class BatchNorm(FxLeaf, _BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalized input, in the same shape, dtype and memory format."""
-        return _forward(self, input, self.batch_per_worker)
+        check_input(self, input)
+        if not self.training:
+            return evaluate(self, input)
+        if input.numel() == 0:
+            return train_on_nothing(self, input)
+        found = normalize_workers(self, input, self.weight, self.bias, self.batch_per_worker)
+        update_running(self, found)
+        return found.output
 
     def extra_repr(self) -> str:
         """Torch's fields and batch_per_worker."""
@@ -100,15 +154,21 @@ class SyncBatchNorm(FxLeaf, _BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalized input, in the same shape, dtype and memory format."""
         processes = _processes()
-        if not self.training or processes == 1:
-            return _forward(self, input, None)
         check_input(self, input)
+        if not self.training:
+            return evaluate(self, input)
+        if processes == 1 and input.numel() == 0:
+            return train_on_nothing(self, input)
+        if processes == 1:
+            found = _normalize_images(self, input, self.weight, self.bias, None)
+            update_running(self, found)
+            return found.output
         if input.device.type != "cpu":
             return _synchronized_by_torch(self, input, processes)
         output, mean, var, values = synchronized_batch_norm(input, self.weight, self.bias, self.eps)
         if values == 0:
             return train_on_nothing(self, input)
-        update_running(self, mean.unsqueeze(0), var.unsqueeze(0), values)
+        update_running(self, Normalized(output, mean[None], var[None], values, 1, 1.0))
         return output
 
 
@@ -128,18 +188,6 @@ def _processes() -> int:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()
     return 1
-
-
-def _forward(layer: _BatchNorm, input: Tensor, batch_per_worker: int | None) -> Tensor:
-    check_input(layer, input)
-    if not layer.training:
-        return evaluate(layer, input)
-    if input.numel() == 0:
-        return train_on_nothing(layer, input)
-    images = images_per_chunk(layer, input, batch_per_worker)
-    output, mean, var = chunked_batch_norm(input, layer.weight, layer.bias, layer.eps, images)
-    update_running(layer, mean, var, images * input[0, 0].numel())
-    return output
 
 
 def check_input(layer: _BatchNorm, input: Tensor) -> None:
@@ -164,32 +212,88 @@ def train_on_nothing(layer: _BatchNorm, input: Tensor) -> Tensor:
     return evaluate(layer, input)
 
 
-def images_per_chunk(layer: _BatchNorm, input: Tensor, batch_per_worker: int | None) -> int:
-    """How many images share their statistics in training: batch_per_worker, or all N.
+class Normalized(NamedTuple):
+    """A batch normalized with the statistics of each worker.
+
+    Attributes:
+        output: (N, C, *).
+        mean: (K, C) of the K workers that have rows.
+        var: biased, alike.
+        rows: of each of the K workers: one number for all, or a tensor (K,).
+        positions: values per row and channel.
+        share: K over the number of all workers.
+    """
+
+    output: Tensor
+    mean: Tensor
+    var: Tensor
+    rows: int | Tensor
+    positions: int
+    share: float
+
+
+def normalize_workers(
+    layer: _BatchNorm,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    batch_per_worker: int | None,
+) -> Normalized:
+    """Normalize every worker's rows of a batch that has values, as the layer does in training.
 
     Raises:
-        ValueError: N is not a multiple of it, or a chunk has one value per channel.
+        ValueError: as `BatchNorm`.
     """
+    every = _ROWS.get()
+    if every is None:
+        return _normalize_images(layer, input, weight, bias, batch_per_worker)
+    if sum(every) != input.shape[0]:
+        raise ValueError(
+            f"rows_per_worker must add up to the rows of the input, got {every} and input "
+            f"{tuple(input.shape)} for {layer}"
+        )
+    having = [count for count in every if count]
+    positions = input[0, 0].numel()
+    _check_values(layer, input, min(having) * positions)
+    output, mean, var = ragged_batch_norm(input, weight, bias, layer.eps, every)
+    rows = torch.tensor(having, device=input.device)
+    return Normalized(output, mean, var, rows, positions, len(having) / len(every))
+
+
+def _normalize_images(
+    layer: _BatchNorm,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    batch_per_worker: int | None,
+) -> Normalized:
+    """The same where every worker has `batch_per_worker` rows; None for one worker."""
     images = batch_per_worker or input.shape[0]
     if input.shape[0] % images:
         raise ValueError(
             f"the batch must be a multiple of batch_per_worker, got {input.shape[0]} images "
-            f"and batch_per_worker={images}"
+            f"and batch_per_worker={images}; where the rows are regions of images, run the layer "
+            "within rows_per_worker"
         )
-    if images * input[0, 0].numel() < 2:
+    positions = input[0, 0].numel()
+    _check_values(layer, input, images * positions)
+    output, mean, var = chunked_batch_norm(input, weight, bias, layer.eps, images)
+    return Normalized(output, mean, var, images, positions, 1.0)
+
+
+def _check_values(layer: _BatchNorm, input: Tensor, values: int) -> None:
+    if values < 2:
         raise ValueError(
             f"batch norm needs more than one value per channel and worker in training, got input "
             f"{tuple(input.shape)} for {layer}"
         )
-    return images
 
 
-def update_running(layer: _BatchNorm, mean: Tensor, var: Tensor, values: int) -> None:
-    """Move the running statistics towards the mean over the chunks.
+def update_running(layer: _BatchNorm, found: Normalized) -> None:
+    """Move the running statistics towards the mean over the workers that have rows.
 
-    Args:
-        mean: (K, C), and `var`, the biased variances, alike.
-        values: per channel and chunk, for the unbiased variance.
+    Those without rows hold on to the old ones: the weight of the new ones is `momentum` times
+    `found.share`.
     """
     assert layer.running_mean is not None
     assert layer.running_var is not None
@@ -197,6 +301,13 @@ def update_running(layer: _BatchNorm, mean: Tensor, var: Tensor, values: int) ->
     assert layer.momentum is not None
     with torch.no_grad():
         layer.num_batches_tracked.add_(1)
-        unbiased = var.mean(0) * (values / (values - 1))
-        layer.running_mean.lerp_(mean.mean(0).to(layer.running_mean.dtype), layer.momentum)
-        layer.running_var.lerp_(unbiased.to(layer.running_var.dtype), layer.momentum)
+        values = found.rows * found.positions
+        if isinstance(values, Tensor):
+            values = values.to(found.var.dtype).unsqueeze(1)
+            unbiased = (found.var * (values / (values - 1))).mean(0)
+        else:
+            unbiased = found.var.mean(0) * (values / (values - 1))
+        mean = found.mean.mean(0)
+        weight = layer.momentum * found.share
+        layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), weight)
+        layer.running_var.lerp_(unbiased.to(layer.running_var.dtype), weight)

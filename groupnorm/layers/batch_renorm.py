@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from groupnorm.layers.base import FxLeaf
 from groupnorm.layers.batch_norm import (
     check_input,
     evaluate,
-    images_per_chunk,
+    normalize_workers,
     train_on_nothing,
     update_running,
 )
-from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.ops.batch_norm import chunked_batch_norm
 from groupnorm.ops.per_channel import in_statistics_dtype, per_channel, scale_and_shift
 
 
@@ -33,8 +32,9 @@ class BatchRenorm(FxLeaf, _BatchNorm):
     ramp_steps = 40,000 (`renorm_limits`).
 
     Statistics belong to the images of one worker, and the running ones are those of `BatchNorm`, in
-    value and key: each chunk of `batch_per_worker` images has its own m, s, r and d, all corrected
-    towards the same running statistics, the mean over the chunks of mean and unbiased variance.
+    value and key: each worker's images (or rows, within `rows_per_worker`) have their own m, s, r
+    and d, all corrected towards the same running statistics, the mean over the workers of mean and
+    unbiased variance.
     (Ioffe averages the standard deviation, with momentum 0.01.) In several processes each one has
     running statistics of its own, as `torch.nn.BatchNorm2d` does.
 
@@ -92,13 +92,11 @@ class BatchRenorm(FxLeaf, _BatchNorm):
             return evaluate(self, input)
         if input.numel() == 0:
             return train_on_nothing(self, input)
-        images = images_per_chunk(self, input, self.batch_per_worker)
-        xhat, mean, var = chunked_batch_norm(
-            in_statistics_dtype(input), None, None, self.eps, images
-        )
-        r, d = self._corrections(mean, var)
-        update_running(self, mean, var, images * input[0, 0].numel())
-        x = _for_each_chunk(xhat, r, d)
+        x = in_statistics_dtype(input)
+        found = normalize_workers(self, x, None, None, self.batch_per_worker)
+        r, d = self._corrections(found.mean, found.var)
+        update_running(self, found)
+        x = _for_each_worker(found.output, found.rows, r, d)
         return scale_and_shift(x, self.weight, self.bias).to(input.dtype)
 
     def _corrections(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,11 +139,10 @@ def renorm_limits(
     return 1 + (r_max - 1) * of_r, d_max * of_d
 
 
-def _for_each_chunk(x: Tensor, r: Tensor, d: Tensor) -> Tensor:
-    """x * r + d for x (N, C, *) and values (K, C) of the chunks of N / K images."""
-    images = x.shape[0] // r.shape[0]
+def _for_each_worker(x: Tensor, rows: int | Tensor, r: Tensor, d: Tensor) -> Tensor:
+    """x * r + d for x (N, C, *) and values (K, C) of K workers, who have `rows` rows of x each."""
     if r.shape[0] == 1:
         return x * per_channel(r[0], x) + per_channel(d[0], x)
     shape = (x.shape[0], x.shape[1], *[1] * (x.dim() - 2))
-    r, d = (values.repeat_interleave(images, 0).view(shape).to(x.dtype) for values in (r, d))
+    r, d = (values.repeat_interleave(rows, 0).view(shape).to(x.dtype) for values in (r, d))
     return x * r + d

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groupnorm.layers.fx_leaf import FxLeaf
+from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.group_norm.activations import activate, check_activation
 from groupnorm.ops.weight_standardization import WS_FORMS, check_form, standardize
 

@@ -7,8 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.parameters import affine_parameters, check_channels, fill_parameters
+from groupnorm.layers.base import FxLeaf, affine_parameters, check_channels, fill_parameters
 from groupnorm.ops.per_channel import in_statistics_dtype, per_channel, scale_and_shift
 
 _FIRST_LEARNED_EPS = 1e-4

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.parameters import check_channels
+from groupnorm.layers.base import FxLeaf, check_channels
 from groupnorm.ops.per_channel import in_statistics_dtype, per_channel
 
 

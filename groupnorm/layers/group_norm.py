@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from groupnorm.layers.fx_leaf import FxLeaf
+from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.group_norm import group_norm
 from groupnorm.ops.group_norm.activations import check_activation
 from groupnorm.ops.group_norm.backends import check_backend

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from groupnorm.layers.fx_leaf import FxLeaf
-from groupnorm.layers.parameters import affine_parameters, check_channels, fill_parameters
+from groupnorm.layers.base import FxLeaf, affine_parameters, check_channels, fill_parameters
 from groupnorm.ops.per_channel import centred_and_variance, in_statistics_dtype, scale_and_shift
 
 

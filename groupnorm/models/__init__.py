@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from groupnorm.models.classification.resnet_cifar import ResNetCifar, count_parameters
     from groupnorm.models.classification.resnet_imagenet import imagenet_resnet
     from groupnorm.models.classification.vgg import vgg16
+    from groupnorm.models.detection.build import build_detector
 
 __all__ = [
     "ResNetCifar",
+    "build_detector",
     "build_model",
     "channel_widths",
     "check_model",
@@ -39,6 +41,7 @@ __getattr__ = lazy(
     __name__,
     {
         "ResNetCifar": "groupnorm.models.classification.resnet_cifar",
+        "build_detector": "groupnorm.models.detection.build",
         "count_parameters": "groupnorm.models.classification.resnet_cifar",
         "imagenet_resnet": "groupnorm.models.classification.resnet_imagenet",
         "vgg16": "groupnorm.models.classification.vgg",

@@ -16,6 +16,7 @@ def torchvision_models() -> Any:
         return importlib.import_module("torchvision.models")
     except ModuleNotFoundError as error:
         raise ImportError(
-            "the ImageNet ResNets and VGG-16 are built on torchvision, which is missing: "
+            "the ImageNet ResNets, VGG-16 and the detectors are built on torchvision, which is "
+            "missing: "
             "pip install 'groupnorm[study]'"
         ) from error

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
 CIFAR_PLACES = ("stem", *_STAGES[:3])
+NARROW_PLACES = ("stem", *_STAGES[:3])
 IMAGENET_PLACES = ("stem", *_STAGES[:4])
 VGG_PLACES = _STAGES
 """VGG-16 has no stem; each of its stages ends in a max pooling."""

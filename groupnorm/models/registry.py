@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from groupnorm.models.classification import widths
-from groupnorm.models.places import CIFAR_PLACES, IMAGENET_PLACES, VGG_PLACES, check_given
+from groupnorm.models.detection.architectures import DETECTORS
+from groupnorm.models.places import (
+    CIFAR_PLACES,
+    IMAGENET_PLACES,
+    NARROW_PLACES,
+    VGG_PLACES,
+    check_given,
+)
 from groupnorm.spec import NormSpec
 
 if TYPE_CHECKING:
@@ -17,7 +24,8 @@ if TYPE_CHECKING:
 
 _CIFAR = {f"resnet{depth}": depth for depth in widths.CIFAR_DEPTHS}
 _IMAGENET = {f"resnet{depth}": depth for depth in widths.BLOCKS_PER_STAGE}
-_DEPTHS = {**_CIFAR, **_IMAGENET, "vgg16": 16}
+_NARROW = widths.NARROW_RESNET
+_DEPTHS = {**_CIFAR, **_IMAGENET, "vgg16": 16, _NARROW: 14}
 
 
 def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int:
@@ -34,7 +42,8 @@ def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int
         raise ValueError(
             f"unknown model {name!r}; known: {', '.join(_CIFAR)} "
             "(ResNets for small images, of depth 6n + 2), "
-            f"{', '.join(_IMAGENET)} (ResNets for ImageNet), vgg16"
+            f"{', '.join(_IMAGENET)} (ResNets for ImageNet), vgg16, {_NARROW} (of the small "
+            "detectors)"
         )
     if width != 1 and name not in _CIFAR:
         raise ValueError(
@@ -55,18 +64,27 @@ def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
     depth = check_model(name, width)
     if name in _CIFAR:
         return widths.cifar_widths(width)
+    if name == _NARROW:
+        return widths.NARROW_WIDTHS
     return widths.VGG_WIDTHS if name == "vgg16" else widths.imagenet_widths(depth)
 
 
 def places_of(name: str) -> tuple[str, ...]:
     """The parts of the model that may have a norm of their own, from input to output.
 
+    Args:
+        name: of a model or a detector.
+
     Raises:
         ValueError: unknown name.
     """
+    if name in DETECTORS:
+        return DETECTORS[name].places
     check_model(name)
     if name == "vgg16":
         return VGG_PLACES
+    if name == _NARROW:
+        return NARROW_PLACES
     return CIFAR_PLACES if name in _CIFAR else IMAGENET_PLACES
 
 
@@ -113,7 +131,7 @@ class UsualImages:
 
 
 def usual_images(name: str) -> UsualImages:
-    """The images of CIFAR-10 or of ImageNet, by the kind of the model.
+    """The images of CIFAR-10, of ImageNet or of single garments, by the kind of the model.
 
     Raises:
         ValueError: unknown name.
@@ -123,6 +141,8 @@ def usual_images(name: str) -> UsualImages:
 
 
 def _usual_images(name: str) -> UsualImages:
+    if name == _NARROW:
+        return UsualImages(48, 16, 32, 10)
     return UsualImages(32, 8, 8, 10) if name in _CIFAR else UsualImages(224, 32, 64, 1000)
 
 
@@ -139,11 +159,11 @@ def build_model(
 ) -> nn.Module:
     """Build a model by name with freshly initialized weights from torch's default generator.
 
-    `ResNetCifar`, `imagenet_resnet` or `vgg16`; nothing is downloaded.
+    `ResNetCifar`, `imagenet_resnet`, `vgg16` or `NarrowResNet`; nothing is downloaded.
 
     Args:
         name: "resnet8", "resnet14", ... "resnet110" for small images; "resnet18", "resnet34",
-            "resnet50", "resnet101" and "vgg16" for ImageNet.
+            "resnet50", "resnet101" and "vgg16" for ImageNet; "resnet14_narrow".
         norm: normalization of every layer.
         norms: other normalizations for parts of the model, by the names that `places_of` gives.
         num_classes: number of outputs.
@@ -169,6 +189,16 @@ def build_model(
 
         return resnet_imagenet.imagenet_resnet(
             depth,
+            norm=norm,
+            norms=norms,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            zero_gamma=zero_gamma,
+        )
+    if name == _NARROW:
+        from groupnorm.models.classification import resnet_narrow
+
+        return resnet_narrow.NarrowResNet(
             norm=norm,
             norms=norms,
             num_classes=num_classes,

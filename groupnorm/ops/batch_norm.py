@@ -12,6 +12,7 @@ chunk. Three ways to the same numbers; statistics are never E[x^2] - E[x]^2 of r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,6 +52,30 @@ def chunked_batch_norm(
             way = _ChannelsLast.apply
     y, mean, var = way(x, weight, bias, eps, images)
     return y.to(input.dtype), mean, var
+
+
+def ragged_batch_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, rows: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize parts of a batch, each of its own number of rows, with their own statistics.
+
+    Args:
+        input: (N, C, *), N at least 1, and weight, bias and eps as in `chunked_batch_norm`.
+        rows: how many consecutive rows each part has; their sum is N. Parts without rows are left
+            out.
+
+    Returns:
+        As `chunked_batch_norm`, with K the number of parts that have rows.
+    """
+    sizes = [count for count in rows if count > 0]
+    if len(set(sizes)) == 1:
+        return chunked_batch_norm(input, weight, bias, eps, sizes[0])
+    parts = [chunked_batch_norm(x, weight, bias, eps, len(x)) for x in input.split(sizes)]
+    outputs, means, variances = zip(*parts, strict=True)
+    y = torch.cat(outputs)
+    if _is_channels_last(input):
+        y = y.contiguous(memory_format=_CHANNELS_LAST[input.dim()])
+    return y, torch.cat(means), torch.cat(variances)
 
 
 def _side_by_side(

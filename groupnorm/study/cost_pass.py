@@ -15,27 +15,30 @@ from typing import Any
 
 import torch
 
-from groupnorm.cost.timing import Step, time_in_turns
+from groupnorm.cost.timing import time_in_turns
 from groupnorm.environment import environment
 from groupnorm.files import first_line, write_atomic
 from groupnorm.memory import keep_large_blocks
-from groupnorm.run import build, first_images, load_batches
+from groupnorm.run import setup_of
 from groupnorm.study.results.costs import CostPass, read_cost_pass
 from groupnorm.study.results.format import counted
 from groupnorm.study.store import COST_FILE, read_record, to_json
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 # What runs may differ in while their training steps take the same time.
 _SAME_STEP = (
     "seed", "epochs", "steps", "schedule", "warmup_epochs", "base_lr", "momentum", "nesterov",
     "weight_decay", "train_images", "validation_images", "zero_gamma", "size_schedule",
-    "reported_epochs", "evaluate_every",
+    "reported_epochs", "evaluate_every", "init", "drops", "warmup_steps", "warmup_from",
+    "decay_norms", "clip_norm",
 )  # fmt: skip
+# What runs may differ in and read the same data.
+_SAME_DATA = ("seed", "model", "norm", "norms", "workers", "batch_per_worker", "base_lr")
 
 
 def measure_costs(
     out: Path,
-    configs: Mapping[str, RunConfig],
+    configs: Mapping[str, TrainingConfig],
     *,
     threads: int,
     device: str = "cpu",
@@ -74,7 +77,7 @@ def skip_costs(out: Path, reason: str) -> None:
         write_atomic(out / COST_FILE, to_json(CostPass(0, [], {}, reason).as_json()))
 
 
-def same_step(configs: Mapping[str, RunConfig]) -> list[list[str]]:
+def same_step(configs: Mapping[str, TrainingConfig]) -> list[list[str]]:
     """The names of the runs, together where the same training step is repeated."""
     groups: dict[str, list[str]] = {}
     for name, config in configs.items():
@@ -85,7 +88,7 @@ def same_step(configs: Mapping[str, RunConfig]) -> list[list[str]]:
 
 def _measure(
     groups: list[list[str]],
-    configs: Mapping[str, RunConfig],
+    configs: Mapping[str, TrainingConfig],
     threads: int,
     device: str,
     data_root: Path | None,
@@ -93,16 +96,15 @@ def _measure(
     """Rounds, the times by the first run of each group, and the machine."""
     keep_large_blocks()  # as in a trial
     with _threads(threads):
-        loaded: dict[tuple[Any, ...], Any] = {}
+        loaded: dict[str, Any] = {}
         steps = {}
         for name, *_ in groups:
             config = configs[name]
-            key = (config.data, config.train_images, config.validation_images, config.image_size)
+            key = config.model_dump_json(exclude={*_SAME_DATA})
             if key not in loaded:
-                loaded[key] = load_batches(config, device, data_root)
-            batches = loaded[key]
-            model, images = build(config, batches, device), first_images(config, batches)
-            steps[name] = Step(model, images, config.precision)
+                loaded[key] = setup_of(config).load(config, device, data_root)
+            data, setup = loaded[key], setup_of(config)
+            steps[name] = setup.first_step(config, data, setup.build(config, data, device))
         rounds, found = time_in_turns(steps)
         return rounds, found, {**environment(), "device": device}
 

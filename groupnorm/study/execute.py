@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from groupnorm import data as datasets
 from groupnorm.environment import software
-from groupnorm.files import describe_os_error, locked, write_atomic
+from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
@@ -29,6 +30,7 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    locked_folder,
     read_config,
     read_manifest,
     read_record,
@@ -36,9 +38,13 @@ from groupnorm.study.store import (
     run_is_done,
     to_json,
 )
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
 from groupnorm.training.metric import CLASSIFICATION
+
+if TYPE_CHECKING:
+    from groupnorm.data.batches import DataSet
 
 
 @dataclass(frozen=True)
@@ -97,37 +103,36 @@ def run_study(
         check_ray()
         check_gpus(cluster, device)
     images = datasets.load(plan.data, data_root)
-    _check_images(plan.configs, images)
+    _check_images({**plan.initial, **plan.configs}, images, data_root)
     manifest = _manifest(plan, images, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
-        with locked(out / ".lock", refusal):
+        with locked_folder(out, refusal):
             before = _claim(out, manifest)
             read_cost_pass(out)  # damage is found before the trials, not after them
             console = console or Console(emoji=False)
             if plan.next_stage is None and (left := _not_shown(before, out)):
                 print_line(console, left)
-            for note in images.notes if isinstance(images, datasets.ImageFiles) else ():
+            for note in images.notes:
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
                 print_line(console, plan.prepare(out, data_root))
             setup = _Setup(out, jobs, device, data_root, cluster, stop_at_first_failure)
             names: dict[str, None] = {}  # in order
-            for stage in _stages(plan, out):
+            for stage in chain(_initial_stages(plan), _stages(plan, out)):
                 if stage.cells is not None:
                     plan = replace(plan, cells=stage.cells)
                     _claim(out, _manifest(plan, images, command))
-                _check_images(stage.configs, images)
+                _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
-                shown = (stage.configs, console, stage.stop_epoch, plan.metric)
-                show = StudyProgress(*shown)
-                if track is not None:
-                    show = TrackedProgress(out, *shown)
+                about = (stage.configs, console, stage.stop_epoch, plan.metric, _pixels(images))
+                show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
-                if any(record.status == "failed" for record in records):
+                needed = stop_at_first_failure or not stage.configs.keys() <= plan.initial.keys()
+                if needed and any(record.status == "failed" for record in records):
                     break
             else:
                 if plan.final_cells is not None:
@@ -145,7 +150,7 @@ def run_study(
     except OSError as error:
         raise StoreError(
             f"{describe_os_error(error)}; what was finished is kept in {out}, and the same command "
-            "goes on from it"
+            "goes on from it once that is mended"
         ) from error
 
 
@@ -178,6 +183,15 @@ def _stages(plan: Plan, out: Path) -> Iterator[Stage]:
             raise RuntimeError(f"{plan.study}: the stage that was done is given again: {stage}")
         yield stage
         before = stage
+
+
+def _initial_stages(plan: Plan) -> Iterator[Stage]:
+    """The runs that others start from, those first that start from none of the others."""
+    waiting = dict(plan.initial)
+    while waiting:
+        ready = {name: c for name, c in waiting.items() if c.init not in waiting}
+        yield Stage(ready, about="weights to start from")
+        waiting = {name: c for name, c in waiting.items() if name not in ready}
 
 
 def _work_ahead(stage: Stage, out: Path) -> str:
@@ -223,7 +237,7 @@ def _train(stage: Stage, setup: _Setup, progress: StudyProgress) -> list[Record]
     )
 
 
-def _turn(config: RunConfig) -> tuple[int, int, bool]:
+def _turn(config: TrainingConfig) -> tuple[int, int, bool]:
     """When it is the turn of a run: seed by seed, so that a whole table of the first one is
     there early, and within a seed the longest first, so that no core waits long at the end."""
     return config.seed, config.step_images, not config.uses_batch_statistics
@@ -249,31 +263,42 @@ def _time_steps(
         )
 
 
+def _pixels(images: datasets.ImageSet | datasets.ImageFiles) -> int:
+    """Height and width of the images that a run which chooses no size is trained on."""
+    if isinstance(images, datasets.ImageFiles):
+        return IMAGE_SIZE
+    return int(images.train_images.shape[-1])
+
+
 def _check_images(
-    configs: Mapping[str, RunConfig], images: datasets.ImageSet | datasets.ImageFiles
+    configs: Mapping[str, TrainingConfig], images: DataSet, data_root: Path | None
 ) -> None:
-    """Raise PlanError for a run that needs more training images than there are."""
+    """Raise PlanError for a run that needs more training images than there are.
+
+    Initial runs may have other data than the study, which is read here.
+    """
+    read = {images.name: images}
     for config in configs.values():
-        held_out = config.validation_images
-        available = len(images.train_labels) - (held_out or 0)
+        if config.data not in read:
+            read[config.data] = datasets.load(config.data, data_root)
+        images, left_out = read[config.data], config.validation_images or 0
+        available = images.train_size - left_out
         if available < max(config.step_images, config.train_images or 0):
             what = f"a step of {config.workers} x {config.batch_per_worker} images"
             if config.train_images:
                 what += f" from {config.train_images}"
-            besides = f" besides the {held_out} held out" if held_out else ""
+            besides = f" besides the {left_out} validation images" if left_out else ""
             raise PlanError(
                 f"{what} needs more than the {available} training images of {images.name}{besides}"
             )
 
 
-def _manifest(
-    plan: Plan, images: datasets.ImageSet | datasets.ImageFiles, command: str
-) -> dict[str, Any]:
+def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
     data = {
         "name": images.name,
         "version": images.version,
-        "train": len(images.train_labels),
-        "test": len(images.test_labels),
+        "train": images.train_size,
+        "test": images.test_size,
         "classes": images.num_classes,
     }
     manifest = {

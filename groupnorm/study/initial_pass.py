@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from groupnorm.data import Batches
 from groupnorm.data.batches import Step
 from groupnorm.files import write_atomic
-from groupnorm.run import build, load_batches
+from groupnorm.run.classification import build, load
 from groupnorm.study.results.format import counted, seconds_text
 from groupnorm.study.store import FORMAT, INITIAL_FILE, read_initial, to_json
 from groupnorm.training.config import RunConfig
@@ -47,7 +47,7 @@ def look_at_initial(out: Path, configs: Mapping[str, RunConfig], data_root: Path
     found = read_initial(out)
     if found is None or found["runs"].keys() != configs.keys():
         begun = time.perf_counter()
-        batches = load_batches(next(iter(configs.values())), "cpu", data_root)
+        batches = load(next(iter(configs.values())), "cpu", data_root)
         runs = {name: measure(config, batches) for name, config in configs.items()}
         seconds = round(time.perf_counter() - begun, 3)
         found = {"format": FORMAT, "images": IMAGES, "seconds": seconds, "runs": runs}

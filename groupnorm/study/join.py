@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groupnorm.files import locked, write_atomic
+from groupnorm.files import write_atomic
+from groupnorm.run.tasks import config_class
 from groupnorm.study.results.costs import CostPass
 from groupnorm.study.results.labels import label_text
 from groupnorm.study.store import (
@@ -18,12 +19,12 @@ from groupnorm.study.store import (
     Record,
     StoreError,
     check_study_place,
+    locked_folder,
     read_manifest,
     read_record,
     run_folder,
     to_json,
 )
-from groupnorm.training.config import RunConfig
 
 # What is copied of a run: its record, not its checkpoint.
 RECORD_FILES = ("config.json", "env.json", "metrics.jsonl", UNREADABLE, "DONE", "FAILED")
@@ -70,7 +71,10 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
     """
     given = [folder.resolve() for folder in folders]
     if len(set(given)) < len(given) or out.resolve() in given:
-        raise StoreError("each study to join, and --out, must be another folder")
+        twice = next(f for n, f in enumerate([*folders, out]) if f.resolve() in given[:n])
+        raise StoreError(
+            f"{twice} is named twice: the studies to join and --out are each a folder of their own"
+        )
     check_study_place(out)
     if (out / "study.json").exists() and read_manifest(out).get("joined") is None:
         raise StoreError(f"{out} holds a study of its own; choose another --out")
@@ -79,7 +83,7 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
         _check_same(sources[0], other)
     cells = _join_cells(sources)
     contents = _join_runs(sources)
-    with locked(out / ".lock", f"another process is at work in {out}"):
+    with locked_folder(out, f"another process is at work in {out}"):
         for name, files in contents.items():
             for file in RECORD_FILES:
                 path = run_folder(out, name) / file
@@ -131,7 +135,7 @@ def _recipe(source: _Source) -> dict[str, set[str]]:
     for record in source.records.values():
         if not record.config:
             continue
-        config = RunConfig(**record.config)
+        config = config_class(record.config)(**record.config)
         fields = {k: v for k, v in config.model_dump().items() if k not in VARIED | labels}
         if source.manifest["protocol"] == "fixed-step":
             fields["images of a step"] = config.step_images

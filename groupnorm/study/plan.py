@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from groupnorm import data as datasets
-from groupnorm import models
+from groupnorm.data import DataError
+from groupnorm.run.tasks import check
 from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
-from groupnorm.training.config import RunConfig, describe_errors
+from groupnorm.training.config import TrainingConfig, describe_errors
 from groupnorm.training.metric import CLASSIFICATION, Metric
+
+Config = TypeVar("Config", bound=TrainingConfig)
 
 
 class PlanError(ValueError):
@@ -33,7 +35,7 @@ class Stage:
         about: what the stage is, in a few words.
     """
 
-    configs: dict[str, RunConfig]
+    configs: Mapping[str, TrainingConfig]
     stop_epoch: int | None = None
     cells: list[Cell] | None = None
     about: str = ""
@@ -51,6 +53,8 @@ class Plan:
         protocol: how batch size, step and learning rate belong together, "fixed-step" or "paper".
         scale: how large a version of the comparison this is, as "quick".
         options: what the user chose, as plain values, for the record.
+        initial: runs by name whose last weights others start from (`TrainingConfig.init`). They
+            are trained before all others, each once, and fill no cell.
         shows: the kind of report: "batch-size", "norms", "groups", "search" or "arms".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
@@ -76,9 +80,10 @@ class Plan:
     scale: str
     options: dict[str, Any]
     cells: list[Cell]
-    configs: dict[str, RunConfig]
+    configs: Mapping[str, TrainingConfig]
     shows: ReportKind
     published: tuple[str, ...]
+    initial: Mapping[str, TrainingConfig] = field(default_factory=dict)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     tuned_over: str | None = None
     tuning: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -92,33 +97,30 @@ class Plan:
 
     @property
     def data(self) -> str:
-        """The data set of all runs."""
+        """The data set of all runs but the initial ones."""
         (name,) = {config.data for config in self.configs.values()}
         return name
 
 
-def vary(config: RunConfig, **changes: Any) -> RunConfig:
+def vary(config: Config, **changes: Any) -> Config:
     """`config` with some fields replaced, checked as if it had been written that way.
 
     Raises:
-        PlanError: the result is no configuration, or names an unknown model or data set, a size
-            for images that have one of their own, or a smaller one than the model takes.
+        PlanError: the result is no configuration, or does not pass `check`.
     """
     try:
-        varied = RunConfig(**{**dict(config), **changes})
-        datasets.check_images(varied.data, varied.image_size)
-        models.check_model(varied.model, varied.width, [size for size, _ in varied.size_schedule])
-        models.check_places(varied.model, varied.norms)
+        varied = type(config)(**{**dict(config), **changes})
+        check(varied)
     except ValidationError as error:
-        raise PlanError(describe_errors(error, RunConfig)) from None
-    except (ValueError, datasets.DataError) as error:
+        raise PlanError(describe_errors(error, type(config))) from None
+    except (ValueError, DataError) as error:
         raise PlanError(str(error)) from None
     return varied
 
 
 def repeat(
-    labelled: Iterable[tuple[dict[str, Any], RunConfig]], seeds: int | Sequence[int]
-) -> tuple[list[Cell], dict[str, RunConfig]]:
+    labelled: Iterable[tuple[dict[str, Any], Config]], seeds: int | Sequence[int]
+) -> tuple[list[Cell], dict[str, Config]]:
     """A cell for each seed of every labelled configuration, and the runs.
 
     Runs of equal hash are one run.
@@ -128,7 +130,7 @@ def repeat(
     """
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     cells: list[Cell] = []
-    configs: dict[str, RunConfig] = {}
+    configs: dict[str, Config] = {}
     for labels, config in labelled:
         for seed in seeds:
             seeded = vary(config, seed=seed)

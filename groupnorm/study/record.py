@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from groupnorm.files import locked, write_atomic
+from groupnorm.files import write_atomic
 from groupnorm.memory import keep_large_blocks
 from groupnorm.run import RunResult, run
 from groupnorm.study.store import (
     UNREADABLE,
+    StoreError,
+    locked_folder,
     read_config,
     read_run,
     to_json,
@@ -20,21 +22,22 @@ from groupnorm.study.store import (
     write_unreadable,
 )
 from groupnorm.training.checkpoint import CheckpointError, checkpoint_step
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig, is_run_name
 from groupnorm.training.distributed import ALONE, Processes
-from groupnorm.training.loop import Metrics
+from groupnorm.training.task import Metrics
 
 CHECKPOINT = "checkpoint.pt"
 
 
 def record_run(
-    config: RunConfig,
+    config: TrainingConfig,
     folder: Path,
     *,
     threads: int,
     device: str = "cpu",
     data_root: Path | None = None,
     processes: Processes = ALONE,
+    init: Path | None = None,
     stop_epoch: int | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_epoch: Callable[[Metrics], None] = lambda metrics: None,
@@ -48,12 +51,15 @@ def record_run(
 
     Args:
         threads: of each process.
+        init: folder of the run whose weights it starts from; None for the one that `config.init`
+            names beside `folder`. A run that goes on from its checkpoint does not ask for it.
         stop_epoch: stop after so many epochs, without DONE; a later call goes on (`train`).
         on_start: called once with the environment, before anything is trained.
 
     Raises:
         CheckpointError: the folder holds another configuration, or a damaged checkpoint.
-        StoreError: another file in the folder is damaged.
+        StoreError: another file in the folder is damaged, or the run that it starts from has not
+            finished.
         LockedError: another process is at work in the folder.
         OSError: a file cannot be written; what was written before stays as it is.
     """
@@ -71,9 +77,13 @@ def record_run(
         processes.barrier()
         return result
     env_path, checkpoint = folder / "env.json", folder / CHECKPOINT
-    with locked(folder / ".lock", f"{folder} is in use by another process"):
+    with locked_folder(folder, f"{folder} is in use by another process"):
         found = read_run(folder)
         _claim(config, folder)
+        if config.init is not None:
+            init = init or folder.parent / config.init
+            if not checkpoint.exists():
+                _check_finished(config.init, init)
         continues = checkpoint.exists() and bool(found.env)
         first = found.env if continues else {}
         if first.get("processes", 1) == processes.count:
@@ -98,6 +108,7 @@ def record_run(
             with_cost=not continues,
             processes=processes,
             checkpoint=checkpoint,
+            init=None if init is None else init / CHECKPOINT,
             stop_epoch=stop_epoch,
             on_step=on_step,
             on_epoch=after_epoch,
@@ -110,6 +121,38 @@ def record_run(
             write_atomic(folder / "DONE", to_json(done))
         processes.barrier()
     return result
+
+
+def named_run(text: str) -> tuple[str, Path | None]:
+    """The name and the folder of a run that is named by its folder or by its name.
+
+    Args:
+        text: what a user typed. The folder of a name is not known, and None.
+
+    Raises:
+        StoreError: the folder's configuration is damaged.
+        ValueError: neither.
+    """
+    folder = Path(text)
+    if folder.is_dir() and (config := read_config(folder)) is not None:
+        return config.run_name(), folder
+    if is_run_name(text):
+        return text, None
+    raise ValueError(
+        f"init takes the folder of a run, with its config.json, or the name of one, as "
+        f"gn-1x256-s0-52d863f086; got {text!r}"
+    )
+
+
+def _check_finished(name: str, folder: Path) -> None:
+    """Check that the run whose weights are to be started from has its last ones."""
+    found = read_run(folder)
+    if found.status != "finished":
+        reason = f" ({found.reason})" if found.reason else ""
+        raise StoreError(
+            f"training starts from the weights of {name}, which is {found.status} in "
+            f"{folder}{reason}. Train it to its end first"
+        )
 
 
 def describe_checkpoint(folder: Path | None) -> str:
@@ -125,7 +168,7 @@ def describe_checkpoint(folder: Path | None) -> str:
     return f"the checkpoint of step {step} in {folder} is intact; the same command goes on from it"
 
 
-def _claim(config: RunConfig, folder: Path) -> None:
+def _claim(config: TrainingConfig, folder: Path) -> None:
     """Write the folder's config.json, or find that it holds this run.
 
     A run that ended before its first epoch, and left no checkpoint, gives its folder to another.

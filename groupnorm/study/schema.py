@@ -148,6 +148,7 @@ class Epoch(_Open):
     step: _Count | None = None
     lr: float | None = None
     train_loss: float | None = None
+    train_losses: dict[str, float] = {}
     train_error: _Percent | None = None
     val_loss: float | None = None
     val_error: _Percent | None = None

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groupnorm.study.held_out import held_out_images, with_held_out
 from groupnorm.study.metrics import primary_metric
 from groupnorm.study.plan import Plan, Stage, vary
 from groupnorm.study.results.halving import first_epochs, reported_epochs, rung_epochs
 from groupnorm.study.results.search import RULES, Search, discarded, find
 from groupnorm.study.store import Cell, read_initial, read_manifest, read_record, run_is_done
+from groupnorm.study.validation import validation_count, with_validation
 from groupnorm.training.config import RunConfig
 
 Alternatives = Callable[[RunConfig, str], Sequence[RunConfig]]
@@ -37,17 +37,18 @@ class Rules:
 
 
 def search_plan(
-    plan: Plan, rules: Rules, seeds: Sequence[int], held_out: int | None, *, refine: bool
+    plan: Plan, rules: Rules, seeds: Sequence[int], validation_images: int | None, *, refine: bool
 ) -> Plan:
-    """`plan` as a search in stages, on held-out training images.
+    """`plan` as a search in stages, on validation images.
 
     Args:
         plan: its title, protocol and options stay.
         seeds: of what is chosen; the first one is that of the rungs.
-        held_out: training images to hold out; None for the usual share (`held_out_images`).
+        validation_images: how many; None for the usual share of the training images
+            (`validation_count`).
         refine: try other norms for parts of the network, where the rules differ by enough.
     """
-    stages = _Stages(rules, tuple(seeds), held_out, refine)
+    stages = _Stages(rules, tuple(seeds), validation_images, refine)
     return replace(
         plan,
         cells=[],
@@ -65,7 +66,7 @@ def search_plan(
 class _Stages:
     rules: Rules
     seeds: tuple[int, ...]
-    held_out: int | None
+    validation_images: int | None
     refine: bool
 
     def described(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class _Stages:
             "seeds": list(self.seeds),
             "refine": self.refine,
             "parts": list(self.rules.parts),
-            "validation_images": held_out_images(data, [base], self.held_out),
+            "validation_images": validation_count(data, [base], self.validation_images),
             "same": self.rules.same,
         }
 
@@ -178,7 +179,7 @@ class _Held:
     def config(self, config: RunConfig, seed: int) -> RunConfig:
         """The run of a rule: with images held out, all of its images as large as they are."""
         search = self.manifest["search"]
-        fields = with_held_out(config, self.manifest["data"], search["validation_images"])
+        fields = with_validation(config, self.manifest["data"], search["validation_images"])
         return vary(
             config,
             seed=seed,

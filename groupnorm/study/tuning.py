@@ -1,23 +1,23 @@
-"""The stages of a tuned study: try every value on held-out images, then train with the best."""
+"""The stages of a tuned study: try every value on validation images, then train with the best."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groupnorm.study.held_out import held_out_images, with_held_out
 from groupnorm.study.plan import Plan, Stage, repeat, vary
 from groupnorm.study.results.rows import Study
 from groupnorm.study.results.tuning import read_tuning
 from groupnorm.study.store import Cell, read_manifest, read_record, run_is_done
-from groupnorm.training.config import RunConfig
+from groupnorm.study.validation import validation_count, with_validation
+from groupnorm.training.config import TrainingConfig
 
 TUNABLE = ("base_lr", "weight_decay", "warmup_epochs", "momentum")
 
-Labelled = tuple[tuple[dict[str, Any], RunConfig], ...]
+Labelled = tuple[tuple[dict[str, Any], TrainingConfig], ...]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Tune:
 
 
 def tuned_plan(
-    plan: Plan, labelled: Labelled, seeds: Sequence[int], tune: Tune, held_out: int | None
+    plan: Plan, labelled: Labelled, seeds: Sequence[int], tune: Tune, validation_images: int | None
 ) -> Plan:
     """`plan` in two stages: the values of `tune` are tried, then the best one of each is trained.
 
@@ -59,12 +59,13 @@ def tuned_plan(
     Args:
         labelled: the configurations to compare, with their labels.
         seeds: of the second stage; the first one is that of the first stage.
-        held_out: training images to hold out; None for the usual share (`held_out_images`).
+        validation_images: how many; None for the usual share of the training images
+            (`validation_count`).
 
     Raises:
         PlanError: a value that the field cannot have.
     """
-    stages = _Stages(labelled, seeds, tune, held_out)
+    stages = _Stages(labelled, seeds, tune, validation_images)
     for _, config in labelled:
         for value in tune.values:
             vary(config, **{tune.field: value})
@@ -84,7 +85,7 @@ class _Stages:
     labelled: Labelled
     seeds: Sequence[int]
     tune: Tune
-    held_out: int | None
+    validation_images: int | None
 
     def described(self, data: dict[str, Any]) -> dict[str, Any]:
         """What `study.json` says of the tuning; `data` is what it says of the data."""
@@ -92,14 +93,15 @@ class _Stages:
         return {"validation_images": self.images(data), "cells": [vars(cell) for cell in cells]}
 
     def images(self, data: dict[str, Any]) -> int:
-        """How many training images are held out.
+        """How many validation images there are.
 
         Raises:
             PlanError: as many as there are, or more.
         """
-        return held_out_images(data, [config for _, config in self.labelled], self.held_out)
+        configs = [config for _, config in self.labelled]
+        return validation_count(data, configs, self.validation_images)
 
-    def tried(self, data: dict[str, Any]) -> tuple[list[Cell], dict[str, RunConfig]]:
+    def tried(self, data: dict[str, Any]) -> tuple[list[Cell], dict[str, TrainingConfig]]:
         """The cells and runs of the first stage.
 
         Raises:
@@ -108,7 +110,7 @@ class _Stages:
         field, images = self.tune.field, self.images(data)
         labelled = []
         for labels, config in self.labelled:
-            held = vary(config, **with_held_out(config, data, images))
+            held = vary(config, **with_validation(config, data, images))
             labelled += [
                 ({**labels, field: value}, vary(held, **{field: value}))
                 for value in self.tune.values
@@ -125,7 +127,7 @@ class _Stages:
             return Stage(configs, cells=cells, about=f"with the {self.tune.field} chosen")
         return None
 
-    def chosen(self, out: Path) -> tuple[list[Cell], dict[str, RunConfig]]:
+    def chosen(self, out: Path) -> tuple[list[Cell], dict[str, TrainingConfig]]:
         """The cells and runs of the second stage, of the configurations with a chosen value."""
         tuning = read_tuning(out, Study(read_manifest(out), [], {}))
         assert tuning is not None
@@ -143,5 +145,5 @@ def _key(labels: dict[str, Any], without: str | None = None) -> str:
     return json.dumps({k: v for k, v in labels.items() if k != without}, sort_keys=True)
 
 
-def _done(out: Path, configs: dict[str, RunConfig]) -> bool:
+def _done(out: Path, configs: Mapping[str, TrainingConfig]) -> bool:
     return all(run_is_done(read_record(out, name)) for name in configs)

@@ -20,13 +20,14 @@ from torch import nn
 
 from groupnorm.data.issues import Issues
 from groupnorm.files import describe_os_error, write_atomic
-from groupnorm.training.config import RunConfig
-from groupnorm.training.step import EpochTotals
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.task import EpochTotals
 
 _DIGEST_LABEL = b"\ngroupnorm sha256 "
 _DIGEST_LENGTH = 64  # hexadecimal digits
 _KEYS = {"digest", "identity", "progress", "model", "optimizer"}
 _REMEDY = "delete it to train this run from the start"
+_REMEDY_FOR_WEIGHTS = "delete it and DONE beside it, and train that run again"
 
 
 class CheckpointError(RuntimeError):
@@ -43,7 +44,7 @@ class Progress:
         metrics: one dict for each whole epoch.
         tally: the sums of the epoch begun, empty between epochs.
         seconds: spent on the epoch begun, before this process took over.
-        data_issues: those of `Batches.data_issues`.
+        data_issues: those of `TrainingData.data_issues`.
     """
 
     epoch: int = 0
@@ -57,7 +58,7 @@ class Progress:
 def save_checkpoint(
     path: Path,
     *,
-    config: RunConfig,
+    config: TrainingConfig,
     progress: Progress,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -91,6 +92,8 @@ def read_checkpoint(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise CheckpointError(f"{describe_os_error(error)}; allow that, or {_REMEDY}") from error
     except OSError as error:
         raise CheckpointError(f"{describe_os_error(error)}; {_REMEDY}") from error
 
@@ -99,7 +102,7 @@ def load_checkpoint(
     content: bytes,
     path: Path,
     *,
-    config: RunConfig,
+    config: TrainingConfig,
     steps_per_epoch: int,
     total_steps: int,
     model: nn.Module,
@@ -145,6 +148,25 @@ def load_checkpoint(
     return progress
 
 
+def read_weights(content: bytes, path: Path, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The weights in the checkpoint of another run, and the `identity()` of that run.
+
+    Args:
+        content: of the file.
+        path: where it came from, for the messages.
+        run: the name of the other run, which ends with its digest.
+
+    Raises:
+        CheckpointError: a damaged file, or the checkpoint of another run than `run`.
+    """
+    state = _unpack(content, path, _REMEDY_FOR_WEIGHTS)
+    if not run.endswith(f"-{state['digest']}"):
+        raise CheckpointError(
+            f"{path} belongs to run {state['digest']!r}, not to {run}; {_REMEDY_FOR_WEIGHTS}"
+        )
+    return state["model"], state["identity"]
+
+
 def checkpoint_step(path: Path) -> int | None:
     """The optimizer step that a checkpoint was written after; None when the file is not there.
 
@@ -159,28 +181,26 @@ def _digest_line(content: bytes) -> bytes:
     return _DIGEST_LABEL + hashlib.sha256(content).hexdigest().encode()
 
 
-def _unpack(content: bytes, path: Path) -> dict[str, Any]:
+def _unpack(content: bytes, path: Path, remedy: str = _REMEDY) -> dict[str, Any]:
     """The dict in the file, once its bytes have matched their digest."""
     end = len(content) - len(_DIGEST_LABEL) - _DIGEST_LENGTH
     if end < 0 or content[end : end + len(_DIGEST_LABEL)] != _DIGEST_LABEL:
         raise CheckpointError(
             f"{path} does not end with a digest of its content: it is damaged, or an earlier "
-            f"version wrote it, which cannot be told apart; {_REMEDY}"
+            f"version wrote it, which cannot be told apart; {remedy}"
         )
     if content[end:] != _digest_line(content[:end]):
-        raise CheckpointError(
-            f"{path} is damaged: its content does not match its digest; {_REMEDY}"
-        )
+        raise CheckpointError(f"{path} is damaged: its content does not match its digest; {remedy}")
     try:
         state = torch.load(io.BytesIO(content[:end]), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, and advises to load the file all the same
         raise CheckpointError(
             f"{path} was not loaded: it holds more than tensors and plain values, perhaps code, or "
-            f"what this version of PyTorch cannot read; {_REMEDY}"
+            f"what this version of PyTorch cannot read; {remedy}"
         ) from error
     if not isinstance(state, dict) or state.keys() != _KEYS:
         found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path} is not a checkpoint of a run ({found}); {_REMEDY}")
+        raise CheckpointError(f"{path} is not a checkpoint of a run ({found}); {remedy}")
     return state
 
 
@@ -189,17 +209,17 @@ def _progress(value: Any, path: Path) -> Progress:
     try:
         progress = Progress(**{**value, "tally": EpochTotals(**value["tally"])})
         tally = progress.tally
-        counts = (progress.epoch, progress.step, tally.images, tally.wrong)
+        counts = (progress.epoch, progress.step, tally.examples, *tally.counts.values())
         seconds = (
             progress.seconds, tally.data_seconds, tally.forward_seconds, tally.backward_seconds,
         )  # fmt: skip
         sound = (
             all(type(count) is int and count >= 0 for count in counts)
-            and all(math.isfinite(amount) for amount in (tally.loss, *seconds))
+            and all(math.isfinite(amount) for amount in (*tally.losses.values(), *seconds))
             and min(seconds) >= 0
             and [row["epoch"] for row in progress.metrics] == list(range(1, progress.epoch + 1))
         )
-    except (KeyError, TypeError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(
             f"{path} was written by another version ({error}); {_REMEDY}"
         ) from error

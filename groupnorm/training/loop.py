@@ -7,27 +7,27 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from groupnorm.data import Batches
-from groupnorm.data.batches import epoch_order, epoch_steps, seed_of, shrink
+from groupnorm.data.batches import seed_of
 from groupnorm.training.checkpoint import (
     Progress,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
 )
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.memory import watch_peak
-from groupnorm.training.schedules import image_size, lr_factor
-from groupnorm.training.step import EpochTotals, accumulate_gradients
+from groupnorm.training.optimizer import sgd
+from groupnorm.training.schedules import lr_factor
+from groupnorm.training.step import accumulate_gradients
+from groupnorm.training.task import EpochTotals, Metrics, Task
 
-Metrics = dict[str, Any]
 SAVE_SECONDS = 600.0
 """A checkpoint is written after every epoch, and after so many seconds within one."""
 
@@ -38,27 +38,6 @@ _BUFFERS_STAY: Any = {
         if name in inspect.signature(DistributedDataParallel).parameters
     ): False
 }
-
-
-class Task(Protocol):
-    """What differs between classification, detection and video: data, loss and evaluation."""
-
-    @property
-    def batches(self) -> Batches:
-        """The data."""
-        ...
-
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-        """Mean loss of the examples, and how many of them were wrong."""
-        ...
-
-    def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
-        """Metrics on the validation data; the model is left in training mode.
-
-        Args:
-            reported: the epoch is one of the last ones that make the reported number.
-        """
-        ...
 
 
 class Diverged(Exception):  # noqa: N818 - a result, not an error
@@ -78,24 +57,14 @@ class Length(NamedTuple):
     epochs: int
 
 
-def length_of(config: RunConfig, train_size: int) -> Length:
-    """The length of a training on `train_size` images.
-
-    Raises:
-        ValueError: fewer training images than images in a step.
-    """
-    steps_per_epoch = train_size // config.step_images
-    if steps_per_epoch == 0:
-        raise ValueError(
-            f"a step of {config.workers} x {config.batch_per_worker} images needs at least "
-            f"{config.step_images} training images, the data has {train_size}"
-        )
+def length_of(config: TrainingConfig, steps_per_epoch: int) -> Length:
+    """The length of a training whose whole epochs have so many steps."""
     steps = config.steps or (config.epochs or 0) * steps_per_epoch
     return Length(steps_per_epoch, steps, math.ceil(steps / steps_per_epoch))
 
 
 def train(
-    config: RunConfig,
+    config: TrainingConfig,
     model: nn.Module,
     task: Task,
     *,
@@ -108,9 +77,10 @@ def train(
 ) -> list[Metrics]:
     """Train `model` on `task` as `config` says; one dict of metrics for every epoch.
 
-    SGD with momentum, weight decay on every parameter, the last incomplete batch of an epoch
-    dropped. `Task.evaluate` is called after every `evaluate_every` epochs and after each of the
-    `reported_epochs`; the metrics of the other epochs are those of the training alone.
+    SGD with momentum (`sgd`) on the sum of the task's losses. `Task.evaluate` is called after every
+    `evaluate_every` epochs and after each of the `reported_epochs`; the metrics of the other epochs
+    are those of the training alone: `train_loss`, in `train_losses` each of several losses by its
+    name, and what `Task.training_metrics` gives.
 
     With `checkpoint`, the state is saved there after every epoch and every `save_seconds`, and
     training goes on from it when it exists: bit for bit as if it had not stopped, and with any
@@ -130,21 +100,19 @@ def train(
         Diverged: the loss became NaN or infinite.
         CheckpointError: the checkpoint is damaged or belongs to another configuration.
         DataError: too much of the data is unreadable.
-        ValueError: fewer training examples than images in a step, or shares that do not fit.
+        ValueError: shares that do not fit.
     """
     config.check_processes(processes.count)
-    size, step_images = task.batches.train_size, config.step_images
-    steps_per_epoch, total_steps, total_epochs = length_of(config, size)
+    steps_per_epoch, total_steps, total_epochs = length_of(config, task.steps_per_epoch)
     last_epoch = total_epochs if stop_epoch is None else min(stop_epoch, total_epochs)
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    warmup_steps = config.warmup_steps
+    if warmup_steps is None:
+        warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    rows = processes.shard(config.step_images)
+    device = next(model.parameters()).device
+    on_cuda = [device] if device.type == "cuda" else []
 
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        weight_decay=config.weight_decay,
-    )
+    optimizer = sgd(config, model)
     done = Progress()
     content = read_checkpoint(checkpoint) if checkpoint is not None and processes.first else None
     content = processes.broadcast_from_rank0(content)
@@ -153,7 +121,7 @@ def train(
             content, checkpoint, config=config, steps_per_epoch=steps_per_epoch,
             total_steps=total_steps, model=model, optimizer=optimizer,
         )  # fmt: skip
-        task.batches.remember(done.data_issues)
+        task.data.remember(done.data_issues)
         if done.metrics:
             on_epoch(done.metrics)
     network: Any = torch.compile(model) if config.compile else model
@@ -162,7 +130,7 @@ def train(
 
     def save() -> None:
         if checkpoint is not None and processes.first:
-            done.data_issues = task.batches.data_issues()
+            done.data_issues = task.data.data_issues()
             save_checkpoint(
                 checkpoint, config=config, progress=done, model=model, optimizer=optimizer
             )
@@ -172,31 +140,32 @@ def train(
         epoch, totals = done.epoch + 1, done.tally
         clock = saved = time.perf_counter()
         first_step = done.epoch * steps_per_epoch
-        steps = epoch_steps(epoch_order(size, config.seed, epoch), step_images, config.seed, epoch)
-        steps = steps[done.step - first_step : total_steps - first_step]
+        steps = task.steps(epoch)[done.step - first_step : total_steps - first_step]
         end = done.step + len(steps)
-        shards = task.batches.train(steps, processes.shard(step_images))
+        batches = task.data.train(steps, rows)
         for step in steps:
-            factor = lr_factor(config.schedule, done.step, total_steps, warmup_steps)
+            factor = lr_factor(
+                config.schedule, done.step, total_steps, warmup_steps,
+                warmup_from=config.warmup_from, drops=config.drops,
+            )  # fmt: skip
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
             begun = time.perf_counter()
-            images, labels = next(shards)
-            images = shrink(images, image_size(config.size_schedule, done.step, total_steps))
+            parts = task.split(next(batches), done.step / total_steps)
             totals.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
-            end_watch = watch_peak(images.device) if done.step + 1 == end else None
-            on_cuda = [images.device] if images.device.type == "cuda" else []
+            end_watch = watch_peak(device) if done.step + 1 == end else None
             with torch.random.fork_rng(devices=on_cuda):  # dropout draws from torch's generator
-                _seed(seed_of(step.seed, "dropout", processes.rank), images.device)
+                _seed(seed_of(step.seed, "dropout", processes.rank), device)
                 loss = accumulate_gradients(
-                    network, images, labels, task.loss,
-                    passes=config.accumulate, processes=processes, totals=totals,
-                )  # fmt: skip
+                    network, parts, task.losses, device=device, processes=processes, totals=totals
+                )
             if not math.isfinite(loss):
                 reason = f"loss {loss} at step {done.step + 1} of {total_steps}"
                 raise Diverged(reason, done.metrics)
             begun = time.perf_counter()
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
             totals.backward_seconds += time.perf_counter() - begun
             memory = end_watch() if end_watch is not None else None
@@ -212,15 +181,15 @@ def train(
             "epoch": epoch,
             "step": done.step,
             "lr": config.learning_rate * factor,
-            "train_loss": totals.loss / totals.images,
-            "train_error": 100.0 * totals.wrong / totals.images,
+            **_mean_losses(totals),
+            **task.training_metrics(totals),
         }
         if reported or epoch % config.evaluate_every == 0:
             metrics |= task.evaluate(model, reported=reported)
-        here = {kind: set(files.items()) for kind, files in task.batches.data_issues().items()}
+        here = {kind: set(files.items()) for kind, files in task.data.data_issues().items()}
         if here:
             issues = {kind: dict(files) for kind, files in processes.all_gather_union(here).items()}
-            task.batches.remember(issues)
+            task.data.remember(issues)
             metrics["image_counts"] = {kind: len(files) for kind, files in issues.items()}
         seconds = done.seconds + time.perf_counter() - clock
         metrics["timing"] = _timing(totals, done.seconds, seconds)
@@ -231,6 +200,13 @@ def train(
         save()
         on_epoch(done.metrics)
     return done.metrics
+
+
+def _mean_losses(totals: EpochTotals) -> Metrics:
+    """`train_loss`, and `train_losses` by name where there are several; means over the epoch."""
+    means = {name: total / totals.examples for name, total in totals.losses.items()}
+    found: Metrics = {"train_loss": sum(means.values())}
+    return found | {"train_losses": means} if len(means) > 1 else found
 
 
 def _seed(seed: int, device: torch.device) -> None:
@@ -249,8 +225,8 @@ def _timing(totals: EpochTotals, training_seconds: float, seconds: float) -> dic
     and where the first process's seconds of training went. Backward includes the optimizer."""
     return {
         "seconds": seconds,
-        "images": totals.images,
-        "images_per_second": totals.images / training_seconds,
+        "images": totals.examples,
+        "images_per_second": totals.examples / training_seconds,
         "data_seconds": totals.data_seconds,
         "forward_seconds": totals.forward_seconds,
         "backward_seconds": totals.backward_seconds,

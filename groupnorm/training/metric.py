@@ -44,11 +44,14 @@ class Metric:
         return self.name.startswith(TRAINING)
 
 
-CLASSIFICATION = (
+TRAIN_LOSS = Metric("train_loss", "", "lower", "training loss")
+"""The sum of a task's losses, which every run has."""
+
+CLASSIFICATION: tuple[Metric, ...] = (
     Metric("val_error", "%", "lower", "top-1 error"),
     Metric("train_error", "%", "lower", "training error"),
     Metric("val_loss", "", "lower", "loss"),
-    Metric("train_loss", "", "lower", "training loss"),
+    TRAIN_LOSS,
 )
 """Of image classifiers, the reported one first; also of records that name no metrics, which are
 older than other tasks."""

@@ -56,6 +56,27 @@ def test_a_study_on_a_ray_of_its_own_is_stopped_and_goes_on_without_it(tmp_path)
     assert not (tmp_path / "whole" / "tensorboard").exists()
 
 
+@pytest.mark.slow
+def test_a_tuned_study_goes_through_its_stages_on_a_cluster(tmp_path):
+    """And makes of the same choice the same runs as without one."""
+    tuned = ["study", "norms", "--data", "digits", "--norms", "ln", "--seeds", "1", "--epochs", "1"]
+    tuned += ["--train-images", "64", "--tune", "base_lr=0.1,0.4"]
+    said = groupnorm(*tuned, "--cluster", "--out", "s", cwd=tmp_path).stdout
+    assert said.count("cluster local: 1 node") == 2  # a Ray for each stage
+    assert "trying values of base_lr: 2 runs" in said
+    groupnorm(*tuned, "--out", "whole", cwd=tmp_path)
+    runs = {run.name for run in (tmp_path / "whole" / "runs").iterdir()}
+    assert len(runs) == 3
+    assert {run.name for run in (tmp_path / "s" / "runs").iterdir()} == runs
+    for name in runs:
+        assert metrics(tmp_path / "s" / "runs" / name) == metrics(
+            tmp_path / "whole" / "runs" / name
+        )
+    cells, whole = (json.loads((tmp_path / out / "study.json").read_text())["cells"]
+                    for out in ("s", "whole"))  # fmt: skip
+    assert cells == whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

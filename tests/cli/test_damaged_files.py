@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
@@ -291,6 +292,100 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(single, damage):
         work(job, lambda *_, **__: None)
 
 
+def one_study_with_checkpoint(study, content):
+    """Its run is to be tried again, with such a checkpoint."""
+    (trial,) = (study / "runs").iterdir()
+    (trial / "DONE").unlink()
+    (trial / "metrics.jsonl").unlink()
+    (trial / "checkpoint.pt").write_bytes(content)
+    return trial
+
+
+def trials_that_fail(out, configs, progress, **_):
+    """As a runner of processes: what a trial raises becomes the reason of its failure."""
+    for name in prepare(out, configs, progress):
+        reason = None
+        try:
+            record_run(configs[name], run_folder(out, name), threads=1)
+        except RuntimeError as error:
+            reason = f"{type(error).__name__}: {error}"
+        finish(out, name, reason, progress)
+    return [read_record(out, name) for name in configs]
+
+
+def test_a_study_with_a_damaged_checkpoint_says_what_to_do_and_goes_on_after_it(study, monkeypatch):
+    monkeypatch.setattr("groupnorm.study.execute.run_trials", trials_that_fail)
+    path = one_study_with_checkpoint(study, b"damaged") / "checkpoint.pt"
+    for _ in range(2):
+        message = refused(*STUDY, study)
+        assert "1 of 1 runs failed" in message
+        assert "The same command fails again until this is done: " in message
+        assert f"{path} does not end with a digest of its content" in message
+        assert "delete it to train this run from the start. Then it goes on." in message
+        assert "tries again" not in message
+    path.unlink()
+    succeeds(*STUDY, study)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_with_the_remedy(tmp_path, monkeypatch):
+    """Nothing is said to be kept there, and no command to go on."""
+    locked = tmp_path / "closed" / "new"
+    mkdir = Path.mkdir
+
+    def closed(path, *arguments, **options):
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", closed)
+    for arguments in ((*STUDY, locked), (*TRAIN, locked)):
+        assert refused(*arguments) == (
+            f"error: no file can be written in {locked} ({locked}: Permission denied); see to it "
+            "that one can, or choose another folder with --out\n"
+        )
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc here")
+def test_a_folder_that_the_system_does_not_make_is_named_with_the_remedy():
+    for arguments in ((*STUDY, "/proc/none"), (*TRAIN, "/proc/none")):
+        message = refused(*arguments)
+        assert message.startswith("error: no file can be written in /proc/none (/proc/none: No ")
+        assert message.endswith("or choose another folder with --out\n")
+
+
+def test_names_that_can_be_no_folder(tmp_path):
+    long = tmp_path / ("x" * 300)
+    for arguments in ((*STUDY, long), (*TRAIN, long), ("report", "a", "b", "--out", long)):
+        assert f"{long} cannot be one: File name too long; name another" in refused(*arguments)
+    assert f"FOLDER takes a folder, {long} cannot be one" in refused("report", long)
+    for empty in ("", " "):
+        assert "error: FOLDER is empty; name a folder" in refused("report", empty)
+        assert "error: --out is empty; name a folder" in refused("report", "a", "--out", empty)
+    none = tmp_path / "none"
+    assert f"{none} holds no study: there is no such folder. Name the" in refused("report", none)
+    assert "study.json is missing. Name the folder" in refused("report", tmp_path)
+
+
+def test_what_may_not_be_read_or_written_is_named_with_the_remedy(study, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("groupnorm.study.report.page.write_atomic", refuse)
+        assert refused("report", study) == (
+            f"error: {study / 'report.html'}: Permission denied; a report is written beside its "
+            "records: see to it that it can be, or copy the study to another folder\n"
+        )
+    read = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: (refuse if path.name == "study.json" else read)(path)
+    )
+    assert refused("report", study) == (
+        f"error: {study / 'study.json'} cannot be read (Permission denied); allow reading it, or "
+        "copy what may be read to a folder of your own\n"
+    )
+
+
 def disk_full_after(monkeypatch, checkpoints):
     """From the checkpoint after so many on, nothing can be written any more."""
     replace, left = os.replace, [checkpoints]
@@ -335,11 +430,11 @@ def test_a_folder_or_file_in_the_way_is_named(study, single, tmp_path):
     file = tmp_path / "file"
     file.write_text("not a folder")
     for arguments in ((*STUDY, file), (*TRAIN, file)):
-        assert f"--out takes a folder, {file} is a file" in refused(*arguments)
-    assert f"report takes a folder, {file} is a file" in refused("report", file)
+        assert f"--out takes a folder, {file} is a file; name another" in refused(*arguments)
+    assert f"FOLDER takes a folder, {file} is a file; name another" in refused("report", file)
     for arguments in ((*STUDY, file / "a" / "b"), (*TRAIN, file / "a" / "b")):
         message = refused(*arguments)
-        assert message.endswith(f"{file}/a/b cannot be one: {file} is a file\n")
+        assert message.endswith(f"{file}/a/b cannot be one: {file} is a file; name another\n")
         assert message.startswith("error: --out takes a folder")
     for folder, arguments in ((study, (*STUDY, study)), (single, (*TRAIN, single))):
         (folder / ".lock").unlink()

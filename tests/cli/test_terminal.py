@@ -145,7 +145,7 @@ def test_the_installed_command():
         (["study", "norms", "seeds=2", "--seeds", "2"], "seeds is given twice, as seeds= and as"),
         (["study", "--list", "norms"], "--list stands alone; got 'norms' after it"),
         (["study", "--json"], "--json goes with --list"),
-        (["report", ""], "report is empty; name a folder"),
+        (["report", ""], "FOLDER is empty; name a folder"),
         (["doctor", "--data-root", ""], "--data-root is empty"),
         (["plan", "resnet8", "--memory", "16"], "memory '16' has no unit; write 16GiB"),
         (["plan", "resnet8", "--memory", "1GB", "--norms", "gn,gn"], "--norms: gn given twice"),

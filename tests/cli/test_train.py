@@ -43,14 +43,29 @@ def test_norms_of_places(tmp_path):
     )
 
 
+def test_training_starts_from_another_runs_folder(tmp_path):
+    few = [*SETTINGS, "steps=1", "batch_per_worker=8", "train_images=16"]
+    assert typed("train", *few, "--out", tmp_path / "first").returncode == 0
+    done = typed("train", *few, f"init={tmp_path / 'first'}", "--out", tmp_path / "second")
+    assert done.returncode == 0, done.stderr
+    env = json.loads((tmp_path / "second" / "env.json").read_text())
+    assert env["init"]["loaded"] > 10
+    done = typed("train", *few, f"init={tmp_path}", "--out", tmp_path / "third")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: init takes the folder of a run")
+    done = typed("train", *few, "init=gn-1x256-s0-52d863f086", "--out", tmp_path / "third")
+    assert done.returncode == 2
+    assert "gn-1x256-s0-52d863f086, which is missing in" in done.stderr
+
+
 @pytest.mark.parametrize(
-    ("held_out", "images"), [([], "test"), (["validation_images=100"], "validation")]
+    ("validation_images", "images"), [([], "test"), (["validation_images=100"], "validation")]
 )
-def test_an_epochs_line_names_the_images_of_its_error(held_out, images):
+def test_an_epochs_line_names_the_images_of_its_error(validation_images, images):
     few = ["steps=1", "batch_per_worker=8", "train_images=100"]
-    done = CliRunner().invoke(app, ["train", *SETTINGS, *few, *held_out])
+    done = CliRunner().invoke(app, ["train", *SETTINGS, *few, *validation_images])
     assert done.exit_code == 0
-    assert f" %, {images} error " in done.stdout
+    assert f" %, {images} top-1 error " in done.stdout
 
 
 @pytest.mark.slow

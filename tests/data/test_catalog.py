@@ -15,6 +15,7 @@ def test_names():
         "digits",
         "fashion-mnist-mini",
         "fashion-scenes",
+        "garments-crops",
         "fashion-mnist",
         "cifar10",
         "cifar100",
@@ -23,6 +24,7 @@ def test_names():
         "pets",
         "photo-patches",
     )
+    assert data.DETECTION_NAMES == ("garments", "garments-128", "coco")
     assert data.DEFAULT == "fashion-scenes"
     assert data.DEFAULT in data.NAMES
 
@@ -56,6 +58,22 @@ def test_missing_files(monkeypatch, tmp_path, attempt, name):
         data.DataError, match=rf"(?s)^{name} \(.*looked in.*root.*cache.*Get it with"
     ):
         attempt(name, tmp_path / "root")
+
+
+@pytest.mark.parametrize("attempt", [data.load_detection, data.find])
+def test_missing_coco(monkeypatch, tmp_path, attempt):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GROUPNORM_DATA", raising=False)
+    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(data.DataError, match=r"(?s)^coco \(.*looked in.*root.*cache.*Get it with"):
+        attempt("coco", tmp_path / "root")
+
+
+def test_sets_of_one_kind_are_not_loaded_as_the_other():
+    with pytest.raises(DataError, match=r"detection data set 'digits'; known: garments, .*coco"):
+        data.load_detection("digits")
+    with pytest.raises(DataError, match=r"unknown data set 'garments'"):
+        data.load("garments")
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_the_danger_is_real(tmp_path):
     ],
 )
 def test_other_names_of_the_same_modules_are_refused(text):
-    with pytest.raises(DataError, match="which no image file needs"):
+    with pytest.raises(DataError, match="which no array needs"):
         restricted_load(text, "file")
 
 

@@ -17,7 +17,7 @@ STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))
 # Made before every field of today's configurations existed, so under other names.
 OLDER = ("batch-norm-40-epochs", "batch-size-paper-protocol")
 # Made with 64 images a step, gamma = 0, images of 32 pixels throughout, and one seed by default.
-OLDER_RECIPE = (*OLDER, "all-norms", "batch-size-quick", "batch-size-resnet20")
+OLDER_RECIPE = (*OLDER, "all-norms", "batch-size-resnet20")
 DATE = "2026-11-21"
 
 

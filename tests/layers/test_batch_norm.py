@@ -1,5 +1,6 @@
 """Per-worker batch norm against separate copies of PyTorch's, one for each worker."""
 
+import contextlib
 import copy
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 from torch import nn
 from torch.distributed.nn.functional import all_gather
 
-from groupnorm.layers import BatchNorm, BatchRenorm, SyncBatchNorm
+from groupnorm.layers import BatchNorm, BatchRenorm, SyncBatchNorm, rows_per_worker
 from tests.processes import in_processes
-from tests.tolerances import EPS, LAYER, STEP, bound
+from tests.tolerances import DOUBLE, EPS, LAYER, STEP, bound
 
 
 def pair(dtype, images, channels=6, workers=None):
@@ -215,3 +216,87 @@ def test_copies_are_independent():
     twin = copy.deepcopy(layer)
     layer(torch.randn(4, 3, 2, 2))
     assert twin.num_batches_tracked == 0
+
+
+RAGGED = [(3, 5, 2), (4, 0, 1), (0, 0, 7), (5, 5), (1, 0, 1, 1), (6,)]
+
+
+@pytest.mark.parametrize("rows", RAGGED, ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("kind", [BatchNorm, BatchRenorm])
+def test_rows_of_workers_are_normalized_as_each_worker_would_alone(kind, layout, rows):
+    """Output and gradients are the workers' own; statistics the mean over what their layers hold.
+
+    A worker without rows holds what it held. `batch_per_worker`, in which images are counted, is
+    not used.
+    """
+    torch.manual_seed(0)
+    ours = kind(4, batch_per_worker=4, dtype=torch.float64)
+    nn.init.normal_(ours.weight), nn.init.normal_(ours.bias)
+    ours.running_mean.normal_(), ours.running_var.uniform_(0.5, 2)
+    for _ in range(2):
+        ours.zero_grad()
+        workers = [copy.deepcopy(ours) for _ in rows]
+        for worker in workers:
+            worker.batch_per_worker = None
+        x = torch.randn(sum(rows), 4, 6, 7, dtype=torch.float64).contiguous(memory_format=layout)
+        dy = torch.randn_like(x)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        with rows_per_worker(rows):
+            y = ours(a)
+        y.backward(dy)
+        assert y.is_contiguous(memory_format=layout)
+        expected = torch.cat([one(part) for one, part in zip(workers, b.split(rows), strict=True)])
+        expected.backward(dy)
+        close(y, expected, torch.float64)
+        close(a.grad, b.grad, torch.float64)
+        for name in ("weight", "bias"):
+            grads = [getattr(one, name).grad for one in workers]
+            total = sum(grad for grad in grads if grad is not None)
+            assert torch.allclose(getattr(ours, name).grad, total, atol=DOUBLE, rtol=DOUBLE)
+        for name in ("running_mean", "running_var"):
+            mean = sum(getattr(one, name) for one in workers) / len(rows)
+            assert torch.allclose(getattr(ours, name), mean, atol=DOUBLE, rtol=DOUBLE)
+        assert all(one.num_batches_tracked == ours.num_batches_tracked for one in workers)
+
+
+def test_no_worker_with_rows():
+    layer = BatchNorm(3, batch_per_worker=2)
+    x = torch.zeros(0, 3, 4, 4, requires_grad=True)
+    with rows_per_worker([0, 0]):
+        layer(x).sum().backward()
+    assert torch.equal(layer.running_mean, torch.zeros(3))
+    assert torch.equal(layer.weight.grad, torch.zeros(3))
+
+
+def test_rows_of_workers_end_with_their_block():
+    layer, x = BatchNorm(3), torch.randn(5, 3, 4, 4)
+    whole = layer(x)
+    with rows_per_worker([2, 3]):
+        with contextlib.suppress(KeyError), rows_per_worker([5]):
+            assert torch.equal(layer(x), whole)
+            raise KeyError
+        assert not torch.equal(layer(x), whole)
+    assert torch.equal(layer(x), whole)
+
+
+def test_rows_of_workers_do_not_reach_evaluation_and_synchronized_statistics():
+    x = torch.randn(5, 3, 4, 4)
+    for layer in (BatchNorm(3).eval(), SyncBatchNorm(3)):
+        expected = layer(x)
+        with rows_per_worker([2, 3]):
+            assert torch.equal(layer(x), expected)
+
+
+def test_rows_that_do_not_fit():
+    x = torch.randn(5, 3, 4, 4)
+    with rows_per_worker([2, 2]), pytest.raises(ValueError, match=r"add up .* got \(2, 2\) and"):
+        BatchNorm(3)(x)
+    with rows_per_worker([1, 4]), pytest.raises(ValueError, match="more than one value"):
+        BatchNorm(3)(x[:, :, 0, 0])
+    for rows in ([], [3, -1]):
+        with pytest.raises(ValueError, match="one number, 0 or more"), rows_per_worker(rows):
+            pass
+    told = "got 5 images and batch_per_worker=2; where the rows are regions of images, run the"
+    with pytest.raises(ValueError, match=told):
+        BatchNorm(3, batch_per_worker=2)(x)

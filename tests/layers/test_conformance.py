@@ -108,7 +108,7 @@ def test_checkpointing_gives_the_same_gradients():
         assert torch.equal(a, b)
 
 
-# ---- in other people's networks -----------------------------------------------------------------
+# ---- in other people's networks; those of timm are in test_timm.py ------------------------------
 
 
 def same_outputs(ours, theirs, *inputs, key=lambda y: y):
@@ -134,45 +134,6 @@ def test_torchvision_resnet50():
     torch.manual_seed(0)
     ours = torchvision.models.resnet50(norm_layer=norm_layer("gn:groups=8"))
     theirs = torchvision.models.resnet50(norm_layer=pytorchs_norm)
-    same_outputs(ours, theirs, torch.randn(2, 3, 64, 64))
-
-
-class NormAct(nn.GroupNorm):
-    """PyTorch's, in the shape in which timm takes a norm with its activation."""
-
-    def __init__(self, channels, apply_act=True, inplace=False):
-        super().__init__(8, channels)
-        self.act = nn.SiLU() if apply_act else nn.Identity()
-
-    def forward(self, x):
-        return self.act(super().forward(x))
-
-
-def norm_act(channels, device=None, dtype=None, **options):
-    return NormAct(channels, **options)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_timm_resnet18():
-    timm = pytest.importorskip("timm")
-    torch.manual_seed(0)
-    ours, theirs = (
-        timm.create_model("resnet18", norm_layer=layer, num_classes=10)
-        for layer in (norm_layer("gn:groups=8"), pytorchs_norm)
-    )
-    same_outputs(ours, theirs, torch.randn(2, 3, 64, 64))
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_timm_efficientnet_b0():
-    """It wants norms that bring their activation."""
-    timm = pytest.importorskip("timm")
-    torch.manual_seed(0)
-    ours, theirs = (
-        timm.create_model("efficientnet_b0", norm_layer=layer, num_classes=10)
-        for layer in (norm_layer("gn:groups=8", activation="silu"), norm_act)
-    )
-    assert sum(isinstance(m, GroupNorm) for m in ours.modules()) > 40
     same_outputs(ours, theirs, torch.randn(2, 3, 64, 64))
 
 

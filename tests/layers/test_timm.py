@@ -120,7 +120,7 @@ def test_every_kind_of_norm_has_its_activations(kind, name):
 
 @pytest.mark.parametrize("name", [*WITH_ACTIVATION, "densenet121", "resnet18"])
 def test_the_numbers_are_those_of_timms_group_norm(name):
-    """And the keys."""
+    """And the keys; in both layouts, evaluated and in training."""
     if name == "resnet18":
         spec, norm = "gn:groups=8", functools.partial(timm.layers.GroupNorm, num_groups=8)
     else:
@@ -128,10 +128,12 @@ def test_the_numbers_are_those_of_timms_group_norm(name):
     theirs = timm.create_model(name, norm_layer=norm)
     ours = timm.create_model(name, norm_layer=norm_layer(spec))
     ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(1, 3, 64, 64)
-    expected = theirs.eval()(x)
-    torch.testing.assert_close(ours.eval()(x), expected, rtol=DEEP, atol=NETWORK)
-    assert expected.std() > 1e-3
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 3, 64, 64).contiguous(memory_format=layout)
+        for training in (False, True):
+            a, b = (m.to(memory_format=layout).train(training)(x) for m in (ours, theirs))
+            torch.testing.assert_close(a, b, rtol=DEEP, atol=NETWORK)
+            assert b.std() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["bn", "syncbn", "frozenbn"])

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torchvision
 
-from groupnorm.models import build_model
+from groupnorm.models import build_detector, build_model
 from groupnorm.models.optional import torchvision_models
 
 
@@ -19,4 +19,6 @@ def test_without_torchvision(monkeypatch, name):
     monkeypatch.delitem(sys.modules, "torchvision.models", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'groupnorm\[study\]'"):
         build_model(name, norm="gn", num_classes=3)
+    with pytest.raises(ImportError, match="and the detectors are built on torchvision"):
+        build_detector("mask_rcnn_narrow", num_classes=3, canvas=96)
     build_model("resnet8", norm="gn", num_classes=3)

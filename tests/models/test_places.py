@@ -5,9 +5,9 @@ import torch
 
 from groupnorm.layers import GroupNorm
 from groupnorm.models import build_model, check_places, places_of, widths_of_place
-from groupnorm.run import build
+from groupnorm.run.classification import build
 
-MODELS = ("resnet8", "resnet18", "resnet50", "vgg16")
+MODELS = ("resnet8", "resnet18", "resnet50", "vgg16", "resnet14_narrow")
 
 
 def groups_by_layer(model):

@@ -16,6 +16,7 @@ def test_depths_by_name():
     assert check_model("resnet110") == 110
     assert [check_model(f"resnet{d}") for d in (18, 34, 50, 101)] == [18, 34, 50, 101]
     assert check_model("vgg16") == 16
+    assert check_model("resnet14_narrow") == 14
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,9 @@ def test_only_the_small_networks_have_a_width(name):
         build_model(name, norm="gn", num_classes=10, width=2)
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("resnet8", 8), ("resnet50", 64), ("vgg16", 64)])
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("resnet8", 8), ("resnet50", 64), ("vgg16", 64), ("resnet14_narrow", 32)]
+)
 def test_images_may_not_be_too_small(name, smallest):
     check_model(name, sizes=(smallest, 100))
     told = f"{name} takes images of {smallest} pixels at least, got {smallest - 1}"
@@ -53,7 +56,9 @@ def test_images_may_not_be_too_small(name, smallest):
         check_model(name, sizes=(smallest - 1, 100))
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet8", 0.5), ("resnet18", 1), ("vgg16", 1)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("resnet8", 0.5), ("resnet18", 1), ("vgg16", 1), ("resnet14_narrow", 1)]
+)
 def test_widths_are_those_of_the_model(name, width):
     with torch.device("meta"):
         model = build_model(name, norm="bn", num_classes=3, width=width)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupnorm.ops.batch_norm import chunked_batch_norm
+from groupnorm.ops.batch_norm import chunked_batch_norm, ragged_batch_norm
 from tests.tolerances import bound
 
 WAYS = {  # (shape, channels_last): the function that computes it, unless there is one chunk
@@ -204,3 +204,18 @@ def test_the_output_may_be_changed_in_place(way):
         y = torch.nn.functional.relu(y, inplace=inplace)
         grads.append(torch.autograd.grad(y, x, dy)[0])
     assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_parts_of_any_size(layout):
+    """Each part's output and statistics are those it has alone; parts without rows have none."""
+    x = torch.randn(9, 4, 6, 7, dtype=torch.float64).contiguous(memory_format=layout)
+    w, b = torch.randn(2, 4, dtype=torch.float64)
+    y, mean, var = ragged_batch_norm(x, w, b, 1e-5, [4, 0, 3, 2])
+    assert y.is_contiguous(memory_format=layout)
+    found = [chunked_batch_norm(part, w, b, 1e-5, len(part)) for part in x.split([4, 3, 2])]
+    for got, expected in zip((y, mean, var), map(torch.cat, zip(*found, strict=True)), strict=True):
+        assert torch.equal(got, expected)
+    equal = ragged_batch_norm(x, w, b, 1e-5, [3, 3, 0, 3])
+    for got, expected in zip(equal, chunked_batch_norm(x, w, b, 1e-5, 3), strict=True):
+        assert torch.equal(got, expected)

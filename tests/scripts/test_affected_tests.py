@@ -134,7 +134,7 @@ def test_what_differs_from_the_last_commit(root):
 
 def test_a_data_set_reaches_whoever_loads_it_by_name():
     found = ImportGraph(ROOT).tests_reached_by(["groupnorm/data/sets/digits.py"])
-    assert {"tests/data/test_catalog.py", "tests/test_run.py"} <= set(found)
+    assert {"tests/data/test_catalog.py", "tests/run/test_train.py"} <= set(found)
 
 
 def test_on_this_project():

@@ -238,18 +238,18 @@ WORSE = {"bn": {0.1: 0.0, 0.3: 1.5, 1.0: 4.0}, "gn": {0.1: 3.0, 0.3: 0.0, 1.0: 2
 """What each learning rate adds to a norm's error: BN's best is 0.1, GN's is 0.3."""
 
 
-def tried_runs(out: Path, seeds: int, held_out: int | None = None) -> list[dict[str, Any]]:
+def tried_runs(out: Path, seeds: int, validation_images: int | None = None) -> list[dict[str, Any]]:
     """The cells of a run for each norm, learning rate and seed."""
     cells = []
     for norm, rates in WORSE.items():
         for rate, more in rates.items():
             for seed in range(seeds):
-                name = f"{norm}-{'tried-' if held_out else ''}lr{rate}-s{seed}"
+                name = f"{norm}-{'tried-' if validation_images else ''}lr{rate}-s{seed}"
                 labels = {"norm": norm, "batch_per_worker": 32, "base_lr": rate}
                 cells.append({"labels": labels, "seed": seed, "run": name})
-                error = fake_error(norm, 32, seed) + more + (2.0 if held_out else 0.0)
+                error = fake_error(norm, 32, seed) + more + (2.0 if validation_images else 0.0)
                 config = {"norm": norm, "batch_per_worker": 32, "base_lr": rate, "seed": seed}
-                config |= {"validation_images": held_out} if held_out else {}
+                config |= {"validation_images": validation_images} if validation_images else {}
                 write_run(out, name, config, fake_metrics(norm, 32, seed, final=error))
     return cells
 
@@ -261,8 +261,8 @@ def tuned_on_test(out: Path, seeds: int = 2) -> Path:
 
 
 def tuned_study(out: Path, seeds: int = 2) -> Path:
-    """The same norms and learning rates, chosen on 140 held-out images, then trained again."""
-    tried = tried_runs(out, 1, held_out=140)
+    """The same norms and learning rates, chosen on 140 validation images, then trained again."""
+    tried = tried_runs(out, 1, validation_images=140)
     cells = []
     for norm, rate in (("bn", 0.1), ("gn", 0.3)):
         for seed in range(seeds):

@@ -152,3 +152,17 @@ def test_the_record_names_a_metric_that_is_not_that_of_classifiers(study, tmp_pa
         "name": "box_ap", "unit": "", "better": "higher", "title": "box AP",
     }  # fmt: skip
     assert (primary_metric(manifest), further_metrics(manifest)) == (BOX_AP, (MASK_AP,))
+
+
+@pytest.mark.parametrize(("data", "pixels"), [("digits", 8), ("imagefolder", 224)])
+def test_progress_knows_the_size_of_the_images(photos, tmp_path, monkeypatch, data, pixels):
+    class BegunError(Exception):
+        pass
+
+    def begin(configs, console, stop_epoch, metric, own_size):
+        raise BegunError(own_size)
+
+    monkeypatch.setattr(execute, "StudyProgress", begin)
+    plan = plan_of(data=data, image_size=None)
+    with pytest.raises(BegunError, match=f"^{pixels}$"):
+        run_study(plan, tmp_path / "out", data_root=photos, console=Console(file=io.StringIO()))

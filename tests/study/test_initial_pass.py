@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.run import load_batches
+from groupnorm.run.classification import load
 from groupnorm.study import initial_pass
 from groupnorm.study.initial_pass import _noise, look_at_initial, measure
 from groupnorm.study.store import StoreError, read_initial
@@ -23,7 +23,7 @@ def with_norm(norm, **fields):
 
 @pytest.fixture(scope="module")
 def batches():
-    return load_batches(BASE, "cpu", None)
+    return load(BASE, "cpu", None)
 
 
 def test_gain_and_noise_of_a_network(batches):

@@ -138,8 +138,10 @@ def test_a_cell_with_two_runs_is_an_error(two, tmp_path):
 
 
 def test_where_the_joined_study_may_be(two, tmp_path):
-    for studies, out in ((two, two[1]), ((two[0], two[0]), tmp_path / "joined")):
-        with pytest.raises(StoreError, match="must be another folder"):
+    for studies, out, named in (
+        (two, two[1], two[1]), ((two[0], two[0]), tmp_path / "joined", two[0]),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match=f"{named} is named twice: the studies to join and"):
             join_studies(studies, out, COMMAND)
     third = groups_study(tmp_path / "groups")
     with pytest.raises(StoreError, match="groups holds a study of its own; choose another --out"):

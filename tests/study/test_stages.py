@@ -9,7 +9,7 @@ from rich.console import Console
 
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
-from groupnorm.study.plan import Plan, Stage, repeat, vary
+from groupnorm.study.plan import Plan, PlanError, Stage, repeat, vary
 from groupnorm.study.store import (
     Cell,
     read_cells,
@@ -207,3 +207,74 @@ def test_done_up_to_an_epoch(tmp_path):
     assert [run_is_done(record, stop) for stop in (1, 2, 3, None)] == [True, True, False, False]
     (folder / "DONE").write_text(to_json({"status": "diverged", "reason": "loss"}))
     assert run_is_done(read_record(tmp_path, "x"), 3)
+
+
+INIT = vary(BASE, norm="gn:groups=1", epochs=3)
+
+
+def with_initial(initial, **changes):
+    """Two runs that start from the last of `initial`, and one from random weights."""
+    start = initial[-1].run_name()
+    tuned = [(labels, vary(config, init=start)) for labels, config in labelled(RULES[1:])]
+    cells, configs = repeat([*labelled(RULES[1:2]), *tuned], 1)
+    return replace(
+        without_stages(), cells=cells, configs=configs,
+        initial={config.run_name(): config for config in initial}, **changes,
+    )  # fmt: skip
+
+
+def test_the_runs_that_others_start_from_are_trained_first(trained, tmp_path):
+    plan = with_initial([INIT])
+    said = watched(plan, tmp_path)[1]
+    first, second = trained.stages
+    assert first == (["gn:groups=1"], None)
+    assert sorted(second[0]) == ["gn:groups=2", "gn:groups=2", "gn:groups=4"]
+    assert "weights to start from: 1 run: 0 reused, 0 continued, 1 to train" in said
+    assert "weights to start from: 1 run: 1 reused" in watched(plan, tmp_path)[1]
+    assert INIT.run_name() not in {cell.run for cell in read_cells(read_manifest(tmp_path))}
+
+
+def test_a_start_may_have_a_start(trained, tmp_path):
+    later = vary(INIT, norm="gn:groups=2", init=INIT.run_name())
+    study(with_initial([later, INIT, vary(INIT, init=later.run_name())]), tmp_path)
+    norms = [norms for norms, _ in trained.stages]
+    assert norms[:3] == [["gn:groups=1"], ["gn:groups=2"], ["gn:groups=1"]]
+
+
+@pytest.mark.parametrize(("stop", "stages"), [(True, 1), (False, 2)])
+def test_a_start_that_fails_costs_those_that_need_it(trained, tmp_path, stop, stages):
+    trained.fail = "gn:groups=1"
+    run_study(with_initial([INIT]), tmp_path, stop_at_first_failure=stop)
+    assert len(trained.stages) == stages
+
+
+def test_a_start_may_have_other_data_which_is_checked_too(trained, tmp_path):
+    other = vary(INIT, data="photo-patches")
+    study(with_initial([other]), tmp_path)
+    assert read_manifest(tmp_path)["data"]["name"] == "digits"
+    few = vary(other, train_images=10**6)
+    with pytest.raises(PlanError, match=r"from 1000000 needs more than the \d+ .* photo-patches"):
+        study(with_initial([few]), tmp_path / "few")
+
+
+@pytest.mark.slow
+def test_a_start_is_trained_once_for_all_that_need_it(tmp_path, monkeypatch):
+    """Trained really, and shared with a study that is larger."""
+    monkeypatch.setattr(execute, "build_report", lambda out: out / "report.html")
+    first = vary(BASE, norm="bn", epochs=1)
+    tuned = [
+        (labels, vary(config, epochs=1, init=first.run_name()))
+        for labels, config in labelled(("frozenbn", "bn"))
+    ]
+    checkpoint = run_folder(tmp_path, first.run_name()) / "checkpoint.pt"
+    written = set()
+    for count in (1, 2):
+        cells, configs = repeat(tuned[:count], 1)
+        plan = replace(
+            without_stages(), cells=cells, configs=configs, initial={first.run_name(): first}
+        )
+        records = study(plan, tmp_path).records
+        assert [record.status for record in records] == ["finished"] * (count + 1)
+        written.add(checkpoint.stat().st_ino)
+    assert len(written) == 1
+    assert {record.env["init"]["run"] for record in records[1:]} == {first.run_name()}

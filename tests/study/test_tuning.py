@@ -20,16 +20,16 @@ BASE = RunConfig(
 )
 BEST = {"bn": 0.1, "gn:groups=4": 0.4}
 RATES = Tune("base_lr", (0.1, 0.2, 0.4))
-HELD_OUT = 143  # one in ten of the 1,437 training images of digits
+VALIDATION = 143  # one in ten of the 1,437 training images of digits
 
 
-def plan_of(norms=tuple(BEST), seeds=2, tune=RATES, held_out=None, base=BASE):
+def plan_of(norms=tuple(BEST), seeds=2, tune=RATES, validation_images=None, base=BASE):
     labelled = tuple(({"norm": n, "batch_per_worker": 32}, vary(base, norm=n)) for n in norms)
     cells, configs = repeat(labelled, seeds)
     plan = Plan(
         "norms", "Norms", "paper", "quick", {}, cells, configs, "norms", (), untimed="not here"
     )
-    return tuned_plan(plan, labelled, range(seeds), tune, held_out)
+    return tuned_plan(plan, labelled, range(seeds), tune, validation_images)
 
 
 class Trials:
@@ -71,11 +71,11 @@ def study(plan, out):
 
 
 def told(configs):
-    """Norm, learning rate, seed and held-out images of runs."""
+    """Norm, learning rate, seed and validation images of runs."""
     return sorted((str(c.norm), c.base_lr, c.seed, c.validation_images) for c in configs)
 
 
-TRIED = sorted((norm, rate, 0, HELD_OUT) for norm in BEST for rate in RATES.values)
+TRIED = sorted((norm, rate, 0, VALIDATION) for norm in BEST for rate in RATES.values)
 CHOSEN = sorted((norm, rate, seed, None) for norm, rate in BEST.items() for seed in (0, 1))
 
 
@@ -86,7 +86,7 @@ def test_every_value_is_tried_with_the_first_seed_and_the_best_trained_with_all(
     assert "with the base_lr chosen: 4 runs: 0 reused" in said
     manifest = read_manifest(tmp_path)
     assert manifest["tuned_over"] == "base_lr"
-    assert manifest["tuning"]["validation_images"] == HELD_OUT
+    assert manifest["tuning"]["validation_images"] == VALIDATION
     assert len(manifest["tuning"]["cells"]) == 6
     assert [(c["labels"], c["seed"]) for c in manifest["cells"]] == [
         ({"norm": norm, "batch_per_worker": 32, "base_lr": rate}, seed)
@@ -184,7 +184,7 @@ def test_a_value_that_diverged_is_not_trained(trials, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("base", "held_out", "images", "trained"),
+    ("base", "validation_images", "images", "trained"),
     [
         ({}, None, 143, None),
         ({}, 300, 300, None),
@@ -193,8 +193,8 @@ def test_a_value_that_diverged_is_not_trained(trials, tmp_path):
         ({"train_images": 64}, None, 10, 64),
     ],
 )
-def test_how_many_images_are_held_out(base, held_out, images, trained):
-    plan = plan_of(held_out=held_out, base=vary(BASE, **base))
+def test_how_many_images_are_held_out(base, validation_images, images, trained):
+    plan = plan_of(validation_images=validation_images, base=vary(BASE, **base))
     data = {"name": "digits", "train": 1437, "classes": 10}
     assert plan.tuning(data)["validation_images"] == images
     _, configs = plan.next_stage.__self__.tried(data)
@@ -203,9 +203,9 @@ def test_how_many_images_are_held_out(base, held_out, images, trained):
 
 def test_holding_out_everything_is_refused(tmp_path):
     with pytest.raises(PlanError, match=r"=1437 leaves nothing to train on of the 1,437 training"):
-        study(plan_of(held_out=1437), tmp_path)
+        study(plan_of(validation_images=1437), tmp_path)
     with pytest.raises(PlanError, match="a step of 1 x 32 images needs more than the 17 training"):
-        study(plan_of(held_out=1420), tmp_path)
+        study(plan_of(validation_images=1420), tmp_path)
 
 
 @pytest.mark.parametrize("field", TUNABLE)

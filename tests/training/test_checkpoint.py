@@ -16,7 +16,7 @@ from groupnorm.training.checkpoint import (
     save_checkpoint,
 )
 from groupnorm.training.config import RunConfig
-from groupnorm.training.step import EpochTotals
+from groupnorm.training.task import EpochTotals
 
 CONFIG = RunConfig(norm="none", workers=2, batch_per_worker=4, epochs=3)
 STEPS = {"steps_per_epoch": 5, "total_steps": 15}
@@ -30,7 +30,7 @@ def parts():
 
 def progress(**changes):
     values = {"epoch": 1, "step": 7, "metrics": [{"epoch": 1}], "seconds": 2.5}
-    return Progress(**{**values, "tally": EpochTotals(loss=3.0, images=16), **changes})
+    return Progress(**{**values, "tally": EpochTotals({"a": 3.0}, {"b": 2}, 16), **changes})
 
 
 def load(content, path, **changes):
@@ -143,9 +143,9 @@ def test_another_run_is_refused_with_the_difference(path):
         {"seconds": -1.0},
         {"seconds": float("nan")},
         {"seconds": "long"},
-        {"tally": EpochTotals(loss=float("inf"))},
-        {"tally": EpochTotals(images=-3)},
-        {"tally": EpochTotals(wrong=0.5)},
+        {"tally": EpochTotals({"a": float("inf")})},
+        {"tally": EpochTotals(examples=-3)},
+        {"tally": EpochTotals(counts={"b": 0.5})},
         {"tally": EpochTotals(data_seconds=-1e9)},
     ],
 )

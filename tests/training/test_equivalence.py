@@ -91,15 +91,15 @@ class Recorded(Classification):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.losses = []
+        self.seen = []
 
     def _in_memory_format(self, images):
         return super()._in_memory_format(images).double()
 
-    def loss(self, model, images, labels):
-        mean, wrong = super().loss(model, images, labels)
-        self.losses.append(mean.item())
-        return mean, wrong
+    def losses(self, model, part):
+        losses, counts = super().losses(model, part)
+        self.seen.append(losses["loss"].item())
+        return losses, counts
 
 
 def trained(fields, processes=ALONE, checkpoint=None, stop=False):
@@ -126,7 +126,7 @@ def trained(fields, processes=ALONE, checkpoint=None, stop=False):
             config, model, task,
             processes=processes, checkpoint=checkpoint, on_epoch=after_epoch,
         )  # fmt: skip
-    losses = np.array(task.losses).reshape(-1, config.accumulate).mean(1)
+    losses = np.array(task.seen).reshape(-1, config.accumulate).mean(1)
     state = {key: value.detach().numpy() for key, value in model.state_dict().items()}
     rows = [{key: row[key] for key in row if "error" in key or "loss" in key} for row in metrics]
     return losses, state, rows

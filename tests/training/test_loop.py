@@ -1,5 +1,7 @@
 """The loop on a small task of its own: lengths, schedule, weight decay, resuming, divergence."""
 
+import copy
+import math
 import time
 
 import pytest
@@ -7,10 +9,13 @@ import torch
 from torch import nn
 
 from groupnorm.data.batches import epoch_order, epoch_steps, seed_of
+from groupnorm.training import loop
 from groupnorm.training.checkpoint import CheckpointError
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import Processes
-from groupnorm.training.loop import Diverged, train
+from groupnorm.training.loop import Diverged
+from groupnorm.training.task import Part, whole_steps
+from tests.tolerances import LAYER
 
 
 class Regression:
@@ -22,13 +27,29 @@ class Regression:
         self.poison_at = poison_at
         self.late = []
 
+    metrics = ()
+
     @property
-    def batches(self):
+    def data(self):
         return self
 
     @property
-    def train_size(self):
-        return len(self.x)
+    def steps_per_epoch(self):
+        return whole_steps(self.config, len(self.x))
+
+    def steps(self, epoch):
+        order = epoch_order(len(self.x), self.config.seed, epoch)
+        return epoch_steps(order, self.config.step_images, self.config.seed, epoch)
+
+    def split(self, batch, progress):
+        parts = zip(*(values.chunk(self.config.accumulate) for values in batch), strict=True)
+        return [Part(part, len(part[0])) for part in parts]
+
+    def losses(self, model, part):
+        return {"loss": self.loss(model, *part.inputs)}, {}
+
+    def training_metrics(self, totals):
+        return {}
 
     def train(self, steps, rows):
         for step in steps:
@@ -48,11 +69,17 @@ class Regression:
         loss = (model(x) - 2 * x).square().mean()
         if self.poison_at == len(self.seen):
             loss = loss * float("nan")
-        return loss, 0
+        return loss
 
     def evaluate(self, model, *, reported):
         self.late.append(reported)
         return {"val_error": (model(self.x) - 2 * self.x).abs().max().item()}
+
+
+def train(config, model, task, **options):
+    """The loop, on a task that knows its configuration."""
+    task.config = config
+    return loop.train(config, model, task, **options)
 
 
 def make(**fields):
@@ -119,7 +146,7 @@ def test_weight_decay_covers_every_parameter():
 
     class Still(Regression):
         def loss(self, model, x, indices):
-            return sum((p * 0).sum() for p in model.parameters()), 0
+            return sum((p * 0).sum() for p in model.parameters())
 
     config, _ = make(weight_decay=0.5, epochs=1)
     model = nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.Linear(2, 1))
@@ -202,48 +229,93 @@ def test_stopped_after_an_epoch_it_goes_on_bit_for_bit(tmp_path, schedule):
     assert torch.equal(model.weight, resumed.weight)
 
 
-class Pictures(Regression):
-    """Images of 8 x 8 pixels; records how large those of each step were."""
+def test_a_batch_is_split_with_the_progress_of_the_run(tmp_path):
+    """Also where a run was resumed, within an epoch and between two."""
 
-    def __init__(self, stop_at=None):
-        super().__init__()
-        self.pixels, self.sizes, self.stop_at = torch.rand(40, 1, 8, 8), [], stop_at
+    class Watched(Regression):
+        def __init__(self, stop_at=None):
+            super().__init__()
+            self.progress, self.stop_at = [], stop_at
 
-    def train(self, steps, rows):
-        for step in steps:
-            if self.stop_at == len(self.sizes):
+        def split(self, batch, progress):
+            if self.stop_at == len(self.progress):
                 raise KeyboardInterrupt
-            yield self.pixels[step.indices[rows]], step.indices[rows]
+            self.progress.append(progress)
+            return super().split(batch, progress)
 
-    def loss(self, model, x, indices):
-        self.sizes.append(x.shape[-1])
-        return model(x).square().mean(), 0
-
-    def evaluate(self, model, *, reported):
-        return {}
-
-
-def test_images_grow_and_a_resume_finds_the_size(tmp_path):
-    """Stopped within a size, at both switches and at full size."""
-
-    def trained(stop_at=None, **options):
-        config, _ = make(epochs=4, size_schedule="4:0.3,6:0.7")
-        model, task = nn.Conv2d(1, 2, 3), Pictures(stop_at)
-        try:
-            train(config, model, task, **options)
-        except KeyboardInterrupt:
-            return trained(**options) if task.sizes else None
-        return model.weight, task.sizes
-
-    torch.manual_seed(1)
-    weight, sizes = trained()
-    assert sizes == [4] * 6 + [6] * 8 + [8] * 6
-    for stop_at in (3, 6, 14, 18):
-        torch.manual_seed(1)
+    config, model = make(epochs=4)
+    for stop_at in (3, 5, 18):
         saved = {"checkpoint": tmp_path / f"{stop_at}.pt", "save_seconds": 0}
-        resumed, rest = trained(stop_at, **saved)
-        assert rest == sizes[stop_at:]
-        assert torch.equal(resumed, weight)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, model, Watched(stop_at), **saved)
+        rest = Watched()
+        train(config, model, rest, **saved)
+        assert rest.progress == [step / 20 for step in range(stop_at, 20)]
+
+
+def test_several_losses_are_summed_and_each_is_logged(tmp_path):
+    class Two(Regression):
+        def losses(self, model, part):
+            x, _ = part.inputs
+            far = (model(x) - 2 * x).square().mean()
+            return {"far": 0.75 * far, "near": 0.25 * far}, {"seen": part.examples}
+
+        def training_metrics(self, totals):
+            return {"train_seen": totals.counts["seen"]}
+
+    config, model = make(epochs=2)
+    (first, last) = train(config, model, Regression())
+    path = tmp_path / "checkpoint.pt"
+    for accumulate in (1, 2):
+        config, other = make(epochs=2, accumulate=accumulate)
+        rows = train(config, other, Two(), checkpoint=path.with_suffix(f".{accumulate}"))
+        assert torch.allclose(model.weight, other.weight, rtol=LAYER)
+        for row, expected in zip(rows, (first, last), strict=True):
+            assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=LAYER)
+            assert list(row["train_losses"]) == ["far", "near"]
+            assert row["train_losses"]["near"] == pytest.approx(row["train_loss"] / 4, rel=LAYER)
+            assert row["train_seen"] == 40
+    assert "train_losses" not in first
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_loop_is_twenty_lines_of_plain_pytorch(accumulate):
+    """The same bits: with momentum, decay on weights alone, warm-up, a cosine and clipping."""
+    config, ours = make(
+        epochs=4, accumulate=accumulate, schedule="cosine", warmup_steps=6, warmup_from=1 / 3,
+        decay_norms=False, weight_decay=0.01, clip_norm=0.5, momentum=0.8,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    ours = nn.Sequential(nn.Linear(1, 4), nn.LayerNorm(4), nn.Linear(4, 1))
+    plain = copy.deepcopy(ours)
+    rows = train(config, ours, Regression())
+    task = Regression()
+    losses = []
+
+    linear, norm, last = plain
+    decayed = {"params": [*linear.parameters(), *last.parameters()], "weight_decay": 0.01}
+    groups = [decayed, {"params": list(norm.parameters())}]
+    sgd = torch.optim.SGD(groups, lr=0.1, momentum=0.8, nesterov=True)
+    for epoch in range(1, 5):
+        total = 0.0
+        steps = epoch_steps(epoch_order(40, 0, epoch), 8, 0, epoch)
+        for number, (x, _) in enumerate(task.train(steps, slice(None)), 5 * (epoch - 1)):
+            warm = 1 / 3 + 2 / 3 * number / 6 if number < 6 else 1
+            rate = 0.1 * (0.5 * (1 + math.cos(math.pi * number / 20)) * warm)
+            for group in sgd.param_groups:
+                group["lr"] = rate
+            sgd.zero_grad()
+            for part in x.chunk(accumulate):
+                loss = (plain(part) - 2 * part).square().mean()
+                (loss / accumulate).backward()
+                total += loss.item() * len(part)
+            nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+            sgd.step()
+        losses.append(total / 40)
+
+    assert [row["train_loss"] for row in rows] == losses
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_nothing_is_saved_within_an_epoch_before_its_time(tmp_path):

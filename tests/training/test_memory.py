@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from groupnorm.training.loop import train
 from groupnorm.training.memory import watch_peak
-from tests.training.test_loop import Regression, make
+from tests.training.test_loop import Regression, make, train
 
 
 def peak_can_be_reset():

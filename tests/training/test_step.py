@@ -10,7 +10,8 @@ from torch import nn
 
 from groupnorm.layers import BatchNorm, BatchRenorm
 from groupnorm.training.distributed import ALONE
-from groupnorm.training.step import EpochTotals, accumulate_gradients, running_statistics
+from groupnorm.training.step import accumulate_gradients, running_statistics
+from groupnorm.training.task import EpochTotals, Part
 from tests.tolerances import DOUBLE, GRADIENTS_64
 
 
@@ -25,9 +26,20 @@ def network(kind=BatchNorm):
     ).double()
 
 
-def loss(model, images, labels):
+CPU = torch.device("cpu")
+
+
+def losses(model, part):
+    images, labels = part.inputs
     logits = model(images)[:, :5]
-    return F.cross_entropy(logits, labels), int((logits.argmax(1) != labels).sum())
+    return {"loss": F.cross_entropy(logits, labels)}, {
+        "wrong": int((logits.argmax(1) != labels).sum())
+    }
+
+
+def parts(passes):
+    pairs = zip(IMAGES.chunk(passes), LABELS.chunk(passes), strict=True)
+    return [Part(pair, len(pair[0])) for pair in pairs]
 
 
 IMAGES = torch.randn(12, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -36,7 +48,7 @@ LABELS = torch.arange(12) % 5
 
 def step(model, passes, totals=None):
     return accumulate_gradients(
-        model, IMAGES, LABELS, loss, passes=passes, processes=ALONE, totals=totals or EpochTotals()
+        model, parts(passes), losses, device=CPU, processes=ALONE, totals=totals or EpochTotals()
     )
 
 
@@ -52,7 +64,7 @@ def test_passes_change_nothing(kind, passes):
         for model in (ours, theirs):
             model.zero_grad()
         mean = step(ours, passes)
-        expected, _ = loss(theirs, IMAGES, LABELS)
+        expected = losses(theirs, *parts(1))[0]["loss"]
         expected.backward()
         assert mean == pytest.approx(expected.item(), rel=DOUBLE)
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -65,24 +77,25 @@ def test_passes_change_nothing(kind, passes):
 def test_the_totals_add_up_over_steps():
     model, totals = network(), EpochTotals()
     means = [step(model, passes, totals) for passes in (1, 2)]
-    _, wrong = loss(copy.deepcopy(model), IMAGES, LABELS)
-    assert totals.images == 24
-    assert totals.loss == pytest.approx(12 * sum(means))
-    assert totals.wrong == 2 * wrong  # the weights have not moved
+    _, counts = losses(copy.deepcopy(model), *parts(1))
+    assert totals.examples == 24
+    assert totals.losses == {"loss": pytest.approx(12 * sum(means))}
+    assert totals.counts == {"wrong": 2 * counts["wrong"]}  # the weights have not moved
     assert totals.forward_seconds > 0
     assert totals.backward_seconds > 0
 
 
 def test_a_loss_that_is_no_number_is_returned_and_not_counted():
-    def diverged(model, images, labels):
-        return model(images).sum() * math.nan, 0
+    def diverged(model, part):
+        total = model(part.inputs[0]).sum()
+        return {"fine": total, "lost": total * math.nan}, {}
 
     totals = EpochTotals()
     mean = accumulate_gradients(
-        network(), IMAGES, LABELS, diverged, passes=2, processes=ALONE, totals=totals
+        network(), parts(2), diverged, device=CPU, processes=ALONE, totals=totals
     )
     assert math.isnan(mean)
-    assert (totals.loss, totals.images) == (0, 12)
+    assert (totals.losses, totals.examples) == ({}, 12)
 
 
 def test_running_statistics_are_those_of_all_batch_norms():

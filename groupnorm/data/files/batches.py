@@ -7,14 +7,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from groupnorm.data.batches import ALL, Step
 from groupnorm.data.files.listing import ImageFiles
+from groupnorm.data.files.processes import in_processes
 from groupnorm.data.files.workers import Batch, EvaluationExamples, Shard, TrainExamples
-from groupnorm.data.issues import UNREADABLE, DataError, Issues, some_files
+from groupnorm.data.issues import (
+    UNREADABLE,
+    DataError,
+    Issues,
+    check_share_unreadable,
+    some_files,
+)
 
 
 class FromFiles:
@@ -149,15 +155,7 @@ class FromFiles:
         splits = (("training", self.train_size), ("test", self.test_size))
         for kind, (split, size) in zip(UNREADABLE, splits, strict=True):
             gone = self._issues[kind]
-            if len(gone) > round(self.max_unreadable * size, 6):
-                raise DataError(
-                    f"{len(gone):,} of the {size:,} {split} images of {self.name} cannot be "
-                    f"decoded, which is more than {100 * self.max_unreadable:g} %: "
-                    f"{some_files(gone)}. "
-                    "Mend or remove them (a study then needs a new --out), or allow more: "
-                    "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for "
-                    "5 %"
-                )
+            check_share_unreadable(gone, size, split, self.name, self.max_unreadable)
         gone = self._issues["left_out_images"]
         counts = Counter(self._test_label_of[path] for path in gone)
         for label, count in counts.items():
@@ -185,34 +183,8 @@ class FromFiles:
         return Shard(step.seed, range(len(indices))[rows], indices[rows])
 
     def _make(self, examples: Dataset[Batch], parts: Iterable[Sequence[Any]]) -> Iterator[Batch]:
-        """What `examples` makes of each part, in order, made by the worker processes."""
-        loader = DataLoader(
-            examples,
-            sampler=parts,
-            batch_size=None,  # a part is a batch already
-            collate_fn=_unchanged,
-            num_workers=self.processes,
-            pin_memory=self.device.startswith("cuda"),
-            generator=torch.Generator(),  # its own, or it would draw from torch's
-        )
-        batch: Batch
-        try:
-            for batch in loader:
-                if batch.failure:
-                    raise DataError(batch.failure)
-                yield batch
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
-                raise
-            raise DataError(
-                f"a process that decodes images was killed: {error}. Where memory was short, take "
-                "fewer processes or smaller batches"
-            ) from error
+        return in_processes(examples, parts, self.processes, self.device)
 
     def _moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
         return images, batch.labels.to(self.device, non_blocking=True)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

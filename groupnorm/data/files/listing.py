@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from groupnorm.data.batches import generator_of
-from groupnorm.data.held_out import held_out_note, hold_out_rows
 from groupnorm.data.issues import DataError
+from groupnorm.data.validation import hold_out_rows, validation_note
 
 Listing = Sequence[tuple[str, int]]  # path and label of every image of a split
 
@@ -81,6 +81,16 @@ class ImageFiles:
         return len(self.class_names)
 
     @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        return len(self.train_labels)
+
+    @property
+    def test_size(self) -> int:
+        """The number of test images."""
+        return len(self.test_labels)
+
+    @property
     def channels(self) -> int:
         """The number of channels of every decoded image: 3."""
         return 3
@@ -138,7 +148,7 @@ class ImageFiles:
             train_labels=self.train_labels[kept],
             test_paths=tuple(self.train_paths[i] for i in held.tolist()),
             test_labels=self.train_labels[held],
-            notes=(*self.notes, held_out_note(count)),
+            notes=(*self.notes, validation_note(count)),
         )
 
     def shown(self, path: str) -> str:

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from groupnorm.data.held_out import held_out_note, hold_out_rows
 from groupnorm.data.issues import DataError
+from groupnorm.data.validation import hold_out_rows, validation_note
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,16 @@ class ImageSet:
         return len(self.class_names)
 
     @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        return len(self.train_labels)
+
+    @property
+    def test_size(self) -> int:
+        """The number of test images."""
+        return len(self.test_labels)
+
+    @property
     def channels(self) -> int:
         """The number of image channels: 1 or 3."""
         return self.train_images.shape[1]
@@ -107,7 +117,7 @@ class ImageSet:
             test_images=self.train_images[held],
             test_labels=self.train_labels[held],
             sources=None if self.sources is None else self.sources[kept],
-            notes=(*self.notes, held_out_note(count)),
+            notes=(*self.notes, validation_note(count)),
         )
 
     @cached_property

@@ -8,24 +8,19 @@ image to image, as in natural photographs, so that statistics over a small batch
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from groupnorm.data.memory.image_set import ImageSet
 from groupnorm.data.paths import cache_folder
 from groupnorm.data.sets import fashion_mnist_mini
-from groupnorm.data.synthetic import photographs
-from groupnorm.data.synthetic.resample import area_table
-from groupnorm.data.synthetic.scenes import SceneConfig, cut_out, make_scene
-from groupnorm.files import write_atomic
+from groupnorm.data.synthetic.cache import read_arrays, write_arrays
+from groupnorm.data.synthetic.scenes import SceneConfig, make_scene
+from groupnorm.data.synthetic.sources import find_sources, load_sources
 
 NAME = "fashion-scenes"
 VERSION = 1  # raise it with every change of the pixels
@@ -33,7 +28,6 @@ COUNTS = {"train": 12_000, "test": 4_000}
 CONFIG = SceneConfig()
 _log = logging.getLogger(__name__)
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
-_DIGEST = 64  # length of a sha256 in hexadecimal digits
 
 
 def cache_file() -> Path:
@@ -50,9 +44,7 @@ def find(root: Path | None = None) -> str:
     path = cache_file()
     if path.is_file():
         return str(path)
-    fashion_mnist_mini.find()
-    folders = sorted({str(photograph.parent) for photograph in photographs.find()})
-    return f"{path}, to be made on first use from photographs in {', '.join(folders)}"
+    return f"{path}, to be made on first use from photographs in {find_sources()}"
 
 
 def load(root: Path | None = None) -> ImageSet:
@@ -65,27 +57,24 @@ def load(root: Path | None = None) -> ImageSet:
         DataError: a photograph or the garments are missing or damaged.
     """
     path = cache_file()
-    parts = _read(path)
-    if parts is None:
+    arrays = read_arrays(path)
+    if arrays is None:
         _log.info("making %s in %s (a few seconds)", NAME, path)
         splits = {split: make(split, count) for split, count in COUNTS.items()}
-        parts = (*splits["train"], *splits["test"])
-        try:
-            write_atomic(path, _pack(parts))
-        except OSError as error:
-            _log.warning("cannot keep %s in %s: %s", NAME, path, error)
-    train_images, train_labels, test_images, test_labels = map(torch.from_numpy, parts)
+        arrays = dict(zip(_PARTS, (*splits["train"], *splits["test"]), strict=True))
+        write_arrays(path, arrays)
+    parts = [torch.from_numpy(arrays[name]) for name in _PARTS]
     return ImageSet(
         name=NAME,
         version=str(VERSION),
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
+        train_images=parts[0],
+        train_labels=parts[1],
+        test_images=parts[2],
+        test_labels=parts[3],
         class_names=fashion_mnist_mini.CLASS_NAMES,
         flip=True,
         pad=2,
-        sources=torch.arange(len(train_labels)) % fashion_mnist_mini.NUM_TRAIN,
+        sources=torch.arange(len(parts[1])) % fashion_mnist_mini.NUM_TRAIN,
     )
 
 
@@ -95,11 +84,7 @@ def make(split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     Raises:
         DataError: a photograph or the garments are missing or damaged.
     """
-    source = fashion_mnist_mini.load()
-    images: Tensor = getattr(source, f"{split}_images")
-    labels: Tensor = getattr(source, f"{split}_labels")
-    garments = cut_out(images[:, 0].numpy(), labels.numpy())
-    backgrounds = [area_table(photographs.split(image)[split]) for image in photographs.load()]
+    backgrounds, garments = load_sources(split)
     key = 2 * VERSION + list(COUNTS).index(split)
     pixels = np.empty((count, 3, *CONFIG.canvas), np.uint8)
     classes = np.empty(count, np.int64)
@@ -108,29 +93,3 @@ def make(split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         pixels[i] = scene.images[0].transpose(2, 0, 1)
         classes[i] = scene.labels[0]
     return pixels, classes
-
-
-_Parts = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
-
-
-def _pack(parts: _Parts) -> bytes:
-    """The cache file: the sha256 of the rest in hexadecimal, then an .npz archive."""
-    buffer = BytesIO()
-    arrays: dict[str, Any] = dict(zip(_PARTS, parts, strict=True))
-    np.savez(buffer, allow_pickle=False, **arrays)
-    payload = buffer.getvalue()
-    return hashlib.sha256(payload).hexdigest().encode() + payload
-
-
-def _read(path: Path) -> _Parts | None:
-    """The arrays of a cache file, or None when it is missing or damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, payload = data[:_DIGEST], data[_DIGEST:]
-    if digest != hashlib.sha256(payload).hexdigest().encode():
-        _log.warning("%s is damaged and will be made again", path)
-        return None
-    with np.load(BytesIO(payload), allow_pickle=False) as arrays:
-        return arrays[_PARTS[0]], arrays[_PARTS[1]], arrays[_PARTS[2]], arrays[_PARTS[3]]

@@ -60,12 +60,15 @@ class Scene:
             where nothing of the garment is seen.
         masks: bool (T, K, H, W): the pixels whose visible garment is this one. No pixel belongs to
             two garments.
+        areas: int64 (T, K): pixels of the canvas that each garment would have with nothing in front
+            of it; what is seen of it is its mask.
     """
 
     images: Bytes
     labels: NDArray[np.int64]
     boxes: NDArray[np.float32]
     masks: NDArray[np.bool_]
+    areas: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +152,13 @@ def make_scene(
     count = draw.integer(*config.garments)
     chosen = (index * config.garments[1] + np.arange(count)) % len(garments.labels)
     masks = np.zeros((config.frames, count, *config.canvas), np.bool_)
+    areas = np.zeros((config.frames, count), np.int64)
     for j, garment in enumerate(chosen):
         _place(draw, config, garments.tone[garment], garments.alpha[garment], frames, masks, j)
+        areas[:, j] = masks[:, j].sum((1, 2))  # before anything is put in front
     _light(draw, frames)
     images = (np.clip(frames, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
-    return Scene(images, garments.labels[chosen], _boxes(masks), masks)
+    return Scene(images, garments.labels[chosen], _boxes(masks), masks, areas)
 
 
 def _background(draw: Draws, canvas: tuple[int, int], backgrounds: Sequence[Array]) -> Array:

@@ -6,6 +6,8 @@ CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Of the ImageNet ResNets, by depth."""
 VGG_WIDTHS = (64, 128, 256, 512)
+NARROW_RESNET = "resnet14_narrow"
+NARROW_WIDTHS = (32, 64, 128)
 
 
 def cifar_widths(width: float) -> tuple[int, int, int]:

@@ -202,12 +202,17 @@ def _write(path: Path, data: bytes | str) -> None:
         write_atomic(path, data)
     except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
         raise StoreError(f"{describe_os_error(error)}; remove or rename it") from error
+    except OSError as error:
+        raise StoreError(
+            f"{describe_os_error(error)}; a report is written beside its records: see to it that "
+            "it can be, or copy the study to another folder"
+        ) from error
 
 
 def _rows(out: Path, study: Study) -> tuple[list[Row], Tuning | None]:
     """The rows to show, and what was tried where the study is tuned."""
     tuning = read_tuning(out, study)
-    if tuning is not None and tuning.held_out is None:
+    if tuning is not None and tuning.validation_images is None:
         return tuning.chosen, tuning
     return summarize_study(study), tuning
 
@@ -216,7 +221,7 @@ def _csv_files(study: Study, rows: list[Row], tuning: Tuning | None) -> dict[str
     if tuning is None:
         return {"tables.csv": tables.tables_csv(study, rows)}
     tried = tables.tables_csv(tuning.study, tuning.rows, chosen=tuning.chosen)
-    if tuning.held_out is None:
+    if tuning.validation_images is None:
         return {"tables.csv": tried}
     return {"tables.csv": tables.tables_csv(study, rows), "tuning.csv": tried}
 
@@ -241,9 +246,9 @@ def _page(
     cost_header, cost_body = tables.cost_table(study, [] if study.search else rows)
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
-    every = tuning.rows if tuning and tuning.held_out is None else rows
+    every = tuning.rows if tuning and tuning.validation_images is None else rows
     problems = tables.problems(study, every)
-    if tuning and tuning.held_out is not None:
+    if tuning and tuning.validation_images is not None:
         problems += tables.problems(tuning.study, tuning.rows)
     compared = differences_of(study, rows)
     return environment.from_string(template).render(

@@ -110,7 +110,7 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
         count = f"mean ± standard deviation over {count}"
     tuned, best = study.manifest.get("tuned_over"), ""
     if tuned:
-        on = "held-out" if study.manifest.get("tuning") else "test"
+        on = "validation" if study.manifest.get("tuning") else "test"
         best = f", at the best {tuned} of those tried on {on} images"
     of = ", ".join(part for part in (subject(study), epochs_rule(study), count) if part)
     title = f"{capital(metric.title)}{in_unit(metric)}"
@@ -254,14 +254,20 @@ def _data_problems(study: Study) -> list[list[str]]:
 
 
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
-    """[key, value] of what all records agree on, or every value of a key they differ in."""
+    """[key, value] of what all records agree on, or every value of a key they differ in.
+
+    A key that is empty everywhere, as `norms` is without norms of places, is left out.
+    """
     values: dict[str, dict[str, None]] = {}
+    filled: dict[str, bool] = {}
     for record in records:
         for key, value in record.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            text = NOTHING if value is None else text
+            empty = value in ({}, [], "")
+            text = NOTHING if value is None or empty else text
+            filled[key] = filled.get(key, False) or not empty
             values.setdefault(key, {})[text] = None
-    return [[key, "; ".join(found)] for key, found in values.items()]
+    return [[key, "; ".join(found)] for key, found in values.items() if filled[key]]
 
 
 def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -> str:

@@ -48,7 +48,7 @@ def tuning_numbers(tuning: Tuning) -> dict[str, Any]:
     names = list(dict.fromkeys(key for row in tuning.rows for key in row.labels))
     return {
         "field": tuning.field,
-        "held_out": tuning.held_out,
+        "validation_images": tuning.validation_images,
         "rows": [
             {**_row(tuning.study, row, names), "chosen": row in tuning.chosen}
             for row in tuning.rows

@@ -55,6 +55,21 @@ class Rung:
         return tuple(name for name in self.asked if name not in self.kept) if self.complete else ()
 
     @property
+    def tied(self) -> tuple[str, ...]:
+        """Candidates of one result of which some were kept and some dropped, by their order alone.
+
+        Empty where results decided, and while one is missing.
+        """
+        border = {_rounded(self.results[name]) for name in self.kept}
+        border &= {_rounded(self.results[name]) for name in self.dropped}
+        return tuple(name for name in self.asked if _rounded(self.results[name]) in border)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest result; infinity where there is none."""
+        return min(self.results.values(), default=math.inf)
+
+    @property
     def spread(self) -> float:
         """Between the best and the worst of those that did not diverge."""
         finite = [result for result in self.results.values() if math.isfinite(result)]
@@ -130,7 +145,7 @@ def climb(
         kept: tuple[str, ...] = ()
         if len(results) == len(asked):
             # stable: ties keep the order
-            ranked = sorted(asked, key=lambda name: rank(metric, results[name]))
+            ranked = sorted(asked, key=lambda name: rank(metric, _rounded(results[name])))
             finite = [name for name in ranked if math.isfinite(results[name])]
             kept = tuple(finite[: KEPT if number == 0 else 1])
         rungs.append(Rung(end, results, asked, kept))
@@ -216,6 +231,11 @@ def _why(gain: float, noise: float, ratio: float) -> str:
             f"{decimal_text(math.exp(noise), 2)} in some layer, above {decimal_text(ratio, 2)}"
         )
     return "; ".join(reasons)
+
+
+def _rounded(result: float) -> float:
+    """What results are sorted by: medians of the same counts may differ in their last bits."""
+    return round(result, 9)
 
 
 def _known(names: Sequence[str], epochs: int, result: ResultOf) -> dict[str, float]:

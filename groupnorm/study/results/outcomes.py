@@ -7,7 +7,7 @@ import math
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import NOTHING, row_text
 from groupnorm.study.results.rows import Row, Study
-from groupnorm.study.results.search import Search
+from groupnorm.study.results.search import RULES, Search
 from groupnorm.study.results.wording import rank
 
 
@@ -25,6 +25,12 @@ def epochs_trained(study: Study) -> int:
 def full_runs(study: Study) -> float:
     """The same as a number of trainings of one configuration to the end of its schedule."""
     return epochs_trained(study) / search_of(study).full_epochs
+
+
+def refinement_epochs(study: Study) -> int:
+    """Of `epochs_trained` those of the runs that the refinement by stage asked for."""
+    runs = {cell.run for cell in study.cells if cell.labels["step"] != RULES}
+    return sum(len(study.records[run].metrics) for run in runs)
 
 
 def as_settings(norm: str) -> str:

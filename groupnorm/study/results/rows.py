@@ -299,15 +299,15 @@ def run_status(record: Record, metric: Metric) -> tuple[str, str | None]:
 
 
 def images_of(records: Iterable[Record]) -> str | None:
-    """The images that runs were evaluated on: "test images", or "500 held-out training images".
+    """The images that runs were evaluated on: "test images", or "500 validation images".
 
     Where runs differ, all of them, joined by "and". None where no run was begun.
     """
     found: dict[str, None] = {}
     for record in records:
         if record.config or record.metrics:
-            held_out = record.config.get("validation_images")
-            found[f"{held_out:,} held-out training images" if held_out else TEST_IMAGES] = None
+            count = record.config.get("validation_images")
+            found[f"{count:,} validation images" if count else TEST_IMAGES] = None
     return " and ".join(sorted(found)) or None
 
 

@@ -54,7 +54,7 @@ def rules_note(study: Study) -> str:
 
 
 def title_images(study: Study) -> str:
-    """Where results are not of the test images: " on 1,000 held-out training images"; else ""."""
+    """Where results are not of the test images: " on 1,000 validation images"; else ""."""
     images = images_of(study.records.values())
     return "" if images in (None, TEST_IMAGES) else f" on {images}"
 
@@ -78,7 +78,10 @@ def images_note(study: Study) -> str:
             f"{results} are those of {images}, by run: only runs that were evaluated on the same "
             "images are compared."
         )
-    return f"{results} are those of {images}; the runs have not seen the test images."
+    return (
+        f"{results} are those of {images}, held out of the training images; the runs have not seen "
+        "the test images."
+    )
 
 
 def _lengths(study: Study) -> list[int]:

@@ -41,8 +41,8 @@ class Tuning:
         rows: a row for every configuration with every value.
         chosen: of every configuration the row with the chosen value. None of a configuration that
             has a run which neither finished nor diverged: it may still win.
-        held_out: training images that the choice was made on. None in records of versions that
-            made it on the test images; `rows` are then the rows of the study itself.
+        validation_images: number of those that the choice was made on. None in records of versions
+            that made it on the test images; `rows` are then the rows of the study itself.
         earlier: what the tables show with a value chosen before, among other values.
     """
 
@@ -50,7 +50,7 @@ class Tuning:
     study: Study
     rows: list[Row]
     chosen: list[Row]
-    held_out: int | None
+    validation_images: int | None
     earlier: Sequence[Row] = ()
 
     @property
@@ -113,10 +113,10 @@ def chosen_rows(rows: Sequence[Row], field: str, metric: Metric) -> list[Row]:
 
 def tuned_briefly(tuning: Tuning) -> str:
     """In a sentence or two, what the results of a tuned study are those of."""
-    if tuning.held_out is None:
+    if tuning.validation_images is None:
         on = "the test images themselves, which flatters it"
     else:
-        on = f"{tuning.held_out:,} held-out training images"
+        on = f"{tuning.validation_images:,} validation images"
     text = (
         f"Each configuration has a {tuning.field} of its own, the best of those tried on {on}; "
         "all are under Tuning."
@@ -130,8 +130,8 @@ def tuned_briefly(tuning: Tuning) -> str:
 def how_tuned(tuning: Tuning) -> list[str]:
     """How the values were chosen, on what, and what that took, as paragraphs."""
     paragraphs = [_rule(tuning)]
-    if tuning.held_out is not None:
-        paragraphs += _how_sure(tuning, tuning.held_out)
+    if tuning.validation_images is not None:
+        paragraphs += _how_sure(tuning, tuning.validation_images)
     paragraphs += [*_at_the_edge(tuning), *_not_chosen(tuning)]
     paragraphs += [_earlier(tuning)] if tuning.earlier else []
     if tuning.study.manifest["shows"] in ("norms", "batch-size"):
@@ -156,7 +156,8 @@ def tuning_table(tuning: Tuning) -> tuple[list[str], list[list[str]]]:
         ]
         for same in by_runs(tuning.rows)
     ]
-    on = ": mean ± spread" if tuning.held_out is None else " on the held-out images"
+    where = " on the validation images"
+    on = ": mean ± spread" if tuning.validation_images is None else where
     result = f"{noun(tuning.study.metric)}{on}"
     return [*label_columns(tuning.study), tuning.field, result, CHOSEN], lines
 
@@ -164,7 +165,7 @@ def tuning_table(tuning: Tuning) -> tuple[list[str], list[list[str]]]:
 def _rule(tuning: Tuning) -> str:
     values, metric = _fairness(tuning), tuning.study.metric
     best, flattered = best_word(metric), "low" if is_better(metric, -1.0) else "high"
-    if tuning.held_out is None:
+    if tuning.validation_images is None:
         return (
             f"Each configuration is shown with the {tuning.field} that gave it the {best} mean "
             f"{noun(metric)} among {values}. The choice was made on the test images themselves, as "
@@ -176,10 +177,10 @@ def _rule(tuning: Tuning) -> str:
     return (
         f"Each configuration has the {tuning.field} that gave it the {best} {noun(metric)} among "
         f"{values}. "
-        f"They were tried with seed {seed} alone and compared on {tuning.held_out:,} training "
-        "images that were held out, the same share of every class. The runs of the tables were "
-        "then trained with the chosen value, without holding out any, and evaluated on the test "
-        "images, which had no part in the choice. The tuning took "
+        f"They were tried with seed {seed} alone and compared on {tuning.validation_images:,} "
+        "validation images, held out of the training images, the same share of every class. The "
+        "runs of the tables were then trained with the chosen value, without holding out any, and "
+        "evaluated on the test images, which had no part in the choice. The tuning took "
         f"{runs} {'run' if runs == 1 else 'runs'} beside those of the tables."
     )
 
@@ -199,7 +200,7 @@ def _fairness(tuning: Tuning) -> str:
     )
 
 
-def _how_sure(tuning: Tuning, held_out: int) -> list[str]:
+def _how_sure(tuning: Tuning, validation_images: int) -> list[str]:
     metric = tuning.study.metric
     means = [row.mean for row in tuning.chosen if row.mean is not None]
     single = "each value has a single run: which of close values was chosen is partly chance"
@@ -208,10 +209,10 @@ def _how_sure(tuning: Tuning, held_out: int) -> list[str]:
     if not is_share(metric):
         return [f"{capital(single)}."]
     share = sum(means) / len(means) / 100
-    points = 100 * math.sqrt(share * (1 - share) / held_out)
+    points = 100 * math.sqrt(share * (1 - share) / validation_images)
     return [
-        f"On {held_out:,} images the {noun(metric)} of one run is known to {decimal_text(points)} "
-        f"{gap_unit(metric)} (one standard error), and {single}."
+        f"On {validation_images:,} images the {noun(metric)} of one run is known to "
+        f"{decimal_text(points)} {gap_unit(metric)} (one standard error), and {single}."
     ]
 
 
@@ -245,13 +246,13 @@ def _not_chosen(tuning: Tuning) -> list[str]:
             "one tried stands for it."
         )
     diverged = [same for same in by_runs(tuning.rows) if same[0].status == "diverged"]
-    if diverged and tuning.held_out is not None:
+    if diverged and tuning.validation_images is not None:
         names = "; ".join(_name(tuning, same, tuning.field) for same in diverged)
         found.append(
             f"Training diverged with {names}. Such a value is chosen only where every other one "
             "diverged too."
         )
-    if tuning.undecided and tuning.held_out is not None:
+    if tuning.undecided and tuning.validation_images is not None:
         names = "; ".join(_name(tuning, same) for same in by_runs(tuning.undecided))
         found.append(
             f"No value of {tuning.field} is chosen yet for {names}, because a run that tries one "

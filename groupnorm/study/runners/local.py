@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from groupnorm.files import write_atomic
 from groupnorm.study.runners.launcher import LaunchedTrial, Launcher
 from groupnorm.study.store import Record, read_record, run_folder, run_is_done, to_json
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 
 class Progress(Protocol):
     """What the runner reports while it works."""
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
 
     def stepped(self, name: str, step: int, total: int) -> None:
@@ -33,7 +34,7 @@ class Progress(Protocol):
 
 def run_trials(
     out: Path,
-    configs: dict[str, RunConfig],
+    configs: Mapping[str, TrainingConfig],
     progress: Progress,
     *,
     jobs: int,
@@ -96,7 +97,10 @@ def available_cores() -> int:
 
 
 def prepare(
-    out: Path, configs: dict[str, RunConfig], progress: Progress, stop_epoch: int | None = None
+    out: Path,
+    configs: Mapping[str, TrainingConfig],
+    progress: Progress,
+    stop_epoch: int | None = None,
 ) -> list[str]:
     """The names of the runs that are not done yet, with their folders made ready."""
     waiting = []

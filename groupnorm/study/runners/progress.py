@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -13,18 +14,18 @@ from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.wording import noun, value_text
 from groupnorm.study.store import UNREADABLE
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 from groupnorm.training.metric import CLASSIFICATION, Metric
 
 
-def describe(config: RunConfig) -> str:
+def describe(config: TrainingConfig) -> str:
     """One run in a few words, as progress and errors name it."""
     fields = config.identity()
     batch = f"{fields['workers']}x{fields['batch_per_worker']}"
     return f"{config.norm_text} {batch} seed {config.seed}"
 
 
-def names_of(configs: dict[str, RunConfig]) -> dict[str, str]:
+def names_of(configs: Mapping[str, TrainingConfig]) -> dict[str, str]:
     """What each run is called: `describe`, and what those that it calls the same differ in."""
     alike: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
@@ -62,22 +63,30 @@ class StudyProgress:
 
     Use as a context manager. On a terminal the lines are live; elsewhere every finished epoch
     prints a plain line.
+
+    How far a trial has come, and the time left, go by the pixels that are trained on: steps with
+    smaller images (`size_schedule`) take less time.
+
+    Args:
+        own_size: pixels of the data's images, for runs that choose no size.
     """
 
     def __init__(
         self,
-        configs: dict[str, RunConfig],
+        configs: Mapping[str, TrainingConfig],
         console: Console,
         stop_epoch: int | None = None,
         metric: Metric = CLASSIFICATION[0],
+        own_size: int = 32,
     ) -> None:
         self.configs = configs
         self.metric = metric
+        self.own_size = own_size
         self.names = names_of(configs)
         self.stop_epoch = stop_epoch
         self.console = console
         self.began = time.monotonic()
-        self.trial_began: dict[str, tuple[float, int | None]] = {}
+        self.trial_began: dict[str, tuple[float, float | None]] = {}
         self.fractions = dict.fromkeys(configs, 0.0)
         self.restored = dict.fromkeys(configs, 0.0)  # what was there at the start, as fractions
         self.tasks: dict[str, TaskID] = {}
@@ -102,7 +111,7 @@ class StudyProgress:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
         self.trial_began[name] = (time.monotonic(), None)
         self.tasks[name] = self.bars.add_task(self.names[name], total=1.0, note="starting")
@@ -111,18 +120,22 @@ class StudyProgress:
 
     def stepped(self, name: str, step: int, total: int) -> None:
         """A trial has done `step` of the `total` steps of its schedule."""
-        epochs = self.configs[name].epochs
-        if self.stop_epoch is not None and epochs:
-            total = total * min(self.stop_epoch, epochs) // epochs
+        config = self.configs[name]
+        last = total
+        if self.stop_epoch is not None and config.epochs:
+            last = total * min(self.stop_epoch, config.epochs) // config.epochs
+        whole, done = (
+            config.full_size_steps(steps, total, self.own_size) for steps in (last, step)
+        )
         began, first = self.trial_began[name]
         if first is None:
-            self.trial_began[name] = (time.monotonic(), step)
+            self.trial_began[name] = (time.monotonic(), done)
             if name not in self.lost:
-                self.restored[name] = step / total
-            first = step
-        self.fractions[name] = step / total
+                self.restored[name] = done / whole
+            first = done
+        self.fractions[name] = done / whole
         elapsed = time.monotonic() - began
-        left = (total - step) * elapsed / (step - first) if step > first else None
+        left = (whole - done) * elapsed / (done - first) if done > first else None
         self._show(name, left)
 
     def epoch(self, name: str, metrics: dict[str, Any]) -> None:

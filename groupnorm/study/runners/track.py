@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from groupnorm.study.runners.progress import StudyProgress
-from groupnorm.study.store import is_number, read_metrics, run_folder
-from groupnorm.training.config import RunConfig
+from groupnorm.study.store import is_number, read_config, read_metrics, run_folder
+from groupnorm.training.config import TrainingConfig
 from groupnorm.training.metric import CLASSIFICATION, PRECISE, TRAINING, Metric
 
 _NAMES = {"lr": "learning rate", "epoch": None, "step": None}
@@ -46,11 +47,13 @@ class RunCurves:
         folder: made anew; holds nothing but event files.
         rows: epochs that are in the run's record already, as in metrics.jsonl. The last one's
             wall time is `until`, in seconds since 1970; those before it lie back by their seconds.
+        images: of the evaluation, "test" or "validation".
     """
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]], until: float) -> None:
+    def __init__(self, folder: Path, rows: list[dict[str, Any]], until: float, images: str) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.images = images
         shutil.rmtree(folder, ignore_errors=True)
         # purge_step: a TensorBoard that is watching forgets what it has seen of this run
         self.writer = SummaryWriter(str(folder), purge_step=0)
@@ -74,28 +77,33 @@ class RunCurves:
 
     def _add(self, row: dict[str, Any], when: float) -> None:
         self.last = row["epoch"]
-        for curve, value in curve_values(row).items():
+        for curve, value in curve_values(row, self.images).items():
             self.writer.add_scalar(curve, value, row["epoch"], when)
 
 
-def curve_values(row: dict[str, Any]) -> dict[str, float]:
+def curve_values(row: dict[str, Any], images: str) -> dict[str, float]:
     """The numbers of an epoch by the name of their curve, whatever the task measures.
 
-    "train_error" is "error/train", "val_error" is "error/validation"; what is neither of the
-    training nor of the validation images keeps its name.
+    "train_error" is "error/train"; "val_error" is "error/test" or "error/validation". What is
+    neither of the training nor of the evaluation images keeps its name.
+
+    Args:
+        images: those of the evaluation, "test" or "validation".
     """
-    names = {key: _NAMES.get(key, _curve(key)) for key, value in row.items() if is_number(value)}
+    names = {
+        key: _NAMES.get(key, _curve(key, images)) for key, value in row.items() if is_number(value)
+    }
     found = {name: row[key] for key, name in names.items() if name is not None}
     speed = row.get("timing", {}).get("images_per_second")
     return found if speed is None else {**found, "images per second": speed}
 
 
-def _curve(key: str) -> str:
+def _curve(key: str, images: str) -> str:
     recomputed = ", recomputed statistics" if key.startswith(PRECISE) else ""
     name = key.removeprefix(PRECISE)
-    for prefix, images in ((TRAINING, "train"), ("val_", "validation")):
+    for prefix, group in ((TRAINING, "train"), ("val_", images)):
         if name.startswith(prefix):
-            return f"{name.removeprefix(prefix)}/{images}{recomputed}"
+            return f"{name.removeprefix(prefix)}/{group}{recomputed}"
     return f"{name}{recomputed}"
 
 
@@ -105,12 +113,13 @@ class TrackedProgress(StudyProgress):
     def __init__(
         self,
         out: Path,
-        configs: dict[str, RunConfig],
+        configs: Mapping[str, TrainingConfig],
         console: Any,
         stop_epoch: int | None = None,
         metric: Metric = CLASSIFICATION[0],
+        own_size: int = 32,
     ) -> None:
-        super().__init__(configs, console, stop_epoch, metric)
+        super().__init__(configs, console, stop_epoch, metric, own_size)
         self.out = out
         self.curves: dict[str, RunCurves] = {}
 
@@ -119,7 +128,7 @@ class TrackedProgress(StudyProgress):
         for curves in self.curves.values():
             curves.close()
 
-    def started(self, name: str, config: RunConfig) -> None:
+    def started(self, name: str, config: TrainingConfig) -> None:
         """A trial's process was started."""
         if name not in self.curves:  # else it was moved and goes on
             self.curves[name] = recorded_curves(
@@ -145,4 +154,6 @@ def recorded_curves(folder: Path, run: Path) -> RunCurves:
     """The curves in `folder` of what the record in `run` holds so far."""
     metrics = run / "metrics.jsonl"
     until = metrics.stat().st_mtime if metrics.exists() else time.time()
-    return RunCurves(folder, read_metrics(run), until)
+    config = read_config(run)
+    images = "validation" if config is not None and config.validation_images else "test"
+    return RunCurves(folder, read_metrics(run), until, images)

@@ -37,7 +37,7 @@ from groupnorm.files import describe_os_error
 PROGRESS_INTERVAL = 0.5  # seconds between two lines about steps
 # Imported before the first fork: everything that a trial needs of this package, and the compiler,
 # which torch's optimizers import.
-PRELOAD = ("groupnorm.study.record", "torch._dynamo")
+PRELOAD = ("groupnorm.study.record", "groupnorm.run.classification", "torch._dynamo")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from groupnorm.training.loop import Metrics
+from groupnorm.training.task import Metrics
 
 PERCENTILES = (1, 20, 80, 99)
 

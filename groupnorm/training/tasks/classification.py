@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupnorm.data import Batches
-from groupnorm.data.batches import epoch_order, epoch_steps
+from groupnorm.data.batches import Step, epoch_order, epoch_steps, shrink
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.evaluation.probe import recorded_responses
 from groupnorm.training.evaluation.top1 import top1
-from groupnorm.training.loop import Metrics
+from groupnorm.training.metric import CLASSIFICATION
+from groupnorm.training.schedules import image_size
+from groupnorm.training.task import EpochTotals, Metrics, Part, whole_steps
 
 PRECISE_IMAGES = 2048
 _STATISTICS_EPOCH = 0  # epochs count from 1: images of its own
@@ -26,7 +28,11 @@ RecomputeStatistics = Callable[[nn.Module, Iterator[Tensor]], AbstractContextMan
 
 
 class Classification:
-    """Loss and evaluation of an image classifier.
+    """Batches, loss and evaluation of an image classifier.
+
+    A batch is images (n, C, H, W) and their labels (n,), and a pass's part is some of them. The
+    images of a worker follow each other, and what cuts a batch into equal parts leaves them
+    together.
 
     Validation metrics: `val_loss`, `val_error` (top-1, percent, with running statistics), and in
     the reported epochs `precise_val_error`: the same with batch norm's statistics recomputed over
@@ -38,31 +44,55 @@ class Classification:
     with running statistics, as in Wu & He 2018, Figure 6; None when one of them is not finite.
 
     Args:
-        batches: the data.
+        data: the labelled images.
         recompute: the context manager that recomputes statistics; None when no layer has any.
         probed: the module of the model whose responses to record (`probe_module`); None for none.
     """
 
+    metrics = CLASSIFICATION
+
     def __init__(
         self,
         config: RunConfig,
-        batches: Batches,
+        data: Batches,
         recompute: RecomputeStatistics | None,
         processes: Processes = ALONE,
         probed: nn.Module | None = None,
     ) -> None:
         self.config = config
-        self.batches = batches
+        self.data = data
         self.recompute = recompute
         self.processes = processes
         self.probed = probed
+        self.steps_per_epoch = whole_steps(config, data.train_size)
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    def steps(self, epoch: int) -> list[Step]:
+        """The steps of an epoch: all images in an order of its own, the incomplete step dropped."""
+        seed, step_images = self.config.seed, self.config.step_images
+        order = epoch_order(self.data.train_size, seed, epoch)
+        return epoch_steps(order, step_images, seed, epoch)
+
+    def split(self, batch: tuple[Tensor, Tensor], progress: float) -> Sequence[Part]:
+        """Images of the size that the run has come to, and their labels, for each pass."""
+        images, labels = batch
+        images = shrink(images, image_size(self.config.size_schedule, progress))
+        passes = self.config.accumulate
+        return [
+            Part(part, len(part[1]))
+            for part in zip(images.chunk(passes), labels.chunk(passes), strict=True)
+        ]
+
+    def losses(self, model: nn.Module, part: Part) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Mean cross-entropy of the images, and how many were classified wrong."""
+        images, labels = part.inputs
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._half):
             logits = model(self._in_memory_format(images))
             loss = F.cross_entropy(logits, labels)
-        return loss, int((logits.detach().argmax(1) != labels).sum())
+        return {"loss": loss}, {"wrong": int((logits.detach().argmax(1) != labels).sum())}
+
+    def training_metrics(self, totals: EpochTotals) -> Metrics:
+        """`train_error`, in percent of the epoch's images as they were seen."""
+        return {"train_error": 100.0 * totals.counts["wrong"] / totals.examples}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
@@ -96,7 +126,7 @@ class Classification:
             return found.float()
 
         model.eval()
-        batches = self.batches.test(self.processes.rank, self.processes.count)
+        batches = self.data.test(self.processes.rank, self.processes.count)
         loss, error = top1(logits, batches, next(model.parameters()).device, self.processes)
         model.train()
         return loss, error
@@ -107,13 +137,13 @@ class Classification:
         Synchronized statistics belong to the whole step, which makes one batch.
         """
         seed, step_images = self.config.seed, self.config.step_images
-        order = epoch_order(self.batches.train_size, seed, _STATISTICS_EPOCH)
+        order = epoch_order(self.data.train_size, seed, _STATISTICS_EPOCH)
         steps = epoch_steps(order[:PRECISE_IMAGES], step_images, seed, _STATISTICS_EPOCH)
         synchronized = self.config.synchronized
         parts = 1 if synchronized else self.processes.count * self.config.accumulate
         for part in range(parts):
             rows = Processes(part, parts).shard(step_images)
-            for images, _ in self.batches.train(steps, rows):
+            for images, _ in self.data.train(steps, rows):
                 yield self._in_memory_format(images)
 
     def _in_memory_format(self, images: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def test_malicious_file(tmp_path, kind):
     files = batches(CIFAR10)
     files["test_batch"] = {b"data": Makes(trace)}
     place = write(tmp_path, CIFAR10, kind, files)
-    with pytest.raises(DataError, match=r"test_batch in .*\.mkdir, which no image file needs"):
+    with pytest.raises(DataError, match=r"test_batch in .*\.mkdir, which no array needs"):
         read(CIFAR10, place, verify=False, images=N)
     assert not trace.exists()
 

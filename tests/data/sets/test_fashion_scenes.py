@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_written(quick, monkeypatch, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         scenes = fashion_scenes.load()
     assert len(scenes.train_images) == 60
-    assert "cannot keep fashion-scenes" in caplog.text
+    assert f"cannot keep {fashion_scenes.cache_file()}" in caplog.text
 
 
 def test_find_makes_nothing(cache, no_making):

@@ -50,6 +50,7 @@ def test_shapes_and_types(config, backgrounds, garments):
         assert scene.boxes.dtype == np.float32
         assert scene.boxes.shape == (config.frames, count, 4)
         assert scene.labels.dtype == np.int64
+        assert scene.areas.shape == (config.frames, count)
     assert counts == set(range(config.garments[0], config.garments[1] + 1))
 
 
@@ -136,6 +137,27 @@ def test_a_later_garment_hides_an_earlier_one(backgrounds, garments):
         assert (scene.masks[0, 1] >= lost).all()
         hidden += int(lost.sum())
     assert hidden > 1000
+
+
+def test_areas_are_those_of_garments_with_nothing_in_front(backgrounds, garments):
+    """Each garment's area is its mask's in the scene without the later ones."""
+    config = SceneConfig(canvas=(40, 40), garments=(3, 3), size=(16, 30), frames=2, speed=(1, 2))
+    less = 0
+    for index in range(15):
+        scene = make_scene(KEY, index, config, backgrounds, garments)
+        assert scene.areas.dtype == np.int64
+        assert scene.areas.shape == (2, 3)
+        assert (scene.areas[:, 2] == scene.masks[:, 2].sum((1, 2))).all()
+        for j in range(3):
+            alpha = garments.alpha.copy()
+            for later in range(j + 1, 3):
+                alpha[(index * 3 + later) % len(alpha)] = 0
+            bare = make_scene(
+                KEY, index, config, backgrounds, Garments(garments.tone, alpha, garments.labels)
+            )
+            assert (scene.areas[:, j] == bare.masks[:, j].sum((1, 2))).all()
+        less += int((scene.masks.sum((2, 3)) < scene.areas).sum())
+    assert less > 20
 
 
 def test_garments_move_in_straight_lines(backgrounds, garments):

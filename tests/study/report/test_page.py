@@ -353,9 +353,9 @@ def test_a_tuned_study_shows_the_runs_of_its_tables_and_every_value_tried(tmp_pa
     rows = summarize_study(study)
     assert main_table(out)[1][0] == ["bn", f"{rows[0].mean:.1f} ± {rows[0].spread:.1f}"]
     assert main_title(out).endswith(
-        "2 seeds, at the best base_lr of those tried on held-out images"
+        "2 seeds, at the best base_lr of those tried on validation images"
     )
-    assert text.index("140 held-out training images") < text.index('<section id="table">')
+    assert text.index("140 validation images") < text.index('<section id="table">')
     assert text.index("test images, which had no part") > text.index('<section id="tuning">')
     assert 'id="error-by-base_lr"' in text
     lines = (out / "tables.csv").read_text().splitlines()

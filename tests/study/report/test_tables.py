@@ -227,6 +227,13 @@ def test_settings_join_what_differs():
     assert found == [["a", "1; 2"], ["b", "x"], ["c", "\u2013"]]
 
 
+def test_settings_that_are_empty_everywhere_are_left_out():
+    empty = {"norms": {}, "size_schedule": "", "list": [], "off": False, "zero": 0}
+    assert settings([empty, empty]) == [["off", "false"], ["zero", "0"]]
+    found = settings([empty, {"norms": {"stem": "bn"}}])
+    assert found == [["norms", '\u2013; {"stem": "bn"}'], ["off", "false"], ["zero", "0"]]
+
+
 def set_epochs(folder, epochs):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "epochs": epochs}))
@@ -276,7 +283,7 @@ def test_the_title_says_unit_model_data_rule_and_seeds(tmp_path):
     assert title(out).endswith("digits, median of 3 epochs, 1 seed")
     study = configured(load_study(out), epochs=12, reported_epochs=1, validation_images=500)
     assert main_title_of(study, summarize_study(study)) == (
-        "Top-1 error in percent on 500 held-out training images: resnet8 on digits, "
+        "Top-1 error in percent on 500 validation images: resnet8 on digits, "
         "last epoch of 12, 1 seed"
     )
     assert title(tuned_on_test(tmp_path / "c", seeds=1)).endswith(

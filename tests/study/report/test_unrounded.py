@@ -90,7 +90,7 @@ def test_what_the_errors_are_is_said_once(tmp_path):
     study = configured(study, reported_epochs=1, validation_images=500)
     found = study_numbers(study, rows)
     assert (found["epochs_rule"], found["reported_epochs"]) == ("last epoch", 1)
-    assert found["evaluated_on"] == "500 held-out training images"
+    assert found["evaluated_on"] == "500 validation images"
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_the_file_of_differences_has_the_same_numbers(troubled):
 def test_what_was_tried_is_there_with_the_choice(tmp_path):
     out = tuned_study(tmp_path)
     found = json.loads(json.dumps(tuning_numbers(read_tuning(out, load_study(out)))))
-    assert (found["field"], found["held_out"]) == ("base_lr", 140)
+    assert (found["field"], found["validation_images"]) == ("base_lr", 140)
     assert keys_of(found["rows"])[-1] == "chosen"
     chosen = [(r["norm"], r["base_lr"], r["seeds_asked"]) for r in found["rows"] if r["chosen"]]
     assert chosen == [("bn", 0.1, 1), ("gn", 0.3, 1)]
-    assert found["rows"][0]["evaluated_on"] == "140 held-out training images"
+    assert found["rows"][0]["evaluated_on"] == "140 validation images"
 
 
 def test_a_search_has_no_differences_because_its_runs_are_of_different_lengths(tmp_path):

@@ -85,8 +85,8 @@ def test_a_row_says_which_images_its_errors_are_of(tmp_path):
     assert {row.evaluated_on for row in summarize_study(study)} == {"test images"}
     study = configured(study, "gn*", validation_images=1200)
     bn, gn = summarize_study(configured(study, "bn-n32-s1", validation_images=500))
-    assert gn.evaluated_on == "1,200 held-out training images"
-    assert bn.evaluated_on == "500 held-out training images and test images"
+    assert gn.evaluated_on == "1,200 validation images"
+    assert bn.evaluated_on == "500 validation images and test images"
 
 
 def test_summarize_makes_one_row_per_labels_in_the_manifests_order(tmp_path):

@@ -56,8 +56,8 @@ def test_errors_of_held_out_images_are_said_to_be(tmp_path):
     study = study_with(tmp_path / "a", {}, {"validation_images": None})
     assert (title_images(study), images_note(study)) == ("", "")
     study = study_with(tmp_path / "b", *[{"validation_images": 1200}] * 2)
-    assert title_images(study) == " on 1,200 held-out training images"
+    assert title_images(study) == " on 1,200 validation images"
     assert "the runs have not seen the test images" in images_note(study)
     study = study_with(tmp_path / "c", {}, {"validation_images": 1200})
-    assert title_images(study) == " on 1,200 held-out training images and test images"
+    assert title_images(study) == " on 1,200 validation images and test images"
     assert "only runs that were evaluated on the same images are compared" in images_note(study)

@@ -118,7 +118,7 @@ def test_the_table_has_every_value_and_marks_the_chosen(tmp_path):
         "Values of base_lr chosen: bn, 32 images per worker: 0.1; gn, 32 images per worker: 0.3."
     )
     header, lines = tuning_table(tuning_of(tuned_study(tmp_path / "held-out")))
-    assert header[3] == "error on the held-out images"
+    assert header[3] == "error on the validation images"
     assert "±" not in lines[1][3]
 
 
@@ -130,13 +130,13 @@ def test_the_text_says_on_what_the_choice_was_made_and_whether_it_was_fair(tmp_p
     new = tuned_study(tmp_path / "new")
     for words in (
         "the same 3 values for every norm (0.1, 0.3, 1.0)",
-        "tried with seed 0 alone and compared on 140 training images that were held out",
+        "tried with seed 0 alone and compared on 140 validation images, held out of the training",
         "the test images, which had no part in the choice",
         "The tuning took 6 runs beside those of the tables",
         "On 140 images the error of one run is known to 3.6 points",
     ):
         assert words in said(new), words
-    assert "140 held-out training images" in tuned_briefly(tuning_of(new))
+    assert "140 validation images" in tuned_briefly(tuning_of(new))
     manifest = json.loads((new / "study.json").read_text())
     fewer = {**manifest["tuning"], "cells": manifest["tuning"]["cells"][:5]}
     add_to_manifest(new, tuning=fewer)

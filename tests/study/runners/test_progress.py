@@ -117,6 +117,41 @@ def test_work_done_before_does_not_flatter_the_estimate(monkeypatch):
     assert progress._whole() == "all trials 81 %, about 0:30 left"
 
 
+SECONDS = [2.0] * 3 + [4.5] * 6 + [8.0] * 3  # of each epoch, as the pixels of 16, 24 and 32
+
+
+@pytest.mark.parametrize(
+    ("own_size", "stop_epoch", "seconds"),
+    [(32, None, SECONDS), (32, 5, SECONDS[:5]), (16, None, [2.0] * 12)],
+)
+def test_the_time_left_is_right_from_the_start_where_images_grow(
+    monkeypatch, own_size, stop_epoch, seconds
+):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    config = RunConfig(norm="gn", epochs=12, size_schedule="16:0.25,24:0.75")
+    progress = StudyProgress({"run": config}, Console(file=io.StringIO()), stop_epoch, own_size)
+    progress.started("run", config)
+    progress.stepped("run", 0, 1200)
+    for epoch in range(1, len(seconds)):
+        now[0] += seconds[epoch - 1]
+        progress.stepped("run", 100 * epoch, 1200)
+        minutes, rest = progress._whole().split("about ")[1].removesuffix(" left").split(":")
+        assert 60 * int(minutes) + int(rest) == pytest.approx(sum(seconds[epoch:]), abs=1)
+
+
+def test_a_runs_own_size_of_image_counts_before_that_of_the_data(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    config = RunConfig(norm="gn", epochs=2, size_schedule="32:0.5", image_size=64)
+    progress = StudyProgress({"run": config}, Console(file=io.StringIO()), None, 224)
+    progress.started("run", config)
+    progress.stepped("run", 0, 8)
+    now[0] = 10.0
+    progress.stepped("run", 4, 8)
+    assert progress._whole() == "all trials 20 %, about 0:40 left"
+
+
 def test_no_estimate_without_a_step_made_in_this_start(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -12,8 +12,9 @@ from groupnorm.study.runners.track import (
     TrackError,
     check_track,
     curve_values,
+    recorded_curves,
 )
-from groupnorm.study.store import read_metrics, run_folder, write_metrics
+from groupnorm.study.store import read_metrics, run_folder, to_json, write_metrics
 from tests.study.fake_store import fake_metrics
 from tests.study.runners.test_local import configs
 from tests.tolerances import STEP
@@ -40,28 +41,29 @@ def times_in(folder):
 
 
 def epochs_in(folder):
-    return [step for step, _ in curves_in(folder)["error/validation"]]
+    return [step for step, _ in curves_in(folder)["error/test"]]
 
 
-def test_every_curve_has_the_values_of_the_record(tmp_path):
+@pytest.mark.parametrize("images", ["test", "validation"])
+def test_every_curve_has_the_values_of_the_record(tmp_path, images):
     rows = fake_metrics("bn", 8, 0)
-    curves = RunCurves(tmp_path / "c", rows[:5], until=1000.0)
+    curves = RunCurves(tmp_path / "c", rows[:5], until=1000.0, images=images)
     for row in rows[5:]:
         curves.epoch(row)
     curves.close()
     read = curves_in(tmp_path / "c")
     assert set(read) == {
-        "error/train", "error/validation", "error/validation, recomputed statistics", "loss/train",
-        "loss/validation", "learning rate", "images per second",
+        "error/train", "error/" + images, f"error/{images}, recomputed statistics", "loss/train",
+        "loss/" + images, "learning rate", "images per second",
     }  # fmt: skip
     for curve, of_curve in read.items():
         expected = [
-            (row["epoch"], pytest.approx(curve_values(row)[curve], rel=STEP))
+            (row["epoch"], pytest.approx(curve_values(row, images)[curve], rel=STEP))
             for row in rows
-            if curve in curve_values(row)
+            if curve in curve_values(row, images)
         ]
         assert of_curve == expected
-    assert len(read["error/validation, recomputed statistics"]) == 5
+    assert len(read[f"error/{images}, recomputed statistics"]) == 5
     assert times_in(tmp_path / "c")[:5] == [992.0, 994.0, 996.0, 998.0, 1000.0]
 
 
@@ -80,12 +82,12 @@ def test_curves_are_named_after_what_the_task_measures():
 
 def test_an_epoch_told_again_is_there_once(tmp_path):
     rows = fake_metrics("gn", 8, 0)
-    first = RunCurves(tmp_path / "c", [], until=0.0)
+    first = RunCurves(tmp_path / "c", [], until=0.0, images="test")
     for row in (rows[0], rows[1], rows[1], rows[0], rows[2]):
         first.epoch(row)
     first.close()
     assert epochs_in(tmp_path / "c") == [1, 2, 3]
-    again = RunCurves(tmp_path / "c", rows[:3], until=0.0)
+    again = RunCurves(tmp_path / "c", rows[:3], until=0.0, images="test")
     for row in rows[2:]:
         again.epoch(row)
     again.close()
@@ -115,6 +117,17 @@ def test_a_study_that_goes_on_or_moves_a_trial(tmp_path):
     for name in runs:
         assert epochs_in(tmp_path / "tensorboard" / name) == list(range(1, 9))
     assert len(read_metrics(run_folder(tmp_path, half))) == 2  # the record is the trial's alone
+
+
+@pytest.mark.parametrize(("held", "images"), [(None, "test"), (50, "validation")])
+def test_curves_name_the_images_of_the_evaluation_as_the_record_does(tmp_path, held, images):
+    ((name, run),) = configs({"seed": 0, "epochs": 8, "validation_images": held}).items()
+    folder = run_folder(tmp_path, name)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(to_json(run.model_dump()))
+    write_metrics(folder, fake_metrics("gn", 8, 0)[:2])
+    recorded_curves(tmp_path / "c", folder).close()
+    assert f"error/{images}" in curves_in(tmp_path / "c")
 
 
 def test_what_cannot_be_tracked(monkeypatch):

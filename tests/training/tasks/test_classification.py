@@ -10,6 +10,7 @@ from torch import nn
 from groupnorm.data import ImageSet, InMemory
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import Processes
+from groupnorm.training.task import EpochTotals, Part
 from groupnorm.training.tasks.classification import PRECISE_IMAGES, Classification
 from tests.tolerances import LAYER
 
@@ -44,10 +45,47 @@ class Always(nn.Module):
 
 def test_loss_and_wrong_answers():
     task = Classification(CONFIG, InMemory(DATA), None)
-    loss, wrong = task.loss(Always(0), torch.zeros(6, 1, 4, 4), torch.arange(6) % 2)
-    assert wrong == 3
+    (part,) = task.split((torch.zeros(6, 1, 4, 4), torch.arange(6) % 2), 0.0)
+    losses, counts = task.losses(Always(0), part)
+    assert (part.examples, counts) == (6, {"wrong": 3})
+    (loss,) = losses.values()
     sure = torch.log(1 + torch.exp(torch.tensor(-3.0)))
     assert loss.item() == pytest.approx(float((sure + 3 + sure) / 2), rel=LAYER)
+
+
+def test_a_batch_is_cut_into_passes_of_whole_workers():
+    config = RunConfig(workers=4, batch_per_worker=2, accumulate=2, epochs=1, norm="bn")
+    task = Classification(config, InMemory(DATA), None)
+    pixels, labels = torch.rand(8, 1, 4, 4), torch.arange(8)
+    parts = task.split((pixels, labels), 0.0)
+    assert [part.examples for part in parts] == [4, 4]
+    assert torch.equal(torch.cat([part.inputs[0] for part in parts]), pixels)
+    assert torch.cat([part.inputs[1] for part in parts]).tolist() == list(range(8))
+
+
+def test_images_grow_with_the_run():
+    config = RunConfig(workers=1, batch_per_worker=8, epochs=1, size_schedule="2:0.3,3:0.7")
+    task = Classification(config, InMemory(DATA), None)
+    sizes = [
+        part.inputs[0].shape[-1]
+        for progress in (0, 0.29, 0.3, 0.69, 0.7, 0.99)
+        for part in task.split((torch.rand(8, 1, 4, 4), torch.arange(8)), progress)
+    ]
+    assert sizes == [2, 2, 3, 3, 4, 4]
+
+
+def test_the_steps_of_an_epoch():
+    task = Classification(CONFIG, InMemory(DATA), None)
+    assert task.steps_per_epoch == 3
+    seen = [index for step in task.steps(1) for index in step.indices.tolist()]
+    assert len(seen) == len(set(seen)) == 18
+    assert [s.seed for s in task.steps(1)] != [s.seed for s in task.steps(2)]
+
+
+def test_the_training_error_is_of_the_epochs_images():
+    task = Classification(CONFIG, InMemory(DATA), None)
+    totals = EpochTotals({"loss": 1.0}, {"wrong": 3}, 12)
+    assert task.training_metrics(totals) == {"train_error": 25.0}
 
 
 def test_evaluation_sees_every_test_image_unaugmented_once():
@@ -114,7 +152,7 @@ def test_layout():
     config = CONFIG.model_copy(update={"memory_format": "channels_last"})
     model = Always(0)
     task = Classification(config, InMemory(DATA), None)
-    task.loss(model, torch.zeros(4, 3, 4, 4), torch.zeros(4, dtype=torch.long))
+    task.losses(model, Part((torch.zeros(4, 3, 4, 4), torch.zeros(4, dtype=torch.long)), 4))
     assert model.seen[0][1].is_contiguous(memory_format=torch.channels_last)
 
 

@@ -64,7 +64,7 @@ def search_figure(study: Study, rows: list[Row]) -> FigureSpec:
     if search.steps:
         panels.append(_refinement(search))
     caption = (
-        f"{what} on held-out images after each epoch of a schedule of {search.full_epochs}. A "
+        f"{what} on validation images after each epoch of a schedule of {search.full_epochs}. A "
         f"cross is where a rule was dropped, by its {noun(study.metric)} over the rung that ends "
         "there. Coloured lines were kept by the first rung; a dashed line is another "
         "seed of the rule that came to the end."
@@ -119,7 +119,7 @@ def _results(study: Study, run: str, first: int, last: int) -> dict[int, float]:
 
 
 def _label(search: Search) -> str:
-    return axis_label(search.metric, f"{noun(search.metric)} on held-out images")
+    return axis_label(search.metric, f"{noun(search.metric)} on validation images")
 
 
 def _drawer(search: Search, lines: Sequence[_Line], title: str) -> Callable[[Axes], None]:

@@ -1,4 +1,4 @@
-"""The figure of a tuned study: results on held-out images against the values tried."""
+"""The figure of a tuned study: results on validation images against the values tried."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tuning_figure(tuning: Tuning) -> FigureSpec:
     a ring is around the value chosen.
     """
     words = FIELD_WORDS.get(tuning.field, tuning.field)
-    images = "test images" if tuning.held_out is None else "held-out images"
+    images = "test images" if tuning.validation_images is None else "validation images"
     metric, shows = tuning.study.metric, tuning.study.manifest["shows"]
     what = capital(noun(metric))
     grouped = {"groups": _by_division, "arms": _by_arm}.get(shows, _by_batch)(tuning)
@@ -45,7 +45,11 @@ def tuning_figure(tuning: Tuning) -> FigureSpec:
     for title, lines in grouped.items():
         draw = _drawer(tuning, lines, title, axis_label(metric, f"{noun(metric)} on {images}"))
         panels.append(Panel(draw, f"{what} on {images} against {words}, {title}"))
-    points = "each point the mean of its seeds" if tuning.held_out is None else "one run a point"
+    points = (
+        "each point the mean of its seeds"
+        if tuning.validation_images is None
+        else "one run a point"
+    )
     caption = (
         f"{what} on {images} against the {words} ({tuning.field}), {points}. A ring is around the "
         f"value chosen. Where lines cross, the order of the {tuning.study.axis}s depends on the "

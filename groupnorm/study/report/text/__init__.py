@@ -60,7 +60,7 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
     paragraphs = [begun(study, rows), _what_was_measured(study, rows), _how_to_read(study, rows)]
     if tuning is not None:
         paragraphs.append(tuned_briefly(tuning))
-    on_test = tuning is not None and tuning.held_out is None
+    on_test = tuning is not None and tuning.validation_images is None
     incomplete = _incomplete(tuning.rows if tuning and on_test else rows)
     if kind == "groups":
         paragraphs += groups_text(study, rows)

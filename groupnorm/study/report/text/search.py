@@ -7,32 +7,39 @@ import math
 from groupnorm.study.report.text.verdicts import mean_text, points, verdict
 from groupnorm.study.results.differences import row_difference
 from groupnorm.study.results.format import decimal_text, seconds_text
-from groupnorm.study.results.halving import WORTH_REFINING
+from groupnorm.study.results.halving import WORTH_REFINING, Rung
 from groupnorm.study.results.labels import interval_text
 from groupnorm.study.results.outcomes import (
     as_settings,
     epochs_trained,
     full_runs,
+    refinement_epochs,
     runner_up,
     search_of,
 )
 from groupnorm.study.results.rows import Row, Study, subject
 from groupnorm.study.results.rules import images_note
+from groupnorm.study.results.search import Search
 from groupnorm.study.results.wording import (
     best_word,
     better_word,
     beyond_bounds,
     capital,
+    is_share,
+    lower_is_better,
     noun,
     plural,
+    value_text,
     with_article,
 )
+from groupnorm.study.store import damage
 
 
 def search_text(study: Study, rows: list[Row]) -> list[str]:
     """The paragraphs of a search; the first one is what it found."""
     return [
         _finding(study, rows),
+        _undecided(study),
         _chance(study, rows),
         _how(study),
         _cost(study),
@@ -48,31 +55,91 @@ def _finding(study: Study, rows: list[Row]) -> str:
     if search.chosen is None:
         done = sum(rung.complete for rung in search.rungs)
         return (
-            f"The search is not done: {done} of {len(search.settings['rungs'])} rungs are. The "
-            "same command goes on with it."
+            f"The search is not done: {done} of {len(search.settings['rungs'])} rungs are. "
+            f"{_go_on(study)}"
         )
     row, metric = _row(rows, search.chosen), study.metric
-    result = f"{mean_text(metric, row.result)} {noun(metric)}"
+    result = _result(study, row)
     end = search.settings["rungs"][-1]
     if not search.done:
         return (
             f"The search is not done; best so far is {study.called(search.chosen)}: "
             f"{result} after {end} of {search.full_epochs} epochs, "
-            f"{row.finished} of {len(search.settings['seeds'])} seeds. The same command goes on "
-            "with it."
+            f"{row.finished} of {len(search.settings['seeds'])} seeds. {_go_on(study)}"
         )
-    count = len(search.rungs[0].asked)
-    interval = row.result.interval if row.result else None
-    seeds = f"{row.finished} {'seed' if row.finished == 1 else 'seeds'}"
-    sure = f", 95 % interval {interval_text(interval)}, {seeds}" if interval else f", {seeds}"
+    assert search.rule is not None
+    count, refined = len(search.rungs[0].asked), search.refined
+    best = _row(rows, search.rule)
     text = (
-        f"Of {count} rules for the number of groups {study.called(search.chosen)} was chosen: "
-        f"{result} after {end} of {search.full_epochs} epochs{sure}."
-        f"{beyond_bounds(metric, [interval])}"
+        f"Of {count} rules for the number of groups {study.called(search.rule)} was chosen: "
+        f"{_result(study, best)} after {end} of {search.full_epochs} epochs{_seeds(best)}."
+        f"{beyond_bounds(metric, [best.result.interval if best.result else None])}"
     )
-    if search.refined is not None:
-        text = text.replace("was chosen", "was chosen and refined by stage", 1)
+    if refined is not None:
+        row = _row(rows, refined)
+        text += (
+            f" Refined by stage, which took {_as_full_runs(search, refinement_epochs(study))} "
+            f"more, it became {study.called(refined)}: {_result(study, row)}"
+            f"{_seeds(row)}."
+        )
     return f"{text} As settings of a run: {as_settings(search.chosen)}."
+
+
+def _go_on(study: Study) -> str:
+    if any(damage(record) for record in study.records.values()):
+        return "The same command goes on with it once the files named under Problems are mended."
+    return "The same command goes on with it."
+
+
+def _result(study: Study, row: Row) -> str:
+    return f"{mean_text(study.metric, row.result)} {noun(study.metric)}"
+
+
+def _seeds(row: Row) -> str:
+    """The interval and the seeds of a result, behind a comma."""
+    interval = row.result.interval if row.result else None
+    seeds = f", {row.finished} {'seed' if row.finished == 1 else 'seeds'}"
+    return f", 95 % interval {interval_text(interval)}{seeds}" if interval else seeds
+
+
+def _as_full_runs(search: Search, epochs: int) -> str:
+    return f"{decimal_text(epochs / search.full_epochs, 2)} full runs"
+
+
+def _undecided(study: Study) -> str:
+    """Where no error decided: candidates level with each other, or no better than guessing."""
+    search = search_of(study)
+    parts = [_tie(study, rung) for rung in search.rungs if rung.tied]
+    classes, images = study.manifest["data"]["classes"], search.settings["validation_images"]
+    guess = 1 - 1 / classes
+    least = 100 * (guess - 2 * math.sqrt(guess * (1 - guess) / images))
+    errors = is_share(study.metric) and lower_is_better(study.metric)
+    blind = [rung.epochs for rung in search.rungs if rung.kept and rung.lowest >= least]
+    if errors and blind:
+        epochs = f"epoch{'s' if len(blind) > 1 else ''} {_listed([str(end) for end in blind])}"
+        parts.append(
+            f"After {epochs} no rule was clearly better than guessing "
+            f"one of {classes} classes, an error of {decimal_text(100 * guess)} %: nothing was "
+            "learned yet that tells rules apart. A longer schedule has longer rungs."
+        )
+    return " ".join(parts)
+
+
+def _tie(study: Study, rung: Rung) -> str:
+    """What the tie rule decided after a rung, as a sentence or two."""
+    metric = study.metric
+    result = f"the same {noun(metric)}, {value_text(metric, rung.results[rung.tied[0]])}"
+    on = [study.called(norm) for norm in rung.tied if norm in rung.kept]
+    if len(rung.tied) == len(rung.asked):
+        return (
+            f"After epoch {rung.epochs} all {len(rung.asked)} rules had {result}. The tie rule "
+            f"alone let {_listed(on)} go on: the choice says nothing about the rules."
+        )
+    return (
+        f"After epoch {rung.epochs} {_listed([study.called(norm) for norm in rung.tied])} had "
+        f"{result}, with places for {len(on)} of them. The tie rule, not a result, let "
+        f"{_listed(on)} go on."
+    )
 
 
 def _chance(study: Study, rows: list[Row]) -> str:
@@ -110,7 +177,7 @@ def _how(study: Study) -> str:
         f"halving: every rule up to epoch {first}, the best three on to epoch {middle}, the best "
         f"one on to epoch {end}{others}. The learning rates are those of {search.full_epochs} "
         "epochs, cut there, and no epoch was trained twice. "
-        f"{capital(with_article(noun(metric)))} is that of the images held out, "
+        f"{capital(with_article(noun(metric)))} is that of the validation images, "
         f"{_over(settings['reported_epochs'])}. Of equal {plural(metric)} the rule nearer to 32 "
         f"groups counts as {better_word(metric)}, then the one with fewer channels per group."
     )
@@ -131,6 +198,8 @@ def _cost(study: Study) -> str:
         f"{decimal_text(full_runs(study), 2)} full runs of {search.full_epochs} epochs; every rule "
         f"to its end would have been {rules}."
     )
+    if extra := refinement_epochs(study):
+        text += f" Of these the refinement by stage took {_as_full_runs(search, extra)}."
     if search.initial is not None:
         text += (
             " Before that it looked at the untrained networks for "
@@ -191,6 +260,12 @@ def _refinement(study: Study, rows: list[Row]) -> str:
         f"{search.settings['rungs'][-1]}: {sum(len(step.asked) for step in done)} runs{so_far}, "
         f"{', '.join(kept) if kept else 'no stage'} changed."
     )
+
+
+def _listed(names: list[str]) -> str:
+    """Names as "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _row(rows: list[Row], norm: str) -> Row:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from groupnorm.study.runners.ray.connection import (
     needs,
 )
 from groupnorm.study.runners.ray.trial import (
+    INITIAL_FILES,
     STATE_FILES,
     TOKEN_FILE,
     Event,
@@ -44,7 +46,7 @@ from groupnorm.study.store import (
     run_is_done,
     to_json,
 )
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
 
 POLL = 0.3  # seconds between two looks at the events of the trials
 PATIENCE = 3  # times a trial may lose its place without finishing an epoch in between
@@ -71,7 +73,7 @@ class _Trial:
 
 def run_trials_on_cluster(
     out: Path,
-    configs: dict[str, RunConfig],
+    configs: Mapping[str, TrainingConfig],
     progress: ClusterProgress,
     *,
     cluster: Cluster,
@@ -130,7 +132,7 @@ class _Runner:
     def __init__(
         self,
         ray: Any,
-        configs: dict[str, RunConfig],
+        configs: Mapping[str, TrainingConfig],
         progress: ClusterProgress,
         cluster: Cluster,
         common: dict[str, Any],
@@ -179,11 +181,17 @@ class _Runner:
         """Send a trial to the cluster with what there is of it."""
         trial = self.trials[name]
         trial.attempt += 1
+        init, files = self.configs[name].init, state_files(run_folder(self.out, name))
+        initial: dict[str, bytes] = {}
+        if init is not None and "checkpoint.pt" not in files:
+            initial = state_files(run_folder(self.out, init), INITIAL_FILES)
         job = Job(
             name=name,
             attempt=trial.attempt,
             config=to_json(self.configs[name].model_dump()),
-            files=state_files(run_folder(self.out, name)),
+            files=files,
+            initial_name=init,
+            initial=initial,
             **self.common,
         )
         task = self.remote.options(name=name, **self.options).remote(job, self.queue)

@@ -24,6 +24,8 @@ from groupnorm.study.store import UNREADABLE, read_run, run_folder, run_is_done
 
 # What a trial leaves besides its configuration and DONE, in the order in which it is written.
 STATE_FILES = ("env.json", "checkpoint.pt", UNREADABLE, "metrics.jsonl")
+# What a run that others start from is asked for.
+INITIAL_FILES = ("config.json", "checkpoint.pt", "metrics.jsonl", "DONE")
 TOKEN_FILE = ".cluster"
 LOCK_PATIENCE = 60.0  # seconds a trial waits for the one that a lost node may still be running
 LOG_TAIL = 20_000  # characters of a trial's log that are sent back
@@ -39,7 +41,8 @@ class InstallationError(RuntimeError):
 class Job:
     """What a node needs to run, or to continue, one trial.
 
-    `files` are the state files so far; `token` is what TOKEN_FILE in the folder `out` says, by
+    `files` are the state files so far, `initial` those of the run that it starts from, called
+    `initial_name`; `token` is what TOKEN_FILE in the folder `out` says, by
     which a node knows that it sees the same folder.
     """
 
@@ -47,6 +50,8 @@ class Job:
     attempt: int
     config: str
     files: dict[str, bytes]
+    initial_name: str | None
+    initial: dict[str, bytes]
     out: Path
     token: str
     threads: int
@@ -135,8 +140,10 @@ def run_attempt(job: Job, on_event: Callable[[Event], None]) -> str | None:
                 send(**event)
         log = "" if shared else _log_tail(folder)
         send("ended", (*STATE_FILES, "DONE"), log=log)
-        done = run_is_done(read_run(folder), job.stop_epoch)
-        return None if done else trial.why_unfinished()
+        if run_is_done(read_run(folder), job.stop_epoch):
+            return None
+        # a file that is named is that of the study, not the copy on this node
+        return trial.why_unfinished().replace(str(folder), str(run_folder(job.out, job.name)))
 
 
 def sees_same_folder(job: Job) -> bool:
@@ -148,9 +155,9 @@ def sees_same_folder(job: Job) -> bool:
     return same and os.access(run_folder(job.out, job.name), os.W_OK)
 
 
-def state_files(folder: Path) -> dict[str, bytes]:
-    """The state files that are in `folder`, by name."""
-    return {n: (folder / n).read_bytes() for n in STATE_FILES if (folder / n).is_file()}
+def state_files(folder: Path, names: tuple[str, ...] = STATE_FILES) -> dict[str, bytes]:
+    """The files of `names` that are in `folder`, by name."""
+    return {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
 
 
 def changed_files(
@@ -197,6 +204,8 @@ def _folder(job: Job, shared: bool) -> Iterator[Path]:
         write_atomic(folder / "config.json", job.config)
         for name, content in job.files.items():
             write_atomic(folder / name, content)
+        for name, content in job.initial.items():
+            write_atomic(Path(scratch) / str(job.initial_name) / name, content)
         yield folder
 
 

@@ -134,7 +134,7 @@ def test_the_caption_says_what_the_error_is(tmp_path):
         assert figure.caption.startswith("Top-1 error (median of the last 5 epochs) ")
     study = configured(study, reported_epochs=1, validation_images=500)
     for figure in build_figures(study, rows)[:2]:
-        assert figure.caption.startswith("Top-1 error on 500 held-out training images (last epoch)")
+        assert figure.caption.startswith("Top-1 error on 500 validation images (last epoch)")
 
 
 def test_a_mean_of_a_single_seed_beside_others_has_no_interval_and_is_said_so(tmp_path):

@@ -35,7 +35,7 @@ def test_a_line_for_each_norm_and_a_ring_around_the_chosen_value(tmp_path):
     figure, (ax,), tuning = figure_of(tuned_study(tmp_path))
     assert (figure.name, figure.title) == ("error-by-base_lr", "Error by learning rate")
     assert ax.get_title() == "32 images per worker"
-    assert ax.get_ylabel() == "error on held-out images (%)"
+    assert ax.get_ylabel() == "error on validation images (%)"
     assert ax.get_xlabel() == "learning rate (base_lr)"
     assert [text.get_text() for text in ax.get_xticklabels()] == ["0.1", "0.3", "1.0"]
     lines = named(ax)

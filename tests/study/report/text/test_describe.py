@@ -219,11 +219,11 @@ def test_errors_of_other_images_and_rules_are_said(tmp_path):
     study = load_study(batch_study(tmp_path, norms=("bn", "gn"), batches=(32,)))
     held_out = configured(study, validation_images=500)
     text = describe(held_out, summarize_study(held_out))
-    assert "Errors are those of 500 held-out training images" in text[2]
+    assert "Errors are those of 500 validation images" in text[2]
     assert "95 % interval" in text[0]
     mixed = configured(study, "gn*", validation_images=500, reported_epochs=1)
     text = describe(mixed, summarize_study(mixed))
-    assert text[0].endswith("images: 500 held-out training images, and test images.")
+    assert text[0].endswith("images: 500 validation images, and test images.")
     assert "only runs that were evaluated on the same images are compared" in text[2]
     assert "The runs ask for the median of their last 1 or 5 epochs" in text[2]
 

@@ -30,7 +30,9 @@ def test_the_first_sentence_is_what_was_chosen_with_its_interval(tmp_path):
         "The runner-up, gn:size=8, was 1.0 points behind when it was dropped after epoch 6, with "
         "one seed each: there is no interval"
     )
-    assert "143 held-out training images; the runs have not seen the test images" in chance
+    assert (
+        "143 validation images, held out of the training images; the runs have not seen" in chance
+    )
     assert "every rule up to epoch 2, the best three on to epoch 6" in how
     assert cost == (
         "The search trained 60 epochs in all, as many as 1.43 full runs of 42 epochs; every rule "
@@ -50,11 +52,58 @@ def test_a_refinement_is_compared_with_the_rule_over_the_same_seeds(tmp_path):
     better = "gn:groups=8 stage1=gn:groups=16"
     trials.final[better] = 25.0
     search(tmp_path, trials, refine=True)
-    finding, chance, *_, refinement = words(tmp_path)
-    assert "was chosen and refined by stage" in finding
+    finding, chance, _, cost, _, refinement = words(tmp_path)
+    assert finding.startswith(
+        "Of 9 rules for the number of groups gn:groups=8 was chosen: 29.3 % ± 0.2 error after 18 "
+        "of 42 epochs, 95 % interval 27.8 to 30.9, 2 seeds. Refined by stage, which took 3.00 full "
+        f"runs more, it became {better}: 27.3 % ± 0.2 error, 95 % interval"
+    )
+    assert "186 epochs in all, as many as 4.43 full runs of 42 epochs" in cost
+    assert "Of these the refinement by stage took 3.00 full runs." in cost
     assert "As settings of a run: norm=gn:groups=8 norms.stage1=gn:groups=16." in finding
     assert f"Against the best rule: {better} has 2.0 points less error than gn:groups=8" in chance
     assert "6 runs, stage1 changed." in refinement
+
+
+def test_a_refinement_that_changed_nothing_is_counted_and_not_said_to_be_chosen(tmp_path):
+    search(tmp_path, refine=True)
+    finding, _, _, cost, *_ = words(tmp_path)
+    assert "Refined" not in finding
+    assert "6 runs, no stage changed." in words(tmp_path)[-1]
+    assert "Of these the refinement by stage took 2.57 full runs." in cost
+
+
+def test_a_rung_that_the_tie_rule_decided_says_so(tmp_path):
+    trials = Trials()
+    trials.error = lambda norm, epoch, seed: 90.0
+    search(tmp_path, trials)
+    assert words(tmp_path)[1] == (
+        "After epoch 2 all 9 rules had the same error, 90.0 %. The tie rule alone let gn:size=2, "
+        "gn:groups=16 and gn:size=4 go on: the choice says nothing about the rules. After epoch 6 "
+        "all 3 rules had the same error, 90.0 %. The tie rule alone let gn:size=2 go on: the "
+        "choice says nothing about the rules. After epochs 2, 6 and 18 no rule was clearly "
+        "better than guessing one of 10 classes, an error of 90.0 %: nothing was learned yet that "
+        "tells rules apart. A longer schedule has longer rungs."
+    )
+
+
+def test_a_place_that_the_tie_rule_gave_is_named(tmp_path):
+    trials = Trials()
+    trials.final |= {"gn:size=2": 29.0, "gn:size=4": 29.0}
+    search(tmp_path, trials)
+    assert words(tmp_path)[1] == (
+        "After epoch 2 gn:size=2 and gn:size=4 had the same error, 49.0 %, with places for 1 of "
+        "them. The tie rule, not an error, let gn:size=2 go on."
+    )
+
+
+def test_rules_no_better_than_guessing_by_chance_alone_say_so(tmp_path):
+    """Two standard errors of 143 images at 90 % are 5.0 points."""
+    trials, final = Trials(), dict(zip(FINAL, range(len(FINAL)), strict=True))
+    for lowest, said in ((85.1, True), (84.9, False)):
+        trials.error = lambda norm, epoch, seed, low=lowest: low + final[norm] / 4 * (epoch < 3)
+        search(tmp_path / str(lowest), trials)
+        assert ("better than guessing" in words(tmp_path / str(lowest))[1]) is said
 
 
 def test_what_is_not_done_and_what_diverged(tmp_path):

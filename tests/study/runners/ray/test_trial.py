@@ -9,6 +9,7 @@ from groupnorm.environment import software
 from groupnorm.files import write_atomic
 from groupnorm.study.runners.launcher import Launcher
 from groupnorm.study.runners.ray.trial import (
+    INITIAL_FILES,
     STATE_FILES,
     TOKEN_FILE,
     EventQueue,
@@ -30,6 +31,8 @@ def job_of(run_config, out, **changes):
         attempt=1,
         config=to_json(run_config.model_dump()),
         files={},
+        initial_name=run_config.init,
+        initial={},
         out=out,
         token="t",
         threads=1,
@@ -75,6 +78,17 @@ def test_a_trial_sends_its_record_and_another_place_goes_on_from_it(tmp_path):
     strip = [{**row, "timing": None} for row in read_metrics(tmp_path / "sent")]
     assert strip == [{**row, "timing": None} for row in records[0].metrics]
     assert not any((tmp_path / "elsewhere").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_trial_elsewhere_starts_from_weights_that_are_sent_along(tmp_path):
+    first = config(epochs=1)
+    run(tmp_path, {first.run_name(): first}, jobs=1)
+    sent = state_files(run_folder(tmp_path, first.run_name()), INITIAL_FILES)
+    tuned, events = config(epochs=1, init=first.run_name()), []
+    job = job_of(tuned, tmp_path / "elsewhere", initial=sent)
+    assert run_attempt(job, events.append) is None
+    assert any(b'"loaded"' in event["files"].get("env.json", b"") for event in events)
 
 
 @pytest.mark.slow
@@ -156,3 +170,17 @@ def test_the_mailbox_keeps_order_and_of_a_file_the_newest():
     assert [event["number"] for event in taken] == [1, 2, 3, 4]
     assert [event["files"] for event in taken] == [{"b": b"1"}, {"a": b"2"}, {}, {"b": b"4"}]
     assert box.take() == []
+
+
+def test_a_damaged_file_is_named_as_that_of_the_study_not_of_the_node(tmp_path, monkeypatch):
+    def launch(self, folder, **_):
+        return SimpleNamespace(
+            events=lambda: (), why_unfinished=lambda: f"{folder / 'checkpoint.pt'} is damaged"
+        )
+
+    monkeypatch.setattr(Launcher, "launch", launch)
+    monkeypatch.setattr("groupnorm.study.runners.ray.trial._log_tail", lambda folder: "")
+    job = job_of(config(), tmp_path)
+    assert run_attempt(job, lambda event: None) == (
+        f"{run_folder(tmp_path, job.name) / 'checkpoint.pt'} is damaged"
+    )

@@ -1,0 +1,1 @@
+"""Detection data sets: images with boxes, labels and masks, in the COCO format."""

@@ -1,0 +1,1 @@
+"""Detectors on torchvision's detection parts, with a norm of choice in each place."""

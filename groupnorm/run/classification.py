@@ -1,0 +1,122 @@
+"""How an image classifier is set up; the functions are those of `Setup`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from groupnorm import data as datasets
+from groupnorm import models
+from groupnorm.conversion import recomputed_statistics
+from groupnorm.cost.timing import Step as TimedStep
+from groupnorm.data import Batches
+from groupnorm.data.batches import Step
+from groupnorm.layers import norm_layer
+from groupnorm.training.config import RunConfig
+from groupnorm.training.config.classification import IMAGE_SIZE
+from groupnorm.training.distributed import ALONE, Processes
+from groupnorm.training.evaluation.probe import probe_module
+from groupnorm.training.tasks.classification import Classification
+from groupnorm.training.warm_start import WarmStart
+
+EVALUATION_BATCH = 64
+MOST_DECODERS = 16
+
+
+def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
+    """The data of a configuration, ready for training on `device`.
+
+    Image files are decoded in as many processes as torch has threads, at most `MOST_DECODERS`.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+        ValueError: it has fewer images than the configuration trains on and holds out.
+    """
+    images = datasets.load(config.data, data_root)
+    trained, held_out = config.train_images or 0, config.validation_images
+    if held_out is not None and trained + held_out > (size := len(images.train_labels)):
+        raise ValueError(
+            f"train_images={config.train_images} and validation_images={held_out}, but "
+            f"{config.data} has {size} training images"
+        )
+    images = images.hold_out(held_out)
+    if isinstance(images, datasets.ImageSet):
+        return datasets.InMemory(images, config.train_images, device)
+    from groupnorm.data.files.batches import FromFiles  # which needs torchvision and pillow
+
+    return FromFiles(
+        images.sample_train(config.train_images),
+        config.image_size or IMAGE_SIZE,
+        EVALUATION_BATCH,
+        min(torch.get_num_threads(), MOST_DECODERS),
+        device,
+        config.max_unreadable,
+    )
+
+
+def build(config: RunConfig, data: Batches, device: str) -> nn.Module:
+    """The network of a configuration with its first weights, for the classes of the data."""
+    norm, *of_places = (
+        norm_layer(spec, batch_per_worker=config.batch_per_worker)
+        for spec in (config.norm, *config.norms.values())
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = models.build_model(
+            config.model,
+            norm=norm,
+            norms=dict(zip(config.norms, of_places, strict=True)),
+            num_classes=data.num_classes,
+            in_channels=data.channels,
+            width=config.width,
+            shortcut=config.shortcut,
+            zero_gamma=config.zero_gamma,
+        )
+    model.to(device)
+    if config.memory_format == "channels_last":
+        model.to(memory_format=torch.channels_last)
+    return model
+
+
+def make_task(
+    config: RunConfig, data: Batches, model: nn.Module, processes: Processes
+) -> Classification:
+    """Classification, with recomputed statistics where a norm has running ones."""
+    recompute = recomputed_statistics if config.uses_batch_statistics else None
+    return Classification(config, data, recompute, processes, probe_module(config.model, model))
+
+
+def notes(config: RunConfig, data: Batches) -> list[str]:
+    """What of a size schedule does nothing, because it would not make the images smaller."""
+    own = data.image_size
+    idle = [str(size) for size, _ in config.size_schedule if size >= own]
+    if not idle:
+        return []
+    return [
+        f"size_schedule: images have {own} pixels, so that {' and '.join(idle)} pixels leave them "
+        "as they are"
+    ]
+
+
+def warm_start(config: RunConfig, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
+    """All weights are taken; those of the last linear layer only if the data set is the same."""
+    if other["data"] == config.data:
+        return WarmStart()
+    *_, last = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return WarmStart(lambda key: None if key.startswith(f"{last}.") else key, [f"{last}."])
+
+
+def first_step(
+    config: RunConfig, data: Batches, model: nn.Module, processes: Processes = ALONE
+) -> TimedStep:
+    """The first images of the training, as many as a pass of one process sees."""
+    count = config.step_images // (processes.count * config.accumulate)
+    step = Step(config.seed, torch.arange(min(count, data.train_size)))
+    images, _ = next(iter(data.train([step])))
+    if config.memory_format == "channels_last":
+        images = images.contiguous(memory_format=torch.channels_last)
+    return TimedStep(model, images, config.precision)

@@ -1,0 +1,64 @@
+"""The tasks by name: the one place that knows them all. No torch until a model is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from groupnorm import data, models
+from groupnorm.training.config import RunConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from groupnorm.run.setup import Setup
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A task's configuration, what its `check` is, and the module that is its `Setup`."""
+
+    config: type[TrainingConfig]
+    check: Callable[[Any], None]
+    setup: str
+
+
+def _check_classification(config: RunConfig) -> None:
+    data.check_images(config.data, config.image_size)
+    models.check_model(config.model, config.width, [size for size, _ in config.size_schedule])
+    models.check_places(config.model, config.norms)
+
+
+_TASKS = {
+    "classification": _Entry(RunConfig, _check_classification, "groupnorm.run.classification")
+}
+_OF_OLD = "classification"  # configurations without a task are older than other tasks
+
+
+def config_class(fields: Mapping[str, Any]) -> type[TrainingConfig]:
+    """The class of the configuration that has these fields, by its `task`.
+
+    Raises:
+        ValueError: unknown task.
+    """
+    name = fields.get("task", _OF_OLD)
+    if not isinstance(name, str) or name not in _TASKS:
+        raise ValueError(f"unknown task {name!r}; known: {', '.join(_TASKS)}")
+    return _TASKS[name].config
+
+
+def check(config: TrainingConfig) -> None:
+    """Check what the configuration alone does not know: its model and its data.
+
+    Raises:
+        ValueError: unknown model or place of it, a size for images that have one of their own, or a
+            size schedule with images too small for the model.
+        DataError: unknown data set.
+    """
+    _TASKS[config.task].check(config)
+
+
+def setup_of(config: TrainingConfig) -> Setup:
+    """What makes the model, data and task of a configuration."""
+    setup: Setup = import_module(_TASKS[config.task].setup)
+    return setup

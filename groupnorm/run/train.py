@@ -1,0 +1,162 @@
+"""From a configuration to a trained model: data, model and task of any kind, and the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groupnorm import models
+from groupnorm.cost.measure import count_cost
+from groupnorm.data.issues import UNREADABLE, Issues
+from groupnorm.environment import environment
+from groupnorm.run.setup import Setup
+from groupnorm.run.tasks import check, setup_of
+from groupnorm.training.checkpoint import read_checkpoint, read_weights
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.device import check_device
+from groupnorm.training.distributed import ALONE, Processes
+from groupnorm.training.loop import Diverged, length_of, train
+from groupnorm.training.task import Metrics
+from groupnorm.training.warm_start import WarmStartError, load_weights
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended, and the metrics of every epoch.
+
+    `status` is "finished", "diverged" or "stopped" (by `stop_epoch`), the last two with a reason.
+    """
+
+    status: str
+    reason: str | None
+    metrics: list[Metrics]
+    model: torch.nn.Module
+
+
+def run(
+    config: TrainingConfig,
+    *,
+    device: str = "cpu",
+    data_root: Path | None = None,
+    processes: Processes = ALONE,
+    with_cost: bool = True,
+    checkpoint: Path | None = None,
+    init: Path | None = None,
+    stop_epoch: int | None = None,
+    on_step: Callable[[int, int], None] = lambda step, total: None,
+    on_epoch: Callable[[list[Metrics]], None] = lambda metrics: None,
+    on_start: Callable[[dict[str, Any]], None] = lambda env: None,
+    on_unreadable: Callable[[Issues], None] = lambda issues: None,
+) -> RunResult:
+    """Train and evaluate one configuration.
+
+    The same configuration, versions, machine and number of threads give the same bits. Torch's
+    default generators are left as they were.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+        data_root: folder to look for the data set in, before the usual places.
+        processes: those that train together; all call this function.
+        with_cost: count the training step's memory and arithmetic first (`count_cost`).
+        checkpoint: file to save to after every epoch and to continue from when it exists.
+        init: the checkpoint of the run that `config.init` names. It is read by the first process,
+            unless the run goes on from its own checkpoint.
+        stop_epoch: stop after so many epochs; a later call goes on from the checkpoint (`train`).
+        on_start: called once with the environment (versions, machine, metrics, parameter count,
+            cost, and what was taken of the weights it starts from).
+        on_unreadable: called with the files that could not be decoded so far, if there are any,
+            after every epoch and at the end, however the training ends.
+
+    Raises:
+        ValueError: the configuration cannot be built, or not be shared by so many processes, or
+            the device is unknown, or the weights it starts from do not fit.
+        DataError: the data set is missing or damaged.
+        CheckpointError: a checkpoint is damaged, or another run's.
+        RuntimeError: the device is not there.
+    """
+    check(config)
+    setup = setup_of(config)
+    config.check_processes(processes.count)
+    check_device(device)
+    with processes.rank0_first():  # it may put the data into the cache
+        data = setup.load(config, device, data_root)
+    model = setup.build(config, data, device)
+    taken = _start_from(config, setup, model, init, checkpoint, processes)
+    task = setup.make_task(config, data, model, processes)
+    env = {
+        **environment(),
+        "processes": processes.count,
+        "backend": processes.backend,
+        "metrics": [asdict(metric) for metric in task.metrics],
+        "parameters": models.count_parameters(model),
+        "data_version": data.version,
+    }
+    if notes := [*data.notes, *setup.notes(config, data)]:
+        env["data_notes"] = notes
+    if taken is not None:
+        env["init"] = {"run": config.init, **taken}
+
+    def report_unreadable() -> None:
+        issues = data.data_issues()
+        unreadable = {kind: issues[kind] for kind in UNREADABLE if kind in issues}
+        if any(unreadable.values()):
+            on_unreadable(unreadable)
+
+    def after_epoch(metrics: list[Metrics]) -> None:
+        report_unreadable()
+        on_epoch(metrics)
+
+    try:
+        if with_cost and processes.first:
+            step = setup.first_step(config, data, model, processes)
+            env["cost"] = count_cost(step.model, step.images, precision=step.precision)
+        on_start(env)
+        metrics = train(
+            config,
+            model,
+            task,
+            processes=processes,
+            checkpoint=checkpoint,
+            stop_epoch=stop_epoch,
+            on_step=on_step,
+            on_epoch=after_epoch,
+        )
+    except Diverged as end:
+        return RunResult("diverged", end.reason, end.metrics, model)
+    finally:
+        report_unreadable()
+    if len(metrics) < (epochs := length_of(config, task.steps_per_epoch).epochs):
+        return RunResult("stopped", f"after {len(metrics)} of {epochs} epochs", metrics, model)
+    return RunResult("finished", None, metrics, model)
+
+
+def _start_from(
+    config: TrainingConfig,
+    setup: Setup,
+    model: torch.nn.Module,
+    init: Path | None,
+    checkpoint: Path | None,
+    processes: Processes,
+) -> dict[str, Any] | None:
+    """Load the weights that a run starts from; what was taken, None where nothing was to be."""
+    if config.init is None:
+        return None
+    content, begins = None, checkpoint is None or not checkpoint.exists()
+    if processes.first and begins:
+        content = read_checkpoint(init) if init is not None else None
+        if content is None:
+            where = f"{init} is missing" if init else "no checkpoint of it was given"
+            raise ValueError(f"training starts from the weights of {config.init}, and {where}")
+    content = processes.broadcast_from_rank0(content)
+    if content is None:
+        return None
+    weights, other = read_weights(content, init or Path(config.init), config.init)
+    try:
+        return load_weights(model, weights, setup.warm_start(config, model, other))
+    except WarmStartError as error:
+        what = f"the weights of {config.init} do not fit this run's {config.model}"
+        raise ValueError(f"{what}: {error}") from None

@@ -1,0 +1,60 @@
+"""Starting from another run's weights: names, what is left as it was, and what does not fit."""
+
+import pytest
+import torch
+from torch import nn
+
+from groupnorm.layers import BatchNorm, FrozenBatchNorm
+from groupnorm.training.warm_start import WarmStart, WarmStartError, load_weights
+
+
+def body(norm, classes, seed):
+    torch.manual_seed(seed)
+    layers = {"conv": nn.Conv2d(3, 4, 3), "norm": norm(4), "fc": nn.Linear(4, classes)}
+    return nn.ModuleDict(layers)
+
+
+def renamed(key):
+    return None if key.startswith("fc.") else f"backbone.{key}"
+
+
+def test_a_backbone_gets_the_weights_of_a_classifier():
+    """With frozen statistics in place of a batch norm's, and heads that stay as they were."""
+    first = body(BatchNorm, 10, 0)
+    first["norm"].running_mean.fill_(3.0)
+    model = nn.ModuleDict({"backbone": body(FrozenBatchNorm, 2, 1), "head": nn.Linear(4, 2)})
+    del model["backbone"]["fc"]
+    before = model["head"].weight.clone()
+    found = load_weights(model, first.state_dict(), WarmStart(renamed, ["head."]))
+    assert found == {
+        "loaded": 7,
+        "left_out": ["fc.weight", "fc.bias"],
+        "fresh": ["head.weight", "head.bias"],
+    }
+    assert torch.equal(model["backbone"]["conv"].weight, first["conv"].weight)
+    assert (model["backbone"]["norm"].running_mean == 3).all()
+    assert torch.equal(model["head"].weight, before)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (WarmStart(), "size mismatch for fc.weight: copying a param with shape .*; size mismatch"),
+        (WarmStart(renamed), "lacks conv.weight and 7 more"),
+        (WarmStart(lambda k: k if "norm" in k else None, ["conv."]), "lacks fc.weight and 1 more"),
+        (
+            WarmStart(lambda key: key if key[:2] != "fc" else key.upper(), ["fc."]),
+            "has FC.\\w+ and 1 more that the model does not have",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(how, told):
+    with pytest.raises(WarmStartError, match=f"^{told}"):
+        load_weights(body(BatchNorm, 2, 1), body(BatchNorm, 10, 0).state_dict(), how)
+
+
+def test_what_is_given_is_taken_where_it_could_have_stayed():
+    first, model = body(BatchNorm, 2, 0), body(BatchNorm, 2, 1)
+    found = load_weights(model, first.state_dict(), WarmStart(fresh=["fc."]))
+    assert found == {"loaded": 9, "left_out": [], "fresh": []}
+    assert torch.equal(model["fc"].weight, first["fc"].weight)
