@@ -142,6 +142,18 @@ def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):
     assert (tmp_path / "out" / "study.json").read_bytes() == before
 
 
+def test_the_record_names_a_metric_that_is_not_that_of_classifiers(study, tmp_path):
+    path = tmp_path / "out" / "study.json"
+    study()
+    assert not {"metric", "also"} & json.loads(path.read_text()).keys(), "as it always was"
+    study(measured={"metric": BOX_AP, "also": (MASK_AP,)})
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["metric"] == {
+        "name": "box_ap", "unit": "", "better": "higher", "title": "box AP",
+    }  # fmt: skip
+    assert (primary_metric(manifest), further_metrics(manifest)) == (BOX_AP, (MASK_AP,))
+
+
 @pytest.mark.parametrize(("data", "pixels"), [("digits", 8), ("imagefolder", 224)])
 def test_progress_knows_the_size_of_the_images(photos, tmp_path, monkeypatch, data, pixels):
     class BegunError(Exception):
@@ -154,15 +166,3 @@ def test_progress_knows_the_size_of_the_images(photos, tmp_path, monkeypatch, da
     plan = plan_of(data=data, image_size=None)
     with pytest.raises(BegunError, match=f"^{pixels}$"):
         run_study(plan, tmp_path / "out", data_root=photos, console=Console(file=io.StringIO()))
-
-
-def test_the_record_names_a_metric_that_is_not_that_of_classifiers(study, tmp_path):
-    path = tmp_path / "out" / "study.json"
-    study()
-    assert not {"metric", "also"} & json.loads(path.read_text()).keys(), "as it always was"
-    study(measured={"metric": BOX_AP, "also": (MASK_AP,)})
-    manifest = read_manifest(tmp_path / "out")
-    assert manifest["metric"] == {
-        "name": "box_ap", "unit": "", "better": "higher", "title": "box AP",
-    }  # fmt: skip
-    assert (primary_metric(manifest), further_metrics(manifest)) == (BOX_AP, (MASK_AP,))

@@ -130,9 +130,8 @@ def test_the_time_left_is_right_from_the_start_where_images_grow(
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     config = RunConfig(norm="gn", epochs=12, size_schedule="16:0.25,24:0.75")
-    progress = StudyProgress(
-        {"run": config}, Console(file=io.StringIO()), stop_epoch, own_size=own_size
-    )
+    console = Console(file=io.StringIO())
+    progress = StudyProgress({"run": config}, console, stop_epoch, own_size=own_size)
     progress.started("run", config)
     progress.stepped("run", 0, 1200)
     for epoch in range(1, len(seconds)):
