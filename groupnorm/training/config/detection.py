@@ -37,7 +37,7 @@ class DetectionConfig(TrainingConfig):
     model: str = "mask_rcnn_narrow"
     """mask_rcnn_narrow, retinanet_narrow, mask_rcnn_resnet18, 50, 101, retinanet_resnet18, 50, 101,
     mask_rcnn_c4_resnet50, 101."""
-    norms: dict[str, Norm] = {}
+    norms: dict[str, Norm] = {}  # noqa: RUF012 - pydantic copies it
     """Other normalizations for parts of the network, as norms.backbone=frozenbn; the parts are
     backbone, fpn, box_head and mask_head of Mask R-CNN, head of RetinaNet."""
     box_head: Literal["2fc", "4conv1fc"] = "2fc"

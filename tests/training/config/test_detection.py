@@ -56,7 +56,7 @@ def test_workers_count_for_every_norm():
         for w, n in ((8, 1), (4, 2))
     )
     assert one.digest() != other.digest()
-    with pytest.raises(ValueError, match="8 workers cannot be divided among 3 processes.*a mean"):
+    with pytest.raises(ValueError, match=r"8 workers cannot be divided among 3 processes.*a mean"):
         one.check_processes(3)
     with pytest.raises(ValidationError, match="accumulate=8 does not divide the 4 workers"):
         DetectionConfig(norm="gn", steps=1, workers=4, batch_per_worker=2, accumulate=8)

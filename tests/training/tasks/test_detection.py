@@ -13,7 +13,6 @@ from groupnorm.run.tasks import config_class
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import train
 from groupnorm.training.metric import BOX_DETECTION, MASK_DETECTION
-from tests.child import needs_processes
 from tests.data.detection.tiny_garments import FIELDS, tiny_garments
 from tests.processes import in_processes
 from tests.tolerances import STEP, TWENTY_STEPS
@@ -229,15 +228,16 @@ def work(rank, count):
     return [trained(fields, Processes(rank, count)) for fields in CASES]
 
 
-class TestProcesses:
-    pytestmark = [*needs_processes, pytest.mark.slow]
-
-    def test_one_process_equals_many(self):
-        found = in_processes(4, work)
-        for number, fields in enumerate(CASES):
-            losses = np.mean([of_rank[number][0] for of_rank in found], axis=0)
-            for of_rank in found:
-                assert_same((losses, of_rank[number][1]), trained(fields))
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+@pytest.mark.usefixtures("_fork_server")
+def test_one_process_equals_many():
+    found = in_processes(4, work)
+    for number, fields in enumerate(CASES):
+        whole = trained(fields)
+        losses = np.mean([of_rank[number][0] for of_rank in found], axis=0)
+        for of_rank in found:
+            assert_same((losses, of_rank[number][1]), whole)
 
 
 @pytest.mark.slow
