@@ -27,6 +27,14 @@ def _fork_server():
     in_child(_nothing)
 
 
+@pytest.fixture(scope="session")
+def scenes_on_disk():
+    """For tests of detectors: that the scenes are made is no test's CPU time."""
+    from tests.data.detection.tiny_garments import tiny_garments
+
+    return tiny_garments()
+
+
 def _nothing(note):
     pass
 

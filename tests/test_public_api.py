@@ -41,9 +41,9 @@ PUBLIC = {
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
-        "ResNetCifar", "build_detector", "build_model", "channel_widths", "check_model",
-        "check_places", "count_parameters", "imagenet_resnet", "places_of", "usual_images", "vgg16",
-        "widths_of_place",
+        "ResNetCifar", "build_detector", "build_model", "channel_widths", "check_detector",
+        "check_model", "check_places", "count_parameters", "imagenet_resnet", "places_of",
+        "usual_images", "vgg16", "widths_of_place",
     },
     "groupnorm.experiments": {
         "EXPERIMENTS", "Experiment", "Options", "build", "study_plan",

@@ -41,6 +41,9 @@ STORAGE_INTERPRETED = {**STORAGE, torch.bfloat16: 2.0**-7}
 # Half numbers below the smallest normal one have an absolute spacing.
 TINY = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0, torch.float16: 2.0**-24}
 
+# Where a size changes in the middle of a step, sums over steps differ by at most one of them.
+ONE_STEP = 1.0
+
 # ---- Two ways to the same numbers ---------------------------------------------------------------
 # Absolute where the numbers are near 1, relative where a test says so. float32: sums in another
 # order differ by some u, and what follows multiplies the differences.
@@ -96,6 +99,8 @@ PUBLISHED_GAIN = 1e-3  # timm's table was estimated from random samples
 ONE_PERCENT = 0.01  # a million of them
 SAMPLED = 0.02  # tens of thousands
 SAMPLED_FEW = 0.03  # thousands
+SAMPLED_THOUSAND = 0.1  # one thousand
+SAMPLED_HUNDREDS = 0.2  # two hundred
 SAMPLED_MEAN = 0.06  # of 4,000 draws, in their deviation: 4 / sqrt(n)
 SAMPLED_LOG_ASPECT = 0.03  # absolute: 4 / sqrt(n) of 600 draws of deviation 0.17
 SAMPLED_COVARIANCE = 0.08  # absolute, 4,000 draws of three numbers

@@ -29,8 +29,8 @@ from groupnorm.cli.terminal import (
     this_command,
 )
 from groupnorm.printable import print_line
+from groupnorm.run.tasks import describe_fields
 from groupnorm.study.results.format import decimal_text
-from groupnorm.training.config import RunConfig
 from groupnorm.training.metric import TRAIN_LOSS, Metric, metrics_of
 
 
@@ -40,8 +40,9 @@ def train(
         typer.Argument(
             metavar="KEY=VALUE",
             help=settings_help(
-                "The fields of the run. One of epochs and steps is needed.",
-                {key: field.description or "" for key, field in RunConfig.model_fields.items()},
+                "The fields of the run, task=detection for a detector's. One of epochs and steps "
+                "is needed.",
+                describe_fields(),
             ),
         ),
     ] = None,

@@ -67,11 +67,20 @@ def load_detection(name: str, root: Path | None = None) -> DetectionSet:
     Raises:
         DataError: an unknown name; files that are missing or malformed.
     """
-    if name not in _DETECTION_SETS:
-        raise DataError(f"unknown detection data set {name!r}; known: {', '.join(DETECTION_NAMES)}")
+    check_detection(name)
     module, function, _ = _DETECTION_SETS[name]
     loaded: DetectionSet = _function(module, function)(root)
     return loaded
+
+
+def check_detection(name: str) -> None:
+    """Check that there is a data set of images with boxes and masks of this name.
+
+    Raises:
+        DataError: there is none; the message lists the known ones.
+    """
+    if name not in _DETECTION_SETS:
+        raise DataError(f"unknown detection data set {name!r}; known: {', '.join(DETECTION_NAMES)}")
 
 
 def find(name: str, root: Path | None = None) -> str:

@@ -9,6 +9,7 @@ from groupnorm.lazy import lazy
 from groupnorm.models.registry import (
     build_model,
     channel_widths,
+    check_detector,
     check_model,
     check_places,
     places_of,
@@ -27,6 +28,7 @@ __all__ = [
     "build_detector",
     "build_model",
     "channel_widths",
+    "check_detector",
     "check_model",
     "check_places",
     "count_parameters",

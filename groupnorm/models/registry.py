@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from groupnorm.models.classification import widths
-from groupnorm.models.detection.architectures import DETECTORS
+from groupnorm.models.detection.architectures import BOX_HEADS, DETECTORS, architecture_of
 from groupnorm.models.places import (
     CIFAR_PLACES,
     IMAGENET_PLACES,
@@ -95,6 +95,24 @@ def check_places(name: str, given: Iterable[str]) -> None:
         ValueError: unknown name, or a place that it does not have; the message lists its places.
     """
     check_given(given, places_of(name), name)
+
+
+def check_detector(name: str, given: Mapping[str, object], box_head: str) -> None:
+    """Check that there is a detector of this name, with these places and this box head.
+
+    Args:
+        given: by place, what is to be there.
+        box_head: "2fc" or "4conv1fc".
+
+    Raises:
+        ValueError: unknown name or place; a box head of a detector without a choice of it.
+    """
+    places = architecture_of(name).places
+    check_given(given, places, name)
+    if box_head != BOX_HEADS[0] and "box_head" not in places:
+        raise ValueError(
+            f"box_head={box_head} is for Mask R-CNN with a feature pyramid, not for {name}"
+        )
 
 
 def widths_of_place(name: str, place: str, width: float = 1.0) -> tuple[int, ...]:

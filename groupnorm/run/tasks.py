@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from groupnorm import data, models
-from groupnorm.training.config import RunConfig, TrainingConfig
+from groupnorm.training.config import DetectionConfig, RunConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from groupnorm.run.setup import Setup
@@ -29,8 +29,14 @@ def _check_classification(config: RunConfig) -> None:
     models.check_places(config.model, config.norms)
 
 
+def _check_detection(config: DetectionConfig) -> None:
+    data.check_detection(config.data)
+    models.check_detector(config.model, config.norms, config.box_head)
+
+
 _TASKS = {
-    "classification": _Entry(RunConfig, _check_classification, "groupnorm.run.classification")
+    "classification": _Entry(RunConfig, _check_classification, "groupnorm.run.classification"),
+    "detection": _Entry(DetectionConfig, _check_detection, "groupnorm.run.detection"),
 }
 _OF_OLD = "classification"  # configurations without a task are older than other tasks
 
@@ -45,6 +51,24 @@ def config_class(fields: Mapping[str, Any]) -> type[TrainingConfig]:
     if not isinstance(name, str) or name not in _TASKS:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(_TASKS)}")
     return _TASKS[name].config
+
+
+def describe_fields() -> dict[str, str]:
+    """Every field of every task's configuration, with what it means.
+
+    What tasks say differently stands behind the task's name, and so does what not all of them have.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for task, entry in _TASKS.items():
+        for name, field in entry.config.model_fields.items():
+            found.setdefault(name, {})[task] = " ".join((field.description or "").split())
+    return {name: _described(texts) for name, texts in found.items()}
+
+
+def _described(texts: Mapping[str, str]) -> str:
+    if len(texts) == len(_TASKS) and len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return " ".join(f"{task.capitalize()}: {text}" for task, text in texts.items())
 
 
 def check(config: TrainingConfig) -> None:

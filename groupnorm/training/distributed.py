@@ -66,9 +66,16 @@ class Processes:
         """The unions over all processes, the same in each; every process gives the same keys."""
         if self.count == 1:
             return sets
-        gathered: list[dict[str, set[T]]] = [{} for _ in range(self.count)]
-        dist.all_gather_object(gathered, sets)
+        gathered = self.all_gather(sets)
         return {key: set().union(*(one[key] for one in gathered)) for key in sets}
+
+    def all_gather(self, value: T) -> list[T]:
+        """Every process's `value`, by rank, in each; plain values and arrays."""
+        if self.count == 1:
+            return [value]
+        gathered = [value] * self.count
+        dist.all_gather_object(gathered, value)
+        return gathered
 
     def broadcast_from_rank0(self, value: T) -> T:
         """The first process's `value`, in each; plain values and bytes."""

@@ -151,7 +151,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
             begun = time.perf_counter()
-            parts = task.split(next(batches), done.step / total_steps)
+            parts = task.split(next(batches), step, done.step / total_steps)
             totals.data_seconds += time.perf_counter() - begun
             optimizer.zero_grad(set_to_none=True)
             end_watch = watch_peak(device) if done.step + 1 == end else None

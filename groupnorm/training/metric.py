@@ -56,6 +56,19 @@ CLASSIFICATION: tuple[Metric, ...] = (
 """Of image classifiers, the reported one first; also of records that name no metrics, which are
 older than other tasks."""
 
+_AP = tuple(
+    Metric(f"{kind}_ap{key}", "%", "higher", f"{kind} AP{title}")
+    for kind in ("box", "mask")
+    for key, title in {
+        "": "", "50": "50", "75": "75", "_small": " of small objects",
+        "_medium": " of medium objects", "_large": " of large objects",
+    }.items()
+)  # fmt: skip
+BOX_DETECTION: tuple[Metric, ...] = (*(m for m in _AP if m.name.startswith("box")), TRAIN_LOSS)
+"""COCO's average precision of detectors without masks, the reported one first."""
+MASK_DETECTION: tuple[Metric, ...] = (*_AP, TRAIN_LOSS)
+"""Of detectors with masks."""
+
 
 def metrics_of(env: Mapping[str, Any]) -> tuple[Metric, ...]:
     """The metrics that a record's `env.json` names, the reported one first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,9 @@ from groupnorm.training.config import TrainingConfig
 from groupnorm.training.metric import Metric
 
 Metrics = dict[str, Any]
+
+RecomputeStatistics = Callable[[nn.Module, Iterator[Any]], AbstractContextManager[None]]
+"""Puts population statistics of the given batches in place of a model's running statistics."""
 
 
 class Part(NamedTuple):
@@ -71,11 +75,12 @@ class Task(Protocol):
         """
         ...
 
-    def split(self, batch: Any, progress: float) -> Sequence[Part]:
+    def split(self, batch: Any, step: Step, progress: float) -> Sequence[Part]:
         """A batch in `TrainingConfig.accumulate` parts of equal size, one for each pass.
 
         Args:
             batch: of `data.train`: this process's share of a step.
+            step: that step, whose seed all random draws about it follow from.
             progress: share of the run's steps that are done, from 0 to below 1.
         """
         ...

@@ -5,10 +5,10 @@ import typer
 
 from groupnorm.cli import app
 from groupnorm.experiments import EXPERIMENTS, Options
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import DetectionConfig, RunConfig
 from tests.cli.commands import typed
 
-FIELDS = {("train",): tuple(RunConfig.model_fields)}
+FIELDS = {("train",): tuple({**RunConfig.model_fields, **DetectionConfig.model_fields})}
 FIELDS |= {("study", name): entry.takes for name, entry in EXPERIMENTS.items()}
 
 

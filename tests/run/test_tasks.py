@@ -2,8 +2,9 @@
 
 import pytest
 
-from groupnorm.run import classification, config_class, setup_of
-from groupnorm.training.config import RunConfig
+from groupnorm.run import classification, config_class, detection, setup_of
+from groupnorm.run.tasks import describe_fields
+from groupnorm.training.config import DetectionConfig, RunConfig
 
 
 def test_a_configuration_without_a_task_is_of_a_classifier():
@@ -13,5 +14,19 @@ def test_a_configuration_without_a_task_is_of_a_classifier():
 
 @pytest.mark.parametrize("name", ["detect", 3, None, []])
 def test_an_unknown_task_is_answered_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=r"unknown task .*; known: classification"):
+    with pytest.raises(ValueError, match=r"unknown task .*; known: classification, detection"):
         config_class({"task": name})
+
+
+def test_a_detectors_configuration_names_its_task():
+    assert config_class({"task": "detection"}) is DetectionConfig
+    assert setup_of(DetectionConfig(steps=1)) is detection
+
+
+def test_a_field_is_described_once_or_for_each_task():
+    described = describe_fields()
+    assert described["momentum"] == "Of SGD."
+    assert described["model"].startswith("Classification: resnet8, ")
+    assert " Detection: mask_rcnn_narrow, " in described["model"]
+    assert described["width"].startswith("Classification: Factor on")
+    assert described["box_head"].startswith("Detection: Of Mask R-CNN")

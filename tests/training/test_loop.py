@@ -41,7 +41,7 @@ class Regression:
         order = epoch_order(len(self.x), self.config.seed, epoch)
         return epoch_steps(order, self.config.step_images, self.config.seed, epoch)
 
-    def split(self, batch, progress):
+    def split(self, batch, step, progress):
         parts = zip(*(values.chunk(self.config.accumulate) for values in batch), strict=True)
         return [Part(part, len(part[0])) for part in parts]
 
@@ -237,11 +237,11 @@ def test_a_batch_is_split_with_the_progress_of_the_run(tmp_path):
             super().__init__()
             self.progress, self.stop_at = [], stop_at
 
-        def split(self, batch, progress):
+        def split(self, batch, step, progress):
             if self.stop_at == len(self.progress):
                 raise KeyboardInterrupt
             self.progress.append(progress)
-            return super().split(batch, progress)
+            return super().split(batch, step, progress)
 
     config, model = make(epochs=4)
     for stop_at in (3, 5, 18):

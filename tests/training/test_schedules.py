@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groupnorm.training.schedules import full_size_steps, image_size, lr_factor
-from tests.tolerances import COSINE_END
+from tests.tolerances import COSINE_END, ONE_STEP
 
 
 def test_the_papers_drops_at_epochs_30_60_and_90_of_100():
@@ -69,7 +69,7 @@ def test_steps_by_pixels_are_the_sum_over_the_steps_sizes(place):
         sizes = [image_size(schedule, step / total) or 32 for step in range(steps)]
         pixels = sum(min(size, 32) ** 2 for size in sizes)
         found = full_size_steps(schedule, 32, steps, total)
-        assert found == pytest.approx(pixels / 32**2, abs=1.0)  # a step at a change of size
+        assert found == pytest.approx(pixels / 32**2, abs=ONE_STEP)
 
 
 def test_steps_by_pixels():

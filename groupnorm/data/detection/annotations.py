@@ -13,6 +13,9 @@ from groupnorm.data.detection.targets import Categories
 from groupnorm.data.issues import DataError
 
 COCO_AREAS = (32, 96)
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's images in 0 to 1, red, green and blue."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -136,6 +139,8 @@ class DetectionSet:
         area_sides: the sides of the squares that divide small, medium and large objects in
             evaluation, in pixels.
         flip: a training image may be mirrored left to right.
+        image_mean: of red, green and blue in 0 to 1, and `image_std` alike: what the model
+            normalizes with, that of the images that backbones for it are pretrained on.
         notes: what whoever trains on it should know, in sentences.
 
     Raises:
@@ -151,6 +156,8 @@ class DetectionSet:
     long_side: int = 1333
     area_sides: tuple[int, int] = COCO_AREAS
     flip: bool = True
+    image_mean: tuple[float, float, float] = IMAGE_MEAN
+    image_std: tuple[float, float, float] = IMAGE_STD
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

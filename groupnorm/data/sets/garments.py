@@ -34,6 +34,9 @@ from groupnorm.files import locked, write_atomic
 
 VERSION = 1  # raise it with every change of pixels or annotations
 CROWD_BELOW = 0.25  # of a garment's own area that is seen
+IMAGE_MEAN = (0.346, 0.326, 0.317)
+IMAGE_STD = (0.230, 0.229, 0.232)
+"""Of the pixels of garments-crops, which backbones are pretrained on."""
 SUPERCATEGORIES = {
     "tops": (0, 2, 4, 6),
     "trousers": (1,),
@@ -141,6 +144,8 @@ def load(root: Path | None = None, variant: Variant = QUICK) -> DetectionSet:
         train=splits[0],
         test=splits[1],
         area_sides=variant.area_sides,
+        image_mean=IMAGE_MEAN,
+        image_std=IMAGE_STD,
         notes=tuple(notes),
     )
 

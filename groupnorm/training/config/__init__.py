@@ -2,11 +2,13 @@
 
 from groupnorm.training.config.classification import RunConfig
 from groupnorm.training.config.common import TrainingConfig, digest_of
+from groupnorm.training.config.detection import DetectionConfig
 from groupnorm.training.config.errors import describe_errors
 from groupnorm.training.config.fields import Count, ImageSize, Share, is_run_name
 
 __all__ = [
     "Count",
+    "DetectionConfig",
     "ImageSize",
     "RunConfig",
     "Share",

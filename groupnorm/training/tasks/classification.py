@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +17,10 @@ from groupnorm.training.evaluation.probe import recorded_responses
 from groupnorm.training.evaluation.top1 import top1
 from groupnorm.training.metric import CLASSIFICATION
 from groupnorm.training.schedules import image_size
-from groupnorm.training.task import EpochTotals, Metrics, Part, whole_steps
+from groupnorm.training.task import EpochTotals, Metrics, Part, RecomputeStatistics, whole_steps
 
 PRECISE_IMAGES = 2048
 _STATISTICS_EPOCH = 0  # epochs count from 1: images of its own
-
-RecomputeStatistics = Callable[[nn.Module, Iterator[Tensor]], AbstractContextManager[None]]
-"""Puts population statistics of the given batches in place of a model's running statistics."""
 
 
 class Classification:
@@ -72,7 +68,7 @@ class Classification:
         order = epoch_order(self.data.train_size, seed, epoch)
         return epoch_steps(order, step_images, seed, epoch)
 
-    def split(self, batch: tuple[Tensor, Tensor], progress: float) -> Sequence[Part]:
+    def split(self, batch: tuple[Tensor, Tensor], step: Step, progress: float) -> Sequence[Part]:
         """Images of the size that the run has come to, and their labels, for each pass."""
         images, labels = batch
         images = shrink(images, image_size(self.config.size_schedule, progress))

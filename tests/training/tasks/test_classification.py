@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from groupnorm.data import ImageSet, InMemory
+from groupnorm.data.batches import Step
 from groupnorm.training.config import RunConfig
 from groupnorm.training.distributed import Processes
 from groupnorm.training.task import EpochTotals, Part
@@ -25,6 +26,7 @@ DATA = ImageSet(
     test_images=images(10, 1), test_labels=torch.arange(10) % 2, class_names=("a", "b"),
     flip=True, pad=1,
 )  # fmt: skip
+STEP = Step(0, torch.arange(6))
 CONFIG = RunConfig(workers=2, batch_per_worker=3, epochs=1, norm="bn")
 
 
@@ -45,7 +47,7 @@ class Always(nn.Module):
 
 def test_loss_and_wrong_answers():
     task = Classification(CONFIG, InMemory(DATA), None)
-    (part,) = task.split((torch.zeros(6, 1, 4, 4), torch.arange(6) % 2), 0.0)
+    (part,) = task.split((torch.zeros(6, 1, 4, 4), torch.arange(6) % 2), STEP, 0.0)
     losses, counts = task.losses(Always(0), part)
     assert (part.examples, counts) == (6, {"wrong": 3})
     (loss,) = losses.values()
@@ -57,7 +59,7 @@ def test_a_batch_is_cut_into_passes_of_whole_workers():
     config = RunConfig(workers=4, batch_per_worker=2, accumulate=2, epochs=1, norm="bn")
     task = Classification(config, InMemory(DATA), None)
     pixels, labels = torch.rand(8, 1, 4, 4), torch.arange(8)
-    parts = task.split((pixels, labels), 0.0)
+    parts = task.split((pixels, labels), STEP, 0.0)
     assert [part.examples for part in parts] == [4, 4]
     assert torch.equal(torch.cat([part.inputs[0] for part in parts]), pixels)
     assert torch.cat([part.inputs[1] for part in parts]).tolist() == list(range(8))
@@ -69,7 +71,7 @@ def test_images_grow_with_the_run():
     sizes = [
         part.inputs[0].shape[-1]
         for progress in (0, 0.29, 0.3, 0.69, 0.7, 0.99)
-        for part in task.split((torch.rand(8, 1, 4, 4), torch.arange(8)), progress)
+        for part in task.split((torch.rand(8, 1, 4, 4), torch.arange(8)), STEP, progress)
     ]
     assert sizes == [2, 2, 3, 3, 4, 4]
 

@@ -1,0 +1,206 @@
+"""How a detector is set up; the functions are those of `Setup`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groupnorm import data as datasets
+from groupnorm import models
+from groupnorm.conversion import recomputed_statistics
+from groupnorm.cost.timing import Step as TimedStep
+from groupnorm.data import AnnotatedBatches, DetectionSet
+from groupnorm.data.batches import Step, generator_of
+from groupnorm.data.detection.annotations import AnnotatedImage
+from groupnorm.data.detection.examples import Size
+from groupnorm.layers import norm_layer
+from groupnorm.models.detection.architectures import architecture_of
+from groupnorm.spec import NormSpec
+from groupnorm.training.config import DetectionConfig
+from groupnorm.training.distributed import ALONE, Processes
+from groupnorm.training.step import running_statistics
+from groupnorm.training.tasks.detection import Detection
+from groupnorm.training.warm_start import WarmStart, WarmStartError
+
+EVALUATION_BATCH = 8
+MOST_DECODERS = 16
+MEMORY = 512 * 2**20
+"""Bytes of decoded images that are kept in memory; larger data sets are decoded every time."""
+_BODY = "backbone.body."
+_C4_STAGE = "roi_heads.box_head."
+_OF_CLASSES = (
+    "roi_heads.box_predictor.",
+    "roi_heads.mask_predictor.",
+    "head.classification_head.cls_logits.",
+)
+
+
+def load(config: DetectionConfig, device: str, data_root: Path | None) -> AnnotatedBatches:
+    """The data of a configuration, ready for training on `device`.
+
+    Images that take at most `MEMORY` together are decoded once; those of larger data sets in as
+    many processes as torch has threads, at most `MOST_DECODERS`. Where all test images have one
+    size, `EVALUATION_BATCH` of them make a batch, else one, which nothing pads.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+        ValueError: it has fewer images than the configuration trains on and holds out.
+    """
+    images = datasets.load_detection(config.data, data_root).hold_out(config.validation_images)
+    images = images.sample_train(config.train_images)
+    if config.short_side is not None:
+        images = replace(images, short_side=config.short_side)
+    if config.long_side is not None:
+        images = replace(images, long_side=config.long_side)
+    sizes = [_resized(image, images) for image in (*images.train.images, *images.test.images)]
+    in_memory = 3 * sum(height * width for height, width in sizes) <= MEMORY
+    one_size = len(set(sizes[len(images.train.images) :])) == 1
+    return AnnotatedBatches(
+        images,
+        test_batch=EVALUATION_BATCH if one_size else 1,
+        processes=0 if in_memory else min(torch.get_num_threads(), MOST_DECODERS),
+        device=device,
+        in_memory=in_memory,
+        max_unreadable=config.max_unreadable,
+    )
+
+
+def _resized(image: AnnotatedImage, data: DetectionSet) -> tuple[int, int]:
+    return Size(data.short_side, data.long_side).of(image.height, image.width)
+
+
+def canvas_of(data: DetectionSet) -> int:
+    """The usual short side of the training images in pixels, which sizes of anchors follow."""
+    return round(median(min(_resized(image, data)) for image in data.train.images))
+
+
+def build(config: DetectionConfig, data: AnnotatedBatches, device: str) -> nn.Module:
+    """The detector of a configuration with its first weights, for the categories of the data."""
+    norm, *of_places = (
+        norm_layer(spec, batch_per_worker=config.batch_per_worker)
+        for spec in (config.norm, *config.norms.values())
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = models.build_detector(
+            config.model,
+            norm=norm,
+            norms=dict(zip(config.norms, of_places, strict=True)),
+            num_classes=data.num_classes,
+            canvas=canvas_of(data.data),
+            box_head=config.box_head,
+            head_init=config.head_init,
+            freeze_at=config.freeze_at,
+            image_mean=data.data.image_mean,
+            image_std=data.data.image_std,
+        )
+    model.to(device)
+    if config.memory_format == "channels_last":
+        model.to(memory_format=torch.channels_last)
+    return model
+
+
+def make_task(
+    config: DetectionConfig, data: AnnotatedBatches, model: nn.Module, processes: Processes
+) -> Detection:
+    """Detection, with recomputed statistics where a norm has running ones."""
+    recompute = recomputed_statistics if running_statistics(model) else None
+    masks = "mask_rcnn" in architecture_of(config.model).family
+    return Detection(config, data, recompute, processes, masks=masks)
+
+
+def notes(config: DetectionConfig, data: AnnotatedBatches) -> list[str]:
+    """What stays random, because it is frozen and no other run's weights are loaded into it."""
+    if config.freeze_at and config.init is None:
+        return [
+            f"freeze_at={config.freeze_at} without init: frozen parts of the backbone keep their "
+            "random first weights"
+        ]
+    return []
+
+
+def warm_start(config: DetectionConfig, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
+    """From a classifier the stages of the backbone; pyramid and heads keep their first weights.
+
+    The classifier's last layer is left out. Frozen batch norm takes gamma, beta and the running
+    statistics of its batch norm. From a detector all weights, but those of single classes only if
+    the data set is the same.
+
+    Raises:
+        WarmStartError: a classifier of another architecture than the backbone's, or one without
+            the statistics that frozen batch norm takes.
+    """
+    if other.get("task") == config.task:
+        fresh = () if other["data"] == config.data else _OF_CLASSES
+        return WarmStart(lambda key: None if key.startswith(tuple(fresh)) else key, fresh)
+    body = architecture_of(config.model).body
+    if other["model"] != body:
+        raise WarmStartError(f"they are of {other['model']}, its backbone is {body}")
+    _check_statistics(config, model, NormSpec.parse(other["norm"]))
+    in_head = {name for name, _ in model.named_modules() if name.startswith(_C4_STAGE)}
+
+    def rename(key: str) -> str | None:
+        part = key.partition(".")[0]
+        if part == "fc":
+            return None
+        return f"{_C4_STAGE if f'{_C4_STAGE}{part}' in in_head else _BODY}{key}"
+
+    taken = (_BODY, f"{_C4_STAGE}layer")
+    return WarmStart(rename, [key for key in model.state_dict() if not key.startswith(taken)])
+
+
+def _check_statistics(config: DetectionConfig, model: nn.Module, norm: NormSpec) -> None:
+    """Frozen batch norm would take gamma and beta of any norm for those of an AffineChannel."""
+    own = config.norms.get("backbone", config.norm)
+    statistics = any(
+        name.startswith(_BODY) and name.endswith("running_var") for name, _ in model.named_buffers()
+    )
+    if statistics and not norm.uses_batch_statistics and norm != own:
+        raise WarmStartError(f"{norm} has no running statistics for {own}")
+
+
+def first_step(
+    config: DetectionConfig, data: AnnotatedBatches, model: nn.Module, processes: Processes = ALONE
+) -> TimedStep:
+    """The first images of the training, as many as a pass of one process sees."""
+    workers = config.workers // (processes.count * config.accumulate)
+    count = workers * config.batch_per_worker
+    step = Step(config.seed, torch.arange(count) % data.train_size)
+    images, targets = next(iter(data.train([step])))
+    height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+
+    def padded(values: Tensor) -> Tensor:
+        return F.pad(values, (0, width - values.shape[2], 0, height - values.shape[1]))
+
+    wanted = [
+        {"boxes": one["boxes"], "labels": one["labels"], "masks": padded(one["masks"])}
+        for one in targets
+    ]
+    batch = torch.stack([padded(image) for image in images])
+    return TimedStep(_SummedLosses(model, wanted, workers), batch, config.precision)
+
+
+class _SummedLosses(nn.Module):
+    """A detector that makes of images alone the sum of its losses, with the same draws each time.
+
+    Args:
+        targets: one for each image.
+        workers: whose images they are.
+    """
+
+    def __init__(self, model: nn.Module, targets: list[dict[str, Tensor]], workers: int) -> None:
+        super().__init__()
+        self.model, self.targets, self.workers = model, targets, workers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> a scalar."""
+        generators = [generator_of("first step", worker) for worker in range(self.workers)]
+        losses: Mapping[str, Tensor] = self.model(list(images), self.targets, generators)
+        return torch.stack([loss.float() for loss in losses.values()]).sum()
