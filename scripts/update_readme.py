@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import choose_recipe
+
 from groupnorm.files import write_atomic
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.render import render_files
@@ -450,8 +452,24 @@ def study_sections() -> dict[str, str]:
             figure=False,
             above="../",
         ),
+        "recipe": recipe_section(),
         "speed": speed_section(),
     }
+
+
+def recipe_section() -> str:
+    """The recipe of the quick scale, by the rule of choose_recipe.py."""
+    folder = only("recipe-choice-*")
+    env = json.loads(next(folder.glob("*/runs/*/env.json")).read_text(encoding="utf-8"))
+    return "\n".join(
+        [
+            choose_recipe.table(choose_recipe.read_errors(folder)),
+            "",
+            "Top-1 error in percent after the last epoch, three seeds, ± sample deviation. Made by "
+            f"`python scripts/choose_recipe.py train FOLDER` with torch {env['torch']} on "
+            f"{env['cpu']}; record: [{folder.name}](../results/{folder.name}).",
+        ]
+    )
 
 
 def cost_section() -> str:

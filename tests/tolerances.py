@@ -91,7 +91,6 @@ SUBNORMAL = 1e-37  # absolute: below it float32 has fewer digits, and kernels ma
 PRINTED = 1e-3  # three digits
 FOUR_DIGITS = 1e-4
 HUNDREDTH = 0.01  # two digits after the point; of a figure, a hundredth of an inch
-SAMPLED = 0.02  # relative: a standard deviation from some thousands of samples
 PUBLISHED_MOMENTS = 0.003  # mean and deviation of a whole data set, seen in a part of it
 PUBLISHED_GAIN = 1e-3  # timm's table was estimated from random samples
 

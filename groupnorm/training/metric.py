@@ -18,7 +18,7 @@ class Metric:
     """A number that a run has after an epoch: how to find, to print and to compare it.
 
     Attributes:
-        name: its key in the rows of `metrics.jsonl`. One that begins with "train_" is of the
+        name: its key in the rows of `metrics.jsonl`. One that begins with ``train_`` is of the
             training examples, any other of the validation or test examples.
         unit: as printed behind the number, such as "%"; "" for a number without one.
         better: which of two values is the better one.

@@ -214,7 +214,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "file"))
     with pytest.raises(
-        DataError, match=r"garments cannot be made in .*set GROUPNORM_CACHE to a fo"
+        DataError, match=r"garments cannot be made in .*set GROUPNORM_CACHE to a folder"
     ):
         garments.load(variant=SMALL)
 
