@@ -374,8 +374,8 @@ def test_what_may_not_be_read_or_written_is_named_with_the_remedy(study, monkeyp
         patch.setattr("groupnorm.study.report.page.write_atomic", refuse)
         listed = study / "figures" / ".written.json"
         assert refused("report", study) == (
-            f"error: {listed}: Permission denied; a report is written beside its records: see to it "
-            "that it can be, or copy the study to another folder\n"
+            f"error: {listed}: Permission denied; a report is written beside its records: see to "
+            "it that it can be, or copy the study to another folder\n"
         )
     read = Path.read_bytes
     monkeypatch.setattr(
