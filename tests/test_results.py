@@ -7,7 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RECORDS = re.compile(
-    r"[^/]+/[^/]+\.json|mutations-[^/]+/faults\.jsonl|[^/]+/runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE)"
+    r"mutations-[^/]+/faults\.jsonl|"
+    r"(recipe-choice-[^/]+/)?[^/]+/"
+    r"([^/]+\.json|runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE))"
 )
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 FILES = sorted(path for path in (ROOT / "results").rglob("*") if path.is_file())

@@ -224,7 +224,7 @@ def test_what_the_order_alone_decided_is_named():
 
 def test_nothing_is_tied_while_an_error_is_missing():
     table = {name: dict.fromkeys(EPOCHS, 9.0) for name in "abcde"}
-    (rung,) = climb(list(table), EPOCHS, error_of(table, lambda name, epochs: name != "c"))
+    (rung,) = climb(list(table), EPOCHS, error_of(table, lambda name, epochs: name != "c"), ERROR)
     assert (rung.kept, rung.tied) == ((), ())
 
 
