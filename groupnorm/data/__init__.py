@@ -14,6 +14,7 @@ from groupnorm.data.catalog import (
     check_images,
     find,
     load,
+    load_any,
     load_detection,
 )
 from groupnorm.data.issues import DataError
@@ -45,6 +46,7 @@ __all__ = [
     "check_images",
     "find",
     "load",
+    "load_any",
     "load_detection",
 ]
 

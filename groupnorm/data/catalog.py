@@ -73,6 +73,15 @@ def load_detection(name: str, root: Path | None = None) -> DetectionSet:
     return loaded
 
 
+def load_any(name: str, root: Path | None = None) -> ImageSet | ImageFiles | DetectionSet:
+    """Load a data set of either kind; as `load`.
+
+    Raises:
+        DataError: an unknown name; files that are missing or malformed.
+    """
+    return load_detection(name, root) if name in _DETECTION_SETS else load(name, root)
+
+
 def check_detection(name: str) -> None:
     """Check that there is a data set of images with boxes and masks of this name.
 

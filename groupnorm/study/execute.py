@@ -102,7 +102,7 @@ def run_study(
     if cluster is not None:
         check_ray()
         check_gpus(cluster, device)
-    images = datasets.load(plan.data, data_root)
+    images = datasets.load_any(plan.data, data_root)
     _check_images({**plan.initial, **plan.configs}, images, data_root)
     manifest = _manifest(plan, images, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
@@ -263,8 +263,10 @@ def _time_steps(
         )
 
 
-def _pixels(images: datasets.ImageSet | datasets.ImageFiles) -> int:
+def _pixels(images: datasets.ImageSet | datasets.ImageFiles | datasets.DetectionSet) -> int:
     """Height and width of the images that a run which chooses no size is trained on."""
+    if isinstance(images, datasets.DetectionSet):
+        return min(images.train.images[0].height, images.train.images[0].width)
     if isinstance(images, datasets.ImageFiles):
         return IMAGE_SIZE
     return int(images.train_images.shape[-1])
@@ -280,7 +282,7 @@ def _check_images(
     read = {images.name: images}
     for config in configs.values():
         if config.data not in read:
-            read[config.data] = datasets.load(config.data, data_root)
+            read[config.data] = datasets.load_any(config.data, data_root)
         images, left_out = read[config.data], config.validation_images or 0
         available = images.train_size - left_out
         if available < max(config.step_images, config.train_images or 0):

@@ -166,6 +166,21 @@ class DetectionSet:
         if not self.test.images:
             raise DataError(f"{self.test.file}: expected at least one image, got none")
 
+    @property
+    def num_classes(self) -> int:
+        """The number of categories."""
+        return len(self.categories)
+
+    @property
+    def train_size(self) -> int:
+        """The number of training images with an object."""
+        return len(self.train.with_objects)
+
+    @property
+    def test_size(self) -> int:
+        """The number of test images."""
+        return len(self.test.images)
+
     def sample_train(self, count: int | None) -> DetectionSet:
         """The same with the first `count` training images that have an object; None for all.
 
