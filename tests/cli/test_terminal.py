@@ -36,7 +36,8 @@ def nothing_starts(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     for owner, name in (
-        (record, "record_run"), (data, "load"), (memory_fit, "fit"), (doctor, "examine"),
+        (record, "record_run"), (data, "load"), (data, "load_any"), (memory_fit, "fit"),
+        (doctor, "examine"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, start)
 
