@@ -6,6 +6,7 @@ from groupnorm.run import config_class
 from groupnorm.study import Plan, run_study
 from groupnorm.study.plan import repeat
 from groupnorm.training.config import RunConfig
+from groupnorm.training.metric import BOX_DETECTION
 from tests.data.detection.tiny_garments import FIELDS, tiny_garments
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("scenes_on_disk")]
@@ -28,7 +29,7 @@ def test_two_detectors_start_from_one_classifier(tmp_path):
     cells, configs = repeat(labelled, 1)
     plan = Plan(
         "norms", "Two detectors", "fixed-step", "quick", {}, cells, configs, "norms", (),
-        initial={start: first}, untimed="a test",
+        initial={start: first}, untimed="a test", metric=BOX_DETECTION[0],
     )  # fmt: skip
     outcome = run_study(plan, tmp_path, jobs=1, data_root=tiny_garments())
     records = {record.name: record for record in outcome.records}
