@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,9 @@ from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.batch_norm import chunked_batch_norm, ragged_batch_norm
 from groupnorm.ops.sync_batch_norm import synchronized_batch_norm
 
-_ROWS: ContextVar[tuple[int, ...] | None] = ContextVar("rows_per_worker", default=None)
+_ROWS: list[tuple[int, ...]] = []
+"""Of the contexts that are open, the innermost last: a list, for torch.compile checks what it holds
+before it runs a compiled layer again, which it does not for a ContextVar or a thread's own data."""
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def rows_per_worker(rows: Sequence[int]) -> Iterator[None]:
 
     It is a context and no argument of forward because a head is an `nn.Sequential`, whose
     convolutions and activations take one argument. It holds for every `BatchNorm` and
-    `BatchRenorm` that runs in training inside of it, in this thread, and ends with the block.
+    `BatchRenorm` that runs in training inside of it, in any thread, and ends with the block.
 
     A worker without rows is what its process would be under DistributedDataParallel: it has no
     statistics, and its running ones stay. The running statistics, which are the mean over all W
@@ -52,11 +53,11 @@ def rows_per_worker(rows: Sequence[int]) -> Iterator[None]:
     """
     if not rows or min(rows) < 0:
         raise ValueError(f"rows_per_worker takes one number, 0 or more, per worker, got {rows}")
-    token = _ROWS.set(tuple(rows))
+    _ROWS.append(tuple(rows))
     try:
         yield
     finally:
-        _ROWS.reset(token)
+        _ROWS.pop()
 
 
 class BatchNorm(FxLeaf, _BatchNorm):
@@ -244,7 +245,7 @@ def normalize_workers(
     Raises:
         ValueError: as `BatchNorm`.
     """
-    every = _ROWS.get()
+    every = _ROWS[-1] if _ROWS else None
     if every is None:
         return _normalize_images(layer, input, weight, bias, batch_per_worker)
     if sum(every) != input.shape[0]:

@@ -300,3 +300,12 @@ def test_rows_that_do_not_fit():
     told = "got 5 images and batch_per_worker=2; where the rows are regions of images, run the"
     with pytest.raises(ValueError, match=told):
         BatchNorm(3, batch_per_worker=2)(x)
+
+
+def test_a_compiled_layer_follows_the_rows_of_each_call():
+    layer = BatchNorm(8, batch_per_worker=3)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    x = torch.randn(6, 8, 4, 4)
+    for rows in (None, (1, 5), None, (2, 4)):
+        with contextlib.nullcontext() if rows is None else rows_per_worker(rows):
+            assert torch.equal(compiled(x), layer(x))
