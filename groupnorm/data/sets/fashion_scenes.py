@@ -8,7 +8,6 @@ image to image, as in natural photographs, so that statistics over a small batch
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from groupnorm.data.memory.image_set import ImageSet
 from groupnorm.data.paths import cache_folder
 from groupnorm.data.sets import fashion_mnist_mini
-from groupnorm.data.synthetic.cache import read_arrays, write_arrays
+from groupnorm.data.synthetic.cache import load_or_make
 from groupnorm.data.synthetic.scenes import SceneConfig, make_scene
 from groupnorm.data.synthetic.sources import find_sources, load_sources
 
@@ -26,8 +25,6 @@ NAME = "fashion-scenes"
 VERSION = 1  # raise it with every change of the pixels
 COUNTS = {"train": 12_000, "test": 4_000}
 CONFIG = SceneConfig()
-_log = logging.getLogger(__name__)
-_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def cache_file() -> Path:
@@ -56,14 +53,7 @@ def load(root: Path | None = None) -> ImageSet:
     Raises:
         DataError: a photograph or the garments are missing or damaged.
     """
-    path = cache_file()
-    arrays = read_arrays(path)
-    if arrays is None:
-        _log.info("making %s in %s (a few seconds)", NAME, path)
-        splits = {split: make(split, count) for split, count in COUNTS.items()}
-        arrays = dict(zip(_PARTS, (*splits["train"], *splits["test"]), strict=True))
-        write_arrays(path, arrays)
-    parts = [torch.from_numpy(arrays[name]) for name in _PARTS]
+    parts = [torch.from_numpy(part) for part in load_or_make(cache_file(), make, COUNTS)]
     return ImageSet(
         name=NAME,
         version=str(VERSION),

@@ -6,7 +6,6 @@ fashion-scenes and in the size that garments have in the scenes of `garments`.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from groupnorm.data.memory.image_set import ImageSet
 from groupnorm.data.paths import cache_folder
 from groupnorm.data.sets.fashion_mnist_mini import CLASS_NAMES, NUM_TRAIN
-from groupnorm.data.synthetic.cache import read_arrays, write_arrays
+from groupnorm.data.synthetic.cache import load_or_make
 from groupnorm.data.synthetic.scenes import SceneConfig, make_scene
 from groupnorm.data.synthetic.sources import find_sources, load_sources
 
@@ -24,9 +23,7 @@ NAME = "garments-crops"
 VERSION = 1  # raise it with every change of the pixels
 COUNTS = {"train": 10_000, "test": 2_000}
 CONFIG = SceneConfig(canvas=(48, 48), garments=(1, 1), size=(24.0, 46.0))
-_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 _KEYS = {"train": 1002, "test": 1003}  # of the scenes
-_log = logging.getLogger(__name__)
 
 
 def cache_file() -> Path:
@@ -54,13 +51,7 @@ def load(root: Path | None = None) -> ImageSet:
     Raises:
         DataError: a photograph or the garments are missing or damaged.
     """
-    arrays = read_arrays(cache_file())
-    if arrays is None:
-        _log.info("making %s in %s (a few seconds)", NAME, cache_file())
-        splits = {split: make(split, count) for split, count in COUNTS.items()}
-        arrays = dict(zip(_PARTS, (*splits["train"], *splits["test"]), strict=True))
-        write_arrays(cache_file(), arrays)
-    parts = [torch.from_numpy(arrays[name]) for name in _PARTS]
+    parts = [torch.from_numpy(part) for part in load_or_make(cache_file(), make, COUNTS)]
     return ImageSet(
         name=NAME,
         version=str(VERSION),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,27 @@ from groupnorm.files import write_atomic
 
 _log = logging.getLogger(__name__)
 _DIGEST = 64  # length of a sha256 in hexadecimal digits
+_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def load_or_make(
+    path: Path,
+    make: Callable[[str, int], tuple[NDArray[np.uint8], NDArray[np.int64]]],
+    counts: Mapping[str, int],
+) -> list[NDArray[Any]]:
+    """Images and labels of "train", then those of "test": from the cache file, or made and kept.
+
+    Args:
+        make: from a split's name and number of images to its images and labels.
+        counts: the number of images of each split.
+    """
+    arrays = read_arrays(path)
+    if arrays is None:
+        _log.info("making %s (a few seconds)", path)
+        splits = {split: make(split, counts[split]) for split in ("train", "test")}
+        arrays = dict(zip(_PARTS, (*splits["train"], *splits["test"]), strict=True))
+        write_arrays(path, arrays)
+    return [arrays[name] for name in _PARTS]
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
