@@ -154,6 +154,8 @@ class Epoch(_Open):
     val_error: _Percent | None = None
     precise_val_error: _Percent | None = None
     response_percentiles: dict[str, float] | None = None
+    ap_folds: dict[str, list[_Percent | None]] = {}
+    precision_at_recall: dict[str, list[_Percent | None]] = {}
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}
 
