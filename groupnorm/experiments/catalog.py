@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from groupnorm.data import DEFAULT, IMAGE_FILES
-from groupnorm.experiments import cifar, coco, imagenet, pets, search, small_images
+from groupnorm.experiments import cifar, coco, detection, imagenet, pets, search, small_images
 from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
@@ -112,6 +112,23 @@ EXPERIMENTS: dict[str, Entry] = {
         data=DEFAULT,
         summary="Error against number of groups and channels per group",
         one_size=True,
+    ),
+    "detection": Entry(
+        detection.detection,
+        detection.SCALES,
+        decides=(
+            "data",
+            "model",
+            "norms",
+            "batch_sizes",
+            "protocol",
+            "image_size",
+            "epochs",
+            "tune",
+            "validation_images",
+            *_OF_A_SEARCH,
+        ),
+        summary="Detectors of garments with frozen BN, trained BN, GN and GN+WS",
     ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),

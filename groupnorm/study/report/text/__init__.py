@@ -90,11 +90,14 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
         which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
         counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
-    seeds = max((row.asked for row in rows), default=0)
+    asked = [row.asked for row in rows] or [0]
+    fewest, most = min(asked), max(asked)
+    seeds = f"{most} {'seed' if most == 1 else 'seeds'}"
+    protocol = PROTOCOLS.get(study.manifest.get("protocol", ""), "")
     return (
         f"This study trained {subject(study)}{size} with {_kinds(study, rows)}, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. "
-        + PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+        f"{f'{fewest} to {seeds}' if fewest < most else seeds} each. "
+        + ("" if study.axis == "arm" else protocol)
     )
 
 
