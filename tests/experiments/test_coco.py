@@ -81,7 +81,7 @@ def test_every_arm_has_the_norms_that_are_counted_in_its_network():
         ("coco-systems", "R101, GN", 180_000, 0.02, (8, 2), [120_000, 160_000]),
         ("coco-systems", "R50, GN, long", 270_000, 0.02, (8, 2), [210_000, 250_000]),
         ("coco-scratch", "R50, GN", 270_000, 0.02, (8, 2), [210_000, 250_000]),
-        ("coco-retinanet", "GN in FPN", 90_000, 0.01, (8, 2), [60_000, 80_000]),
+        ("coco-retinanet", "GN in pyramid", 90_000, 0.01, (8, 2), [60_000, 80_000]),
     ],
 )
 def test_schedules_are_those_of_detectron(name, arm, steps, rate, images, at):
@@ -151,7 +151,7 @@ def test_arms_are_called_as_in_the_published_table(name):
     arms = [variant.labels["arm"] for variant in experiment.variants]
     rows = list(published.results_by_arm(published.load(experiment.published[0])))
     if name == "coco-retinanet":
-        assert arms == [*rows, "GN in FPN, heads and backbone"]
+        assert arms == [*rows, "GN in pyramid, heads and backbone"]
     else:
         assert arms == rows
         columns = published.load(name).data

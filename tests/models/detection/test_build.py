@@ -73,13 +73,13 @@ ROWS = {
         _OF_GN_EVERYWHERE,
     ),
     "coco-retinanet, AffineChannel": ("retinanet_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
-    "coco-retinanet, GN in FPN": (
+    "coco-retinanet, GN in pyramid": (
         "retinanet_resnet50",
         {"backbone": "frozenbn", "fpn": "gn"},
         "2fc",
         {"fpn": 6},
     ),
-    "coco-retinanet, GN in FPN, heads and backbone": (
+    "coco-retinanet, GN in pyramid, heads and backbone": (
         "retinanet_resnet50",
         dict.fromkeys(("backbone", "fpn", "head"), "gn"),
         "2fc",
