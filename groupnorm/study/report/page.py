@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
+from groupnorm.study.report.cost_tables import cost_table, time_table
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.render import (
     Column,
@@ -243,7 +244,7 @@ def _page(
     manifest, metric = study.manifest, study.metric
     header, body = tables.main_table_of(study, rows)
     # the runs of a search are of different lengths, so that no result goes beside a cost
-    cost_header, cost_body = tables.cost_table(study, [] if study.search else rows)
+    cost_header, cost_body = cost_table(study, [] if study.search else rows)
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
     every = tuning.rows if tuning and tuning.validation_images is None else rows
@@ -268,6 +269,7 @@ def _page(
         cost_header=cost_header,
         cost_body=cost_body,
         how_timed=how_timed(study.cost_pass),
+        spent=time_table(study, rows),
         note=chosen_note(tuning) if tuning else "",
         tuning=tuning_table(tuning) if tuning else None,
         how_tuned=how_tuned(tuning) if tuning else [],
