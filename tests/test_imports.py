@@ -28,8 +28,8 @@ ALLOWED = {
     "run": {"layers", "models", "conversion", "cost", "data", "training", "environment"},
     "study": {"models", "cost", "data", "training", "environment", "memory", "run"},
     "experiments": {
-        "training.config", "data", "models", "study.plan", "study.tuning", "study.search",
-        "study.results.halving",
+        "training.config", "training.metric", "data", "models", "study.plan", "study.tuning",
+        "study.search", "study.results.halving",
     },
     "cli": {
         "ops", "models", "cost", "data", "environment", "experiments", "run", "study",

@@ -196,6 +196,50 @@ class Initial(_Closed):
     runs: dict[str, _Untrained]
 
 
+class _Mask(_Closed):
+    size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    counts: str
+
+
+class _TrueObject(_Closed):
+    category: str
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
+    mask: _Mask | None
+    crowd: bool
+
+
+class _FoundObject(_Closed):
+    category: str
+    score: Annotated[float, Field(ge=0, le=1)]
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
+    mask: _Mask | None
+
+
+class _SampleImage(_Closed):
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
+    image_id: int
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    truth: list[_TrueObject]
+
+
+class _Predicted(_Closed):
+    objects: list[list[_FoundObject]]
+    not_finite: _Count
+
+
+class Samples(_Closed):
+    """`samples/samples.json`."""
+
+    format: int
+    lowest_score: Annotated[float, Field(ge=0, le=1)]
+    categories: list[str]
+    images: list[_SampleImage]
+    runs: dict[str, _Predicted]
+    left_out: dict[str, str]
+    reason: str | None
+
+
 class Done(_Closed):
     """`DONE`."""
 

@@ -39,10 +39,10 @@ from groupnorm.study.results.wording import (
 from groupnorm.training.metric import Metric
 
 ABOUT_PARTS = (
-    "Two intervals stand for two questions. That over seeds is about other seeds on the same test "
-    "images; that over parts of the test images is about other images for the same trained "
-    "networks, and says nothing of another training. A value on a part of the images is not that on "
-    "all of them, so that the two differences need not be equal."
+    "The two intervals answer two questions. That over seeds is about other seeds on the same test "
+    "images. That over parts of the test images is about other images for the same trained "
+    "networks, and says nothing of another training. A value on a part of the images is not that "
+    "on all of them, so that the two differences need not be equal."
 )
 
 

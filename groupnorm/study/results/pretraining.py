@@ -6,8 +6,7 @@ detector's result, so that the two stand beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from groupnorm.study.results.estimates import Estimate, estimate
 from groupnorm.study.results.format import counted

@@ -129,9 +129,10 @@ class Row:
 class Study:
     """A study as read from its store: the manifest, its cells and every run they name.
 
-    `initial` are the runs that others start from, by name; one that is not in the study's folder has
-    the status "missing". `names` is what the report calls a norm, or an arm, for which the reader chose a name. In a
-    search every run counts as finished that has come as far as it was asked to.
+    `initial` are the runs that others start from, by name; one that is not in the study's folder
+    has the status "missing". `names` is what the report calls a norm, or an arm, for which the
+    reader chose a name. In a search every run counts as finished that has come as far as it was
+    asked to.
     """
 
     manifest: dict[str, Any]

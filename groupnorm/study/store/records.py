@@ -27,6 +27,7 @@ from groupnorm.training.config import TrainingConfig, digest_of
 
 COST_FILE = "cost.json"
 INITIAL_FILE = "initial.json"
+SAMPLES_FILE = "samples/samples.json"
 UNREADABLE = "unreadable.json"
 
 
@@ -119,6 +120,24 @@ def read_initial(out: Path) -> dict[str, Any] | None:
         StoreError: the file is damaged or of another version.
     """
     return read_checked(out / INITIAL_FILE, schema.Initial, versioned=True)
+
+
+def read_samples(out: Path) -> dict[str, Any] | None:
+    """`samples/samples.json` of a study of detectors as a dict; None when there is none.
+
+    Raises:
+        StoreError: the file is damaged or of another version.
+    """
+    path = out / SAMPLES_FILE
+    samples = read_checked(path, schema.Samples, versioned=True)
+    if samples is None:
+        return None
+    for name, predicted in samples["runs"].items():
+        if len(predicted["objects"]) != len(samples["images"]):
+            refuse(path, f"has another number of images for {name} than in all")
+    if samples["reason"] is None and not samples["runs"]:
+        refuse(path, "has neither predictions nor a reason why there are none")
+    return samples
 
 
 def read_cells(manifest: dict[str, Any]) -> list[Cell]:

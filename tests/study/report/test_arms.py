@@ -25,20 +25,9 @@ from groupnorm.study.results.differences import (
     differences_of,
     how_compared,
 )
-from groupnorm.study.results.rows import load_study, summarize_study
-from tests.study.fake_store import ARMS, add_costs, arms_study, spoil
+from tests.study.fake_store import ARMS, add_costs, arms_study, loaded, spoil
 
 FROZEN, BEST, SCRATCH = ARMS
-
-
-def read(out):
-    study = load_study(out)
-    return study, summarize_study(study)
-
-
-@pytest.fixture(scope="module")
-def arms(tmp_path_factory):
-    return read(arms_study(tmp_path_factory.mktemp("arms")))
 
 
 def test_a_line_for_each_arm_and_a_column_for_each_metric(arms):
@@ -79,7 +68,7 @@ def test_what_has_no_result_is_named(tmp_path):
     arms_study(tmp_path)
     for seed in range(2):
         spoil(tmp_path / f"runs/arm0-s{seed}", "diverged", "loss nan")
-    study, rows = read(tmp_path)
+    study, rows = loaded(tmp_path)
     text = describe(study, rows)
     assert text[0].startswith(f"{BEST} is 26.7 points better than {SCRATCH} in box AP")
     assert any(f"Without a result: {FROZEN} (diverged)." in paragraph for paragraph in text)
@@ -99,7 +88,7 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
         detector = "RetinaNet" if arm.endswith(" ") else "Mask R-CNN"
         cell["labels"] = {"arm": arm.strip(), "detector": detector}
     path.write_text(json.dumps(manifest))
-    study, rows = read(out)
+    study, rows = loaded(out)
     assert main_table_of(study, rows)[0] == ["arm", "detector", "box AP", "mask AP"]
     found = differences_of(study, rows)
     assert [line[:4] for line in difference_lines(study, found)] == [
@@ -181,9 +170,9 @@ def drawn(panel):
 
 
 def test_costs_stand_beside_the_metric(tmp_path):
-    study, rows = read(arms_study(tmp_path))
+    study, rows = loaded(arms_study(tmp_path))
     add_costs(tmp_path)
-    study, rows = read(tmp_path)
+    study, rows = loaded(tmp_path)
     figure = build_figures(study, rows)[-1]
     assert figure.name == "box-ap-by-cost"
     assert "what an arm costs: upper left is better." in figure.caption
