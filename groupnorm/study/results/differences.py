@@ -115,9 +115,9 @@ def part_difference(a: Row, b: Row, metric: Metric) -> Difference | None:
     """
     if a.evaluated_on != b.evaluated_on:
         return None
-    of_a, of_b = a.parts.get(metric.name, {}), b.parts.get(metric.name, {})
-    seeds = [seed for seed in of_a if seed in of_b]
-    return paired_difference(mean_by_part(of_a, seeds), mean_by_part(of_b, seeds))
+    ours, theirs = a.parts.get(metric.name, {}), b.parts.get(metric.name, {})
+    seeds = [seed for seed in ours if seed in theirs]
+    return paired_difference(mean_by_part(ours, seeds), mean_by_part(theirs, seeds))
 
 
 def has_parts(study: Study) -> bool:
