@@ -41,7 +41,7 @@ SAME = {
 VARIED = {"norm", "norms", "workers", "batch_per_worker", "seed", "max_unreadable"}
 _HANDLED = {
     "format", "title", "command", "scale", "options", "cells", "skipped", "shows", "published",
-    "versions", "joined", "also", *SAME,
+    "versions", "joined", "also", "findings", *SAME,
 }  # fmt: skip
 
 
@@ -217,8 +217,8 @@ def _join_manifests(
         for line in source.manifest.get("joined")
         or [{"folder": str(source.folder), "command": source.manifest["command"]}]
     ]
-    also = {json.dumps(named): named for m in manifests for named in m.get("also") or ()}
-    shown = {"metric": first.get("metric"), "also": list(also.values())}
+    shown = {"metric": first.get("metric")}
+    shown |= {key: _each_once(manifests, key) for key in ("also", "findings")}
     return {
         "format": FORMAT,
         "study": first["study"],
@@ -237,6 +237,13 @@ def _join_manifests(
         "joined": joined,
         **{key: value for key, value in shown.items() if value},
     }
+
+
+def _each_once(manifests: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    """What the lists under a key hold, each entry once."""
+    return list(
+        {json.dumps(named): named for m in manifests for named in m.get(key) or ()}.values()
+    )
 
 
 def _common(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

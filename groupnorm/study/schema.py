@@ -84,6 +84,13 @@ class Metric(_Closed):
     title: Annotated[str, Field(pattern=r"\S")]
 
 
+class _Finding(_Closed):
+    statement: Annotated[str, Field(pattern=r"\S")]
+    source: str
+    better: _Labels
+    worse: _Labels
+
+
 class _Search(_Closed):
     full_epochs: Annotated[int, Field(ge=1)]
     rungs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
@@ -117,6 +124,7 @@ class Manifest(_Closed):
     search: _Search | None = None
     metric: Metric | None = None
     also: list[Metric] | None = None
+    findings: list[_Finding] | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]

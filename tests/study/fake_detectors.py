@@ -118,5 +118,3 @@ def curve_of(value: float) -> list[float]:
     """Precision at 101 recalls whose mean is `value` to a percent or so."""
     steep = 100.0 / value - 1.0
     return [round(100.0 * (1.0 - recall / 100.0) ** steep, 3) for recall in range(101)]
-
-

@@ -35,6 +35,7 @@ from groupnorm.study.results.rows import (
     final_result,
     images_of,
     run_status,
+    seeds_text,
     step_memory_bytes,
     subject,
     trained_once,
@@ -106,8 +107,7 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
 def main_title_of(study: Study, rows: list[Row]) -> str:
     """The main table's title, e.g. "Top-1 error in percent: resnet8 on digits, ..., 3 seeds"."""
     metric = study.metric
-    seeds = max((row.asked for row in rows), default=0)
-    count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if rows else ""
+    count = seeds_text(rows) if rows else ""
     if any(row.spread is not None for row in rows):
         count = f"mean ± standard deviation over {count}"
     tuned, best = study.manifest.get("tuned_over"), ""

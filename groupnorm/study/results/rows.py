@@ -21,6 +21,7 @@ from groupnorm.study.metrics import (
 )
 from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
 from groupnorm.study.results.estimates import Estimate, estimate
+from groupnorm.study.results.format import counted
 from groupnorm.study.results.parts import ByPart, part_results
 from groupnorm.study.results.search import Search, as_asked, read_search
 from groupnorm.study.results.wording import noun, with_article
@@ -282,6 +283,13 @@ def batch_sizes(rows: Sequence[Row]) -> list[int]:
 def norm_names(rows: Sequence[Row]) -> list[str]:
     """Every norm of a study in the manifest's order."""
     return list(dict.fromkeys(row.labels["norm"] for row in rows))
+
+
+def seeds_text(rows: Sequence[Row]) -> str:
+    """How many seeds were asked for of a row, e.g. "3 seeds", or "1 to 2 seeds"."""
+    asked = sorted({row.asked for row in rows}) or [0]
+    least = f"{asked[0]} to " if asked[0] < asked[-1] else ""
+    return f"{least}{counted(asked[-1], 'seed')}"
 
 
 def subject(study: Study) -> str:

@@ -95,7 +95,7 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
         ["gn", "bn", "Mask R-CNN", "2.0"], ["gn", "bn", "RetinaNet", "-1.0"],
     ]  # fmt: skip
     assert describe(study, rows)[0].startswith("bn, RetinaNet is 10.0 points better than bn, Mask")
-    assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == [
+    assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == 2 * [
         "Mask R-CNN", "RetinaNet",
     ]  # fmt: skip
 
@@ -130,12 +130,14 @@ def test_numbers_for_programs(arms):
         "seed": 0, "box_ap": pytest.approx(33.07), "recomputed_box_ap": None,
         "mask_ap": pytest.approx(0.85 * 33.07),
     }  # fmt: skip
-    assert [(d["arm"], d["against"], d["told_apart"]) for d in found["differences"]] == [
-        (BEST, FROZEN, True), (SCRATCH, FROZEN, True),
+    assert [(d["metric"], d["arm"], d["against"], d["told_apart"])
+            for d in found["differences"]] == [
+        ("box_ap", BEST, FROZEN, True), ("box_ap", SCRATCH, FROZEN, True),
+        ("mask_ap", BEST, FROZEN, True), ("mask_ap", SCRATCH, FROZEN, True),
     ]  # fmt: skip
     header, *lines = differences_csv(study, rows).splitlines()
     assert header.startswith("arm,recomputed,against,difference,standard_error,low,high,")
-    assert len(lines) == 2
+    assert [line.rpartition(",")[2] for line in lines] == ["box_ap"] * 2 + ["mask_ap"] * 2
     line = next(csv.DictReader(io.StringIO(tables_csv(study, rows))))
     assert float(line["box_ap"]) == pytest.approx(31.4)
     assert float(line["mask_ap"]) == pytest.approx(0.85 * 31.4)
