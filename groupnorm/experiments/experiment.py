@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from groupnorm.spec import NormSpec
-from groupnorm.study.plan import Config, ReportKind, vary
-from groupnorm.study.results.findings import Finding
+from groupnorm.study.plan import Config, Finding, ReportKind, vary
 from groupnorm.study.tuning import Tune
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.metric import CLASSIFICATION, Metric

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from groupnorm.data import DataError
 from groupnorm.run.tasks import check
-from groupnorm.study.results.findings import Finding
+from groupnorm.study.results.findings import Finding as Finding
 from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
 from groupnorm.training.config import TrainingConfig, describe_errors

@@ -147,6 +147,7 @@ class Environment(_Open):
 
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
+_Curve = Annotated[list[_Percent | None], Field(min_length=101, max_length=101)]
 
 
 class Epoch(_Open):
@@ -163,7 +164,7 @@ class Epoch(_Open):
     precise_val_error: _Percent | None = None
     response_percentiles: dict[str, float] | None = None
     ap_folds: dict[str, list[_Percent | None]] = {}
-    precision_at_recall: dict[str, list[_Percent | None]] = {}
+    precision_at_recall: dict[str, _Curve] = {}
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}
 

@@ -164,8 +164,8 @@ def difference_header(study: Study) -> list[str]:
     if has_parts(study):
         return [
             name, "against", *groups, "difference", "95 % interval over seeds", "pairs of seeds",
-            "over seeds", "difference on parts of the test images",
-            "95 % interval over parts", "parts", "over parts",
+            "verdict over seeds", "difference on parts of the test images",
+            "95 % interval over parts", "parts", "verdict over parts",
         ]  # fmt: skip
     return [
         name, "against", *groups, "difference", "95 % interval", "pairs of seeds", "verdict",

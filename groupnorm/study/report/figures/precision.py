@@ -22,16 +22,14 @@ _CAPTION = (
 
 def precision_figures(study: Study, rows: Sequence[Row]) -> list[FigureSpec]:
     """Precision against recall; none where no run records it."""
-    found = {row_name(study, row): _means(study, row) for row in rows}
-    names = list(dict.fromkeys(name for curves in found.values() for name in curves))
     styles = norm_styles(row.labels[study.axis] for row in rows)
-    of_row = {row_name(study, row): styles[row.labels[study.axis]] for row in rows}
+    found = [
+        (row_name(study, row), styles[row.labels[study.axis]], _means(study, row)) for row in rows
+    ]
     titles = _titles(study)
     panels = []
-    for name in names:
-        lines = [
-            (arm, curves[name], of_row[arm]) for arm, curves in found.items() if name in curves
-        ]
+    for name in dict.fromkeys(name for *_, curves in found for name in curves):
+        lines = [(arm, style, curves[name]) for arm, style, curves in found if name in curves]
         title = titles.get(name, name)
         panels.append(Panel(_drawer(lines, title), f"Precision against recall: {title}"))
     if not panels:
