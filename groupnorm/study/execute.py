@@ -328,6 +328,8 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         manifest["metric"] = asdict(plan.metric)
     if plan.also:
         manifest["also"] = [asdict(metric) for metric in plan.also]
+    if plan.findings:
+        manifest["findings"] = [finding.as_json() for finding in plan.findings]
     return manifest
 
 
