@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from groupnorm.data import DEFAULT, IMAGE_FILES
-from groupnorm.experiments import cifar, detection, imagenet, pets, search, small_images
+from groupnorm.experiments import cifar, coco, detection, imagenet, pets, search, small_images
 from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
@@ -75,15 +75,18 @@ class Entry:
         return options.model_copy(update={"scale": scale, "data": data})
 
 
-def _published(make: Callable[[Options], Experiment]) -> Entry:
+def _published(make: Callable[[Options], Experiment], *besides: str) -> Entry:
+    """An experiment that is published, which decides its norms and more."""
     scales = {
         "full": "as published, days on GPUs",
         "smoke": "two steps of each run, under a minute on a CPU",
     }
-    return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH))
+    decides = ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH, *besides)
+    return Entry(make, scales, decides)
 
 
 _OF_A_SEARCH = ("search", "refine")
+_OF_CLASSIFIERS = ("image_size", "tune", "validation_images")
 
 
 EXPERIMENTS: dict[str, Entry] = {
@@ -136,6 +139,11 @@ EXPERIMENTS: dict[str, Entry] = {
     "imagenet-large-batch": _published(imagenet.large_batch),
     "pets-resnet34": _published(partial(pets.pets, depth=34)),
     "pets-resnet50": _published(partial(pets.pets, depth=50)),
+    "coco-c4": _published(coco.c4, *_OF_CLASSIFIERS),
+    "coco-heads": _published(coco.heads, *_OF_CLASSIFIERS),
+    "coco-systems": _published(coco.systems, *_OF_CLASSIFIERS),
+    "coco-scratch": _published(coco.scratch, *_OF_CLASSIFIERS),
+    "coco-retinanet": _published(coco.retinanet, *_OF_CLASSIFIERS),
 }
 for _depth in (56, 110):
     for _suffix, _convention in cifar.CONVENTIONS.items():
@@ -195,6 +203,7 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         initial={config.run_name(): config for config in experiment.initial},
         metric=experiment.metric,
         also=experiment.also,
+        findings=experiment.findings,
         skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
         untimed="the smoke scale measures nothing" if smoke else None,
     )
