@@ -22,7 +22,7 @@ from groupnorm.training.metric import MASK_DETECTION
 SCALES = {
     "quick": "Mask R-CNN, 96 pixels, five categories, minutes",
     "standard": "Mask R-CNN and RetinaNet, 128 pixels, ten categories, one to two hours",
-    "smoke": "two steps of each run, seconds",
+    "smoke": "two steps of each run, under a minute",
 }
 PRETRAINING_EPOCHS = 5
 LONGER_EPOCHS = 6
@@ -31,6 +31,8 @@ group norm has 35.0 % after 8, so that a number between the two is right."""
 SEEDS = 2
 """Of an arm that is fine-tuned. One that is trained from scratch has one, and so has RetinaNet."""
 SMOKE_SCENES, SMOKE_CROPS = 8, 32  # to train on, and to evaluate on
+PUBLISHED = ("coco-c4", "coco-systems", "coco-systems-mmdetection", "coco-scratch")
+PUBLISHED_RETINANET = ("retinanet-first-set", "retinanet-second-set")
 _METRICS = tuple(
     metric
     for name in ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
@@ -168,7 +170,7 @@ def detection(options: Options) -> Experiment:
         source="Wu & He 2018, Tables 4 to 7, on small scenes",
         shows="arms",
         variants=tuple(variants),
-        published=(),
+        published=(*PUBLISHED, *(PUBLISHED_RETINANET if scale == "standard" else ())),
         protocol="fixed-step",
         metric=_METRICS[0],
         also=_METRICS[1:],
