@@ -203,6 +203,7 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         initial={config.run_name(): config for config in experiment.initial},
         metric=experiment.metric,
         also=experiment.also,
+        findings=experiment.findings,
         skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
         untimed="the smoke scale measures nothing" if smoke else None,
     )

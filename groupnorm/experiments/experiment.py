@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from groupnorm.spec import NormSpec
-from groupnorm.study.plan import Config, ReportKind, vary
+from groupnorm.study.plan import Config, Finding, ReportKind, vary
 from groupnorm.study.tuning import Tune
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.metric import CLASSIFICATION, Metric
@@ -46,6 +46,7 @@ class Experiment:
         result_metric: what `result` states.
         metric: what is compared.
         also: metrics that the report shows beside it.
+        findings: what was published of two of its arms, to say whether it appears.
         initial: runs whose last weights variants start from (`TrainingConfig.init`).
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
@@ -63,6 +64,7 @@ class Experiment:
     result_metric: str = "error in %"
     metric: Metric = CLASSIFICATION[0]
     also: tuple[Metric, ...] = ()
+    findings: tuple[Finding, ...] = ()
     initial: tuple[TrainingConfig, ...] = ()
     protocol: str = "paper"
     seeds: int = 1

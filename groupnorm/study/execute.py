@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from groupnorm.study.runners.progress import StudyProgress
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
 from groupnorm.study.runners.ray.connection import Cluster, check_gpus, check_ray
 from groupnorm.study.runners.track import TrackedProgress, check_track
+from groupnorm.study.sample_pass import predict_samples
 from groupnorm.study.store import (
     FORMAT,
     Record,
@@ -35,6 +37,7 @@ from groupnorm.study.store import (
     read_config,
     read_manifest,
     read_record,
+    read_samples,
     run_folder,
     run_is_done,
     to_json,
@@ -111,7 +114,7 @@ def run_study(
     try:
         with locked_folder(out, refusal):
             before = _claim(out, manifest)
-            read_cost_pass(out)  # damage is found before the trials, not after them
+            read_cost_pass(out), read_samples(out)  # damage is found before the trials, not after
             console = console or Console(emoji=False)
             if plan.next_stage is None and (left := _not_shown(before, out)):
                 print_line(console, left)
@@ -145,7 +148,9 @@ def run_study(
             runs = dict.fromkeys(cell.run for cell in plan.cells)
             records = [read_record(out, name) for name in names | runs]
             if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
-                _time_steps(plan, list(runs), setup, lambda text: print_line(console, text))
+                tell = partial(print_line, console)
+                _time_steps(plan, list(runs), setup, tell)
+                predict_samples(out, plan.cells, data_root, tell)
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
@@ -328,6 +333,8 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         manifest["metric"] = asdict(plan.metric)
     if plan.also:
         manifest["also"] = [asdict(metric) for metric in plan.also]
+    if plan.findings:
+        manifest["findings"] = [finding.as_json() for finding in plan.findings]
     return manifest
 
 

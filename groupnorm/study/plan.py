@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from groupnorm.data import DataError
 from groupnorm.run.tasks import check
+from groupnorm.study.results.findings import Finding as Finding
 from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
 from groupnorm.training.config import TrainingConfig, describe_errors
@@ -74,6 +75,7 @@ class Plan:
         metric: what is compared. The runs measure it, among others.
         also: what the report of arms shows beside it, a column each, as do the table of every run
             and the numbers for programs.
+        findings: what was published of two of the arms, to say whether it appears.
     """
 
     study: str
@@ -96,6 +98,7 @@ class Plan:
     final_cells: Callable[[Path], list[Cell]] | None = None
     metric: Metric = CLASSIFICATION[0]
     also: tuple[Metric, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def data(self) -> str:

@@ -84,6 +84,13 @@ class Metric(_Closed):
     title: Annotated[str, Field(pattern=r"\S")]
 
 
+class _Finding(_Closed):
+    statement: Annotated[str, Field(pattern=r"\S")]
+    source: str
+    better: _Labels
+    worse: _Labels
+
+
 class _Search(_Closed):
     full_epochs: Annotated[int, Field(ge=1)]
     rungs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
@@ -117,6 +124,7 @@ class Manifest(_Closed):
     search: _Search | None = None
     metric: Metric | None = None
     also: list[Metric] | None = None
+    findings: list[_Finding] | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]
@@ -127,6 +135,24 @@ class _Cost(_Open):
     training_flops_per_image: _Amount | None = None
 
 
+_Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class BuiltFor(_Closed):
+    """What a detector takes of its data set: `groupnorm.run.detector.BuiltFor`."""
+
+    categories: Annotated[list[str], Field(min_length=1)]
+    canvas: Annotated[int, Field(ge=1, le=10**6)]
+    short_side: Annotated[int, Field(ge=1, le=10**6)]
+    long_side: Annotated[int, Field(ge=1, le=10**6)]
+    image_mean: _Channels
+    image_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
+class _Continued(_Open):
+    built_for: BuiltFor | None = None
+
+
 class Environment(_Open):
     """`env.json`."""
 
@@ -135,10 +161,12 @@ class Environment(_Open):
     threads: Annotated[int, Field(ge=1)] | None = None
     processes: Annotated[int, Field(ge=1)] = 1
     cost: _Cost | None = None
-    continued_with: dict[str, Any] | None = None
+    continued_with: _Continued | None = None
+    built_for: BuiltFor | None = None
 
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
+_Curve = Annotated[list[_Percent | None], Field(min_length=101, max_length=101)]
 
 
 class Epoch(_Open):
@@ -155,7 +183,7 @@ class Epoch(_Open):
     precise_val_error: _Percent | None = None
     response_percentiles: dict[str, float] | None = None
     ap_folds: dict[str, list[_Percent | None]] = {}
-    precision_at_recall: dict[str, list[_Percent | None]] = {}
+    precision_at_recall: dict[str, _Curve] = {}
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}
 

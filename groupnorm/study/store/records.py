@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,16 @@ def read_record(out: Path, name: str) -> Record:
             folder / "config.json", "is not what the run's folder is named after: it was changed"
         )
     return record
+
+
+def read_starts(out: Path, records: Mapping[str, Record]) -> dict[str, Record]:
+    """The runs that those of a study start from (`TrainingConfig.init`), by name.
+
+    Raises:
+        StoreError: a file of one is damaged.
+    """
+    named = (record.config.get("init") for record in records.values())
+    return {name: read_record(out, name) for name in dict.fromkeys(named) if name}
 
 
 def read_run(folder: Path) -> Record:
