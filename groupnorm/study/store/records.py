@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,21 @@ def write_unreadable(folder: Path, issues: dict[str, dict[str, str]]) -> None:
     """Replace `unreadable.json` by the files of `issues`, each with what is wrong with it."""
     counted = "every file that could not be decoded in this run, also before it was resumed"
     write_atomic(folder / UNREADABLE, to_json({"counted": counted, **issues}))
+
+
+def write_samples(out: Path, samples: dict[str, Any], images: Mapping[str, bytes]) -> None:
+    """Write images by name and then `samples.json`; remove images that only the old one names.
+
+    Raises:
+        StoreError: the old file is damaged.
+    """
+    path, before = out / SAMPLES_FILE, read_samples(out) or {"images": []}
+    for name, content in images.items():
+        write_atomic(path.with_name(name), content)
+    write_atomic(path, to_json(samples))
+    old, new = ({image["file"] for image in found["images"]} for found in (before, samples))
+    for name in old - new:
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def is_number(value: Any) -> bool:
