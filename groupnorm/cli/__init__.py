@@ -40,7 +40,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what it cannot hold stops no command
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="groupnorm", standalone_mode=False))
     except _UsageError as error:
         # where typer leaves the check of a value to pydantic, that says so first
         message = error.format_message().replace(": Value error, ", ": ", 1)

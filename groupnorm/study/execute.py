@@ -15,6 +15,7 @@ from groupnorm import data as datasets
 from groupnorm.environment import software
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
+from groupnorm.run.tasks import reported_metric
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
@@ -129,7 +130,8 @@ def run_study(
                     _claim(out, _manifest(plan, images, command))
                 _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
-                about = (stage.configs, console, stage.stop_epoch, plan.metric, _pixels(images))
+                metric = stage.metric or plan.metric
+                about = (stage.configs, console, stage.stop_epoch, metric, _pixels(images))
                 show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
@@ -195,7 +197,8 @@ def _initial_stages(plan: Plan) -> Iterator[Stage]:
     waiting = dict(plan.initial)
     while waiting:
         ready = {name: c for name, c in waiting.items() if c.init not in waiting}
-        yield Stage(ready, about="weights to start from")
+        metric = reported_metric(next(iter(ready.values())))
+        yield Stage(ready, about="weights to start from", metric=metric)
         waiting = {name: c for name, c in waiting.items() if name not in ready}
 
 
@@ -330,6 +333,8 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         manifest["metric"] = asdict(plan.metric)
     if plan.also:
         manifest["also"] = [asdict(metric) for metric in plan.also]
+    if plan.findings:
+        manifest["findings"] = [finding.as_json() for finding in plan.findings]
     return manifest
 
 

@@ -84,6 +84,13 @@ class Metric(_Closed):
     title: Annotated[str, Field(pattern=r"\S")]
 
 
+class _Finding(_Closed):
+    statement: Annotated[str, Field(pattern=r"\S")]
+    source: str
+    better: _Labels
+    worse: _Labels
+
+
 class _Search(_Closed):
     full_epochs: Annotated[int, Field(ge=1)]
     rungs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
@@ -117,6 +124,7 @@ class Manifest(_Closed):
     search: _Search | None = None
     metric: Metric | None = None
     also: list[Metric] | None = None
+    findings: list[_Finding] | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]
@@ -158,6 +166,7 @@ class Environment(_Open):
 
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
+_Curve = Annotated[list[_Percent | None], Field(min_length=101, max_length=101)]
 
 
 class Epoch(_Open):
@@ -173,6 +182,8 @@ class Epoch(_Open):
     val_error: _Percent | None = None
     precise_val_error: _Percent | None = None
     response_percentiles: dict[str, float] | None = None
+    ap_folds: dict[str, list[_Percent | None]] = {}
+    precision_at_recall: dict[str, _Curve] = {}
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}
 

@@ -166,6 +166,16 @@ def read_record(out: Path, name: str) -> Record:
     return record
 
 
+def read_starts(out: Path, records: Mapping[str, Record]) -> dict[str, Record]:
+    """The runs that those of a study start from (`TrainingConfig.init`), by name.
+
+    Raises:
+        StoreError: a file of one is damaged.
+    """
+    named = (record.config.get("init") for record in records.values())
+    return {name: read_record(out, name) for name in dict.fromkeys(named) if name}
+
+
 def read_run(folder: Path) -> Record:
     """Everything a run's folder holds; a run never started has status "missing".
 

@@ -145,15 +145,17 @@ class CocoTruth:
         numbers = self._numbers(detections)
         metrics: dict[str, float | None] = {}
         by_fold: dict[str, list[float | None]] = {}
+        curves: dict[str, list[float | None]] = {}
         for kind in self.kinds:
             found = self.truth.loadRes(list(self._results(kind, detections, numbers)))
             names = [f"{kind}_ap{suffix}" for suffix in _SUFFIXES]
-            values = self._evaluate(kind, found, numbers)
-            metrics |= dict(zip(names, values, strict=True))
+            precision = self._precision(kind, found, numbers)
+            metrics |= dict(zip(names, _averages(precision), strict=True))
+            curves |= {f"{kind}_ap{suffix}": _curve(precision, suffix) for suffix in _IOUS}
             parts = [[n for n in numbers if n % folds == fold] for fold in range(folds)]
-            each = [self._evaluate(kind, found, part) for part in parts]
+            each = [_averages(self._precision(kind, found, part)) for part in parts]
             by_fold |= {name: [part[i] for part in each] for i, name in enumerate(names)}
-        return CocoAp(metrics, by_fold)
+        return CocoAp(metrics, by_fold, curves)
 
     def _numbers(self, detections: Sequence[Detections]) -> list[int]:
         numbers = []
@@ -208,10 +210,14 @@ class CocoTruth:
                     mask = rle.to_json(found.masks[i], height, width)
                     yield {**entry, "segmentation": mask}
 
-    def _evaluate(self, kind: str, found: Any, numbers: Sequence[int]) -> list[float | None]:
-        """AP, AP50, AP75, and AP of small, medium and large objects; None without an object."""
+    def _precision(self, kind: str, found: Any, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Precision at 10 thresholds of IoU (0.5, 0.55, ..., 0.95) and 101 of recall (0 to 1).
+
+        Of shape (10, 101, K, 4, 1): for each category, and for objects of all, small, medium and
+        large areas. The evaluator writes -1 where there is no object.
+        """
         if not numbers:
-            return [None] * len(_SUFFIXES)
+            return np.full((10, 101, len(self.categories), 4, 1), -1.0)
         from faster_coco_eval import COCOeval_faster
 
         evaluator = COCOeval_faster(self.truth, found, _KINDS[kind], rle_iou_max_workers=1)
@@ -223,19 +229,11 @@ class CocoTruth:
         evaluator.params.imgIds = list(numbers)
         evaluator.evaluate()
         evaluator.accumulate()
-        # thresholds of IoU (0.5, 0.55, ..., 0.95), of recall, categories, areas, numbers
-        precision = np.asarray(evaluator.eval["precision"])
-        everything = precision[:, :, :, 0]
-        chosen = [
-            everything,
-            everything[:1],
-            everything[5:6],
-            *precision.transpose(3, 0, 1, 2, 4)[1:],
-        ]
-        return [_mean(values) for values in chosen]
+        return np.asarray(evaluator.eval["precision"])
 
 
 _SUFFIXES = ("", "50", "75", "_small", "_medium", "_large")
+_IOUS = {"50": 0, "75": 5}  # the names of two thresholds of IoU, and their places
 
 
 @dataclass(frozen=True)
@@ -246,10 +244,27 @@ class CocoAp:
         metrics: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, and the same
             of mask_ap where the data set has masks.
         folds: the same names -> the value of each part of the images.
+        curves: box_ap50, box_ap75 and the same of masks -> precision in percent at a recall of 0,
+            1, ..., 100 percent, the mean over categories with three decimals. The mean of a curve
+            is the metric of its name.
     """
 
     metrics: dict[str, float | None]
     folds: dict[str, list[float | None]]
+    curves: dict[str, list[float | None]]
+
+
+def _averages(precision: NDArray[np.float64]) -> list[float | None]:
+    """AP, AP50, AP75, and AP of small, medium and large objects; None without an object."""
+    everything = precision[:, :, :, 0]
+    at_iou = [everything[place : place + 1] for place in _IOUS.values()]
+    return [_mean(part) for part in (everything, *at_iou, *precision.transpose(3, 0, 1, 2, 4)[1:])]
+
+
+def _curve(precision: NDArray[np.float64], iou: str) -> list[float | None]:
+    """Mean precision over the categories at each recall; None without an object."""
+    means = [_mean(of_categories) for of_categories in precision[_IOUS[iou], :, :, 0]]
+    return [None if mean is None else round(mean, 3) for mean in means]
 
 
 def _mean(precision: NDArray[np.float64]) -> float | None:

@@ -43,11 +43,12 @@ class Detection:
     box_ap_large, with running statistics, and the same of masks where the model has them
     (`CocoTruth.ap`); a detector that finds nothing has 0, and None stands where no object is to be
     found. In the reported epochs also `ap_folds`, by metric the values on `FOLDS` parts of the test
-    images, which are the same parts for every model; and for each metric its value with batch
-    norm's statistics recomputed over `PRECISE_IMAGES` augmented training images under fixed weights
-    (Precise-BN; Wu & Johnson, arXiv 2105.07576), such as `precise_box_ap`: None for models without
-    running statistics, and before. `not_finite` counts detections with a score or a corner that is
-    not a number; they are left out, and where there is none there is no such entry.
+    images, which are the same parts for every model, and `precision_at_recall`, by metric the curve
+    that its average precision is the mean of (`CocoAp.curves`); and for each metric its value with
+    batch norm's statistics recomputed over `PRECISE_IMAGES` augmented training images under fixed
+    weights (Precise-BN; Wu & Johnson, arXiv 2105.07576), such as `precise_box_ap`: None for models
+    without running statistics, and before. `not_finite` counts detections with a score or a corner
+    that is not a number; they are left out, and where there is none there is no such entry.
 
     Args:
         data: images with objects.
@@ -128,6 +129,7 @@ class Detection:
         metrics: Metrics = dict(found.metrics)
         if reported:
             metrics["ap_folds"] = found.folds
+            metrics["precision_at_recall"] = found.curves
         precise: Mapping[str, float | None] = dict.fromkeys(found.metrics)
         if reported and self.recompute is not None:
             image = next(model.parameters())
