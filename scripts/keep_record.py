@@ -3,7 +3,7 @@
     python scripts/keep_record.py STUDY_FOLDER NAME
 
 Keeps the store's small files (configurations, environments, metrics, sampled predictions) of the
-runs that the study shows or chose by. `groupnorm report` rebuilds the report from them, and
+runs that the study shows, chose by or started from. `groupnorm report` rebuilds the report from them, and
 scripts/update_readme.py draws the figures that a page shows.
 """
 
@@ -21,6 +21,8 @@ from groupnorm.study.store import (
     INITIAL_FILE,
     SAMPLES_FILE,
     read_manifest,
+    read_record,
+    read_starts,
     run_folder,
 )
 
@@ -50,7 +52,8 @@ def copy_record(study: Path, target: Path) -> None:
         _copy_file(study / name, target / name)
     for path in (study / SAMPLES_FILE).parent.glob("*"):
         _copy_file(path, (target / SAMPLES_FILE).with_name(path.name))
-    for run in dict.fromkeys(cell["run"] for cell in cells):
+    shown = {cell["run"]: read_record(study, cell["run"]) for cell in cells}
+    for run in shown | read_starts(study, shown):
         for name in RECORD_FILES:
             _copy_file(run_folder(study, run) / name, run_folder(target, run) / name)
 

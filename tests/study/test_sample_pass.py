@@ -1,4 +1,4 @@
-"""What the arms of a study of detectors find on a few test images: which, when, and what is kept."""
+"""What the arms of a study of detectors find on a few test images: which, when, what is kept."""
 
 import json
 import shutil
@@ -10,13 +10,21 @@ from PIL import Image
 from rich.console import Console
 
 from groupnorm.data.detection import rle
-from groupnorm.experiments import Options, study_plan
+from groupnorm.data.files.decode import UnreadableError
 from groupnorm.run import sampled_scenes
+from groupnorm.run.detection import read
 from groupnorm.study import Plan, execute, run_study, sample_pass
 from groupnorm.study.record import CHECKPOINT
 from groupnorm.study.results.samples import Samples, joined_samples, runs_of_arms, samples_of
 from groupnorm.study.sample_pass import predict_samples
-from groupnorm.study.store import Cell, StoreError, read_config, write_samples
+from groupnorm.study.store import (
+    Cell,
+    StoreError,
+    read_cells,
+    read_config,
+    read_manifest,
+    write_samples,
+)
 from groupnorm.training.metric import BOX_DETECTION
 from tests.data.detection.tiny_garments import tiny_garments
 from tests.study.fake_store import batch_study
@@ -135,16 +143,14 @@ def test_without_the_data_set_there_is_a_reason(study, tmp_path):
 
 
 def test_an_image_that_cannot_be_decoded_gives_its_place_to_the_next(study, monkeypatch):
-    from groupnorm.data.files.decode import UnreadableError
-
     real = sampled_scenes.read_image
 
-    def read(split, index, size):
+    def without_the_second(split, index, size):
         if index == 1:
             raise UnreadableError("cut off")
         return real(split, index, size)
 
-    monkeypatch.setattr(sampled_scenes, "read_image", read)
+    monkeypatch.setattr(sampled_scenes, "read_image", without_the_second)
     predict(study)
     found = samples_of(study[0])
     assert [image["image_id"] for image in found.images] == [1, 3, 4, 5]
@@ -152,18 +158,12 @@ def test_an_image_that_cannot_be_decoded_gives_its_place_to_the_next(study, monk
 
 
 def test_runs_with_other_test_images_are_left_out(study):
-    out, (gn, bn) = study
+    out, (gn, _) = study
     config = read_config(out / "runs" / gn.run)
-    images = sampled_scenes.SampledScenes(config, *_data(config), 1)
+    images = sampled_scenes.SampledScenes(config, read(config, tiny_garments()), 1)
     other = config.model_copy(update={"validation_images": 4})
     with pytest.raises(ValueError, match="its test images are others: validation_images is 4, not"):
         images.predict(other, {}, {}, 0.5)
-
-
-def _data(config):
-    from groupnorm.run.detection import read
-
-    return (read(config, tiny_garments()),)
 
 
 def test_the_run_of_an_arm_is_that_of_its_first_seed_that_has_finished():
@@ -174,13 +174,10 @@ def test_the_run_of_an_arm_is_that_of_its_first_seed_that_has_finished():
     assert runs_of_arms(cells, lambda name: name not in ("a0", "c0")) == ["b0", "a1"]
 
 
-def test_a_classifiers_study_has_no_samples(tmp_path, monkeypatch):
+def test_a_classifiers_study_has_no_samples(tmp_path):
     batch_study(tmp_path)
-    plan = study_plan("batch-size", Options(data="digits", epochs=1, norms=("gn:groups=4",)))
-    cells = [Cell({"norm": "gn:groups=8"}, 0, "gn-groups8-n32-s0")]
-    predict_samples(tmp_path, cells, None)
+    predict_samples(tmp_path, read_cells(read_manifest(tmp_path)), None)
     assert not (tmp_path / "samples").exists()
-    assert plan.cells
 
 
 @pytest.mark.parametrize(
@@ -217,7 +214,7 @@ def two_studies(study, tmp_path):
 
 
 def test_joined_studies_with_the_same_images_keep_one_run_of_each_arm(study, tmp_path):
-    out, cells = study
+    cells = study[1]
     whole, folders = two_studies(study, tmp_path)
     joined, folder = joined_samples(folders, cells)
     assert (joined, folder) == (whole, folders[0])
@@ -228,15 +225,14 @@ def test_joined_studies_with_the_same_images_keep_one_run_of_each_arm(study, tmp
 
 
 def test_joined_studies_with_other_images_say_so(study, tmp_path):
-    out, cells = study
+    cells = study[1]
     whole, folders = two_studies(study, tmp_path)
     fewer = [{**run, "objects": run["objects"][:2]} for run in whole.runs.values()]
     part = replace(whole, images=whole.images[:2], runs={cells[1].run: fewer[1]})
     write_samples(folders[1], part.as_json(), {})
     joined, _ = joined_samples(folders, cells)
-    assert joined == Samples(
-        reason="the studies that were joined here predicted on different images"
-    )
+    reason = "the studies that were joined here predicted on different images"
+    assert joined == Samples(reason=reason)
 
 
 def test_a_study_predicts_after_its_trials(tmp_path, monkeypatch):
