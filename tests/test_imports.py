@@ -28,8 +28,8 @@ ALLOWED = {
     "run": {"layers", "models", "conversion", "cost", "data", "training", "environment"},
     "study": {"models", "cost", "data", "training", "environment", "memory", "run"},
     "experiments": {
-        "training.config", "data", "models", "study.plan", "study.tuning", "study.search",
-        "study.results.halving",
+        "training.config", "training.metric", "data", "models", "study.plan", "study.tuning",
+        "study.search", "study.results.halving",
     },
     "cli": {
         "ops", "models", "cost", "data", "environment", "experiments", "run", "study",
@@ -42,7 +42,7 @@ ALLOWED = {
 NARROWER = {
     "groupnorm.training.config": {"spec", "training.schedules"},
     "groupnorm.training.metric": set(),
-    "groupnorm.run.tasks": {"data", "models", "training.config"},
+    "groupnorm.run.tasks": {"data", "models", "training.config", "training.metric"},
     "groupnorm.study.plan": {
         "data",
         "run.tasks",

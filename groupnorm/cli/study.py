@@ -86,7 +86,8 @@ def _print_list(as_json: bool) -> None:
         return
     for name, e in published.items():
         console.print(f"[bold]{name}[/bold]  {escaped(e.title)}", highlight=False)
-        text = f"{e.source}. Published {e.metric}: {e.result}. {counted(e.runs, 'run')}; {e.time}."
+        found = f"Published {e.result_metric}: {e.result}"
+        text = f"{e.source}. {found}. {counted(e.runs, 'run')}; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
         "Each is groupnorm study NAME, and --scale smoke tries it in under a minute. batch-size, "

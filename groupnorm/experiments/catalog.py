@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from groupnorm.data import DEFAULT, IMAGE_FILES
-from groupnorm.experiments import cifar, imagenet, pets, search, small_images
-from groupnorm.experiments.experiment import Experiment
+from groupnorm.experiments import cifar, coco, detection, imagenet, pets, search, small_images
+from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
 from groupnorm.study.search import search_plan
 from groupnorm.study.tuning import tuned_plan
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import RunConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,18 @@ class Entry:
         return options.model_copy(update={"scale": scale, "data": data})
 
 
-def _published(make: Callable[[Options], Experiment]) -> Entry:
+def _published(make: Callable[[Options], Experiment], *besides: str) -> Entry:
+    """An experiment that is published, which decides its norms and more."""
     scales = {
         "full": "as published, days on GPUs",
         "smoke": "two steps of each run, under a minute on a CPU",
     }
-    return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH))
+    decides = ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH, *besides)
+    return Entry(make, scales, decides)
 
 
 _OF_A_SEARCH = ("search", "refine")
+_OF_CLASSIFIERS = ("image_size", "tune", "validation_images")
 
 
 EXPERIMENTS: dict[str, Entry] = {
@@ -110,6 +113,23 @@ EXPERIMENTS: dict[str, Entry] = {
         summary="Error against number of groups and channels per group",
         one_size=True,
     ),
+    "detection": Entry(
+        detection.detection,
+        detection.SCALES,
+        decides=(
+            "data",
+            "model",
+            "norms",
+            "batch_sizes",
+            "protocol",
+            "image_size",
+            "epochs",
+            "tune",
+            "validation_images",
+            *_OF_A_SEARCH,
+        ),
+        summary="Detectors of garments with frozen BN, trained BN, GN and GN+WS",
+    ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),
     "imagenet-groups": _published(imagenet.groups),
@@ -119,6 +139,11 @@ EXPERIMENTS: dict[str, Entry] = {
     "imagenet-large-batch": _published(imagenet.large_batch),
     "pets-resnet34": _published(partial(pets.pets, depth=34)),
     "pets-resnet50": _published(partial(pets.pets, depth=50)),
+    "coco-c4": _published(coco.c4, *_OF_CLASSIFIERS),
+    "coco-heads": _published(coco.heads, *_OF_CLASSIFIERS),
+    "coco-systems": _published(coco.systems, *_OF_CLASSIFIERS),
+    "coco-scratch": _published(coco.scratch, *_OF_CLASSIFIERS),
+    "coco-retinanet": _published(coco.retinanet, *_OF_CLASSIFIERS),
 }
 for _depth in (56, 110):
     for _suffix, _convention in cifar.CONVENTIONS.items():
@@ -158,12 +183,11 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     found = entry(name)
     options = found.complete(options or Options())
     experiment = found.make(options)
-    changes = options.of_the_run()
-    if changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES:
-        changes.setdefault("image_size", None)  # the experiment's own is for image files
-    labelled = tuple((experiment.labels(v), vary(v.config, **changes)) for v in experiment.variants)
-    seeds = options.seeds or range(experiment.seeds)
-    cells, configs = repeat(labelled, seeds)
+    labelled = tuple((experiment.labels(v), _changed(v, options)) for v in experiment.variants)
+    repeated = [
+        repeat([one], options.seeds or variant.seeds or experiment.seeds)
+        for one, variant in zip(labelled, experiment.variants, strict=True)
+    ]
     smoke = options.scale == "smoke"
     assert options.scale is not None
     plan = Plan(
@@ -172,23 +196,42 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         experiment.protocol,
         options.scale,
         options.model_dump(mode="json"),
-        cells,
-        configs,
+        [cell for cells, _ in repeated for cell in cells],
+        {name: config for _, configs in repeated for name, config in configs.items()},
         shows=experiment.shows,
         published=experiment.published,
+        initial={config.run_name(): config for config in experiment.initial},
+        metric=experiment.metric,
+        also=experiment.also,
+        findings=experiment.findings,
         skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
         untimed="the smoke scale measures nothing" if smoke else None,
     )
     if options.search:
-        return _searched(plan, labelled[0][1], options)
+        base = labelled[0][1]
+        assert isinstance(base, RunConfig)
+        return _searched(plan, base, options)
     if options.refine:
         raise PlanError("refine goes with search")
     tune = options.tune or experiment.tune
     if tune is not None:
+        seeds = options.seeds or range(experiment.seeds)
         return tuned_plan(plan, labelled, seeds, tune, options.validation_images)
     if options.validation_images is not None:
         raise PlanError("validation_images goes with tune or search: nothing else is held out")
     return plan
+
+
+def _changed(variant: Variant, options: Options) -> TrainingConfig:
+    """The variant's configuration with what the user chose."""
+    config = variant.config
+    changes = options.of_the_run(type(config))
+    if "epochs" in changes:
+        changes["steps"] = None
+    own_size = changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES
+    if own_size and getattr(config, "image_size", None) is not None:
+        changes.setdefault("image_size", None)  # the experiment's own is for image files
+    return vary(config, **changes)
 
 
 def _searched(plan: Plan, base: RunConfig, options: Options) -> Plan:

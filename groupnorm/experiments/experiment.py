@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from groupnorm.spec import NormSpec
-from groupnorm.study.plan import ReportKind, vary
+from groupnorm.study.plan import Config, Finding, ReportKind, vary
 from groupnorm.study.tuning import Tune
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import TrainingConfig
+from groupnorm.training.metric import CLASSIFICATION, Metric
 
 GROUP_GRID = (64, 32, 16, 8, 4, 2, 1)
 """Numbers of groups, and of channels per group, of the paper's Table 3."""
@@ -18,10 +19,15 @@ GROUP_GRID = (64, 32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class Variant:
-    """A configuration of an experiment, and the labels that its fields do not hold."""
+    """A configuration of an experiment, and the labels that its fields do not hold.
 
-    config: RunConfig
+    Attributes:
+        seeds: repetitions; None: the experiment's.
+    """
+
+    config: TrainingConfig
     labels: dict[str, Any] = field(default_factory=dict)
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,17 @@ class Experiment:
     Attributes:
         title: one line.
         source: paper, and the table, figure or section.
-        shows: what its report shows: error by batch size, by norm, or by group division.
-        variants: its cells before they are repeated.
+        shows: what its report shows: results by batch size, by norm, by group division, or by arm.
+        variants: its cells before they are repeated. Of a comparison of arms they have a label
+            `arm`, and the labels that they name alone.
         published: ids of the published tables to compare with.
         result: what was published, in a few words; None: nothing of this very comparison.
         time: what a full run takes, and where that number comes from.
-        metric: what `result` states.
+        result_metric: what `result` states.
+        metric: what is compared.
+        also: metrics that the report shows beside it.
+        findings: what was published of two of its arms, to say whether it appears.
+        initial: runs whose last weights variants start from (`TrainingConfig.init`).
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
         tune: the field that is tuned for each cell, and its values; None when nothing is tuned.
@@ -50,7 +61,11 @@ class Experiment:
     published: tuple[str, ...]
     result: str | None = None
     time: str = ""
-    metric: str = "error in %"
+    result_metric: str = "error in %"
+    metric: Metric = CLASSIFICATION[0]
+    also: tuple[Metric, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    initial: tuple[TrainingConfig, ...] = ()
     protocol: str = "paper"
     seeds: int = 1
     tune: Tune | None = None
@@ -58,6 +73,8 @@ class Experiment:
 
     def labels(self, variant: Variant) -> dict[str, Any]:
         """The labels of a variant's cells: norm, batch size, and what else is varied."""
+        if self.shows == "arms":
+            return variant.labels
         config = variant.config
         return {
             "norm": config.norm_text,
@@ -69,7 +86,8 @@ class Experiment:
     def runs(self) -> int:
         """How many runs it takes, where no two of its cells have the same."""
         tried = 0 if self.tune is None else len(self.tune.values)
-        return len(self.variants) * (self.seeds + tried)
+        repeated = sum(variant.seeds or self.seeds for variant in self.variants)
+        return len(self.initial) + repeated + len(self.variants) * tried
 
 
 Axis = Iterable[dict[str, Any]]
@@ -86,7 +104,7 @@ def norm_axis(norms: Iterable[str | NormSpec]) -> Axis:
     return axis("norm", [n if isinstance(n, NormSpec) else NormSpec.parse(n) for n in norms])
 
 
-def cross(base: RunConfig, *axes: Axis) -> tuple[Variant, ...]:
+def cross(base: TrainingConfig, *axes: Axis) -> tuple[Variant, ...]:
     """A variant for every combination of the axes; the first one varies slowest."""
     return tuple(
         Variant(vary(base, **{key: value for change in changes for key, value in change.items()}))
@@ -95,13 +113,13 @@ def cross(base: RunConfig, *axes: Axis) -> tuple[Variant, ...]:
 
 
 def by_norm_and_size(
-    base: RunConfig, norms: Iterable[str], sizes: Iterable[int]
+    base: TrainingConfig, norms: Iterable[str], sizes: Iterable[int]
 ) -> tuple[Variant, ...]:
     """A variant for every norm and every number of images per worker."""
     return cross(base, norm_axis(norms), axis("batch_per_worker", sizes))
 
 
-def by_division(base: RunConfig, values: Iterable[int]) -> tuple[Variant, ...]:
+def by_division(base: TrainingConfig, values: Iterable[int]) -> tuple[Variant, ...]:
     """A variant for every number of groups, and for every number of channels per group."""
     values = tuple(values)
     norms = [("groups", value, NormSpec("gn", groups=value)) for value in values]
@@ -116,14 +134,19 @@ SMOKE_STEPS = 2
 SMOKE_IMAGES = 32
 SMOKE_WORKERS = 2
 SMOKE_SIZE = 64  # pixels: two by two positions are left at the end of an ImageNet network
+_SIZES = ("image_size", "short_side")
 
 
-def smoke(config: RunConfig, batch_per_worker: int, data: str) -> RunConfig:
-    """The same network, norm and optimizer for two steps of a few images."""
+def smoke(config: Config, batch_per_worker: int, data: str) -> Config:
+    """The same network, norm and optimizer for two steps of a few images.
+
+    Where images have a size that the configuration names, they are small.
+    """
+    named = [name for name in _SIZES if getattr(config, name, None) is not None]
     return vary(
         config,
+        **dict.fromkeys(named, SMOKE_SIZE),
         data=data,
-        image_size=SMOKE_SIZE if config.image_size else None,
         train_images=SMOKE_IMAGES,
         epochs=None,
         steps=SMOKE_STEPS,

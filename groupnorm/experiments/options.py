@@ -1,7 +1,7 @@
 """Options: what a user may choose of an experiment, and how the command line's texts are read.
 
 A field here is an option of the command line (`epochs=3` and `--epochs 3`), a line of its help, and
-a key of the record. One that is also a field of `RunConfig` goes into every run.
+a key of the record. One that is also a field of a run's configuration goes into every run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from pydantic import (
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
 from groupnorm.study.tuning import Tune
-from groupnorm.training.config import Count, ImageSize, RunConfig, Share, describe_errors
+from groupnorm.training.config import (
+    Count,
+    ImageSize,
+    RunConfig,
+    Share,
+    TrainingConfig,
+    describe_errors,
+)
 
 
 def read_norms(norms: str | Sequence[str | NormSpec]) -> tuple[NormSpec, ...]:
@@ -201,11 +208,15 @@ class Options(BaseModel):
         """The options that are not None."""
         return {key: value for key, value in self if value is not None}
 
-    def of_the_run(self) -> dict[str, Any]:
+    def of_the_run(self, kind: type[TrainingConfig] = RunConfig) -> dict[str, Any]:
         """The given options that are fields of every run.
 
         `norms` is none: an experiment compares its norms, a run has them in places. Nor are
         `validation_images`, which there are only where something is chosen by them.
+
+        Args:
+            kind: of the run's configuration. What another task's alone has is left out: an
+                experiment decides it (`catalog.Entry`).
         """
-        fields = RunConfig.model_fields.keys() - {"norms", "validation_images"}
+        fields = kind.model_fields.keys() - {"norms", "validation_images"}
         return {k: value for k, value in self.given().items() if k in fields}

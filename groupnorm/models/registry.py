@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from groupnorm.models.classification import widths
-from groupnorm.models.detection.architectures import BOX_HEADS, DETECTORS, architecture_of
+from groupnorm.models.detection.architectures import (
+    BOX_HEADS,
+    DETECTORS,
+    architecture_of,
+    check_box_head,
+)
 from groupnorm.models.places import (
     CIFAR_PLACES,
     IMAGENET_PLACES,
@@ -97,15 +102,16 @@ def check_places(name: str, given: Iterable[str]) -> None:
     check_given(given, places_of(name), name)
 
 
-def check_detector(name: str, given: Mapping[str, object], box_head: str) -> None:
+def check_detector(name: str, given: Mapping[str, NormSpec], box_head: str) -> None:
     """Check that there is a detector of this name, with these places and this box head.
 
     Args:
-        given: by place, what is to be there.
+        given: norms by place.
         box_head: "2fc" or "4conv1fc".
 
     Raises:
-        ValueError: unknown name or place; a box head of a detector without a choice of it.
+        ValueError: unknown name or place; a box head of a detector without a choice of it; a norm
+            of a box head that has no place for it.
     """
     places = architecture_of(name).places
     check_given(given, places, name)
@@ -113,6 +119,7 @@ def check_detector(name: str, given: Mapping[str, object], box_head: str) -> Non
         raise ValueError(
             f"box_head={box_head} is for Mask R-CNN with a feature pyramid, not for {name}"
         )
+    check_box_head(box_head, given.get("box_head"))
 
 
 def widths_of_place(name: str, place: str, width: float = 1.0) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from groupnorm.study.store import (
     locked_folder,
     read_manifest,
     read_record,
+    read_starts,
     run_folder,
     to_json,
 )
@@ -40,17 +41,18 @@ SAME = {
 VARIED = {"norm", "norms", "workers", "batch_per_worker", "seed", "max_unreadable"}
 _HANDLED = {
     "format", "title", "command", "scale", "options", "cells", "skipped", "shows", "published",
-    "versions", "joined", "also", *SAME,
+    "versions", "joined", "also", "findings", *SAME,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A study to join: its folder, and what it holds."""
+    """A study to join: its folder, what it holds, and the runs that its own start from."""
 
     folder: Path
     manifest: dict[str, Any]
     records: dict[str, Record]
+    initial: dict[str, Record]
 
 
 def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
@@ -104,7 +106,8 @@ def _read(folder: Path) -> _Source:
             f"{folder} cannot be joined with others: its {further[0]} belongs to its own runs"
         )
     names = dict.fromkeys(cell["run"] for cell in manifest["cells"])
-    return _Source(folder, manifest, {name: read_record(folder, name) for name in names})
+    records = {name: read_record(folder, name) for name in names}
+    return _Source(folder, manifest, records, read_starts(folder, records))
 
 
 def _check_same(first: _Source, other: _Source) -> None:
@@ -166,7 +169,7 @@ def _join_runs(sources: Sequence[_Source]) -> dict[str, dict[str, bytes]]:
     """
     found: dict[str, tuple[_Source, dict[str, bytes]]] = {}
     for source in sources:
-        for name in source.records:
+        for name in source.initial | source.records:
             folder = run_folder(source.folder, name)
             files = {f: (folder / f).read_bytes() for f in RECORD_FILES if (folder / f).exists()}
             if not files:
@@ -176,11 +179,15 @@ def _join_runs(sources: Sequence[_Source]) -> dict[str, dict[str, bytes]]:
             different = [file for file in ours if ours[file] != theirs[file]]
             if different:
                 raise StoreError(
-                    f"the run {name} is in {first.folder} ({first.records[name].status}) and in "
-                    f"{source.folder} ({source.records[name].status}) with another "
+                    f"the run {name} is in {first.folder} ({_status(first, name)}) and in "
+                    f"{source.folder} ({_status(source, name)}) with another "
                     f"{' and '.join(different)}; leave one of the two studies out"
                 )
     return {name: files for name, (_, files) in found.items()}
+
+
+def _status(source: _Source, name: str) -> str:
+    return (source.initial | source.records)[name].status
 
 
 def _result(files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -210,8 +217,8 @@ def _join_manifests(
         for line in source.manifest.get("joined")
         or [{"folder": str(source.folder), "command": source.manifest["command"]}]
     ]
-    also = {json.dumps(named): named for m in manifests for named in m.get("also") or ()}
-    shown = {"metric": first.get("metric"), "also": list(also.values())}
+    shown = {"metric": first.get("metric")}
+    shown |= {key: _each_once(manifests, key) for key in ("also", "findings")}
     return {
         "format": FORMAT,
         "study": first["study"],
@@ -230,6 +237,13 @@ def _join_manifests(
         "joined": joined,
         **{key: value for key, value in shown.items() if value},
     }
+
+
+def _each_once(manifests: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    """What the lists under a key hold, each entry once."""
+    return list(
+        {json.dumps(named): named for m in manifests for named in m.get(key) or ()}.values()
+    )
 
 
 def _common(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

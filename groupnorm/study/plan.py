@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from groupnorm.data import DataError
 from groupnorm.run.tasks import check
+from groupnorm.study.results.findings import Finding as Finding
 from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
 from groupnorm.training.config import TrainingConfig, describe_errors
@@ -33,12 +34,14 @@ class Stage:
     Attributes:
         cells: those of the tables, where they are known when this stage begins.
         about: what the stage is, in a few words.
+        metric: what its progress tells of; None: what the plan compares.
     """
 
     configs: Mapping[str, TrainingConfig]
     stop_epoch: int | None = None
     cells: list[Cell] | None = None
     about: str = ""
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Plan:
         metric: what is compared. The runs measure it, among others.
         also: what the report of arms shows beside it, a column each, as do the table of every run
             and the numbers for programs.
+        findings: what was published of two of the arms, to say whether it appears.
     """
 
     study: str
@@ -94,6 +98,7 @@ class Plan:
     final_cells: Callable[[Path], list[Cell]] | None = None
     metric: Metric = CLASSIFICATION[0]
     also: tuple[Metric, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def data(self) -> str:

@@ -84,6 +84,13 @@ class Metric(_Closed):
     title: Annotated[str, Field(pattern=r"\S")]
 
 
+class _Finding(_Closed):
+    statement: Annotated[str, Field(pattern=r"\S")]
+    source: str
+    better: _Labels
+    worse: _Labels
+
+
 class _Search(_Closed):
     full_epochs: Annotated[int, Field(ge=1)]
     rungs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
@@ -117,6 +124,7 @@ class Manifest(_Closed):
     search: _Search | None = None
     metric: Metric | None = None
     also: list[Metric] | None = None
+    findings: list[_Finding] | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]
@@ -127,6 +135,24 @@ class _Cost(_Open):
     training_flops_per_image: _Amount | None = None
 
 
+_Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class BuiltFor(_Closed):
+    """What a detector takes of its data set: `groupnorm.run.detector.BuiltFor`."""
+
+    categories: Annotated[list[str], Field(min_length=1)]
+    canvas: Annotated[int, Field(ge=1, le=10**6)]
+    short_side: Annotated[int, Field(ge=1, le=10**6)]
+    long_side: Annotated[int, Field(ge=1, le=10**6)]
+    image_mean: _Channels
+    image_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
+class _Continued(_Open):
+    built_for: BuiltFor | None = None
+
+
 class Environment(_Open):
     """`env.json`."""
 
@@ -135,10 +161,12 @@ class Environment(_Open):
     threads: Annotated[int, Field(ge=1)] | None = None
     processes: Annotated[int, Field(ge=1)] = 1
     cost: _Cost | None = None
-    continued_with: dict[str, Any] | None = None
+    continued_with: _Continued | None = None
+    built_for: BuiltFor | None = None
 
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
+_Curve = Annotated[list[_Percent | None], Field(min_length=101, max_length=101)]
 
 
 class Epoch(_Open):
@@ -154,6 +182,8 @@ class Epoch(_Open):
     val_error: _Percent | None = None
     precise_val_error: _Percent | None = None
     response_percentiles: dict[str, float] | None = None
+    ap_folds: dict[str, list[_Percent | None]] = {}
+    precision_at_recall: dict[str, _Curve] = {}
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}
 
@@ -192,6 +222,50 @@ class Initial(_Closed):
     images: Annotated[int, Field(ge=1)]
     seconds: Annotated[float, Field(ge=0)]
     runs: dict[str, _Untrained]
+
+
+class _Mask(_Closed):
+    size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    counts: str
+
+
+class _TrueObject(_Closed):
+    category: str
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
+    mask: _Mask | None
+    crowd: bool
+
+
+class _FoundObject(_Closed):
+    category: str
+    score: Annotated[float, Field(ge=0, le=1)]
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
+    mask: _Mask | None
+
+
+class _SampleImage(_Closed):
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
+    image_id: int
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    truth: list[_TrueObject]
+
+
+class _Predicted(_Closed):
+    objects: list[list[_FoundObject]]
+    not_finite: _Count
+
+
+class Samples(_Closed):
+    """`samples/samples.json`."""
+
+    format: int
+    lowest_score: Annotated[float, Field(ge=0, le=1)]
+    categories: list[str]
+    images: list[_SampleImage]
+    runs: dict[str, _Predicted]
+    left_out: dict[str, str]
+    reason: str | None
 
 
 class Done(_Closed):

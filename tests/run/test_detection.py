@@ -105,6 +105,7 @@ def test_the_cost_is_of_the_losses():
         ({"data": "digits"}, "unknown detection data set 'digits'; known: garments"),
         ({"norms": {"stage1": "ln"}}, "no place 'stage1'; its places: backbone, fpn, box_head"),
         ({"model": "mask_rcnn_c4_resnet50", "norms": {}, "box_head": "4conv1fc"}, "box_head=4conv"),
+        ({"norms": {"box_head": "gn"}}, "2fc has no convolution for gn to follow; use box_head="),
     ],
 )
 def test_what_is_refused_before_anything_is_loaded(fields, told):

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from groupnorm.study.results.rows import Study
+from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
 from groupnorm.training.metric import CLASSIFICATION, Metric
 
 EPOCHS = 8
@@ -182,6 +182,12 @@ def arms_study(out: Path, seeds: int = 2, arms: dict[str, float] = ARMS, also: b
     write_manifest(out, "detection", cells, [])
     add_to_manifest(out, shows="arms", published=[], metric=asdict(BOX_AP))
     return add_to_manifest(out, also=[asdict(MASK_AP)]) if also else out
+
+
+def loaded(out: Path) -> tuple[Study, list[Row]]:
+    """A study and its rows, as what makes a report gets them."""
+    study = load_study(out)
+    return study, summarize_study(study)
 
 
 def write_manifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from groupnorm.models.classification.widths import NARROW_RESNET
+from groupnorm.spec import NormSpec
 
 Levels = tuple[tuple[float, ...], ...]
 
@@ -170,6 +171,19 @@ DETECTORS: dict[str, Architecture] = {
         for depth in (50, 101)
     },
 }
+
+
+def check_box_head(kind: str, norm: NormSpec | None) -> None:
+    """Check that a box head of this kind has a place for the norm that it is given by name.
+
+    Raises:
+        ValueError: it is "2fc", which has none.
+    """
+    if kind == "2fc" and norm is not None and norm.normalizes:
+        raise ValueError(
+            f"the box head 2fc has no convolution for {norm} to follow; use box_head='4conv1fc', "
+            "or leave norms.box_head out"
+        )
 
 
 def architecture_of(name: str) -> Architecture:

@@ -13,6 +13,7 @@ from groupnorm.models.detection.architectures import (
     IMAGE_MEAN,
     IMAGE_STD,
     architecture_of,
+    check_box_head,
 )
 from groupnorm.models.optional import torchvision_models
 from groupnorm.models.places import norm_of_place
@@ -82,12 +83,7 @@ def build_detector(
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     placed = _norms(name, norm, norms, architecture.places)
-    given = norm_layer((norms or {}).get("box_head", "none"))
-    if box_head == "2fc" and given.spec.normalizes:
-        raise ValueError(
-            f"the box head 2fc has no convolution for {given.spec} to follow; use "
-            "box_head='4conv1fc', or leave norms.box_head out"
-        )
+    check_box_head(box_head, norm_layer((norms or {}).get("box_head", "none")).spec)
     torchvision_models()
     from groupnorm.models.detection.inputs import NormalizeAndPad
     from groupnorm.models.detection.mask_rcnn import mask_rcnn, mask_rcnn_c4

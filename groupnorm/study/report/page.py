@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
+from groupnorm.study.report.cost_tables import cost_table, time_table
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.render import (
     Column,
@@ -37,7 +38,7 @@ from groupnorm.study.report.unrounded import (
     tuning_numbers,
 )
 from groupnorm.study.report.written import LIST, figure_list, stale_figures
-from groupnorm.study.results.compare import COMPARISON_HEADER, compare_published, compared_tables
+from groupnorm.study.results.compare import compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
     difference_header,
@@ -45,6 +46,7 @@ from groupnorm.study.results.differences import (
     differences_of,
     how_compared,
 )
+from groupnorm.study.results.findings import FINDINGS_HEADER, appearances, findings_lines
 from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
@@ -243,9 +245,9 @@ def _page(
     manifest, metric = study.manifest, study.metric
     header, body = tables.main_table_of(study, rows)
     # the runs of a search are of different lengths, so that no result goes beside a cost
-    cost_header, cost_body = tables.cost_table(study, [] if study.search else rows)
+    cost_header, cost_body = cost_table(study, [] if study.search else rows)
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
-    environments = [{k: v for k, v in r.env.items() if k != "cost"} for r in records]
+    environments = [_shown_environment(study, record.env) for record in records]
     every = tuning.rows if tuning and tuning.validation_images is None else rows
     problems = tables.problems(study, every)
     if tuning and tuning.validation_images is not None:
@@ -255,6 +257,7 @@ def _page(
         title=manifest.get("title", manifest["study"]),
         paragraphs=[*describe(study, rows, tuning), *_names_in_words(study)],
         metric=noun(metric),
+        main_metric=metric.title,
         unit_words=in_unit(metric, ", "),
         table_title=f"{capital(noun(metric))}{in_unit(metric)}",
         gap_unit=gap_unit(metric),
@@ -265,14 +268,20 @@ def _page(
         difference_header=difference_header(study),
         differences=difference_lines(study, compared),
         how_compared=how_compared(study, compared),
+        further_differences=[
+            (metric.title, difference_lines(study, differences_of(study, rows, metric)))
+            for metric in study.further
+        ],
+        findings_header=FINDINGS_HEADER,
+        findings=findings_lines(study, appearances(study, rows)),
         cost_header=cost_header,
         cost_body=cost_body,
         how_timed=how_timed(study.cost_pass),
+        spent=time_table(study, rows),
         note=chosen_note(tuning) if tuning else "",
         tuning=tuning_table(tuning) if tuning else None,
         how_tuned=how_tuned(tuning) if tuning else [],
         comparisons=compare_published(study, rows),
-        comparison_header=COMPARISON_HEADER,
         figures=[_drawn(figure) for figure in figures],
         run_header=tables.run_header(study),
         run_groups=tables.run_groups(study, every),
@@ -292,6 +301,14 @@ def _page(
         configuration=tables.settings(record.config for record in records),
         environment=tables.settings([manifest.get("versions", {}), *environments]),
     )
+
+
+def _shown_environment(study: Study, env: dict[str, Any]) -> dict[str, Any]:
+    """What the page lists of `env.json`: its costs have a table, many metrics are their titles."""
+    shown = {key: value for key, value in env.items() if key != "cost"}
+    if study.axis == "arm" and "metrics" in env:
+        shown["metrics"] = ", ".join(metric["title"] for metric in env["metrics"])
+    return shown
 
 
 def _names_in_words(study: Study) -> list[str]:

@@ -21,9 +21,11 @@ from groupnorm.study.results.labels import (
     label_columns,
     label_of,
     label_text,
+    number_text,
     row_text,
 )
 from groupnorm.study.results.outcomes import rung_table
+from groupnorm.study.results.pretraining import pretraining_cells, pretraining_header
 from groupnorm.study.results.published import DIVISIONS
 from groupnorm.study.results.rows import (
     ONCE,
@@ -33,6 +35,7 @@ from groupnorm.study.results.rows import (
     final_result,
     images_of,
     run_status,
+    seeds_text,
     step_memory_bytes,
     subject,
     trained_once,
@@ -104,8 +107,7 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
 def main_title_of(study: Study, rows: list[Row]) -> str:
     """The main table's title, e.g. "Top-1 error in percent: resnet8 on digits, ..., 3 seeds"."""
     metric = study.metric
-    seeds = max((row.asked for row in rows), default=0)
-    count = f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if rows else ""
+    count = seeds_text(rows) if rows else ""
     if any(row.spread is not None for row in rows):
         count = f"mean ± standard deviation over {count}"
     tuned, best = study.manifest.get("tuned_over"), ""
@@ -180,33 +182,6 @@ def run_groups(study: Study, rows: list[Row]) -> list[RunGroup]:
         shared = [names, *others, *means]
         groups.append(RunGroup(shared, [_run_cells(study, seeds[name], name) for name in row.runs]))
     return groups
-
-
-def cost_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of costs; no rows when no run has recorded any.
-
-    One row per configuration whose runs have costs, with the result beside it; one alone for what
-    was trained once for several batch sizes. What no run has recorded is no column. Older records
-    hold the peak of the whole process instead of a step's memory, which is not shown.
-    """
-    with_memory = any(row.cost and row.step_memory_bytes is not None for row in rows)
-    shown = {key: COSTS[key] for key in COSTS if any(key in row.cost for row in rows)}
-    titles = [title for title, _, _ in shown.values()]
-    header = [*label_columns(study), noun(study.metric), *titles]
-    body = []
-    for same in by_runs(rows):
-        row = same[0]
-        if not row.cost:
-            continue
-        cells = [
-            _number(None if key not in row.cost else factor * row.cost[key], digits)
-            for key, (_, factor, digits) in shown.items()
-        ]
-        memory = row.step_memory_bytes
-        if with_memory:
-            cells.append(_number(None if memory is None else memory / 2**20, 0))
-        body.append([*label_cells(study, same), row_text(row, row.result), *cells])
-    return header + ["memory of a step, MiB"] * with_memory, body
 
 
 def problems(study: Study, rows: list[Row]) -> list[list[str]]:
@@ -335,20 +310,22 @@ def _means(study: Study) -> dict[str, Callable[[Row], Estimate | None]]:
 
 
 def _arms_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """A line for each arm, and a column for each metric."""
+    """A line for each arm, and a column for each metric; then what the arm starts from."""
     shown = (study.metric, *study.further)
-    header = [*label_columns(study), *(axis_label(metric, metric.title) for metric in shown)]
+    titles = [axis_label(metric, metric.title) for metric in shown]
+    header = [*label_columns(study), *titles, *pretraining_header(study)]
     body = [
         [
             *label_cells(study, [row]),
             row_text(row, row.result),
             *(row_text(row, row.further_result(other)) for other in study.further),
+            *pretraining_cells(study, row),
         ]
         for row in rows
     ]
     for skip in study.manifest.get("skipped", []):
         names = [str(skip["labels"].get(name, NOTHING)) for name in label_columns(study)]
-        body.append([*names, "skipped", *[NOTHING] * len(study.further)])
+        body.append([*names, "skipped", *[NOTHING] * (len(header) - len(names) - 1)])
     return header, body
 
 
@@ -388,11 +365,7 @@ def _run_cells(study: Study, seed: int, name: str) -> list[str]:
     return [
         str(seed),
         status,
-        *(_number(value, 2) for value in values),
+        *(number_text(value, 2) for value in values),
         f"{decimal_text(memory / 2**20, 0)} MiB" if memory else NOTHING,
-        _number(parameters, 0),
+        number_text(parameters, 0),
     ]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return NOTHING if value is None else decimal_text(value, digits)

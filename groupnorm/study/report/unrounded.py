@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groupnorm.study.results.differences import DifferenceLine, differences_of
+from groupnorm.study.results.differences import DifferenceLine, differences_of, has_parts
 from groupnorm.study.results.estimates import Estimate
+from groupnorm.study.results.findings import appearances
 from groupnorm.study.results.labels import group_labels
 from groupnorm.study.results.outcomes import (
     as_settings,
@@ -21,6 +22,11 @@ from groupnorm.study.results.outcomes import (
     norms_of,
     outcome,
     search_of,
+)
+from groupnorm.study.results.pretraining import (
+    pretraining_metrics,
+    pretraining_result,
+    started_from,
 )
 from groupnorm.study.results.rows import Row, Study, images_of
 from groupnorm.study.results.rules import epochs_rule
@@ -40,6 +46,7 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         "evaluated_on": images_of(study.records.values()),
         "rows": [{**_row(study, row, names), **_epochs(study, row)} for row in rows],
         "differences": difference_numbers(study, rows),
+        **_published_findings(study, rows),
     }
 
 
@@ -92,16 +99,31 @@ def search_numbers(study: Study) -> dict[str, Any]:
 
 
 def difference_numbers(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The differences, unrounded: one for each row that has one, by `difference_columns`."""
-    return [_difference(study, one, row) for one in differences_of(study, rows) for row in one.rows]
+    """The differences, unrounded: one for each row that has one, by `difference_columns`.
+
+    First those of the study's metric, then those of further ones.
+    """
+    found = [
+        one for further in (None, *study.further) for one in differences_of(study, rows, further)
+    ]
+    return [_difference(study, one, row) for one in found for row in one.rows]
+
+
+_YES_OR_NO = ("recomputed", "told_apart", "parts_told_apart")
 
 
 def difference_columns(study: Study) -> list[str]:
     """What is given of each difference."""
-    return [
+    columns = [
         study.axis, "recomputed", "against", *group_labels(study), "difference", "standard_error",
         "low", "high", "pairs", "left_out", "told_apart", "verdict", "seeds_for_one_point",
     ]  # fmt: skip
+    if has_parts(study):
+        columns += [
+            "parts_difference", "parts_standard_error", "parts_low", "parts_high", "parts",
+            "parts_told_apart",
+        ]  # fmt: skip
+    return columns + ["metric"] * bool(study.further)
 
 
 def differences_csv(study: Study, rows: Sequence[Row]) -> str:
@@ -111,9 +133,38 @@ def differences_csv(study: Study, rows: Sequence[Row]) -> str:
     writer.writeheader()
     words = {True: "yes", False: "no"}
     for line in difference_numbers(study, rows):
-        marked = {key: words.get(line[key]) for key in ("recomputed", "told_apart")}
+        known = [key for key in _YES_OR_NO if key in line]
+        marked = {key: words.get(line[key]) for key in known}
         writer.writerow({**line, **marked})
     return buffer.getvalue()
+
+
+def _published_findings(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
+    """What was published of two arms, and what is here; nothing of a record that names none."""
+    found = appearances(study, rows)
+    lines = [
+        {
+            **one.finding.as_json(),
+            "difference": one.over_seeds.mean if one.over_seeds else None,
+            "parts_difference": one.on_parts.mean if one.on_parts else None,
+            "appears": one.answer,
+        }
+        for one in found
+    ]
+    return {"findings": lines} if lines else {}
+
+
+def _starts(study: Study, row: Row) -> dict[str, Any]:
+    """What the runs of a row start from; nothing in a study where no run starts from another."""
+    if not study.initial:
+        return {}
+    records = started_from(study, row)
+    results = {
+        key(metric): found.mean
+        for metric in pretraining_metrics(study)
+        if (found := pretraining_result(records, metric))
+    }
+    return {"pretraining": {"runs": [record.name for record in records], **results}}
 
 
 def _epochs(study: Study, row: Row) -> dict[str, int]:
@@ -143,6 +194,7 @@ def _row(study: Study, row: Row, names: Sequence[str]) -> dict[str, Any]:
             for other in study.further
             for column, value in _estimate(key(other), row.further_result(other)).items()
         },
+        **_starts(study, row),
         "seeds": [
             {
                 "seed": seed,
@@ -175,4 +227,12 @@ def _difference(study: Study, one: DifferenceLine, row: Row) -> dict[str, Any]:
         found.left_out if found else None, found.told_apart if found else None, one.verdict,
         one.seeds_needed,
     ]  # fmt: skip
+    if has_parts(study):
+        parts = one.on_parts
+        ends = (parts.interval if parts else None) or (None, None)
+        values += [
+            parts.mean if parts else None, parts.standard_error if parts else None, *ends,
+            parts.pairs if parts else 0, parts.told_apart if parts else None,
+        ]  # fmt: skip
+    values += [key(one.metric)] * bool(study.further)
     return dict(zip(difference_columns(study), values, strict=True))

@@ -9,17 +9,20 @@ from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.labels import estimate_text, label_text, row_text
+from groupnorm.study.results.labels import NOTHING, estimate_text, label_text, row_text
 from groupnorm.study.results.published import (
     Published,
     PublishedValue,
+    has_arms,
     load,
     published_text,
+    results_by_arm,
     values,
 )
 from groupnorm.study.results.rows import ONCE, Row, Study, batch_sizes, trained, trained_once
 from groupnorm.study.results.wording import unit_in_full
 from groupnorm.study.store import StoreError
+from groupnorm.training.metric import Metric
 
 COMPARISON_HEADER = ["configuration", "measured", "published", "source"]
 _AS_GROUPS = {"ln": "gn:groups=1", "in": "gn:size=1"}
@@ -33,12 +36,15 @@ class PublishedComparison:
         table: the table.
         words: its title, setting and note, and what may be compared.
         lines: [configuration, measured, published, source] for each configuration the table has
-            a number of the study's metric for; empty when there is none.
+            a number of the study's metric for; empty when there is none. Of a table of arms all
+            its lines.
+        header: what stands above them.
     """
 
     table: Published
     words: str
     lines: list[list[str]]
+    header: list[str]
 
 
 def find(
@@ -109,12 +115,16 @@ def compare_published(study: Study, rows: Sequence[Row]) -> list[PublishedCompar
     """Every published table of a study with the rows it has numbers for, in the manifest's order.
 
     A table at one batch size stands beside the rows of that size; where the study has none, beside
-    those of its largest, and the published number then says at which size it was measured.
+    those of its largest, and the published number then says at which size it was measured. A table
+    of arms is there as it was published; arms of the study that are called the same stand in it.
     """
-    return [
-        PublishedComparison(table, _words(table, study), _lines(table, study, rows))
-        for table in compared_tables(study.manifest)
-    ]
+    found = []
+    for table in compared_tables(study.manifest):
+        header, lines = COMPARISON_HEADER, _lines(table, study, rows)
+        if study.axis == "arm" and has_arms(table):
+            header, lines = _arm_lines(table, study, rows)
+        found.append(PublishedComparison(table, _words(table, study), lines, header))
+    return found
 
 
 def compared_tables(manifest: dict[str, Any]) -> list[Published]:
@@ -167,6 +177,44 @@ def _lines(table: Published, study: Study, rows: Sequence[Row]) -> list[list[str
                 name += f" {ONCE}"
             lines.append([name, _measured(row), _published(found, row), str(table.source)])
     return lines
+
+
+def _arm_lines(
+    table: Published, study: Study, rows: Sequence[Row]
+) -> tuple[list[str], list[list[str]]]:
+    """A line for each published arm; where one is an arm of the study, its results before it."""
+    published = results_by_arm(table)
+    names = list(dict.fromkeys(name for results in published.values() for name in results))
+    known = {metric.name: metric for metric in (study.metric, *study.further)}
+    measured = {arm: row for arm in published if (row := _only_row(rows, arm))}
+    header, shown = ["arm"], []
+    for name in names:
+        title = known[name].title if name in known else name.replace("_", " ")
+        for where in ("here", "published") if measured and name in known else ("published",):
+            header.append(f"{title}, {where}" if measured else title)
+            shown.append((name, where))
+    lines = []
+    for arm, results in published.items():
+        row = measured.get(arm)
+        cells = [
+            _arm_cell(row, study, known.get(name)) if where == "here"
+            else published_text(results[name]) if name in results else NOTHING
+            for name, where in shown
+        ]  # fmt: skip
+        lines.append([arm, *cells])
+    return header, lines
+
+
+def _only_row(rows: Sequence[Row], arm: str) -> Row | None:
+    """The row of an arm, unless other labels make several of it."""
+    found = [row for row in rows if row.labels["arm"] == arm]
+    return found[0] if len(found) == 1 else None
+
+
+def _arm_cell(row: Row | None, study: Study, metric: Metric | None) -> str:
+    if row is None or metric is None:
+        return NOTHING
+    return row_text(row, row.result if metric == study.metric else row.further_result(metric))
 
 
 def _measured(row: Row) -> str:

@@ -117,6 +117,42 @@ def run_cost(record: Record, times: Mapping[str, float] | None = None) -> dict[s
     return found
 
 
+_TIMED = ("seconds", "images", "data_seconds", "forward_seconds", "backward_seconds")
+SPENT = ("data", "forward", "backward and optimizer", "evaluation and saving")
+"""Into what the time of a run is divided; what is left of it are the steps' other parts."""
+
+
+@dataclass(frozen=True)
+class TimeSpent:
+    """Where the time of a run went.
+
+    Attributes:
+        milliseconds: of training, for an image.
+        shares: by the names of `SPENT`, of all the run's seconds, from 0 to 1.
+    """
+
+    milliseconds: float
+    shares: dict[str, float]
+
+
+def time_spent(record: Record) -> TimeSpent | None:
+    """Where the time of all epochs of a run went; None where an epoch does not say it."""
+    sums = dict.fromkeys(_TIMED, 0.0)
+    training = 0.0
+    for row in record.metrics:
+        timing = row.get("timing", {})
+        if not all(is_number(timing.get(key)) for key in (*_TIMED, "images_per_second")):
+            return None
+        sums = {key: total + timing[key] for key, total in sums.items()}
+        training += timing["images"] / timing["images_per_second"]
+    seconds, images = sums["seconds"], sums["images"]
+    if not seconds or not images:
+        return None
+    parts = [sums[f"{part}_seconds"] for part in ("data", "forward", "backward")]
+    shares = [part / seconds for part in (*parts, seconds - training)]
+    return TimeSpent(1000 * training / images, dict(zip(SPENT, shares, strict=True)))
+
+
 def mean_cost(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of every cost over the runs that have it."""
     return {

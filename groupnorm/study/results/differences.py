@@ -1,12 +1,20 @@
-"""Each norm or arm against a reference, over paired seeds: the table of differences."""
+"""Each norm or arm against a reference, over pairs: the table of differences, of any metric.
+
+What is paired is a seed, and, where runs record values on parts of the test images, such a part.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groupnorm.study.results.estimates import Difference, paired_difference, seeds_needed
-from groupnorm.study.results.format import plain_text
+from groupnorm.study.results.estimates import (
+    Difference,
+    interval_digits,
+    paired_difference,
+    seeds_needed,
+)
+from groupnorm.study.results.format import decimal_text, plain_text
 from groupnorm.study.results.labels import (
     BATCH_NORM,
     NOTHING,
@@ -17,6 +25,7 @@ from groupnorm.study.results.labels import (
     label_columns,
     of_kind,
 )
+from groupnorm.study.results.parts import PARTS, mean_by_part
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
 from groupnorm.study.results.wording import (
     best_word,
@@ -28,6 +37,13 @@ from groupnorm.study.results.wording import (
     with_article,
 )
 from groupnorm.training.metric import Metric
+
+ABOUT_PARTS = (
+    "The two intervals answer two questions. That over seeds is about other seeds on the same test "
+    "images. That over parts of the test images is about other images for the same trained "
+    "networks, and says nothing of another training. A value on a part of the images is not that "
+    "on all of them, so that the two differences need not be equal."
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class DifferenceLine:
         verdict: in a few words, e.g. "less error" or "cannot be told apart".
         seeds_needed: how many seeds would tell a difference of one point with 80 % power, estimated
             from the spread of these pairs; None without such a spread.
+        metric: what is compared.
+        on_parts: the difference over the parts of the test images; None where there are none.
     """
 
     name: str
@@ -52,29 +70,64 @@ class DifferenceLine:
     difference: Difference | None
     verdict: str
     seeds_needed: int | None
+    metric: Metric
+    on_parts: Difference | None = None
 
 
 def row_difference(
-    a: Row, b: Row, *, recomputed_a: bool = False, recomputed_b: bool = False
+    a: Row,
+    b: Row,
+    *,
+    recomputed_a: bool = False,
+    recomputed_b: bool = False,
+    further: Metric | None = None,
 ) -> Difference | None:
     """The result of `a` minus that of `b` over the seeds that both have.
 
     Args:
         recomputed_a: take the results of `a` with recomputed statistics.
         recomputed_b: take those of `b`.
+        further: take the results of this further metric of the study.
 
     Returns:
         None when no seed of both has finished, or when they were evaluated on different images.
     """
     if a.evaluated_on != b.evaluated_on:
         return None
+    if further is not None:
+        return paired_difference(a.further[further.name], b.further[further.name])
     return paired_difference(
         a.precise_results if recomputed_a else a.results,
         b.precise_results if recomputed_b else b.results,
     )
 
 
-def differences_of(study: Study, rows: Sequence[Row]) -> list[DifferenceLine]:
+def part_difference(a: Row, b: Row, metric: Metric) -> Difference | None:
+    """The result of `a` minus that of `b` over the parts of the test images.
+
+    On each part it is the mean over the seeds that both have. What the pairs tell is how far the
+    difference of these trained networks depends on the images; how far it depends on their training
+    is not in it.
+
+    Returns:
+        None where no seed of both has values on parts, or when they were evaluated on different
+        images.
+    """
+    if a.evaluated_on != b.evaluated_on:
+        return None
+    ours, theirs = a.parts.get(metric.name, {}), b.parts.get(metric.name, {})
+    seeds = [seed for seed in ours if seed in theirs]
+    return paired_difference(mean_by_part(ours, seeds), mean_by_part(theirs, seeds))
+
+
+def has_parts(study: Study) -> bool:
+    """Whether any run of a study records values on parts of the test images."""
+    return any(PARTS in row for record in study.records.values() for row in record.metrics)
+
+
+def differences_of(
+    study: Study, rows: Sequence[Row], further: Metric | None = None
+) -> list[DifferenceLine]:
     """Every row against the reference of its group, the largest batch size first.
 
     Norms are grouped by batch size, and the reference is batch norm; without any, what has the best
@@ -83,6 +136,9 @@ def differences_of(study: Study, rows: Sequence[Row]) -> list[DifferenceLine]:
 
     A search has no differences: its runs are of different lengths, so that their results do not
     compare.
+
+    Args:
+        further: of the study's further metrics that which is compared; None: the study's metric.
     """
     if study.search is not None:
         return []
@@ -91,19 +147,26 @@ def differences_of(study: Study, rows: Sequence[Row]) -> list[DifferenceLine]:
         reference = _reference(study, here)
         for row in here:
             for recomputed in (False, True):
-                if (row is reference and not recomputed) or (recomputed and not row.precise):
+                without = further is not None or not row.precise
+                if (row is reference and not recomputed) or (recomputed and without):
                     continue
                 key = (row.labels[study.axis], row.runs, recomputed, reference.runs)
                 if key in found:
                     found[key].rows.append(row)
                 else:
-                    found[key] = _line(study, row, recomputed, reference)
+                    found[key] = _line(study, row, recomputed, reference, further)
     return list(found.values())
 
 
 def difference_header(study: Study) -> list[str]:
     """What stands above `difference_lines`."""
     name, *groups = label_columns(study)
+    if has_parts(study):
+        return [
+            name, "against", *groups, "difference", "95 % interval over seeds", "pairs of seeds",
+            "verdict over seeds", "difference on parts of the test images",
+            "95 % interval over parts", "parts", "verdict over parts",
+        ]  # fmt: skip
     return [
         name, "against", *groups, "difference", "95 % interval", "pairs of seeds", "verdict",
     ]  # fmt: skip
@@ -111,6 +174,7 @@ def difference_header(study: Study) -> list[str]:
 
 def difference_lines(study: Study, found: Sequence[DifferenceLine]) -> list[list[str]]:
     """The lines of the table of differences, below `difference_header`."""
+    with_parts = has_parts(study)
     return [
         [
             study.called(one.name) + (f" {RECOMPUTED}" if one.recomputed else ""),
@@ -120,6 +184,7 @@ def difference_lines(study: Study, found: Sequence[DifferenceLine]) -> list[list
             _interval_cell(one.difference),
             _pairs_cell(one.difference),
             one.verdict,
+            *(_part_cells(one) if with_parts else ()),
         ]
         for one in found
     ]
@@ -133,6 +198,8 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
     else:
         higher = with_article(f"higher {noun(metric)}")
         text = f"Above 0 the {study.axis} has {higher} than what it stands against."
+    if has_parts(study):
+        text += f" {ABOUT_PARTS}"
     if study.axis == "arm":
         return f"{text} Each arm stands against the first one."
     if not all(of_kind(BATCH_NORM, [one.reference]) for one in found):
@@ -144,16 +211,20 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
     return text
 
 
-def short_verdict(metric: Metric, found: Difference) -> str:
-    """What the pairs tell of a difference, in a few words."""
+def short_verdict(metric: Metric, found: Difference, pairs: str = "seed") -> str:
+    """What the pairs tell of a difference, in a few words.
+
+    Args:
+        pairs: what one of them is.
+    """
     if found.told_apart is not None:
         if not found.told_apart:
             return "cannot be told apart"
         return short_comparison(metric, is_better(metric, found.mean))
     if found.pairs == 1:
-        return "one seed, nothing can be told"
+        return f"one {pairs}, nothing can be told"
     what = "difference" if found.shown else noun(metric)
-    return f"the same {what} in {found.pairs} seeds, no interval"
+    return f"the same {what} in {found.pairs} {pairs}s, no interval"
 
 
 def _groups(study: Study, rows: Sequence[Row]) -> list[list[Row]]:
@@ -176,15 +247,21 @@ def _reference(study: Study, here: Sequence[Row]) -> Row:
     return min(here, key=lambda row: (row.mean is None, rank(study.metric, row.mean or 0.0)))
 
 
-def _line(study: Study, row: Row, recomputed: bool, reference: Row) -> DifferenceLine:
-    difference = row_difference(row, reference, recomputed_a=recomputed)
+def _line(
+    study: Study, row: Row, recomputed: bool, reference: Row, further: Metric | None
+) -> DifferenceLine:
+    metric = further or study.metric
+    difference = row_difference(row, reference, recomputed_a=recomputed, further=further)
     if difference is None:
         verdict = _why_not(study, row, reference)
     else:
-        verdict = short_verdict(study.metric, difference)
+        verdict = short_verdict(metric, difference)
     needed = seeds_needed(difference.spread) if difference and difference.spread else None
     names = row.labels[study.axis], reference.labels[study.axis]
-    return DifferenceLine(names[0], recomputed, names[1], [row], difference, verdict, needed)
+    on_parts = None if recomputed else part_difference(row, reference, metric)
+    return DifferenceLine(
+        names[0], recomputed, names[1], [row], difference, verdict, needed, metric, on_parts
+    )
 
 
 def _why_not(study: Study, row: Row, reference: Row) -> str:
@@ -200,6 +277,20 @@ def _why_not(study: Study, row: Row, reference: Row) -> str:
 
 def _interval_cell(found: Difference | None) -> str:
     return NOTHING if found is None or found.interval is None else interval_text(found.interval)
+
+
+def _part_cells(one: DifferenceLine) -> list[str]:
+    """The difference on parts of the test images, its interval, how many, and what they tell."""
+    found = one.on_parts
+    if found is None:
+        return [NOTHING, NOTHING, "0", NOTHING]
+    verdict = short_verdict(one.metric, found, "part")
+    return [part_gap(found), _interval_cell(found), _pairs_cell(found), verdict]
+
+
+def part_gap(found: Difference) -> str:
+    """The mean difference of parts as it is printed, with the decimals of its interval."""
+    return decimal_text(found.mean, interval_digits(found.interval) if found.interval else 1)
 
 
 def _pairs_cell(found: Difference | None) -> str:

@@ -175,6 +175,11 @@ def estimate_text(value: Estimate | None, digits: int = 1) -> str:
     return f"{text} ± {decimal_text(value.spread, digits)}"
 
 
+def number_text(value: float | None, digits: int) -> str:
+    """A number with so many decimals, or what stands for none."""
+    return NOTHING if value is None else decimal_text(value, digits)
+
+
 def interval_text(interval: Interval) -> str:
     """Both ends, e.g. "-0.3 to 1.7"; with more digits where one would hide width or sign."""
     low, high = interval

@@ -15,6 +15,7 @@ from groupnorm.study.results.format import decimal_text
 PAPER = "1803.08494"
 SPREAD = "_spread"
 DIVISIONS = {"groups": "number of groups", "size": "channels per group"}
+ARM = "arm"
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Published:
         source: paper or repository, and the place in it.
         setting: model, data and protocol in words.
         unit: title and unit of the metric of every number in `data` that is not an axis, as
-            "top-1 error %".
+            "top-1 error %"; in a table of arms that of its first metric, as "box AP %".
         dataset: what was trained on, e.g. "ImageNet".
-        data: the table, column by column, in one of four forms, which `values` reads.
+        data: the table, column by column: in one of four forms, which `values` reads, or a table of
+            arms, which `results_by_arm` reads.
         model: what was trained, e.g. "ResNet-50"; None where `data` lists models.
         batch_per_worker: images per worker of the whole table; None where `data` lists them or
             nothing is known of workers.
@@ -96,7 +98,7 @@ class PublishedValue:
 
 
 def values(table: Published) -> list[PublishedValue]:
-    """Every number of a table, whatever its form, in the table's order.
+    """Every number of a table of norms, whatever its form, in the table's order; none of arms.
 
     The forms: {"norm", "result"}; {"batch_per_worker", a column for each norm}; {"model", a column
     for each norm}; {"groups": {"value", "result"}, "size": {...}}. A column "<norm>_spread" holds
@@ -105,6 +107,8 @@ def values(table: Published) -> list[PublishedValue]:
     """
     data = table.data
     found = []
+    if has_arms(table):
+        return []
     if "norm" in data:
         pairs = zip(data["norm"], data["result"], strict=True)
         found = [
@@ -151,9 +155,30 @@ def has_groups(table: Published) -> bool:
     return any(division in table.data for division in DIVISIONS)
 
 
+def has_arms(table: Published) -> bool:
+    """Whether a table has a row for each arm and a column for each metric."""
+    return ARM in table.data
+
+
+def results_by_arm(table: Published) -> dict[str, dict[str, float]]:
+    """The numbers of each arm by the name of their metric, or nothing for a table of another form.
+
+    Such a table is {"arm": names, "box_ap": numbers, ...}: a column for each metric, by its name in
+    records (`Metric.name`), all in percent. Arms are called as in the experiment of the catalogue
+    that has the table. Where the source has no number the column holds null, which is left out.
+    """
+    if not has_arms(table):
+        return {}
+    metrics = [name for name in table.data if name != ARM]
+    return {
+        arm: {name: n for name in metrics if (n := table.data[name][row]) is not None}
+        for row, arm in enumerate(table.data[ARM])
+    }
+
+
 def results_by_norm(table: Published, batch: int | None) -> dict[str, float]:
     """Mean result of each norm, or nothing for a table of another form or without this batch."""
-    if has_groups(table) or "model" in table.data:
+    if has_groups(table) or has_arms(table) or "model" in table.data:
         return {}
     results: dict[str, list[float]] = {}
     one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1

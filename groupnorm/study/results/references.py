@@ -18,15 +18,16 @@ def references(tables: Iterable[Published]) -> str:
 
 
 def entry_of(source: Source) -> str:
-    """The entry of a source: that of its paper, or of its repository.
+    """The entry of a source: that of its paper, or of its repository or web page.
 
     Raises:
-        LookupError: not exactly one entry has its arXiv number or its repository.
+        LookupError: not exactly one entry has its arXiv number, its repository or its page.
     """
-    mark = f"eprint    = {{{source.arxiv}}}"
+    marks: tuple[str, ...] = (f"eprint    = {{{source.arxiv}}}",)
     if source.arxiv is None:
-        mark = f"https://github.com/{source.paper.partition(', commit ')[0]}}}"
-    found = [entry for entry in entries() if mark in entry]
+        name = source.paper.partition(", commit ")[0]
+        marks = (f"https://github.com/{name}}}", f"https://{name}}}")
+    found = [entry for entry in entries() if any(mark in entry for mark in marks)]
     if len(found) != 1:
         raise LookupError(f"{len(found)} entries for {source.paper!r}")
     return found[0]

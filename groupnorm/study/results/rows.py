@@ -21,6 +21,8 @@ from groupnorm.study.metrics import (
 )
 from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
 from groupnorm.study.results.estimates import Estimate, estimate
+from groupnorm.study.results.format import counted
+from groupnorm.study.results.parts import ByPart, part_results
 from groupnorm.study.results.search import Search, as_asked, read_search
 from groupnorm.study.results.wording import noun, with_article
 from groupnorm.study.store import (
@@ -31,6 +33,7 @@ from groupnorm.study.store import (
     read_initial,
     read_manifest,
     read_record,
+    read_starts,
 )
 from groupnorm.training.metric import Metric
 
@@ -61,6 +64,8 @@ class Row:
         precise_results: the same with recomputed statistics; empty for a norm without any.
         train_result: mean over seeds of the same metric of the training examples.
         further: by the name of a further metric of the study, its value per finished seed.
+        parts: by the name of the study's metric and of further ones, for each finished seed the
+            value on every part of the test images; empty where the runs record none.
         step_memory_bytes: what a training step takes on top of what is there; the largest of any
             seed. None for records that hold the peak of the whole process instead.
         parameters: number of trained parameters.
@@ -84,6 +89,7 @@ class Row:
     cost: dict[str, float] = field(default_factory=dict)
     evaluated_on: str | None = TEST_IMAGES
     further: dict[str, dict[int, float]] = field(default_factory=dict)
+    parts: dict[str, dict[int, ByPart]] = field(default_factory=dict)
 
     @property
     def result(self) -> Estimate | None:
@@ -124,8 +130,10 @@ class Row:
 class Study:
     """A study as read from its store: the manifest, its cells and every run they name.
 
-    `names` is what the report calls a norm, or an arm, for which the reader chose a name. In a
-    search every run counts as finished that has come as far as it was asked to.
+    `initial` are the runs that others start from, by name; one that is not in the study's folder
+    has the status "missing". `names` is what the report calls a norm, or an arm, for which the
+    reader chose a name. In a search every run counts as finished that has come as far as it was
+    asked to.
     """
 
     manifest: dict[str, Any]
@@ -134,6 +142,7 @@ class Study:
     cost_pass: CostPass = field(default_factory=CostPass)
     names: dict[str, str] = field(default_factory=dict)
     search: Search | None = None
+    initial: dict[str, Record] = field(default_factory=dict)
 
     def called(self, norm: str) -> str:
         """What the report calls a norm or an arm: the name chosen for it, or its own."""
@@ -223,7 +232,10 @@ def load_study(out: Path) -> Study:
         search = read_search(manifest, cells, records, read_initial(out))
         epochs = {cell.run: search.epochs_asked(cell.labels["norm"]) for cell in cells}
         records = {name: as_asked(record, epochs[name]) for name, record in records.items()}
-    return Study(manifest, cells, records, read_cost_pass(out), search=search)
+    return Study(
+        manifest, cells, records, read_cost_pass(out), search=search,
+        initial=read_starts(out, records),
+    )  # fmt: skip
 
 
 def summarize(out: Path) -> list[Row]:
@@ -271,6 +283,13 @@ def batch_sizes(rows: Sequence[Row]) -> list[int]:
 def norm_names(rows: Sequence[Row]) -> list[str]:
     """Every norm of a study in the manifest's order."""
     return list(dict.fromkeys(row.labels["norm"] for row in rows))
+
+
+def seeds_text(rows: Sequence[Row]) -> str:
+    """How many seeds were asked for of a row, e.g. "3 seeds", or "1 to 2 seeds"."""
+    asked = sorted({row.asked for row in rows}) or [0]
+    least = f"{asked[0]} to " if asked[0] < asked[-1] else ""
+    return f"{least}{counted(asked[-1], 'seed')}"
 
 
 def subject(study: Study) -> str:
@@ -334,6 +353,10 @@ def _row(study: Study, cells: list[Cell]) -> Row:
         found = {seed: final_result(r.metrics, metric, name, last=last) for seed, r in done.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
+    def on_parts(name: str) -> dict[int, ByPart]:
+        found = {s: part_results(r.metrics, metric, name, last=last) for s, r in done.items()}
+        return {seed: values for seed, values in found.items() if values}
+
     return Row(
         labels=cells[0].labels,
         runs=tuple(cell.run for cell in cells),
@@ -349,6 +372,7 @@ def _row(study: Study, cells: list[Cell]) -> Row:
         cost=mean_cost([run_cost(record, times.get(record.name)) for record in done.values()]),
         evaluated_on=images_of(records[cell.run] for cell in cells),
         further={other.name: by_seed(other.name) for other in study.further},
+        parts={m.name: found for m in (metric, *study.further) if (found := on_parts(m.name))},
     )
 
 

@@ -5,6 +5,8 @@
     <out>/study.json                      what was asked: cells (labels, seed, name of the run)
     <out>/cost.json                       times of training steps, taken in turns after the trials
     <out>/initial.json                    of a search: what was measured before any training
+    <out>/samples/samples.json            of detectors: objects on some test images, see below
+    <out>/samples/<image_id>.png          these images
     <out>/runs/<name>/config.json         the complete configuration
     <out>/runs/<name>/env.json            versions, sources, machine, threads, parameters, cost
     <out>/runs/<name>/metrics.jsonl       one line an epoch
@@ -16,6 +18,11 @@
 `study.json` is that of the newest command, whole: its cells are those of the report. Only its
 versions stay those that the study began with, for every run has its own in `env.json`. Runs that
 the newest command does not ask for stay in their folders and enter nothing.
+
+`samples.json` has of each image its file, its size and the `truth`, and of one run of each arm the
+`objects` that it found, a list for each image, by falling score. An object has a `category`, a
+`score`, a `box` (x0 y0 x1 y1) and a `mask` (COCO's compressed RLE, or null), in pixels of the
+image's file; what is true has `crowd` in place of a score.
 
 Every file is written beside its place and renamed, so a reader never sees half of one. Each has one
 reader in `records`, that of the checkpoint is in `groupnorm.training.checkpoint`. It checks what it
@@ -35,6 +42,7 @@ from groupnorm.study.store.places import (
 from groupnorm.study.store.records import (
     COST_FILE,
     INITIAL_FILE,
+    SAMPLES_FILE,
     UNREADABLE,
     Cell,
     Record,
@@ -48,6 +56,8 @@ from groupnorm.study.store.records import (
     read_metrics,
     read_record,
     read_run,
+    read_samples,
+    read_starts,
     run_folder,
     run_is_done,
     write_metrics,
@@ -58,6 +68,7 @@ __all__ = [
     "COST_FILE",
     "FORMAT",
     "INITIAL_FILE",
+    "SAMPLES_FILE",
     "UNREADABLE",
     "Cell",
     "Record",
@@ -75,6 +86,8 @@ __all__ = [
     "read_metrics",
     "read_record",
     "read_run",
+    "read_samples",
+    "read_starts",
     "run_folder",
     "run_is_done",
     "to_json",

@@ -17,6 +17,7 @@ FORMAT = 1
 _REMEDIES = {
     "cost.json": "delete it: the command that made the study times the steps again",
     "initial.json": "delete it: the command that made the study measures it again",
+    "samples.json": "delete it: the command that made the study predicts again",
     "study.json": "delete it: the command that made the study writes it again and keeps the runs",
     "config.json": "delete it: the command that trained the run writes it again",
     "env.json": "delete it and DONE beside it: training writes them again from the checkpoint",

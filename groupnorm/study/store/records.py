@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from groupnorm.training.config import TrainingConfig, digest_of
 
 COST_FILE = "cost.json"
 INITIAL_FILE = "initial.json"
+SAMPLES_FILE = "samples/samples.json"
 UNREADABLE = "unreadable.json"
 
 
@@ -120,6 +122,24 @@ def read_initial(out: Path) -> dict[str, Any] | None:
     return read_checked(out / INITIAL_FILE, schema.Initial, versioned=True)
 
 
+def read_samples(out: Path) -> dict[str, Any] | None:
+    """`samples/samples.json` of a study of detectors as a dict; None when there is none.
+
+    Raises:
+        StoreError: the file is damaged or of another version.
+    """
+    path = out / SAMPLES_FILE
+    samples = read_checked(path, schema.Samples, versioned=True)
+    if samples is None:
+        return None
+    for name, predicted in samples["runs"].items():
+        if len(predicted["objects"]) != len(samples["images"]):
+            refuse(path, f"has another number of images for {name} than in all")
+    if samples["reason"] is None and not samples["runs"]:
+        refuse(path, "has neither predictions nor a reason why there are none")
+    return samples
+
+
 def read_cells(manifest: dict[str, Any]) -> list[Cell]:
     """The cells of a manifest, in its order."""
     return [Cell(c["labels"], c["seed"], c["run"]) for c in manifest["cells"]]
@@ -144,6 +164,16 @@ def read_record(out: Path, name: str) -> Record:
             folder / "config.json", "is not what the run's folder is named after: it was changed"
         )
     return record
+
+
+def read_starts(out: Path, records: Mapping[str, Record]) -> dict[str, Record]:
+    """The runs that those of a study start from (`TrainingConfig.init`), by name.
+
+    Raises:
+        StoreError: a file of one is damaged.
+    """
+    named = (record.config.get("init") for record in records.values())
+    return {name: read_record(out, name) for name in dict.fromkeys(named) if name}
 
 
 def read_run(folder: Path) -> Record:

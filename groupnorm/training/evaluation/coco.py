@@ -20,7 +20,7 @@ from groupnorm.data.detection import rle
 from groupnorm.data.detection.annotations import COCO_AREAS, Split
 from groupnorm.data.detection.examples import draw_mask
 from groupnorm.data.detection.rle import Runs
-from groupnorm.data.detection.targets import Categories, Target
+from groupnorm.data.detection.targets import Categories
 
 FOLDS = 10
 MOST_DETECTIONS = 100  # of an image
@@ -55,19 +55,28 @@ class Detections:
                 raise ValueError(f"image {self.image_id}: the {what} of detections are not finite")
 
 
-def to_original(output: Mapping[str, Tensor], image: Tensor, target: Target) -> Detections:
+def finite(output: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """A detector's output without scores and boxes that are not finite, and how many those are."""
+    kept = output["boxes"].isfinite().all(1) & output["scores"].isfinite()
+    return {name: values[kept] for name, values in output.items()}, int((~kept).sum())
+
+
+def to_original(
+    output: Mapping[str, Tensor], image: Tensor, *, image_id: int, original_size: tuple[int, int]
+) -> Detections:
     """What one of torchvision's detectors says of an image, in the size of the image's file.
 
     Args:
         output: boxes (n, 4), labels (n,) from 1, scores (n,), and perhaps masks, probabilities
             (n, 1, h, w): in pixels of `image`.
         image: the image as the model got it, (3, h, w).
-        target: of that image.
+        image_id: as in the annotation file.
+        original_size: height and width of the image's file.
 
     Raises:
         ValueError: a score or a coordinate that is not finite.
     """
-    height, width = target["original_size"]
+    height, width = original_size
     scale_y, scale_x = height / image.shape[1], width / image.shape[2]
     boxes = output["boxes"].detach().double().cpu().numpy()
     masks = None
@@ -77,7 +86,7 @@ def to_original(output: Mapping[str, Tensor], image: Tensor, target: Target) -> 
             for mask in output["masks"].detach().float()
         )
     return Detections(
-        image_id=target["image_id"],
+        image_id=image_id,
         boxes=boxes * np.array([scale_x, scale_y, scale_x, scale_y]),
         labels=output["labels"].detach().cpu().numpy().astype(np.int64),
         scores=output["scores"].detach().double().cpu().numpy(),
@@ -136,15 +145,17 @@ class CocoTruth:
         numbers = self._numbers(detections)
         metrics: dict[str, float | None] = {}
         by_fold: dict[str, list[float | None]] = {}
+        curves: dict[str, list[float | None]] = {}
         for kind in self.kinds:
             found = self.truth.loadRes(list(self._results(kind, detections, numbers)))
             names = [f"{kind}_ap{suffix}" for suffix in _SUFFIXES]
-            values = self._evaluate(kind, found, numbers)
-            metrics |= dict(zip(names, values, strict=True))
+            precision = self._precision(kind, found, numbers)
+            metrics |= dict(zip(names, _averages(precision), strict=True))
+            curves |= {f"{kind}_ap{suffix}": _curve(precision, suffix) for suffix in _IOUS}
             parts = [[n for n in numbers if n % folds == fold] for fold in range(folds)]
-            each = [self._evaluate(kind, found, part) for part in parts]
+            each = [_averages(self._precision(kind, found, part)) for part in parts]
             by_fold |= {name: [part[i] for part in each] for i, name in enumerate(names)}
-        return CocoAp(metrics, by_fold)
+        return CocoAp(metrics, by_fold, curves)
 
     def _numbers(self, detections: Sequence[Detections]) -> list[int]:
         numbers = []
@@ -176,7 +187,7 @@ class CocoTruth:
                     mask = draw_mask(self.split, image, annotation)
                     if not mask.any():
                         continue
-                    entry["segmentation"] = _segmentation(rle.encode(mask), *mask.shape)
+                    entry["segmentation"] = rle.to_json(rle.encode(mask), *mask.shape)
                 number += 1
                 yield entry
 
@@ -196,13 +207,17 @@ class CocoTruth:
                         raise ValueError(
                             f"image {found.image_id}: expected masks of {height} x {width} pixels"
                         )
-                    mask = _segmentation(found.masks[i], height, width)
+                    mask = rle.to_json(found.masks[i], height, width)
                     yield {**entry, "segmentation": mask}
 
-    def _evaluate(self, kind: str, found: Any, numbers: Sequence[int]) -> list[float | None]:
-        """AP, AP50, AP75, and AP of small, medium and large objects; None without an object."""
+    def _precision(self, kind: str, found: Any, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Precision at 10 thresholds of IoU (0.5, 0.55, ..., 0.95) and 101 of recall (0 to 1).
+
+        Of shape (10, 101, K, 4, 1): for each category, and for objects of all, small, medium and
+        large areas. The evaluator writes -1 where there is no object.
+        """
         if not numbers:
-            return [None] * len(_SUFFIXES)
+            return np.full((10, 101, len(self.categories), 4, 1), -1.0)
         from faster_coco_eval import COCOeval_faster
 
         evaluator = COCOeval_faster(self.truth, found, _KINDS[kind], rle_iou_max_workers=1)
@@ -214,19 +229,11 @@ class CocoTruth:
         evaluator.params.imgIds = list(numbers)
         evaluator.evaluate()
         evaluator.accumulate()
-        # thresholds of IoU (0.5, 0.55, ..., 0.95), of recall, categories, areas, numbers
-        precision = np.asarray(evaluator.eval["precision"])
-        everything = precision[:, :, :, 0]
-        chosen = [
-            everything,
-            everything[:1],
-            everything[5:6],
-            *precision.transpose(3, 0, 1, 2, 4)[1:],
-        ]
-        return [_mean(values) for values in chosen]
+        return np.asarray(evaluator.eval["precision"])
 
 
 _SUFFIXES = ("", "50", "75", "_small", "_medium", "_large")
+_IOUS = {"50": 0, "75": 5}  # the names of two thresholds of IoU, and their places
 
 
 @dataclass(frozen=True)
@@ -237,20 +244,33 @@ class CocoAp:
         metrics: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, and the same
             of mask_ap where the data set has masks.
         folds: the same names -> the value of each part of the images.
+        curves: box_ap50, box_ap75 and the same of masks -> precision in percent at a recall of 0,
+            1, ..., 100 percent, the mean over categories with three decimals. The mean of a curve
+            is the metric of its name.
     """
 
     metrics: dict[str, float | None]
     folds: dict[str, list[float | None]]
+    curves: dict[str, list[float | None]]
+
+
+def _averages(precision: NDArray[np.float64]) -> list[float | None]:
+    """AP, AP50, AP75, and AP of small, medium and large objects; None without an object."""
+    everything = precision[:, :, :, 0]
+    at_iou = [everything[place : place + 1] for place in _IOUS.values()]
+    return [_mean(part) for part in (everything, *at_iou, *precision.transpose(3, 0, 1, 2, 4)[1:])]
+
+
+def _curve(precision: NDArray[np.float64], iou: str) -> list[float | None]:
+    """Mean precision over the categories at each recall; None without an object."""
+    means = [_mean(of_categories) for of_categories in precision[_IOUS[iou], :, :, 0]]
+    return [None if mean is None else round(mean, 3) for mean in means]
 
 
 def _mean(precision: NDArray[np.float64]) -> float | None:
     """Mean in percent of what is defined; the evaluator writes -1 for what is not."""
     defined = precision[precision > -1]
     return 100.0 * float(defined.mean()) if defined.size else None
-
-
-def _segmentation(runs: Runs, height: int, width: int) -> dict[str, Any]:
-    return {"size": [height, width], "counts": rle.to_string(runs)}
 
 
 def _resized(mask: Tensor, height: int, width: int) -> Tensor:

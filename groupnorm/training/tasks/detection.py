@@ -14,7 +14,14 @@ from groupnorm.data.detection.batches import AnnotatedBatches
 from groupnorm.data.detection.targets import DetectionBatch
 from groupnorm.training.config import DetectionConfig
 from groupnorm.training.distributed import ALONE, Processes
-from groupnorm.training.evaluation.coco import FOLDS, CocoAp, CocoTruth, Detections, to_original
+from groupnorm.training.evaluation.coco import (
+    FOLDS,
+    CocoAp,
+    CocoTruth,
+    Detections,
+    finite,
+    to_original,
+)
 from groupnorm.training.metric import BOX_DETECTION, MASK_DETECTION, PRECISE, Metric
 from groupnorm.training.task import EpochTotals, Metrics, Part, RecomputeStatistics, whole_steps
 
@@ -36,11 +43,12 @@ class Detection:
     box_ap_large, with running statistics, and the same of masks where the model has them
     (`CocoTruth.ap`); a detector that finds nothing has 0, and None stands where no object is to be
     found. In the reported epochs also `ap_folds`, by metric the values on `FOLDS` parts of the test
-    images, which are the same parts for every model; and for each metric its value with batch
-    norm's statistics recomputed over `PRECISE_IMAGES` augmented training images under fixed weights
-    (Precise-BN; Wu & Johnson, arXiv 2105.07576), such as `precise_box_ap`: None for models without
-    running statistics, and before. `not_finite` counts detections with a score or a corner that is
-    not a number; they are left out, and where there is none there is no such entry.
+    images, which are the same parts for every model, and `precision_at_recall`, by metric the curve
+    that its average precision is the mean of (`CocoAp.curves`); and for each metric its value with
+    batch norm's statistics recomputed over `PRECISE_IMAGES` augmented training images under fixed
+    weights (Precise-BN; Wu & Johnson, arXiv 2105.07576), such as `precise_box_ap`: None for models
+    without running statistics, and before. `not_finite` counts detections with a score or a corner
+    that is not a number; they are left out, and where there is none there is no such entry.
 
     Args:
         data: images with objects.
@@ -121,6 +129,7 @@ class Detection:
         metrics: Metrics = dict(found.metrics)
         if reported:
             metrics["ap_folds"] = found.folds
+            metrics["precision_at_recall"] = found.curves
         precise: Mapping[str, float | None] = dict.fromkeys(found.metrics)
         if reported and self.recompute is not None:
             image = next(model.parameters())
@@ -148,10 +157,11 @@ class Detection:
             with self._autocast(images[0]):
                 outputs = model(images)
             for output, image, target in zip(outputs, images, targets, strict=True):
-                kept = output["boxes"].isfinite().all(1) & output["scores"].isfinite()
-                not_finite += int((~kept).sum())
-                finite = {name: values[kept] for name, values in output.items()}
-                detections.append(to_original(finite, image, target))
+                kept, others = finite(output)
+                not_finite += others
+                number, size = target["image_id"], target["original_size"]
+                found = to_original(kept, image, image_id=number, original_size=size)
+                detections.append(found)
         model.train()
         gathered = self.processes.all_gather((detections, not_finite))
         ap = None

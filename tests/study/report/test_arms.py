@@ -25,20 +25,9 @@ from groupnorm.study.results.differences import (
     differences_of,
     how_compared,
 )
-from groupnorm.study.results.rows import load_study, summarize_study
-from tests.study.fake_store import ARMS, add_costs, arms_study, spoil
+from tests.study.fake_store import ARMS, add_costs, arms_study, loaded, spoil
 
 FROZEN, BEST, SCRATCH = ARMS
-
-
-def read(out):
-    study = load_study(out)
-    return study, summarize_study(study)
-
-
-@pytest.fixture(scope="module")
-def arms(tmp_path_factory):
-    return read(arms_study(tmp_path_factory.mktemp("arms")))
 
 
 def test_a_line_for_each_arm_and_a_column_for_each_metric(arms):
@@ -79,7 +68,7 @@ def test_what_has_no_result_is_named(tmp_path):
     arms_study(tmp_path)
     for seed in range(2):
         spoil(tmp_path / f"runs/arm0-s{seed}", "diverged", "loss nan")
-    study, rows = read(tmp_path)
+    study, rows = loaded(tmp_path)
     text = describe(study, rows)
     assert text[0].startswith(f"{BEST} is 26.7 points better than {SCRATCH} in box AP")
     assert any(f"Without a result: {FROZEN} (diverged)." in paragraph for paragraph in text)
@@ -99,14 +88,14 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
         detector = "RetinaNet" if arm.endswith(" ") else "Mask R-CNN"
         cell["labels"] = {"arm": arm.strip(), "detector": detector}
     path.write_text(json.dumps(manifest))
-    study, rows = read(out)
+    study, rows = loaded(out)
     assert main_table_of(study, rows)[0] == ["arm", "detector", "box AP", "mask AP"]
     found = differences_of(study, rows)
     assert [line[:4] for line in difference_lines(study, found)] == [
         ["gn", "bn", "Mask R-CNN", "2.0"], ["gn", "bn", "RetinaNet", "-1.0"],
     ]  # fmt: skip
     assert describe(study, rows)[0].startswith("bn, RetinaNet is 10.0 points better than bn, Mask")
-    assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == [
+    assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == 2 * [
         "Mask R-CNN", "RetinaNet",
     ]  # fmt: skip
 
@@ -141,12 +130,14 @@ def test_numbers_for_programs(arms):
         "seed": 0, "box_ap": pytest.approx(33.07), "recomputed_box_ap": None,
         "mask_ap": pytest.approx(0.85 * 33.07),
     }  # fmt: skip
-    assert [(d["arm"], d["against"], d["told_apart"]) for d in found["differences"]] == [
-        (BEST, FROZEN, True), (SCRATCH, FROZEN, True),
+    assert [(d["metric"], d["arm"], d["against"], d["told_apart"])
+            for d in found["differences"]] == [
+        ("box_ap", BEST, FROZEN, True), ("box_ap", SCRATCH, FROZEN, True),
+        ("mask_ap", BEST, FROZEN, True), ("mask_ap", SCRATCH, FROZEN, True),
     ]  # fmt: skip
     header, *lines = differences_csv(study, rows).splitlines()
     assert header.startswith("arm,recomputed,against,difference,standard_error,low,high,")
-    assert len(lines) == 2
+    assert [line.rpartition(",")[2] for line in lines] == ["box_ap"] * 2 + ["mask_ap"] * 2
     line = next(csv.DictReader(io.StringIO(tables_csv(study, rows))))
     assert float(line["box_ap"]) == pytest.approx(31.4)
     assert float(line["mask_ap"]) == pytest.approx(0.85 * 31.4)
@@ -181,9 +172,9 @@ def drawn(panel):
 
 
 def test_costs_stand_beside_the_metric(tmp_path):
-    study, rows = read(arms_study(tmp_path))
+    study, rows = loaded(arms_study(tmp_path))
     add_costs(tmp_path)
-    study, rows = read(tmp_path)
+    study, rows = loaded(tmp_path)
     figure = build_figures(study, rows)[-1]
     assert figure.name == "box-ap-by-cost"
     assert "what an arm costs: upper left is better." in figure.caption

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from groupnorm.study.report.cost_tables import cost_table
 from groupnorm.study.report.page import build_report
-from groupnorm.study.report.tables import cost_table, run_groups, run_header, tables_csv
+from groupnorm.study.report.tables import run_groups, run_header, tables_csv
 from groupnorm.study.results.costs import (
     CostPass,
     how_timed,

@@ -5,6 +5,8 @@ import pytest
 from groupnorm.spec import NormSpec
 from groupnorm.study.results import published
 from groupnorm.study.results.published import PublishedValue, values
+from groupnorm.study.results.wording import unit_in_full
+from groupnorm.training.metric import MASK_DETECTION
 
 
 def test_the_papers_batch_size_table():
@@ -49,8 +51,7 @@ def test_every_table_has_a_source_a_setting_and_columns_of_one_length(name):
     assert table.source.paper
     assert table.source.where
     assert table.setting
-    assert table.unit == "top-1 error %"
-    assert table.dataset in ("ImageNet", "CIFAR-10", "Pets")
+    assert table.dataset in ("ImageNet", "CIFAR-10", "Pets", "COCO", "private data")
     assert (table.model is None) == ("model" in table.data)
     blocks = list(table.data.values())
     columns = [table.data] if isinstance(blocks[0], list) else blocks
@@ -63,9 +64,15 @@ def test_an_unknown_table_is_refused_with_the_known_ones():
         published.load("table-9")
 
 
-@pytest.mark.parametrize("name", published.ids())
+OF_ARMS = [name for name in published.ids() if published.has_arms(published.load(name))]
+OF_NORMS = [name for name in published.ids() if name not in OF_ARMS]
+
+
+@pytest.mark.parametrize("name", OF_NORMS)
 def test_every_number_is_an_error_in_percent_of_a_norm_that_can_be_built(name):
     table = published.load(name)
+    assert table.unit == "top-1 error %"
+    assert published.results_by_arm(table) == {}
     found = values(table)
     columns = [c for b in table.data.values() for c in (b.values() if isinstance(b, dict) else [b])]
     assert len(columns) >= 2
@@ -114,3 +121,57 @@ def test_the_tables_of_resnet56_have_their_labels_put_right():
 def test_only_the_paper_is_called_so():
     assert published.load("imagenet-groups").owner == "the paper"
     assert published.load("cifar10-he2016").owner == "He et al. 2016"
+
+
+AP = {metric.name: metric for metric in MASK_DETECTION}
+
+
+@pytest.mark.parametrize("name", OF_ARMS)
+def test_every_number_of_an_arm_is_a_metric_in_percent(name):
+    table = published.load(name)
+    by_arm = published.results_by_arm(table)
+    assert list(by_arm) == table.data["arm"]
+    first = next(metric for metric in table.data if metric != "arm")
+    if name.startswith("coco"):
+        assert table.unit == unit_in_full(AP[first])
+        assert all(metric in AP for numbers in by_arm.values() for metric in numbers)
+    else:
+        assert (table.unit, list(table.data)) == ("recall %", ["arm", "recall", "precision"])
+    for numbers in by_arm.values():
+        assert first in numbers
+        assert all(20 < number < 70 for number in numbers.values())
+    assert values(table) == []
+    assert published.results_by_norm(table, None) == {}
+    assert not published.has_norms(table, None)
+
+
+def test_the_papers_detection_tables():
+    c4 = published.results_by_arm(published.load("coco-c4"))
+    assert c4["frozen BN"] == {
+        "box_ap": 37.7, "box_ap50": 57.9, "box_ap75": 40.9,
+        "mask_ap": 32.8, "mask_ap50": 54.3, "mask_ap75": 34.7,
+    }  # fmt: skip
+    assert c4["LN"] == {"box_ap": 36.9}, "1.9 below GN, 0.8 below frozen BN"
+    assert round(c4["frozen BN"]["box_ap"] - c4["LN"]["box_ap"], 1) == 0.8
+    systems = published.results_by_arm(published.load("coco-systems"))
+    assert [(n["box_ap"], n["mask_ap"]) for n in systems.values()] == [
+        (38.6, 34.5), (40.3, 35.7), (40.8, 36.1), (40.9, 36.4), (41.8, 36.8), (42.3, 37.2)
+    ]  # fmt: skip
+    scratch = published.results_by_arm(published.load("coco-scratch"))
+    assert scratch["R50, GN"]["mask_ap"] == 35.2
+    assert "mask_ap" not in scratch["R50, synchronized BN"], "a detector without masks"
+
+
+def test_the_release_has_the_papers_numbers():
+    systems = published.results_by_arm(published.load("coco-systems"))
+    release = published.results_by_arm(published.load("coco-systems-detectron"))
+    for arm, numbers in systems.items():
+        assert release[arm].items() <= numbers.items()
+
+
+def test_the_gains_of_group_norm_in_the_pyramid():
+    gains = []
+    for name in ("retinanet-first-set", "retinanet-second-set"):
+        before, after = published.results_by_arm(published.load(name)).values()
+        gains += [round(100 * (after[m] / before[m] - 1), 1) for m in ("recall", "precision")]
+    assert gains == [8.6, 9.2, 5.1, 10.6]

@@ -15,7 +15,8 @@ def test_every_table_has_the_entry_of_its_source(table):
     entry = entry_of(table.source)
     author = re.match(r"[\w.-]+", table.source.paper)[0]
     if table.source.arxiv is None:
-        assert f"https://github.com/{table.owner.removeprefix('the paper')}" in entry
+        owner = table.owner
+        assert f"https://{'github.com/' if '/' in owner else ''}{owner}" in entry
     else:
         year = re.search(r"\d{4}", table.source.paper)[0]
         assert f"author    = {{{author}, " in entry

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from groupnorm.study.report.cost_tables import cost_table
 from groupnorm.study.report.tables import (
-    cost_table,
     main_table_of,
     problems,
     run_groups,

@@ -152,6 +152,26 @@ def test_the_folds_are_the_ap_of_every_so_many_th_image(tmp_path):
     assert one.count(None) == 9, "nine folds have no image"
 
 
+def test_the_mean_of_a_curve_is_its_ap_and_precision_falls_with_recall(tmp_path):
+    images, detections = random_world(0)
+    result = CocoTruth(split_of(images, tmp_path), CATEGORIES, AREAS).ap(detections)
+    assert list(result.curves) == ["box_ap50", "box_ap75", "mask_ap50", "mask_ap75"]
+    for name, curve in result.curves.items():
+        assert len(curve) == 101
+        assert sum(curve) / 101 == pytest.approx(result.metrics[name], abs=1e-3), name
+        assert curve == sorted(curve, reverse=True)
+    assert result.curves["box_ap75"] != result.curves["box_ap50"]
+
+
+def test_a_curve_falls_to_0_where_the_objects_end_that_were_found(tmp_path):
+    """One of two objects of a category, by one of two detections, the worse one."""
+    box, other = (2, 2, 12, 12), (20, 20, 50, 50)
+    image = AnnotatedImage(1, "1.jpg", SIDE, SIDE, (annotation(0, 1, box), annotation(0, 1, other)))
+    truth = CocoTruth(split_of([image], tmp_path), CATEGORIES, AREAS)
+    curve = truth.ap([found(1, [(2, 40, 12, 50), box], [1, 1], [0.9, 0.8])]).curves["box_ap50"]
+    assert curve == [50.0] * 51 + [0.0] * 50
+
+
 def test_a_perfect_detector(tmp_path):
     """With the first annotation too, which an evaluator that is given the id 0 never matches."""
     images, _ = random_world(1)
@@ -195,6 +215,7 @@ def test_no_detections_are_0_and_no_objects_are_nothing(tmp_path, caplog):
             result = truth.ap(detections)
             assert result.metrics == dict.fromkeys(NAMES)
             assert result.folds["mask_ap50"] == [None] * 10
+            assert result.curves["box_ap50"] == [None] * 101
     assert truth.ap([]).metrics == dict.fromkeys(NAMES)
     assert caplog.text == ""
 
@@ -283,10 +304,6 @@ def test_without_the_evaluator(tmp_path, monkeypatch):
         CocoTruth(split_of([], tmp_path), CATEGORIES)
 
 
-def target_of(size):
-    return {"image_id": 12, "original_size": size}
-
-
 def test_a_models_output_in_the_size_of_the_file():
     masks = torch.zeros(2, 1, 40, 80)
     masks[0, 0, 10:20, 20:40] = 0.9
@@ -298,12 +315,12 @@ def test_a_models_output_in_the_size_of_the_file():
         "masks": masks,
     }
     image = torch.zeros(3, 40, 80)
-    same = to_original(output, image, target_of((40, 80)))
+    same = to_original(output, image, image_id=12, original_size=(40, 80))
     assert (same.image_id, same.labels.tolist(), same.scores.tolist()) == (12, [2, 1], [0.75, 0.5])
     assert same.boxes.tolist() == [[20, 10, 40, 20], [0, 0, 80, 40]]
     assert (rle.decode(same.masks[0], 40, 80) == (masks[0, 0] > 0.5).numpy()).all()
     assert rle.area(same.masks[1]) == 0
-    half = to_original(output, image, target_of((20, 20)))
+    half = to_original(output, image, image_id=12, original_size=(20, 20))
     assert half.boxes.tolist() == [[5, 5, 10, 10], [0, 0, 20, 20]]
     mask = rle.decode(half.masks[0], 20, 20)
     assert mask[5:10, 5:10].all()
@@ -312,8 +329,10 @@ def test_a_models_output_in_the_size_of_the_file():
 
 def test_a_models_output_without_masks_and_without_detections():
     output = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
-    nothing = to_original(output, torch.zeros(3, 40, 80), target_of((40, 80)))
+    nothing = to_original(output, torch.zeros(3, 40, 80), image_id=1, original_size=(40, 80))
     assert nothing.masks is None
     assert nothing.boxes.shape == (0, 4)
     masks = {**output, "masks": torch.zeros(0, 1, 40, 80)}
-    assert to_original(masks, torch.zeros(3, 40, 80), target_of((40, 80))).masks == ()
+    assert (
+        to_original(masks, torch.zeros(3, 40, 80), image_id=1, original_size=(40, 80)).masks == ()
+    )

@@ -135,10 +135,13 @@ def test_right_answers_have_100_and_no_answers_0():
     for name in ("box_ap", "box_ap50", "mask_ap", "mask_ap75"):
         assert metrics[name] == pytest.approx(100.0)
         assert {value for value in metrics["ap_folds"][name] if value is not None} == {100.0}
+    curves = metrics["precision_at_recall"]
+    assert list(curves) == ["box_ap50", "box_ap75", "mask_ap50", "mask_ap75"]
+    assert curves["box_ap75"] == [100.0] * 101
     found = task.evaluate(Answers(nothing), reported=False)
     assert (found["box_ap"], found["mask_ap"]) == (0.0, 0.0)
     assert found["precise_box_ap"] is None
-    assert "ap_folds" not in found
+    assert not found.keys() & {"ap_folds", "precision_at_recall"}
     assert {m.name for m in task.metrics} - {"train_loss"} < found.keys()
     assert task.metrics == MASK_DETECTION
 

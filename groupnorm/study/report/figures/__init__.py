@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from groupnorm.study.report.figures import curves, final
 from groupnorm.study.report.figures.cost import cost_figures
+from groupnorm.study.report.figures.precision import precision_figures
 from groupnorm.study.report.figures.responses import response_figures
 from groupnorm.study.report.figures.search import search_figure
 from groupnorm.study.report.figures.style import FigureSpec
@@ -19,6 +20,7 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
         return [
             final.arms_figure(study, rows),
             curves.arm_figure(study, rows),
+            *precision_figures(study, rows),
             *cost_figures(study, rows),
         ]
     after = [*response_figures(study, rows), *cost_figures(study, rows)]

@@ -7,12 +7,13 @@ leaves out 0. Without two seeds nothing is told apart, and the text says so.
 from __future__ import annotations
 
 from groupnorm.data import IMAGE_FILES
-from groupnorm.study.report.text.arms import arms_headline, arms_text
+from groupnorm.study.report.text.arms import arms_headline, arms_text, pretraining_text
 from groupnorm.study.report.text.divisions import groups_headline, groups_text
 from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, headline
 from groupnorm.study.report.text.published import published_by_batch, published_by_norm
 from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
+from groupnorm.study.results.findings import appearances, findings_sentence
 from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
@@ -23,6 +24,7 @@ from groupnorm.study.results.rows import (
     batch_sizes,
     by_runs,
     norm_names,
+    seeds_text,
     subject,
 )
 from groupnorm.study.results.rules import each_result, images_note, rules_note
@@ -66,7 +68,8 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
         paragraphs += groups_text(study, rows)
         return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
     if kind == "arms":
-        paragraphs.append(arms_text(study, rows))
+        paragraphs += [arms_text(study, rows), pretraining_text(study, rows)]
+        paragraphs.append(findings_sentence(appearances(study, rows)))
         return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
     batches = batch_sizes(rows)
     ends = dict.fromkeys((*batches[:1], *batches[-1:]))
@@ -90,11 +93,10 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
         which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
         counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
-    seeds = max((row.asked for row in rows), default=0)
+    protocol = PROTOCOLS.get(study.manifest.get("protocol", ""), "")
     return (
         f"This study trained {subject(study)}{size} with {_kinds(study, rows)}, "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} each. "
-        + PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+        f"{seeds_text(rows)} each. " + ("" if study.axis == "arm" else protocol)
     )
 
 

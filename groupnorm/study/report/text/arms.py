@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from groupnorm.study.report.text.findings import alone, best_first, compared, picked
-from groupnorm.study.report.text.verdicts import beyond_next, mean_text
-from groupnorm.study.results.differences import row_difference
+from groupnorm.study.report.text.verdicts import beyond_next, mean_text, verdict_on_parts
+from groupnorm.study.results.differences import part_difference, row_difference
 from groupnorm.study.results.labels import row_name
+from groupnorm.study.results.pretraining import (
+    pretraining_metrics,
+    pretraining_result,
+    started_from,
+)
 from groupnorm.study.results.rows import Row, Study
-from groupnorm.study.results.wording import best_word, noun, worst_word
+from groupnorm.study.results.wording import (
+    best_word,
+    noun,
+    rank,
+    value_text,
+    with_article,
+    worst_word,
+)
 
 
 def arms_headline(study: Study, rows: list[Row]) -> str:
@@ -23,6 +35,9 @@ def arms_headline(study: Study, rows: list[Row]) -> str:
     best, others = ranked[0], ranked[1:]
     other = first if first in others else others[0]
     text = compared(study, rows, (best, found[best]), (other, found[other]), "")
+    on_parts = part_difference(found[best], found[other], study.metric)
+    if told := verdict_on_parts(study.metric, best, other, on_parts):
+        text += f" {told}"
     if len(ranked) > 2:
         text += picked(study.metric, best, len(ranked))
     return text
@@ -45,6 +60,24 @@ def arms_text(study: Study, rows: list[Row]) -> str:
     if len(ranked) > 2:
         text += f"; {last} has the {worst_word(metric)}, {mean_text(metric, found[last].result)}"
     return f"{text}. {ending}".rstrip()
+
+
+def pretraining_text(study: Study, rows: list[Row]) -> str:
+    """How far apart the runs are that the arms start from; empty where they are level."""
+    metric = next(iter(pretraining_metrics(study)), None)
+    if metric is None:
+        return ""
+    results = {row_name(study, row): pretraining_result(started_from(study, row), metric)
+               for row in rows}  # fmt: skip
+    known = {name: result.mean for name, result in results.items() if result}
+    ranked = sorted(known, key=lambda name: rank(metric, known[name]))
+    if not ranked or known[ranked[0]] == known[ranked[-1]]:
+        return ""
+    ends = [f"{value_text(metric, known[name])} ({name})" for name in (ranked[0], ranked[-1])]
+    return (
+        f"The arms start from runs with {with_article(metric.title)} of {ends[0]} to {ends[1]}. "
+        "What separates two arms may in part be what separates their pretraining."
+    )
 
 
 def _with_result(study: Study, rows: list[Row]) -> dict[str, Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from groupnorm.study.results.differences import part_gap
 from groupnorm.study.results.estimates import Difference, Estimate, seeds_needed
 from groupnorm.study.results.format import decimal_text, plain_text, rounded
 from groupnorm.study.results.labels import interval_text
@@ -50,6 +51,26 @@ def verdict(
     if found.pairs == 1:
         return f"{text} in one seed"
     return f"{text} in each of {found.pairs} seeds, which do not say how much it varies"
+
+
+def verdict_on_parts(metric: Metric, name_a: str, name_b: str, found: Difference | None) -> str:
+    """What parts of the test images tell of two arms, as a sentence; empty without an interval.
+
+    Args:
+        found: the values of `name_a` minus those of `name_b` on the parts.
+    """
+    if found is None or found.interval is None:
+        return ""
+    size = found if found.mean > 0 else found.negated
+    names = (name_a, name_b) if is_better(metric, found.mean) else (name_b, name_a)
+    interval = f"95 % interval {interval_text(size.interval or (0.0, 0.0))}"
+    told = f"{names[0]} {ahead(metric, f'{part_gap(size)} {gap_unit(metric)}', names[1])}"
+    if not found.told_apart:
+        told = f"{name_a} and {name_b} cannot be told apart"
+    return (
+        f"Of the networks trained here, on {found.pairs} parts of the test images, {told} "
+        f"({interval})."
+    )
 
 
 def beyond_next(metric: Metric, name: str, found: Difference | None) -> str:

@@ -5,8 +5,8 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
+from groupnorm.study.report.cost_tables import cost_table
 from groupnorm.study.report.figures.cost import cost_figures
-from groupnorm.study.report.tables import cost_table
 from groupnorm.study.results.costs import milliseconds
 from groupnorm.study.results.rows import load_study, summarize_study
 from tests.study.fake_store import add_costs, batch_study, groups_study

@@ -2,23 +2,10 @@
 
 import re
 
-import pytest
-
 from groupnorm.study.report.text import describe
-from groupnorm.study.results.rows import load_study, summarize_study
-from tests.study.fake_store import ARMS, arms_study
+from tests.study.fake_store import ARMS, arms_study, loaded
 
 FROZEN, BEST, SCRATCH = ARMS
-
-
-def read(out):
-    study = load_study(out)
-    return study, summarize_study(study)
-
-
-@pytest.fixture(scope="module")
-def arms(tmp_path_factory):
-    return read(arms_study(tmp_path_factory.mktemp("arms")))
 
 
 def test_the_first_sentence_is_the_finding_with_its_uncertainty(arms):
@@ -40,11 +27,13 @@ def test_the_first_sentence_is_the_finding_with_its_uncertainty(arms):
 
 def test_where_the_first_arm_is_the_best_it_stands_against_the_next(tmp_path):
     arms_study(tmp_path, arms={"a": 33.0, "b": 20.0, "c": 31.0})
-    assert describe(*read(tmp_path))[0].startswith("a is 2.0 points better than c in box AP (95 %")
+    assert describe(*loaded(tmp_path))[0].startswith(
+        "a is 2.0 points better than c in box AP (95 %"
+    )
 
 
 def test_one_seed_tells_nothing(tmp_path):
-    first, _, how, *_ = describe(*read(arms_study(tmp_path, seeds=1)))
+    first, _, how, *_ = describe(*loaded(arms_study(tmp_path, seeds=1)))
     assert first.startswith(
         f"Nothing can be told from one seed: {BEST} has a box AP of 33.1 and {FROZEN} of 31.4, and"
     )

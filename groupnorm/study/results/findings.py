@@ -1,0 +1,129 @@
+"""What was published of two arms of a study, and whether it appears in what the study measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from groupnorm.study.results.differences import part_difference, row_difference
+from groupnorm.study.results.estimates import Difference
+from groupnorm.study.results.format import counted, plain_text
+from groupnorm.study.results.labels import NOTHING, interval_text
+from groupnorm.study.results.rows import Row, Study
+from groupnorm.study.results.wording import is_better
+from groupnorm.training.metric import Metric
+
+YES, OPPOSITE = "yes", "no, the opposite"
+FINDINGS_HEADER = [
+    "published", "source", "difference here", "95 % interval over seeds",
+    "95 % interval over parts of the test images", "does it appear here?",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A published statement that one arm is better than another.
+
+    Attributes:
+        statement: in words, as "GN is above frozen BN".
+        source: where it was published, with its numbers.
+        better: the labels of the arm that is better by it.
+        worse: the labels of the other one.
+    """
+
+    statement: str
+    source: str
+    better: dict[str, Any]
+    worse: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in `study.json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """A finding beside what a study measured: the better arm minus the other one.
+
+    Attributes:
+        over_seeds: None where no seed of both has a result.
+        on_parts: None where no run has values on parts of the test images.
+        answer: whether it appears, in a few words.
+    """
+
+    finding: Finding
+    over_seeds: Difference | None
+    on_parts: Difference | None
+    answer: str
+
+
+def appearances(study: Study, rows: Sequence[Row]) -> list[Appearance]:
+    """Every finding that the study's record names, in its order."""
+    found = []
+    for named in study.manifest.get("findings") or ():
+        finding = Finding(**named)
+        better, worse = _row(rows, finding.better), _row(rows, finding.worse)
+        over_seeds = on_parts = None
+        if better and worse:
+            over_seeds = row_difference(better, worse)
+            on_parts = part_difference(better, worse, study.metric)
+        answer = appears(study.metric, over_seeds, on_parts)
+        found.append(Appearance(finding, over_seeds, on_parts, answer))
+    return found
+
+
+def appears(metric: Metric, over_seeds: Difference | None, on_parts: Difference | None) -> str:
+    """Whether a difference says that the first arm is better, in a few words.
+
+    It appears where the seeds tell it. What the test images alone tell is of these networks, and
+    another training may have another result.
+    """
+    if over_seeds is None:
+        return "no result to compare"
+    same = is_better(metric, over_seeds.mean)
+    if over_seeds.told_apart:
+        return YES if same else OPPOSITE
+    seeds = "one seed" if over_seeds.pairs == 1 else "these seeds"
+    if on_parts is not None and on_parts.told_apart:
+        way = "same" if is_better(metric, on_parts.mean) else "other"
+        return f"not told by {seeds}; these networks differ the {way} way"
+    return f"not told by {seeds}"
+
+
+def findings_lines(study: Study, found: Sequence[Appearance]) -> list[list[str]]:
+    """The lines of a table below `FINDINGS_HEADER`."""
+    return [
+        [
+            one.finding.statement,
+            one.finding.source,
+            NOTHING if one.over_seeds is None else plain_text(one.over_seeds.shown),
+            _interval(one.over_seeds),
+            _interval(one.on_parts),
+            one.answer,
+        ]
+        for one in found
+    ]
+
+
+def findings_sentence(found: Sequence[Appearance]) -> str:
+    """How many of the findings appear; empty without any."""
+    if not found:
+        return ""
+    answers = [one.answer for one in found]
+    yes, opposite = answers.count(YES), answers.count(OPPOSITE)
+    told = counted(len(found), "published finding")
+    text = f"Of {told} about these arms {yes} {'appears' if yes == 1 else 'appear'} here"
+    if opposite:
+        text += f", of {opposite} the opposite appears"
+    if left := len(found) - yes - opposite:
+        text += f", and {left} cannot be told by these seeds"
+    return f"{text}; each stands below with its difference."
+
+
+def _row(rows: Sequence[Row], labels: Mapping[str, Any]) -> Row | None:
+    return next((row for row in rows if row.labels == labels), None)
+
+
+def _interval(found: Difference | None) -> str:
+    return NOTHING if found is None or found.interval is None else interval_text(found.interval)

@@ -1,0 +1,73 @@
+"""What the arms of a study of detectors found on the same few test images, beside the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groupnorm.study.store import FORMAT, SAMPLES_FILE, Cell, read_samples
+
+LOWEST_SCORE = 0.3
+"""Objects of a lower score are not recorded."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`samples/samples.json` as values; `groupnorm.study.store` says what an object is.
+
+    Attributes:
+        lowest_score: objects below it were left out.
+        categories: all names, whose order gives the colours of drawings.
+        images: of each `file` in the folder `samples`, `image_id`, `height`, `width` and `truth`,
+            a list of objects.
+        runs: by name, `objects`, a list for each image, and `not_finite`, how many detections were
+            left out because a score or a corner was not a number.
+        left_out: runs that could have been here -> why they are not.
+        reason: why there are no predictions; None where there are.
+    """
+
+    lowest_score: float = LOWEST_SCORE
+    categories: list[str] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `samples.json`."""
+        return {"format": FORMAT, **vars(self)}
+
+    def path(self, out: Path, number: int) -> Path:
+        """The file of an image, counted from 0, of the study in `out`."""
+        name: str = self.images[number]["file"]
+        return (out / SAMPLES_FILE).with_name(name)
+
+
+def samples_of(out: Path) -> Samples | None:
+    """What `samples.json` of a study holds; None where there is none.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    found = read_samples(out)
+    if found is None:
+        return None
+    del found["format"]
+    return Samples(**found)
+
+
+def runs_of_arms(cells: Sequence[Cell], can_be_shown: Callable[[str], bool]) -> list[str]:
+    """One run for each set of labels, in the order of the table: that of the first seed that can.
+
+    The results of the runs have no part in the choice.
+    """
+    first: dict[str, Cell] = {}
+    for cell in sorted(cells, key=lambda cell: cell.seed):
+        key = json.dumps(cell.labels, sort_keys=True)
+        if key not in first and can_be_shown(cell.run):
+            first[key] = cell
+    in_order = dict.fromkeys(json.dumps(cell.labels, sort_keys=True) for cell in cells)
+    return list(dict.fromkeys(first[key].run for key in in_order if key in first))
