@@ -74,7 +74,7 @@ def test_what_is_shown_beside_may_be_missing_but_not_be_another(tmp_path):
     row = summarize(tmp_path)[1]
     assert (set(row.results), set(row.further["mask_ap"])) == ({0, 1}, {1})
     set_env(tmp_path, "arm1-s0", metrics=[asdict(BOX_AP), {**asdict(MASK_AP), "unit": "%"}])
-    with pytest.raises(StoreError, match="study.json is about mask AP"):
+    with pytest.raises(StoreError, match=r"study\.json is about mask AP"):
         load_study(tmp_path)
 
 
