@@ -147,10 +147,10 @@ def detection(options: Options) -> Experiment:
     """Mask R-CNN on scenes of garments, and RetinaNet, by the norm of backbone and pyramid.
 
     `groupnorm study detection`. The norm of an arm is in its backbone and its feature pyramid, with
-    WS in both where the arm has it; with frozen batch norm the pyramid has none. Group norm's
-    classifier learns more slowly than batch norm's, so in one arm it is trained for
-    `LONGER_EPOCHS`. From scratch a detector has twice the steps. Smoke: a few scenes, one seed, no
-    longer pretraining.
+    WS in both where the arm has it; with frozen batch norm the pyramid has none. The
+    classifiers have errors of their own after `PRETRAINING_EPOCHS`; in one arm group norm's is
+    trained for `LONGER_EPOCHS`. From scratch a detector has twice the steps. Smoke: a few scenes,
+    one seed, no longer pretraining.
     """
     scale = options.scale or next(iter(SCALES))
     variants, initial = [], {}
