@@ -90,8 +90,8 @@ def _print_list(as_json: bool) -> None:
         text = f"{e.source}. {found}. {counted(e.runs, 'run')}; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
-        "Each is groupnorm study NAME, and --scale smoke tries it in a minute or a few. batch-size, "
-        "norms and groups are such comparisons on small images, in minutes.",
+        "Each is groupnorm study NAME, and --scale smoke tries it in a minute or a few. "
+        "batch-size, norms and groups are such comparisons on small images, in minutes.",
         highlight=False,
     )
 
