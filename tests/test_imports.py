@@ -42,7 +42,7 @@ ALLOWED = {
 NARROWER = {
     "groupnorm.training.config": {"spec", "training.schedules"},
     "groupnorm.training.metric": set(),
-    "groupnorm.run.tasks": {"data", "models", "training.config"},
+    "groupnorm.run.tasks": {"data", "models", "training.config", "training.metric"},
     "groupnorm.study.plan": {
         "data",
         "run.tasks",

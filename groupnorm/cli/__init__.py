@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 try:
     import typer
 
-    from groupnorm.cli import doctor, memory_fit, report, study, train
+    from groupnorm.cli import detect, doctor, memory_fit, report, study, train
     from groupnorm.cli.terminal import say_error
 except ModuleNotFoundError as missing:
     raise SystemExit(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(study.study_app, name="study")
 app.command("report")(report.report)
 app.command("train")(train.train)
+app.command("detect")(detect.detect)
 app.command("plan")(memory_fit.memory_fit)
 app.command("doctor")(doctor.doctor)
 

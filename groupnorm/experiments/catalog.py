@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from groupnorm.data import DEFAULT, IMAGE_FILES
-from groupnorm.experiments import cifar, imagenet, pets, search, small_images
+from groupnorm.experiments import cifar, coco, detection, imagenet, pets, search, small_images
 from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
@@ -75,15 +75,18 @@ class Entry:
         return options.model_copy(update={"scale": scale, "data": data})
 
 
-def _published(make: Callable[[Options], Experiment]) -> Entry:
+def _published(make: Callable[[Options], Experiment], *besides: str) -> Entry:
+    """An experiment that is published, which decides its norms and more."""
     scales = {
         "full": "as published, days on GPUs",
-        "smoke": "two steps of each run, under a minute on a CPU",
+        "smoke": "two steps of each run, a minute or a few on a CPU",
     }
-    return Entry(make, scales, ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH))
+    decides = ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH, *besides)
+    return Entry(make, scales, decides)
 
 
 _OF_A_SEARCH = ("search", "refine")
+_OF_CLASSIFIERS = ("image_size", "tune", "validation_images")
 
 
 EXPERIMENTS: dict[str, Entry] = {
@@ -110,6 +113,23 @@ EXPERIMENTS: dict[str, Entry] = {
         summary="Error against number of groups and channels per group",
         one_size=True,
     ),
+    "detection": Entry(
+        detection.detection,
+        detection.SCALES,
+        decides=(
+            "data",
+            "model",
+            "norms",
+            "batch_sizes",
+            "protocol",
+            "image_size",
+            "epochs",
+            "tune",
+            "validation_images",
+            *_OF_A_SEARCH,
+        ),
+        summary="Detectors of garments with frozen BN, trained BN, GN and GN+WS",
+    ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),
     "imagenet-groups": _published(imagenet.groups),
@@ -119,6 +139,11 @@ EXPERIMENTS: dict[str, Entry] = {
     "imagenet-large-batch": _published(imagenet.large_batch),
     "pets-resnet34": _published(partial(pets.pets, depth=34)),
     "pets-resnet50": _published(partial(pets.pets, depth=50)),
+    "coco-c4": _published(coco.c4, *_OF_CLASSIFIERS),
+    "coco-heads": _published(coco.heads, *_OF_CLASSIFIERS),
+    "coco-systems": _published(coco.systems, *_OF_CLASSIFIERS),
+    "coco-scratch": _published(coco.scratch, *_OF_CLASSIFIERS),
+    "coco-retinanet": _published(coco.retinanet, *_OF_CLASSIFIERS),
 }
 for _depth in (56, 110):
     for _suffix, _convention in cifar.CONVENTIONS.items():

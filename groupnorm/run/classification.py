@@ -82,6 +82,10 @@ def build(config: RunConfig, data: Batches, device: str) -> nn.Module:
     return model
 
 
+def built_for(config: RunConfig, data: Batches) -> None:
+    """Nothing: a classifier is used with its data set."""
+
+
 def make_task(
     config: RunConfig, data: Batches, model: nn.Module, processes: Processes
 ) -> Classification:
@@ -108,6 +112,10 @@ def warm_start(config: RunConfig, model: nn.Module, other: Mapping[str, Any]) ->
         return WarmStart()
     *_, last = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
     return WarmStart(lambda key: None if key.startswith(f"{last}.") else key, [f"{last}."])
+
+
+def samples(config: RunConfig, data_root: Path | None, count: int) -> None:
+    """None: what a classifier predicts is not recorded."""
 
 
 def first_step(

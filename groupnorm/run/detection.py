@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupnorm import data as datasets
-from groupnorm import models
 from groupnorm.conversion import recomputed_statistics
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import AnnotatedBatches, DetectionSet
 from groupnorm.data.batches import Step, generator_of
 from groupnorm.data.detection.annotations import AnnotatedImage
 from groupnorm.data.detection.examples import Size
-from groupnorm.layers import norm_layer
 from groupnorm.models.detection.architectures import architecture_of
+from groupnorm.run import detector
+from groupnorm.run.detector import BuiltFor
+from groupnorm.run.sampled_scenes import SampledScenes
 from groupnorm.spec import NormSpec
 from groupnorm.training.config import DetectionConfig
 from groupnorm.training.distributed import ALONE, Processes
@@ -53,12 +54,7 @@ def load(config: DetectionConfig, device: str, data_root: Path | None) -> Annota
         DataError: the data set is missing or damaged.
         ValueError: it has fewer images than the configuration trains on and holds out.
     """
-    images = datasets.load_detection(config.data, data_root).hold_out(config.validation_images)
-    images = images.sample_train(config.train_images)
-    if config.short_side is not None:
-        images = replace(images, short_side=config.short_side)
-    if config.long_side is not None:
-        images = replace(images, long_side=config.long_side)
+    images = read(config, data_root)
     sizes = [_resized(image, images) for image in (*images.train.images, *images.test.images)]
     in_memory = 3 * sum(height * width for height, width in sizes) <= MEMORY
     one_size = len(set(sizes[len(images.train.images) :])) == 1
@@ -72,6 +68,17 @@ def load(config: DetectionConfig, device: str, data_root: Path | None) -> Annota
     )
 
 
+def read(config: DetectionConfig, data_root: Path | None) -> DetectionSet:
+    """The data set of a configuration, none of its images decoded; errors as in `load`."""
+    images = datasets.load_detection(config.data, data_root).hold_out(config.validation_images)
+    images = images.sample_train(config.train_images)
+    if config.short_side is not None:
+        images = replace(images, short_side=config.short_side)
+    if config.long_side is not None:
+        images = replace(images, long_side=config.long_side)
+    return images
+
+
 def _resized(image: AnnotatedImage, data: DetectionSet) -> tuple[int, int]:
     return Size(data.short_side, data.long_side).of(image.height, image.width)
 
@@ -83,28 +90,24 @@ def canvas_of(data: DetectionSet) -> int:
 
 def build(config: DetectionConfig, data: AnnotatedBatches, device: str) -> nn.Module:
     """The detector of a configuration with its first weights, for the categories of the data."""
-    norm, *of_places = (
-        norm_layer(spec, batch_per_worker=config.batch_per_worker)
-        for spec in (config.norm, *config.norms.values())
+    return detector.build(config, _built_for(data.data), device)
+
+
+def built_for(config: DetectionConfig, data: AnnotatedBatches) -> dict[str, Any]:
+    """Categories, sizes, and the mean and standard deviation of pixels: see `BuiltFor`."""
+    return asdict(_built_for(data.data))
+
+
+def _built_for(data: DetectionSet) -> BuiltFor:
+    canvas = canvas_of(data)
+    return BuiltFor(
+        categories=list(data.categories.names),
+        canvas=canvas,
+        short_side=data.short_side or canvas,
+        long_side=data.long_side,
+        image_mean=list(data.image_mean),
+        image_std=list(data.image_std),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = models.build_detector(
-            config.model,
-            norm=norm,
-            norms=dict(zip(config.norms, of_places, strict=True)),
-            num_classes=data.num_classes,
-            canvas=canvas_of(data.data),
-            box_head=config.box_head,
-            head_init=config.head_init,
-            freeze_at=config.freeze_at,
-            image_mean=data.data.image_mean,
-            image_std=data.data.image_std,
-        )
-    model.to(device)
-    if config.memory_format == "channels_last":
-        model.to(memory_format=torch.channels_last)
-    return model
 
 
 def make_task(
@@ -164,6 +167,11 @@ def _check_statistics(config: DetectionConfig, model: nn.Module, norm: NormSpec)
     )
     if statistics and not norm.uses_batch_statistics and norm != own:
         raise WarmStartError(f"{norm} has no running statistics for {own}")
+
+
+def samples(config: DetectionConfig, data_root: Path | None, count: int) -> SampledScenes:
+    """The first test images that can be decoded, with their objects."""
+    return SampledScenes(config, read(config, data_root), count)
 
 
 def first_step(

@@ -6,12 +6,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from groupnorm.cost.timing import Step
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.task import Task
 from groupnorm.training.warm_start import WarmStart
+
+
+class SampledImages(Protocol):
+    """The first test images of a data set, and what trained networks predict on them.
+
+    Attributes:
+        categories: names of what is predicted.
+        images: of each, plain values for the record, with the `file` that it gets there.
+        pixels: of each, RGB, uint8 (H, W, 3).
+        left_out: files that cannot be decoded -> what is wrong with them; the next ones take their
+            places.
+    """
+
+    categories: list[str]
+    images: list[dict[str, Any]]
+    pixels: list[NDArray[np.uint8]]
+    left_out: dict[str, str]
+
+    def predict(
+        self,
+        config: Any,
+        built_for: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        lowest_score: float,
+    ) -> dict[str, Any]:
+        """What a trained network predicts on the images, on the CPU; plain values for the record.
+
+        Args:
+            config: of its run, and `built_for` alike.
+            weights: of its last checkpoint.
+
+        Raises:
+            ValueError: the weights do not fit, or these are not the run's test images.
+        """
+        ...
 
 
 class Setup(Protocol):
@@ -36,6 +73,11 @@ class Setup(Protocol):
         """
         ...
 
+    def built_for(self, config: Any, data: Any) -> dict[str, Any] | None:
+        """What `build` takes of the data, as plain values, so that the trained network can be
+        built without them; None where nothing builds it so."""
+        ...
+
     def make_task(self, config: Any, data: Any, model: nn.Module, processes: Processes) -> Task:
         """The task of training `model` on `data`.
 
@@ -52,6 +94,15 @@ class Setup(Protocol):
         """How the weights of a run whose `identity()` is `other` fit `model`, this one's network.
 
         `other` has the fields of that run's configuration that decide its result.
+        """
+        ...
+
+    def samples(self, config: Any, data_root: Path | None, count: int) -> SampledImages | None:
+        """Some test images on which trained networks of this task can be looked at; None where
+        that is not done.
+
+        Raises:
+            DataError: the data set is missing or damaged.
         """
         ...
 

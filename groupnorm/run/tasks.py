@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from groupnorm import data, models
 from groupnorm.training.config import DetectionConfig, RunConfig, TrainingConfig
+from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, Metric
 
 if TYPE_CHECKING:
     from groupnorm.run.setup import Setup
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A task's configuration, what its `check` is, and the module that is its `Setup`."""
+    """A task's configuration, what its `check` is, the module that is its `Setup`, and the metric
+    that is reported of it."""
 
     config: type[TrainingConfig]
     check: Callable[[Any], None]
     setup: str
+    metric: Metric
 
 
 def _check_classification(config: RunConfig) -> None:
@@ -35,8 +38,12 @@ def _check_detection(config: DetectionConfig) -> None:
 
 
 _TASKS = {
-    "classification": _Entry(RunConfig, _check_classification, "groupnorm.run.classification"),
-    "detection": _Entry(DetectionConfig, _check_detection, "groupnorm.run.detection"),
+    "classification": _Entry(
+        RunConfig, _check_classification, "groupnorm.run.classification", CLASSIFICATION[0]
+    ),
+    "detection": _Entry(
+        DetectionConfig, _check_detection, "groupnorm.run.detection", BOX_DETECTION[0]
+    ),
 }
 _OF_OLD = "classification"  # configurations without a task are older than other tasks
 
@@ -80,6 +87,11 @@ def check(config: TrainingConfig) -> None:
         DataError: unknown data set.
     """
     _TASKS[config.task].check(config)
+
+
+def reported_metric(config: TrainingConfig) -> Metric:
+    """The first of the metrics that the run of a configuration measures."""
+    return _TASKS[config.task].metric
 
 
 def setup_of(config: TrainingConfig) -> Setup:

@@ -67,7 +67,7 @@ def run(
             unless the run goes on from its own checkpoint.
         stop_epoch: stop after so many epochs; a later call goes on from the checkpoint (`train`).
         on_start: called once with the environment (versions, machine, metrics, parameter count,
-            cost, and what was taken of the weights it starts from).
+            cost, what the network is built for, and what was taken of the weights it starts from).
         on_unreadable: called with the files that could not be decoded so far, if there are any,
             after every epoch and at the end, however the training ends.
 
@@ -95,6 +95,8 @@ def run(
         "parameters": models.count_parameters(model),
         "data_version": data.version,
     }
+    if (of_data := setup.built_for(config, data)) is not None:
+        env["built_for"] = of_data
     if notes := [*data.notes, *setup.notes(config, data)]:
         env["data_notes"] = notes
     if taken is not None:

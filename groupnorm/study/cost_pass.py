@@ -33,7 +33,10 @@ _SAME_STEP = (
     "decay_norms", "clip_norm",
 )  # fmt: skip
 # What runs may differ in and read the same data.
-_SAME_DATA = ("seed", "model", "norm", "norms", "workers", "batch_per_worker", "base_lr")
+_SAME_DATA = (
+    "seed", "model", "norm", "norms", "init", "workers", "batch_per_worker", "epochs", "steps",
+    "base_lr",
+)  # fmt: skip
 
 
 def measure_costs(

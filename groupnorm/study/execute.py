@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from groupnorm import data as datasets
 from groupnorm.environment import software
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
+from groupnorm.run.tasks import reported_metric
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
@@ -21,10 +23,11 @@ from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
 from groupnorm.study.results.format import counted
 from groupnorm.study.runners.local import available_cores, run_trials
-from groupnorm.study.runners.progress import StudyProgress
+from groupnorm.study.runners.progress import StudyProgress, pixels_of
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
 from groupnorm.study.runners.ray.connection import Cluster, check_gpus, check_ray
 from groupnorm.study.runners.track import TrackedProgress, check_track
+from groupnorm.study.sample_pass import predict_samples
 from groupnorm.study.store import (
     FORMAT,
     Record,
@@ -34,12 +37,12 @@ from groupnorm.study.store import (
     read_config,
     read_manifest,
     read_record,
+    read_samples,
     run_folder,
     run_is_done,
     to_json,
 )
 from groupnorm.training.config import TrainingConfig
-from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
 from groupnorm.training.metric import CLASSIFICATION
 
@@ -110,7 +113,7 @@ def run_study(
     try:
         with locked_folder(out, refusal):
             before = _claim(out, manifest)
-            read_cost_pass(out)  # damage is found before the trials, not after them
+            read_cost_pass(out), read_samples(out)  # damage is found before the trials, not after
             console = console or Console(emoji=False)
             if plan.next_stage is None and (left := _not_shown(before, out)):
                 print_line(console, left)
@@ -126,7 +129,8 @@ def run_study(
                     _claim(out, _manifest(plan, images, command))
                 _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
-                about = (stage.configs, console, stage.stop_epoch, plan.metric, _pixels(images))
+                metric = stage.metric or plan.metric
+                about = (stage.configs, console, stage.stop_epoch, metric, pixels_of(images))
                 show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 with show as progress:
                     records = _train(stage, setup, progress)
@@ -143,7 +147,9 @@ def run_study(
             runs = dict.fromkeys(cell.run for cell in plan.cells)
             records = [read_record(out, name) for name in names | runs]
             if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
-                _time_steps(plan, list(runs), setup, lambda text: print_line(console, text))
+                tell = partial(print_line, console)
+                _time_steps(plan, list(runs), setup, tell)
+                predict_samples(out, plan.cells, data_root, tell)
             return StudyOutcome(build_report(out), records)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
@@ -190,7 +196,8 @@ def _initial_stages(plan: Plan) -> Iterator[Stage]:
     waiting = dict(plan.initial)
     while waiting:
         ready = {name: c for name, c in waiting.items() if c.init not in waiting}
-        yield Stage(ready, about="weights to start from")
+        metric = reported_metric(next(iter(ready.values())))
+        yield Stage(ready, about="weights to start from", metric=metric)
         waiting = {name: c for name, c in waiting.items() if name not in ready}
 
 
@@ -261,15 +268,6 @@ def _time_steps(
             data_root=setup.data_root,
             on_message=on_message,
         )
-
-
-def _pixels(images: datasets.ImageSet | datasets.ImageFiles | datasets.DetectionSet) -> int:
-    """Height and width of the images that a run which chooses no size is trained on."""
-    if isinstance(images, datasets.DetectionSet):
-        return min(images.train.images[0].height, images.train.images[0].width)
-    if isinstance(images, datasets.ImageFiles):
-        return IMAGE_SIZE
-    return int(images.train_images.shape[-1])
 
 
 def _check_images(

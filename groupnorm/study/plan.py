@@ -34,12 +34,14 @@ class Stage:
     Attributes:
         cells: those of the tables, where they are known when this stage begins.
         about: what the stage is, in a few words.
+        metric: what its progress tells of; None: what the plan compares.
     """
 
     configs: Mapping[str, TrainingConfig]
     stop_epoch: int | None = None
     cells: list[Cell] | None = None
     about: str = ""
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True)

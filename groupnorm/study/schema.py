@@ -135,6 +135,24 @@ class _Cost(_Open):
     training_flops_per_image: _Amount | None = None
 
 
+_Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class BuiltFor(_Closed):
+    """What a detector takes of its data set: `groupnorm.run.detector.BuiltFor`."""
+
+    categories: Annotated[list[str], Field(min_length=1)]
+    canvas: Annotated[int, Field(ge=1, le=10**6)]
+    short_side: Annotated[int, Field(ge=1, le=10**6)]
+    long_side: Annotated[int, Field(ge=1, le=10**6)]
+    image_mean: _Channels
+    image_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
+class _Continued(_Open):
+    built_for: BuiltFor | None = None
+
+
 class Environment(_Open):
     """`env.json`."""
 
@@ -143,7 +161,8 @@ class Environment(_Open):
     threads: Annotated[int, Field(ge=1)] | None = None
     processes: Annotated[int, Field(ge=1)] = 1
     cost: _Cost | None = None
-    continued_with: dict[str, Any] | None = None
+    continued_with: _Continued | None = None
+    built_for: BuiltFor | None = None
 
 
 _Percent = Annotated[float, Field(ge=0, le=100)]

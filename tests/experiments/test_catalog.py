@@ -2,25 +2,28 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.layers import norm_layer
-from groupnorm.models import build_model
+from groupnorm.models import build_detector, build_model
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
 from groupnorm.study.results import published
 from groupnorm.study.store import read_cells
+from groupnorm.training.config import DetectionConfig, RunConfig
 
 SCALES = [(name, scale) for name, entry in EXPERIMENTS.items() for scale in entry.scales]
 PUBLISHED = [name for name in EXPERIMENTS if build(name).result is not None]
+CLASSIFIERS = [name for name in PUBLISHED if not name.startswith("coco")]
 # One smoke run for each model, norm and data set, however many experiments have it.
 SMOKE = {
     (variant.config.model, str(variant.config.norm), variant.config.data): variant.config
-    for name in PUBLISHED
+    for name in CLASSIFIERS
     for variant in build(name, Options(scale="smoke")).variants
 }
 QUICK = ("resnet56", "resnet34-gn-")
@@ -62,13 +65,15 @@ def test_plans_are_consistent(name, scale):
     if plan.tuned_over:  # its cells are known when a value is chosen
         assert (plan.cells, len(plan.configs)) == ([], len(experiment.variants))
         return
-    assert len(plan.cells) == len(experiment.variants) * experiment.seeds
+    seeds = [variant.seeds or experiment.seeds for variant in experiment.variants]
+    assert len(plan.cells) == sum(seeds)
     assert {cell.run for cell in plan.cells} == set(plan.configs)
     assert (plan.untimed is None) == (scale != "smoke")
     labels = []
     for cell in plan.cells:
         config = plan.configs[cell.run]
-        assert (str(config.norm), config.seed) == (cell.labels["norm"], cell.seed)
+        assert config.seed == cell.seed
+        assert experiment.shows == "arms" or str(config.norm) == cell.labels["norm"]
         assert config.run_name() == cell.run
         assert (cell.labels, cell.seed) not in labels
         labels.append((cell.labels, cell.seed))
@@ -81,19 +86,56 @@ def test_plans_are_consistent(name, scale):
 
 
 @functools.cache
-def on_meta(model, norm):
+def on_meta(config):
     with torch.device("meta"):
-        return build_model(model, norm=norm, num_classes=10)
+        if isinstance(config, DetectionConfig):
+            return build_detector(
+                config.model, norm=config.norm, norms=config.norms, box_head=config.box_head,
+                num_classes=5, canvas=96, freeze_at=config.freeze_at,
+            )  # fmt: skip
+        return build_model(config.model, norm=config.norm, num_classes=10)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_model_is_built(name):
-    for variant in build(name).variants:
-        model = on_meta(variant.config.model, variant.config.norm)
+    experiment = build(name)
+    for config in (*experiment.initial, *(variant.config for variant in experiment.variants)):
+        names = {"model", "norm", "norms", "box_head", "freeze_at"} & type(
+            config
+        ).model_fields.keys()
+        model = on_meta(type(config)(**{name: getattr(config, name) for name in names}, steps=1))
         assert next(model.parameters()).is_meta
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_a_user_gives_reaches_every_run(name):
+    fields = DetectionConfig.model_fields.keys() | RunConfig.model_fields.keys()
+    given = fields & set(EXPERIMENTS[name].takes) - {"norms", "validation_images"}
+    for variant in build(name).variants:
+        assert given <= type(variant.config).model_fields.keys()
+
+
+def test_runs_that_others_start_from_are_planned():
+    experiment = build("detection")
+    plan = study_plan("detection", Options(seeds=1, train_images=500))
+    assert list(plan.initial.values()) == list(experiment.initial)
+    assert {config.init for config in plan.configs.values()} == {*plan.initial, None}
+    assert (plan.metric, plan.also) == (experiment.metric, experiment.also)
+    assert {config.train_images for config in plan.configs.values()} == {500}
+    assert {config.train_images for config in plan.initial.values()} == {None}
+    repeated = sum(variant.seeds or experiment.seeds for variant in experiment.variants)
+    assert experiment.runs == len(experiment.initial) + repeated
+
+
+def test_epochs_take_the_place_of_steps(monkeypatch):
+    made = build("detection")
+    entry = replace(EXPERIMENTS["detection"], make=lambda options: made, decides=())
+    monkeypatch.setitem(EXPERIMENTS, "detection", entry)
+    plan = study_plan("detection", Options(epochs=3))
+    assert {(config.epochs, config.steps) for config in plan.configs.values()} == {(3, None)}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_full_scale_is_the_published_one(name):
     for variant in build(name).variants:
         config = variant.config

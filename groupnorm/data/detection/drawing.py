@@ -110,7 +110,7 @@ def draw_objects(image: Pixels, objects: Sequence[DrawnObject], enlarge: int = 1
 
 
 def _with_masks(image: Pixels, objects: Sequence[DrawnObject]) -> Pixels:
-    pixels = image.astype(np.float32)
+    pixels = image.copy()
     for one in reversed(objects):
         if one.mask is None:
             continue
@@ -120,9 +120,9 @@ def _with_masks(image: Pixels, objects: Sequence[DrawnObject]) -> Pixels:
                 f"got {one.mask.shape[0]} x {one.mask.shape[1]}"
             )
         inside = one.mask.astype(np.bool_)
-        color = np.array(one.color, np.float32)
-        pixels[inside] = (1 - _OPACITY) * pixels[inside] + _OPACITY * color
-    return np.rint(pixels).astype(np.uint8)
+        blended = (1 - _OPACITY) * pixels[inside] + _OPACITY * np.array(one.color)
+        pixels[inside] = np.rint(blended).astype(np.uint8)
+    return pixels
 
 
 def _scaled(box: _Place, enlarge: int) -> _Place:

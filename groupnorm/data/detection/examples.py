@@ -36,9 +36,7 @@ class Size(NamedTuple):
 
 
 def read_image(split: Split, index: int, size: Size) -> tuple[Tensor, bool]:
-    """The resized image, uint8 (3, h, w), and whether it had to be converted to RGB.
-
-    Resized bilinearly, smoothed where it shrinks.
+    """The `resized` image and whether it had to be converted to RGB.
 
     Raises:
         UnreadableError: it cannot be decoded, or has another size than the annotation file says.
@@ -51,10 +49,15 @@ def read_image(split: Split, index: int, size: Size) -> tuple[Tensor, bool]:
             f"the file has {image.width} x {image.height} pixels, {split.file.name} says "
             f"{entry.width} x {entry.height}"
         )
-    height, width = size.of(entry.height, entry.width)
+    return resized(image, size), converted
+
+
+def resized(image: Image.Image, size: Size) -> Tensor:
+    """An RGB image resized bilinearly, smoothed where it shrinks: uint8 (3, h, w)."""
+    height, width = size.of(image.height, image.width)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()), converted
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
 
 
 def make_target(split: Split, index: int, size: Size) -> tuple[Target, dict[int, str]]:

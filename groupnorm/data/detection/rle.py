@@ -117,6 +117,11 @@ def encode(mask: NDArray[Any]) -> Runs:
     return np.diff(np.concatenate([first, changes, [len(flat)]])).astype(np.int64)
 
 
+def to_json(runs: Runs, height: int, width: int) -> dict[str, Any]:
+    """The runs of a mask (H, W) as annotation files and results have them."""
+    return {"size": [height, width], "counts": to_string(runs)}
+
+
 def area(runs: Runs) -> int:
     """The number of pixels inside."""
     return int(runs[1::2].sum())

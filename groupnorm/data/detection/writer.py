@@ -50,7 +50,7 @@ def segmentation_of(annotation: Annotation, image: AnnotatedImage) -> Any:
         return None
     if isinstance(segmentation, tuple):
         return [polygon.flatten().tolist() for polygon in segmentation]
-    return {"size": [image.height, image.width], "counts": rle.to_string(segmentation)}
+    return rle.to_json(segmentation, image.height, image.width)
 
 
 def _annotation(

@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from groupnorm.data.issues import DataError
 
@@ -58,6 +58,14 @@ def read_rgb(path: str) -> tuple[Image.Image, bool]:
         raise UnreadableError(f"not an image in {', '.join(FORMATS)}") from None
     except Exception as error:  # a damaged image can raise nearly anything
         raise UnreadableError(f"{type(error).__name__}: {error}") from error
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether EXIF says that an image which `read_rgb` gave is to be shown turned or mirrored."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # damaged metadata can raise nearly anything
+        return False
 
 
 def _check_size(size: tuple[int, int]) -> None:

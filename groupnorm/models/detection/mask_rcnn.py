@@ -29,7 +29,8 @@ from groupnorm.models.detection.heads import (
     proposal_head,
 )
 from groupnorm.models.detection.inputs import NormalizeAndPad, Target, check_targets, generators_of
-from groupnorm.models.detection.roi_heads import RegionHeads, region_pooling
+from groupnorm.models.detection.region_pooling import region_pooling
+from groupnorm.models.detection.roi_heads import RegionHeads
 from groupnorm.models.detection.rpn import ASPECT_RATIOS, RegionProposals
 
 

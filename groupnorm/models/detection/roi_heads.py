@@ -13,8 +13,6 @@ from torchvision.models.detection.roi_heads import (
     maskrcnn_inference,
     project_masks_on_boxes,
 )
-from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.poolers import LevelMapper
 
 from groupnorm.layers import rows_per_worker
 from groupnorm.models.detection.architectures import RegionSizes
@@ -29,29 +27,6 @@ from groupnorm.models.detection.workers import (
 
 SCORE_THRESHOLD = 0.05
 """Detections below it are left out, before any average precision, as in Detectron."""
-
-
-def region_pooling(strides: Sequence[int], side: int, regions: RegionSizes) -> MultiScaleRoIAlign:
-    """RoIAlign of maps with these strides, named "0", "1", ..., to (side, side).
-
-    Scales and levels are set here; torchvision would take them from the first batch it sees, and
-    its level of a region from a canvas of 800 pixels.
-    """
-    pooling = MultiScaleRoIAlign(
-        [str(number) for number in range(len(strides))],
-        side,
-        sampling_ratio=2,
-        canonical_scale=regions.canonical_scale,
-        canonical_level=regions.canonical_level,
-    )
-    pooling.scales = [1 / stride for stride in strides]
-    pooling.map_levels = LevelMapper(
-        strides[0].bit_length() - 1,
-        strides[-1].bit_length() - 1,
-        regions.canonical_scale,
-        regions.canonical_level,
-    )
-    return pooling
 
 
 class RegionHeads(RoIHeads):  # type: ignore[misc]

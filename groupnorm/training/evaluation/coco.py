@@ -20,7 +20,7 @@ from groupnorm.data.detection import rle
 from groupnorm.data.detection.annotations import COCO_AREAS, Split
 from groupnorm.data.detection.examples import draw_mask
 from groupnorm.data.detection.rle import Runs
-from groupnorm.data.detection.targets import Categories, Target
+from groupnorm.data.detection.targets import Categories
 
 FOLDS = 10
 MOST_DETECTIONS = 100  # of an image
@@ -55,19 +55,28 @@ class Detections:
                 raise ValueError(f"image {self.image_id}: the {what} of detections are not finite")
 
 
-def to_original(output: Mapping[str, Tensor], image: Tensor, target: Target) -> Detections:
+def finite(output: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """A detector's output without scores and boxes that are not finite, and how many those are."""
+    kept = output["boxes"].isfinite().all(1) & output["scores"].isfinite()
+    return {name: values[kept] for name, values in output.items()}, int((~kept).sum())
+
+
+def to_original(
+    output: Mapping[str, Tensor], image: Tensor, *, image_id: int, original_size: tuple[int, int]
+) -> Detections:
     """What one of torchvision's detectors says of an image, in the size of the image's file.
 
     Args:
         output: boxes (n, 4), labels (n,) from 1, scores (n,), and perhaps masks, probabilities
             (n, 1, h, w): in pixels of `image`.
         image: the image as the model got it, (3, h, w).
-        target: of that image.
+        image_id: as in the annotation file.
+        original_size: height and width of the image's file.
 
     Raises:
         ValueError: a score or a coordinate that is not finite.
     """
-    height, width = target["original_size"]
+    height, width = original_size
     scale_y, scale_x = height / image.shape[1], width / image.shape[2]
     boxes = output["boxes"].detach().double().cpu().numpy()
     masks = None
@@ -77,7 +86,7 @@ def to_original(output: Mapping[str, Tensor], image: Tensor, target: Target) -> 
             for mask in output["masks"].detach().float()
         )
     return Detections(
-        image_id=target["image_id"],
+        image_id=image_id,
         boxes=boxes * np.array([scale_x, scale_y, scale_x, scale_y]),
         labels=output["labels"].detach().cpu().numpy().astype(np.int64),
         scores=output["scores"].detach().double().cpu().numpy(),
@@ -178,7 +187,7 @@ class CocoTruth:
                     mask = draw_mask(self.split, image, annotation)
                     if not mask.any():
                         continue
-                    entry["segmentation"] = _segmentation(rle.encode(mask), *mask.shape)
+                    entry["segmentation"] = rle.to_json(rle.encode(mask), *mask.shape)
                 number += 1
                 yield entry
 
@@ -198,7 +207,7 @@ class CocoTruth:
                         raise ValueError(
                             f"image {found.image_id}: expected masks of {height} x {width} pixels"
                         )
-                    mask = _segmentation(found.masks[i], height, width)
+                    mask = rle.to_json(found.masks[i], height, width)
                     yield {**entry, "segmentation": mask}
 
     def _precision(self, kind: str, found: Any, numbers: Sequence[int]) -> NDArray[np.float64]:
@@ -262,10 +271,6 @@ def _mean(precision: NDArray[np.float64]) -> float | None:
     """Mean in percent of what is defined; the evaluator writes -1 for what is not."""
     defined = precision[precision > -1]
     return 100.0 * float(defined.mean()) if defined.size else None
-
-
-def _segmentation(runs: Runs, height: int, width: int) -> dict[str, Any]:
-    return {"size": [height, width], "counts": rle.to_string(runs)}
 
 
 def _resized(mask: Tensor, height: int, width: int) -> Tensor:

@@ -14,7 +14,14 @@ from groupnorm.data.detection.batches import AnnotatedBatches
 from groupnorm.data.detection.targets import DetectionBatch
 from groupnorm.training.config import DetectionConfig
 from groupnorm.training.distributed import ALONE, Processes
-from groupnorm.training.evaluation.coco import FOLDS, CocoAp, CocoTruth, Detections, to_original
+from groupnorm.training.evaluation.coco import (
+    FOLDS,
+    CocoAp,
+    CocoTruth,
+    Detections,
+    finite,
+    to_original,
+)
 from groupnorm.training.metric import BOX_DETECTION, MASK_DETECTION, PRECISE, Metric
 from groupnorm.training.task import EpochTotals, Metrics, Part, RecomputeStatistics, whole_steps
 
@@ -150,10 +157,11 @@ class Detection:
             with self._autocast(images[0]):
                 outputs = model(images)
             for output, image, target in zip(outputs, images, targets, strict=True):
-                kept = output["boxes"].isfinite().all(1) & output["scores"].isfinite()
-                not_finite += int((~kept).sum())
-                finite = {name: values[kept] for name, values in output.items()}
-                detections.append(to_original(finite, image, target))
+                kept, others = finite(output)
+                not_finite += others
+                number, size = target["image_id"], target["original_size"]
+                found = to_original(kept, image, image_id=number, original_size=size)
+                detections.append(found)
         model.train()
         gathered = self.processes.all_gather((detections, not_finite))
         ap = None

@@ -6,7 +6,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from groupnorm.models import check_places, places_of
 from groupnorm.models.detection.architectures import DETECTORS, architecture_of
-from groupnorm.models.detection.roi_heads import region_pooling
+from groupnorm.models.detection.region_pooling import region_pooling
 
 NARROW = DETECTORS["mask_rcnn_narrow"].regions
 PUBLISHED = DETECTORS["mask_rcnn_resnet50"].regions

@@ -6,66 +6,93 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.layers import BatchNorm, FrozenBatchNorm, GroupNorm, WSConv2d, norm_layer
+from groupnorm.layers import (
+    BatchNorm,
+    FrozenBatchNorm,
+    GroupNorm,
+    SyncBatchNorm,
+    WSConv2d,
+    norm_layer,
+)
 from groupnorm.layers import norm_modules as norms_of
 from groupnorm.models import build_detector
 from groupnorm.models.detection.architectures import DETECTORS
 
 # Norms of a ResNet: one after each convolution, and after that of each shortcut.
 BODY = {"resnet18": 20, "resnet50": 53, "resnet101": 104, "resnet14_narrow": 16}
-FROZEN, GN, LN, BN = FrozenBatchNorm, GroupNorm, GroupNorm, BatchNorm
-# row: name, norms by place, box head -> class and number of the norms in each place
+_FROZEN_AND_GN_HEAD = {"backbone": "frozenbn", "box_head": "gn"}
+_GN_EVERYWHERE = dict.fromkeys(("backbone", "fpn", "box_head", "mask_head"), "gn")
+_OF_GN_EVERYWHERE = {"fpn": 8, "box_head": 4, "mask_head": 4}
+# experiment of the catalogue, arm: name, norms by place, box head -> number of norms elsewhere
+# than in the backbone. The arms of a longer training, and of one from scratch, have the same.
 ROWS = {
-    "Table 4, C4, BN*": ("mask_rcnn_c4_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
-    "Table 4, C4, GN": ("mask_rcnn_c4_resnet50", {"backbone": "gn"}, "2fc", {}),
-    "Table 4, C4, LN": ("mask_rcnn_c4_resnet50", {"backbone": "ln"}, "2fc", {}),
-    "Table 4, C4, BN trained": ("mask_rcnn_c4_resnet50", {"backbone": "bn"}, "2fc", {}),
-    "Table 5, BN*": ("mask_rcnn_resnet50", {"backbone": "frozenbn"}, "4conv1fc", {}),
-    "Table 5, BN*, GN in the box head": (
+    "coco-c4, frozen BN": ("mask_rcnn_c4_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
+    "coco-c4, GN": ("mask_rcnn_c4_resnet50", {"backbone": "gn"}, "2fc", {}),
+    "coco-c4, LN": ("mask_rcnn_c4_resnet50", {"backbone": "ln"}, "2fc", {}),
+    "coco-c4, BN trained at 2": ("mask_rcnn_c4_resnet50", {"backbone": "bn"}, "2fc", {}),
+    "coco-heads, frozen BN": ("mask_rcnn_resnet50", {"backbone": "frozenbn"}, "4conv1fc", {}),
+    "coco-heads, frozen BN, GN in box head": (
         "mask_rcnn_resnet50",
-        {"backbone": "frozenbn", "box_head": "gn"},
+        _FROZEN_AND_GN_HEAD,
         "4conv1fc",
         {"box_head": 4},
     ),
-    "Table 5, GN in backbone and box head": (
+    "coco-heads, GN in backbone and box head": (
         "mask_rcnn_resnet50",
         {"backbone": "gn", "box_head": "gn"},
         "4conv1fc",
         {"box_head": 4},
     ),
-    "Table 5, text, BN in the box head": (
+    "coco-heads, frozen BN, BN in box head": (
         "mask_rcnn_resnet50",
         {"backbone": "frozenbn", "box_head": "bn"},
         "4conv1fc",
         {"box_head": 4},
     ),
-    "Table 5, text, 2fc": ("mask_rcnn_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
-    "Table 6, R50 BN*": ("mask_rcnn_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
-    "Table 6, R101 BN*": ("mask_rcnn_resnet101", {"backbone": "frozenbn"}, "2fc", {}),
+    "coco-heads, frozen BN, box head 2fc": (
+        "mask_rcnn_resnet50",
+        {"backbone": "frozenbn"},
+        "2fc",
+        {},
+    ),
+    "coco-systems, R50, frozen BN": ("mask_rcnn_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
+    "coco-systems, R101, frozen BN": ("mask_rcnn_resnet101", {"backbone": "frozenbn"}, "2fc", {}),
     **{
-        f"Tables 6 and 7, R{depth} GN": (
+        f"coco-systems, R{depth}, GN": (
             f"mask_rcnn_resnet{depth}",
-            dict.fromkeys(("backbone", "fpn", "box_head", "mask_head"), "gn"),
+            _GN_EVERYWHERE,
             "4conv1fc",
-            {"fpn": 8, "box_head": 4, "mask_head": 4},
+            _OF_GN_EVERYWHERE,
         )
         for depth in (50, 101)
     },
-    "RetinaNet, AffineChannel": ("retinanet_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
-    "RetinaNet, GN in the FPN": (
+    "coco-scratch, R50, synchronized BN": (
+        "mask_rcnn_resnet50",
+        dict.fromkeys(_GN_EVERYWHERE, "syncbn"),
+        "4conv1fc",
+        _OF_GN_EVERYWHERE,
+    ),
+    "coco-retinanet, AffineChannel": ("retinanet_resnet50", {"backbone": "frozenbn"}, "2fc", {}),
+    "coco-retinanet, GN in pyramid": (
         "retinanet_resnet50",
         {"backbone": "frozenbn", "fpn": "gn"},
         "2fc",
         {"fpn": 6},
     ),
-    "RetinaNet, GN in FPN, heads and backbone": (
+    "coco-retinanet, GN in pyramid, heads and backbone": (
         "retinanet_resnet50",
         dict.fromkeys(("backbone", "fpn", "head"), "gn"),
         "2fc",
         {"fpn": 6, "head": 8},
     ),
 }
-KINDS = {"frozenbn": FrozenBatchNorm, "gn": GroupNorm, "ln": GroupNorm, "bn": BatchNorm}
+KINDS = {
+    "frozenbn": FrozenBatchNorm,
+    "gn": GroupNorm,
+    "ln": GroupNorm,
+    "bn": BatchNorm,
+    "syncbn": SyncBatchNorm,
+}
 PREFIXES = {
     "backbone": ("backbone.body.", "roi_heads.box_head.layer4."),
     "fpn": ("backbone.fpn.",),

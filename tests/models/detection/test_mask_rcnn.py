@@ -11,6 +11,7 @@ from groupnorm.layers import norm_layer
 from groupnorm.models import build_detector
 from groupnorm.models.detection.workers import worker_generators
 from tests.models.detection.scenes import scenes
+from tests.models.detection.test_region_pooling import torchvisions as torchvisions_pooling
 from tests.tolerances import DDP_64, DOUBLE
 
 CLASSES = 5
@@ -23,8 +24,10 @@ def detector(name="mask_rcnn_narrow", canvas=64, **options):
 
 
 def torchvisions(ours):
-    """torchvision's Mask R-CNN of the same modules."""
+    """torchvision's Mask R-CNN of the same modules, with its own pooling."""
     rpn, heads = copy.deepcopy(ours.rpn), copy.deepcopy(ours.roi_heads)
+    heads.box_roi_pool = torchvisions_pooling(heads.box_roi_pool)
+    heads.mask_roi_pool = torchvisions_pooling(heads.mask_roi_pool)
     sampler = heads.fg_bg_sampler
     return MaskRCNN(
         copy.deepcopy(ours.backbone),

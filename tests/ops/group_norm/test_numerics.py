@@ -7,13 +7,17 @@ from groupnorm.ops.group_norm import group_norm, reference
 from groupnorm.ops.group_norm.aten import needs_shift
 from tests.ops.group_norm.comparing import DTYPES, compare, laid_out, largest
 from tests.ops.group_norm.runners import (
+    GPU,
     ON_CPU,
+    TRITON,
     WHOLE_TILES_SLOWLY,
     device_of,
     on_cpu,
     with_small_tiles,
 )
 from tests.tolerances import LAYER, NETWORK, bound
+
+PASSES_OVER_MEMORY = [pytest.param(name, marks=GPU) for name in TRITON[1:]]
 
 
 @pytest.mark.pairs(
@@ -25,6 +29,21 @@ def test_offsets(shape, offset, layout, backend):
     if backend == "aten" and offset == 1e5:
         pytest.skip("10,000 is as far as its shift, rounded to float32, is promised to reach")
     compare(shape, 4, torch.float32, backend, layout=layout, offset=offset)
+
+
+@pytest.mark.parametrize("backend", PASSES_OVER_MEMORY, indirect=True)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_offsets_where_a_tile_is_read_twice(layout, backend):
+    """Shift and mean are subtracted one after the other: their sum would be rounded."""
+    compare((1, 4, 6, 5), 2, torch.float32, backend, layout=layout, offset=1e4)
+
+
+@on_cpu
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("channels", [65, 160])
+def test_gradients_of_many_channels(channels, layout, backend):
+    """Gradients of gamma and beta are summed over samples for 64 channels at a time."""
+    compare((3, channels, 3, 5), 5, torch.float32, backend, layout=layout)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

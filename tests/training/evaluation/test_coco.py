@@ -304,10 +304,6 @@ def test_without_the_evaluator(tmp_path, monkeypatch):
         CocoTruth(split_of([], tmp_path), CATEGORIES)
 
 
-def target_of(size):
-    return {"image_id": 12, "original_size": size}
-
-
 def test_a_models_output_in_the_size_of_the_file():
     masks = torch.zeros(2, 1, 40, 80)
     masks[0, 0, 10:20, 20:40] = 0.9
@@ -319,12 +315,12 @@ def test_a_models_output_in_the_size_of_the_file():
         "masks": masks,
     }
     image = torch.zeros(3, 40, 80)
-    same = to_original(output, image, target_of((40, 80)))
+    same = to_original(output, image, image_id=12, original_size=(40, 80))
     assert (same.image_id, same.labels.tolist(), same.scores.tolist()) == (12, [2, 1], [0.75, 0.5])
     assert same.boxes.tolist() == [[20, 10, 40, 20], [0, 0, 80, 40]]
     assert (rle.decode(same.masks[0], 40, 80) == (masks[0, 0] > 0.5).numpy()).all()
     assert rle.area(same.masks[1]) == 0
-    half = to_original(output, image, target_of((20, 20)))
+    half = to_original(output, image, image_id=12, original_size=(20, 20))
     assert half.boxes.tolist() == [[5, 5, 10, 10], [0, 0, 20, 20]]
     mask = rle.decode(half.masks[0], 20, 20)
     assert mask[5:10, 5:10].all()
@@ -333,8 +329,10 @@ def test_a_models_output_in_the_size_of_the_file():
 
 def test_a_models_output_without_masks_and_without_detections():
     output = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
-    nothing = to_original(output, torch.zeros(3, 40, 80), target_of((40, 80)))
+    nothing = to_original(output, torch.zeros(3, 40, 80), image_id=1, original_size=(40, 80))
     assert nothing.masks is None
     assert nothing.boxes.shape == (0, 4)
     masks = {**output, "masks": torch.zeros(0, 1, 40, 80)}
-    assert to_original(masks, torch.zeros(3, 40, 80), target_of((40, 80))).masks == ()
+    assert (
+        to_original(masks, torch.zeros(3, 40, 80), image_id=1, original_size=(40, 80)).masks == ()
+    )

@@ -93,9 +93,10 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
         which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
         counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
+    protocol = PROTOCOLS.get(study.manifest.get("protocol", ""), "")
     return (
         f"This study trained {subject(study)}{size} with {_kinds(study, rows)}, "
-        f"{seeds_text(rows)} each. " + PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+        f"{seeds_text(rows)} each. " + ("" if study.axis == "arm" else protocol)
     )
 
 

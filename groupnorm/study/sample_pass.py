@@ -1,0 +1,104 @@
+"""The pass of a study of detectors that shows what they find on a few test images.
+
+The images are the first ones of the test images, and the run of an arm is the one of its first seed
+that has finished: no result has a part in the choice.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from groupnorm.files import first_line
+from groupnorm.run import setup_of
+from groupnorm.run.setup import SampledImages
+from groupnorm.study.results.format import counted
+from groupnorm.study.results.samples import LOWEST_SCORE, Samples, runs_of_arms, samples_of
+from groupnorm.study.store import Cell, read_config, read_record, run_folder, write_samples
+from groupnorm.study.trained import read_trained
+
+IMAGES = 8
+_FAILURES = (RuntimeError, ValueError, MemoryError)
+
+
+def predict_samples(
+    out: Path,
+    cells: Sequence[Cell],
+    data_root: Path | None,
+    on_message: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Let one run of each arm predict on the same images, on the CPU; write the folder `samples`.
+
+    Runs that are there stay, those that are missing are added. A task that samples nothing leaves
+    no folder. What prevents a prediction is reported and recorded; no run depends on it.
+
+    Args:
+        cells: of the study's table.
+
+    Raises:
+        StoreError: a file of the study is damaged.
+    """
+    shown = runs_of_arms(cells, lambda name: read_record(out, name).status == "finished")
+    before = samples_of(out) or Samples()
+    missing = [name for name in shown if name not in before.runs]
+    if not missing:
+        return
+    config = read_config(run_folder(out, missing[0]))
+    assert config is not None  # it has finished
+    try:
+        images = setup_of(config).samples(config, data_root, IMAGES)
+    except _FAILURES as error:
+        reason = f"the test images cannot be used: {first_line(error)}"
+        _write(out, replace(before, left_out=dict.fromkeys(missing, reason)), (), on_message)
+        return
+    if images is None:
+        return
+    if (before.images, before.categories) != (images.images, images.categories):
+        before, missing = Samples(), shown
+    detectors, scenes = counted(len(missing), "detector"), counted(len(images.images), "test image")
+    on_message(f"predicting with {detectors} on {scenes}")
+    runs, left_out = dict(before.runs), dict(images.left_out)
+    for name in missing:
+        try:
+            runs[name] = _predict(run_folder(out, name), images)
+        except _FAILURES as error:
+            left_out[name] = first_line(error)
+    found = Samples(
+        categories=images.categories,
+        images=images.images,
+        runs={name: runs[name] for name in shown if name in runs},
+        left_out=left_out,
+    )
+    _write(out, found, images.pixels, on_message)
+
+
+def _predict(folder: Path, images: SampledImages) -> dict[str, Any]:
+    run = read_trained(folder)
+    return images.predict(run.config, run.built_for, run.weights, LOWEST_SCORE)
+
+
+def _write(
+    out: Path,
+    found: Samples,
+    pixels: Sequence[NDArray[np.uint8]],
+    on_message: Callable[[str], None],
+) -> None:
+    for name, reason in found.left_out.items():
+        on_message(f"no predictions of {name} are shown: {reason}")
+    files = [image["file"] for image in found.images][: len(pixels)]
+    images = {file: _png(image) for file, image in zip(files, pixels, strict=True)}
+    reason = None if found.runs else "no run could predict"
+    write_samples(out, replace(found, reason=reason).as_json(), images)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,88 @@
+"""A trained network from the folder of its run alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from groupnorm.study.record import CHECKPOINT
+from groupnorm.study.store import Record, StoreError, read_config, read_run
+from groupnorm.training.checkpoint import CheckpointError, read_checkpoint, read_weights
+from groupnorm.training.config import TrainingConfig
+
+
+class Trained(NamedTuple):
+    """What a run leaves of its network.
+
+    Attributes:
+        config: of the run.
+        built_for: what its network took of the data set, as `env.json` has it.
+        weights: of the last checkpoint, by the names of the network.
+        record: of the run, which may not have ended.
+    """
+
+    config: TrainingConfig
+    built_for: dict[str, Any]
+    weights: dict[str, Tensor]
+    record: Record
+
+
+def find_run(path: Path) -> tuple[Path, TrainingConfig]:
+    """The folder and the configuration of the run that a user means.
+
+    Args:
+        path: the folder, or the checkpoint in it.
+
+    Raises:
+        ValueError: it is neither.
+        StoreError: the configuration is damaged.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no {path}; {_EXPECTED}")
+    folder = path if path.is_dir() else path.parent
+    if not path.is_dir() and path.name != CHECKPOINT:
+        raise ValueError(f"{path} is a file; {_EXPECTED}")
+    config = read_config(folder)
+    if config is None and (folder / "study.json").exists():
+        runs = folder / "runs"
+        raise ValueError(f"{folder} holds a study; name the folder of one of its runs, in {runs}")
+    if config is None:
+        raise ValueError(
+            f"{folder} is no run's folder: it has no config.json; {_EXPECTED}. A checkpoint is "
+            "used with the files beside it, so copy the whole folder"
+        )
+    return folder, config
+
+
+def read_trained(folder: Path) -> Trained:
+    """What the folder of a run holds of its network; the data set is not asked for.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or damaged, or belongs to another run.
+        StoreError: another file is damaged, or an earlier version wrote `env.json`.
+    """
+    record, config = read_run(folder), read_config(folder)
+    if config is None:
+        raise StoreError(f"{folder} is no run's folder: it has no config.json")
+    content = read_checkpoint(folder / CHECKPOINT)
+    if content is None:
+        raise CheckpointError(
+            f"{folder} has no {CHECKPOINT}, which holds the weights: the run has not reached its "
+            "first one, or its record was kept without. The command that trained it makes it"
+        )
+    weights, _ = read_weights(content, folder / CHECKPOINT, config.run_name())
+    later: dict[str, Any] = record.env.get("continued_with") or {}
+    built_for = record.env.get("built_for") or later.get("built_for")
+    if built_for is None:
+        raise StoreError(
+            f"{folder / 'env.json'} does not say what the network was built for (categories, sizes "
+            "of images): an earlier version wrote it, or it was not copied with the checkpoint. "
+            "Where it was trained, delete it and DONE beside it and repeat the command of the run, "
+            "or of its study: it writes both from the checkpoint and trains nothing anew"
+        )
+    return Trained(config, built_for, weights, record)
+
+
+_EXPECTED = f"expected the folder of a run, or the {CHECKPOINT} in it"
