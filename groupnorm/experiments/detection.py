@@ -22,13 +22,17 @@ from groupnorm.training.metric import MASK_DETECTION
 SCALES = {
     "quick": "Mask R-CNN, 96 pixels, five categories, minutes",
     "standard": "Mask R-CNN and RetinaNet, 128 pixels, ten categories, one to two hours",
-    "smoke": "two steps of each run, seconds",
+    "smoke": "two steps of each run, under a minute",
 }
 PRETRAINING_EPOCHS = 5
-LONGER_EPOCHS = 8
+LONGER_EPOCHS = 6
+"""Of the group-normalized backbone whose error is to be about batch norm's, 41.1 % after 5 epochs:
+group norm has 35.0 % after 8, so that a number between the two is right."""
 SEEDS = 2
 """Of an arm that is fine-tuned. One that is trained from scratch has one, and so has RetinaNet."""
 SMOKE_SCENES, SMOKE_CROPS = 8, 32  # to train on, and to evaluate on
+PUBLISHED = ("coco-c4", "coco-systems", "coco-systems-mmdetection", "coco-scratch")
+PUBLISHED_RETINANET = ("retinanet-first-set", "retinanet-second-set")
 _METRICS = tuple(
     metric
     for name in ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
@@ -61,13 +65,15 @@ def quick() -> DetectionConfig:
     learning rate is 0.03 for the 8 images of a step, three times Detectron's, and falls along a
     cosine; the warm-up has 50 steps; gradients longer than 10 are scaled down; the hidden
     convolutions of the heads begin with He's initialization; no part of the backbone is frozen but
-    frozen batch norm itself. No head has a norm.
+    frozen batch norm itself. No head has a norm. Of the 3,000 scenes 1,000 are trained on, four
+    times each, so that there are epochs to evaluate after.
     """
     return DetectionConfig(
         model="mask_rcnn_narrow",
         norms={"mask_head": _NONE},
         head_init="he",
         data="garments",
+        train_images=1000,
         workers=4,
         batch_per_worker=2,
         steps=500,
@@ -75,12 +81,16 @@ def quick() -> DetectionConfig:
         warmup_steps=50,
         base_lr=0.06,
         clip_norm=10.0,
+        evaluate_every=2,
     )
 
 
 def standard() -> DetectionConfig:
-    """The quick recipe on scenes of 128 pixels with ten categories, for more steps."""
-    return vary(quick(), data="garments-128", steps=2000)
+    """The quick recipe on 6,000 scenes of 128 pixels with ten categories, each seen twice.
+
+    1,500 steps, because of the time.
+    """
+    return vary(quick(), data="garments-128", train_images=None, steps=1500, evaluate_every=1)
 
 
 def pretraining(config: DetectionConfig, epochs: int = PRETRAINING_EPOCHS) -> RunConfig:
@@ -160,7 +170,7 @@ def detection(options: Options) -> Experiment:
         source="Wu & He 2018, Tables 4 to 7, on small scenes",
         shows="arms",
         variants=tuple(variants),
-        published=(),
+        published=(*PUBLISHED, *(PUBLISHED_RETINANET if scale == "standard" else ())),
         protocol="fixed-step",
         metric=_METRICS[0],
         also=_METRICS[1:],
