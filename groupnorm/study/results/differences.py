@@ -202,7 +202,8 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
     if parts := max((one.on_parts.pairs for one in found if one.on_parts), default=0):
         text += f" {ABOUT_PARTS.format(parts=parts)}"
     if study.axis == "arm":
-        return f"{text} Each arm stands against the first one."
+        alike = " and ".join(group_labels(study))
+        return f"{text} Each arm stands against the first one{alike and f' with the same {alike}'}."
     if not all(of_kind(BATCH_NORM, [one.reference]) for one in found):
         text += (
             f" Without batch norm the reference is the {best_word(metric)} mean {noun(metric)}, "
