@@ -79,7 +79,8 @@ def test_each_finding_stands_beside_what_was_measured(tmp_path):
     ]  # fmt: skip
     lines = findings_lines(study, found)
     assert {len(line) for line in lines} == {len(FINDINGS_HEADER)}
-    assert lines[0][:3] == ["Trained BN is below frozen BN", "Table 4", "2.7"]
+    assert lines[0][:3] == ["Trained BN is below frozen BN", YES, "2.7"]
+    assert lines[0][-1] == "Table 4"
     assert lines[3][2:5] == ["\u2013"] * 3
     sentence = (
         "Of 4 published findings about these arms 1 appears here, of 1 the opposite appears, and 2 "
