@@ -8,14 +8,14 @@ trained first; arms with the same one, and all seeds, share that run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from groupnorm.experiments.experiment import Experiment, Variant, smoke
 from groupnorm.experiments.options import Options
 from groupnorm.models.detection.architectures import architecture_of
 from groupnorm.spec import NormSpec
-from groupnorm.study.plan import Config, vary
+from groupnorm.study.plan import Config, Finding, vary
 from groupnorm.training.config import DetectionConfig, RunConfig
 from groupnorm.training.metric import MASK_DETECTION
 
@@ -57,6 +57,22 @@ RETINANET: Fields = {
     "GN in pyramid": {"norm": _NONE, "norms": {"backbone": _FROZEN, "fpn": _GN}},
     "GN in pyramid, heads and backbone": {"norm": _GN},
 }
+
+_STATEMENTS = (
+    ("BN trained at 2 images per worker is below frozen BN",
+     "Wu & He 2018, section 4.2: about 31.7 and 37.7 box AP", "frozen BN", "BN trained at 2"),
+    ("GN is above frozen BN",
+     "Wu & He 2018, Tables 4 and 6: 38.8 and 37.7, 40.3 and 38.6 box AP", "GN", "frozen BN"),
+    ("GN is above frozen BN (here with a backbone pretrained longer)",
+     "the same", "GN, backbone pretrained longer", "frozen BN"),
+    ("GN is above BN from scratch (here with WS, and BN not synchronized)",
+     "Wu & He 2018, Table 7: 39.5 and 34.5 box AP", "GN+WS from scratch", "BN at 2 from scratch"),
+    ("GN with WS is above GN",
+     "open-mmlab/mmdetection, configs/gn+ws: 40.6 and 40.2 box AP", "GN+WS", "GN"),
+    ("RetinaNet with GN in the pyramid is above AffineChannel",
+     "dkhoa.dev: recall 26.8 and 24.6 %, 26.2 and 24.9 %", "GN in pyramid", "AffineChannel"),
+)  # fmt: skip
+"""What was published, where, and the arms of which the first is better by it."""
 
 
 def quick() -> DetectionConfig:
@@ -175,7 +191,18 @@ def detection(options: Options) -> Experiment:
         protocol="fixed-step",
         metric=_METRICS[0],
         also=_METRICS[1:],
+        findings=_findings(variants),
         initial=tuple(initial.values()),
+    )
+
+
+def _findings(variants: Iterable[Variant]) -> tuple[Finding, ...]:
+    """The published findings about two of the arms."""
+    labels = {variant.labels["arm"]: variant.labels for variant in variants}
+    return tuple(
+        Finding(statement, source, labels[better], labels[worse])
+        for statement, source, better, worse in _STATEMENTS
+        if better in labels and worse in labels
     )
 
 

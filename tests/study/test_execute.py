@@ -10,7 +10,7 @@ from rich.console import Console
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.metrics import further_metrics, primary_metric
-from groupnorm.study.plan import Plan, PlanError, repeat, vary
+from groupnorm.study.plan import Finding, Plan, PlanError, repeat, vary
 from groupnorm.study.store import Cell, StoreError, read_manifest
 from groupnorm.training.config import RunConfig
 from tests.data.files.image_trees import class_folders, photo, write
@@ -146,13 +146,17 @@ def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):
 def test_the_record_names_a_metric_that_is_not_that_of_classifiers(study, tmp_path):
     path = tmp_path / "out" / "study.json"
     study()
-    assert not {"metric", "also"} & json.loads(path.read_text()).keys(), "as it always was"
-    study(measured={"metric": BOX_AP, "also": (MASK_AP,)})
+    assert not {"metric", "also", "findings"} & json.loads(path.read_text()).keys(), (
+        "as it always was"
+    )
+    finding = Finding("GN is above BN", "Table 4", {"arm": "GN"}, {"arm": "BN"})
+    study(measured={"metric": BOX_AP, "also": (MASK_AP,), "findings": (finding,)})
     manifest = read_manifest(tmp_path / "out")
     assert manifest["metric"] == {
         "name": "box_ap", "unit": "", "better": "higher", "title": "box AP",
     }  # fmt: skip
     assert (primary_metric(manifest), further_metrics(manifest)) == (BOX_AP, (MASK_AP,))
+    assert [Finding(**named) for named in manifest["findings"]] == [finding]
 
 
 @pytest.mark.parametrize(("data", "pixels"), [("digits", 8), ("imagefolder", 224)])
