@@ -90,7 +90,7 @@ def _print_list(as_json: bool) -> None:
         text = f"{e.source}. {found}. {counted(e.runs, 'run')}; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
-        "Each is groupnorm study NAME, and --scale smoke tries it in under a minute. batch-size, "
+        "Each is groupnorm study NAME, and --scale smoke tries it in a minute or a few. batch-size, "
         "norms and groups are such comparisons on small images, in minutes.",
         highlight=False,
     )
@@ -102,7 +102,7 @@ def _add_command(name: str, entry: Entry) -> None:
     text = f"{entry.summary or experiment.title}: {experiment.source}."
     panel = None
     if experiment.result is not None:
-        text += f" Published: {experiment.result}."
+        text += f" Published {experiment.result_metric}: {experiment.result}."
         panel = "Published comparisons"
 
     def command(

@@ -28,7 +28,7 @@ PRETRAINING_EPOCHS = 5
 LONGER_EPOCHS = 8
 SEEDS = 2
 """Of an arm that is fine-tuned. One that is trained from scratch has one, and so has RetinaNet."""
-SMOKE_IMAGES = 8  # to train on, and to evaluate on
+SMOKE_SCENES, SMOKE_CROPS = 8, 32  # to train on, and to evaluate on
 _METRICS = tuple(
     metric
     for name in ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
@@ -145,11 +145,11 @@ def detection(options: Options) -> Experiment:
     variants, initial = [], {}
     for name, config, epochs, seeds in arms_of(scale):
         if scale == "smoke":
-            config, seeds = _few(smoke(config, config.batch_per_worker, config.data)), 1
+            config, seeds = _few(config, config.batch_per_worker, SMOKE_SCENES), 1
         if epochs is not None:
             start = pretraining(config, epochs)
             if scale == "smoke":
-                start = _few(smoke(start, SMOKE_IMAGES, start.data))
+                start = _few(start, SMOKE_CROPS, SMOKE_CROPS)
             initial[start.run_name()] = start
             config = vary(config, init=start.run_name())
         family = "RetinaNet, " if config.model.startswith("retinanet") else ""
@@ -177,6 +177,7 @@ def _arms(
     return [Arm(name, vary(base, **own), epochs, seeds) for name, own in fields.items()]
 
 
-def _few(config: Config) -> Config:
-    """Trained, and evaluated, on a few images."""
-    return vary(config, train_images=SMOKE_IMAGES, validation_images=SMOKE_IMAGES)
+def _few(config: Config, batch_per_worker: int, images: int) -> Config:
+    """At smoke scale: trained, and evaluated, on a few images."""
+    small = smoke(config, batch_per_worker, config.data)
+    return vary(small, train_images=images, validation_images=images)
