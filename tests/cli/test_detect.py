@@ -259,6 +259,13 @@ def test_a_run_that_has_not_finished_is_used_and_named(run, scene):
     assert "note: the run has not finished; its weights are those after 1 epoch" in done.stderr
 
 
+def test_a_run_of_an_earlier_version_that_went_on_with_this_one(run, scene):
+    """What it was built for stands with what else changed."""
+    env = json.loads((run / "env.json").read_text())
+    edit(run / "env.json", built_for=None, continued_with={"built_for": env["built_for"]})
+    assert typed("detect", run, scene, "--json").returncode == 0
+
+
 @pytest.mark.slow
 def test_the_record_of_an_earlier_version_is_mended_as_the_message_says(run, scene):
     """env.json and DONE are deleted, and the command of the run is repeated: it trains nothing."""
