@@ -260,3 +260,19 @@ def test_divergence_is_a_result(tmp_path):
     assert result.status == "diverged"
     assert "loss" in result.reason
     assert json.loads((tmp_path / "DONE").read_text())["status"] == "diverged"
+
+
+def test_a_run_keeps_the_threads_it_began_with(tmp_path):
+    """A reduction's bits depend on their number."""
+    threads = torch.get_num_threads()
+    short = CONFIG.model_copy(update={"epochs": 2, "train_images": 64})
+    seen = []
+    try:
+        record_run(short, tmp_path, threads=2, stop_epoch=1)
+        record_run(
+            short, tmp_path, threads=1, on_epoch=lambda _: seen.append(torch.get_num_threads())
+        )
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [2]
+    assert read_run(tmp_path).env["threads"] == 2
