@@ -268,11 +268,11 @@ def test_a_run_keeps_the_threads_it_began_with(tmp_path):
     short = CONFIG.model_copy(update={"epochs": 2, "train_images": 64})
     seen = []
     try:
-        record_run(short, tmp_path, threads=2, stop_epoch=1)
+        record_run(short, tmp_path, threads=1, stop_epoch=1)
         record_run(
-            short, tmp_path, threads=1, on_epoch=lambda _: seen.append(torch.get_num_threads())
+            short, tmp_path, threads=2, on_epoch=lambda _: seen.append(torch.get_num_threads())
         )
     finally:
         torch.set_num_threads(threads)
-    assert seen == [2]
-    assert read_run(tmp_path).env["threads"] == 2
+    assert set(seen) == {1}
+    assert read_run(tmp_path).env["threads"] == 1
