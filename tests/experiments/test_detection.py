@@ -139,6 +139,7 @@ def test_smoke_is_a_few_steps_of_all_kinds_of_arms():
     assert {config.steps for config in every} == {2}
     assert {type(config) for config in every} == {DetectionConfig, RunConfig}
     assert all(config.validation_images for config in every)
+    assert all(config.train_images == config.step_images for config in every), "two epochs"
     assert plan.untimed
 
 
@@ -158,3 +159,15 @@ def test_smoke_is_a_few_steps_of_all_kinds_of_arms():
 def test_what_the_study_decides_itself(fields):
     with pytest.raises(PlanError, match="unknown key"):
         study_plan("detection", Options(**fields))
+
+
+@pytest.mark.parametrize(("scale", "count"), [("quick", 5), ("standard", 6)])
+def test_published_findings_are_about_arms_of_the_study(scale, count):
+    plan = study_plan("detection", Options(scale=scale))
+    labels = [cell.labels for cell in plan.cells]
+    assert len(plan.findings) == count
+    for finding in plan.findings:
+        assert finding.better in labels
+        assert finding.worse in labels
+        assert finding.better["training"] == finding.worse["training"]
+    assert plan.findings[1].better["arm"] == "GN"

@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from groupnorm.study.join import join_studies
-from groupnorm.study.results.rows import summarize
+from groupnorm.study.results.rows import load_study, summarize
 from groupnorm.study.results.samples import samples_of
 from groupnorm.study.store import StoreError, read_manifest
-from tests.study.fake_detectors import DETECTORS, add_samples, detector_study
+from tests.study.fake_detectors import DETECTORS, Arm, add_samples, detector_study
 from tests.study.fake_search import search as fake_search
 from tests.study.fake_store import (
     add_costs,
@@ -181,6 +181,18 @@ def test_times_of_different_studies_are_not_compared(two, tmp_path):
     costs = json.loads((tmp_path / "joined" / "cost.json").read_text())
     assert costs["configurations"] == []
     assert "timed apart" in costs["reason"]
+
+
+def test_what_runs_start_from_comes_with_them_and_each_finding_once(tmp_path):
+    findings = [{"statement": s, "source": "", "better": {"arm": "GN"}, "worse": {"arm": "LN"}}
+                for s in ("GN is above LN", "LN is below GN")]  # fmt: skip
+    arms = {"frozen BN": Arm(31.4, "bn")}
+    a = detector_study(tmp_path / "a", arms, findings=findings[:1])
+    b = detector_study(tmp_path / "b", arms, findings=findings)
+    join_studies((a, b), tmp_path / "joined", COMMAND)
+    study = load_study(tmp_path / "joined")
+    assert [record.status for record in study.initial.values()] == ["finished"]
+    assert study.manifest["findings"] == findings
 
 
 @pytest.fixture

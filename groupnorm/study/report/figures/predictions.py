@@ -60,8 +60,8 @@ def prediction_sheet(
     if samples is None or not shown:
         return None
     count = min(ROWS, len(samples.images))
-    found = [[TRUTH, *shown], *(_row(out, samples, n, list(shown.values())) for n in range(count))]
-    picture = _compose(found[0], found[1:])
+    names, runs = [TRUTH, *shown], list(shown.values())
+    picture = _compose(names, [_row(out, samples, number, runs) for number in range(count)])
     buffer = io.BytesIO()
     dpi = picture.width / COLUMN_WIDTHS[column] if column else float(PNG_DPI)
     picture.save(buffer, "PNG", dpi=(dpi, dpi))
@@ -74,8 +74,8 @@ def prediction_sheet(
     )
     return Sheet(
         "Predictions on test images", caption,
-        f"{counted(count, 'test image')} with boxes and masks: {', '.join([TRUTH, *shown])}",
-        len(found[0]), buffer.getvalue(),
+        f"{counted(count, 'test image')} with boxes and masks: {', '.join(names)}",
+        len(names), buffer.getvalue(),
     )  # fmt: skip
 
 
