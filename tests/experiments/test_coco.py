@@ -16,6 +16,7 @@ from groupnorm.run.detection import warm_start
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import PlanError
 from groupnorm.study.results import published
+from groupnorm.study.results.compare import same_name
 from groupnorm.training.config import DetectionConfig, RunConfig
 from groupnorm.training.distributed import ALONE
 from groupnorm.training.loop import train
@@ -165,6 +166,14 @@ def test_arms_are_called_as_in_the_published_table(name):
         assert [metric.name for metric in (experiment.metric, *experiment.also)] == [
             column for column in columns if column != "arm"
         ]
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_models_are_those_of_the_published_table(name):
+    models = {variant.config.model for variant in build(name).variants}
+    named = published.load(name).model.split(" and ")
+    assert len(models) == len(named)
+    assert all(any(same_name(model, other) for other in named) for model in models)
 
 
 @pytest.mark.parametrize("name", NAMES)

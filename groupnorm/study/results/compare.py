@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -103,13 +104,15 @@ def same_name(a: str | None, b: str | None) -> bool:
 
 
 def compares_in_size(table: Published, study: Study) -> bool:
-    """Whether table and study share one model and the data: more than directions compare then."""
+    """Whether table and study share models and data: more than directions compare then.
+
+    A table may name several models, with "and" between; one that lists them in `data` fits a study
+    of one.
+    """
     models, data = trained(study)
-    return (
-        len(models) == 1
-        and same_name(table.dataset, data)
-        and (table.model is None or same_name(table.model, models[0]))
-    )
+    named = models[:1] if table.model is None else table.model.split(" and ")
+    same_models = sorted(map(_plain, named)) == sorted(map(_plain, models))
+    return bool(models) and same_models and same_name(table.dataset, data)
 
 
 def compare_published(study: Study, rows: Sequence[Row]) -> list[PublishedComparison]:
@@ -274,4 +277,4 @@ def _kind(norm: str) -> tuple[Any, ...] | None:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace(" ", "")
+    return re.sub(r"[-_ ]", "", name.lower())

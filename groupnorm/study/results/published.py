@@ -44,7 +44,8 @@ class Published:
         dataset: what was trained on, e.g. "ImageNet".
         data: the table, column by column: in one of four forms, which `values` reads, or a table of
             arms, which `results_by_arm` reads.
-        model: what was trained, e.g. "ResNet-50"; None where `data` lists models.
+        model: what was trained, e.g. "ResNet-50", several with "and" between; None where `data`
+            lists models.
         batch_per_worker: images per worker of the whole table; None where `data` lists them or
             nothing is known of workers.
         runs: how many runs, with seeds of their own, a number is made of.

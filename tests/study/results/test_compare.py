@@ -8,6 +8,7 @@ from groupnorm.study.results import published
 from groupnorm.study.results.compare import (
     compare_published,
     compared_tables,
+    compares_in_size,
     find,
     match,
     same_name,
@@ -16,7 +17,7 @@ from groupnorm.study.results.compare import (
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
 from tests.study.fake_detectors import Arm, detector_study
-from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil
+from tests.study.fake_store import add_to_manifest, arms_study, batch_study, groups_study, spoil
 from tests.tolerances import FOUR_DIGITS
 
 
@@ -154,6 +155,26 @@ def test_words_say_what_may_be_compared(tmp_path):
     assert "Model and data are those of this study" in he
     assert "only the direction" in franke
     assert trained(read(out)[0]) == (["resnet8"], "cifar10")
+
+
+def test_a_table_of_two_models_compares_with_a_study_of_both(tmp_path):
+    out = arms_study(tmp_path)
+    manifest = read(out)[0].manifest
+    add_to_manifest(out, data={**manifest["data"], "name": "coco"})
+    configs = sorted(out.glob("runs/*/config.json"))
+
+    def compares(table, *models):
+        for number, path in enumerate(configs):
+            model = models[number % len(models)]
+            path.write_text(json.dumps({**json.loads(path.read_text()), "model": model}))
+        return compares_in_size(published.load(table), read(out)[0])
+
+    both = ("mask_rcnn_resnet50", "mask_rcnn_resnet101")
+    assert compares("coco-systems", *both)
+    assert not compares("coco-heads", *both)
+    assert compares("coco-heads", both[0])
+    assert not compares("coco-systems", both[0])
+    assert not compares("coco-c4", both[0])
 
 
 def test_the_tables_are_those_the_manifest_names():
