@@ -92,6 +92,7 @@ class Parts:
     def __init__(self) -> None:
         self.seconds: dict[str, dict[str, float]] = {}
         self.stack, self.last, self.side = ["other"], 0.0, ""
+        self.watched: list[tuple[Any, str, Any]] = []
 
     def begin(self, side: str) -> None:
         """What follows belongs to this side."""
@@ -117,7 +118,13 @@ class Parts:
                 self.charge()
                 self.stack.pop()
 
+        self.watched.append((owner, name, call))
         setattr(owner, name, timed)
+
+    def stop(self) -> None:
+        """Put back what is watched."""
+        for owner, name, call in reversed(self.watched):
+            setattr(owner, name, call)
 
     def watch_model(self, model: Any) -> None:
         """The parts of a detector, ours or torchvision's."""
@@ -193,9 +200,9 @@ def check_equal(case: Case, ours: Any, theirs: nn.Module, inputs: Any) -> None:
         found = theirs(images[chosen], plain_targets(case, targets[chosen]))
         (sum(found.values()) / WORKERS).backward()
         for name, loss in found.items():
-            expected[name] += float(loss) / WORKERS
+            expected[name] += loss.item() / WORKERS
     for name, loss in losses.items():
-        assert abs(float(loss) - expected[name]) < 1e-4 * expected[name] + 1e-6, (case.name, name)
+        assert abs(loss.item() - expected[name]) < 1e-4 * expected[name] + 1e-6, (case.name, name)
     others = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         other = others[name].grad
@@ -295,6 +302,7 @@ def run_case(case: Case, data: AnnotatedBatches, rounds: int, turns: Turns) -> d
     try:
         train(config, model, task, on_step=after_step)
     except Finished:
+        parts.stop()
         data.train = timed  # type: ignore[method-assign]
     of_parts = {
         side: {part: spent / FOR_PARTS for part, spent in found.items()}

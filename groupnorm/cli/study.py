@@ -134,7 +134,8 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
     """Put KEY=VALUE and an option for every field that `entry` takes into the signature."""
     signature = inspect.signature(command, eval_str=True)
     settings, *own, _ = signature.parameters.values()
-    text = f"What to change, as epochs=3 for --epochs 3. Keys: {', '.join(entry.takes)}."
+    key = "epochs" if "epochs" in entry.takes else "seeds"
+    text = f"What to change, as {key}=3 for --{key} 3. Keys: {', '.join(entry.takes)}."
     argument = typer.Argument(metavar="KEY=VALUE", help=text)
     settings = settings.replace(annotation=Annotated[list[str] | None, argument])
     parameters = [settings, *(_parameter(key, entry) for key in entry.takes), *own]

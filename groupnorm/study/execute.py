@@ -22,6 +22,7 @@ from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
 from groupnorm.study.results.format import counted
+from groupnorm.study.results.labels import label_text
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress, pixels_of
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
@@ -132,6 +133,7 @@ def run_study(
                 metric = stage.metric or plan.metric
                 about = (stage.configs, console, stage.stop_epoch, metric, pixels_of(images))
                 show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
+                show.names |= _names_of_arms(plan, stage)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
@@ -199,6 +201,14 @@ def _initial_stages(plan: Plan) -> Iterator[Stage]:
         metric = reported_metric(next(iter(ready.values())))
         yield Stage(ready, about="weights to start from", metric=metric)
         waiting = {name: c for name, c in waiting.items() if name not in ready}
+
+
+def _names_of_arms(plan: Plan, stage: Stage) -> dict[str, str]:
+    """What the runs of a stage are called that arms are made of: by arm and seed."""
+    names: dict[str, list[str]] = {}
+    for cell in plan.cells if plan.shows == "arms" else ():
+        names.setdefault(cell.run, []).append(f"{label_text(cell.labels)}, seed {cell.seed}")
+    return {run: "; ".join(found) for run, found in names.items() if run in stage.configs}
 
 
 def _work_ahead(stage: Stage, out: Path) -> str:

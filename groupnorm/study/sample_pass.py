@@ -90,8 +90,8 @@ def _write(
     pixels: Sequence[NDArray[np.uint8]],
     on_message: Callable[[str], None],
 ) -> None:
-    for name, reason in found.left_out.items():
-        on_message(f"no predictions of {name} are shown: {reason}")
+    for name, why in found.left_out.items():
+        on_message(f"no predictions of {name} are shown: {why}")
     files = [image["file"] for image in found.images][: len(pixels)]
     images = {file: _png(image) for file, image in zip(files, pixels, strict=True)}
     reason = None if found.runs else "no run could predict"

@@ -177,6 +177,16 @@ def test_drawings_overwrite_no_input_and_no_other_file(scene, tmp_path):
     assert names[0] == names[1] == ["Scene-2.png", "scene-3.png", "scene.png"]
 
 
+def test_a_drawing_that_is_an_input_stays_as_it_is(scene, tmp_path):
+    out = tmp_path / "out"
+    assert typed("detect", tiny_detector(), scene, "--out", out).returncode == 0
+    before = (out / "scene.png").read_bytes()
+    done = typed("detect", tiny_detector(), out / "scene.png", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["scene-2.png", "scene.png"]
+    assert (out / "scene.png").read_bytes() == before
+
+
 def test_a_name_as_long_as_names_can_be(scene, tmp_path):
     long = tmp_path / f"{'ü' * 125}.jpg"
     shutil.copy(scene, long)
@@ -257,6 +267,13 @@ def test_a_run_that_has_not_finished_is_used_and_named(run, scene):
     done = typed("detect", run, scene, "--json")
     assert done.returncode == 0
     assert "note: the run has not finished; its weights are those after 1 epoch" in done.stderr
+
+
+def test_a_run_of_an_earlier_version_that_went_on_with_this_one(run, scene):
+    """What it was built for stands with what else changed."""
+    env = json.loads((run / "env.json").read_text())
+    edit(run / "env.json", built_for=None, continued_with={"built_for": env["built_for"]})
+    assert typed("detect", run, scene, "--json").returncode == 0
 
 
 @pytest.mark.slow

@@ -139,6 +139,7 @@ def test_smoke_is_a_few_steps_of_all_kinds_of_arms():
     assert {config.steps for config in every} == {2}
     assert {type(config) for config in every} == {DetectionConfig, RunConfig}
     assert all(config.validation_images for config in every)
+    assert all(config.train_images == config.step_images for config in every), "two epochs"
     assert plan.untimed
 
 

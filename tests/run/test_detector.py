@@ -65,6 +65,16 @@ def test_a_retinanets_objects_have_no_masks_and_lie_in_the_image():
     assert detector.find(photo(size=(200, 100)), 0.999).objects == []
 
 
+def test_images_are_resized_as_in_training():
+    made = config()
+    detector = TrainedDetector(made, BUILT_FOR, weights_of(made))
+    seen = []
+    detector.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].shape))
+    for size in ((64, 64), (100, 90), (200, 100), (32, 33)):
+        detector.find(photo(size=size), 0.5)
+    assert seen == [(3, 64, 64), (3, 64, 71), (3, 48, 96), (3, 66, 64)]
+
+
 def test_masks_have_the_size_of_the_image():
     made = config()
     found = TrainedDetector(made, BUILT_FOR, weights_of(made)).find(photo(size=(90, 50)), 0.05)

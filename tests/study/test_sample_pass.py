@@ -236,7 +236,9 @@ def test_joined_studies_with_other_images_say_so(study, tmp_path):
 
 
 def test_a_study_predicts_after_its_trials(tmp_path, monkeypatch):
-    """Its trials are the runs that stand in its folder already."""
+    """Its trial is a run that stands in its folder already."""
+    monkeypatch.setattr(execute, "run_trials", lambda *_, **__: [])
+    monkeypatch.setattr(execute, "build_report", lambda out: out)
     source = tiny_detector()
     config = read_config(source)
     name = config.run_name()
@@ -249,6 +251,6 @@ def test_a_study_predicts_after_its_trials(tmp_path, monkeypatch):
     run_study(plan, tmp_path, jobs=1, data_root=tiny_garments(), console=console)
     assert list(samples_of(tmp_path).runs) == [name]
     (tmp_path / "samples" / "samples.json").write_text("{}")
-    monkeypatch.setattr(execute, "run_trials", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(execute, "run_trials", lambda *_, **__: pytest.fail("it trained first"))
     with pytest.raises(StoreError, match=r"samples\.json has format None"):
         run_study(plan, tmp_path, jobs=1, data_root=tiny_garments(), console=console)
