@@ -231,7 +231,7 @@ def test_the_whole_report_of_detectors(tmp_path):
     ):  # fmt: skip
         assert words in text, words
     assert {path.name for path in files if path.stem == "predictions"} == {"predictions.png"}
-    line = next(csv.DictReader((out / "differences.csv").open()))
+    line = next(csv.DictReader(io.StringIO((out / "differences.csv").read_text())))
     assert (line["parts"], line["parts_told_apart"], line["metric"]) == ("10", "yes", "box_ap")
     before = {path: path.read_bytes() for path in (page, *files)}
     write_report(out)
