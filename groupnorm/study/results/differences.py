@@ -27,6 +27,7 @@ from groupnorm.study.results.labels import (
 )
 from groupnorm.study.results.parts import PARTS, mean_by_part
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
+from groupnorm.study.results.rules import evaluation_word
 from groupnorm.study.results.wording import (
     best_word,
     is_better,
@@ -39,8 +40,8 @@ from groupnorm.study.results.wording import (
 from groupnorm.training.metric import Metric
 
 ABOUT_PARTS = (
-    "The test images make {parts} parts, the same for every run. The two intervals answer "
-    "two questions. That over seeds is about other seeds on the same test images. That over parts "
+    "The {images} images make {parts} parts, the same for every run. The two intervals answer two "
+    "questions. That over seeds is about other seeds on the same {images} images. That over parts "
     "is about other images for the same trained networks, and says nothing of another training. A "
     "value on a part of the images is not that on all of them, so that the two differences need "
     "not be equal."
@@ -200,7 +201,7 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
         higher = with_article(f"higher {noun(metric)}")
         text = f"Above 0 the {study.axis} has {higher} than what it stands against."
     if parts := max((one.on_parts.pairs for one in found if one.on_parts), default=0):
-        text += f" {ABOUT_PARTS.format(parts=parts)}"
+        text += f" {ABOUT_PARTS.format(parts=parts, images=evaluation_word(study))}"
     if study.axis == "arm":
         alike = " and ".join(group_labels(study))
         return f"{text} Each arm stands against the first one{alike and f' with the same {alike}'}."

@@ -113,7 +113,8 @@ def findings_sentence(found: Sequence[Appearance]) -> str:
     answers = [one.answer for one in found]
     yes, opposite = answers.count(YES), answers.count(OPPOSITE)
     told = counted(len(found), "published finding")
-    text = f"Of {told} about these arms {yes} {'appears' if yes == 1 else 'appear'} here"
+    appear = f"{yes or 'none'} {'appear' if yes > 1 else 'appears'}"
+    text = f"Of {told} about these arms {appear} here"
     if opposite:
         text += f", of {opposite} the opposite appears"
     if left := len(found) - yes - opposite:

@@ -142,10 +142,11 @@ def label_cells(study: Study, same: Sequence[Row]) -> list[str]:
 
 
 def row_name(study: Study, row: Row) -> str:
-    """What figures and sentences call a row: its norm, or its arm with what other labels it has."""
+    """What figures and sentences call a row: its norm, or its arm, and in brackets other labels."""
     if study.axis == "norm":
         return study.label(row.labels)
-    return ", ".join(label_cells(study, [row]))
+    arm, *others = label_cells(study, [row])
+    return f"{arm} ({', '.join(others)})" if others else arm
 
 
 def _label(study: Study, labels: dict[str, Any], name: str) -> str:

@@ -103,7 +103,9 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
         ["gn", "bn", "Mask R-CNN", "2.0"], ["gn", "bn", "RetinaNet", "-1.0"],
     ]  # fmt: skip
     assert how_compared(study, found).endswith("against the first one with the same detector.")
-    assert describe(study, rows)[0].startswith("bn, RetinaNet is 10.0 points better than bn, Mask")
+    assert describe(study, rows)[0].startswith(
+        "bn (RetinaNet) is 10.0 points better than bn (Mask R-CNN) in"
+    )
     assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == 2 * [
         "Mask R-CNN", "RetinaNet",
     ]  # fmt: skip
@@ -229,7 +231,7 @@ def test_the_whole_report_of_detectors(tmp_path):
     ):  # fmt: skip
         assert words in text, words
     assert {path.name for path in files if path.stem == "predictions"} == {"predictions.png"}
-    line = next(csv.DictReader((out / "differences.csv").open()))
+    line = next(csv.DictReader(io.StringIO((out / "differences.csv").read_text())))
     assert (line["parts"], line["parts_told_apart"], line["metric"]) == ("10", "yes", "box_ap")
     before = {path: path.read_bytes() for path in (page, *files)}
     write_report(out)

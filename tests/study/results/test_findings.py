@@ -88,6 +88,10 @@ def test_each_finding_stands_beside_what_was_measured(tmp_path):
     )
     assert findings_sentence(found) == sentence
     assert sentence in describe(study, rows)
+    assert findings_sentence(found[1:2]) == (
+        "Of 1 published finding about these arms none appears here, of 1 the opposite appears; "
+        "each stands below with its difference."
+    )
     assert study_numbers(study, rows)["findings"][1]["appears"] == OPPOSITE
 
 

@@ -71,3 +71,10 @@ def test_a_start_is_reported_by_its_own_rule_of_last_epochs(tmp_path):
     errors = sorted(row["val_error"] for row in rows)
     changed = type(record)(record.name, "finished", None, by_rule, record.env, record.metrics)
     assert pretraining_result([changed], ERROR).mean == errors[2]
+
+
+def test_the_mean_of_several_starts_needs_them_all(tmp_path):
+    out = detector_study(tmp_path)
+    spoil(out / "runs" / start_of("bn").run_name(), "diverged", "loss nan")
+    study, _ = loaded(out)
+    assert pretraining_result(list(study.initial.values()), ERROR) is None

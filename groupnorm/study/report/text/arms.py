@@ -12,6 +12,7 @@ from groupnorm.study.results.pretraining import (
     started_from,
 )
 from groupnorm.study.results.rows import Row, Study
+from groupnorm.study.results.rules import evaluation_word
 from groupnorm.study.results.wording import (
     best_word,
     noun,
@@ -36,7 +37,8 @@ def arms_headline(study: Study, rows: list[Row]) -> str:
     other = first if first in others else others[0]
     text = compared(study, rows, (best, found[best]), (other, found[other]), "")
     on_parts = part_difference(found[best], found[other], study.metric)
-    if told := verdict_on_parts(study.metric, best, other, on_parts):
+    images = evaluation_word(study)
+    if told := verdict_on_parts(study.metric, best, other, on_parts, images):
         text += f" {told}"
     if len(ranked) > 2:
         text += picked(study.metric, best, len(ranked))

@@ -53,11 +53,14 @@ def verdict(
     return f"{text} in each of {found.pairs} seeds, which do not say how much it varies"
 
 
-def verdict_on_parts(metric: Metric, name_a: str, name_b: str, found: Difference | None) -> str:
+def verdict_on_parts(
+    metric: Metric, name_a: str, name_b: str, found: Difference | None, images: str = "test"
+) -> str:
     """What parts of the test images tell of two arms, as a sentence; empty without an interval.
 
     Args:
         found: the values of `name_a` minus those of `name_b` on the parts.
+        images: "test", or "validation".
     """
     if found is None or found.interval is None:
         return ""
@@ -68,7 +71,7 @@ def verdict_on_parts(metric: Metric, name_a: str, name_b: str, found: Difference
     if not found.told_apart:
         told = f"{name_a} and {name_b} cannot be told apart"
     return (
-        f"Of the networks trained here, on {found.pairs} parts of the test images, {told} "
+        f"Of the networks trained here, on {found.pairs} parts of the {images} images, {told} "
         f"({interval})."
     )
 

@@ -67,6 +67,8 @@ def test_what_parts_tell_of_two_arms(values, expected):
     found = paired_difference(dict(enumerate(values)), dict.fromkeys(range(2), 0.0))
     text = verdict_on_parts(BOX_AP, "a", "b", found)
     assert text == f"Of the networks trained here, on 2 parts of the test images, {expected}"
+    text = verdict_on_parts(BOX_AP, "a", "b", found, "validation")
+    assert "parts of the validation images" in text
 
 
 def test_parts_without_an_interval_tell_nothing():
