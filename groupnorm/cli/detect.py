@@ -73,7 +73,8 @@ def detect(
         typer.Option(
             "--out",
             metavar="FOLDER",
-            help=f"Folder of the drawings; {_USUAL} by default, and none with --json.",
+            help=f"Folder of the drawings; {_USUAL} by default. With --json nothing is drawn "
+            "unless this is given.",
         ),
     ] = None,
     threshold: Annotated[
