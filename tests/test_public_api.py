@@ -105,6 +105,7 @@ COVERED_ELSEWHERE = {
     "ops/group_norm/triton/kernels/forward.py",
     "ops/group_norm/triton/launch.py",
     "ops/per_channel.py",  # the layers that use it
+    "run/sampled_scenes.py",  # study/test_sample_pass.py
     "run/setup.py",  # run/test_train.py, with every task
     "training/config/errors.py",  # training/config/test_classification.py, as the next one
     "training/config/fields.py",
@@ -112,5 +113,7 @@ COVERED_ELSEWHERE = {
     "study/report/text/divisions.py",  # study/report/text/test_describe.py, as the next two
     "study/report/text/findings.py",
     "study/report/text/published.py",
+    "study/results/samples.py",  # study/test_sample_pass.py
     "study/runners/worker.py",  # study/runners/test_launcher.py
+    "study/trained.py",  # cli/test_detect.py
 }

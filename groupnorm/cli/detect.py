@@ -73,7 +73,8 @@ def detect(
         typer.Option(
             "--out",
             metavar="FOLDER",
-            help=f"Folder of the drawings; {_USUAL} by default, and none with --json.",
+            help=f"Folder of the drawings; {_USUAL} by default. With --json nothing is drawn "
+            "unless this is given.",
         ),
     ] = None,
     threshold: Annotated[
@@ -160,8 +161,8 @@ def _open(folder: Path, config: Any, device: str) -> tuple[Any, dict[str, Any]]:
     run = read_trained(folder)
     detector = TrainedDetector(config, BuiltFor(**run.built_for), run.weights, device)
     if run.record.status != "finished":
-        epochs = counted(len(run.record.metrics), "epoch")
-        print_line(errors, f"note: the run has not finished; its weights are those after {epochs}")
+        how = f"note: the run has not finished ({run.record.status})"
+        print_line(errors, f"{how}; its weights are those of its last checkpoint")
     about = {
         "run": config.run_name(),
         "model": config.model,

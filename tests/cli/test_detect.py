@@ -266,7 +266,9 @@ def test_a_run_that_has_not_finished_is_used_and_named(run, scene):
     (run / "DONE").unlink()
     done = typed("detect", run, scene, "--json")
     assert done.returncode == 0
-    assert "note: the run has not finished; its weights are those after 1 epoch" in done.stderr
+    assert done.stderr == (
+        "note: the run has not finished (partial); its weights are those of its last checkpoint\n"
+    )
 
 
 def test_a_run_of_an_earlier_version_that_went_on_with_this_one(run, scene):

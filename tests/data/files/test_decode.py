@@ -11,7 +11,7 @@ from PIL import Image
 
 from groupnorm.data import DataError
 from groupnorm.data.files import decode
-from groupnorm.data.files.decode import UnreadableError, read_rgb
+from groupnorm.data.files.decode import UnreadableError, is_turned, read_rgb
 from tests.data.files.image_trees import encoded, photo, write
 
 
@@ -138,3 +138,19 @@ def test_the_first_frame_of_several(tmp_path):
     photo(1).save(buffer, "GIF", save_all=True, append_images=[photo(2)])
     image, _ = read(tmp_path, buffer.getvalue())
     assert far(image, photo(1)) < 12 < far(image, photo(2))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_image_that_is_to_be_turned_is_known(tmp_path, kind):
+    for value in (1, 3, 8, 9):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        image, _ = read(tmp_path, encoded(photo(), kind, exif=exif))
+        assert is_turned(image) == (value in (3, 8))
+    assert not is_turned(read(tmp_path, encoded(photo(), kind))[0])
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"\xff" * 40])
+def test_damaged_metadata_turns_nothing(tmp_path, exif):
+    image, _ = read(tmp_path, encoded(photo(), "JPEG", exif=exif))
+    assert not is_turned(image)
