@@ -2,9 +2,9 @@
 
     python scripts/keep_record.py STUDY_FOLDER NAME
 
-Keeps the store's small files (configurations, environments, metrics) of the runs that the study
-shows or chose by. `groupnorm report` rebuilds the report from them, and scripts/update_readme.py
-draws the figures that a page shows.
+Keeps the store's small files (configurations, environments, metrics, sampled predictions) of the
+runs that the study shows, chose by or started from. `groupnorm report` rebuilds the report from
+them, and scripts/update_readme.py draws the figures that a page shows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from pathlib import Path
 
 from groupnorm.study.join import RECORD_FILES
 from groupnorm.study.report.page import build_report
-from groupnorm.study.store import COST_FILE, INITIAL_FILE, read_manifest, run_folder
+from groupnorm.study.store import (
+    COST_FILE,
+    INITIAL_FILE,
+    SAMPLES_FILE,
+    read_manifest,
+    read_record,
+    read_starts,
+    run_folder,
+)
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -42,7 +50,10 @@ def copy_record(study: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for name in ("study.json", COST_FILE, INITIAL_FILE):
         _copy_file(study / name, target / name)
-    for run in dict.fromkeys(cell["run"] for cell in cells):
+    for path in (study / SAMPLES_FILE).parent.glob("*"):
+        _copy_file(path, (target / SAMPLES_FILE).with_name(path.name))
+    shown = {cell["run"]: read_record(study, cell["run"]) for cell in cells}
+    for run in shown | read_starts(study, shown):
         for name in RECORD_FILES:
             _copy_file(run_folder(study, run) / name, run_folder(target, run) / name)
 

@@ -35,6 +35,14 @@ def scenes_on_disk():
     return tiny_garments()
 
 
+@pytest.fixture(scope="session")
+def detectors_on_disk():
+    """For tests of trained detectors: their training is no test's CPU time."""
+    from tests.study.tiny_detectors import tiny_detector
+
+    return [tiny_detector(), tiny_detector(norm="bn", model="retinanet_narrow")]
+
+
 def _nothing(note):
     pass
 

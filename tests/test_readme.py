@@ -42,7 +42,7 @@ def test_the_page_of_recipes_names_every_recipe_and_no_other():
 
     published = {name for name in EXPERIMENTS if build(name).result is not None}
     text = (ROOT / "docs" / "recipes.md").read_text()
-    named = set(re.findall(r"`(?:groupnorm study )?((?:imagenet|cifar10|pets)-[\w-]+)", text))
+    named = set(re.findall(r"`(?:groupnorm study )?((?:imagenet|cifar10|pets|coco)-[\w-]+)", text))
     both = {f"{name}-one-worker" for name in named} & published  # said once for all
     assert named | both == published
 

@@ -123,9 +123,12 @@ def detect(
             for path, place in zip(paths, places, strict=True):
                 try:
                     found.append(_detect(detector, path, place, threshold))
-                except (UnreadableError, DataError) as error:
+                except UnreadableError as error:
+                    unreadable[str(path)] = f"{path}: {error}"
+                except DataError as error:
                     unreadable[str(path)] = str(error)
-                    say_error(f"{path}: {error}")
+                if str(path) in unreadable:
+                    say_error(unreadable[str(path)])
                 advance()
         if as_json:
             print_json({**about, "threshold": threshold, "images": found, "unreadable": unreadable})

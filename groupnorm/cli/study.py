@@ -90,8 +90,8 @@ def _print_list(as_json: bool) -> None:
         text = f"{e.source}. {found}. {counted(e.runs, 'run')}; {e.time}."
         console.print(Padding(escaped(text), (0, 0, 0, 4)), highlight=False)
     console.print(
-        "Each is groupnorm study NAME, and --scale smoke tries it in under a minute. batch-size, "
-        "norms and groups are such comparisons on small images, in minutes.",
+        "Each is groupnorm study NAME, and --scale smoke tries it in a minute or a few. "
+        "batch-size, norms and groups are such comparisons on small images, in minutes.",
         highlight=False,
     )
 
@@ -102,7 +102,7 @@ def _add_command(name: str, entry: Entry) -> None:
     text = f"{entry.summary or experiment.title}: {experiment.source}."
     panel = None
     if experiment.result is not None:
-        text += f" Published: {experiment.result}."
+        text += f" Published {experiment.result_metric}: {experiment.result}."
         panel = "Published comparisons"
 
     def command(
@@ -134,7 +134,8 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
     """Put KEY=VALUE and an option for every field that `entry` takes into the signature."""
     signature = inspect.signature(command, eval_str=True)
     settings, *own, _ = signature.parameters.values()
-    text = f"What to change, as epochs=3 for --epochs 3. Keys: {', '.join(entry.takes)}."
+    key = "epochs" if "epochs" in entry.takes else "seeds"
+    text = f"What to change, as {key}=3 for --{key} 3. Keys: {', '.join(entry.takes)}."
     argument = typer.Argument(metavar="KEY=VALUE", help=text)
     settings = settings.replace(annotation=Annotated[list[str] | None, argument])
     parameters = [settings, *(_parameter(key, entry) for key in entry.takes), *own]

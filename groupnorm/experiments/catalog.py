@@ -79,7 +79,7 @@ def _published(make: Callable[[Options], Experiment], *besides: str) -> Entry:
     """An experiment that is published, which decides its norms and more."""
     scales = {
         "full": "as published, days on GPUs",
-        "smoke": "two steps of each run, under a minute on a CPU",
+        "smoke": "two steps of each run, a minute or a few on a CPU",
     }
     decides = ("model", "norms", "batch_sizes", "protocol", *_OF_A_SEARCH, *besides)
     return Entry(make, scales, decides)

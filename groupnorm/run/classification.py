@@ -15,7 +15,7 @@ from groupnorm.conversion import recomputed_statistics
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import Batches
 from groupnorm.data.batches import Step
-from groupnorm.layers import norm_layer
+from groupnorm.run.setup import norm_layers
 from groupnorm.training.config import RunConfig
 from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
@@ -60,16 +60,13 @@ def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
 
 def build(config: RunConfig, data: Batches, device: str) -> nn.Module:
     """The network of a configuration with its first weights, for the classes of the data."""
-    norm, *of_places = (
-        norm_layer(spec, batch_per_worker=config.batch_per_worker)
-        for spec in (config.norm, *config.norms.values())
-    )
+    norm, of_places = norm_layers(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = models.build_model(
             config.model,
             norm=norm,
-            norms=dict(zip(config.norms, of_places, strict=True)),
+            norms=of_places,
             num_classes=data.num_classes,
             in_channels=data.channels,
             width=config.width,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from groupnorm import models
 from groupnorm.data.detection import rle
 from groupnorm.data.detection.examples import Size, resized
-from groupnorm.layers import norm_layer
+from groupnorm.run.setup import norm_layers
 from groupnorm.training.config import DetectionConfig
 from groupnorm.training.evaluation.coco import finite, to_original
 from groupnorm.training.warm_start import WarmStart, WarmStartError, load_weights
@@ -46,16 +46,13 @@ class BuiltFor:
 
 def build(config: DetectionConfig, built_for: BuiltFor, device: str) -> nn.Module:
     """The detector of a configuration with its first weights."""
-    norm, *of_places = (
-        norm_layer(spec, batch_per_worker=config.batch_per_worker)
-        for spec in (config.norm, *config.norms.values())
-    )
+    norm, of_places = norm_layers(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = models.build_detector(
             config.model,
             norm=norm,
-            norms=dict(zip(config.norms, of_places, strict=True)),
+            norms=of_places,
             num_classes=len(built_for.categories),
             canvas=built_for.canvas,
             box_head=config.box_head,

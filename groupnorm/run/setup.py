@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groupnorm.cost.timing import Step
+from groupnorm.layers import NormLayer, norm_layer
+from groupnorm.training.config import TrainingConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.task import Task
 from groupnorm.training.warm_start import WarmStart
@@ -112,3 +114,12 @@ class Setup(Protocol):
         """The pass whose cost is measured: as many of the first images as a pass of one process
         sees, and a network that makes of them alone a tensor to differentiate."""
         ...
+
+
+def norm_layers(config: TrainingConfig) -> tuple[NormLayer, dict[str, NormLayer]]:
+    """The norm of a configuration and those of places, with statistics of one worker's images."""
+    norm, *of_places = (
+        norm_layer(spec, batch_per_worker=config.batch_per_worker)
+        for spec in (config.norm, *config.norms.values())
+    )
+    return norm, dict(zip(config.norms, of_places, strict=True))

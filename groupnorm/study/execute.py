@@ -22,8 +22,9 @@ from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
 from groupnorm.study.results.format import counted
+from groupnorm.study.results.labels import label_text
 from groupnorm.study.runners.local import available_cores, run_trials
-from groupnorm.study.runners.progress import StudyProgress
+from groupnorm.study.runners.progress import StudyProgress, pixels_of
 from groupnorm.study.runners.ray.cluster import run_trials_on_cluster
 from groupnorm.study.runners.ray.connection import Cluster, check_gpus, check_ray
 from groupnorm.study.runners.track import TrackedProgress, check_track
@@ -43,7 +44,6 @@ from groupnorm.study.store import (
     to_json,
 )
 from groupnorm.training.config import TrainingConfig
-from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.device import check_device
 from groupnorm.training.metric import CLASSIFICATION
 
@@ -131,8 +131,9 @@ def run_study(
                 _check_images(stage.configs, images, data_root)
                 print_line(console, _work_ahead(stage, out))
                 metric = stage.metric or plan.metric
-                about = (stage.configs, console, stage.stop_epoch, metric, _pixels(images))
+                about = (stage.configs, console, stage.stop_epoch, metric, pixels_of(images))
                 show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
+                show.names |= _names_of_arms(plan, stage)
                 with show as progress:
                     records = _train(stage, setup, progress)
                 names |= dict.fromkeys(stage.configs)
@@ -202,6 +203,14 @@ def _initial_stages(plan: Plan) -> Iterator[Stage]:
         waiting = {name: c for name, c in waiting.items() if name not in ready}
 
 
+def _names_of_arms(plan: Plan, stage: Stage) -> dict[str, str]:
+    """What the runs of a stage are called that arms are made of: by arm and seed."""
+    names: dict[str, list[str]] = {}
+    for cell in plan.cells if plan.shows == "arms" else ():
+        names.setdefault(cell.run, []).append(f"{label_text(cell.labels)}, seed {cell.seed}")
+    return {run: "; ".join(found) for run, found in names.items() if run in stage.configs}
+
+
 def _work_ahead(stage: Stage, out: Path) -> str:
     """How many runs of a stage are there already, begun, and new."""
     records = [read_record(out, name) for name in stage.configs]
@@ -269,15 +278,6 @@ def _time_steps(
             data_root=setup.data_root,
             on_message=on_message,
         )
-
-
-def _pixels(images: datasets.ImageSet | datasets.ImageFiles | datasets.DetectionSet) -> int:
-    """Height and width of the images that a run which chooses no size is trained on."""
-    if isinstance(images, datasets.DetectionSet):
-        return min(images.train.images[0].height, images.train.images[0].width)
-    if isinstance(images, datasets.ImageFiles):
-        return IMAGE_SIZE
-    return int(images.train_images.shape[-1])
 
 
 def _check_images(

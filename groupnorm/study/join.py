@@ -12,10 +12,13 @@ from groupnorm.files import write_atomic
 from groupnorm.run.tasks import config_class
 from groupnorm.study.results.costs import CostPass
 from groupnorm.study.results.labels import label_text
+from groupnorm.study.results.samples import Samples, joined_samples
 from groupnorm.study.store import (
     COST_FILE,
     FORMAT,
+    SAMPLES_FILE,
     UNREADABLE,
+    Cell,
     Record,
     StoreError,
     check_study_place,
@@ -25,6 +28,7 @@ from groupnorm.study.store import (
     read_starts,
     run_folder,
     to_json,
+    write_samples,
 )
 
 # What is copied of a run: its record, not its checkpoint.
@@ -59,8 +63,8 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
     """Make `out` a study with the cells and the records of all `folders`.
 
     A cell, or a run, that several hold is there once. Checkpoints are not copied. Times of training
-    steps are left out, because those of different studies were not taken in turns. The same studies
-    give the same bytes.
+    steps are left out, because those of different studies were not taken in turns. Predictions on
+    test images are joined where the images are the same. The same studies give the same bytes.
 
     Args:
         command: how a user repeats this; recorded and shown in the report.
@@ -95,7 +99,22 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
                     path.unlink(missing_ok=True)
         reason = "the studies that were joined here were timed apart from each other"
         write_atomic(out / COST_FILE, to_json(CostPass(0, [], {}, reason).as_json()))
+        _write_samples(folders, cells, out)
         write_atomic(out / "study.json", to_json(_join_manifests(sources, cells, command)))
+
+
+def _write_samples(folders: Sequence[Path], cells: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Write what the studies predicted on the same test images, or why it is left out."""
+    samples, folder = joined_samples(
+        folders, [Cell(c["labels"], c["seed"], c["run"]) for c in cells]
+    )
+    if samples is None:
+        if not (out / SAMPLES_FILE).exists():  # of studies that were joined before
+            return
+        samples = Samples(reason="the studies that were joined here have none")
+    names = [image["file"] for image in samples.images]
+    images = {name: (folder / SAMPLES_FILE).with_name(name).read_bytes() for name in names}
+    write_samples(out, samples.as_json(), images)
 
 
 def _read(folder: Path) -> _Source:

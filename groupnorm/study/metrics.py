@@ -52,6 +52,12 @@ def training_metric(metric: Metric, records: Mapping[str, Record]) -> Metric | N
     return next(found, None)
 
 
+def titles_of(records: Mapping[str, Record]) -> dict[str, str]:
+    """What the runs call every metric that they measure, by its name."""
+    every = (metric for record in records.values() for metric in metrics_of(record.env))
+    return {metric.name: metric.title for metric in every}
+
+
 def _listed(metrics: tuple[Metric, ...]) -> str:
     return " and ".join(_described(metric) for metric in metrics)
 

@@ -16,19 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from groupnorm.files import first_line, write_atomic
+from groupnorm.files import first_line
 from groupnorm.run import setup_of
 from groupnorm.run.setup import SampledImages
 from groupnorm.study.results.format import counted
 from groupnorm.study.results.samples import LOWEST_SCORE, Samples, runs_of_arms, samples_of
-from groupnorm.study.store import (
-    SAMPLES_FILE,
-    Cell,
-    read_config,
-    read_record,
-    run_folder,
-    to_json,
-)
+from groupnorm.study.store import Cell, read_config, read_record, run_folder, write_samples
 from groupnorm.study.trained import read_trained
 
 IMAGES = 8
@@ -97,16 +90,15 @@ def _write(
     pixels: Sequence[NDArray[np.uint8]],
     on_message: Callable[[str], None],
 ) -> None:
-    """Write images, then `samples.json`, and remove images that it does not name."""
-    for name, reason in found.left_out.items():
-        on_message(f"no predictions of {name} are shown: {reason}")
-    for number, image in enumerate(pixels):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        write_atomic(found.path(out, number), buffer.getvalue())
+    for name, why in found.left_out.items():
+        on_message(f"no predictions of {name} are shown: {why}")
+    files = [image["file"] for image in found.images][: len(pixels)]
+    images = {file: _png(image) for file, image in zip(files, pixels, strict=True)}
     reason = None if found.runs else "no run could predict"
-    write_atomic(out / SAMPLES_FILE, to_json(replace(found, reason=reason).as_json()))
-    named = {image["file"] for image in found.images}
-    for path in (out / SAMPLES_FILE).parent.glob("*.png"):
-        if path.name not in named:
-            path.unlink()
+    write_samples(out, replace(found, reason=reason).as_json(), images)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,20 +1,27 @@
 """The recipes of the COCO tables: schedules, norms by place, and where backbones start from."""
 
 import functools
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from groupnorm.conversion import load_backbone
 from groupnorm.experiments import Options, build, coco, imagenet, study_plan
 from groupnorm.models import build_detector, build_model
 from groupnorm.models.detection.architectures import architecture_of
-from groupnorm.run import run
+from groupnorm.run import detection, run
 from groupnorm.run.detection import warm_start
 from groupnorm.study.execute import run_study
 from groupnorm.study.plan import PlanError
 from groupnorm.study.results import published
+from groupnorm.training.config import DetectionConfig, RunConfig
+from groupnorm.training.distributed import ALONE
+from groupnorm.training.loop import train
 from groupnorm.training.schedules import lr_factor
 from groupnorm.training.warm_start import load_weights
+from tests.data.detection.tiny_garments import tiny_garments
 from tests.models.detection.test_build import ROWS
 
 NAMES = ("coco-c4", "coco-heads", "coco-systems", "coco-scratch", "coco-retinanet")
@@ -177,6 +184,46 @@ def test_what_a_user_may_change():
     assert len(plan.initial) == 2, "one for each norm, whatever the seeds"
     with pytest.raises(PlanError, match="unknown key 'image_size'"):
         study_plan("coco-heads", Options(image_size=224))
+
+
+def test_the_commands_of_the_documentation_are_the_recipe():
+    document = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    commands = re.findall(r"-m groupnorm train (.*?) --device", document.replace("\\\n", " "))
+    start, fields = (dict(field.split("=") for field in text.split()) for text in commands)
+    arm = ARMS["coco-systems, R50, GN"]
+    classifier = RunConfig(**start)
+    assert classifier.run_name() == arm.init
+    assert fields.pop("init") == "r50-gn"
+    made = DetectionConfig(**fields, accumulate=4, init=classifier.run_name())
+    assert made == arm
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("scenes_on_disk")
+@pytest.mark.parametrize("published_norm", ["bn", "gn"])
+def test_published_backbones_train(published_norm, tmp_path):
+    """As the documentation says: a file of a classifier's weights in place of a run's."""
+    classifier = build_model("resnet50", norm=published_norm, num_classes=1000)
+    torch.save(classifier.state_dict(), tmp_path / "resnet50.pt")
+    (variant,) = (
+        variant
+        for variant in build("coco-systems", Options(scale="smoke")).variants
+        if variant.labels["arm"] == {"bn": "R50, frozen BN", "gn": "R50, GN"}[published_norm]
+    )
+    config = variant.config.model_copy(
+        update={"init": None, "data": "coco", "validation_images": None}
+    )
+    data = detection.load(config, "cpu", tiny_garments())
+    model = detection.build(config, data, "cpu")
+    load_backbone(model, tmp_path / "resnet50.pt")
+    assert torch.equal(model.backbone.body.conv1.weight, classifier.conv1.weight)
+    task = detection.make_task(config, data, model, ALONE)
+    metrics = train(config, model, task, checkpoint=tmp_path / "detector.pt")
+    assert metrics[-1]["box_ap"] is not None
+    assert torch.equal(model.backbone.body.conv1.weight, classifier.conv1.weight), "it is frozen"
+    assert not torch.equal(
+        model.backbone.body.layer4[2].conv3.weight, classifier.layer4[2].conv3.weight
+    )
 
 
 @pytest.fixture(scope="module")

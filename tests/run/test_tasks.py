@@ -3,8 +3,9 @@
 import pytest
 
 from groupnorm.run import classification, config_class, detection, setup_of
-from groupnorm.run.tasks import describe_fields
+from groupnorm.run.tasks import describe_fields, reported_metric
 from groupnorm.training.config import DetectionConfig, RunConfig
+from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, MASK_DETECTION
 
 
 def test_a_configuration_without_a_task_is_of_a_classifier():
@@ -21,6 +22,11 @@ def test_an_unknown_task_is_answered_with_the_known_ones(name):
 def test_a_detectors_configuration_names_its_task():
     assert config_class({"task": "detection"}) is DetectionConfig
     assert setup_of(DetectionConfig(steps=1)) is detection
+
+
+def test_the_reported_metric_is_the_first_one():
+    assert reported_metric(RunConfig(epochs=1)) == CLASSIFICATION[0]
+    assert reported_metric(DetectionConfig(steps=1)) == BOX_DETECTION[0] == MASK_DETECTION[0]
 
 
 def test_a_field_is_described_once_or_for_each_task():

@@ -10,6 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from PIL import Image
+
+from groupnorm.data.detection import rle
+from groupnorm.study.results.samples import Samples
 from groupnorm.training.config import RunConfig
 from groupnorm.training.metric import MASK_DETECTION
 from tests.study.fake_store import add_to_manifest, fake_metrics, write_manifest, write_run
@@ -118,3 +123,31 @@ def curve_of(value: float) -> list[float]:
     """Precision at 101 recalls whose mean is `value` to a percent or so."""
     steep = 100.0 / value - 1.0
     return [round(100.0 * (1.0 - recall / 100.0) ** steep, 3) for recall in range(101)]
+
+
+def add_samples(out: Path, count: int = 2, height: int = 24, width: int = 32) -> Path:
+    """Predictions of the first seed of each arm on grey images with one object."""
+    folder = out / "samples"
+    folder.mkdir()
+    mask = np.zeros((height, width), np.uint8)
+    mask[4:20, 6:18] = 1
+    truth = {
+        "category": "bag", "box": [6.0, 4.0, 18.0, 20.0], "crowd": False,
+        "mask": {"size": [height, width], "counts": rle.to_string(rle.encode(mask))},
+    }  # fmt: skip
+    images = []
+    for number in range(count):
+        pixels = np.full((height, width, 3), 60 + 20 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        of_file = {"file": f"{number}.png", "image_id": number + 1, "truth": [truth]}
+        images.append({**of_file, "height": height, "width": width})
+    found = {**{k: v for k, v in truth.items() if k != "crowd"}, "score": 0.9}
+    manifest = json.loads((out / "study.json").read_text())
+    runs = {
+        cell["run"]: {"objects": [[found], *[[]] * (count - 1)], "not_finite": 0}
+        for cell in manifest["cells"]
+        if cell["seed"] == 0
+    }
+    samples = Samples(categories=["shoe", "bag"], images=images, runs=runs)
+    (folder / "samples.json").write_text(json.dumps(samples.as_json()))
+    return out

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -9,8 +10,8 @@ from rich.console import Console
 from groupnorm.study import execute
 from groupnorm.study.execute import run_study
 from groupnorm.study.metrics import further_metrics, primary_metric
-from groupnorm.study.plan import Plan, PlanError, repeat, vary
-from groupnorm.study.store import StoreError, read_manifest
+from groupnorm.study.plan import Finding, Plan, PlanError, repeat, vary
+from groupnorm.study.store import Cell, StoreError, read_manifest
 from groupnorm.training.config import RunConfig
 from tests.data.files.image_trees import class_folders, photo, write
 from tests.study.fake_store import BOX_AP, MASK_AP, add_to_manifest
@@ -145,13 +146,17 @@ def test_a_study_that_has_begun_keeps_its_manifest(study, tmp_path):
 def test_the_record_names_a_metric_that_is_not_that_of_classifiers(study, tmp_path):
     path = tmp_path / "out" / "study.json"
     study()
-    assert not {"metric", "also"} & json.loads(path.read_text()).keys(), "as it always was"
-    study(measured={"metric": BOX_AP, "also": (MASK_AP,)})
+    assert not {"metric", "also", "findings"} & json.loads(path.read_text()).keys(), (
+        "as it always was"
+    )
+    finding = Finding("GN is above BN", "Table 4", {"arm": "GN"}, {"arm": "BN"})
+    study(measured={"metric": BOX_AP, "also": (MASK_AP,), "findings": (finding,)})
     manifest = read_manifest(tmp_path / "out")
     assert manifest["metric"] == {
         "name": "box_ap", "unit": "", "better": "higher", "title": "box AP",
     }  # fmt: skip
     assert (primary_metric(manifest), further_metrics(manifest)) == (BOX_AP, (MASK_AP,))
+    assert [Finding(**named) for named in manifest["findings"]] == [finding]
 
 
 @pytest.mark.parametrize(("data", "pixels"), [("digits", 8), ("imagefolder", 224)])
@@ -166,3 +171,21 @@ def test_progress_knows_the_size_of_the_images(photos, tmp_path, monkeypatch, da
     plan = plan_of(data=data, image_size=None)
     with pytest.raises(BegunError, match=f"^{pixels}$"):
         run_study(plan, tmp_path / "out", data_root=photos, console=Console(file=io.StringIO()))
+
+
+def test_progress_tells_what_initial_runs_measure_and_what_arms_are_called():
+    first = vary(CONFIG, norm="bn")
+    configs = {f"run{i}": vary(CONFIG, seed=i) for i in range(2)}
+    cells = [Cell({"arm": f"arm {i}", "training": "9 steps"}, 0, f"run{i}") for i in range(2)]
+    plan = Plan(
+        "x", "Arms", "paper", "quick", {}, cells, configs, "arms", (),
+        initial={first.run_name(): first}, metric=BOX_AP,
+    )  # fmt: skip
+    (before,) = execute._initial_stages(plan)
+    (after,) = execute._stages(plan, None)
+    assert (before.metric.name, after.metric) == ("val_error", None)
+    assert execute._names_of_arms(plan, before) == {}
+    assert execute._names_of_arms(plan, after) == {
+        "run0": "arm 0, 9 steps, seed 0", "run1": "arm 1, 9 steps, seed 0"
+    }  # fmt: skip
+    assert execute._names_of_arms(replace(plan, shows="norms"), after) == {}

@@ -6,8 +6,10 @@ import shutil
 import pytest
 
 from groupnorm.study.join import join_studies
-from groupnorm.study.results.rows import summarize
+from groupnorm.study.results.rows import load_study, summarize
+from groupnorm.study.results.samples import samples_of
 from groupnorm.study.store import StoreError, read_manifest
+from tests.study.fake_detectors import DETECTORS, Arm, add_samples, detector_study
 from tests.study.fake_search import search as fake_search
 from tests.study.fake_store import (
     add_costs,
@@ -179,3 +181,53 @@ def test_times_of_different_studies_are_not_compared(two, tmp_path):
     costs = json.loads((tmp_path / "joined" / "cost.json").read_text())
     assert costs["configurations"] == []
     assert "timed apart" in costs["reason"]
+
+
+def test_what_runs_start_from_comes_with_them_and_each_finding_once(tmp_path):
+    findings = [{"statement": s, "source": "", "better": {"arm": "GN"}, "worse": {"arm": "LN"}}
+                for s in ("GN is above LN", "LN is below GN")]  # fmt: skip
+    arms = {"frozen BN": Arm(31.4, "bn")}
+    a = detector_study(tmp_path / "a", arms, findings=findings[:1])
+    b = detector_study(tmp_path / "b", arms, findings=findings)
+    join_studies((a, b), tmp_path / "joined", COMMAND)
+    study = load_study(tmp_path / "joined")
+    assert [record.status for record in study.initial.values()] == ["finished"]
+    assert study.manifest["findings"] == findings
+
+
+@pytest.fixture
+def detectors(tmp_path):
+    """Two studies of two arms each, one of them in both."""
+    names = list(DETECTORS)
+    arms = ({name: DETECTORS[name] for name in chosen} for chosen in (names[:2], names[:2][::-1]))
+    folders = [detector_study(tmp_path / name, made) for name, made in zip("ab", arms, strict=True)]
+    for name in ("arm0-s0", "arm0-s1", "arm1-s0", "arm1-s1"):
+        shutil.rmtree(tmp_path / "b" / "runs" / name)
+        shutil.copytree(tmp_path / "a" / "runs" / name, tmp_path / "b" / "runs" / name)
+    manifest = (tmp_path / "a" / "study.json").read_text()
+    (tmp_path / "b" / "study.json").write_text(manifest)
+    return folders
+
+
+def test_predictions_on_the_same_images_are_joined_and_others_left_out_in_words(
+    detectors, tmp_path
+):
+    a, b = detectors
+    out = tmp_path / "joined"
+    join_studies([a, b], out, COMMAND)
+    assert not (out / "samples").exists()
+    add_samples(b)
+    join_studies([a, b], out, COMMAND)
+    assert samples_of(out) == samples_of(b)
+    images = {path.name: path.read_bytes() for path in (b / "samples").glob("*.png")}
+    assert {path.name: path.read_bytes() for path in (out / "samples").glob("*.png")} == images
+    add_samples(a, count=3)
+    join_studies([a, b], out, COMMAND)
+    assert samples_of(out).reason == (
+        "the studies that were joined here predicted on different images"
+    )
+    for folder in (a, b):
+        shutil.rmtree(folder / "samples")
+    join_studies([a, b], out, COMMAND)
+    assert samples_of(out).reason == "the studies that were joined here have none"
+    assert [path.name for path in (out / "samples").iterdir()] == ["samples.json"]

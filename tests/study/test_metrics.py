@@ -64,6 +64,20 @@ def test_runs_that_measure_something_else_are_refused(tmp_path, other):
     )
 
 
+def test_what_is_shown_beside_may_be_missing_but_not_be_another(tmp_path):
+    arms_study(tmp_path)
+    path = tmp_path / "runs" / "arm1-s0" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    without = [{k: v for k, v in row.items() if k != MASK_AP.name} for row in rows]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in without))
+    set_env(tmp_path, "arm1-s0", metrics=[asdict(BOX_AP)])
+    row = summarize(tmp_path)[1]
+    assert (set(row.results), set(row.further["mask_ap"])) == ({0, 1}, {1})
+    set_env(tmp_path, "arm1-s0", metrics=[asdict(BOX_AP), {**asdict(MASK_AP), "unit": "%"}])
+    with pytest.raises(StoreError, match=r"study\.json is about mask AP"):
+        load_study(tmp_path)
+
+
 def test_a_classifiers_study_refuses_a_detectors_run(tmp_path):
     batch_study(tmp_path, norms=("bn",), batches=(32,), seeds=1)
     set_env(tmp_path, "bn-n32-s0", metrics=[asdict(BOX_AP)])

@@ -8,6 +8,7 @@ builds the report and is kept nowhere else; the page says which options it was b
 from __future__ import annotations
 
 import shlex
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
 from groupnorm.study.report.cost_tables import cost_table, time_table
 from groupnorm.study.report.figures import build_figures
+from groupnorm.study.report.figures.predictions import Sheet, prediction_sheet
 from groupnorm.study.report.figures.render import (
     Column,
     missing_letters,
@@ -51,6 +53,7 @@ from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
 from groupnorm.study.results.rules import each_result, title_images
+from groupnorm.study.results.samples import Samples, samples_of
 from groupnorm.study.results.tuning import (
     Tuning,
     chosen_note,
@@ -96,11 +99,13 @@ def write_report(
     rows, tuning = _rows(out, study)
     figures = build_figures(study, rows) if rows else []
     figures += [] if tuning is None else [tuning_figure(tuning)]
+    samples = samples_of(out) if study.axis == "arm" else None
+    sheet = prediction_sheet(out, study, rows, samples, column)
     marked = _paper_tables(study, rows)
     bibliography = references(compared_tables(study.manifest))
     options = _options(column, labels)
     files: dict[str, bytes | str] = {
-        "report.html": _page(study, rows, tuning, figures, bibliography, options),
+        "report.html": _page(study, rows, tuning, figures, bibliography, options, sheet, samples),
         **_csv_files(study, rows, tuning),
         "differences.csv": differences_csv(study, rows),
         "tables.md": markdown(marked),
@@ -110,6 +115,8 @@ def write_report(
     for figure in figures:
         for extension, data in render_files(figure, column).items():
             files[f"figures/{figure.name}.{extension}"] = data
+    if sheet is not None:
+        files[f"figures/{sheet.name}.png"] = sheet.png
     for path in stale_figures(out, files):
         path.unlink()
     _write(out / LIST, figure_list(files))
@@ -235,6 +242,8 @@ def _page(
     figures: list[FigureSpec],
     bibliography: str,
     options: str,
+    sheet: Sheet | None,
+    samples: Samples | None,
 ) -> str:
     template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
@@ -252,6 +261,7 @@ def _page(
     problems = tables.problems(study, every)
     if tuning and tuning.validation_images is not None:
         problems += tables.problems(tuning.study, tuning.rows)
+    problems += [] if samples is None else tables.not_predicted(study, rows, samples)
     compared = differences_of(study, rows)
     return environment.from_string(template).render(
         title=manifest.get("title", manifest["study"]),
@@ -283,6 +293,8 @@ def _page(
         how_tuned=how_tuned(tuning) if tuning else [],
         comparisons=compare_published(study, rows),
         figures=[_drawn(figure) for figure in figures],
+        sheet=sheet,
+        photo="" if sheet is None else b64encode(sheet.png).decode(),
         run_header=tables.run_header(study),
         run_groups=tables.run_groups(study, every),
         problems=problems,

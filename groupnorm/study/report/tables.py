@@ -12,7 +12,7 @@ from typing import Any
 from groupnorm.data.issues import describe_unreadable
 from groupnorm.study.results.costs import COSTS, run_cost
 from groupnorm.study.results.estimates import Estimate
-from groupnorm.study.results.format import decimal_text
+from groupnorm.study.results.format import counted, decimal_text
 from groupnorm.study.results.labels import (
     NOTHING,
     RECOMPUTED,
@@ -41,6 +41,7 @@ from groupnorm.study.results.rows import (
     trained_once,
 )
 from groupnorm.study.results.rules import epochs_rule, rules_note, title_images
+from groupnorm.study.results.samples import Samples
 from groupnorm.study.results.wording import (
     axis_label,
     capital,
@@ -197,6 +198,21 @@ def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     note = rules_note(study)
     bad += [[plural(study.metric), "different rules", note]] if note else []
     return bad + _gaps(study, rows) + _data_problems(study)
+
+
+def not_predicted(study: Study, rows: list[Row], samples: Samples) -> list[list[str]]:
+    """[where, what, reason]: what the sheet of predictions lacks, and what was left out of it."""
+    what = "no predictions on test images"
+    found = [] if samples.reason is None else [["predictions", what, samples.reason]]
+    for row in rows:
+        name = label_of([row], study.manifest.get("tuned_over"))
+        gone = [(run, samples.left_out[run]) for run in row.runs if run in samples.left_out]
+        found += [[name, what, f"{run}: {why}"] for run, why in gone]
+        for run in row.runs:
+            if count := samples.runs.get(run, {}).get("not_finite", 0):
+                why = f"{counted(count, 'detection')} of {run} had a value that is not a number"
+                found.append([name, "left out of the predictions", why])
+    return found
 
 
 def _gaps(study: Study, rows: list[Row]) -> list[list[str]]:

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
+from groupnorm.study.metrics import titles_of
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import NOTHING, estimate_text, label_text, row_text
 from groupnorm.study.results.published import (
@@ -186,10 +187,11 @@ def _arm_lines(
     published = results_by_arm(table)
     names = list(dict.fromkeys(name for results in published.values() for name in results))
     known = {metric.name: metric for metric in (study.metric, *study.further)}
+    titles = titles_of(study.records)
     measured = {arm: row for arm in published if (row := _only_row(rows, arm))}
     header, shown = ["arm"], []
     for name in names:
-        title = known[name].title if name in known else name.replace("_", " ")
+        title = titles.get(name, name.replace("_", " "))
         for where in ("here", "published") if measured and name in known else ("published",):
             header.append(f"{title}, {where}" if measured else title)
             shown.append((name, where))

@@ -39,10 +39,11 @@ from groupnorm.study.results.wording import (
 from groupnorm.training.metric import Metric
 
 ABOUT_PARTS = (
-    "The two intervals answer two questions. That over seeds is about other seeds on the same test "
-    "images. That over parts of the test images is about other images for the same trained "
-    "networks, and says nothing of another training. A value on a part of the images is not that "
-    "on all of them, so that the two differences need not be equal."
+    "The test images make {parts} parts, the same for every run. The two intervals answer "
+    "two questions. That over seeds is about other seeds on the same test images. That over parts "
+    "is about other images for the same trained networks, and says nothing of another training. A "
+    "value on a part of the images is not that on all of them, so that the two differences need "
+    "not be equal."
 )
 
 
@@ -164,8 +165,8 @@ def difference_header(study: Study) -> list[str]:
     if has_parts(study):
         return [
             name, "against", *groups, "difference", "95 % interval over seeds", "pairs of seeds",
-            "verdict over seeds", "difference on parts of the test images",
-            "95 % interval over parts", "parts", "verdict over parts",
+            "verdict over seeds", "difference over parts", "95 % interval over parts",
+            "verdict over parts",
         ]  # fmt: skip
     return [
         name, "against", *groups, "difference", "95 % interval", "pairs of seeds", "verdict",
@@ -198,10 +199,11 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
     else:
         higher = with_article(f"higher {noun(metric)}")
         text = f"Above 0 the {study.axis} has {higher} than what it stands against."
-    if has_parts(study):
-        text += f" {ABOUT_PARTS}"
+    if parts := max((one.on_parts.pairs for one in found if one.on_parts), default=0):
+        text += f" {ABOUT_PARTS.format(parts=parts)}"
     if study.axis == "arm":
-        return f"{text} Each arm stands against the first one."
+        alike = " and ".join(group_labels(study))
+        return f"{text} Each arm stands against the first one{alike and f' with the same {alike}'}."
     if not all(of_kind(BATCH_NORM, [one.reference]) for one in found):
         text += (
             f" Without batch norm the reference is the {best_word(metric)} mean {noun(metric)}, "
@@ -225,6 +227,11 @@ def short_verdict(metric: Metric, found: Difference, pairs: str = "seed") -> str
         return f"one {pairs}, nothing can be told"
     what = "difference" if found.shown else noun(metric)
     return f"the same {what} in {found.pairs} {pairs}s, no interval"
+
+
+def part_gap(found: Difference) -> str:
+    """The mean difference of parts as it is printed, with the decimals of its interval."""
+    return decimal_text(found.mean, interval_digits(found.interval) if found.interval else 1)
 
 
 def _groups(study: Study, rows: Sequence[Row]) -> list[list[Row]]:
@@ -280,17 +287,11 @@ def _interval_cell(found: Difference | None) -> str:
 
 
 def _part_cells(one: DifferenceLine) -> list[str]:
-    """The difference on parts of the test images, its interval, how many, and what they tell."""
+    """The difference over parts of the test images, its interval, and what they tell."""
     found = one.on_parts
     if found is None:
-        return [NOTHING, NOTHING, "0", NOTHING]
-    verdict = short_verdict(one.metric, found, "part")
-    return [part_gap(found), _interval_cell(found), _pairs_cell(found), verdict]
-
-
-def part_gap(found: Difference) -> str:
-    """The mean difference of parts as it is printed, with the decimals of its interval."""
-    return decimal_text(found.mean, interval_digits(found.interval) if found.interval else 1)
+        return [NOTHING] * 3
+    return [part_gap(found), _interval_cell(found), short_verdict(one.metric, found, "part")]
 
 
 def _pairs_cell(found: Difference | None) -> str:

@@ -16,8 +16,8 @@ from groupnorm.training.metric import Metric
 
 YES, OPPOSITE = "yes", "no, the opposite"
 FINDINGS_HEADER = [
-    "published", "source", "difference here", "95 % interval over seeds",
-    "95 % interval over parts of the test images", "does it appear here?",
+    "published", "does it appear here?", "difference here", "95 % interval over seeds",
+    "95 % interval over parts", "source",
 ]  # fmt: skip
 
 
@@ -96,11 +96,11 @@ def findings_lines(study: Study, found: Sequence[Appearance]) -> list[list[str]]
     return [
         [
             one.finding.statement,
-            one.finding.source,
+            one.answer,
             NOTHING if one.over_seeds is None else plain_text(one.over_seeds.shown),
             _interval(one.over_seeds),
             _interval(one.on_parts),
-            one.answer,
+            one.finding.source,
         ]
         for one in found
     ]

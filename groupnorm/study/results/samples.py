@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +71,34 @@ def runs_of_arms(cells: Sequence[Cell], can_be_shown: Callable[[str], bool]) -> 
             first[key] = cell
     in_order = dict.fromkeys(json.dumps(cell.labels, sort_keys=True) for cell in cells)
     return list(dict.fromkeys(first[key].run for key in in_order if key in first))
+
+
+def joined_samples(folders: Sequence[Path], cells: Sequence[Cell]) -> tuple[Samples | None, Path]:
+    """The samples of studies that are joined, and the folder that has their images.
+
+    Of one run for each set of labels, where all predicted on the same images. None where no study
+    has any.
+
+    Args:
+        cells: of the joined study.
+
+    Raises:
+        StoreError: a file is damaged.
+    """
+    found = [
+        (samples, folder)
+        for folder in folders
+        if (samples := samples_of(folder)) is not None and samples.runs
+    ]
+    if not found:
+        return None, folders[0]
+    first, folder = found[0]
+    for other, _ in found[1:]:
+        if (other.images, other.categories) != (first.images, first.categories):
+            reason = "the studies that were joined here predicted on different images"
+            return Samples(reason=reason), folder
+    runs = {name: run for samples, _ in reversed(found) for name, run in samples.runs.items()}
+    left_out = {name: why for samples, _ in found for name, why in samples.left_out.items()}
+    shown = runs_of_arms(cells, lambda name: name in runs)
+    kept = {name: runs[name] for name in shown}
+    return replace(first, runs=kept, left_out=left_out), folder

@@ -9,12 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from groupnorm.data import DetectionSet, ImageFiles, ImageSet
 from groupnorm.data.issues import describe_unreadable
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.wording import noun, value_text
 from groupnorm.study.store import UNREADABLE
 from groupnorm.training.config import TrainingConfig
+from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.metric import CLASSIFICATION, Metric
 
 
@@ -44,6 +46,15 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def pixels_of(images: ImageSet | ImageFiles | DetectionSet) -> int:
+    """Height and width of the images that a run which chooses no size is trained on."""
+    if isinstance(images, DetectionSet):
+        return min(images.train.images[0].height, images.train.images[0].width)
+    if isinstance(images, ImageFiles):
+        return IMAGE_SIZE
+    return int(images.train_images.shape[-1])
 
 
 def _measured(metrics: dict[str, Any], metric: Metric) -> str:

@@ -61,6 +61,7 @@ from groupnorm.study.store.records import (
     run_folder,
     run_is_done,
     write_metrics,
+    write_samples,
     write_unreadable,
 )
 
@@ -92,5 +93,6 @@ __all__ = [
     "run_is_done",
     "to_json",
     "write_metrics",
+    "write_samples",
     "write_unreadable",
 ]

@@ -258,6 +258,21 @@ def write_unreadable(folder: Path, issues: dict[str, dict[str, str]]) -> None:
     write_atomic(folder / UNREADABLE, to_json({"counted": counted, **issues}))
 
 
+def write_samples(out: Path, samples: dict[str, Any], images: Mapping[str, bytes]) -> None:
+    """Write images by name and then `samples.json`; remove images that only the old one names.
+
+    Raises:
+        StoreError: the old file is damaged.
+    """
+    path, before = out / SAMPLES_FILE, read_samples(out) or {"images": []}
+    for name, content in images.items():
+        write_atomic(path.with_name(name), content)
+    write_atomic(path, to_json(samples))
+    old, new = ({image["file"] for image in found["images"]} for found in (before, samples))
+    for name in old - new:
+        path.with_name(name).unlink(missing_ok=True)
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of a record is a finite number."""
     number = isinstance(value, int | float) and not isinstance(value, bool)

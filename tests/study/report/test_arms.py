@@ -25,7 +25,15 @@ from groupnorm.study.results.differences import (
     differences_of,
     how_compared,
 )
-from tests.study.fake_store import ARMS, add_costs, arms_study, loaded, spoil
+from tests.study.fake_detectors import add_samples, detector_study
+from tests.study.fake_store import (
+    ARMS,
+    add_costs,
+    add_to_manifest,
+    arms_study,
+    loaded,
+    spoil,
+)
 
 FROZEN, BEST, SCRATCH = ARMS
 
@@ -94,6 +102,7 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
     assert [line[:4] for line in difference_lines(study, found)] == [
         ["gn", "bn", "Mask R-CNN", "2.0"], ["gn", "bn", "RetinaNet", "-1.0"],
     ]  # fmt: skip
+    assert how_compared(study, found).endswith("against the first one with the same detector.")
     assert describe(study, rows)[0].startswith("bn, RetinaNet is 10.0 points better than bn, Mask")
     assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == 2 * [
         "Mask R-CNN", "RetinaNet",
@@ -201,3 +210,27 @@ def test_the_whole_report(tmp_path):
     }  # fmt: skip
     assert report_numbers(out)["rows"][0]["arm"] == FROZEN
     assert main_metric(out) == "box AP"
+
+
+@pytest.mark.slow
+def test_the_whole_report_of_detectors(tmp_path):
+    """Every section is there; the same records give the same bytes."""
+    finding = {"statement": "GN is above frozen BN", "source": "Table 4",
+               "better": {"arm": "GN"}, "worse": {"arm": "frozen BN"}}  # fmt: skip
+    out = add_samples(detector_study(tmp_path / "a", findings=[finding]))
+    add_to_manifest(out, published=["coco-c4"])
+    page, *files = write_report(out)
+    text = page.read_text()
+    for words in (
+        "<h2>Which published findings appear</h2>", "<summary>The same of mask AP</summary>",
+        "<h2>Precision against recall</h2>", "<h2>Predictions on test images</h2>",
+        "<h2>Where the time goes</h2>", "box AP, published", "pretraining: top-1 error (%)",
+        'src="data:image/png;base64,',
+    ):  # fmt: skip
+        assert words in text, words
+    assert {path.name for path in files if path.stem == "predictions"} == {"predictions.png"}
+    line = next(csv.DictReader((out / "differences.csv").open()))
+    assert (line["parts"], line["parts_told_apart"], line["metric"]) == ("10", "yes", "box_ap")
+    before = {path: path.read_bytes() for path in (page, *files)}
+    write_report(out)
+    assert {path: path.read_bytes() for path in before} == before

@@ -1,5 +1,7 @@
 """Measured beside published: the number found is the table's, and says where it differs."""
 
+import json
+
 import pytest
 
 from groupnorm.study.results import published
@@ -13,6 +15,7 @@ from groupnorm.study.results.compare import (
 )
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError
+from tests.study.fake_detectors import Arm, detector_study
 from tests.study.fake_store import add_to_manifest, batch_study, groups_study, spoil
 from tests.tolerances import FOUR_DIGITS
 
@@ -162,3 +165,36 @@ def test_the_tables_are_those_the_manifest_names():
 def test_an_unknown_table_is_refused():
     with pytest.raises(StoreError, match=r"study.json: no published table is called 'table-9'"):
         compared_tables({"published": ["table-9"]})
+
+
+def test_a_table_of_arms_is_there_as_published_with_what_is_called_the_same(tmp_path):
+    arms = {"frozen BN": Arm(31.4, "bn"), "GN": Arm(28.0, "gn:groups=8"), "other": Arm(20.0, "bn")}
+    out = detector_study(tmp_path, arms)
+    add_to_manifest(out, published=["coco-c4", "coco-systems", "retinanet-first-set"])
+    same, others, retinanet = compare_published(*read(out))
+    assert same.header == [
+        "arm", "box AP, here", "box AP, published", "box AP50, here", "box AP50, published",
+        "box AP75, here", "box AP75, published", "mask AP, here", "mask AP, published",
+        "mask AP50, published", "mask AP75, published",
+    ]  # fmt: skip
+    assert [line[:3] for line in same.lines] == [
+        ["frozen BN", "31.7 ± 0.4", "37.7"], ["GN", "28.3 ± 0.6", "38.8"],
+        ["LN", "\u2013", "36.9"], ["BN trained at 2", "\u2013", "31.7"],
+    ]  # fmt: skip
+    assert same.lines[2][4] == "\u2013", "the paper has no AP50 of LN"
+    assert others.header[:3] == ["arm", "box AP", "box AP50"]
+    assert others.lines[1][:3] == ["R50, GN", "40.3", "61.0"]
+    assert retinanet.header == ["arm", "recall", "precision"]
+    assert "only the direction of differences compares" in others.words
+
+
+def test_several_rows_of_one_arm_are_not_put_into_its_line(tmp_path):
+    out = detector_study(tmp_path, {"GN": Arm(28.0, "gn:groups=8"), "GN ": Arm(20.0, "bn")})
+    path = out / "study.json"
+    manifest = json.loads(path.read_text())
+    for cell in manifest["cells"]:
+        arm = cell["labels"]["arm"]
+        cell["labels"] = {"arm": arm.strip(), "images": 1 + len(arm)}
+    path.write_text(json.dumps({**manifest, "published": ["coco-c4"]}))
+    (one,) = compare_published(*read(out))
+    assert one.header[:2] == ["arm", "box AP"]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from groupnorm.study.report.cost_tables import cost_table
+from groupnorm.study.report.cost_tables import cost_table, time_table
 from groupnorm.study.report.page import build_report
 from groupnorm.study.report.tables import run_groups, run_header, tables_csv
 from groupnorm.study.results.costs import (
@@ -16,10 +16,12 @@ from groupnorm.study.results.costs import (
     milliseconds,
     read_cost_pass,
     run_cost,
+    time_spent,
 )
 from groupnorm.study.results.rows import load_study, summarize_study
-from groupnorm.study.store import StoreError
-from tests.study.fake_store import add_costs, batch_study
+from groupnorm.study.store import Record, StoreError
+from tests.study.fake_detectors import detector_study
+from tests.study.fake_store import add_costs, batch_study, loaded
 
 
 def test_a_runs_costs_have_their_units(tmp_path):
@@ -173,3 +175,33 @@ def test_times_that_cannot_be_are_named_with_the_remedy(tmp_path, changes, words
     (tmp_path / "cost.json").write_text(json.dumps({**COST, **changes}))
     with pytest.raises(StoreError, match=rf"cost\.json {words}.*Restore it, or delete it"):
         read_cost_pass(tmp_path)
+
+
+def epoch(seconds, images_per_second, **parts):
+    timing = {"seconds": seconds, "images": 100, "images_per_second": images_per_second, **parts}
+    return {"timing": timing}
+
+
+def test_the_time_of_a_run_is_divided_over_all_its_epochs():
+    parts = {"data_seconds": 1.0, "forward_seconds": 2.0, "backward_seconds": 3.0}
+    rows = [epoch(10.0, 10.0, **parts), epoch(15.0, 10.0, **parts)]
+    found = time_spent(Record("a", "finished", None, {}, {}, rows))
+    assert found.milliseconds == pytest.approx(100.0)
+    assert found.shares == pytest.approx({
+        "data": 2 / 25, "forward": 4 / 25, "backward and optimizer": 6 / 25,
+        "evaluation and saving": 5 / 25,
+    })  # fmt: skip
+    older = [*rows, epoch(10.0, 10.0)]
+    assert time_spent(Record("a", "finished", None, {}, {}, older)) is None
+    assert time_spent(Record("a", "missing", None, {}, {}, [])) is None
+
+
+def test_a_study_of_arms_says_where_the_time_goes(tmp_path):
+    study, rows = loaded(detector_study(tmp_path))
+    header, body = time_table(study, rows)
+    assert header == [
+        "arm", "training, ms/image", "data, %", "forward, %", "backward and optimizer, %",
+        "evaluation and saving, %",
+    ]  # fmt: skip
+    assert body[0] == ["frozen BN", "18.18", "2.9", "28.6", "47.6", "13.4"]
+    assert time_table(*loaded(batch_study(tmp_path / "other")))[1] == []

@@ -7,11 +7,11 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 
+from groupnorm.study.metrics import titles_of
 from groupnorm.study.report.figures.style import FigureSpec, Panel, Style, norm_styles
 from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.parts import curves_of
 from groupnorm.study.results.rows import Row, Study, run_status
-from groupnorm.training.metric import metrics_of
 
 _CAPTION = (
     "Precision at recalls of 0 to 100 %, the mean over categories, after the last epoch; the mean "
@@ -26,7 +26,7 @@ def precision_figures(study: Study, rows: Sequence[Row]) -> list[FigureSpec]:
     found = [
         (row_name(study, row), styles[row.labels[study.axis]], _means(study, row)) for row in rows
     ]
-    titles = _titles(study)
+    titles = titles_of(study.records)
     panels = []
     for name in dict.fromkeys(name for *_, curves in found for name in curves):
         lines = [(arm, style, curves[name]) for arm, style, curves in found if name in curves]
@@ -46,12 +46,6 @@ def _means(study: Study, row: Row) -> dict[str, list[float]]:
         columns = zip(*(of_run[name] for of_run in curves if name in of_run), strict=True)
         means[name] = [fmean(column) for column in columns]
     return means
-
-
-def _titles(study: Study) -> dict[str, str]:
-    """What the runs call their metrics, by name."""
-    every = [metric for record in study.records.values() for metric in metrics_of(record.env)]
-    return {metric.name: metric.title for metric in every}
 
 
 def _drawer(lines: Sequence[tuple[str, Style, list[float]]], title: str) -> Callable[[Axes], None]:

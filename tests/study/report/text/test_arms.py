@@ -2,7 +2,12 @@
 
 import re
 
+import pytest
+
 from groupnorm.study.report.text import describe
+from groupnorm.study.report.text.verdicts import verdict_on_parts
+from groupnorm.study.results.estimates import paired_difference
+from tests.study.fake_detectors import BOX_AP, detector_study
 from tests.study.fake_store import ARMS, arms_study, loaded
 
 FROZEN, BEST, SCRATCH = ARMS
@@ -38,3 +43,32 @@ def test_one_seed_tells_nothing(tmp_path):
         f"Nothing can be told from one seed: {BEST} has a box AP of 33.1 and {FROZEN} of 31.4, and"
     )
     assert "published" not in how, "a sweep of errors says nothing of box AP"
+
+
+def test_the_first_paragraph_also_says_what_other_test_images_would_tell(tmp_path):
+    first, measured, *_ = describe(*loaded(detector_study(tmp_path)))
+    assert first.startswith("GN+WS and frozen BN cannot be told apart: GN+WS is 1.5 points better")
+    assert (
+        "Of the networks trained here, on 10 parts of the test images, GN+WS is 1.5 points better "
+        "than frozen BN in box AP (95 % interval 1.1 to 1.9). GN+WS was picked"
+    ) in first
+    assert "with 6 arms, 1 to 2 seeds each" in measured
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([-1.0, -1.1], "b is 1.1 points better than a in box AP (95 % interval 0.4 to 1.7)."),
+        ([0.05, 0.051], "a is 0.05 points better than b in box AP (95 % interval 0.04 to 0.06)."),
+        ([1.0, -0.8], "a and b cannot be told apart (95 % interval -11.3 to 11.5)."),
+    ],
+)
+def test_what_parts_tell_of_two_arms(values, expected):
+    found = paired_difference(dict(enumerate(values)), dict.fromkeys(range(2), 0.0))
+    text = verdict_on_parts(BOX_AP, "a", "b", found)
+    assert text == f"Of the networks trained here, on 2 parts of the test images, {expected}"
+
+
+def test_parts_without_an_interval_tell_nothing():
+    assert verdict_on_parts(BOX_AP, "a", "b", None) == ""
+    assert verdict_on_parts(BOX_AP, "a", "b", paired_difference({0: 1.0}, {0: 0.0})) == ""

@@ -1,0 +1,161 @@
+"""The sheet of predictions: a row for each of a few test images, the truth and each arm beside it.
+
+It is made of photographs, and so a raster image, in its file as in the page.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.font_manager import FontProperties, findfont
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+
+from groupnorm.data.detection.drawing import draw_objects, drawn_object
+from groupnorm.study.report.figures.render import COLUMN_WIDTHS, FONT, PNG_DPI, Column
+from groupnorm.study.results.format import counted, decimal_text
+from groupnorm.study.results.labels import row_name
+from groupnorm.study.results.rows import Row, Study
+from groupnorm.study.results.samples import Samples
+from groupnorm.study.store import SAMPLES_FILE, StoreError
+
+ROWS = 6
+"""So many images at most make the sheet."""
+TRUTH = "truth"
+_CELL = 288  # pixels of a column
+_GAP = 8
+_LETTERS = 26  # pixels of a name above a column
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The sheet as a figure of the report: `png` is its file."""
+
+    title: str
+    caption: str
+    alt: str
+    columns: int
+    png: bytes
+    name: str = "predictions"
+
+
+def prediction_sheet(
+    out: Path, study: Study, rows: Sequence[Row], samples: Samples | None, column: Column | None
+) -> Sheet | None:
+    """The sheet of the study in `out`; None where nothing was predicted.
+
+    Args:
+        column: the file says that it is as wide as one column of a paper or as both; None: it has
+            300 dots an inch.
+
+    Raises:
+        StoreError: an image is missing or damaged, or an object cannot be drawn.
+    """
+    shown = {} if samples is None else _arms(study, rows, samples)
+    if samples is None or not shown:
+        return None
+    count = min(ROWS, len(samples.images))
+    names, runs = [TRUTH, *shown], list(shown.values())
+    picture = _compose(names, [_row(out, samples, number, runs) for number in range(count)])
+    buffer = io.BytesIO()
+    dpi = picture.width / COLUMN_WIDTHS[column] if column else float(PNG_DPI)
+    picture.save(buffer, "PNG", dpi=(dpi, dpi))
+    of = f" of the {len(samples.images)} that were kept" if count < len(samples.images) else ""
+    caption = (
+        f"The first {counted(count, 'test image')}{of}: the truth, and what each arm finds with a "
+        f"score of at least {decimal_text(samples.lowest_score, 2)}. An arm is its first seed that "
+        "finished; results had no part in the choice of images and seeds. Colours are categories, "
+        "numbers are scores; what is found in a crowd counts neither way."
+    )
+    return Sheet(
+        "Predictions on test images", caption,
+        f"{counted(count, 'test image')} with boxes and masks: {', '.join(names)}",
+        len(names), buffer.getvalue(),
+    )  # fmt: skip
+
+
+def _arms(study: Study, rows: Sequence[Row], samples: Samples) -> dict[str, str]:
+    """The run that stands for each arm, by what the report calls the arm."""
+    found = {
+        row_name(study, row): [name for name in row.runs if name in samples.runs] for row in rows
+    }
+    return {name: runs[0] for name, runs in found.items() if runs}
+
+
+def _row(out: Path, samples: Samples, number: int, runs: Sequence[str]) -> list[Image.Image]:
+    """An image with the truth, and with what each run found in it."""
+    path = samples.path(out, number)
+    try:
+        with Image.open(path) as file:
+            pixels = np.asarray(file.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise StoreError(f"{path} cannot be read ({error}). {_again(out)}") from None
+    truth = samples.images[number]["truth"]
+    found = [samples.runs[name]["objects"][number] for name in runs]
+    try:
+        return [_drawn(pixels, objects, samples.categories) for objects in (truth, *found)]
+    except ValueError as error:
+        raise StoreError(f"{out / SAMPLES_FILE} has {error}. {_again(out)}") from None
+
+
+def _again(out: Path) -> str:
+    return (
+        f"Delete {(out / SAMPLES_FILE).parent}: the report then has no sheet of predictions, and "
+        "the command of the study makes it again from the checkpoints"
+    )
+
+
+def _drawn(
+    pixels: NDArray[np.uint8], objects: Sequence[dict[str, Any]], categories: Sequence[str]
+) -> Image.Image:
+    """An image with its objects, as wide as a column."""
+    width = pixels.shape[1]
+    drawn = [drawn_object(entry, categories) for entry in objects]
+    drawn = [
+        replace(one, text=f"{one.text} (crowd)") if entry.get("crowd") else one
+        for one, entry in zip(drawn, objects, strict=True)
+    ]
+    picture = Image.fromarray(draw_objects(pixels, drawn, max(1, round(_CELL / width))))
+    height = max(1, round(picture.height * _CELL / picture.width))
+    return picture.resize((_CELL, height), Image.Resampling.LANCZOS)
+
+
+def _compose(names: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """All images in rows on white, with a name above each column."""
+    font = ImageFont.truetype(findfont(FontProperties(family=FONT)), _LETTERS)
+    titles = [_in_lines(name, font) for name in names]
+    line = round(1.2 * _LETTERS)
+    top = line * max(map(len, titles)) + _GAP
+    heights = [max(picture.height for picture in row) for row in rows]
+    size = (
+        len(names) * (_CELL + _GAP) - _GAP,
+        top + sum(heights) + _GAP * (len(heights) - 1),
+    )
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, title in enumerate(titles):
+        for number, text in enumerate(reversed(title), 1):
+            corner = (place * (_CELL + _GAP), top - _GAP - number * line)
+            draw.text(corner, text, fill="black", font=font)
+    for row, height in zip(rows, heights, strict=True):
+        for place, picture in enumerate(row):
+            sheet.paste(picture, (place * (_CELL + _GAP), top))
+        top += height + _GAP
+    return sheet
+
+
+def _in_lines(name: str, font: ImageFont.FreeTypeFont) -> list[str]:
+    """A name in lines that are no wider than a column, where its words allow it."""
+    lines = [""]
+    for word in name.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > _CELL - _GAP:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
