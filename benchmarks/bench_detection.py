@@ -206,6 +206,7 @@ def check_equal(case: Case, ours: Any, theirs: nn.Module, inputs: Any) -> None:
     others = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         other = others[name].grad
+        assert other is not None
         assert (parameter.grad - other).norm() <= 2e-3 * other.norm() + 1e-6, (case.name, name)
 
 
@@ -334,7 +335,7 @@ def measure(names: list[str], rounds: int) -> dict[tuple[str, bool], dict[str, A
         arguments = (kept, names, rounds, turns, queue)
         processes.append(spawn.Process(target=run_cases, args=arguments, daemon=True))
         processes[-1].start()
-    results = {}
+    results: dict[tuple[str, bool], dict[str, Any]] = {}
     while len(results) < 2 * len(names):
         try:
             name, kept, found = queue.get(timeout=10)

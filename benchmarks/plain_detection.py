@@ -33,15 +33,16 @@ def detector(ours: Any, side: int) -> nn.Module:
         "image_std": ours.transform.image_std,
     }
     if isinstance(ours, RetinaNet):
-        return RetinaNet(
+        retinanet: nn.Module = RetinaNet(
             ours.backbone,
             ours.head.classification_head.num_classes,
             anchor_generator=ours.anchor_generator,
             head=ours.head,
             **common,
-        ).train()
+        )
+        return retinanet.train()
     rpn, heads = ours.rpn, ours.roi_heads
-    return MaskRCNN(
+    mask_rcnn: nn.Module = MaskRCNN(
         ours.backbone,
         rpn_anchor_generator=rpn.anchor_generator,
         rpn_head=rpn.head,
@@ -56,7 +57,8 @@ def detector(ours: Any, side: int) -> nn.Module:
         mask_head=heads.mask_head,
         mask_predictor=heads.mask_predictor,
         **common,
-    ).train()
+    )
+    return mask_rcnn.train()
 
 
 def _pooling(ours: Any) -> MultiScaleRoIAlign:
@@ -79,16 +81,20 @@ def with_torchs_layers(model: nn.Module) -> nn.Module:
         elif isinstance(child, FrozenBatchNorm):
             layer = FrozenBatchNorm2d(child.num_features)
         elif isinstance(child, WSConv2d):
-            layer = StandardizedConv(
-                child.in_channels, child.out_channels, child.kernel_size, child.stride,
-                child.padding, bias=child.bias is not None,
-            )  # type: ignore[arg-type]  # fmt: skip
+            layer = _standardized(child)
         else:
             with_torchs_layers(child)
             continue
         layer.load_state_dict(child.state_dict())
         setattr(model, name, layer)
     return model
+
+
+def _standardized(conv: Any) -> nn.Module:
+    return StandardizedConv(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+        bias=conv.bias is not None,
+    )  # fmt: skip
 
 
 class Images:
@@ -105,7 +111,7 @@ class Images:
 
     def __iter__(self) -> Iterator[tuple[list[Tensor], Targets]]:
         while True:
-            for rows in torch.randperm(len(self.images)).split(self.batch):
+            for rows in torch.split(torch.randperm(len(self.images)), self.batch):
                 if len(rows) == self.batch:
                     pairs = [self._example(row) for row in rows.tolist()]
                     yield [image for image, _ in pairs], [target for _, target in pairs]

@@ -43,6 +43,7 @@ KERNELS = ROOT / "docs" / "kernels.md"
 GPU = ROOT / "docs" / "gpu.md"
 STUDY = ROOT / "docs" / "study.md"
 COST = ROOT / "docs" / "cost.md"
+DETECTORS = ROOT / "docs" / "detectors.md"
 RESULTS = ROOT / "results"
 
 
@@ -496,6 +497,123 @@ def cost_sections() -> dict[str, str]:
     return {"cost": cost_section()}
 
 
+def detectors_speed_section() -> str:
+    """A detector's training step against torchvision's, and where its time goes."""
+    path = only("bench-detection-*") / "bench_detection.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    peers = [row for row in record["rows"] if "times_faster" in row]
+    ours = {row["case"]: row for row in record["rows"] if "times_faster" not in row}
+
+    def speed(row: dict[str, Any], memory: str) -> str:
+        return f"{row[memory]['images_per_second']:.1f}"
+
+    def times(row: dict[str, Any], name: str) -> str:
+        found = row[name]
+        return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+    def megabytes(row: dict[str, Any]) -> str:
+        return f"{row['new_memory']['step_memory_bytes'] / 1e6:.0f}"
+
+    rows = [
+        [
+            f"{row['case']}, against {row['side']}",
+            speed(ours[row["case"]], "new_memory"),
+            speed(row, "new_memory"),
+            times(row, "times_faster"),
+            speed(ours[row["case"]], "kept_memory"),
+            times(row, "times_faster_ours_kept"),
+            times(row, "times_faster_both_kept"),
+            f"{megabytes(ours[row['case']])}, {megabytes(row)}",
+        ]
+        for row in peers
+    ]
+    header = ["images per second of CPU time", "ours", "torchvision", "times faster",
+              "ours, kept blocks", "times faster than without", "times faster than with",
+              "MB of a step, ours, theirs"]  # fmt: skip
+    inside = "../" + path.parent.relative_to(ROOT).as_posix()
+    env = record["environment"]
+    return "\n".join(
+        [
+            *markdown(header, rows),
+            "",
+            "Medians over the rounds, in brackets their quartiles. Where the time of a step of "
+            "Mask R-CNN goes, milliseconds per image, ours and torchvision's:",
+            "",
+            *markdown(*parts_of_a_step(record["rows"])),
+            "",
+            f"`{record['command']}`, torch {env['torch']}, torchvision {env['torchvision']}, "
+            f"{env['cpu']}, one thread; record: [{path.parent.name}]({inside}).",
+        ]
+    )
+
+
+def parts_of_a_step(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the table of where the time of Mask R-CNN goes."""
+    columns = [
+        row
+        for row in rows
+        if row["case"].startswith("Mask") and row["side"] in ("groupnorm", "torchvision")
+    ]
+    images = columns[0]["new_memory"]["images_per_second"]
+    images *= columns[0]["new_memory"]["cpu_seconds"]["median"]
+    of_each = [
+        {part: 1e3 * seconds / images for part, seconds in row["new_memory"]["parts"].items()}
+        for row in columns
+    ]
+    parts = sorted(of_each[0], key=lambda part: -of_each[0][part])
+    cases = list(dict.fromkeys(row["case"].removeprefix("Mask R-CNN, ") for row in columns))
+
+    def line(name: str, values: list[float]) -> list[str]:
+        pairs = zip(values[::2], values[1::2], strict=True)
+        return [name, *(f"{own:.2f}, {other:.2f}" for own, other in pairs)]
+
+    lines = [line(part, [found.get(part, 0.0) for found in of_each]) for part in parts]
+    total = line("all", [sum(found.values()) for found in of_each])
+    return ["", *cases], [*lines, total]
+
+
+def padding_section() -> str:
+    """How much the padding of a batch moves average precision."""
+    path = only("padding-effect-*") / "padding_effect.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    area = record["image_side"] ** 2
+    names = {"box_ap": "box AP", "mask_ap": "mask AP"}
+
+    def change(row: dict[str, Any], name: str) -> str:
+        found = row[name]
+        if "difference" not in found:
+            return f"{found['value']:.1f}"
+        return f"{found['difference']:+.1f} ± {found['standard_error']:.1f}"
+
+    norms = [run["norms"].get("backbone", run["norm"]) for run in record["runs"]]
+    lines = [
+        [
+            f"{rows[0]['height']} x {rows[0]['width']}",
+            f"{100 - 100 * area / (rows[0]['height'] * rows[0]['width']):.0f} %",
+            *(change(row, name) for row in rows for name in names),
+        ]
+        for rows in zip(*(run["rows"] for run in record["runs"]), strict=True)
+    ]
+    header = ["padded to", "padding", *(f"{norm}, {text}" for norm in norms for text in
+                                        names.values())]  # fmt: skip
+    inside = "../" + path.parent.relative_to(ROOT).as_posix()
+    env = record["environment"]
+    return "\n".join(
+        [
+            *markdown(header, lines),
+            "",
+            "The first line is AP, the others are differences from it, ± standard error of the "
+            "difference over 10 parts of the test images; one seed. "
+            f"`{record['command']}`, torch {env['torch']}; record: [{path.parent.name}]({inside}).",
+        ]
+    )
+
+
+def detectors_sections() -> dict[str, str]:
+    """Name of each section of docs/detectors.md, and its text."""
+    return {"padding": padding_section(), "speed": detectors_speed_section()}
+
+
 def updated(text: str, sections: dict[str, str]) -> str:
     """A document's text with every section made anew."""
     for name, body in sections.items():
@@ -527,6 +645,7 @@ def main() -> None:
         GPU: gpu_sections,
         STUDY: study_sections,
         COST: cost_sections,
+        DETECTORS: detectors_sections,
     }
     for path, sections in documents.items():
         text = path.read_text(encoding="utf-8")

@@ -101,7 +101,7 @@ class _Pooled(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         rois, levels = ctx.saved_tensors
         gradients = []
@@ -139,7 +139,9 @@ def _gradient_by_products(grad: Tensor, rois: Tensor, scale: float, shape: Seque
     sizes = [side * count for count in counts]
     of_image = [
         torch.mm(weights.T, values).view(height, channels, width)
-        for weights, values in zip(of_rows.split(sizes), by_rows.split(sizes), strict=True)
+        for weights, values in zip(
+            torch.split(of_rows, sizes), torch.split(by_rows, sizes), strict=True
+        )
     ]
     return torch.stack(of_image).transpose(1, 2).contiguous()
 
