@@ -95,6 +95,7 @@ COVERED_ELSEWHERE = {
     "experiments/imagenet.py",
     "experiments/pets.py",
     "models/classification/widths.py",  # models/test_registry.py, test_resnet_imagenet.py
+    "models/detection/roi_heads.py",  # models/detection/test_mask_rcnn.py
     "ops/group_norm/arguments.py",  # test_api.py and test_tensor_states.py
     "ops/group_norm/autograd.py",  # test_api.py, with every kernel
     "ops/group_norm/expanded_weights.py",  # test_tensor_states.py
@@ -110,6 +111,7 @@ COVERED_ELSEWHERE = {
     "training/config/errors.py",  # training/config/test_classification.py, as the next one
     "training/config/fields.py",
     "study/schema.py",  # study/store/test_records.py
+    "study/report/cost_tables.py",  # study/results/test_costs.py
     "study/report/text/divisions.py",  # study/report/text/test_describe.py, as the next two
     "study/report/text/findings.py",
     "study/report/text/published.py",

@@ -14,6 +14,7 @@ from tests.cli.commands import groupnorm, typed
 from tests.data.detection.tiny_garments import tiny_garments
 from tests.data.files.image_trees import photo
 from tests.study.tiny_detectors import tiny_detector
+from tests.tolerances import FOUR_DIGITS, HUNDREDTH
 
 pytestmark = pytest.mark.usefixtures("detectors_on_disk")
 FEW = ["--threshold", "0.05"]
@@ -43,7 +44,7 @@ def edit(path, **keys):
 
 
 def test_what_is_found_is_listed_and_drawn(scene, tmp_path):
-    done = typed("detect", tiny_detector(), scene, *FEW, cwd=tmp_path)
+    done = typed("detect", tiny_detector(), scene.name, *FEW, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, *table, drawn = done.stdout.splitlines()
     assert first.startswith("run gn-groups-8-1x2-s0-")
@@ -94,10 +95,10 @@ def test_it_finds_what_training_evaluated(scene):
     (output,) = model.eval()(images[:1])
     (image,) = found_in(scene)["images"]
     assert [one["score"] for one in image["objects"]] == pytest.approx(
-        output["scores"].tolist(), abs=1e-4
+        output["scores"].tolist(), abs=FOUR_DIGITS
     )
     boxes = np.array([one["box"] for one in image["objects"]])
-    assert np.abs(boxes - output["boxes"].detach().numpy()).max() < 0.01
+    assert np.abs(boxes - output["boxes"].detach().numpy()).max() < HUNDREDTH
 
 
 def test_a_run_by_its_checkpoint_and_an_image_without_objects(scene, tmp_path):

@@ -16,6 +16,7 @@ from groupnorm.study.results.pretraining import (
 from groupnorm.training.metric import CLASSIFICATION
 from tests.study.fake_detectors import detector_study, start_of
 from tests.study.fake_store import loaded, spoil
+from tests.tolerances import HALF_A_TENTH
 
 ERROR = CLASSIFICATION[0]
 
@@ -36,7 +37,7 @@ def test_the_error_of_what_an_arm_starts_from_stands_beside_its_ap(tmp_path):
     assert started_from(study, scratch) == []
     found = study_numbers(study, rows)["rows"]
     assert found[0]["pretraining"] == {
-        "runs": [record.name], "error": pytest.approx(39.2, abs=0.05),
+        "runs": [record.name], "error": pytest.approx(39.2, abs=HALF_A_TENTH),
     }  # fmt: skip
     assert found[-1]["pretraining"] == {"runs": []}
 

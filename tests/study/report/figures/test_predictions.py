@@ -13,6 +13,7 @@ from groupnorm.study.results.samples import Samples, samples_of
 from groupnorm.study.store import StoreError
 from tests.study.fake_detectors import DETECTORS, add_samples, detector_study
 from tests.study.fake_store import loaded
+from tests.tolerances import HUNDREDTH
 
 CELL = 288
 
@@ -54,7 +55,7 @@ def test_the_same_records_give_the_same_bytes_and_a_column_says_its_width(detect
     first = prediction_sheet(out, study, rows[:1], samples, "single")
     assert first == prediction_sheet(out, study, rows[:1], samples, "single")
     with Image.open(io.BytesIO(first.png)) as file:
-        assert file.width / file.info["dpi"][0] == pytest.approx(3.3, abs=0.01)
+        assert file.width / file.info["dpi"][0] == pytest.approx(3.3, abs=HUNDREDTH)
 
 
 def test_a_crowd_is_named_and_a_large_image_shrinks_to_its_column(tmp_path):
