@@ -200,7 +200,7 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         {name: config for _, configs in repeated for name, config in configs.items()},
         shows=experiment.shows,
         published=experiment.published,
-        initial={config.run_name(): config for config in experiment.initial},
+        initial=_starts(experiment, options),
         metric=experiment.metric,
         also=experiment.also,
         findings=experiment.findings,
@@ -232,6 +232,13 @@ def _changed(variant: Variant, options: Options) -> TrainingConfig:
     if own_size and getattr(config, "image_size", None) is not None:
         changes.setdefault("image_size", None)  # the experiment's own is for image files
     return vary(config, **changes)
+
+
+def _starts(experiment: Experiment, options: Options) -> dict[str, TrainingConfig]:
+    """The runs that others start from, by name; the user chooses nothing that is in the name."""
+    share = options.max_unreadable
+    changes = {} if share is None else {"max_unreadable": share}
+    return {config.run_name(): vary(config, **changes) for config in experiment.initial}
 
 
 def _searched(plan: Plan, base: RunConfig, options: Options) -> Plan:

@@ -201,6 +201,10 @@ def test_what_a_user_may_change():
     assert {(c.epochs, c.train_images) for c in plan.configs.values()} == {(3, 640)}
     assert {(c.image_size, c.max_unreadable) for c in plan.configs.values()} == {(96, 0.1)}
     assert len(plan.configs) == 20
+    arms = study_plan("detection", Options(max_unreadable=0.1))
+    both = [*arms.configs.values(), *arms.initial.values()]
+    assert {config.max_unreadable for config in both} == {0.1}
+    assert arms.initial.keys() == study_plan("detection").initial.keys()
     small = study_plan("imagenet-batch-size", Options(data="digits"))
     assert {c.image_size for c in small.configs.values()} == {None}, "digits have a size already"
 
