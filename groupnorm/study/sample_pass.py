@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from groupnorm.files import first_line
+from groupnorm.files import describe_os_error, first_line
 from groupnorm.run import setup_of
 from groupnorm.run.setup import SampledImages
 from groupnorm.study.results.format import counted
@@ -25,7 +25,7 @@ from groupnorm.study.store import Cell, read_config, read_record, run_folder, wr
 from groupnorm.study.trained import read_trained
 
 IMAGES = 8
-_FAILURES = (RuntimeError, ValueError, MemoryError)
+_FAILURES = (RuntimeError, ValueError, MemoryError, OSError)
 
 
 def predict_samples(
@@ -46,21 +46,25 @@ def predict_samples(
         StoreError: a file of the study is damaged.
     """
     shown = runs_of_arms(cells, lambda name: read_record(out, name).status == "finished")
-    before = samples_of(out) or Samples()
+    before = samples_of(out) or Samples(LOWEST_SCORE)
     missing = [name for name in shown if name not in before.runs]
     if not missing:
         return
-    config = read_config(run_folder(out, missing[0]))
-    assert config is not None  # it has finished
+    configs = (read_config(run_folder(out, name)) for name in missing)
+    config = next((found for found in configs if found is not None), None)
+    if config is None:
+        on_message("no predictions are shown: no run has its config.json")
+        return
     try:
         images = setup_of(config).samples(config, data_root, IMAGES)
     except _FAILURES as error:
-        reason = f"the test images cannot be used: {first_line(error)}"
+        reason = f"the test images cannot be used: {_why(error)}"
         _write(out, replace(before, left_out=dict.fromkeys(missing, reason)), (), on_message)
         return
     if images is None:
         return
-    if (before.images, before.categories) != (images.images, images.categories):
+    ours = images.images, images.categories, LOWEST_SCORE
+    if (before.images, before.categories, before.lowest_score) != ours:
         before, missing = Samples(), shown
     detectors, scenes = counted(len(missing), "detector"), counted(len(images.images), "test image")
     on_message(f"predicting with {detectors} on {scenes}")
@@ -69,8 +73,9 @@ def predict_samples(
         try:
             runs[name] = _predict(run_folder(out, name), images)
         except _FAILURES as error:
-            left_out[name] = first_line(error)
+            left_out[name] = _why(error)
     found = Samples(
+        lowest_score=LOWEST_SCORE,
         categories=images.categories,
         images=images.images,
         runs={name: runs[name] for name in shown if name in runs},
@@ -82,6 +87,10 @@ def predict_samples(
 def _predict(folder: Path, images: SampledImages) -> dict[str, Any]:
     run = read_trained(folder)
     return images.predict(run.config, run.built_for, run.weights, LOWEST_SCORE)
+
+
+def _why(error: Exception) -> str:
+    return describe_os_error(error) if isinstance(error, OSError) else first_line(error)
 
 
 def _write(

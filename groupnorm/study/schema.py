@@ -138,13 +138,17 @@ class _Cost(_Open):
 _Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
+_Side = Annotated[int, Field(ge=1, le=4096)]
+"""Pixels, at most as many as a configuration may ask for (`training.config.ImageSize`)."""
+
+
 class BuiltFor(_Closed):
     """What a detector takes of its data set: `groupnorm.run.detector.BuiltFor`."""
 
     categories: Annotated[list[str], Field(min_length=1)]
-    canvas: Annotated[int, Field(ge=1, le=10**6)]
-    short_side: Annotated[int, Field(ge=1, le=10**6)]
-    long_side: Annotated[int, Field(ge=1, le=10**6)]
+    canvas: _Side
+    short_side: _Side
+    long_side: _Side
     image_mean: _Channels
     image_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
 
@@ -244,7 +248,7 @@ class _FoundObject(_Closed):
 
 
 class _SampleImage(_Closed):
-    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*\.png$")]
     image_id: int
     height: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]

@@ -113,6 +113,18 @@ def test_with_other_images_all_predict_anew_and_the_old_ones_go(study, monkeypat
     assert len(list((out / "samples").glob("*.png"))) == 2
 
 
+def test_with_another_lowest_score_all_predict_anew(study, monkeypatch):
+    out, cells = study
+    predict(study, cells[:1])
+    assert samples_of(out).lowest_score == 0.05
+    monkeypatch.setattr(sample_pass, "LOWEST_SCORE", 0.06)
+    assert predict(study) == ["predicting with 2 detectors on 4 test images"]
+    found = samples_of(out)
+    assert found.lowest_score == 0.06
+    shown = [one for image in found.runs[cells[0].run]["objects"] for one in image]
+    assert min(one["score"] for one in shown) >= 0.06
+
+
 def test_what_prevents_a_prediction_is_recorded_and_tried_again(study):
     out, (gn, bn) = study
     checkpoint = out / "runs" / gn.run / CHECKPOINT
@@ -128,6 +140,45 @@ def test_what_prevents_a_prediction_is_recorded_and_tried_again(study):
     predict(study)
     found = samples_of(out)
     assert (list(found.runs), found.left_out) == ([gn.run, bn.run], {})
+
+
+def test_a_file_that_cannot_be_opened_prevents_its_predictions_alone(study, monkeypatch):
+    gn, bn = study[1]
+    real = sample_pass.read_trained
+
+    def forbidden(folder):
+        if folder.name == gn.run:
+            raise PermissionError(13, "Permission denied", str(folder / CHECKPOINT))
+        return real(folder)
+
+    monkeypatch.setattr(sample_pass, "read_trained", forbidden)
+    predict(study)
+    found = samples_of(study[0])
+    assert list(found.runs) == [bn.run]
+    assert "Permission denied" in found.left_out[gn.run]
+
+
+def test_a_data_set_that_cannot_be_opened_is_a_reason(study, monkeypatch):
+    def forbidden(config):
+        raise PermissionError(13, "Permission denied", "scenes")
+
+    monkeypatch.setattr(sample_pass, "setup_of", forbidden)
+    (message, _) = predict(study)
+    assert "the test images cannot be used: " in message
+    assert "Permission denied" in message
+
+
+def test_a_run_without_its_configuration_is_left_out(study):
+    out, (gn, bn) = study
+    (out / "runs" / gn.run / "config.json").unlink()
+    predict(study)
+    found = samples_of(out)
+    assert list(found.runs) == [bn.run]
+    assert found.left_out[gn.run].endswith("it has no config.json")
+    shutil.rmtree(out / "samples")
+    (out / "runs" / bn.run / "config.json").unlink()
+    assert predict(study) == ["no predictions are shown: no run has its config.json"]
+    assert not (out / "samples").exists()
 
 
 def test_without_the_data_set_there_is_a_reason(study, tmp_path):
@@ -187,6 +238,7 @@ def test_a_classifiers_study_has_no_samples(tmp_path):
         (lambda value: value["images"].pop(), "has another number of images for "),
         (lambda value: value.update(runs={}), "has neither predictions nor a reason"),
         (lambda value: value["images"][0].update(file="../x.png"), "has images.0.file='../x.png'"),
+        (lambda value: value["images"][0].update(file="samples.json"), "images.0.file='samples"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_to_do(study, damage, words):
@@ -222,6 +274,25 @@ def test_joined_studies_with_the_same_images_keep_one_run_of_each_arm(study, tmp
     joined, _ = joined_samples(folders, one_arm)
     assert list(joined.runs) == [cells[0].run]
     assert joined_samples([tmp_path / "none"], cells) == (None, tmp_path / "none")
+
+
+def test_a_run_that_one_joined_study_predicted_is_not_left_out(study, tmp_path):
+    (gn, bn) = study[1]
+    _, folders = two_studies(study, tmp_path)
+    path = folders[0] / "samples" / "samples.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, "left_out": {bn.run: "no weights", "c": "cut off"}}))
+    joined, _ = joined_samples(folders, [gn, bn])
+    assert list(joined.runs) == [gn.run, bn.run]
+    assert joined.left_out == {"c": "cut off"}
+
+
+def test_joined_studies_with_other_lowest_scores_say_so(study, tmp_path):
+    _, folders = two_studies(study, tmp_path)
+    path = folders[1] / "samples" / "samples.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lowest_score": 0.5}))
+    joined, _ = joined_samples(folders, study[1])
+    assert joined.reason == "the studies that were joined here have different lowest scores"
 
 
 def test_joined_studies_with_other_images_say_so(study, tmp_path):

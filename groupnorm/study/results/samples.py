@@ -76,8 +76,8 @@ def runs_of_arms(cells: Sequence[Cell], can_be_shown: Callable[[str], bool]) -> 
 def joined_samples(folders: Sequence[Path], cells: Sequence[Cell]) -> tuple[Samples | None, Path]:
     """The samples of studies that are joined, and the folder that has their images.
 
-    Of one run for each set of labels, where all predicted on the same images. None where no study
-    has any.
+    Of one run for each set of labels, where all predicted on the same images and recorded the same
+    scores. None where no study has any.
 
     Args:
         cells: of the joined study.
@@ -97,8 +97,12 @@ def joined_samples(folders: Sequence[Path], cells: Sequence[Cell]) -> tuple[Samp
         if (other.images, other.categories) != (first.images, first.categories):
             reason = "the studies that were joined here predicted on different images"
             return Samples(reason=reason), folder
+        if other.lowest_score != first.lowest_score:
+            reason = "the studies that were joined here have different lowest scores"
+            return Samples(reason=reason), folder
     runs = {name: run for samples, _ in reversed(found) for name, run in samples.runs.items()}
     left_out = {name: why for samples, _ in found for name, why in samples.left_out.items()}
+    left_out = {name: why for name, why in left_out.items() if name not in runs}
     shown = runs_of_arms(cells, lambda name: name in runs)
     kept = {name: runs[name] for name in shown}
     return replace(first, runs=kept, left_out=left_out), folder
