@@ -138,7 +138,7 @@ def detect(
             if found:
                 say(f"drawn: {counted(len(found), 'image')} in {folder}")
         if unreadable:
-            fail(f"{len(unreadable)} of {counted(len(paths), 'image')} could not be read")
+            fail(f"{len(paths) - len(found)} of {counted(len(paths), 'image')} could not be read")
 
 
 def _open(folder: Path, config: Any, device: str) -> tuple[Any, dict[str, Any]]:
@@ -186,7 +186,7 @@ def _detect(detector: Any, path: Path, place: Path | None, threshold: float) -> 
     found = detector.find(image, threshold)
     if found.not_finite:
         what = counted(found.not_finite, "detection")
-        print_line(errors, f"note: {path}: {what} that were no numbers are left out")
+        print_line(errors, f"note: {path}: {what} whose score or box is not a number are left out")
     if place is not None:
         _draw(image, found.objects, detector.built_for.categories, place)
     return {

@@ -1,4 +1,4 @@
-"""A trained network from the folder of its run alone."""
+"""A trained detector from the folder of its run alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from groupnorm.study.record import CHECKPOINT
 from groupnorm.study.store import Record, StoreError, read_config, read_run
 from groupnorm.training.checkpoint import CheckpointError, read_checkpoint, read_weights
-from groupnorm.training.config import TrainingConfig
+from groupnorm.training.config import DetectionConfig, TrainingConfig
 
 
 class Trained(NamedTuple):
@@ -23,7 +23,7 @@ class Trained(NamedTuple):
         record: of the run, which may not have ended.
     """
 
-    config: TrainingConfig
+    config: DetectionConfig
     built_for: dict[str, Any]
     weights: dict[str, Tensor]
     record: Record
@@ -62,10 +62,13 @@ def read_trained(folder: Path) -> Trained:
     Raises:
         CheckpointError: the checkpoint is missing or damaged, or belongs to another run.
         StoreError: another file is damaged, or an earlier version wrote `env.json`.
+        ValueError: the run is of a task that is used with its data set.
     """
     record, config = read_run(folder), read_config(folder)
     if config is None:
         raise StoreError(f"{folder} is no run's folder: it has no config.json")
+    if not isinstance(config, DetectionConfig):
+        raise ValueError(f"{folder} is a run of {config.task}, which is used with its data set")
     content = read_checkpoint(folder / CHECKPOINT)
     if content is None:
         raise CheckpointError(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from groupnorm.cli import detect as command
 from groupnorm.data.detection import rle
+from groupnorm.run.detector import Found, TrainedDetector
 from groupnorm.study.record import CHECKPOINT
 from tests.cli.commands import groupnorm, typed
 from tests.data.detection.tiny_garments import tiny_garments
@@ -41,6 +42,12 @@ def found_in(*images, run=None, options=FEW):
 def edit(path, **keys):
     value = {**json.loads(path.read_text()), **keys}
     path.write_text(json.dumps({key: v for key, v in value.items() if v is not None}))
+
+
+def enlarge(run, side):
+    """What would have each image resized to more than memory holds."""
+    built_for = json.loads((run / "env.json").read_text())["built_for"]
+    edit(run / "env.json", built_for={**built_for, side: 10**6})
 
 
 def test_what_is_found_is_listed_and_drawn(scene, tmp_path):
@@ -161,6 +168,19 @@ def test_unreadable_images_are_named_and_the_others_go_on(scene, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unreadable_image_that_is_named_twice_counts_twice(tmp_path):
+    done = typed("detect", tiny_detector(), *[tmp_path / "none.jpg"] * 2)
+    assert done.stderr.splitlines()[-1] == "error: 2 of 2 images could not be read"
+
+
+def test_what_is_not_a_number_is_noted(scene, monkeypatch):
+    monkeypatch.setattr(TrainedDetector, "find", lambda *_: Found([], 2))
+    done = typed("detect", tiny_detector(), scene, "--json")
+    assert done.stderr == (
+        f"note: {scene}: 2 detections whose score or box is not a number are left out\n"
+    )
+
+
 def test_drawings_overwrite_no_input_and_no_other_file(scene, tmp_path):
     """Two inputs of one name, an input in the folder of the drawings, and a foreign file there."""
     (tmp_path / "other").mkdir()
@@ -224,6 +244,9 @@ def test_a_threshold_leaves_out_what_is_below(scene):
         (lambda run: edit(run / "env.json", built_for=None), "delete it and DONE beside it and"),
         (lambda run: (run / "env.json").unlink(), "does not say what the network was built for"),
         (lambda run: edit(run / "env.json", built_for={"categories": []}), "env.json has built_f"),
+        (lambda run: enlarge(run, "canvas"), "env.json has built_for.canvas=1000000"),
+        (lambda run: enlarge(run, "short_side"), "env.json has built_for.short_side=1000000"),
+        (lambda run: enlarge(run, "long_side"), "env.json has built_for.long_side=1000000"),
         (lambda run: edit(run / "config.json", norm="bn"), "belongs to run "),
         (lambda run: edit(run / "config.json", task="pose"), "has an unknown task 'pose'"),
     ],
