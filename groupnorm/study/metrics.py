@@ -24,10 +24,11 @@ def further_metrics(manifest: Mapping[str, Any]) -> tuple[Metric, ...]:
 def check_metrics(out: Path, manifest: Mapping[str, Any], records: Mapping[str, Record]) -> None:
     """Check that every run that was begun measures what the study in `out` is about.
 
-    A metric that is shown beside it may be missing: boxes alone have no AP of masks.
+    A metric that is shown beside it may be missing from a run: boxes alone have no AP of masks.
 
     Raises:
-        StoreError: a run measures other metrics, or calls another unit or direction its own.
+        StoreError: a run measures other metrics, or calls another unit or direction its own; or all
+            runs were begun, and none measures a metric that is shown.
     """
     primary, *further = primary_metric(manifest), *further_metrics(manifest)
     for name, record in records.items():
@@ -42,6 +43,16 @@ def check_metrics(out: Path, manifest: Mapping[str, Any], records: Mapping[str, 
                     f"{_listed(measured)}; study.json is about {_described(metric)}. The runs of a "
                     "study must agree: leave out the run, or correct study.json"
                 )
+
+    if not records or not all(record.env for record in records.values()):
+        return
+    known = {metric.name for record in records.values() for metric in metrics_of(record.env)}
+    for metric in further:
+        if metric.name not in known:
+            raise StoreError(
+                f"{out / 'study.json'} shows {_described(metric)}, which no run measures; name "
+                f'metrics of its runs ({", ".join(sorted(known))}), or leave it out of "also"'
+            )
 
 
 def training_metric(metric: Metric, records: Mapping[str, Record]) -> Metric | None:

@@ -78,6 +78,18 @@ def test_what_is_shown_beside_may_be_missing_but_not_be_another(tmp_path):
         load_study(tmp_path)
 
 
+def test_what_no_run_measures_is_refused_once_all_have_begun(tmp_path):
+    arms_study(tmp_path)
+    other = {**asdict(MASK_AP), "name": "mask_ap_typo"}
+    add_to_manifest(tmp_path, also=[asdict(MASK_AP), other])
+    with pytest.raises(
+        StoreError, match=r"study\.json shows mask AP \(mask_ap_typo, .*no run meas"
+    ):
+        load_study(tmp_path)
+    (tmp_path / "runs" / "arm1-s0" / "env.json").write_text("{}")
+    load_study(tmp_path)  # that one may measure it yet
+
+
 def test_a_classifiers_study_refuses_a_detectors_run(tmp_path):
     batch_study(tmp_path, norms=("bn",), batches=(32,), seeds=1)
     set_env(tmp_path, "bn-n32-s0", metrics=[asdict(BOX_AP)])
