@@ -23,10 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.environment import environment
-from groupnorm.run import config_class
 from groupnorm.run.detection import build, load, make_task
-from groupnorm.training.checkpoint import read_checkpoint, read_weights
-from groupnorm.training.config import DetectionConfig
+from groupnorm.study.trained import find_run, read_trained
 from groupnorm.training.distributed import ALONE
 
 SIZES = ((96, 96), (96, 128), (128, 128), (160, 160), (192, 192))
@@ -46,20 +44,10 @@ class Padded(nn.Module):
         return self.model([*images, torch.zeros(3, *self.size)])[: len(images)]
 
 
-def read_run(folder: Path) -> tuple[DetectionConfig, dict[str, Any]]:
-    """The configuration of a trained detector, and its weights."""
-    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config_class(fields)(**fields)
-    assert isinstance(config, DetectionConfig), f"{folder} holds no detector"
-    path = folder / "checkpoint.pt"
-    content = read_checkpoint(path)
-    assert content is not None, f"{path} is missing"
-    return config, read_weights(content, path, config.run_name())[0]
-
-
 def measure(folder: Path, images: int | None) -> dict[str, Any]:
     """AP at every size of padding, and its difference from that of images that are not padded."""
-    config, weights = read_run(folder)
+    folder, _ = find_run(folder)
+    config, _, weights, record = read_trained(folder)
     data = load(config, "cpu", None)
     model = build(config, data, "cpu")
     model.load_state_dict(weights)
@@ -86,7 +74,7 @@ def measure(folder: Path, images: int | None) -> dict[str, Any]:
         "run": config.run_name(),
         "norm": str(config.norm),
         "norms": {place: str(spec) for place, spec in config.norms.items()},
-        "config": json.loads((folder / "config.json").read_text(encoding="utf-8")),
+        "config": record.config,
         "rows": rows,
     }
 
