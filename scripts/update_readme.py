@@ -24,6 +24,7 @@ import choose_recipe
 from groupnorm.files import write_atomic
 from groupnorm.study.report.cost_tables import cost_table
 from groupnorm.study.report.figures import build_figures
+from groupnorm.study.report.figures.predictions import Sheet, prediction_sheet
 from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.tables import main_table_of
 from groupnorm.study.report.text import describe
@@ -33,9 +34,11 @@ from groupnorm.study.results.differences import (
     difference_lines,
     differences_of,
 )
+from groupnorm.study.results.findings import FINDINGS_HEADER, appearances, findings_lines
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
 from groupnorm.study.results.rules import epochs_rule
+from groupnorm.study.results.samples import samples_of
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -108,6 +111,56 @@ def steps(study: Study) -> str:
         f" {taken[most]:,} at {most} images per worker, {taken[fewest]:,} at {fewest}. Rows are to "
         "be compared within a column: at large batches there are few steps, which not every norm "
         "takes equally well; the paper's 100 epochs of ImageNet do not have this problem."
+    )
+
+
+def detection_picture() -> str:
+    """The sheet of predictions of the study of detectors, and what was found."""
+    folder = only("detection-quick-*")
+    study = read_study(folder)
+    inside = folder.relative_to(ROOT).as_posix()
+    found = describe(study, summarize_study(study))[0]
+    return "\n".join(
+        [
+            f"![Test images with what each arm finds]({inside}/figures/predictions.png)",
+            "",
+            f"The first test images, the truth, and what a detector with each norm finds. {found}",
+            f"Record: [{folder.name}]({inside}).",
+        ]
+    )
+
+
+def detection_section() -> str:
+    """The study of detectors at its quick scale: AP by arm, the published findings, the source."""
+    folder = only("detection-quick-*")
+    study = read_study(folder)
+    rows = summarize_study(study)
+    inside = "../" + folder.relative_to(ROOT).as_posix()
+    found = appearances(study, rows)
+    differences = differences_of(study, rows)
+    record = next(iter(study.records.values()))
+    data, env = study.manifest["data"], record.env
+    return "\n".join(
+        [
+            f"![Box AP by arm]({inside}/figures/box-ap-by-arm.png)",
+            "",
+            *markdown(*main_table_of(study, rows)),
+            "",
+            *describe(study, rows),
+            "",
+            "Differences of box AP:",
+            "",
+            *markdown(difference_header(study), difference_lines(study, differences)),
+            "",
+            "Which of the published findings appear at this size, and which do not:",
+            "",
+            *markdown(FINDINGS_HEADER, findings_lines(study, found)),
+            "",
+            f"COCO's AP in percent on the {data['test']:,} test scenes of {data['name']} (version "
+            f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "
+            f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial; record: "
+            f"[{folder.name}]({inside}).",
+        ]
     )
 
 
@@ -418,6 +471,7 @@ def readme_sections() -> dict[str, str]:
             "does not look at other images is trained once:",
             figure=True,
         ),
+        "detectors": detection_picture(),
         "accuracy": accuracy_sentence(),
         "kernels": kernels_sentence(),
     }
@@ -454,6 +508,7 @@ def study_sections() -> dict[str, str]:
             figure=False,
             above="../",
         ),
+        "detectors": detection_section(),
         "recipe": recipe_section(),
         "speed": speed_section(),
     }
@@ -627,11 +682,19 @@ def updated(text: str, sections: dict[str, str]) -> str:
 
 
 def draw_figures(text: str) -> None:
-    """Draw the main figure of every study whose figure a document shows."""
-    for name in re.findall(r"results/([^/)]+)/figures/error-by-batch\.png", text):
+    """Draw every figure of a study that a document shows."""
+    for name, wanted in re.findall(r"results/([^/)]+)/figures/([\w-]+)\.png", text):
         study = read_study(RESULTS / name)
-        figure = build_figures(study, summarize_study(study))[0]
-        write_atomic(RESULTS / name / "figures" / f"{figure.name}.png", render_files(figure)["png"])
+        rows = summarize_study(study)
+        path = RESULTS / name / "figures" / f"{wanted}.png"
+        if wanted == Sheet.name:
+            sheet = prediction_sheet(RESULTS / name, study, rows, samples_of(RESULTS / name), None)
+            if sheet is None:
+                raise SystemExit(f"results/{name} has no predictions to draw")
+            write_atomic(path, sheet.png)
+            continue
+        figure = next(one for one in build_figures(study, rows) if one.name == wanted)
+        write_atomic(path, render_files(figure)["png"])
 
 
 def main() -> None:

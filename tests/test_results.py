@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent
 RECORDS = re.compile(
     r"mutations-[^/]+/faults\.jsonl|"
     r"(recipe-choice-[^/]+/)?[^/]+/"
-    r"([^/]+\.json|runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE))"
+    r"([^/]+\.json|samples/(samples\.json|[0-9]+\.png)|"
+    r"runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE))"
 )
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 FILES = sorted(path for path in (ROOT / "results").rglob("*") if path.is_file())

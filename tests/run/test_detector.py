@@ -106,5 +106,5 @@ def test_half_precision_is_that_of_the_run():
 def test_weights_that_do_not_fit():
     made = config()
     other = BuiltFor(**{**asdict(BUILT_FOR), "categories": ["a", "b", "c"]})
-    with pytest.raises(ValueError, match="do not fit mask_rcnn_narrow with 3 categories: size mis"):
+    with pytest.raises(ValueError, match="do not fit mask_rcnn_narrow with 3 categories: size mi"):
         TrainedDetector(made, other, weights_of(made))

@@ -1,11 +1,16 @@
-"""The words of a study of arms: the best one against the first one, the next and the worst."""
+"""The words of a study of arms: the best one against the first one, the next and the worst.
+
+Only arms that agree in their other labels, such as the length of training, are compared.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from groupnorm.study.report.text.findings import alone, best_first, compared, picked
 from groupnorm.study.report.text.verdicts import beyond_next, mean_text, verdict_on_parts
 from groupnorm.study.results.differences import part_difference, row_difference
-from groupnorm.study.results.labels import row_name
+from groupnorm.study.results.labels import group_labels, row_name
 from groupnorm.study.results.pretraining import (
     pretraining_metrics,
     pretraining_result,
@@ -24,15 +29,19 @@ from groupnorm.study.results.wording import (
 
 
 def arms_headline(study: Study, rows: list[Row]) -> str:
-    """The finding with its uncertainty: the best arm against the first one, the reference.
+    """The finding with its uncertainty: the best arm against the first one, of those like it.
 
     Where the first one is the best, or has no result, the next best one takes its place.
     """
-    found = _with_result(study, rows)
+    return _best_against_first(study, rows, _alike(study, rows)[0])
+
+
+def _best_against_first(study: Study, rows: list[Row], alike: list[Row]) -> str:
+    found = _with_result(study, alike)
     ranked = best_first(found, study.metric)
     if len(ranked) < 2:
         return alone(study.metric, list(found.items()), "")
-    first = row_name(study, rows[0])
+    first = row_name(study, alike[0])
     best, others = ranked[0], ranked[1:]
     other = first if first in others else others[0]
     text = compared(study, rows, (best, found[best]), (other, found[other]), "")
@@ -46,22 +55,42 @@ def arms_headline(study: Study, rows: list[Row]) -> str:
 
 
 def arms_text(study: Study, rows: list[Row]) -> str:
-    """The best arm against the next, the worst, and what has no result."""
-    metric, found = study.metric, _with_result(study, rows)
-    without = [f"{row_name(study, row)} ({row.status})" for row in rows if row.result is None]
-    ending = f"Without a result: {', '.join(without)}." if without else ""
+    """Of the arms like the first one the best against the next, and the worst; the finding among
+    those of every other kind; and what has no result."""
+    first, *others = _alike(study, rows)
+    sentences = [_best_and_worst(study, first)]
+    sentences += [_best_against_first(study, rows, alike) for alike in others]
+    if without := [f"{row_name(study, r)} ({r.status})" for r in rows if r.result is None]:
+        sentences.append(f"Without a result: {', '.join(without)}.")
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _best_and_worst(study: Study, alike: list[Row]) -> str:
+    metric, found = study.metric, _with_result(study, alike)
     ranked = best_first(found, metric)
     if len(ranked) < 2:
-        return ending or ""
+        return ""
     best, second, last = ranked[0], ranked[1], ranked[-1]
     difference = row_difference(found[best], found[second])
+    values = ", ".join(f"{name}: {alike[0].labels[name]}" for name in group_labels(study))
+    kind = f" ({values})" if values else ""
     text = (
-        f"Of {len(ranked)} arms {best} has the {best_word(metric)} {noun(metric)}, "
+        f"Of {len(ranked)} arms{kind} {best} has the {best_word(metric)} {noun(metric)}, "
         f"{mean_text(metric, found[best].result)}{beyond_next(metric, second, difference)}"
     )
     if len(ranked) > 2:
         text += f"; {last} has the {worst_word(metric)}, {mean_text(metric, found[last].result)}"
-    return f"{text}. {ending}".rstrip()
+    return f"{text}."
+
+
+def _alike(study: Study, rows: list[Row]) -> list[list[Row]]:
+    """The arms in groups that agree in all other labels, the first one's group first."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.labels.get(name) for name in group_labels(study)), []).append(
+            row
+        )
+    return list(groups.values())
 
 
 def pretraining_text(study: Study, rows: list[Row]) -> str:

@@ -37,6 +37,18 @@ def test_where_the_first_arm_is_the_best_it_stands_against_the_next(tmp_path):
     )
 
 
+def test_only_arms_of_equal_training_are_compared(tmp_path):
+    study, rows = loaded(detector_study(tmp_path))
+    for row in rows:
+        row.labels["training"] = "1,000 steps" if "scratch" in row.labels["arm"] else "500 steps"
+    first, _, _, others, *_ = describe(study, rows)
+    assert "from scratch" not in first
+    assert first.endswith("was picked for the highest of 4 box APs, which chance favours.")
+    assert others.startswith("Of 4 arms (training: 500 steps) GN+WS (500 steps) has the highest")
+    assert "; GN (500 steps) has the lowest" in others
+    assert "GN+WS, from scratch (1,000 steps) is 3.4 points better than BN at 2, from" in others
+
+
 def test_one_seed_tells_nothing(tmp_path):
     first, _, how, *_ = describe(*loaded(arms_study(tmp_path, seeds=1)))
     assert first.startswith(
