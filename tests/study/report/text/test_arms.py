@@ -53,8 +53,8 @@ def test_arms_of_unlike_seeds_are_compared_by_the_seed_that_both_have(tmp_path, 
     ours, theirs = (row.results[0] for row in rows[:2])
     assert describe(study, rows)[0].startswith(
         f"Nothing can be told from the one seed that both have: {other} has a box AP of "
-        f"{theirs:.1f} % and a of {ours:.1f} %, and how much of the difference is chance is not known. "
-        "Of the networks"
+        f"{theirs:.1f} % and a of {ours:.1f} %, and how much of the difference is chance is not "
+        "known. Of the networks"
     )
 
 
