@@ -326,19 +326,27 @@ def _means(study: Study) -> dict[str, Callable[[Row], Estimate | None]]:
 
 
 def _arms_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """A line for each arm, and a column for each metric; then what the arm starts from."""
+    """A line for each arm, and a column for each metric; then what the arm starts from.
+
+    An arm that has results with recomputed statistics has a second line of them.
+    """
     shown = (study.metric, *study.further)
     titles = [axis_label(metric, metric.title) for metric in shown]
     header = [*label_columns(study), *titles, *pretraining_header(study)]
-    body = [
-        [
-            *label_cells(study, [row]),
-            row_text(row, row.result),
-            *(row_text(row, row.further_result(other)) for other in study.further),
-            *pretraining_cells(study, row),
-        ]
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        name, *others = label_cells(study, [row])
+        for recomputed in (False, True) if row.precise else (False,):
+            results = [row.precise if recomputed else row.result]
+            results += [row.further_result(other, recomputed) for other in study.further]
+            body.append(
+                [
+                    f"{name} {RECOMPUTED}" if recomputed else name,
+                    *others,
+                    *(row_text(row, result) for result in results),
+                    *pretraining_cells(study, row),
+                ]
+            )
     for skip in study.manifest.get("skipped", []):
         names = [str(skip["labels"].get(name, NOTHING)) for name in label_columns(study)]
         body.append([*names, "skipped", *[NOTHING] * (len(header) - len(names) - 1)])

@@ -54,6 +54,24 @@ def test_a_line_for_each_arm_and_a_column_for_each_metric(arms):
     )
 
 
+def test_recomputed_statistics_have_a_line_of_their_own(tmp_path):
+    """It follows that of its arm; a metric that was not recomputed has a dash there."""
+    out = arms_study(tmp_path)
+    for path in out.glob("runs/arm0-*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[-1]["precise_box_ap"] = lines[-1]["box_ap"] + 1.0
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study, rows = loaded(out)
+    lines = main_table_of(study, rows)[1]
+    assert lines[:2] == [
+        [FROZEN, "31.6 ± 0.3", "26.9 ± 0.2"],
+        [f"{FROZEN} (recomputed statistics)", "32.6 ± 0.3", "\u2013"],
+    ]
+    assert [line[0] for line in lines[2:]] == [BEST, SCRATCH]
+    rows[0].further["precise_mask_ap"] = {0: 28.0, 1: 28.0}
+    assert main_table_of(study, rows)[1][1][2] == "28.0 ± 0.0"
+
+
 def test_differences_are_against_the_first_arm_over_paired_seeds(arms):
     study, rows = arms
     found = differences_of(study, rows)
