@@ -204,6 +204,10 @@ def not_predicted(study: Study, rows: list[Row], samples: Samples) -> list[list[
     """[where, what, reason]: what the sheet of predictions lacks, and what was left out of it."""
     what = "no predictions on test images"
     found = [] if samples.reason is None else [["predictions", what, samples.reason]]
+    found += [
+        ["predictions", "unreadable images", f"{file}, whose place the next one takes: {why}"]
+        for file, why in samples.unreadable.items()
+    ]
     for row in rows:
         name = label_of([row], study.manifest.get("tuned_over"))
         gone = [(run, samples.left_out[run]) for run in row.runs if run in samples.left_out]

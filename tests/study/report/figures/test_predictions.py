@@ -89,6 +89,10 @@ def test_without_predictions_there_is_no_sheet_and_the_reason_is_a_problem(detec
         ["BN trained at 2", "no predictions on test images", "arm1-s0: the checkpoint is missing"],
     ]  # fmt: skip
     assert not_predicted(study, rows, samples_of(out)) == []
+    one = Samples(unreadable={"2.jpg": "cut off"})
+    assert not_predicted(study, rows, one) == [
+        ["predictions", "unreadable images", "2.jpg, whose place the next one takes: cut off"]
+    ]
 
 
 def with_long_text():
