@@ -188,6 +188,9 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         repeat([one], options.seeds or variant.seeds or experiment.seeds)
         for one, variant in zip(labelled, experiment.variants, strict=True)
     ]
+    initial = experiment.initial
+    if options.max_unreadable is not None:  # it is no part of a name, which variants refer to
+        initial = tuple(vary(config, max_unreadable=options.max_unreadable) for config in initial)
     smoke = options.scale == "smoke"
     assert options.scale is not None
     plan = Plan(
@@ -200,7 +203,7 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         {name: config for _, configs in repeated for name, config in configs.items()},
         shows=experiment.shows,
         published=experiment.published,
-        initial={config.run_name(): config for config in experiment.initial},
+        initial={config.run_name(): config for config in initial},
         metric=experiment.metric,
         also=experiment.also,
         findings=experiment.findings,
