@@ -236,16 +236,18 @@ def _gaps(study: Study, rows: list[Row]) -> list[list[str]]:
 
 
 def _data_problems(study: Study) -> list[list[str]]:
-    """Of the data set: images that could not be decoded, and files that were left out."""
-    where = str(study.manifest.get("data", {}).get("name", "data"))
-    found: dict[tuple[str, str], str] = {}
-    for name, record in study.records.items():
+    """Of the data sets: images that could not be decoded, and files that were left out."""
+    of_study = str(study.manifest.get("data", {}).get("name", "data"))
+    found: dict[tuple[str, str, str], str] = {}
+    for name, record in {**study.initial, **study.records}.items():
+        where = of_study if name in study.records else record.config.get("data", "data")
         for note in record.env.get("data_notes", []):
-            found.setdefault(("data", note), "")
+            found.setdefault((where, "data", note), "")
         counts = record.metrics[-1].get("image_counts", {}) if record.metrics else {}
         if text := describe_unreadable(counts):
-            found.setdefault(("unreadable images", text), f"; named in runs/{name}/{UNREADABLE}")
-    return [[where, what, text + named] for (what, text), named in found.items()]
+            named = f"; named in runs/{name}/{UNREADABLE}"
+            found.setdefault((where, "unreadable images", text), named)
+    return [[where, what, text + named] for (where, what, text), named in found.items()]
 
 
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.page import main_metric, report_numbers, write_report
+from groupnorm.study.report.page import _page, main_metric, report_numbers, write_report
 from groupnorm.study.report.tables import (
     main_table_of,
     main_title_of,
@@ -207,6 +207,29 @@ def test_costs_stand_beside_the_metric(tmp_path):
     figure = build_figures(study, rows)[-1]
     assert figure.name == "box-ap-by-cost"
     assert "what an arm costs: upper left is better." in figure.caption
+
+
+def test_the_runs_that_arms_start_from_have_their_problems_and_settings(tmp_path):
+    """They stand beside those of the arms, named by their own data set."""
+    study, rows = loaded(detector_study(tmp_path))
+    name, start = next(iter(study.initial.items()))
+    start.env["data_notes"] = ["2 files have no class"]
+    start.metrics[-1]["image_counts"] = {"replaced_images": 3}
+    start.config["base_lr"] = 0.12345
+    assert problems(study, rows) == [
+        ["digits", "data", "2 files have no class"],
+        [
+            "digits", "unreadable images",
+            "files that cannot be decoded: 3 training images replaced by others of the same "
+            f"class; named in runs/{name}/unreadable.json",
+        ],
+    ]  # fmt: skip
+    text = _page(study, rows, None, [], "", "", None, None)
+    _, of_arms, of_starts = re.split("<h3>Configuration of the runs.*</h3>", text)
+    assert "0.12345" in of_starts
+    assert "0.12345" not in of_arms
+    study, rows = loaded(arms_study(tmp_path / "scratch"))
+    assert "others start from" not in _page(study, rows, None, [], "", "", None, None)
 
 
 @pytest.mark.slow
