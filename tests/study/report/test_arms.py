@@ -129,6 +129,33 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_metric_that_some_arms_lack_is_compared_where_it_is(tmp_path):
+    """No line says of arms without masks that they differ in none; one of many says it lacks it."""
+    out = arms_study(tmp_path, arms={"bn": 20.0, "gn": 22.0, "bn ": 30.0, "gn ": 29.0, "ln": 9.0})
+    path = out / "study.json"
+    manifest = json.loads(path.read_text())
+    for cell in manifest["cells"]:
+        arm = cell["labels"]["arm"]
+        detector = "RetinaNet" if arm.endswith(" ") else "Mask R-CNN"
+        cell["labels"] = {"arm": arm.strip(), "detector": detector}
+    path.write_text(json.dumps(manifest))
+    for number in (2, 3, 4):
+        for path in out.glob(f"runs/arm{number}-*/metrics.jsonl"):
+            path.write_text(path.read_text().replace('"mask_ap"', '"other"'))
+    study, rows = loaded(out)
+    (mask_ap,) = study.further
+    found = [(one.name, one.verdict) for one in differences_of(study, rows, mask_ap)]
+    assert found == [
+        ("gn", "higher mask AP"),
+        ("ln", "no mask AP is measured: ln"),
+    ]
+    for seed in range(2):
+        for number in (2, 3):
+            spoil(out / f"runs/arm{number}-s{seed}", "diverged", "loss nan")
+    lines = differences_of(*loaded(out), mask_ap)
+    assert lines[-1].verdict == "no result: gn diverged, bn diverged"
+
+
 def test_every_run_has_every_metric_and_no_empty_column(arms):
     study, rows = arms
     header = run_header(study)
