@@ -205,7 +205,7 @@ def _draw(image: Any, objects: Any, categories: Sequence[str], place: Path) -> N
     from groupnorm.data.detection.drawing import draw_objects, drawn_object
 
     enlarge = max(1, round(_READABLE / max(image.size)))
-    shown = [drawn_object(one, categories) for one in objects]
+    shown = [drawn_object(one, categories, image.height, image.width) for one in objects]
     drawing = draw_objects(np.asarray(image), shown, enlarge)
     about = PngImagePlugin.PngInfo()
     about.add_text("Software", _SOFTWARE)

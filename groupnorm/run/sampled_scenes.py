@@ -42,14 +42,14 @@ class SampledScenes:
         self.categories = list(data.categories.names)
         self.images: list[dict[str, Any]] = []
         self.pixels: list[NDArray[np.uint8]] = []
-        self.left_out: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
         for index, entry in enumerate(data.test.images):
             if len(self.images) == count:
                 break
             try:
                 image, _ = read_image(data.test, index, _AS_STORED)
             except UnreadableError as error:
-                self.left_out[entry.file_name] = str(error)
+                self.unreadable[entry.file_name] = str(error)
                 continue
             self.pixels.append(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)))
             self.images.append({

@@ -25,14 +25,14 @@ class SampledImages(Protocol):
         categories: names of what is predicted.
         images: of each, plain values for the record, with the `file` that it gets there.
         pixels: of each, RGB, uint8 (H, W, 3).
-        left_out: files that cannot be decoded -> what is wrong with them; the next ones take their
-            places.
+        unreadable: files that cannot be decoded -> what is wrong with them; the next ones take
+            their places.
     """
 
     categories: list[str]
     images: list[dict[str, Any]]
     pixels: list[NDArray[np.uint8]]
-    left_out: dict[str, str]
+    unreadable: dict[str, str]
 
     def predict(
         self,

@@ -59,7 +59,8 @@ def predict_samples(
         images = setup_of(config).samples(config, data_root, IMAGES)
     except _FAILURES as error:
         reason = f"the test images cannot be used: {_why(error)}"
-        _write(out, replace(before, left_out=dict.fromkeys(missing, reason)), (), on_message)
+        left_out = {**before.left_out, **dict.fromkeys(missing, reason)}
+        _write(out, replace(before, left_out=left_out), (), on_message)
         return
     if images is None:
         return
@@ -68,7 +69,7 @@ def predict_samples(
         before, missing = Samples(), shown
     detectors, scenes = counted(len(missing), "detector"), counted(len(images.images), "test image")
     on_message(f"predicting with {detectors} on {scenes}")
-    runs, left_out = dict(before.runs), dict(images.left_out)
+    runs, left_out = dict(before.runs), dict[str, str]()
     for name in missing:
         try:
             runs[name] = _predict(run_folder(out, name), images)
@@ -80,6 +81,7 @@ def predict_samples(
         images=images.images,
         runs={name: runs[name] for name in shown if name in runs},
         left_out=left_out,
+        unreadable=images.unreadable,
     )
     _write(out, found, images.pixels, on_message)
 
@@ -101,6 +103,8 @@ def _write(
 ) -> None:
     for name, why in found.left_out.items():
         on_message(f"no predictions of {name} are shown: {why}")
+    for file, why in found.unreadable.items():
+        on_message(f"the next test image takes the place of {file}, which cannot be decoded: {why}")
     files = [image["file"] for image in found.images][: len(pixels)]
     images = {file: _png(image) for file, image in zip(files, pixels, strict=True)}
     reason = None if found.runs else "no run could predict"

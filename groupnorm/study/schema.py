@@ -269,6 +269,7 @@ class Samples(_Closed):
     images: list[_SampleImage]
     runs: dict[str, _Predicted]
     left_out: dict[str, str]
+    unreadable: dict[str, str] = {}
     reason: str | None
 
 

@@ -189,6 +189,8 @@ def test_without_the_data_set_there_is_a_reason(study, tmp_path):
     assert (found.reason, found.runs, found.images) == ("no run could predict", {}, [])
     assert list(found.left_out) == [cell.run for cell in cells]
     assert "the test images cannot be used: " in messages[0]
+    predict_samples(out, cells[:1], tmp_path / "nothing", messages.append)
+    assert list(samples_of(out).left_out) == [cell.run for cell in cells], "none is forgotten"
     predict(study)
     assert samples_of(out).reason is None
 
@@ -202,10 +204,13 @@ def test_an_image_that_cannot_be_decoded_gives_its_place_to_the_next(study, monk
         return real(split, index, size)
 
     monkeypatch.setattr(sampled_scenes, "read_image", without_the_second)
-    predict(study)
+    messages = predict(study)
     found = samples_of(study[0])
     assert [image["image_id"] for image in found.images] == [1, 3, 4, 5]
-    assert found.left_out == {"000002.jpg": "cut off"}
+    assert (found.left_out, found.unreadable) == ({}, {"000002.jpg": "cut off"})
+    assert messages[1:] == [
+        "the next test image takes the place of 000002.jpg, which cannot be decoded: cut off"
+    ]
 
 
 def test_runs_with_other_test_images_are_left_out(study):

@@ -47,22 +47,25 @@ def color_of(number: int) -> Color:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def drawn_object(entry: Mapping[str, Any], categories: Sequence[str]) -> DrawnObject:
+def drawn_object(
+    entry: Mapping[str, Any], categories: Sequence[str], height: int, width: int
+) -> DrawnObject:
     """An object as records and `groupnorm detect --json` have it, ready to be drawn.
 
     Args:
         entry: `category`, `box`, `mask` (an RLE of COCO, or None) and, of one that was predicted,
             `score`.
         categories: all names, whose order gives the colours.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Raises:
-        ValueError: an unknown category, or a damaged mask.
+        ValueError: an unknown category, or a mask that is damaged or of another size.
     """
     name, score, mask = entry["category"], entry.get("score"), entry["mask"]
     if name not in categories:
         raise ValueError(f"unknown category {name!r}; known: {', '.join(categories)}")
     if mask is not None:
-        height, width = mask["size"]
         mask = rle.decode(rle.parse(mask, height, width), height, width)
     return DrawnObject(
         box=tuple(entry["box"]),

@@ -312,6 +312,10 @@ def _page(
         ),
         configuration=tables.settings(record.config for record in records),
         environment=tables.settings([manifest.get("versions", {}), *environments]),
+        initial_configuration=tables.settings(one.config for one in study.initial.values()),
+        initial_environment=tables.settings(
+            _shown_environment(study, one.env) for one in study.initial.values()
+        ),
     )
 
 

@@ -204,6 +204,10 @@ def not_predicted(study: Study, rows: list[Row], samples: Samples) -> list[list[
     """[where, what, reason]: what the sheet of predictions lacks, and what was left out of it."""
     what = "no predictions on test images"
     found = [] if samples.reason is None else [["predictions", what, samples.reason]]
+    found += [
+        ["predictions", "unreadable images", f"{file}, whose place the next one takes: {why}"]
+        for file, why in samples.unreadable.items()
+    ]
     for row in rows:
         name = label_of([row], study.manifest.get("tuned_over"))
         gone = [(run, samples.left_out[run]) for run in row.runs if run in samples.left_out]
@@ -232,16 +236,18 @@ def _gaps(study: Study, rows: list[Row]) -> list[list[str]]:
 
 
 def _data_problems(study: Study) -> list[list[str]]:
-    """Of the data set: images that could not be decoded, and files that were left out."""
-    where = str(study.manifest.get("data", {}).get("name", "data"))
-    found: dict[tuple[str, str], str] = {}
-    for name, record in study.records.items():
+    """Of the data sets: images that could not be decoded, and files that were left out."""
+    of_study = str(study.manifest.get("data", {}).get("name", "data"))
+    found: dict[tuple[str, str, str], str] = {}
+    for name, record in {**study.initial, **study.records}.items():
+        where = of_study if name in study.records else record.config.get("data", "data")
         for note in record.env.get("data_notes", []):
-            found.setdefault(("data", note), "")
+            found.setdefault((where, "data", note), "")
         counts = record.metrics[-1].get("image_counts", {}) if record.metrics else {}
         if text := describe_unreadable(counts):
-            found.setdefault(("unreadable images", text), f"; named in runs/{name}/{UNREADABLE}")
-    return [[where, what, text + named] for (what, text), named in found.items()]
+            named = f"; named in runs/{name}/{UNREADABLE}"
+            found.setdefault((where, "unreadable images", text), named)
+    return [[where, what, text + named] for (where, what, text), named in found.items()]
 
 
 def settings(records: Iterable[dict[str, Any]]) -> list[list[str]]:
@@ -326,19 +332,27 @@ def _means(study: Study) -> dict[str, Callable[[Row], Estimate | None]]:
 
 
 def _arms_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """A line for each arm, and a column for each metric; then what the arm starts from."""
+    """A line for each arm, and a column for each metric; then what the arm starts from.
+
+    An arm that has results with recomputed statistics has a second line of them.
+    """
     shown = (study.metric, *study.further)
     titles = [axis_label(metric, metric.title) for metric in shown]
     header = [*label_columns(study), *titles, *pretraining_header(study)]
-    body = [
-        [
-            *label_cells(study, [row]),
-            row_text(row, row.result),
-            *(row_text(row, row.further_result(other)) for other in study.further),
-            *pretraining_cells(study, row),
-        ]
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        name, *others = label_cells(study, [row])
+        for recomputed in (False, True) if row.precise else (False,):
+            results = [row.precise if recomputed else row.result]
+            results += [row.further_result(other, recomputed) for other in study.further]
+            body.append(
+                [
+                    f"{name} {RECOMPUTED}" if recomputed else name,
+                    *others,
+                    *(row_text(row, result) for result in results),
+                    *pretraining_cells(study, row),
+                ]
+            )
     for skip in study.manifest.get("skipped", []):
         names = [str(skip["labels"].get(name, NOTHING)) for name in label_columns(study)]
         body.append([*names, "skipped", *[NOTHING] * (len(header) - len(names) - 1)])

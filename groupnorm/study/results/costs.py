@@ -136,12 +136,14 @@ class TimeSpent:
 
 
 def time_spent(record: Record) -> TimeSpent | None:
-    """Where the time of all epochs of a run went; None where an epoch does not say it."""
+    """Where the time of all epochs of a run went; None where an epoch does not say it in full."""
     sums = dict.fromkeys(_TIMED, 0.0)
     training = 0.0
     for row in record.metrics:
         timing = row.get("timing", {})
         if not all(is_number(timing.get(key)) for key in (*_TIMED, "images_per_second")):
+            return None
+        if timing["images_per_second"] <= 0:
             return None
         sums = {key: total + timing[key] for key, total in sums.items()}
         training += timing["images"] / timing["images_per_second"]

@@ -140,12 +140,16 @@ def differences_of(
     compare.
 
     Args:
-        further: of the study's further metrics that which is compared; None: the study's metric.
+        further: of the study's further metrics that which is compared; None: the study's metric. A
+            group whose results are without it, as box detectors are without mask AP, has no lines.
     """
     if study.search is not None:
         return []
     found: dict[tuple[object, ...], DifferenceLine] = {}
     for here in _groups(study, rows):
+        done = [row for row in here if row.results]
+        if further and done and not any(row.further[further.name] for row in done):
+            continue
         reference = _reference(study, here)
         for row in here:
             for recomputed in (False, True):
@@ -261,7 +265,7 @@ def _line(
     metric = further or study.metric
     difference = row_difference(row, reference, recomputed_a=recomputed, further=further)
     if difference is None:
-        verdict = _why_not(study, row, reference)
+        verdict = _why_not(study, row, reference, further)
     else:
         verdict = short_verdict(metric, difference)
     needed = seeds_needed(difference.spread) if difference and difference.spread else None
@@ -272,12 +276,17 @@ def _line(
     )
 
 
-def _why_not(study: Study, row: Row, reference: Row) -> str:
+def _why_not(study: Study, row: Row, reference: Row, further: Metric | None) -> str:
     without = [
         f"{study.label(one.labels)} {one.status}" for one in (row, reference) if not one.results
     ]
     if without:
         return f"no result: {', '.join(without)}"
+    if further:
+        bare = [study.label(one.labels) for one in (row, reference)
+                if not one.further[further.name]]  # fmt: skip
+        if bare:
+            return f"no {noun(further)} is measured: {', '.join(bare)}"
     if row.evaluated_on != reference.evaluated_on:
         return "evaluated on different images"
     return "no seed that both have"

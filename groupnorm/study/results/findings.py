@@ -14,7 +14,7 @@ from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.wording import is_better
 from groupnorm.training.metric import Metric
 
-YES, OPPOSITE = "yes", "no, the opposite"
+YES, OPPOSITE, NO_RESULT = "yes", "no, the opposite", "no result to compare"
 FINDINGS_HEADER = [
     "published", "does it appear here?", "difference here", "95 % interval over seeds",
     "95 % interval over parts", "source",
@@ -80,7 +80,7 @@ def appears(metric: Metric, over_seeds: Difference | None, on_parts: Difference 
     another training may have another result.
     """
     if over_seeds is None:
-        return "no result to compare"
+        return NO_RESULT
     same = is_better(metric, over_seeds.mean)
     if over_seeds.told_apart:
         return YES if same else OPPOSITE
@@ -111,14 +111,16 @@ def findings_sentence(found: Sequence[Appearance]) -> str:
     if not found:
         return ""
     answers = [one.answer for one in found]
-    yes, opposite = answers.count(YES), answers.count(OPPOSITE)
+    yes, opposite, without = (answers.count(one) for one in (YES, OPPOSITE, NO_RESULT))
     told = counted(len(found), "published finding")
     appear = f"{yes or 'none'} {'appear' if yes > 1 else 'appears'}"
     text = f"Of {told} about these arms {appear} here"
     if opposite:
         text += f", of {opposite} the opposite appears"
-    if left := len(found) - yes - opposite:
-        text += f", and {left} cannot be told by these seeds"
+    if left := len(found) - yes - opposite - without:
+        text += f", {left} cannot be told by these seeds"
+    if without:
+        text += f", {without} {'have' if without > 1 else 'has'} no result to compare here"
     return f"{text}; each stands below with its difference."
 
 

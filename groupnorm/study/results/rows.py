@@ -63,7 +63,8 @@ class Row:
             last epochs of its run (`Study.reported_epochs`).
         precise_results: the same with recomputed statistics; empty for a norm without any.
         train_result: mean over seeds of the same metric of the training examples.
-        further: by the name of a further metric of the study, its value per finished seed.
+        further: by the name of a further metric of the study, and by its name with recomputed
+            statistics, its value per finished seed.
         parts: by the name of the study's metric and of further ones, for each finished seed the
             value on every part of the test images; empty where the runs record none.
         step_memory_bytes: what a training step takes on top of what is there; the largest of any
@@ -121,9 +122,10 @@ class Row:
         """`spread` with recomputed statistics."""
         return self.precise.spread if self.precise else None
 
-    def further_result(self, metric: Metric) -> Estimate | None:
-        """Mean and spread of a further metric of the study."""
-        return estimate(self.further.get(metric.name, {}).values())
+    def further_result(self, metric: Metric, recomputed: bool = False) -> Estimate | None:
+        """Mean and spread of a further metric of the study, or of it with recomputed statistics."""
+        name = metric.precise if recomputed else metric.name
+        return estimate(self.further.get(name, {}).values())
 
 
 @dataclass(frozen=True)
@@ -371,7 +373,9 @@ def _row(study: Study, cells: list[Cell]) -> Row:
         parameters=next((count for count in parameters if count is not None), None),
         cost=mean_cost([run_cost(record, times.get(record.name)) for record in done.values()]),
         evaluated_on=images_of(records[cell.run] for cell in cells),
-        further={other.name: by_seed(other.name) for other in study.further},
+        further={
+            name: by_seed(name) for other in study.further for name in (other.name, other.precise)
+        },
         parts={m.name: found for m in (metric, *study.further) if (found := on_parts(m.name))},
     )
 

@@ -26,6 +26,8 @@ class Samples:
         runs: by name, `objects`, a list for each image, and `not_finite`, how many detections were
             left out because a score or a corner was not a number.
         left_out: runs that could have been here -> why they are not.
+        unreadable: test images that cannot be decoded -> what is wrong with them; the next ones
+            took their places.
         reason: why there are no predictions; None where there are.
     """
 
@@ -34,6 +36,7 @@ class Samples:
     images: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
 
     def as_json(self) -> dict[str, Any]:

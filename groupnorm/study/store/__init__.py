@@ -22,7 +22,8 @@ the newest command does not ask for stay in their folders and enter nothing.
 `samples.json` has of each image its file, its size and the `truth`, and of one run of each arm the
 `objects` that it found, a list for each image, by falling score. An object has a `category`, a
 `score`, a `box` (x0 y0 x1 y1) and a `mask` (COCO's compressed RLE, or null), in pixels of the
-image's file; what is true has `crowd` in place of a score.
+image's file; what is true has `crowd` in place of a score. `left_out` names runs and `unreadable`
+test images that are not there, and why.
 
 Every file is written beside its place and renamed, so a reader never sees half of one. Each has one
 reader in `records`, that of the checkpoint is in `groupnorm.training.checkpoint`. It checks what it

@@ -107,15 +107,18 @@ def test_neighbouring_categories_have_unlike_colours():
 def test_an_object_of_a_record():
     entry = {"category": "b", "box": [1, 2, 3, 4], "score": 0.925,
              "mask": rle.to_json(rle.encode(square()), 40, 60)}  # fmt: skip
-    one = drawn_object(entry, ["a", "b"])
+    one = drawn_object(entry, ["a", "b"], 40, 60)
     assert (one.box, one.color, one.text) == ((1, 2, 3, 4), color_of(1), "b 0.93")
     assert (one.mask == square()).all()
-    truth = drawn_object({"category": "a", "box": [1, 2, 3, 4], "mask": None, "crowd": True}, ["a"])
+    entry_of_truth = {"category": "a", "box": [1, 2, 3, 4], "mask": None, "crowd": True}
+    truth = drawn_object(entry_of_truth, ["a"], 40, 60)
     assert (truth.text, truth.mask) == ("a", None)
     with pytest.raises(ValueError, match="unknown category 'b'; known: a"):
-        drawn_object(entry, ["a"])
-    with pytest.raises(ValueError, match="pixels, the image"):
-        drawn_object({**entry, "mask": {"size": [40, 61], "counts": entry["mask"]["counts"]}}, "ab")
+        drawn_object(entry, ["a"], 40, 60)
+    huge = {"size": [10**6, 10**6], "counts": [10**12]}
+    for mask in (huge, {**entry["mask"], "size": [40, 61]}):
+        with pytest.raises(ValueError, match=r"its mask has size .*, the image \[40, 60\]"):
+            drawn_object({**entry, "mask": mask}, "ab", 40, 60)
 
 
 def test_arguments_that_do_not_fit():

@@ -1,6 +1,8 @@
 """Small data sets of real image files in the layouts of the real ones."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,13 @@ def encoded(image, kind="JPEG", **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def png_of_size(width, height):
+    """The head of a PNG that promises so many pixels."""
+    data = encoded(photo(), "PNG")
+    head = data[12:16] + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
 
 
 def write(path: Path, data) -> str:

@@ -1,9 +1,7 @@
 """Decoding: every kind of image becomes RGB, everything else is refused in words."""
 
 import io
-import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from PIL import Image
 from groupnorm.data import DataError
 from groupnorm.data.files import decode
 from groupnorm.data.files.decode import UnreadableError, is_turned, read_rgb
-from tests.data.files.image_trees import encoded, photo, write
+from tests.data.files.image_trees import encoded, photo, png_of_size, write
 
 
 def read(tmp_path, data):
@@ -65,13 +63,6 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, kind):
     assert converted
     expected = np.rint(grey / 257).astype(np.uint8)
     np.testing.assert_array_equal(np.asarray(image), expected[..., None].repeat(3, 2))
-
-
-def png_of_size(width, height):
-    """The head of a PNG that promises so many pixels."""
-    data = encoded(photo(), "PNG")
-    head = data[12:16] + struct.pack(">II", width, height) + data[24:29]
-    return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
 
 
 def damaged():

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.page import main_metric, report_numbers, write_report
+from groupnorm.study.report.page import _page, main_metric, report_numbers, write_report
 from groupnorm.study.report.tables import (
     main_table_of,
     main_title_of,
@@ -52,6 +52,24 @@ def test_a_line_for_each_arm_and_a_column_for_each_metric(arms):
         "Box AP, mask AP: resnet8 on digits, last epoch of 5, mean ± standard deviation over "
         "2 seeds"
     )
+
+
+def test_recomputed_statistics_have_a_line_of_their_own(tmp_path):
+    """It follows that of its arm; a metric that was not recomputed has a dash there."""
+    out = arms_study(tmp_path)
+    for path in out.glob("runs/arm0-*/metrics.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[-1]["precise_box_ap"] = lines[-1]["box_ap"] + 1.0
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study, rows = loaded(out)
+    lines = main_table_of(study, rows)[1]
+    assert lines[:2] == [
+        [FROZEN, "31.6 ± 0.3", "26.9 ± 0.2"],
+        [f"{FROZEN} (recomputed statistics)", "32.6 ± 0.3", "\u2013"],
+    ]
+    assert [line[0] for line in lines[2:]] == [BEST, SCRATCH]
+    rows[0].further["precise_mask_ap"] = {0: 28.0, 1: 28.0}
+    assert main_table_of(study, rows)[1][1][2] == "28.0 ± 0.0"
 
 
 def test_differences_are_against_the_first_arm_over_paired_seeds(arms):
@@ -109,6 +127,33 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
     assert [d["detector"] for d in study_numbers(study, rows)["differences"]] == 2 * [
         "Mask R-CNN", "RetinaNet",
     ]  # fmt: skip
+
+
+def test_a_metric_that_some_arms_lack_is_compared_where_it_is(tmp_path):
+    """No line says of arms without masks that they differ in none; one of many says it lacks it."""
+    out = arms_study(tmp_path, arms={"bn": 20.0, "gn": 22.0, "bn ": 30.0, "gn ": 29.0, "ln": 9.0})
+    path = out / "study.json"
+    manifest = json.loads(path.read_text())
+    for cell in manifest["cells"]:
+        arm = cell["labels"]["arm"]
+        detector = "RetinaNet" if arm.endswith(" ") else "Mask R-CNN"
+        cell["labels"] = {"arm": arm.strip(), "detector": detector}
+    path.write_text(json.dumps(manifest))
+    for number in (2, 3, 4):
+        for path in out.glob(f"runs/arm{number}-*/metrics.jsonl"):
+            path.write_text(path.read_text().replace('"mask_ap"', '"other"'))
+    study, rows = loaded(out)
+    (mask_ap,) = study.further
+    found = [(one.name, one.verdict) for one in differences_of(study, rows, mask_ap)]
+    assert found == [
+        ("gn", "higher mask AP"),
+        ("ln", "no mask AP is measured: ln"),
+    ]
+    for seed in range(2):
+        for number in (2, 3):
+            spoil(out / f"runs/arm{number}-s{seed}", "diverged", "loss nan")
+    lines = differences_of(*loaded(out), mask_ap)
+    assert lines[-1].verdict == "no result: gn diverged, bn diverged"
 
 
 def test_every_run_has_every_metric_and_no_empty_column(arms):
@@ -189,6 +234,29 @@ def test_costs_stand_beside_the_metric(tmp_path):
     figure = build_figures(study, rows)[-1]
     assert figure.name == "box-ap-by-cost"
     assert "what an arm costs: upper left is better." in figure.caption
+
+
+def test_the_runs_that_arms_start_from_have_their_problems_and_settings(tmp_path):
+    """They stand beside those of the arms, named by their own data set."""
+    study, rows = loaded(detector_study(tmp_path))
+    name, start = next(iter(study.initial.items()))
+    start.env["data_notes"] = ["2 files have no class"]
+    start.metrics[-1]["image_counts"] = {"replaced_images": 3}
+    start.config["base_lr"] = 0.12345
+    assert problems(study, rows) == [
+        ["digits", "data", "2 files have no class"],
+        [
+            "digits", "unreadable images",
+            "files that cannot be decoded: 3 training images replaced by others of the same "
+            f"class; named in runs/{name}/unreadable.json",
+        ],
+    ]  # fmt: skip
+    text = _page(study, rows, None, [], "", "", None, None)
+    _, of_arms, of_starts = re.split("<h3>Configuration of the runs.*</h3>", text)
+    assert "0.12345" in of_starts
+    assert "0.12345" not in of_arms
+    study, rows = loaded(arms_study(tmp_path / "scratch"))
+    assert "others start from" not in _page(study, rows, None, [], "", "", None, None)
 
 
 @pytest.mark.slow

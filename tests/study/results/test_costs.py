@@ -193,6 +193,8 @@ def test_the_time_of_a_run_is_divided_over_all_its_epochs():
     })  # fmt: skip
     older = [*rows, epoch(10.0, 10.0)]
     assert time_spent(Record("a", "finished", None, {}, {}, older)) is None
+    rows[0]["timing"]["images_per_second"] = 0.0
+    assert time_spent(Record("a", "finished", None, {}, {}, rows)) is None
     assert time_spent(Record("a", "missing", None, {}, {}, [])) is None
 
 

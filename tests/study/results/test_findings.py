@@ -83,8 +83,9 @@ def test_each_finding_stands_beside_what_was_measured(tmp_path):
     assert lines[0][-1] == "Table 4"
     assert lines[3][2:5] == ["\u2013"] * 3
     sentence = (
-        "Of 4 published findings about these arms 1 appears here, of 1 the opposite appears, and 2 "
-        "cannot be told by these seeds; each stands below with its difference."
+        "Of 4 published findings about these arms 1 appears here, of 1 the opposite appears, 1 "
+        "cannot be told by these seeds, 1 has no result to compare here; each stands below with "
+        "its difference."
     )
     assert findings_sentence(found) == sentence
     assert sentence in describe(study, rows)

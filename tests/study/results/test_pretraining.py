@@ -1,6 +1,7 @@
 """What the arms start from: its result beside theirs, and what is said where it is not known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,10 @@ from tests.study.fake_store import loaded, spoil
 from tests.tolerances import HALF_A_TENTH
 
 ERROR = CLASSIFICATION[0]
+SHARED = (
+    "All seeds of an arm start from the same run, so no interval here holds what another "
+    "pretraining would change."
+)
 
 
 def test_the_error_of_what_an_arm_starts_from_stands_beside_its_ap(tmp_path):
@@ -48,8 +53,18 @@ def test_the_text_warns_where_the_starts_differ_and_only_there(tmp_path):
         "separates two arms may in part be what separates their pretraining."
     )
     study, rows = loaded(detector_study(tmp_path))
-    assert warning in describe(study, rows)
-    assert "pretraining" not in " ".join(describe(study, rows[:2]))
+    assert f"{warning} {SHARED}" in describe(study, rows)
+    assert SHARED in describe(study, rows[:2])
+
+
+def test_only_seeds_that_share_a_start_are_said_to(tmp_path):
+    """An arm of one seed shares nothing, and seeds may have a start each."""
+    study, rows = loaded(detector_study(tmp_path))
+    assert "another pretraining" not in " ".join(describe(study, rows[4:]))
+    one_seed = [replace(row, runs=row.runs[:1]) for row in rows]
+    assert "another pretraining" not in " ".join(describe(study, one_seed))
+    study.records["arm0-s1"].config["init"] = start_of("gn:groups=8").run_name()
+    assert "another pretraining" not in " ".join(describe(study, rows[:2]))
 
 
 @pytest.mark.parametrize("status", ["failed", "missing"])

@@ -15,8 +15,8 @@ from groupnorm.study.results.rows import Row, Study, run_status
 
 _CAPTION = (
     "Precision at recalls of 0 to 100 %, the mean over categories, after the last epoch; the mean "
-    "over finished seeds. The mean height of a curve is the metric above its panel. A curve ends "
-    "on the axis beyond the recall that no category reaches."
+    "over finished seeds. The mean height of a curve is the metric above its panel after the last "
+    "epoch. Beyond the largest recall that any category reaches, a curve lies on the axis."
 )
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from matplotlib.font_manager import FontProperties, findfont
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from groupnorm.data.detection.drawing import draw_objects, drawn_object
+from groupnorm.data.files.decode import UnreadableError, read_rgb
+from groupnorm.data.issues import DataError
 from groupnorm.study.report.figures.render import COLUMN_WIDTHS, FONT, PNG_DPI, Column
 from groupnorm.study.results.format import counted, decimal_text
 from groupnorm.study.results.labels import row_name
@@ -90,12 +92,17 @@ def _arms(study: Study, rows: Sequence[Row], samples: Samples) -> dict[str, str]
 def _row(out: Path, samples: Samples, number: int, runs: Sequence[str]) -> list[Image.Image]:
     """An image with the truth, and with what each run found in it."""
     path = samples.path(out, number)
+    image = samples.images[number]
     try:
-        with Image.open(path) as file:
-            pixels = np.asarray(file.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise StoreError(f"{path} cannot be read ({error}). {_again(out)}") from None
-    truth = samples.images[number]["truth"]
+        pixels = np.asarray(read_rgb(str(path))[0])
+    except (UnreadableError, DataError) as error:
+        raise StoreError(f"{path} cannot be shown: {error}. {_again(out)}") from None
+    if pixels.shape[:2] != (image["height"], image["width"]):
+        raise StoreError(
+            f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels, expected "
+            f"{image['height']} x {image['width']} by {SAMPLES_FILE}. {_again(out)}"
+        )
+    truth = image["truth"]
     found = [samples.runs[name]["objects"][number] for name in runs]
     try:
         return [_drawn(pixels, objects, samples.categories) for objects in (truth, *found)]
@@ -114,15 +121,15 @@ def _drawn(
     pixels: NDArray[np.uint8], objects: Sequence[dict[str, Any]], categories: Sequence[str]
 ) -> Image.Image:
     """An image with its objects, as wide as a column."""
-    width = pixels.shape[1]
-    drawn = [drawn_object(entry, categories) for entry in objects]
+    height, width = pixels.shape[:2]
+    drawn = [drawn_object(entry, categories, height, width) for entry in objects]
     drawn = [
         replace(one, text=f"{one.text} (crowd)") if entry.get("crowd") else one
         for one, entry in zip(drawn, objects, strict=True)
     ]
     picture = Image.fromarray(draw_objects(pixels, drawn, max(1, round(_CELL / width))))
-    height = max(1, round(picture.height * _CELL / picture.width))
-    return picture.resize((_CELL, height), Image.Resampling.LANCZOS)
+    tall = max(1, round(picture.height * _CELL / picture.width))
+    return picture.resize((_CELL, tall), Image.Resampling.LANCZOS)
 
 
 def _compose(names: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

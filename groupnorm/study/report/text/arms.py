@@ -94,21 +94,29 @@ def _alike(study: Study, rows: list[Row]) -> list[list[Row]]:
 
 
 def pretraining_text(study: Study, rows: list[Row]) -> str:
-    """How far apart the runs are that the arms start from; empty where they are level."""
+    """How far apart the runs are that the arms start from, and whether seeds share one of them."""
     metric = next(iter(pretraining_metrics(study)), None)
     if metric is None:
         return ""
-    results = {row_name(study, row): pretraining_result(started_from(study, row), metric)
-               for row in rows}  # fmt: skip
+    starts = [(row, records) for row in rows if (records := started_from(study, row))]
+    results = {row_name(study, row): pretraining_result(records, metric)
+               for row, records in starts}  # fmt: skip
     known = {name: result.mean for name, result in results.items() if result}
     ranked = sorted(known, key=lambda name: rank(metric, known[name]))
-    if not ranked or known[ranked[0]] == known[ranked[-1]]:
-        return ""
-    ends = [f"{value_text(metric, known[name])} ({name})" for name in (ranked[0], ranked[-1])]
-    return (
-        f"The arms start from runs with {with_article(metric.title)} of {ends[0]} to {ends[1]}. "
-        "What separates two arms may in part be what separates their pretraining."
-    )
+    text = ""
+    if ranked and known[ranked[0]] != known[ranked[-1]]:
+        ends = [f"{value_text(metric, known[name])} ({name})" for name in (ranked[0], ranked[-1])]
+        text = (
+            f"The arms start from runs with {with_article(metric.title)} of {ends[0]} to "
+            f"{ends[1]}. What separates two arms may in part be what separates their pretraining. "
+        )
+    several = any(len(row.runs) > 1 for row, _ in starts)
+    if several and all(len(records) == 1 for _, records in starts):
+        text += (
+            "All seeds of an arm start from the same run, so no interval here holds what another "
+            "pretraining would change."
+        )
+    return text.rstrip()
 
 
 def _with_result(study: Study, rows: list[Row]) -> dict[str, Row]:

@@ -96,15 +96,18 @@ def compared(
         told = verdict(metric, name_a, name_b, found, where)
         text = f"{told}. {seeds_for_one_point(metric, found)}"
         return text.rstrip()
-    asked = max(row.asked for row in rows)
+    (seed,) = row_a.results.keys() & row_b.results.keys()
+    asked = min(row_a.asked, row_b.asked)
     seeds, remedy = "one seed", " `--seeds 3` trains three seeds of each configuration."
     if asked > 1:
         seeds, remedy = f"the one seed of {asked} that has finished for both", ""
+    elif max(row.asked for row in rows) > 1:
+        seeds, remedy = "the one seed that both have", ""
     return (
         f"Nothing can be told from {seeds}: {name_a} has {with_article(noun(metric))} of "
-        f"{value_text(metric, row_a.result.mean)} and {name_b} of "
-        f"{value_text(metric, row_b.result.mean)}{where}, and how much of the difference is chance "
-        f"is not known.{remedy}"
+        f"{value_text(metric, row_a.results[seed])} and {name_b} of "
+        f"{value_text(metric, row_b.results[seed])}{where}, and how much of the difference is "
+        f"chance is not known.{remedy}"
     )
 
 

@@ -21,6 +21,10 @@ def test_a_line_is_the_mean_over_seeds_at_every_recall(tmp_path):
     study, rows = loaded(detector_study(tmp_path))
     (figure,) = precision_figures(study, rows)
     assert figure.name == "precision-recall"
+    assert figure.caption.endswith(
+        "The mean height of a curve is the metric above its panel after the last epoch. Beyond the "
+        "largest recall that any category reaches, a curve lies on the axis."
+    )
     assert [panel.alt.rpartition(": ")[2] for panel in figure.panels] == [
         "box AP50", "box AP75", "mask AP50", "mask AP75",
     ]  # fmt: skip

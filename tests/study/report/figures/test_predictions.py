@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from groupnorm.study.report.figures.predictions import prediction_sheet
 from groupnorm.study.report.tables import not_predicted
 from groupnorm.study.results.samples import Samples, samples_of
 from groupnorm.study.store import StoreError
+from tests.data.files.image_trees import encoded, photo, png_of_size
 from tests.study.fake_detectors import DETECTORS, add_samples, detector_study
 from tests.study.fake_store import loaded
 from tests.tolerances import HUNDREDTH
@@ -87,16 +89,38 @@ def test_without_predictions_there_is_no_sheet_and_the_reason_is_a_problem(detec
         ["BN trained at 2", "no predictions on test images", "arm1-s0: the checkpoint is missing"],
     ]  # fmt: skip
     assert not_predicted(study, rows, samples_of(out)) == []
+    one = Samples(unreadable={"2.jpg": "cut off"})
+    assert not_predicted(study, rows, one) == [
+        ["predictions", "unreadable images", "2.jpg, whose place the next one takes: cut off"]
+    ]
 
 
-@pytest.mark.parametrize("damage", ["image", "mask"])
+def with_long_text():
+    about = PngInfo()
+    about.add_text("Comment", "x" * (1 << 21), zip=True)
+    return encoded(photo(size=(32, 24)), "PNG", pnginfo=about)
+
+
+IMAGES = {
+    "text": (b"no image", "not an image in"),
+    "bomb": (png_of_size(20_000, 20_000), "DecompressionBombError"),
+    "long text chunk": (with_long_text(), "Decompressed data too large"),
+    "EPS": (encoded(photo(size=(32, 24)), "EPS"), "not an image in"),
+    "size": (encoded(photo(size=(33, 24)), "PNG"), "has 24 x 33 pixels, expected 24 x 32"),
+}
+
+
+@pytest.mark.parametrize("damage", [*IMAGES, "missing", "mask"])
 def test_what_cannot_be_drawn_names_the_file_and_what_to_do(tmp_path, damage):
     out = add_samples(detector_study(tmp_path))
     study, rows = loaded(out)
     samples = samples_of(out)
-    if damage == "image":
-        (out / "samples/1.png").write_bytes(b"no image")
-        named = "1.png cannot be read"
+    if damage in IMAGES:
+        data, named = IMAGES[damage]
+        (out / "samples/1.png").write_bytes(data)
+    elif damage == "missing":
+        (out / "samples/1.png").unlink()
+        named = "1.png cannot be shown: cannot read"
     else:
         samples.images[0]["truth"][0]["mask"]["counts"] = "9"
         named = "samples.json has"

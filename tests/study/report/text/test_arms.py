@@ -7,7 +7,7 @@ import pytest
 from groupnorm.study.report.text import describe
 from groupnorm.study.report.text.verdicts import verdict_on_parts
 from groupnorm.study.results.estimates import paired_difference
-from tests.study.fake_detectors import BOX_AP, detector_study
+from tests.study.fake_detectors import BOX_AP, Arm, detector_study
 from tests.study.fake_store import ARMS, arms_study, loaded
 
 FROZEN, BEST, SCRATCH = ARMS
@@ -55,6 +55,19 @@ def test_one_seed_tells_nothing(tmp_path):
         f"Nothing can be told from one seed: {BEST} has a box AP of 33.1 and {FROZEN} of 31.4, and"
     )
     assert "published" not in how, "a sweep of errors says nothing of box AP"
+
+
+@pytest.mark.parametrize("other", ["b", "c"])
+def test_arms_of_unlike_seeds_are_compared_by_the_seed_that_both_have(tmp_path, other):
+    """The values are those of that seed, and more seeds of a study do not help an arm of one."""
+    arms = {"a": Arm(30.0, "bn", seeds=1), other: Arm(33.0, "bn", seeds=2 if other == "b" else 1)}
+    study, rows = loaded(detector_study(tmp_path, {**arms, "d": Arm(20.0, "bn", seeds=2)}))
+    ours, theirs = (row.results[0] for row in rows[:2])
+    assert describe(study, rows)[0].startswith(
+        f"Nothing can be told from the one seed that both have: {other} has a box AP of "
+        f"{theirs:.1f} % and a of {ours:.1f} %, and how much of the difference is chance is not "
+        "known. Of the networks"
+    )
 
 
 def test_the_first_paragraph_also_says_what_other_test_images_would_tell(tmp_path):
