@@ -117,5 +117,4 @@ COVERED_ELSEWHERE = {
     "study/report/text/published.py",
     "study/results/samples.py",  # study/test_sample_pass.py
     "study/runners/worker.py",  # study/runners/test_launcher.py
-    "study/trained.py",  # cli/test_detect.py
 }
