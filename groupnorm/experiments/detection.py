@@ -69,7 +69,7 @@ _STATEMENTS = (
      "Wu & He 2018, Table 7: 39.5 and 34.5 box AP", "GN+WS from scratch", "BN at 2 from scratch"),
     ("GN with WS is above GN",
      "open-mmlab/mmdetection, configs/gn+ws: 40.6 and 40.2 box AP", "GN+WS", "GN"),
-    ("RetinaNet with GN in the pyramid is above AffineChannel",
+    ("RetinaNet with GN in the pyramid is above AffineChannel (here by box AP)",
      "dkhoa.dev: recall 26.8 and 24.6 %, 26.2 and 24.9 %", "GN in pyramid", "AffineChannel"),
 )  # fmt: skip
 """What was published, where, and the arms of which the first is better by it."""
