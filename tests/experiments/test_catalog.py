@@ -209,15 +209,6 @@ def test_what_a_user_may_change():
     assert {c.image_size for c in small.configs.values()} == {None}, "digits have a size already"
 
 
-def test_the_share_of_unreadable_images_also_goes_for_the_runs_that_others_start_from():
-    plain, plan = (
-        study_plan("detection", Options(scale="smoke", **options))
-        for options in ({}, {"max_unreadable": 0.1})
-    )
-    assert {c.max_unreadable for c in (*plan.initial.values(), *plan.configs.values())} == {0.1}
-    assert list(plan.initial) == list(plain.initial), "it is no part of a name"
-
-
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
