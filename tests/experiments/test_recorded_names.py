@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from groupnorm.experiments import Options, study_plan
+from groupnorm.run.tasks import config_class
 from groupnorm.study.store import read_cells, read_record
-from groupnorm.training.config import RunConfig
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))
@@ -26,7 +26,7 @@ def test_runs_keep_their_names(folder):
     for run in (folder / "runs").iterdir():
         record = read_record(folder, run.name)  # which checks the name against the configuration
         if not folder.name.startswith(OLDER):
-            assert RunConfig(**record.config).run_name() == run.name
+            assert config_class(record.config)(**record.config).run_name() == run.name
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda path: path.name)
