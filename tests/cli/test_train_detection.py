@@ -83,4 +83,4 @@ def test_killed_it_goes_on_to_the_same_average_precision(tmp_path):
         rows[name] = [{**row, "timing": None} for row in read_metrics(tmp_path / name)]
     assert len(rows["whole"]) == 10
     assert rows["killed"] == rows["whole"]
-    assert rows["whole"][-1]["box_ap"] > 0
+    assert any(row["box_ap"] > 0 for row in rows["whole"]), "zeros would compare nothing"
