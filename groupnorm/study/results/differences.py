@@ -146,7 +146,7 @@ def differences_of(
     if study.search is not None:
         return []
     found: dict[tuple[object, ...], DifferenceLine] = {}
-    for here in _groups(study, rows):
+    for here in groups_of(study, rows):
         done = [row for row in here if row.results]
         if further and done and not any(row.further[further.name] for row in done):
             continue
@@ -162,6 +162,21 @@ def differences_of(
                 else:
                     found[key] = _line(study, row, recomputed, reference, further)
     return list(found.values())
+
+
+def groups_of(study: Study, rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows that are compared with each other, in groups.
+
+    Norms of one batch size, the largest first; arms that agree in all other labels, in the order of
+    the rows.
+    """
+    names = group_labels(study)
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.labels.get(name) for name in names), []).append(row)
+    if study.axis == "norm":
+        return [groups[(batch,)] for batch in batch_sizes(rows)]
+    return list(groups.values())
 
 
 def difference_header(study: Study) -> list[str]:
@@ -237,17 +252,6 @@ def short_verdict(metric: Metric, found: Difference, pairs: str = "seed") -> str
 def part_gap(found: Difference) -> str:
     """The mean difference of parts as it is printed, with the decimals of its interval."""
     return decimal_text(found.mean, interval_digits(found.interval) if found.interval else 1)
-
-
-def _groups(study: Study, rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows that are compared with each other."""
-    names = group_labels(study)
-    groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.labels.get(name) for name in names), []).append(row)
-    if study.axis == "norm":
-        return [groups[(batch,)] for batch in batch_sizes(rows)]
-    return list(groups.values())
 
 
 def _reference(study: Study, here: Sequence[Row]) -> Row:

@@ -5,11 +5,9 @@ Only arms that agree in their other labels, such as the length of training, are 
 
 from __future__ import annotations
 
-from typing import Any
-
 from groupnorm.study.report.text.findings import alone, best_first, compared, picked
 from groupnorm.study.report.text.verdicts import beyond_next, mean_text, verdict_on_parts
-from groupnorm.study.results.differences import part_difference, row_difference
+from groupnorm.study.results.differences import groups_of, part_difference, row_difference
 from groupnorm.study.results.labels import group_labels, row_name
 from groupnorm.study.results.pretraining import (
     pretraining_metrics,
@@ -33,7 +31,7 @@ def arms_headline(study: Study, rows: list[Row]) -> str:
 
     Where the first one is the best, or has no result, the next best one takes its place.
     """
-    return _best_against_first(study, rows, _alike(study, rows)[0])
+    return _best_against_first(study, rows, groups_of(study, rows)[0])
 
 
 def _best_against_first(study: Study, rows: list[Row], alike: list[Row]) -> str:
@@ -57,7 +55,7 @@ def _best_against_first(study: Study, rows: list[Row], alike: list[Row]) -> str:
 def arms_text(study: Study, rows: list[Row]) -> str:
     """Of the arms like the first one the best against the next, and the worst; the finding among
     those of every other kind; and what has no result."""
-    first, *others = _alike(study, rows)
+    first, *others = groups_of(study, rows)
     sentences = [_best_and_worst(study, first)]
     sentences += [_best_against_first(study, rows, alike) for alike in others]
     if without := [f"{row_name(study, r)} ({r.status})" for r in rows if r.result is None]:
@@ -81,16 +79,6 @@ def _best_and_worst(study: Study, alike: list[Row]) -> str:
     if len(ranked) > 2:
         text += f"; {last} has the {worst_word(metric)}, {mean_text(metric, found[last].result)}"
     return f"{text}."
-
-
-def _alike(study: Study, rows: list[Row]) -> list[list[Row]]:
-    """The arms in groups that agree in all other labels, the first one's group first."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.labels.get(name) for name in group_labels(study)), []).append(
-            row
-        )
-    return list(groups.values())
 
 
 def pretraining_text(study: Study, rows: list[Row]) -> str:
