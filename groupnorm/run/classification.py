@@ -15,7 +15,7 @@ from groupnorm.conversion import recomputed_statistics
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import Batches
 from groupnorm.data.batches import Step
-from groupnorm.run.setup import norm_layers
+from groupnorm.run.setup import built
 from groupnorm.training.config import RunConfig
 from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
@@ -60,10 +60,10 @@ def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
 
 def build(config: RunConfig, data: Batches, device: str) -> nn.Module:
     """The network of a configuration with its first weights, for the classes of the data."""
-    norm, of_places = norm_layers(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = models.build_model(
+    return built(
+        config,
+        device,
+        lambda norm, of_places: models.build_model(
             config.model,
             norm=norm,
             norms=of_places,
@@ -72,11 +72,8 @@ def build(config: RunConfig, data: Batches, device: str) -> nn.Module:
             width=config.width,
             shortcut=config.shortcut,
             zero_gamma=config.zero_gamma,
-        )
-    model.to(device)
-    if config.memory_format == "channels_last":
-        model.to(memory_format=torch.channels_last)
-    return model
+        ),
+    )
 
 
 def built_for(config: RunConfig, data: Batches) -> None:

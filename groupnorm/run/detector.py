@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from groupnorm import models
 from groupnorm.data.detection import rle
 from groupnorm.data.detection.examples import Size, resized
-from groupnorm.run.setup import norm_layers
+from groupnorm.run.setup import built
 from groupnorm.training.config import DetectionConfig
 from groupnorm.training.evaluation.coco import finite, to_original
 from groupnorm.training.warm_start import WarmStart, WarmStartError, load_weights
@@ -46,10 +46,10 @@ class BuiltFor:
 
 def build(config: DetectionConfig, built_for: BuiltFor, device: str) -> nn.Module:
     """The detector of a configuration with its first weights."""
-    norm, of_places = norm_layers(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = models.build_detector(
+    return built(
+        config,
+        device,
+        lambda norm, of_places: models.build_detector(
             config.model,
             norm=norm,
             norms=of_places,
@@ -60,11 +60,8 @@ def build(config: DetectionConfig, built_for: BuiltFor, device: str) -> nn.Modul
             freeze_at=config.freeze_at,
             image_mean=built_for.image_mean,
             image_std=built_for.image_std,
-        )
-    model.to(device)
-    if config.memory_format == "channels_last":
-        model.to(memory_format=torch.channels_last)
-    return model
+        ),
+    )
 
 
 class Found(NamedTuple):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -116,10 +117,27 @@ class Setup(Protocol):
         ...
 
 
-def norm_layers(config: TrainingConfig) -> tuple[NormLayer, dict[str, NormLayer]]:
-    """The norm of a configuration and those of places, with statistics of one worker's images."""
+def built(
+    config: TrainingConfig,
+    device: str,
+    make: Callable[[NormLayer, dict[str, NormLayer]], nn.Module],
+) -> nn.Module:
+    """The network of a configuration with its first weights, which follow from the seed.
+
+    Torch's default generators are left as they were.
+
+    Args:
+        make: from the norm and those of places, with statistics of one worker's images, to the
+            network with fresh weights.
+    """
     norm, *of_places = (
         norm_layer(spec, batch_per_worker=config.batch_per_worker)
         for spec in (config.norm, *config.norms.values())
     )
-    return norm, dict(zip(config.norms, of_places, strict=True))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = make(norm, dict(zip(config.norms, of_places, strict=True)))
+    model.to(device)
+    if config.memory_format == "channels_last":
+        model.to(memory_format=torch.channels_last)
+    return model
