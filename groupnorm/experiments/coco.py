@@ -31,7 +31,7 @@ _OF_RETINANET, _OF_MASKS = (
     tuple(m for m in MASK_DETECTION if m.name in (f"{kind}_ap", f"{kind}_ap50", f"{kind}_ap75"))
     for kind in ("box", "mask")
 )
-_OF_MASK_R_CNN = (*_OF_RETINANET, *_OF_MASKS)
+MASK_RCNN_METRICS = (*_OF_RETINANET, *_OF_MASKS)
 _PRETRAINED = "besides each norm's ImageNet run, about 27 hours on 8 V100"
 
 Arms = Mapping[str, Mapping[str, Any]]
@@ -100,8 +100,13 @@ def recipe(model: str = "mask_rcnn_resnet50") -> DetectionConfig:
 
 def pretraining(config: DetectionConfig) -> RunConfig:
     """The classifier whose weights the backbone of `config` starts from."""
+    return _classifier(architecture_of(config.model).body, pretrained_norm(config))
+
+
+def pretrained_norm(config: DetectionConfig) -> NormSpec:
+    """The norm of the classifier that a backbone starts from; frozen batch norm's was trained."""
     norm = config.norms.get("backbone", config.norm)
-    return _classifier(architecture_of(config.model).body, _BN if norm == _FROZEN else norm)
+    return _BN if norm == _FROZEN else norm
 
 
 @cache
@@ -121,7 +126,7 @@ def _experiment(
     time: str,
     source: str = PAPER,
     pretrained: bool = True,
-    metrics: tuple[Metric, ...] = _OF_MASK_R_CNN,
+    metrics: tuple[Metric, ...] = MASK_RCNN_METRICS,
     result_metric: str = "box AP in %",
 ) -> Experiment:
     """A table with a row for each arm, and the classifiers that its arms start from, each once."""

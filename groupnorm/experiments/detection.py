@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from groupnorm.experiments.coco import MASK_RCNN_METRICS, pretrained_norm
 from groupnorm.experiments.experiment import Experiment, Variant, smoke
 from groupnorm.experiments.options import Options
 from groupnorm.models.detection.architectures import architecture_of
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import Config, Finding, vary
 from groupnorm.training.config import DetectionConfig, RunConfig
-from groupnorm.training.metric import MASK_DETECTION
 
 SCALES = {
     "quick": "Mask R-CNN, 96 pixels, five categories, minutes",
@@ -34,12 +34,6 @@ SEEDS = 2
 SMOKE_SCENES, SMOKE_CROPS = 4, 32  # to train on, each in two epochs, and to evaluate on
 PUBLISHED = ("coco-c4", "coco-systems", "coco-systems-mmdetection", "coco-scratch")
 PUBLISHED_RETINANET = ("retinanet-first-set", "retinanet-second-set")
-_METRICS = tuple(
-    metric
-    for name in ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")
-    for metric in MASK_DETECTION
-    if metric.name == name
-)
 
 _BN, _FROZEN, _NONE = NormSpec("bn"), NormSpec("frozenbn"), NormSpec("none")
 _GN, _GN_WS = NormSpec("gn", groups=8), NormSpec("gn", groups=8, ws=True)
@@ -116,10 +110,9 @@ def pretraining(config: DetectionConfig, epochs: int = PRETRAINING_EPOCHS) -> Ru
     Frozen batch norm starts from batch norm. 10,000 crops of 48 pixels, 64 a step, Nesterov
     momentum, learning rate 0.1 along a cosine, the same for every norm.
     """
-    norm = config.norms.get("backbone", config.norm)
     return RunConfig(
         model=architecture_of(config.model).body,
-        norm=_BN if norm == _FROZEN else norm,
+        norm=pretrained_norm(config),
         data="garments-crops",
         workers=1,
         batch_per_worker=64,
@@ -189,8 +182,8 @@ def detection(options: Options) -> Experiment:
         variants=tuple(variants),
         published=(*PUBLISHED, *(PUBLISHED_RETINANET if scale == "standard" else ())),
         protocol="fixed-step",
-        metric=_METRICS[0],
-        also=_METRICS[1:],
+        metric=MASK_RCNN_METRICS[0],
+        also=MASK_RCNN_METRICS[1:],
         findings=_findings(variants),
         initial=tuple(initial.values()),
     )

@@ -105,8 +105,8 @@ def test_what_has_no_result_is_named(tmp_path):
     }
 
 
-def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
-    out = arms_study(tmp_path, arms={"bn": 20.0, "gn": 22.0, "bn ": 30.0, "gn ": 29.0})
+def label_detectors(out):
+    """An arm whose name ends in a blank is RetinaNet's, any other Mask R-CNN's."""
     path = out / "study.json"
     manifest = json.loads(path.read_text())
     for cell in manifest["cells"]:
@@ -114,6 +114,11 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
         detector = "RetinaNet" if arm.endswith(" ") else "Mask R-CNN"
         cell["labels"] = {"arm": arm.strip(), "detector": detector}
     path.write_text(json.dumps(manifest))
+
+
+def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
+    out = arms_study(tmp_path, arms={"bn": 20.0, "gn": 22.0, "bn ": 30.0, "gn ": 29.0})
+    label_detectors(out)
     study, rows = loaded(out)
     assert main_table_of(study, rows)[0] == ["arm", "detector", "box AP", "mask AP"]
     found = differences_of(study, rows)
@@ -132,13 +137,7 @@ def test_arms_are_compared_where_their_other_labels_agree(tmp_path):
 def test_a_metric_that_some_arms_lack_is_compared_where_it_is(tmp_path):
     """No line says of arms without masks that they differ in none; one of many says it lacks it."""
     out = arms_study(tmp_path, arms={"bn": 20.0, "gn": 22.0, "bn ": 30.0, "gn ": 29.0, "ln": 9.0})
-    path = out / "study.json"
-    manifest = json.loads(path.read_text())
-    for cell in manifest["cells"]:
-        arm = cell["labels"]["arm"]
-        detector = "RetinaNet" if arm.endswith(" ") else "Mask R-CNN"
-        cell["labels"] = {"arm": arm.strip(), "detector": detector}
-    path.write_text(json.dumps(manifest))
+    label_detectors(out)
     for number in (2, 3, 4):
         for path in out.glob(f"runs/arm{number}-*/metrics.jsonl"):
             path.write_text(path.read_text().replace('"mask_ap"', '"other"'))
