@@ -18,7 +18,7 @@ from groupnorm.models.detection.architectures import architecture_of
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import vary
 from groupnorm.training.config import DetectionConfig, RunConfig
-from groupnorm.training.metric import MASK_DETECTION, Metric
+from groupnorm.training.metric import AT_THRESHOLD, MASK_DETECTION, Metric
 
 PAPER = "Wu & He 2018"
 STEPS_1X, STEPS_2X, STEPS_3X = 90_000, 180_000, 270_000
@@ -270,5 +270,5 @@ def retinanet(options: Options) -> Experiment:
         result="AffineChannel 24.6 and 33.1, GN in pyramid 26.8 and 36.2 (private data)",
         result_metric="recall and precision in %",
         time=f"12 hours on 8 P100 with frozen BN (Detectron), {_PRETRAINED}",
-        metrics=_OF_RETINANET,
+        metrics=(*_OF_RETINANET, *AT_THRESHOLD),
     )

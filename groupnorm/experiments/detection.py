@@ -18,6 +18,7 @@ from groupnorm.models.detection.architectures import architecture_of
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import Config, Finding, vary
 from groupnorm.training.config import DetectionConfig, RunConfig
+from groupnorm.training.metric import AT_THRESHOLD
 
 SCALES = {
     "quick": "Mask R-CNN, 96 pixels, five categories, minutes",
@@ -183,7 +184,7 @@ def detection(options: Options) -> Experiment:
         published=(*PUBLISHED, *(PUBLISHED_RETINANET if scale == "standard" else ())),
         protocol="fixed-step",
         metric=MASK_RCNN_METRICS[0],
-        also=MASK_RCNN_METRICS[1:],
+        also=(*MASK_RCNN_METRICS[1:], *(AT_THRESHOLD if scale == "standard" else ())),
         findings=_findings(variants),
         initial=tuple(initial.values()),
     )

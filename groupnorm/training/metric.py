@@ -64,9 +64,15 @@ _AP = tuple(
         "_medium": " of medium objects", "_large": " of large objects",
     }.items()
 )  # fmt: skip
-BOX_DETECTION: tuple[Metric, ...] = (*(m for m in _AP if m.name.startswith("box")), TRAIN_LOSS)
+AT_THRESHOLD: tuple[Metric, ...] = (
+    Metric("recall", "%", "higher", "recall of boxes"),
+    Metric("precision", "%", "higher", "precision of boxes"),
+)
+"""On one half of the test images, at the score threshold that is best on the other half."""
+_NOT_AP = (*AT_THRESHOLD, TRAIN_LOSS)
+BOX_DETECTION: tuple[Metric, ...] = (*(m for m in _AP if m.name.startswith("box")), *_NOT_AP)
 """COCO's average precision of detectors without masks, the reported one first."""
-MASK_DETECTION: tuple[Metric, ...] = (*_AP, TRAIN_LOSS)
+MASK_DETECTION: tuple[Metric, ...] = (*_AP, *_NOT_AP)
 """Of detectors with masks."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from groupnorm.training.evaluation.coco import (
     finite,
     to_original,
 )
+from groupnorm.training.evaluation.threshold import AtThreshold, at_chosen_threshold
 from groupnorm.training.metric import BOX_DETECTION, MASK_DETECTION, PRECISE, Metric
 from groupnorm.training.task import EpochTotals, Metrics, Part, RecomputeStatistics, whole_steps
 
@@ -42,9 +43,11 @@ class Detection:
     Test metrics, in percent: box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium and
     box_ap_large, with running statistics, and the same of masks where the model has them
     (`CocoTruth.ap`); a detector that finds nothing has 0, and None stands where no object is to be
-    found. In the reported epochs also `ap_folds`, by metric the values on `FOLDS` parts of the test
-    images, which are the same parts for every model, and `precision_at_recall`, by metric the curve
-    that its average precision is the mean of (`CocoAp.curves`); and for each metric its value with
+    found. Also `recall` and `precision` of boxes on every second test image, at the
+    `score_threshold` that is the best one on the others (`at_chosen_threshold`). In the reported
+    epochs also `ap_folds`, by metric the values on `FOLDS` parts of the test images, which are the
+    same parts for every model, and `precision_at_recall`, by metric the curve that its average
+    precision is the mean of (`CocoAp.curves`); and for each metric its value with
     batch norm's statistics recomputed over `PRECISE_IMAGES` augmented training images under fixed
     weights (Precise-BN; Wu & Johnson, arXiv 2105.07576), such as `precise_box_ap`: None for models
     without running statistics, and before. `not_finite` counts detections with a score or a corner
@@ -125,11 +128,12 @@ class Detection:
     @torch.no_grad()
     def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
         """Average precision on the test images, over all processes."""
-        found, not_finite = self._test(model, FOLDS if reported else 0)
-        metrics: Metrics = dict(found.metrics)
+        found = self._test(model, FOLDS if reported else 0)
+        metrics: Metrics = {**found.metrics, "score_threshold": found.at_threshold.score_threshold}
+        not_finite = found.not_finite
         if reported:
-            metrics["ap_folds"] = found.folds
-            metrics["precision_at_recall"] = found.curves
+            metrics["ap_folds"] = found.ap.folds
+            metrics["precision_at_recall"] = found.ap.curves
         precise: Mapping[str, float | None] = dict.fromkeys(found.metrics)
         if reported and self.recompute is not None:
             image = next(model.parameters())
@@ -137,8 +141,9 @@ class Detection:
                 self._autocast(image),
                 self.recompute(_OnParts(model), self._parts_for_statistics()),
             ):
-                recomputed, more = self._test(model, 0)
-            precise, not_finite = recomputed.metrics, not_finite + more
+                recomputed = self._test(model, 0)
+            precise = recomputed.metrics
+            not_finite += recomputed.not_finite
         metrics |= {PRECISE + name: value for name, value in precise.items()}
         return metrics | ({"not_finite": not_finite} if not_finite else {})
 
@@ -149,8 +154,7 @@ class Detection:
     def _half(self) -> bool:
         return self.config.precision == "bfloat16"
 
-    def _test(self, model: nn.Module, folds: int) -> tuple[CocoAp, int]:
-        """Average precision, and how many detections were not finite."""
+    def _test(self, model: nn.Module, folds: int) -> _Tested:
         detections, not_finite = [], 0
         model.eval()
         for images, targets in self.data.test(self.processes.rank, self.processes.count):
@@ -164,13 +168,17 @@ class Detection:
                 detections.append(found)
         model.train()
         gathered = self.processes.all_gather((detections, not_finite))
-        ap = None
+        tested = None
         if self.processes.first:
             every: list[Detections] = [one for found, _ in gathered for one in found]
-            ap = self.truth.ap(every, folds)
-        ap = self.processes.broadcast_from_rank0(ap)
-        assert ap is not None
-        return ap, sum(number for _, number in gathered)
+            tested = _Tested(
+                self.truth.ap(every, folds),
+                at_chosen_threshold(self.truth.split, every),
+                sum(number for _, number in gathered),
+            )
+        tested = self.processes.broadcast_from_rank0(tested)
+        assert tested is not None
+        return tested
 
     def _parts_for_statistics(self) -> Iterator[Any]:
         """Every process goes through all of them, as large as a pass of its training.
@@ -183,6 +191,20 @@ class Detection:
         parts = 1 if config.synchronized else self.processes.count * config.accumulate
         for step, batch in zip(steps, self.data.train(steps), strict=True):
             yield from (part.inputs for part in self._parts(batch, step, 0, parts))
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What the test images say of a model; `not_finite` counts detections that were left out."""
+
+    ap: CocoAp
+    at_threshold: AtThreshold
+    not_finite: int
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        at = self.at_threshold
+        return {**self.ap.metrics, "recall": at.recall, "precision": at.precision}
 
 
 class _OnParts(nn.Module):

@@ -138,12 +138,26 @@ def test_right_answers_have_100_and_no_answers_0():
     curves = metrics["precision_at_recall"]
     assert list(curves) == ["box_ap50", "box_ap75", "mask_ap50", "mask_ap75"]
     assert curves["box_ap75"] == [100.0] * 101
+    assert (metrics["recall"], metrics["precision"]) == (100.0, 100.0)
+    assert 0.8 <= metrics["score_threshold"] <= 0.9
     found = task.evaluate(Answers(nothing), reported=False)
-    assert (found["box_ap"], found["mask_ap"]) == (0.0, 0.0)
+    assert (found["box_ap"], found["mask_ap"], found["recall"]) == (0.0, 0.0, 0.0)
+    assert (found["precision"], found["score_threshold"]) == (None, None)
     assert found["precise_box_ap"] is None
     assert not found.keys() & {"ap_folds", "precision_at_recall"}
     assert {m.name for m in task.metrics} - {"train_loss"} < found.keys()
     assert task.metrics == MASK_DETECTION
+
+
+def test_a_second_box_on_an_object_costs_precision_alone():
+    _, _, task = made()
+    right = truth_of(task)
+
+    def twice(image):
+        return {key: torch.cat([values, values]) for key, values in right(image).items()}
+
+    metrics = task.evaluate(Answers(twice), reported=False)
+    assert (metrics["recall"], metrics["precision"]) == (100.0, 50.0)
 
 
 def test_answers_that_are_not_finite_are_left_out_and_counted():
@@ -171,7 +185,9 @@ def test_recomputed_statistics_are_used_in_reported_epochs_only():
     _, model, task = made(norm="bn", workers=4)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert task.evaluate(model, reported=False)["precise_box_ap"] is None
-    assert task.evaluate(model, reported=True)["precise_box_ap"] is not None
+    metrics = task.evaluate(model, reported=True)
+    assert metrics["precise_box_ap"] is not None
+    assert metrics["precise_recall"] is not None
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
