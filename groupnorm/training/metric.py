@@ -76,6 +76,12 @@ MASK_DETECTION: tuple[Metric, ...] = (*_AP, *_NOT_AP)
 """Of detectors with masks."""
 
 
+PARTS = "ap_folds"
+CURVES = "precision_at_recall"
+"""Keys of the rows of a detector's `metrics.jsonl` in reported epochs: by the name of a metric its
+values on parts of the test images, and the curve that it is the mean of."""
+
+
 def metrics_of(env: Mapping[str, Any]) -> tuple[Metric, ...]:
     """The metrics that a record's `env.json` names, the reported one first."""
     named = env.get("metrics")
