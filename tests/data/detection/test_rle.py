@@ -71,6 +71,7 @@ def test_strings_are_those_of_pycocotools():
         ({**SIZE, "counts": "<\n"}, "do not belong there"),
         ({**SIZE, "counts": "é"}, "outside ASCII"),
         ({**SIZE, "counts": "P"}, "cut off"),
+        ({**SIZE, "counts": "<P"}, "cut off"),
         ({**SIZE, "counts": "PPPPPPPPP0"}, "too long"),
         ({**SIZE, "counts": rle.to_string(np.array([5, 6]))}, "have 11 pixels"),
         ({**SIZE, "counts": rle.to_string(np.array([15, -3]))}, "negative or longer"),
