@@ -35,7 +35,10 @@ _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
     "garments-128": ("groupnorm.data.sets.garments", "load_128", "find_128"),
     "coco": ("groupnorm.data.sets.coco", "load", "find"),
 }
-_VIDEO_SETS: dict[str, tuple[str, str, str]] = {}
+_VIDEO_SETS: dict[str, tuple[str, str, str]] = {
+    "garments-motion": ("groupnorm.data.sets.garments_motion", "load", "find"),
+    "garments-motion-24": ("groupnorm.data.sets.garments_motion", "load_24", "find_24"),
+}
 NAMES: tuple[str, ...] = tuple(_SETS)
 DETECTION_NAMES: tuple[str, ...] = tuple(_DETECTION_SETS)
 """Those of images with boxes and masks."""
