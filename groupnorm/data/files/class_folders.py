@@ -171,8 +171,8 @@ def match_classes(train: ClassFolders, test: ClassFolders) -> tuple[Listing, lis
     if not missing:
         return listing, []
     return listing, [
-        f"{test.folder} has {test.kind.noun}s of {len(test.classes):,} of the {len(train.classes):,} classes; "
-        f"the error is over those, without {first_few(missing)}"
+        f"{test.folder} has {test.kind.noun}s of {len(test.classes):,} of the "
+        f"{len(train.classes):,} classes; the error is over those, without {first_few(missing)}"
     ]
 
 

@@ -69,7 +69,7 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def check_size(width: int, height: int, largest: int = LARGEST_PIXELS) -> None:
-    """Raise UnreadableError for no pixels, more than `largest`, or a side far longer than the other."""
+    """Raise UnreadableError for no pixels, more than `largest`, or a side far longer."""
     short, long = sorted((width, height))
     if short < 1 or short * long > largest:
         raise UnreadableError(f"{width} x {height} pixels, expected 1 to {largest:,} in all")

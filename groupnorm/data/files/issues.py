@@ -1,4 +1,4 @@
-"""What is wrong with single files of a data set: counted, named, and refused where it is too much."""
+"""What is wrong with single files of a data set: counted, named, and limited."""
 
 from __future__ import annotations
 

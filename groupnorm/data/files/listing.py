@@ -152,7 +152,7 @@ class ImageFiles:
             train_labels=self.train_labels[kept],
             test_paths=tuple(self.train_paths[i] for i in held.tolist()),
             test_labels=self.train_labels[held],
-            notes=(*self.notes, validation_note(count)),
+            notes=(*self.notes, validation_note(count, f"{self.noun}s")),
         )
 
     def shown(self, path: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from groupnorm.data.files.class_folders import list_splits, match_classes
 from groupnorm.data.files.listing import ImageFiles, list_files
-from groupnorm.data.files.splits import find_splits, evaluation_folder
+from groupnorm.data.files.splits import evaluation_folder, find_splits
 from groupnorm.data.paths import search_folders
 
 NAME = "imagefolder"
