@@ -37,6 +37,8 @@ _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
     "coco": ("groupnorm.data.sets.coco", "load", "find"),
 }
 _VIDEO_SETS: dict[str, tuple[str, str, str]] = {
+    "garments-motion": ("groupnorm.data.sets.garments_motion", "load", "find"),
+    "garments-motion-24": ("groupnorm.data.sets.garments_motion", "load_24", "find_24"),
     "kinetics": ("groupnorm.data.sets.kinetics", "load", "find"),
 }
 NAMES: tuple[str, ...] = tuple(_SETS)
