@@ -108,6 +108,7 @@ COVERED_ELSEWHERE = {
     "ops/per_channel.py",  # the layers that use it
     "run/sampled_scenes.py",  # study/test_sample_pass.py
     "run/setup.py",  # run/test_train.py, with every task
+    "training/tasks/labelled.py",  # training/tasks/test_classification.py and test_video.py
     "training/config/errors.py",  # training/config/test_classification.py, as the next one
     "training/config/fields.py",
     "study/schema.py",  # study/store/test_records.py

@@ -114,19 +114,25 @@ def check_detection(name: str) -> None:
         raise DataError(f"unknown detection data set {name!r}; known: {', '.join(DETECTION_NAMES)}")
 
 
-def check_videos(name: str, image_size: int | None = None) -> None:
-    """Check that there is a data set of videos of this name whose frames may have this size.
+def check_videos(name: str, image_size: int | None = None, crops: int = 1) -> None:
+    """Check that there is a data set of videos of this name whose frames may be cropped so.
 
     Args:
         image_size: None for the size that the frames have, or that is usual.
+        crops: of every test clip.
 
     Raises:
         DataError: an unknown data set; the message lists the known ones.
-        ValueError: a size for frames that have one of their own.
+        ValueError: a size, or several crops, of frames that are taken whole.
     """
     if name not in _VIDEO_SETS:
         raise DataError(f"unknown video data set {name!r}; known: {', '.join(VIDEO_NAMES)}")
     _check_size(name, image_size, VIDEO_FILES)
+    if crops > 1 and name not in VIDEO_FILES:
+        raise ValueError(
+            f"the frames of {name} are taken whole; test_crops={crops} is for "
+            f"{', '.join(VIDEO_FILES)}"
+        )
 
 
 def find(name: str, root: Path | None = None) -> str:

@@ -240,7 +240,7 @@ class VideoSet:
             train_labels=self.train_labels[kept],
             test_videos=self.train_videos[held],
             test_labels=self.train_labels[held],
-            notes=(*self.notes, validation_note(count)),
+            notes=(*self.notes, validation_note(count, "videos")),
         )
 
     @cached_property
