@@ -89,8 +89,9 @@ COVERED_ELSEWHERE = {
     "data/detection/workers.py",  # data/detection/test_batches.py
     "data/files/class_folders.py",  # data/sets/test_image_folder.py
     "data/files/processes.py",  # data/files/test_batches.py and data/detection/test_batches.py
-    "data/synthetic/cache.py",  # data/sets/test_fashion_scenes.py, as the next one
-    "data/synthetic/sources.py",
+    "data/synthetic/cache.py",  # data/sets/test_fashion_scenes.py and test_garments_motion.py
+    "data/synthetic/folder.py",  # data/sets/test_garments.py
+    "data/synthetic/sources.py",  # data/sets/test_fashion_scenes.py
     "experiments/experiment.py",  # experiments/test_catalog.py, as the next two
     "experiments/imagenet.py",
     "experiments/pets.py",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.image_set import ImageSet
     from groupnorm.data.video.clips import VideoSet
+    from groupnorm.data.video.listing import VideoFiles
 
 # name -> module, and its functions that load and find the set
 _SETS: dict[str, tuple[str, str, str]] = {
@@ -35,7 +36,11 @@ _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
     "garments-128": ("groupnorm.data.sets.garments", "load_128", "find_128"),
     "coco": ("groupnorm.data.sets.coco", "load", "find"),
 }
-_VIDEO_SETS: dict[str, tuple[str, str, str]] = {}
+_VIDEO_SETS: dict[str, tuple[str, str, str]] = {
+    "garments-motion": ("groupnorm.data.sets.garments_motion", "load", "find"),
+    "garments-motion-24": ("groupnorm.data.sets.garments_motion", "load_24", "find_24"),
+    "kinetics": ("groupnorm.data.sets.kinetics", "load", "find"),
+}
 NAMES: tuple[str, ...] = tuple(_SETS)
 DETECTION_NAMES: tuple[str, ...] = tuple(_DETECTION_SETS)
 """Those of images with boxes and masks."""
@@ -79,21 +84,23 @@ def load_detection(name: str, root: Path | None = None) -> DetectionSet:
     return loaded
 
 
-def load_video(name: str, root: Path | None = None) -> VideoSet:
+def load_video(name: str, root: Path | None = None) -> VideoSet | VideoFiles:
     """Load a data set of labelled videos, one of `VIDEO_NAMES`; as `load`.
+
+    Small videos are in memory; others are lists of files.
 
     Raises:
         DataError: an unknown name; files that are missing or malformed.
     """
     check_videos(name)
     module, function, _ = _VIDEO_SETS[name]
-    loaded: VideoSet = _function(module, function)(root)
+    loaded: VideoSet | VideoFiles = _function(module, function)(root)
     return loaded
 
 
 def load_any(
     name: str, root: Path | None = None
-) -> ImageSet | ImageFiles | DetectionSet | VideoSet:
+) -> ImageSet | ImageFiles | DetectionSet | VideoSet | VideoFiles:
     """Load a data set of any kind; as `load`.
 
     Raises:
