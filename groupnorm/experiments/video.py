@@ -21,10 +21,10 @@ from groupnorm.training.metric import VIDEO
 SCALES = {
     "quick": "clips of 16 pixels, three seeds, minutes",
     "standard": "also with weight standardization, five seeds, about an hour",
-    "larger": "clips of 24 pixels, three seeds, less than an hour",
+    "larger": "clips of 24 pixels, five seeds, less than an hour",
     "smoke": "two steps of each run, a minute or two",
 }
-SEEDS = {"quick": 3, "standard": 5, "larger": 3, "smoke": 1}
+SEEDS = {"quick": 3, "standard": 5, "larger": 5, "smoke": 1}
 STEP_CLIPS = 16
 """Clips of a step, whatever the number of workers that share them."""
 SIZES = (8, 4, 2)
