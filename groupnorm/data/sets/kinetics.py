@@ -21,7 +21,7 @@ _WHAT = f"{NAME} (train/<class>/*.mp4 and val/<class>/*.mp4 or test/<class>/*.mp
 HOW_TO_GET = (
     "Get it with: k400_downloader.sh, k400_extractor.sh and arrange_by_classes.py of "
     "https://github.com/cvdfoundation/kinetics-dataset, so that train/ and val/ in ./data/kinetics "
-    "(or in kinetics/ in the folder of --data-root or GROUPNORM_DATA) have one folder of videos for "
+    "(or in kinetics/ in the folder of --data-root or GROUPNORM_DATA) have a folder of videos for "
     "each class. Videos of your own have the same layout"
 )
 
