@@ -160,8 +160,8 @@ def detection_section(pattern: str) -> str:
             "",
             f"COCO's AP in percent on the {data['test']:,} test scenes of {data['name']} (version "
             f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "
-            f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial, two trials at a "
-            f"time; the epochs of all {len(runs)} runs, with their evaluation, took "
+            f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial, two trials at "
+            f"a time; the epochs of all {len(runs)} runs, with their evaluation, took "
             f"{seconds / 60:.0f} minutes together. Record: [{folder.name}]({inside}).",
         ]
     )
