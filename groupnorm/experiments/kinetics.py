@@ -25,7 +25,7 @@ CELLS = (
 )
 """The columns of Table 8. At 4 clips there are twice the steps, so that as many clips are seen, and
 the learning rate is half as high (`VideoConfig.learning_rate`): the paper says neither."""
-SMOKE_DATA = "garments-motion-files"
+SMOKE_DATA = "kinetics"
 SMOKE_CLIPS = {"train_images": 16, "validation_images": 10, "test_clips": 2}
 _SHORTER = 4  # than the published clips, and fewer a worker, at smoke scale
 
