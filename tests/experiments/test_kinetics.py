@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from groupnorm.data.sets import garments_motion
 from groupnorm.experiments import Options, build, imagenet, kinetics, study_plan
 from groupnorm.models import build_model, build_video_model, check_video_model
 from groupnorm.run import run
@@ -119,7 +120,14 @@ def test_smoke_keeps_networks_norms_and_one_span():
         assert (config.model, config.norm) == (full.model, full.norm)
         assert config.frames * config.stride == 16
         assert (config.steps, config.accumulate, config.workers) == (2, 1, 2)
-        assert config.batch_per_worker == full.batch_per_worker // 4
+        assert config.batch_per_worker == full.batch_per_worker // 2
+
+
+@pytest.fixture
+def _few_videos(monkeypatch, tmp_path):
+    """A cache in which a data set of that name has few videos."""
+    monkeypatch.setattr(garments_motion, "COUNTS", {"train": 40, "test": 10})
+    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +146,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_few_videos")
 @pytest.mark.parametrize("number", range(len(SMOKE.variants)))
 def test_the_smoke_scale_runs(number, trained):
     config, env = SMOKE.variants[number].config, {}
