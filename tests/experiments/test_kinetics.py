@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from groupnorm.data.sets import garments_motion
+from groupnorm.data.sets import garments_motion, garments_motion_files
 from groupnorm.experiments import Options, build, imagenet, kinetics, study_plan
 from groupnorm.models import build_model, build_video_model, check_video_model
 from groupnorm.run import run
@@ -125,9 +125,10 @@ def test_smoke_keeps_networks_norms_and_one_span():
 
 @pytest.fixture
 def _few_videos(monkeypatch, tmp_path):
-    """A cache in which a data set of that name has few videos."""
+    """The data set of the smoke scale, with few videos, in a folder of its own."""
+    pytest.importorskip("av")
     monkeypatch.setattr(garments_motion, "COUNTS", {"train": 40, "test": 10})
-    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(garments_motion_files, "folder", lambda: tmp_path / "videos")
 
 
 @pytest.fixture(scope="module")
