@@ -221,7 +221,7 @@ def _difference(study: Study, one: DifferenceLine, row: Row) -> dict[str, Any]:
     found = one.difference
     low, high = (found.interval if found else None) or (None, None)
     values = [
-        one.name, one.recomputed, one.reference,
+        one.name, one.recomputed, one.against,
         *(row.labels.get(label) for label in group_labels(study)), found.mean if found else None,
         found.standard_error if found else None, low, high, found.pairs if found else 0,
         found.left_out if found else None, found.told_apart if found else None, one.verdict,

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from groupnorm.study.results.differences import part_difference, row_difference
+from groupnorm.study.results.differences import (
+    has_parts,
+    part_difference,
+    row_difference,
+)
 from groupnorm.study.results.estimates import Difference
 from groupnorm.study.results.format import counted, plain_text
 from groupnorm.study.results.labels import NOTHING, interval_text
@@ -15,10 +19,6 @@ from groupnorm.study.results.wording import is_better
 from groupnorm.training.metric import Metric
 
 YES, OPPOSITE, NO_RESULT = "yes", "no, the opposite", "no result to compare"
-FINDINGS_HEADER = [
-    "published", "does it appear here?", "difference here", "95 % interval over seeds",
-    "95 % interval over parts", "source",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,30 +91,40 @@ def appears(metric: Metric, over_seeds: Difference | None, on_parts: Difference 
     return f"not told by {seeds}"
 
 
+def findings_header(study: Study) -> list[str]:
+    """What stands above `findings_lines`."""
+    on_parts = ["95 % interval over parts"] if has_parts(study) else []
+    return [
+        "published", "does it appear here?", "difference here", "95 % interval over seeds",
+        *on_parts, "source",
+    ]  # fmt: skip
+
+
 def findings_lines(study: Study, found: Sequence[Appearance]) -> list[list[str]]:
-    """The lines of a table below `FINDINGS_HEADER`."""
+    """The lines of a table below `findings_header`."""
+    with_parts = has_parts(study)
     return [
         [
             one.finding.statement,
             one.answer,
             NOTHING if one.over_seeds is None else plain_text(one.over_seeds.shown),
             _interval(one.over_seeds),
-            _interval(one.on_parts),
+            *([_interval(one.on_parts)] if with_parts else []),
             one.finding.source,
         ]
         for one in found
     ]
 
 
-def findings_sentence(found: Sequence[Appearance]) -> str:
-    """How many of the findings appear; empty without any."""
+def findings_sentence(found: Sequence[Appearance], what: str = "arms") -> str:
+    """How many of the findings, about these `what`, appear; empty without any."""
     if not found:
         return ""
     answers = [one.answer for one in found]
     yes, opposite, without = (answers.count(one) for one in (YES, OPPOSITE, NO_RESULT))
     told = counted(len(found), "published finding")
     appear = f"{yes or 'none'} {'appear' if yes > 1 else 'appears'}"
-    text = f"Of {told} about these arms {appear} here"
+    text = f"Of {told} about these {what} {appear} here"
     if opposite:
         text += f", of {opposite} the opposite appears"
     if left := len(found) - yes - opposite - without:
