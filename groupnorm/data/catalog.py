@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.image_set import ImageSet
     from groupnorm.data.video.clips import VideoSet
+    from groupnorm.data.video.listing import VideoFiles
 
 # name -> module, and its functions that load and find the set
 _SETS: dict[str, tuple[str, str, str]] = {
@@ -35,7 +36,11 @@ _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
     "garments-128": ("groupnorm.data.sets.garments", "load_128", "find_128"),
     "coco": ("groupnorm.data.sets.coco", "load", "find"),
 }
-_VIDEO_SETS: dict[str, tuple[str, str, str]] = {}
+_VIDEO_SETS: dict[str, tuple[str, str, str]] = {
+    "garments-motion": ("groupnorm.data.sets.garments_motion", "load", "find"),
+    "garments-motion-24": ("groupnorm.data.sets.garments_motion", "load_24", "find_24"),
+    "kinetics": ("groupnorm.data.sets.kinetics", "load", "find"),
+}
 NAMES: tuple[str, ...] = tuple(_SETS)
 DETECTION_NAMES: tuple[str, ...] = tuple(_DETECTION_SETS)
 """Those of images with boxes and masks."""
@@ -79,21 +84,23 @@ def load_detection(name: str, root: Path | None = None) -> DetectionSet:
     return loaded
 
 
-def load_video(name: str, root: Path | None = None) -> VideoSet:
+def load_video(name: str, root: Path | None = None) -> VideoSet | VideoFiles:
     """Load a data set of labelled videos, one of `VIDEO_NAMES`; as `load`.
+
+    Small videos are in memory; others are lists of files.
 
     Raises:
         DataError: an unknown name; files that are missing or malformed.
     """
     check_videos(name)
     module, function, _ = _VIDEO_SETS[name]
-    loaded: VideoSet = _function(module, function)(root)
+    loaded: VideoSet | VideoFiles = _function(module, function)(root)
     return loaded
 
 
 def load_any(
     name: str, root: Path | None = None
-) -> ImageSet | ImageFiles | DetectionSet | VideoSet:
+) -> ImageSet | ImageFiles | DetectionSet | VideoSet | VideoFiles:
     """Load a data set of any kind; as `load`.
 
     Raises:
@@ -114,19 +121,25 @@ def check_detection(name: str) -> None:
         raise DataError(f"unknown detection data set {name!r}; known: {', '.join(DETECTION_NAMES)}")
 
 
-def check_videos(name: str, image_size: int | None = None) -> None:
-    """Check that there is a data set of videos of this name whose frames may have this size.
+def check_videos(name: str, image_size: int | None = None, crops: int = 1) -> None:
+    """Check that there is a data set of videos of this name whose frames may be cropped so.
 
     Args:
         image_size: None for the size that the frames have, or that is usual.
+        crops: of every test clip.
 
     Raises:
         DataError: an unknown data set; the message lists the known ones.
-        ValueError: a size for frames that have one of their own.
+        ValueError: a size, or several crops, of frames that are taken whole.
     """
     if name not in _VIDEO_SETS:
         raise DataError(f"unknown video data set {name!r}; known: {', '.join(VIDEO_NAMES)}")
     _check_size(name, image_size, VIDEO_FILES)
+    if crops > 1 and name not in VIDEO_FILES:
+        raise ValueError(
+            f"the frames of {name} are taken whole; test_crops={crops} is for "
+            f"{', '.join(VIDEO_FILES)}"
+        )
 
 
 def find(name: str, root: Path | None = None) -> str:

@@ -75,6 +75,18 @@ def evaluation_starts(length: int, sampling: Sampling, clips: int) -> list[int]:
     return sorted({(2 * k * last + clips - 1) // (2 * (clips - 1)) for k in range(clips)})
 
 
+def check_flip_labels(name: str, flipped: tuple[int, ...] | None, num_classes: int) -> None:
+    """Raise DataError unless flipped labels are a permutation that is its own inverse."""
+    if flipped is not None and (
+        sorted(flipped) != list(range(num_classes))
+        or any(flipped[other] != label for label, other in enumerate(flipped))
+    ):
+        raise DataError(
+            f"{name}: flip_labels must give each of {num_classes} classes the one that gives it "
+            f"back, got {flipped}"
+        )
+
+
 class Clips(NamedTuple):
     """A batch of training clips, on the device.
 
@@ -192,15 +204,7 @@ class VideoSet:
                     f"{what}: expected labels from 0 to {self.num_classes - 1}, "
                     f"got {low} to {high}; the file is damaged, get it again"
                 )
-        flipped = self.flip_labels
-        if flipped is not None and (
-            sorted(flipped) != list(range(self.num_classes))
-            or any(flipped[other] != label for label, other in enumerate(flipped))
-        ):
-            raise DataError(
-                f"{self.name}: flip_labels must give each of {self.num_classes} classes the one "
-                f"that gives it back, got {flipped}"
-            )
+        check_flip_labels(self.name, self.flip_labels, self.num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -240,7 +244,7 @@ class VideoSet:
             train_labels=self.train_labels[kept],
             test_videos=self.train_videos[held],
             test_labels=self.train_labels[held],
-            notes=(*self.notes, validation_note(count)),
+            notes=(*self.notes, validation_note(count, "videos")),
         )
 
     @cached_property

@@ -26,8 +26,8 @@ class VideoConfig(TrainingConfig):
     """
 
     always_in_the_name: ClassVar[frozenset[str]] = frozenset({
-        "task", "model", "norm", "dropout", "data", "frames", "stride", "centre_time",
-        "test_clips", "test_crops", "image_size", "train_images", "workers", "batch_per_worker",
+        "task", "model", "norm", "data", "frames", "stride", "centre_time", "test_clips",
+        "test_crops", "image_size", "train_images", "workers", "batch_per_worker",
         "accumulate", "epochs", "steps", "schedule", "drops", "warmup_epochs", "warmup_steps",
         "warmup_from", "base_lr", "momentum", "nesterov", "weight_decay", "decay_norms",
         "clip_norm", "precision", "memory_format", "seed",
@@ -37,10 +37,7 @@ class VideoConfig(TrainingConfig):
     task: Literal["video"] = "video"
     """What is learned."""
     model: str = "i3d_narrow"
-    """i3d_narrow for small clips, i3d_resnet50."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the features before the last layer that a step sets to 0; 0.5 of the published I3D.
-    """
+    """i3d_narrow for small clips, or i3d_resnet50, which has dropout 0.5."""
     data: str = "garments-motion"
     """Data set of videos; 'groupnorm doctor' lists them."""
     frames: _FRAMES = 16
