@@ -54,7 +54,9 @@ def clip_study(
                         continue
                     final = ACCURACY[norm] - (0.0 if alone else LOSS[batch])
                     final -= 10.2 if stride > 1 else 0.0
-                    final += 0.4 * math.sin(5 * seed) + 0.2 * math.sin(seed * frames + batch)
+                    final += 0.4 * math.sin(5 * seed) + 0.3 * math.sin(
+                        seed * (frames + len(norm)) + batch
+                    )
                     config = {
                         "task": "video", "model": "i3d_narrow", "data": "garments-motion",
                         "seed": seed, "norm": norm, "frames": frames, "stride": stride,
@@ -86,7 +88,10 @@ def clip_rows(final: float, frames: int, alone: bool, epochs: int = 3) -> list[d
             "one_clip_accuracy_top5": 100 - 0.06 * (100 - value), "val_loss": 2.0 / epoch,
         }  # fmt: skip
         recomputed = epoch == epochs and not alone
-        precise = {f"precise_{k}": v + 0.3 if recomputed else None for k, v in found.items()}
+        precise = {
+            f"precise_{k}": v + 0.02 * (90 - v) + 0.01 * frames if recomputed else None
+            for k, v in found.items()
+        }
         rows.append(
             {
                 "epoch": epoch, "step": 300 * epoch, "lr": 0.05, "train_loss": 2.0 / epoch,

@@ -44,6 +44,7 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         "epochs_rule": epochs_rule(study, length=False) or None,
         "reported_epochs": study.reported_epochs if study.begun else None,
         "evaluated_on": images_of(study.records.values()),
+        **({"ceilings": study.manifest["data"].get("ceilings", {})} if study.of_clips else {}),
         "rows": [{**_row(study, row, names), **_epochs(study, row)} for row in rows],
         "differences": difference_numbers(study, rows),
         **_published_findings(study, rows),

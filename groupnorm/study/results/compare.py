@@ -259,8 +259,8 @@ def _clip_lines(
         ]
         name = study.called(row.labels["norm"]) if row else found.norm
         lines.append([name, frames, str(found.batch_per_worker), *cells])
-        used += [] if row is None else [row]
-    for same in by_runs(row for row in rows if row not in used):
+        used += [] if row is None else [row.runs]
+    for same in by_runs(row for row in rows if row.runs not in used):
         cells = [text for one in known for text in (_result_cell(same[0], study, one), NOTHING)]
         name, _, batches, *_ = label_cells(study, same)
         lines.append([name, str(same[0].labels["frames"]), batches, *cells])

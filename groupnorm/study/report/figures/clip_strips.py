@@ -32,10 +32,11 @@ from groupnorm.study.store import SAMPLES_FILE, StoreError
 ROWS = 6
 """So many videos at most make the sheet."""
 _IN_A_ROW = 8  # frames
-_FRAME, _CELL = 80, 200  # pixels of the width of a frame, and of a column of classes
+_FRAME, _CELL = 80, 240  # pixels of the width of a frame, and of a column of classes
 _SPACE, _GAP = 2, 16  # pixels between frames, and between all else
-_LETTERS = 20
+_LETTERS = 26
 _LINE = round(1.3 * _LETTERS)
+_TRUTH = "truth"
 _INK, _SOFT, _WRONG = "#000000", "#5a5a5a", "#a33800"
 _MARKS = {True: "\u2713", False: "\u2717"}
 
@@ -71,9 +72,10 @@ def clip_sheet(
     of = f" of the {len(samples.images)} that were kept" if count < len(samples.images) else ""
     frames = max(image["frames"] for image in samples.images[:count])
     caption = (
-        f"The first {counted(count, 'test video')}{of}: {frames} frames of the middle clip at equal "
-        "distances, from left to right and from top to bottom, their class, and what each norm "
-        "takes them for, with the probability that it gives, averaged over the clips of the test. "
+        f"The first {counted(count, 'test video')}{of}: {frames} frames of the middle clip at "
+        "equal distances, from left to right and from top to bottom, their class, and what each "
+        "norm takes them for, with the probability that it gives, averaged over the clips of the "
+        "test. "
         "A norm is its first seed that finished; results had no part in the choice of videos and "
         "seeds."
     )
@@ -110,7 +112,7 @@ def _check_classes(out: Path, samples: Samples) -> None:
 
 
 def _strip(pixels: NDArray[np.uint8], image: dict[str, Any]) -> Image.Image:
-    """The frames of a video in rows of `_IN_A_ROW`, enlarged without smoothing if they are small."""
+    """The frames of a video in rows of `_IN_A_ROW`, enlarged without smoothing if small."""
     height, width, count = image["height"], image["width"], image["frames"]
     tall = max(1, round(_FRAME * height / width))
     how = Image.Resampling.NEAREST if width < _FRAME else Image.Resampling.LANCZOS
@@ -120,9 +122,8 @@ def _strip(pixels: NDArray[np.uint8], image: dict[str, Any]) -> Image.Image:
     )  # fmt: skip
     strip = Image.new("RGB", size, "white")
     for number in range(count):
-        frame = Image.fromarray(
-            np.ascontiguousarray(pixels[:, number * width : (number + 1) * width])
-        )
+        own = pixels[:, number * width : (number + 1) * width]
+        frame = Image.fromarray(np.ascontiguousarray(own))
         corner = (number % _IN_A_ROW) * (_FRAME + _SPACE), (number // _IN_A_ROW) * (tall + _SPACE)
         strip.paste(frame.resize((_FRAME, tall), how), corner)
     return strip
@@ -138,13 +139,14 @@ def _compose(
     font = letters(_LETTERS)
     titles = [in_lines(one.name, font, _CELL - _GAP) for one in columns]
     lengths = [f"{clip.frames} frames" for clip in clips]
-    first = round(max(font.getlength(text) for text in (*samples.categories, *lengths))) + _GAP
+    first = round(max(map(font.getlength, (_TRUTH, *samples.categories, *lengths)))) + _GAP
     left = max(strip.width for strip in strips) + _GAP
     top = _LINE * max(map(len, titles)) + _GAP
     tall = [max(strip.height, _LINE * (1 + len(clips))) for strip in strips]
     size = left + first + _CELL * len(columns), top + sum(tall) + _GAP * (len(tall) - 1)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
+    draw.text((left, top - _GAP - _LINE), _TRUTH, fill=_INK, font=font)
     for place, title in enumerate(titles):
         for number, text in enumerate(reversed(title), 1):
             corner = left + first + place * _CELL, top - _GAP - number * _LINE
@@ -152,7 +154,7 @@ def _compose(
     for number, (strip, height) in enumerate(zip(strips, tall, strict=True)):
         truth: str = samples.images[number]["truth"]
         sheet.paste(strip, (0, top))
-        draw.text((left, top), f"{truth}", fill=_INK, font=font)
+        draw.text((left, top), truth, fill=_INK, font=font)
         for line, (clip, length) in enumerate(zip(clips, lengths, strict=True), 1):
             y = top + line * _LINE
             draw.text((left, y), length, fill=_SOFT, font=font)

@@ -38,7 +38,7 @@ from groupnorm.study.results.clips import (
 from groupnorm.study.results.compare import first_table
 from groupnorm.study.results.costs import how_timed, milliseconds
 from groupnorm.study.results.published import has_clips
-from groupnorm.study.results.rows import Row, Study, norm_names, subject
+from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names, subject
 from groupnorm.study.results.wording import axis_label, capital, noun, slug
 
 CLIPS_LABEL = "clips per worker (N)"
@@ -52,7 +52,7 @@ def clip_figure(study: Study, rows: list[Row]) -> FigureSpec:
     what = capital(noun(metric))
     panels = [
         Panel(
-            _by_length(study, family, styles, found, _title(study, family)),
+            _by_length(study, family, styles, found, _title(study, rows, family)),
             f"{what} against the length of the clips, {subject(study)}",
         )
         for family in families(rows)
@@ -73,10 +73,10 @@ def clip_figure(study: Study, rows: list[Row]) -> FigureSpec:
 def clip_batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Results against clips per worker, a line for each norm and length of the clips."""
     metric, found = study.metric, ceilings(study, rows)
-    what, clips = capital(noun(metric)), clips_of(rows)
+    what = capital(noun(metric))
     panels = [
         Panel(
-            _by_batch(study, family, clips, found, _title(study, family)),
+            _by_batch(study, rows, family, found, _title(study, rows, family)),
             f"{what} against clips per worker, {subject(study)}",
         )
         for family in families(rows)
@@ -119,8 +119,7 @@ def cost_by_clip_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
 def line_styles(rows: Sequence[Row]) -> dict[tuple[str, int | None], Style]:
     """The look of every line: that of its norm, lighter and dashed for fewer clips per worker."""
     of_norm = norm_styles(norm_names(rows))
-    sizes = sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
-    found = {}
+    sizes, found = batch_sizes(rows), {}
     for family in families(rows):
         for line in lines_of(family):
             place = 0 if line.batch is None else sizes.index(line.batch)
@@ -131,10 +130,13 @@ def line_styles(rows: Sequence[Row]) -> dict[tuple[str, int | None], Style]:
     return found
 
 
-def _title(study: Study, family: Sequence[Row]) -> str:
+def _title(study: Study, rows: Sequence[Row], family: Sequence[Row]) -> str:
     """Above a panel: what was trained, and where there are several families, the norms of it."""
+    title = f"This study: {subject(study)}"
+    if len(family) == len(rows):
+        return title
     names = ", ".join(study.called(norm) for norm in norm_names(family))
-    return f"This study: {subject(study)}\n{names}"
+    return f"{title}\n{names}"
 
 
 def _ceiling_words(found: Mapping[Clip, float]) -> str:
@@ -161,7 +163,7 @@ def _by_length(
         for clip, ceiling in found.items():
             if clip in clips:
                 place = clips.index(clip)
-                ax.plot([place - 0.3, place + 0.3], [ceiling, ceiling], "-", color=GREY, lw=1.2,
+                ax.plot([place - 0.22, place + 0.22], [ceiling, ceiling], "-", color=GREY, lw=1.2,
                         label=_ceiling_name(clip))  # fmt: skip
         mark_missing(ax, bad)
         ax.set_xticks(range(len(clips)), [f"{c.frames}\n(stride {c.stride})" for c in clips])
@@ -176,12 +178,12 @@ def _by_length(
 
 def _by_batch(
     study: Study,
+    rows: Sequence[Row],
     family: Sequence[Row],
-    clips: Sequence[Clip],
     found: Mapping[Clip, float],
     title: str,
 ) -> Callable[[Axes], None]:
-    styles, sizes = norm_styles(norm_names(family)), _sizes(family)
+    styles, sizes, clips = norm_styles(norm_names(rows)), batch_sizes(family), clips_of(rows)
 
     def draw(ax: Axes) -> None:
         log_axis(ax, sizes, CLIPS_LABEL)
@@ -224,10 +226,6 @@ def _draw_line(
 
 def _ceiling_name(clip: Clip) -> str:
     return f"ceiling of {clip}"
-
-
-def _sizes(rows: Sequence[Row]) -> list[int]:
-    return sorted({row.labels["batch_per_worker"] for row in rows}, reverse=True)
 
 
 def _memory(row: Row) -> float | None:

@@ -137,8 +137,8 @@ def arms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     metric = study.metric
     what = capital(noun(metric))
     caption = (
-        f"{measured(study)} per arm, best at the top. {interval_words(study, rows, BARS)} Small dots "
-        "are seeds."
+        f"{measured(study)} per arm, best at the top. {interval_words(study, rows, BARS)} Small "
+        "dots are seeds."
     )
     panel = Panel(
         _by_name(study, rows, f"This study: {subject(study)}"),

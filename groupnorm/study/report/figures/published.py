@@ -140,18 +140,20 @@ def clip_panel(table: Published, metric: Metric) -> Panel:
         for (norm, batch), line in lines.items():
             xs = [frames.index(found.frames) for found in line]
             results = [found.results[metric.name] for found in line]
-            style, place = styles[norm], sizes.index(batch)
-            ax.plot(xs, results, color=style.color, marker=style.marker,
-                    ls=DASHES[place % len(DASHES)], mfc=style.color if place else "white")  # fmt: skip
-            ax.annotate(f"{names[norm]}, N = {batch}", (xs[-1], results[-1]), (7, -3),
+            style, dashes = styles[norm], DASHES[sizes.index(batch) % len(DASHES)]
+            inside = "white" if len(line) == 1 else style.color
+            ax.plot(xs, results, color=style.color, marker=style.marker, mfc=inside, ls=dashes)
+            # what has one length only is named on its left, away from the other lines
+            where, side = ((-7, -3), "right") if len(line) == 1 else ((7, -3), "left")
+            ax.annotate(f"{names[norm]}, N = {batch}", (xs[-1], results[-1]), where, ha=side,
                         textcoords="offset points", color=style.color, size=9)  # fmt: skip
         ax.set_xticks(range(len(frames)), [str(count) for count in frames])
-        ax.set_xlim(-0.3, len(frames) - 0.3)
+        ax.set_xlim(-1.1, len(frames) + 0.1)
         ax.grid(visible=False, axis="x")
         ax.set_xlabel("frames of a clip")
         _frame(ax, table, metric)
 
-    return Panel(draw, f"{_whose(table, plural(metric))}: {table.source}, {table.setting}", _WIDTH)
+    return Panel(draw, f"{_whose(table, plural(metric))}: {table.source}, {table.setting}", 3.4)
 
 
 def _whose(table: Published, what: str) -> str:

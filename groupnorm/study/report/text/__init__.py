@@ -6,7 +6,7 @@ leaves out 0. Without two seeds nothing is told apart, and the text says so.
 
 from __future__ import annotations
 
-from groupnorm.data import IMAGE_FILES, VIDEO_FILES
+from groupnorm.data.catalog import IMAGE_FILES, VIDEO_FILES
 from groupnorm.study.report.text.arms import arms_headline, arms_text, pretraining_text
 from groupnorm.study.report.text.clips import clips_headline, clips_text
 from groupnorm.study.report.text.divisions import groups_headline, groups_text

@@ -23,7 +23,7 @@ from groupnorm.study.results.estimates import Difference, paired_difference
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import BATCH_NORM, GROUP_NORM, is_one, short_names
 from groupnorm.study.results.rows import Row, Study, norm_names
-from groupnorm.study.results.wording import gap_unit, is_better, noun
+from groupnorm.study.results.wording import gap_unit, noun
 from groupnorm.training.metric import Metric
 
 _UNTOLD = ": no difference that can be told from chance"
@@ -38,7 +38,7 @@ def clips_headline(study: Study, rows: list[Row]) -> str:
     names, metric, family = _names(study, rows), study.metric, families(rows)[0]
     here = {row.labels["norm"]: row for row in alike(family)[-1]}
     some = next(iter(here.values()))
-    where = f" in clips of {clip_of(some)}{_at(some)}"
+    where = _at(some, f" of {clip_of(some).frames} frames")
     gn, bn = (_first(spec, here) for spec in (GROUP_NORM, BATCH_NORM))
     if gn and bn:
         return compared(study, rows, (names[gn], here[gn]), (names[bn], here[bn]), where)
@@ -77,7 +77,8 @@ def _longer(study: Study, family: list[Row], names: dict[str, str]) -> str:
         f"{change(metric, row_difference(line.rows[longest], line.rows[shortest]))}"
         for line in lines
     ]
-    text = f"From clips of {shortest} to clips of {longest} the {noun(metric)} {'; that '.join(changes)}."
+    ends = f"From clips of {shortest} to clips of {longest}"
+    text = f"{ends} the {noun(metric)} {'; that '.join(changes)}."
     group_norm = next((line for line in lines if is_one(GROUP_NORM, line.norm)), None)
     if group_norm is None:
         return text
@@ -88,7 +89,7 @@ def _longer(study: Study, family: list[Row], names: dict[str, str]) -> str:
             if found := paired_difference(*gains):
                 told.append(f"of {_line(names, line)} {_more(metric, found)}")
     if told:
-        text += f" Against that of {names[group_norm.norm]} the change {', '.join(told)}."
+        text += f" Against that of {names[group_norm.norm]} the change {'; '.join(told)}."
     return text
 
 
@@ -99,8 +100,8 @@ def _gains(long: Row, short: Row) -> dict[int, float]:
 
 
 def _more(metric: Metric, found: Difference) -> str:
-    """How one change compares with another, as "is 1.2 points larger (...)"."""
-    word = "better" if is_better(metric, found.mean) else "worse"
+    """How one change compares with another, as "is 1.2 points higher (...)"."""
+    word = "higher" if found.mean > 0 else "lower"
     note = _UNTOLD if found.told_apart is False else ""
     size = found if found.mean > 0 else found.negated
     return f"is {gap(metric, found)} {word} ({uncertainty(size)}{note})"
@@ -136,7 +137,8 @@ def _ceilings(study: Study, rows: Sequence[Row]) -> str:
     most = decimal_text(100.0 - min(found.values()))
     return (
         f"{note} Clips of {longest} have no such ceiling, so that up to {most} "
-        f"{gap_unit(study.metric)} of what they gain are the ceiling's and tell nothing of norms."
+        f"{gap_unit(study.metric)} of what they gain come from the ceiling and tell nothing of "
+        "norms."
     )
 
 
@@ -151,9 +153,9 @@ def _line(names: dict[str, str], line: Line) -> str:
     return name if line.batch is None else f"{name} at {line.batch} clips per worker"
 
 
-def _at(row: Row) -> str:
+def _at(row: Row, of: str = "") -> str:
     batch = row.labels["batch_per_worker"]
-    return f" at {batch} clip{'' if batch == 1 else 's'} per worker"
+    return f" at {batch} clip{'' if batch == 1 else 's'}{of} per worker"
 
 
 def _first(spec: NormSpec, norms: dict[str, Row]) -> str:
