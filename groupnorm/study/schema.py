@@ -92,11 +92,15 @@ class Metric(_Closed):
     title: Annotated[str, Field(pattern=r"\S")]
 
 
-class _Finding(_Closed):
-    statement: Annotated[str, Field(pattern=r"\S")]
-    source: str
+class _Pair(_Closed):
     better: _Labels
     worse: _Labels
+
+
+class _Finding(_Pair):
+    statement: Annotated[str, Field(pattern=r"\S")]
+    source: str
+    than: _Pair | None = None
 
 
 class _Search(_Closed):

@@ -17,13 +17,13 @@ from groupnorm.study.results.labels import (
     NOTHING,
     RECOMPUTED,
     estimate_text,
-    group_labels,
     label_cells,
     label_columns,
     label_of,
     label_text,
     number_text,
     row_text,
+    varied_labels,
 )
 from groupnorm.study.results.outcomes import rung_table
 from groupnorm.study.results.pretraining import pretraining_cells, pretraining_header
@@ -384,7 +384,7 @@ def _clips_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[st
     for skip in study.manifest.get("skipped", []):
         labels = skip["labels"]
         names = [study.label(labels), str(labels["frames"]), str(labels["batch_per_worker"])]
-        names += [str(labels.get(name, NOTHING)) for name in group_labels(study)[3:]]
+        names += [str(labels.get(name, NOTHING)) for name in varied_labels(study)]
         body.append([*names, "skipped", *[NOTHING] * len(study.further)])
     return header, body
 

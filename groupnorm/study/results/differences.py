@@ -114,6 +114,13 @@ def row_difference(
     )
 
 
+def gains(a: Row | None, b: Row | None) -> dict[int, float]:
+    """The results of `a` minus those of `b`, by the seeds that both have on the same images."""
+    if a is None or b is None or a.evaluated_on != b.evaluated_on:
+        return {}
+    return {seed: one - b.results[seed] for seed, one in a.results.items() if seed in b.results}
+
+
 def part_difference(a: Row, b: Row, metric: Metric) -> Difference | None:
     """The result of `a` minus that of `b` over the parts of the test images.
 

@@ -148,7 +148,7 @@ def label_columns(study: Study) -> list[str]:
     Of clips the frames stand between the two.
     """
     if study.of_clips:
-        return ["norm", "frames", "clips per worker", *group_labels(study)[3:]]
+        return ["norm", "frames", "clips per worker", *varied_labels(study)]
     if study.axis == "norm":
         return ["norm", "images per worker"]
     return _every_label(study)
@@ -170,6 +170,15 @@ def group_labels(study: Study) -> list[str]:
     return ["batch_per_worker"] if study.axis == "norm" else _every_label(study)[1:]
 
 
+def varied_labels(study: Study) -> list[str]:
+    """The further labels of a study of clips in which its rows differ."""
+    found: dict[str, set[Any]] = {}
+    for cell in study.cells:
+        for name in group_labels(study)[3:]:
+            found.setdefault(name, set()).add(cell.labels.get(name))
+    return [name for name, values in found.items() if len(values) > 1]
+
+
 def label_cells(study: Study, same: Sequence[Row]) -> list[str]:
     """What stands below `label_columns` for the rows that the same runs fill."""
     if study.axis == "norm":
@@ -177,7 +186,7 @@ def label_cells(study: Study, same: Sequence[Row]) -> list[str]:
         if not study.of_clips:
             return [names, batches_text(same)]
         clips = dict.fromkeys(clip_text(row.labels).replace(" frames", "") for row in same)
-        further = [_values(study, same, name) for name in group_labels(study)[3:]]
+        further = [_values(study, same, name) for name in varied_labels(study)]
         return [names, ", ".join(clips), batches_text(same), *further]
     return [_values(study, same, name) for name in label_columns(study)]
 

@@ -37,6 +37,7 @@ from groupnorm.study.results.clips import (
 )
 from groupnorm.study.results.compare import first_table
 from groupnorm.study.results.costs import how_timed, milliseconds
+from groupnorm.study.results.labels import varied_labels
 from groupnorm.study.results.published import has_clips
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names, subject
 from groupnorm.study.results.wording import axis_label, capital, noun, slug
@@ -135,8 +136,9 @@ def _title(study: Study, rows: Sequence[Row], family: Sequence[Row]) -> str:
     title = f"This study: {subject(study)}"
     if len(family) == len(rows):
         return title
-    names = ", ".join(study.called(norm) for norm in norm_names(family))
-    return f"{title}\n{names}"
+    names = [study.called(norm) for norm in norm_names(family)]
+    names += [str(family[0].labels.get(name, "")) for name in varied_labels(study)]
+    return f"{title}\n{', '.join(filter(None, names))}"
 
 
 def _ceiling_words(found: Mapping[Clip, float]) -> str:

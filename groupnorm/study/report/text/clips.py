@@ -18,7 +18,7 @@ from groupnorm.study.results.clips import (
     families,
     lines_of,
 )
-from groupnorm.study.results.differences import row_difference
+from groupnorm.study.results.differences import gains, row_difference
 from groupnorm.study.results.estimates import Difference, paired_difference
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import BATCH_NORM, GROUP_NORM, is_one, short_names
@@ -85,18 +85,12 @@ def _longer(study: Study, family: list[Row], names: dict[str, str]) -> str:
     told = []
     for line in lines:
         if is_one(BATCH_NORM, line.norm):
-            gains = [_gains(one.rows[longest], one.rows[shortest]) for one in (line, group_norm)]
-            if found := paired_difference(*gains):
+            both = [gains(one.rows[longest], one.rows[shortest]) for one in (line, group_norm)]
+            if found := paired_difference(*both):
                 told.append(f"of {_line(names, line)} {_more(metric, found)}")
     if told:
         text += f" Against that of {names[group_norm.norm]} the change {'; '.join(told)}."
     return text
-
-
-def _gains(long: Row, short: Row) -> dict[int, float]:
-    """By the seeds that both have, how far the result of `long` lies above that of `short`."""
-    common = [seed for seed in long.results if seed in short.results]
-    return {seed: long.results[seed] - short.results[seed] for seed in common}
 
 
 def _more(metric: Metric, found: Difference) -> str:
