@@ -88,7 +88,9 @@ COVERED_ELSEWHERE = {
     "__main__.py",  # cli/test_train_processes.py starts it
     "data/detection/workers.py",  # data/detection/test_batches.py
     "data/files/class_folders.py",  # data/sets/test_image_folder.py
+    "data/files/issues.py",  # data/files/test_batches.py and data/video/test_batches.py
     "data/files/processes.py",  # data/files/test_batches.py and data/detection/test_batches.py
+    "data/files/splits.py",  # data/sets/test_image_folder.py and test_kinetics.py
     "data/synthetic/cache.py",  # data/sets/test_fashion_scenes.py and test_garments_motion.py
     "data/synthetic/folder.py",  # data/sets/test_garments.py
     "data/synthetic/sources.py",  # data/sets/test_fashion_scenes.py

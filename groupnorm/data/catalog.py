@@ -39,6 +39,7 @@ _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
 _VIDEO_SETS: dict[str, tuple[str, str, str]] = {
     "garments-motion": ("groupnorm.data.sets.garments_motion", "load", "find"),
     "garments-motion-24": ("groupnorm.data.sets.garments_motion", "load_24", "find_24"),
+    "garments-motion-files": ("groupnorm.data.sets.garments_motion_files", "load", "find"),
     "kinetics": ("groupnorm.data.sets.kinetics", "load", "find"),
 }
 NAMES: tuple[str, ...] = tuple(_SETS)

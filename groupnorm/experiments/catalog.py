@@ -256,6 +256,8 @@ def _searched(plan: Plan, base: RunConfig, options: Options) -> Plan:
     """The plan of a study of group divisions as a search among them."""
     if options.tune is not None:
         raise PlanError("tune does not go with search: a search trains nothing to its end")
+    if options.evaluate_every is not None:
+        raise PlanError("evaluate_every does not go with search, which evaluates every epoch")
     base = search.long_enough(base, options.epochs)
     rules, misfits = search.rules_of(base)
     labels = {"batch_per_worker": base.batch_per_worker}

@@ -194,11 +194,19 @@ def test_any_experiment_is_tuned_on_request():
 
 def test_what_a_user_may_change():
     options = Options(
-        data="imagefolder", epochs=3, seeds=2, train_images=640, image_size=96, max_unreadable=0.1
+        data="imagefolder",
+        epochs=3,
+        evaluate_every=2,
+        seeds=2,
+        train_images=640,
+        image_size=96,
+        max_unreadable=0.1,
     )
     plan = study_plan("imagenet-batch-size", options)
     assert plan.data == "imagefolder"
-    assert {(c.epochs, c.train_images) for c in plan.configs.values()} == {(3, 640)}
+    assert {(c.epochs, c.train_images, c.evaluate_every) for c in plan.configs.values()} == {
+        (3, 640, 2)
+    }
     assert {(c.image_size, c.max_unreadable) for c in plan.configs.values()} == {(96, 0.1)}
     assert len(plan.configs) == 20
     arms = study_plan("detection", Options(max_unreadable=0.1))

@@ -76,7 +76,7 @@ class ImageFiles:
         if self.num_classes < 2:
             raise DataError(
                 f"{self.name} in {self.root} has a single class, {self.class_names[0]}; a "
-                "classifier needs two at least, a folder of {self.noun}s for each"
+                f"classifier needs two at least, a folder of {self.noun}s for each"
             )
 
     @property

@@ -27,8 +27,9 @@ from groupnorm.data.video.clips import VideoSet
 VERSION = 1  # raise it with every change of the pixels
 CLASSES = ("right", "left", "down", "up", "cw", "ccw", "swing", "shake", "near", "far")
 FLIP_LABELS = tuple(CLASSES.index(MIRRORED.get(name, name)) for name in CLASSES)
-CEILINGS = {2: 90.0}  # stride -> percent: one of two aliases is taken for the other
 FRAMES = 20
+CEILINGS = dict.fromkeys(range(2, FRAMES, 2), 90.0)
+"""Even stride -> percent: one of two aliases is taken for the other there."""
 COUNTS = {"train": 12_000, "test": 2_000}
 _KEYS = {"train": 200, "test": 201}  # of the clips
 _LABEL_KEYS = {"train": 202, "test": 203}

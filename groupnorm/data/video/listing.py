@@ -21,6 +21,8 @@ class VideoFiles(ImageFiles):
         mean: of the pixels in [0, 1], per channel; None for that of ImageNet's, with which the
             networks are trained whose weights video networks start from.
         std: their standard deviation, likewise.
+        frame_size: height and width of all frames, which are then taken whole; None for frames of
+            any size, out of which crops are cut.
 
     Raises:
         DataError: what `ImageFiles` refuses, or flipped labels that are not a permutation that is
@@ -32,6 +34,7 @@ class VideoFiles(ImageFiles):
     flip_labels: tuple[int, ...] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    frame_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,6 +51,11 @@ class CropSizes:
         usual = round(crop * 256 / 224)
         return cls(crop, usual, round(crop * 320 / 224), usual)
 
+    @classmethod
+    def whole(cls, size: int) -> CropSizes:
+        """Those of frames that are `size` pixels high and wide, which stay as they are."""
+        return cls(size, size, size, size)
+
 
 class Draws(NamedTuple):
     """What is random about a training clip, drawn uniformly from [0, 1)."""

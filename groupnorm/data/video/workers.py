@@ -182,7 +182,7 @@ def _loaded(index: int, label: int, decoded: Decoded, unreadable: dict[int, str]
         label,
         unreadable,
         {index: decoded.short} if decoded.short else {},
-        {index: "turned"} if decoded.rotated else {},
+        {index: "turned upright"} if decoded.rotated else {},
     )
 
 

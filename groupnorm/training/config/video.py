@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from groupnorm.training.config.common import TrainingConfig
 from groupnorm.training.config.fields import Amount, Count, Drops, ImageSize
@@ -12,6 +12,15 @@ from groupnorm.training.config.fields import Amount, Count, Drops, ImageSize
 IMAGE_SIZE = 224
 """Pixels of the crop from video files, where a configuration names none."""
 _FRAMES = Annotated[int, Field(ge=1, le=4096)]
+
+
+def _one_or_three(value: int) -> int:
+    if value not in (1, 3):
+        raise ValueError(f"expected 1 or 3 crops, got {value}")
+    return value
+
+
+_Crops = Annotated[int, AfterValidator(_one_or_three)]
 
 
 class VideoConfig(TrainingConfig):
@@ -50,7 +59,7 @@ class VideoConfig(TrainingConfig):
     out of the input."""
     test_clips: Count = 10
     """Clips of a test video, at equal distances, whose softmax is averaged."""
-    test_crops: Literal[1, 3] = 1
+    test_crops: _Crops = 1
     """Crops of each test clip from video files: the centre, or also both ends of the longer side.
     """
     image_size: ImageSize | None = None

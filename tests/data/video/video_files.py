@@ -1,9 +1,14 @@
 """Small real video files of every kind, whose frames tell their numbers."""
 
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
+
+from groupnorm.data.files.listing import list_files
+from groupnorm.data.video.listing import VideoFiles
 
 STEP = 6  # levels of grey from one frame to the next
 RATE = 25
@@ -88,3 +93,49 @@ def _write_sound(container, stream):
         frame.pts = 1024 * number
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def peak_growth(work):
+    """Bytes by which resident memory grew at most while `work()` ran; 0 where nobody can know."""
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():
+        work()
+        return 0
+    clear.write_text("5")
+    before = _peak()
+    work()
+    return _peak() - before
+
+
+def _peak():
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def broken(seed):
+    """Bytes that are no video."""
+    return b"no video" + bytes([seed])
+
+
+def mixed_set(root, train=12, test=7, bad_train=(), bad_test=(), short=(), rotated=()):
+    """VideoFiles of `numbered` videos of 24 frames, 20 x 28; some of them broken.
+
+    The label is the number modulo 3. Of both splits, those of `short` have 5 frames, and those of
+    `rotated` are to be shown turned.
+    """
+    listings = {}
+    for split, count, bad in (("train", train, bad_train), ("test", test, bad_test)):
+        listings[split] = []
+        for number in range(count):
+            path = root / split / f"{number}.mp4"
+            if number in bad:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(broken(number))
+            else:
+                frames = numbered(5 if number in short else 24, 20, 28)
+                frames[..., 2] = 20 * number  # blue tells which video
+                write_video(path, frames, rotation=90 if number in rotated else 0)
+            listings[split].append((str(path), number % 3))
+    classes = ["right", "left", "stay"]
+    files = list_files("toy", root, listings["train"], listings["test"], classes, kind=VideoFiles)
+    return replace(files, flip_labels=(1, 0, 2))

@@ -52,6 +52,7 @@ def test_workers_count_for_batch_statistics_alone():
 def test_round_trip_through_json():
     config = VideoConfig(norm="bn+ws", norms={"stem": "gn"}, steps=5, drops=(0.375, 0.75))
     assert VideoConfig.model_validate_json(config.model_dump_json()) == config
+    assert VideoConfig(steps="5", frames="8", test_crops="3").test_crops == 3
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_round_trip_through_json():
     [
         ({"frames": 0}, "greater than or equal to 1"),
         ({"stride": 5000}, "less than or equal to 4096"),
-        ({"test_crops": 2}, "1 or 3"),
+        ({"test_crops": 2}, "expected 1 or 3 crops, got 2"),
         ({"test_clips": 0}, "greater than or equal to 1"),
         ({"image_size": 8}, "greater than or equal to 32"),
         ({"task": "detection"}, "'video'"),

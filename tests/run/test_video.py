@@ -1,0 +1,176 @@
+"""How a video classifier is set up: data, network, cost, and where its weights come from."""
+
+import pytest
+import torch
+
+from groupnorm.cost.measure import count_cost
+from groupnorm.data import DataError, catalog
+from groupnorm.models import build_model, build_video_model
+from groupnorm.run import check, config_class, run
+from groupnorm.run.video import build, first_step, load, warm_start
+from groupnorm.training.config import RunConfig, VideoConfig
+from groupnorm.training.warm_start import WarmStartError, load_weights
+from tests.data.video.tiny_videos import ENTRY
+from tests.tolerances import NETWORK
+
+FIELDS = {
+    "task": "video", "data": "columns", "frames": 4, "stride": 2, "norm": "bn", "workers": 2,
+    "batch_per_worker": 4, "base_lr": 0.4, "steps": 4, "test_clips": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _by_name(monkeypatch):
+    monkeypatch.setitem(catalog._VIDEO_SETS, "columns", ENTRY)
+    monkeypatch.setitem(catalog._VIDEO_SETS, "others", ENTRY)
+
+
+def config(**changes):
+    fields = {**FIELDS, **changes}
+    return config_class(fields)(**fields)
+
+
+def without_timing(metrics):
+    return [{**row, "timing": None} for row in metrics]
+
+
+def test_the_same_configuration_gives_the_same_bits():
+    first, second = (run(config(), with_cost=False) for _ in range(2))
+    assert without_timing(first.metrics) == without_timing(second.metrics)
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"norm": norm} for norm in ("gn:size=8", "gn:size=8+ws", "syncbn", "brn", "none")),
+        {"precision": "bfloat16", "frames": 8, "stride": 1},
+        {"memory_format": "channels_last", "centre_time": True},
+        {"batch_per_worker": 2, "workers": 4, "accumulate": 2, "norms": {"stem": "gn:groups=4"}},
+    ],
+    ids=str,
+)
+def test_every_norm_and_precision_trains(changes):
+    env, made = {}, config(**changes)
+    result = run(made, on_start=env.update)
+    (*_, last) = result.metrics
+    assert result.status == "finished"
+    assert last["train_loss"] < 3
+    assert 0 <= last["val_accuracy"] <= 100
+    assert (last["precise_val_accuracy"] is not None) == made.uses_batch_statistics
+    assert env["metrics"][0]["name"] == "val_accuracy"
+    assert env["cost"]["images"] == made.step_images // made.accumulate
+    assert env["cost"]["image_shape"] == [3, made.frames, 8, 8]
+    assert env["data_version"] == "1"
+
+
+def test_half_precision_is_refused_where_the_cpu_computes_wrong_gradients():
+    with pytest.raises(ValueError, match=r"wrong gradients .* \(5 frames on 4\); use more frames"):
+        run(config(precision="bfloat16"), with_cost=False)
+
+
+def test_a_batch_independent_norm_does_not_see_the_workers():
+    a, b = (
+        run(config(norm="gn:size=8", workers=w, batch_per_worker=8 // w), with_cost=False).metrics
+        for w in (1, 4)
+    )
+    assert without_timing(a) == without_timing(b)
+
+
+def test_channels_last_computes_the_same_to_rounding():
+    formats = ("contiguous", "channels_last")
+    a, b = (run(config(memory_format=name), with_cost=False).metrics[-1] for name in formats)
+    assert a["train_loss"] == pytest.approx(b["train_loss"], rel=NETWORK)
+
+
+def test_notes_of_the_clips_are_recorded():
+    env = {}
+    run(config(test_clips=10), with_cost=False, on_start=env.update)
+    (note,) = env["data_notes"]
+    assert note.startswith("test_clips=10: a video of 10 frames has 3 clips")
+
+
+def test_held_out_videos_take_the_place_of_the_test_videos():
+    data = load(config(validation_images=8, train_images=10), "cpu", None)
+    assert (data.train_size, data.test_size) == (10, 8)
+    with pytest.raises(ValueError, match="train_images=20 and validation_images=8, but columns"):
+        load(config(validation_images=8, train_images=20), "cpu", None)
+
+
+def test_the_cost_is_of_a_pass():
+    made = config(accumulate=2, centre_time=True, memory_format="channels_last")
+    data = load(made, "cpu", None)
+    step = first_step(made, data, build(made, data, "cpu"))
+    assert step.images.shape == (4, 3, 4, 8, 8)
+    assert step.images.is_contiguous(memory_format=torch.channels_last_3d)
+    assert step.images.mean(2).abs().max() < 1e-6
+    cost = count_cost(step.model, step.images)
+    assert cost["training_flops_per_image"] > 2 * cost["flops_per_image"] > 1e5
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"model": "resnet20"}, "'resnet20'; known: i3d_"),
+        ({"data": "digits"}, "unknown video data set 'digits'; known: "),
+        ({"norms": {"stage9": "ln"}}, "i3d_narrow has no place 'stage9'; its places: stem, stage1"),
+        ({"image_size": 64}, "the images of columns have a size of their own"),
+        ({"test_crops": 3}, "the frames of columns are taken whole; test_crops=3 is for kinetics"),
+        ({"model": "i3d_resnet50", "frames": 2}, "i3d_resnet50 takes clips of 7 frames at least"),
+    ],
+)
+def test_what_is_refused_before_anything_is_loaded(fields, told):
+    with pytest.raises((ValueError, DataError), match=told):
+        check(VideoConfig(**{**FIELDS, **fields}))
+
+
+def taken(made, weights, other):
+    """What becomes of a model's weights, whose run's identity is `other`; also the new network."""
+    model = build(made, load(made, "cpu", None), "cpu")
+    return load_weights(model, weights.state_dict(), warm_start(made, model, other)), model
+
+
+def test_weights_of_another_run_but_not_its_last_layer_where_the_data_differ():
+    first = build_video_model("i3d_narrow", norm="bn", num_classes=4)
+    same, model = taken(config(), first, config().identity())
+    assert same["left_out"] == same["fresh"] == []
+    assert torch.equal(model.fc.weight, first.fc.weight)
+    other, model = taken(config(seed=1), first, config(data="others").identity())
+    assert other["left_out"] == other["fresh"] == ["fc.weight", "fc.bias"]
+    assert not torch.equal(model.fc.weight, first.fc.weight)
+    assert torch.equal(model.conv1.weight, first.conv1.weight)
+
+
+@pytest.mark.slow
+def test_a_classifier_of_images_is_inflated():
+    images = RunConfig(model="resnet50", norm="gn", data="imagenet", epochs=1)
+    flat = build_model("resnet50", norm="gn", num_classes=1000)
+    made = config(model="i3d_resnet50", norm="gn", frames=8, stride=1)
+    found, model = taken(made, flat, images.identity())
+    assert found["left_out"] == found["fresh"] == ["fc.weight", "fc.bias"]
+    assert found["loaded"] == len(model.state_dict()) - 2
+    torch.testing.assert_close(model.conv1.weight.sum(2), flat.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"model": "i3d_resnet50"}, "they are of resnet20, it takes those of resnet50"),
+        ({"model": "i3d_narrow"}, "they are of resnet20, it takes those of videos alone"),
+    ],
+)
+def test_classifiers_that_do_not_fit(fields, told):
+    other = RunConfig(model="resnet20", norm="bn", epochs=1).identity()
+    with pytest.raises(WarmStartError, match=told):
+        warm_start(config(**fields), torch.nn.Linear(1, 1), other)
+
+
+def test_weights_that_cannot_be_inflated():
+    made = config(model="i3d_resnet50", norm="gn+ws", frames=8, stride=1)
+    with torch.device("meta"):
+        flat = build_model("resnet50", norm="gn", num_classes=10)
+        model = build_video_model("i3d_resnet50", norm="gn+ws", num_classes=10)
+    other = RunConfig(model="resnet50", norm="gn", epochs=1).identity()
+    with pytest.raises(WarmStartError, match="weight standardization"):
+        load_weights(model, flat.state_dict(), warm_start(made, model, other))
