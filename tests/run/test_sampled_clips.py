@@ -78,7 +78,7 @@ def test_a_prediction_is_that_of_the_runs_test(config):
 def test_a_class_below_the_lowest_score_and_a_value_that_is_no_number_are_left_out():
     images, weights = sampled(count=2), weights_of(LONG)
     assert images.predict(LONG, {}, weights, 1.0)["objects"] == [[], []]
-    broken = {name: torch.full_like(value, float("nan")) for name, value in weights.items()}
+    broken = {name: value * float("nan") for name, value in weights.items()}
     assert images.predict(LONG, {}, broken, 0.0) == {"objects": [[], []], "not_finite": 2}
 
 
