@@ -73,8 +73,8 @@ def clip_study(
         "ceilings": {"2": 90.0},
     }  # fmt: skip
     shown = {"metric": asdict(VIDEO[0]), "also": [asdict(metric) for metric in SHOWN]}
-    published = {"published": ["kinetics-clips"], "title": "A made-up study of clips"}
-    return add_to_manifest(out, shows="clips", data=data, **{**published, **shown, **manifest})
+    more = {"shows": "clips", "data": data, "published": ["kinetics-clips"]}
+    return add_to_manifest(out, **{**more, **shown, **manifest})
 
 
 def clip_rows(final: float, frames: int, alone: bool, epochs: int = 3) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ def test_norms_with_weight_standardization_have_a_panel_and_looks_of_their_own(t
     assert len(by_clip.panels) == 3
     assert len(by_batch.panels) == 2
     assert len(curves.panels) == 8
-    assert axes_of(by_clip.panels[1]).get_title(loc="left").endswith("\ngn:size=8+ws, bn+ws")
+    assert axes_of(by_clip.panels[1]).get_title().endswith("\ngn:size=8+ws, bn+ws")
     looks = [(style.color, style.dashes) for style in line_styles(rows).values()]
     assert len(set(looks)) == len(looks) == 8
 

@@ -16,7 +16,7 @@ def clips(tmp_path_factory):
 def test_the_first_sentence_is_the_finding_with_its_uncertainty(clips):
     first = describe(*clips)[0]
     assert first.startswith(
-        "GN is 3.9 points better than BN in accuracy at 2 clips of 16 frames per worker "
+        "GN is 3.8 points better than BN in accuracy at 2 clips of 16 frames per worker "
         "(95 % interval "
     )
     assert ", 3 seeds). " in first
