@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,22 +13,24 @@ class LockedError(RuntimeError):
     """Another process holds the lock."""
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -> None:
     """Write `data` to `path` so that the file is the old one or the whole new one, never a part.
 
-    Text is written as UTF-8. What UTF-8 has no bytes for, as in the names of files that are not
-    UTF-8, is escaped as \\udcff, which JSON reads back.
+    Several parts are written one after another, without a copy of them in memory. Text is written
+    as UTF-8. What UTF-8 has no bytes for, as in the names of files that are not UTF-8, is escaped
+    as \\udcff, which JSON reads back.
 
     Raises:
         OSError: it cannot be written; `filename` is `path`.
     """
     payload = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+    parts = [payload] if isinstance(payload, bytes) else payload
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(payload)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -34,7 +34,7 @@ from groupnorm.study.results.differences import (
     difference_lines,
     differences_of,
 )
-from groupnorm.study.results.findings import FINDINGS_HEADER, appearances, findings_lines
+from groupnorm.study.results.findings import appearances, findings_header, findings_lines
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
 from groupnorm.study.results.rules import epochs_rule
@@ -130,9 +130,9 @@ def detection_picture() -> str:
     )
 
 
-def detection_section() -> str:
-    """The study of detectors at its quick scale: AP by arm, the published findings, the source."""
-    folder = only("detection-quick-*")
+def detection_section(pattern: str) -> str:
+    """The study of detectors at one scale: AP by arm, the published findings, the source."""
+    folder = only(pattern)
     study = read_study(folder)
     rows = summarize_study(study)
     inside = "../" + folder.relative_to(ROOT).as_posix()
@@ -140,6 +140,8 @@ def detection_section() -> str:
     differences = differences_of(study, rows)
     record = next(iter(study.records.values()))
     data, env = study.manifest["data"], record.env
+    runs = [*study.records.values(), *study.initial.values()]
+    seconds = sum(row["timing"]["seconds"] for run in runs for row in run.metrics)
     return "\n".join(
         [
             f"![Box AP by arm]({inside}/figures/box-ap-by-arm.png)",
@@ -154,12 +156,13 @@ def detection_section() -> str:
             "",
             "Which of the published findings appear at this size, and which do not:",
             "",
-            *markdown(FINDINGS_HEADER, findings_lines(study, found)),
+            *markdown(findings_header(study), findings_lines(study, found)),
             "",
             f"COCO's AP in percent on the {data['test']:,} test scenes of {data['name']} (version "
             f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "
-            f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial; record: "
-            f"[{folder.name}]({inside}).",
+            f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial, two trials at "
+            f"a time; the epochs of all {len(runs)} runs, with their evaluation, took "
+            f"{seconds / 60:.0f} minutes together. Record: [{folder.name}]({inside}).",
         ]
     )
 
@@ -508,7 +511,7 @@ def study_sections() -> dict[str, str]:
             figure=False,
             above="../",
         ),
-        "detectors": detection_section(),
+        "detectors": detection_section("detection-quick-*"),
         "recipe": recipe_section(),
         "speed": speed_section(),
     }

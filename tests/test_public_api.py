@@ -36,14 +36,14 @@ PUBLIC = {
         "standardize",
     },
     "groupnorm.conversion": {
-        "WeightStandardization", "load_backbone", "load_detector", "load_published",
-        "recomputed_statistics", "standardize_convolutions",
+        "WeightStandardization", "inflate", "load_backbone", "load_detector", "load_inflated",
+        "load_published", "recomputed_statistics", "standardize_convolutions",
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
-        "ResNetCifar", "build_detector", "build_model", "channel_widths", "check_detector",
-        "check_model", "check_places", "count_parameters", "imagenet_resnet", "places_of",
-        "usual_images", "vgg16", "widths_of_place",
+        "ResNetCifar", "build_detector", "build_model", "build_video_model", "channel_widths",
+        "check_detector", "check_model", "check_places", "check_video_model", "count_parameters",
+        "imagenet_resnet", "places_of", "usual_images", "vgg16", "widths_of_place",
     },
     "groupnorm.experiments": {
         "EXPERIMENTS", "Experiment", "Options", "build", "study_plan",
@@ -88,14 +88,19 @@ COVERED_ELSEWHERE = {
     "__main__.py",  # cli/test_train_processes.py starts it
     "data/detection/workers.py",  # data/detection/test_batches.py
     "data/files/class_folders.py",  # data/sets/test_image_folder.py
+    "data/files/issues.py",  # data/files/test_batches.py and data/video/test_batches.py
     "data/files/processes.py",  # data/files/test_batches.py and data/detection/test_batches.py
-    "data/synthetic/cache.py",  # data/sets/test_fashion_scenes.py, as the next one
-    "data/synthetic/sources.py",
+    "data/files/splits.py",  # data/sets/test_image_folder.py and test_kinetics.py
+    "data/synthetic/cache.py",  # data/sets/test_fashion_scenes.py and test_garments_motion.py
+    "data/synthetic/folder.py",  # data/sets/test_garments.py
+    "data/synthetic/sources.py",  # data/sets/test_fashion_scenes.py
     "experiments/experiment.py",  # experiments/test_catalog.py, as the next two
     "experiments/imagenet.py",
     "experiments/pets.py",
     "models/classification/widths.py",  # models/test_registry.py, test_resnet_imagenet.py
     "models/detection/roi_heads.py",  # models/detection/test_mask_rcnn.py
+    "models/video/architectures.py",  # models/test_registry.py
+    "models/video/layers.py",  # models/video/test_i3d.py, test_i3d_narrow.py
     "ops/group_norm/arguments.py",  # test_api.py and test_tensor_states.py
     "ops/group_norm/autograd.py",  # test_api.py, with every kernel
     "ops/group_norm/expanded_weights.py",  # test_tensor_states.py
@@ -108,6 +113,7 @@ COVERED_ELSEWHERE = {
     "ops/per_channel.py",  # the layers that use it
     "run/sampled_scenes.py",  # study/test_sample_pass.py
     "run/setup.py",  # run/test_train.py, with every task
+    "training/tasks/labelled.py",  # training/tasks/test_classification.py and test_video.py
     "training/config/errors.py",  # training/config/test_classification.py, as the next one
     "training/config/fields.py",
     "study/schema.py",  # study/store/test_records.py

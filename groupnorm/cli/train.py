@@ -40,8 +40,8 @@ def train(
         typer.Argument(
             metavar="KEY=VALUE",
             help=settings_help(
-                "The fields of the run, task=detection for a detector's. One of epochs and steps "
-                "is needed.",
+                "The fields of the run, task=detection for a detector's, task=video for those of a "
+                "classifier of videos. One of epochs and steps is needed.",
                 describe_fields(),
             ),
         ),
@@ -73,7 +73,7 @@ def train(
 
         import torch
 
-        from groupnorm.data.issues import describe_unreadable
+        from groupnorm.data.issues import describe_short, describe_unreadable
         from groupnorm.files import describe_os_error
         from groupnorm.run.tasks import check, config_class
         from groupnorm.study.record import describe_checkpoint, named_run, record_run
@@ -114,8 +114,11 @@ def train(
 
     def show(metrics: dict[str, Any]) -> None:
         nonlocal curves
-        if text := describe_unreadable(metrics.get("image_counts", {})):
+        counts = metrics.get("image_counts", {})
+        if text := describe_unreadable(counts):
             print_once(f"{text}; named in {keep / UNREADABLE}" if keep else text)
+        if text := describe_short(counts):
+            print_once(text)
         if track is not None and keep is not None:
             tracked = keep / "tensorboard" / run_config.run_name()
             curves = curves or recorded_curves(tracked, keep)

@@ -46,7 +46,7 @@ def load_published(model: nn.Module, path: str | os.PathLike[str]) -> str:
         FileNotFoundError: no such file.
     """
     _check_model(model)
-    state, layout = _read(path)
+    state, layout = read_resnet(path)
     check_fit(model.state_dict(), state, path)
     model.load_state_dict(state)
     return layout
@@ -92,15 +92,20 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str]:
-    """The state dict in a file, with torchvision's keys, and the format of the file."""
+def read_resnet(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a file, with torchvision's keys, and the format of the file.
+
+    Raises:
+        ValueError: the file holds no state dict.
+        FileNotFoundError: no such file.
+    """
     content = load_tensors(path)
     authors = False
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         authors = "best_acc1" in content
         content = content["state_dict"]
     state = as_state_dict(content, path)
-    renamed = {_torchvision_key(key): value for key, value in state.items()}
+    renamed = torchvision_keys(state)
     authors = authors or renamed.keys() != state.keys()
     return renamed, "author" if authors else "timm"
 
@@ -137,5 +142,9 @@ def as_state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tenso
     return {str(key): value for key, value in content.items()}
 
 
-def _torchvision_key(key: str) -> str:
-    return re.sub(r"(^|\.)gn(\d)\.", r"\1bn\2.", key.removeprefix("module."))
+def torchvision_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a ResNet without DataParallel's `module.`, its norms called `bn`."""
+    return {
+        re.sub(r"(^|\.)gn(\d)\.", r"\1bn\2.", key.removeprefix("module.")): value
+        for key, value in state.items()
+    }

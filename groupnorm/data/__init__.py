@@ -10,12 +10,16 @@ from groupnorm.data.catalog import (
     DETECTION_NAMES,
     IMAGE_FILES,
     NAMES,
+    VIDEO_FILES,
+    VIDEO_NAMES,
     check_detection,
     check_images,
+    check_videos,
     find,
     load,
     load_any,
     load_detection,
+    load_video,
 )
 from groupnorm.data.issues import DataError
 from groupnorm.lazy import lazy
@@ -28,12 +32,15 @@ if TYPE_CHECKING:
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.batches import InMemory
     from groupnorm.data.memory.image_set import ImageSet
+    from groupnorm.data.video.clips import VideoBatches, VideoSet
 
 __all__ = [
     "DEFAULT",
     "DETECTION_NAMES",
     "IMAGE_FILES",
     "NAMES",
+    "VIDEO_FILES",
+    "VIDEO_NAMES",
     "AnnotatedBatches",
     "Batches",
     "DataError",
@@ -42,12 +49,16 @@ __all__ = [
     "ImageFiles",
     "ImageSet",
     "InMemory",
+    "VideoBatches",
+    "VideoSet",
     "check_detection",
     "check_images",
+    "check_videos",
     "find",
     "load",
     "load_any",
     "load_detection",
+    "load_video",
 ]
 
 __getattr__ = lazy(
@@ -60,5 +71,7 @@ __getattr__ = lazy(
         "ImageFiles": "groupnorm.data.files.listing",
         "ImageSet": "groupnorm.data.memory.image_set",
         "InMemory": "groupnorm.data.memory.batches",
+        "VideoBatches": "groupnorm.data.video.clips",
+        "VideoSet": "groupnorm.data.video.clips",
     },
 )

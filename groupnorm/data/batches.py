@@ -88,7 +88,7 @@ class TrainingData(Protocol):
         ...
 
     def data_issues(self) -> Issues:
-        """What is wrong with single files and belongs in the record: unreadable images."""
+        """What is wrong with single files and belongs in the record: unreadable files."""
         ...
 
     def remember(self, issues: Issues) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from groupnorm.data.detection.annotations import DetectionSet
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.image_set import ImageSet
+    from groupnorm.data.video.clips import VideoSet
+    from groupnorm.data.video.listing import VideoFiles
 
 # name -> module, and its functions that load and find the set
 _SETS: dict[str, tuple[str, str, str]] = {
@@ -34,9 +36,19 @@ _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
     "garments-128": ("groupnorm.data.sets.garments", "load_128", "find_128"),
     "coco": ("groupnorm.data.sets.coco", "load", "find"),
 }
+_VIDEO_SETS: dict[str, tuple[str, str, str]] = {
+    "garments-motion": ("groupnorm.data.sets.garments_motion", "load", "find"),
+    "garments-motion-24": ("groupnorm.data.sets.garments_motion", "load_24", "find_24"),
+    "garments-motion-files": ("groupnorm.data.sets.garments_motion_files", "load", "find"),
+    "kinetics": ("groupnorm.data.sets.kinetics", "load", "find"),
+}
 NAMES: tuple[str, ...] = tuple(_SETS)
 DETECTION_NAMES: tuple[str, ...] = tuple(_DETECTION_SETS)
 """Those of images with boxes and masks."""
+VIDEO_NAMES: tuple[str, ...] = tuple(_VIDEO_SETS)
+"""Those of labelled videos."""
+VIDEO_FILES = ("kinetics",)
+"""Those whose videos lie in files, of any size."""
 IMAGE_FILES = ("imagenet", "imagefolder", "pets", "photo-patches")
 """Those whose images lie in files, of any size."""
 DEFAULT = "fashion-scenes"
@@ -73,12 +85,30 @@ def load_detection(name: str, root: Path | None = None) -> DetectionSet:
     return loaded
 
 
-def load_any(name: str, root: Path | None = None) -> ImageSet | ImageFiles | DetectionSet:
-    """Load a data set of either kind; as `load`.
+def load_video(name: str, root: Path | None = None) -> VideoSet | VideoFiles:
+    """Load a data set of labelled videos, one of `VIDEO_NAMES`; as `load`.
+
+    Small videos are in memory; others are lists of files.
 
     Raises:
         DataError: an unknown name; files that are missing or malformed.
     """
+    check_videos(name)
+    module, function, _ = _VIDEO_SETS[name]
+    loaded: VideoSet | VideoFiles = _function(module, function)(root)
+    return loaded
+
+
+def load_any(
+    name: str, root: Path | None = None
+) -> ImageSet | ImageFiles | DetectionSet | VideoSet | VideoFiles:
+    """Load a data set of any kind; as `load`.
+
+    Raises:
+        DataError: an unknown name; files that are missing or malformed.
+    """
+    if name in _VIDEO_SETS:
+        return load_video(name, root)
     return load_detection(name, root) if name in _DETECTION_SETS else load(name, root)
 
 
@@ -92,15 +122,36 @@ def check_detection(name: str) -> None:
         raise DataError(f"unknown detection data set {name!r}; known: {', '.join(DETECTION_NAMES)}")
 
 
+def check_videos(name: str, image_size: int | None = None, crops: int = 1) -> None:
+    """Check that there is a data set of videos of this name whose frames may be cropped so.
+
+    Args:
+        image_size: None for the size that the frames have, or that is usual.
+        crops: of every test clip.
+
+    Raises:
+        DataError: an unknown data set; the message lists the known ones.
+        ValueError: a size, or several crops, of frames that are taken whole.
+    """
+    if name not in _VIDEO_SETS:
+        raise DataError(f"unknown video data set {name!r}; known: {', '.join(VIDEO_NAMES)}")
+    _check_size(name, image_size, VIDEO_FILES)
+    if crops > 1 and name not in VIDEO_FILES:
+        raise ValueError(
+            f"the frames of {name} are taken whole; test_crops={crops} is for "
+            f"{', '.join(VIDEO_FILES)}"
+        )
+
+
 def find(name: str, root: Path | None = None) -> str:
-    """Where a data set of either kind was found, without decoding or making it; as `load`.
+    """Where a data set of any kind was found, without decoding or making it; as `load`.
 
     Raises:
         DataError: an unknown name, or missing files.
     """
-    if name not in _DETECTION_SETS:
+    if name not in _DETECTION_SETS and name not in _VIDEO_SETS:
         check_images(name)
-    module, _, function = (_SETS | _DETECTION_SETS)[name]
+    module, _, function = (_SETS | _DETECTION_SETS | _VIDEO_SETS)[name]
     where: str = _function(module, function)(root)
     return where
 
@@ -124,10 +175,14 @@ def check_images(name: str, image_size: int | None = None) -> None:
                 f"data=imagefolder {root})"
             )
         raise DataError(f"unknown data set {name!r}; known: {', '.join(NAMES)}{hint}")
-    if image_size is not None and name not in IMAGE_FILES:
+    _check_size(name, image_size, IMAGE_FILES)
+
+
+def _check_size(name: str, image_size: int | None, of_files: tuple[str, ...]) -> None:
+    if image_size is not None and name not in of_files:
         raise ValueError(
             f"the images of {name} have a size of their own; image_size is for "
-            f"{', '.join(IMAGE_FILES)}"
+            f"{', '.join(of_files)}"
         )
 
 

@@ -11,19 +11,32 @@ class DataError(RuntimeError):
 
 Issues = dict[str, dict[str, str]]
 """Kind of issue, as "replaced_images" -> file -> what is wrong with it."""
-UNREADABLE = ("replaced_images", "left_out_images")
+UNREADABLE_IMAGES = ("replaced_images", "left_out_images")
+UNREADABLE_VIDEOS = ("replaced_videos", "left_out_videos")
+UNREADABLE = UNREADABLE_IMAGES + UNREADABLE_VIDEOS
 """The kinds of files that could not be decoded: in training, and in evaluation."""
+SHORT_VIDEOS = "short_videos"
 
 
 def describe_unreadable(counts: Mapping[str, int]) -> str:
-    """The counts of an epoch's metrics in a sentence; "" when every image could be decoded."""
-    replaced, left_out = (counts.get(kind, 0) for kind in UNREADABLE)
+    """The counts of an epoch's metrics in a sentence; "" when every file could be decoded."""
     parts = []
-    if replaced:
-        parts.append(f"{plural(replaced, 'training image')} replaced by others of the same class")
-    if left_out:
-        parts.append(f"{plural(left_out, 'test image')} left out")
+    for noun, kinds in (("image", UNREADABLE_IMAGES), ("video", UNREADABLE_VIDEOS)):
+        replaced, left_out = (counts.get(kind, 0) for kind in kinds)
+        if replaced:
+            others = "replaced by others of the same class"
+            parts.append(f"{plural(replaced, f'training {noun}')} {others}")
+        if left_out:
+            parts.append(f"{plural(left_out, f'test {noun}')} left out")
     return f"files that cannot be decoded: {', '.join(parts)}" if parts else ""
+
+
+def describe_short(counts: Mapping[str, int]) -> str:
+    """The videos without enough frames for a clip, of an epoch's metrics, in a sentence; or ""."""
+    short = counts.get(SHORT_VIDEOS, 0)
+    if not short:
+        return ""
+    return f"{plural(short, 'video')} with fewer frames than a clip takes: the last is repeated"
 
 
 def plural(count: int, noun: str) -> str:
@@ -43,19 +56,20 @@ def some_files(files: Mapping[str, str]) -> str:
 
 
 def check_share_unreadable(
-    gone: Mapping[str, str], size: int, split: str, name: str, largest: float
+    gone: Mapping[str, str], size: int, split: str, name: str, largest: float, noun: str = "image"
 ) -> None:
-    """Raise DataError when more than a share `largest` of a split's images cannot be decoded.
+    """Raise DataError when more than a share `largest` of a split's files cannot be decoded.
 
     Args:
         gone: those that cannot be decoded, and what is wrong with them.
         size: of the split.
         split: its name in the message, "training" or "test".
         name: of the data set.
+        noun: what the files are.
     """
     if len(gone) > round(largest * size, 6):
         raise DataError(
-            f"{len(gone):,} of the {size:,} {split} images of {name} cannot be decoded, which is "
+            f"{len(gone):,} of the {size:,} {split} {noun}s of {name} cannot be decoded, which is "
             f"more than {100 * largest:g} %: {some_files(gone)}. "
             "Mend or remove them (a study then needs a new --out), or allow more: "
             "--max-unreadable SHARE (groupnorm train: max_unreadable=SHARE), as 0.05 for 5 %"

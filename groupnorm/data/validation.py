@@ -51,9 +51,9 @@ def hold_out_rows(
     return torch.where(~held)[0], torch.where(held)[0]
 
 
-def validation_note(count: int) -> str:
-    """What whoever reads an error on such images should know."""
+def validation_note(count: int, what: str = "images") -> str:
+    """What whoever reads an error on such images, or such videos, should know."""
     return (
-        f"errors are on {count:,} validation images, held out of the training images, not on the "
-        "test images"
+        f"errors are on {count:,} validation {what}, held out of the training {what}, not on the "
+        f"test {what}"
     )

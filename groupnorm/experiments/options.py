@@ -185,6 +185,8 @@ class Options(BaseModel):
     """
     epochs: Count | None = None
     """Passes over the data."""
+    evaluate_every: Count | None = None
+    """Epochs from one evaluation to the next; the reported epochs are evaluated besides."""
     seeds: Seeds | None = None
     """Repetitions of every cell: how many, or the seeds themselves, as 0,1,2."""
     tune: TuneText | None = None

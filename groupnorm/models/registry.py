@@ -20,6 +20,7 @@ from groupnorm.models.places import (
     VGG_PLACES,
     check_given,
 )
+from groupnorm.models.video.architectures import I3D, VIDEO_MODELS, video_architecture_of
 from groupnorm.spec import NormSpec
 
 if TYPE_CHECKING:
@@ -78,13 +79,15 @@ def places_of(name: str) -> tuple[str, ...]:
     """The parts of the model that may have a norm of their own, from input to output.
 
     Args:
-        name: of a model or a detector.
+        name: of a model, a detector or a network for video.
 
     Raises:
         ValueError: unknown name.
     """
     if name in DETECTORS:
         return DETECTORS[name].places
+    if name in VIDEO_MODELS:
+        return VIDEO_MODELS[name].places
     check_model(name)
     if name == "vgg16":
         return VGG_PLACES
@@ -120,6 +123,31 @@ def check_detector(name: str, given: Mapping[str, NormSpec], box_head: str) -> N
             f"box_head={box_head} is for Mask R-CNN with a feature pyramid, not for {name}"
         )
     check_box_head(box_head, given.get("box_head"))
+
+
+def check_video_model(
+    name: str, given: Iterable[str] = (), *, frames: int | None = None, size: int | None = None
+) -> None:
+    """Check that there is a network for video of this name, with these places, for such clips.
+
+    Args:
+        given: places.
+        frames: of a clip; None where they are not known.
+        size: side of the frames in pixels; None where it is not known.
+
+    Raises:
+        ValueError: unknown name or place; clips too short or too small for the network.
+    """
+    architecture = video_architecture_of(name)
+    check_given(given, architecture.places, name)
+    if frames is not None and frames < architecture.fewest_frames:
+        raise ValueError(
+            f"{name} takes clips of {architecture.fewest_frames} frames at least, got {frames}"
+        )
+    if size is not None and size < architecture.smallest_size:
+        raise ValueError(
+            f"{name} takes frames of {architecture.smallest_size} pixels at least, got {size}"
+        )
 
 
 def widths_of_place(name: str, place: str, width: float = 1.0) -> tuple[int, ...]:
@@ -240,5 +268,46 @@ def build_model(
         in_channels=in_channels,
         width=width,
         shortcut=shortcut,
+        zero_gamma=zero_gamma,
+    )
+
+
+def build_video_model(
+    name: str,
+    *,
+    norm: str | NormSpec | NormLayer,
+    norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
+    num_classes: int,
+    in_channels: int = 3,
+    zero_gamma: bool = True,
+) -> nn.Module:
+    """Build a network for clips (N, in_channels, T, H, W) by name, with fresh weights from torch's
+    default generator.
+
+    Args:
+        name: "i3d_resnet50" (`I3D`, dropout 0.5) or "i3d_narrow" (`NarrowI3D`, without dropout).
+        norm: normalization of every layer.
+        norms: other normalizations for parts of the network, by the names that `places_of` gives.
+        num_classes: number of outputs.
+        in_channels: channels of the frames.
+        zero_gamma: gamma = 0 on the last norm of each residual block; else 1.
+
+    Raises:
+        ValueError: unknown name, place or normalization, or `none+nf`.
+    """
+    video_architecture_of(name)
+    if name == I3D:
+        from groupnorm.models.video import i3d
+
+        network: type[nn.Module] = i3d.I3D
+    else:
+        from groupnorm.models.video import i3d_narrow
+
+        network = i3d_narrow.NarrowI3D
+    return network(
+        norm=norm,
+        norms=norms,
+        num_classes=num_classes,
+        in_channels=in_channels,
         zero_gamma=zero_gamma,
     )

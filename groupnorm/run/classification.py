@@ -14,12 +14,12 @@ from groupnorm import models
 from groupnorm.conversion import recomputed_statistics
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import Batches
-from groupnorm.data.batches import Step
-from groupnorm.run.setup import built
+from groupnorm.run.setup import built, check_held_out, labelled_step, without_last_layer
 from groupnorm.training.config import RunConfig
 from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.evaluation.probe import probe_module
+from groupnorm.training.memory_format import in_memory_format
 from groupnorm.training.tasks.classification import Classification
 from groupnorm.training.warm_start import WarmStart
 
@@ -37,13 +37,8 @@ def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
         ValueError: it has fewer images than the configuration trains on and holds out.
     """
     images = datasets.load(config.data, data_root)
-    trained, held_out = config.train_images or 0, config.validation_images
-    if held_out is not None and trained + held_out > (size := len(images.train_labels)):
-        raise ValueError(
-            f"train_images={config.train_images} and validation_images={held_out}, but "
-            f"{config.data} has {size} training images"
-        )
-    images = images.hold_out(held_out)
+    check_held_out(config, images.train_size)
+    images = images.hold_out(config.validation_images)
     if isinstance(images, datasets.ImageSet):
         return datasets.InMemory(images, config.train_images, device)
     from groupnorm.data.files.batches import FromFiles  # which needs torchvision and pillow
@@ -102,10 +97,7 @@ def notes(config: RunConfig, data: Batches) -> list[str]:
 
 def warm_start(config: RunConfig, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
     """All weights are taken; those of the last linear layer only if the data set is the same."""
-    if other["data"] == config.data:
-        return WarmStart()
-    *_, last = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return WarmStart(lambda key: None if key.startswith(f"{last}.") else key, [f"{last}."])
+    return WarmStart() if other["data"] == config.data else without_last_layer(model)
 
 
 def samples(config: RunConfig, data_root: Path | None, count: int) -> None:
@@ -116,9 +108,10 @@ def first_step(
     config: RunConfig, data: Batches, model: nn.Module, processes: Processes = ALONE
 ) -> TimedStep:
     """The first images of the training, as many as a pass of one process sees."""
-    count = config.step_images // (processes.count * config.accumulate)
-    step = Step(config.seed, torch.arange(min(count, data.train_size)))
-    images, _ = next(iter(data.train([step])))
-    if config.memory_format == "channels_last":
-        images = images.contiguous(memory_format=torch.channels_last)
-    return TimedStep(model, images, config.precision)
+    return labelled_step(
+        config,
+        data,
+        model,
+        processes,
+        lambda images: in_memory_format(images, config.memory_format),
+    )

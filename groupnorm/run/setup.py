@@ -12,20 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groupnorm.cost.timing import Step
+from groupnorm.data import batches
 from groupnorm.layers import NormLayer, norm_layer
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.distributed import ALONE, Processes
+from groupnorm.training.memory_format import weights_in_memory_format
 from groupnorm.training.task import Task
+from groupnorm.training.tasks.labelled import LabelledData
 from groupnorm.training.warm_start import WarmStart
 
 
 class SampledImages(Protocol):
-    """The first test images of a data set, and what trained networks predict on them.
+    """The first test images or videos of a data set, and what trained networks predict on them.
 
     Attributes:
         categories: names of what is predicted.
         images: of each, plain values for the record, with the `file` that it gets there.
-        pixels: of each, RGB, uint8 (H, W, 3).
+        pixels: of each, RGB, uint8 (H, W, 3); of a video its frames side by side.
         unreadable: files that cannot be decoded -> what is wrong with them; the next ones take
             their places.
     """
@@ -138,6 +141,43 @@ def built(
         torch.manual_seed(config.seed)
         model = make(norm, dict(zip(config.norms, of_places, strict=True)))
     model.to(device)
-    if config.memory_format == "channels_last":
-        model.to(memory_format=torch.channels_last)
+    weights_in_memory_format(model, config.memory_format)
     return model
+
+
+def check_held_out(config: TrainingConfig, train_size: int) -> None:
+    """Check that a data set has the examples that a run trains on and holds out.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    trained, held_out = config.train_images or 0, config.validation_images
+    if held_out is not None and trained + held_out > train_size:
+        raise ValueError(
+            f"train_images={config.train_images} and validation_images={held_out}, but "
+            f"{config.data} has {train_size} training images"
+        )
+
+
+def without_last_layer(model: nn.Module) -> WarmStart:
+    """All weights but those of the last linear layer, which keeps its first ones."""
+    *_, last = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return WarmStart(lambda key: None if key.startswith(f"{last}.") else key, [f"{last}."])
+
+
+def labelled_step(
+    config: TrainingConfig,
+    data: LabelledData,
+    model: nn.Module,
+    processes: Processes,
+    prepared: Callable[[Tensor], Tensor],
+) -> Step:
+    """`Setup.first_step` of a classifier: the first training examples, as a pass sees them.
+
+    Args:
+        prepared: from the examples to what the network takes.
+    """
+    count = config.step_images // (processes.count * config.accumulate)
+    step = batches.Step(config.seed, torch.arange(min(count, data.train_size)))
+    inputs, _ = next(iter(data.train([step])))
+    return Step(model, prepared(inputs), config.precision)

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from groupnorm import data, models
-from groupnorm.training.config import DetectionConfig, RunConfig, TrainingConfig
-from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, Metric
+from groupnorm.training.config import DetectionConfig, RunConfig, TrainingConfig, VideoConfig
+from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, VIDEO, Metric
 
 if TYPE_CHECKING:
     from groupnorm.run.setup import Setup
@@ -37,6 +37,13 @@ def _check_detection(config: DetectionConfig) -> None:
     models.check_detector(config.model, config.norms, config.box_head)
 
 
+def _check_video(config: VideoConfig) -> None:
+    data.check_videos(config.data, config.image_size, config.test_crops)
+    models.check_video_model(
+        config.model, config.norms, frames=config.frames, size=config.image_size
+    )
+
+
 _TASKS = {
     "classification": _Entry(
         RunConfig, _check_classification, "groupnorm.run.classification", CLASSIFICATION[0]
@@ -44,6 +51,7 @@ _TASKS = {
     "detection": _Entry(
         DetectionConfig, _check_detection, "groupnorm.run.detection", BOX_DETECTION[0]
     ),
+    "video": _Entry(VideoConfig, _check_video, "groupnorm.run.video", VIDEO[0]),
 }
 _OF_OLD = "classification"  # configurations without a task are older than other tasks
 

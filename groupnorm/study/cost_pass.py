@@ -30,7 +30,7 @@ _SAME_STEP = (
     "seed", "epochs", "steps", "schedule", "warmup_epochs", "base_lr", "momentum", "nesterov",
     "weight_decay", "train_images", "validation_images", "zero_gamma", "size_schedule",
     "reported_epochs", "evaluate_every", "init", "drops", "warmup_steps", "warmup_from",
-    "decay_norms", "clip_norm",
+    "decay_norms", "clip_norm", "test_clips", "test_crops",
 )  # fmt: skip
 # What runs may differ in and read the same data.
 _SAME_DATA = (

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ReportKind = Literal["batch-size", "norms", "groups", "search", "arms"]
+ReportKind = Literal["batch-size", "norms", "groups", "search", "arms", "clips"]
 """What a report shows: the metric by images per worker, by norm, by group division, how the number
-of groups was found, or a table of arms by metrics."""
+of groups was found, a table of arms by metrics, or the metric by norm, clips per worker and length
+of the clips."""
 
 LABELS: dict[ReportKind, tuple[str, ...]] = {
     "batch-size": ("norm", "batch_per_worker"),
@@ -16,6 +17,7 @@ LABELS: dict[ReportKind, tuple[str, ...]] = {
     "groups": ("norm", "batch_per_worker", "division", "value"),
     "search": ("norm", "batch_per_worker", "step"),
     "arms": ("arm",),
+    "clips": ("norm", "batch_per_worker", "frames", "stride"),
 }
 """The labels that every cell has, by what the report shows; others may come beside them."""
 
@@ -39,8 +41,13 @@ class _Labels(_Open):
     arm: str = ""
     norm: str = ""
     batch_per_worker: Annotated[int, Field(ge=1)] = 1
+    frames: Annotated[int, Field(ge=1)] = 1
+    stride: Annotated[int, Field(ge=1)] = 1
     division: Literal["groups", "size"] = "groups"
     value: Annotated[int, Field(ge=1)] = 1
+
+
+_Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class _Data(_Open):
@@ -48,6 +55,7 @@ class _Data(_Open):
     train: _Count = 0
     test: _Count = 0
     classes: _Count = 0
+    ceilings: dict[Annotated[str, Field(pattern=r"^[1-9][0-9]*$")], _Percent] = {}
 
 
 class _Options(_Open):
@@ -84,11 +92,15 @@ class Metric(_Closed):
     title: Annotated[str, Field(pattern=r"\S")]
 
 
-class _Finding(_Closed):
-    statement: Annotated[str, Field(pattern=r"\S")]
-    source: str
+class _Pair(_Closed):
     better: _Labels
     worse: _Labels
+
+
+class _Finding(_Pair):
+    statement: Annotated[str, Field(pattern=r"\S")]
+    source: str
+    than: _Pair | None = None
 
 
 class _Search(_Closed):
@@ -169,7 +181,6 @@ class Environment(_Open):
     built_for: BuiltFor | None = None
 
 
-_Percent = Annotated[float, Field(ge=0, le=100)]
 _Curve = Annotated[list[_Percent | None], Field(min_length=101, max_length=101)]
 
 
@@ -268,6 +279,39 @@ class Samples(_Closed):
     categories: list[str]
     images: list[_SampleImage]
     runs: dict[str, _Predicted]
+    left_out: dict[str, str]
+    unreadable: dict[str, str] = {}
+    reason: str | None
+
+
+class _SampleClip(_Closed):
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*\.png$")]
+    video: _Count
+    height: _Side
+    width: _Side
+    frames: Annotated[int, Field(ge=1, le=64)]
+    truth: str
+
+
+class _FoundClass(_Closed):
+    category: str
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+class _Classified(_Closed):
+    objects: list[Annotated[list[_FoundClass], Field(max_length=1)]]
+    not_finite: _Count
+
+
+class ClipSamples(_Closed):
+    """`samples/samples.json` of clips."""
+
+    format: int
+    kind: Literal["clips"]
+    lowest_score: Annotated[float, Field(ge=0, le=1)]
+    categories: list[str]
+    images: list[_SampleClip]
+    runs: dict[str, _Classified]
     left_out: dict[str, str]
     unreadable: dict[str, str] = {}
     reason: str | None

@@ -75,6 +75,18 @@ BOX_DETECTION: tuple[Metric, ...] = (*(m for m in _AP if m.name.startswith("box"
 MASK_DETECTION: tuple[Metric, ...] = (*_AP, *_NOT_AP)
 """Of detectors with masks."""
 
+VIDEO: tuple[Metric, ...] = (
+    Metric("val_accuracy", "%", "higher", "top-1 accuracy"),
+    Metric("val_accuracy_top5", "%", "higher", "top-5 accuracy"),
+    Metric("one_clip_accuracy", "%", "higher", "top-1 accuracy of one clip"),
+    Metric("one_clip_accuracy_top5", "%", "higher", "top-5 accuracy of one clip"),
+    Metric("train_accuracy", "%", "higher", "training accuracy"),
+    Metric("val_loss", "", "lower", "loss"),
+    TRAIN_LOSS,
+)
+"""Of video classifiers, the reported one first. Those of the test are over the average softmax of
+all clips of a video, but where they name one clip."""
+
 
 PARTS = "ap_folds"
 CURVES = "precision_at_recall"

@@ -20,10 +20,13 @@ class WarmStart:
     Attributes:
         rename: from a key of the other run's model to that of this one; None leaves it out.
         fresh: how keys of this model begin that keep their first values where the other has none.
+        convert: from the renamed weights to those of this model, key by key; what it raises is a
+            `WarmStartError`.
     """
 
     rename: Callable[[str], str | None] = lambda key: key
     fresh: Sequence[str] = ()
+    convert: Callable[[dict[str, Tensor]], Mapping[str, Tensor]] = lambda weights: weights
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], how: WarmStart) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], how: WarmStart
             does not have, or a shape differs.
     """
     renamed = {key: how.rename(key) for key in weights}
-    given = {new: weights[key] for key, new in renamed.items() if new is not None}
+    given = how.convert({new: weights[key] for key, new in renamed.items() if new is not None})
     try:
         found = model.load_state_dict(given, strict=False)
     except RuntimeError as error:  # of shapes, one line for each

@@ -5,10 +5,11 @@ import typer
 
 from groupnorm.cli import app
 from groupnorm.experiments import EXPERIMENTS, Options
-from groupnorm.training.config import DetectionConfig, RunConfig
+from groupnorm.training.config import DetectionConfig, RunConfig, VideoConfig
 from tests.cli.commands import typed
 
-FIELDS = {("train",): tuple({**RunConfig.model_fields, **DetectionConfig.model_fields})}
+CONFIGS = (RunConfig, DetectionConfig, VideoConfig)
+FIELDS = {("train",): tuple({name: 0 for config in CONFIGS for name in config.model_fields})}
 FIELDS |= {("study", name): entry.takes for name, entry in EXPERIMENTS.items()}
 
 

@@ -96,10 +96,10 @@ def test_the_report_has_them_among_the_problems(tmp_path):
     found = problems(study, summarize_study(study))
     assert ["digits", "data", NOTE] in found
     assert [
-        "digits", "unreadable images", f"{text}, 1 test image left out; named in "
+        "digits", "unreadable files", f"{text}, 1 test image left out; named in "
         f"runs/{second}/unreadable.json",
     ] in found  # fmt: skip
     (others,) = [line for line in found if text in line[2] and "left out" not in line[2]]
-    assert others[:2] == ["digits", "unreadable images"]
+    assert others[:2] == ["digits", "unreadable files"]
     assert len(found) == 3
     assert first != second

@@ -9,17 +9,17 @@ import torch
 
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.layers import norm_layer
-from groupnorm.models import build_detector, build_model
+from groupnorm.models import build_detector, build_model, build_video_model
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
 from groupnorm.study.results import published
 from groupnorm.study.store import read_cells
-from groupnorm.training.config import DetectionConfig, RunConfig
+from groupnorm.training.config import DetectionConfig, RunConfig, VideoConfig
 
 SCALES = [(name, scale) for name, entry in EXPERIMENTS.items() for scale in entry.scales]
 PUBLISHED = [name for name in EXPERIMENTS if build(name).result is not None]
-CLASSIFIERS = [name for name in PUBLISHED if not name.startswith("coco")]
+CLASSIFIERS = [name for name in PUBLISHED if not name.startswith(("coco", "kinetics"))]
 # One smoke run for each model, norm and data set, however many experiments have it.
 SMOKE = {
     (variant.config.model, str(variant.config.norm), variant.config.data): variant.config
@@ -93,6 +93,8 @@ def on_meta(config):
                 config.model, norm=config.norm, norms=config.norms, box_head=config.box_head,
                 num_classes=5, canvas=96, freeze_at=config.freeze_at,
             )  # fmt: skip
+        if isinstance(config, VideoConfig):
+            return build_video_model(config.model, norm=config.norm, num_classes=10)
         return build_model(config.model, norm=config.norm, num_classes=10)
 
 
@@ -109,7 +111,8 @@ def test_every_model_is_built(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_a_user_gives_reaches_every_run(name):
-    fields = DetectionConfig.model_fields.keys() | RunConfig.model_fields.keys()
+    kinds = (DetectionConfig, RunConfig, VideoConfig)
+    fields = {field for kind in kinds for field in kind.model_fields}
     given = fields & set(EXPERIMENTS[name].takes) - {"norms", "validation_images"}
     for variant in build(name).variants:
         assert given <= type(variant.config).model_fields.keys()
@@ -194,11 +197,19 @@ def test_any_experiment_is_tuned_on_request():
 
 def test_what_a_user_may_change():
     options = Options(
-        data="imagefolder", epochs=3, seeds=2, train_images=640, image_size=96, max_unreadable=0.1
+        data="imagefolder",
+        epochs=3,
+        evaluate_every=2,
+        seeds=2,
+        train_images=640,
+        image_size=96,
+        max_unreadable=0.1,
     )
     plan = study_plan("imagenet-batch-size", options)
     assert plan.data == "imagefolder"
-    assert {(c.epochs, c.train_images) for c in plan.configs.values()} == {(3, 640)}
+    assert {(c.epochs, c.train_images, c.evaluate_every) for c in plan.configs.values()} == {
+        (3, 640, 2)
+    }
     assert {(c.image_size, c.max_unreadable) for c in plan.configs.values()} == {(96, 0.1)}
     assert len(plan.configs) == 20
     arms = study_plan("detection", Options(max_unreadable=0.1))

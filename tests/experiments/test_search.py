@@ -114,6 +114,7 @@ def test_the_plan_goes_by_stages_and_the_record_says_how_to_plan_it_again():
     [
         ({"refine": True}, "refine goes with search"),
         ({"search": True, "tune": "base_lr=0.1,0.2"}, "tune does not go with search"),
+        ({"search": True, "evaluate_every": 2}, "evaluate_every does not go with search"),
         ({"search": True, "epochs": 10}, "give epochs=21 at least, got 10"),
         ({"search": "perhaps"}, "search must be true or false, got 'perhaps'"),
     ],

@@ -5,10 +5,14 @@ import torch
 
 from groupnorm.models import (
     build_model,
+    build_video_model,
     channel_widths,
     check_model,
+    check_video_model,
+    places_of,
     usual_images,
 )
+from groupnorm.models.video.architectures import VIDEO_MODELS
 
 
 def test_depths_by_name():
@@ -90,3 +94,34 @@ def test_usual_images():
     assert usual_images("resnet50").classes == 1000
     with pytest.raises(ValueError, match="unknown model"):
         usual_images("resnet9")
+
+
+def test_networks_for_video_by_name():
+    with torch.device("meta"):
+        models = {
+            name: build_video_model(name, norm="gn", num_classes=3, in_channels=2)
+            for name in VIDEO_MODELS
+        }
+    for name, model in models.items():
+        architecture = VIDEO_MODELS[name]
+        assert places_of(name) == architecture.places
+        smallest = (architecture.fewest_frames, *[architecture.smallest_size] * 2)
+        maps = []
+        model.avgpool.register_forward_pre_hook(lambda _, inputs, maps=maps: maps.extend(inputs))
+        assert model(torch.empty(1, 2, *smallest, device="meta")).shape == (1, 3)
+        assert maps[0].shape[2:] == (1, 2, 2)
+
+
+def test_what_a_network_for_video_does_not_take():
+    check_video_model("i3d_resnet50", ["stem", "stage4"], frames=7, size=33)
+    for named in ("resnet50", "i3d"):
+        with pytest.raises(ValueError, match=f"unknown network for video '{named}'; known: i3d_re"):
+            check_video_model(named)
+        with pytest.raises(ValueError, match="unknown network for video"):
+            build_video_model(named, norm="gn", num_classes=3)
+    with pytest.raises(ValueError, match="i3d_narrow has no place 'stage4'; its places: stem, st"):
+        check_video_model("i3d_narrow", ["stage4"])
+    with pytest.raises(ValueError, match="i3d_resnet50 takes clips of 7 frames at least, got 6"):
+        check_video_model("i3d_resnet50", frames=6)
+    with pytest.raises(ValueError, match="i3d_narrow takes frames of 9 pixels at least, got 8"):
+        check_video_model("i3d_narrow", size=8)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from groupnorm.run import classification, config_class, detection, setup_of
+from groupnorm.run import classification, config_class, detection, setup_of, video
 from groupnorm.run.tasks import describe_fields, reported_metric
-from groupnorm.training.config import DetectionConfig, RunConfig
-from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, MASK_DETECTION
+from groupnorm.training.config import DetectionConfig, RunConfig, VideoConfig
+from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, MASK_DETECTION, VIDEO
 
 
 def test_a_configuration_without_a_task_is_of_a_classifier():
@@ -15,18 +15,23 @@ def test_a_configuration_without_a_task_is_of_a_classifier():
 
 @pytest.mark.parametrize("name", ["detect", 3, None, []])
 def test_an_unknown_task_is_answered_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=r"unknown task .*; known: classification, detection"):
+    with pytest.raises(
+        ValueError, match=r"unknown task .*; known: classification, detection, video"
+    ):
         config_class({"task": name})
 
 
-def test_a_detectors_configuration_names_its_task():
+def test_other_configurations_name_their_task():
     assert config_class({"task": "detection"}) is DetectionConfig
     assert setup_of(DetectionConfig(steps=1)) is detection
+    assert config_class({"task": "video"}) is VideoConfig
+    assert setup_of(VideoConfig(steps=1)) is video
 
 
 def test_the_reported_metric_is_the_first_one():
     assert reported_metric(RunConfig(epochs=1)) == CLASSIFICATION[0]
     assert reported_metric(DetectionConfig(steps=1)) == BOX_DETECTION[0] == MASK_DETECTION[0]
+    assert reported_metric(VideoConfig(steps=1)) == VIDEO[0]
 
 
 def test_a_field_is_described_once_or_for_each_task():
@@ -35,4 +40,6 @@ def test_a_field_is_described_once_or_for_each_task():
     assert described["model"].startswith("Classification: resnet8, ")
     assert " Detection: mask_rcnn_narrow, " in described["model"]
     assert described["width"].startswith("Classification: Factor on")
+    assert " Video: i3d_narrow " in described["model"]
+    assert described["stride"].startswith("Video: Frames of the video")
     assert described["box_head"].startswith("Detection: Of Mask R-CNN")

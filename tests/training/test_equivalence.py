@@ -93,8 +93,8 @@ class Recorded(Classification):
         super().__init__(*arguments)
         self.seen = []
 
-    def _in_memory_format(self, images):
-        return super()._in_memory_format(images).double()
+    def prepared(self, images):
+        return super().prepared(images).double()
 
     def losses(self, model, part):
         losses, counts = super().losses(model, part)

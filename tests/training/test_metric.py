@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from groupnorm.training.metric import CLASSIFICATION, Metric, metrics_of
+from groupnorm.training.metric import CLASSIFICATION, VIDEO, Metric, metrics_of
 
 BOX_AP = Metric("box_ap", "%", "higher", "box AP")
 
@@ -20,6 +20,12 @@ def test_metrics_come_back_from_a_record_in_their_order():
     metrics = (BOX_AP, *CLASSIFICATION)
     env = json.loads(json.dumps({"metrics": [asdict(metric) for metric in metrics]}))
     assert metrics_of(env) == metrics
+
+
+def test_a_video_classifiers_accuracy_is_better_when_higher():
+    assert (VIDEO[0].name, VIDEO[0].better) == ("val_accuracy", "higher")
+    assert [metric.better for metric in VIDEO if metric.unit == "%"] == ["higher"] * 5
+    assert all((metric.better == "lower") == metric.name.endswith("loss") for metric in VIDEO)
 
 
 def test_the_key_with_recomputed_statistics():

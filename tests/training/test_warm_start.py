@@ -58,3 +58,17 @@ def test_what_is_given_is_taken_where_it_could_have_stayed():
     found = load_weights(model, first.state_dict(), WarmStart(fresh=["fc."]))
     assert found == {"loaded": 9, "left_out": [], "fresh": []}
     assert torch.equal(model["fc"].weight, first["fc"].weight)
+
+
+def test_weights_are_converted_after_they_are_renamed():
+    """As those of a network for images are inflated: here twice the filter."""
+    first, model = body(BatchNorm, 2, 0), body(BatchNorm, 2, 1)
+
+    def doubled(weights):
+        return {k: 2 * v if k == "conv.weight" else v for k, v in weights.items()}
+
+    given = {f"old.{key}": value for key, value in first.state_dict().items()}
+    how = WarmStart(lambda key: key.removeprefix("old."), convert=doubled)
+    assert load_weights(model, given, how) == {"loaded": 9, "left_out": [], "fresh": []}
+    assert torch.equal(model["conv"].weight, 2 * first["conv"].weight)
+    assert torch.equal(model["fc"].weight, first["fc"].weight)

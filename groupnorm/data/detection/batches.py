@@ -14,7 +14,7 @@ from groupnorm.data.detection.grouping import grouped_order, is_wide
 from groupnorm.data.detection.targets import DetectionBatch, Target
 from groupnorm.data.detection.workers import EvaluationExamples, Loaded, Shard, TrainExamples
 from groupnorm.data.files.processes import in_processes
-from groupnorm.data.issues import UNREADABLE, Issues, check_share_unreadable
+from groupnorm.data.issues import UNREADABLE_IMAGES, Issues, check_share_unreadable
 
 
 class AnnotatedBatches:
@@ -66,7 +66,7 @@ class AnnotatedBatches:
         self._test = EvaluationExamples(data.test, size, in_memory)
         self._wide = is_wide([data.train.images[index] for index in data.train.with_objects])
         self._issues: Issues = {
-            kind: {} for kind in (*UNREADABLE, "converted_images", "left_out_objects")
+            kind: {} for kind in (*UNREADABLE_IMAGES, "converted_images", "left_out_objects")
         }
 
     def order(self, seed: int, epoch: int, batch_per_worker: int) -> Tensor:
@@ -129,7 +129,7 @@ class AnnotatedBatches:
 
     def _add(self, kind: str, found: Mapping[str, str]) -> None:
         self._issues[kind].update(found)
-        if found and kind in UNREADABLE:
+        if found and kind in UNREADABLE_IMAGES:
             split, size = {
                 "replaced_images": ("training", self.train_size),
                 "left_out_images": ("test", self.test_size),

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from groupnorm.data.batches import ALL, Step
+from groupnorm.data.files.issues import FileIssues
 from groupnorm.data.files.listing import ImageFiles
 from groupnorm.data.files.processes import in_processes
-from groupnorm.data.files.workers import Batch, EvaluationExamples, Shard, TrainExamples
-from groupnorm.data.issues import (
-    UNREADABLE,
-    DataError,
-    Issues,
-    check_share_unreadable,
-    some_files,
-)
+from groupnorm.data.files.workers import Batch, EvaluationExamples, TrainExamples, shard_of
+from groupnorm.data.issues import UNREADABLE_IMAGES, Issues
 
 
 class FromFiles:
@@ -63,8 +56,7 @@ class FromFiles:
         self.train_size, self.test_size = len(files.train_paths), len(files.test_paths)
         self.files, self.image_size, self.batch = files, image_size, batch
         self.processes, self.device = processes, device
-        self.max_unreadable = max_unreadable
-        self._issues: Issues = {kind: {} for kind in (*UNREADABLE, "converted_images")}
+        self._issues = FileIssues(files, UNREADABLE_IMAGES, ["converted_images"], max_unreadable)
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """For every step its augmented, normalized images and their labels.
@@ -81,7 +73,7 @@ class FromFiles:
             DataError: a file cannot be opened, too many images cannot be decoded, or a worker
                 process was killed.
         """
-        shards = (self._shard(step, rows) for step in steps)
+        shards = (shard_of(step, rows, self.train_size) for step in steps)
         for batch in self._make(TrainExamples(self.files, self.image_size), shards):
             self._note("replaced_images", self.files.train_paths, batch)
             yield self._moved(batch)
@@ -112,7 +104,7 @@ class FromFiles:
         `replaced_images`: training images that cannot be decoded. `left_out_images`: such test
         images. `converted_images`: images of either kind that were not RGB.
         """
-        return {kind: dict(files) for kind, files in self._issues.items()}
+        return self._issues.found()
 
     def remember(self, issues: Issues) -> None:
         """Add the issues of other processes, or of this run before it was resumed.
@@ -123,64 +115,11 @@ class FromFiles:
             DataError: more than `max_unreadable` of the training or of the test images cannot be
                 decoded, or all test images of a class.
         """
-        known = self._issues
-        new = {name for kind, files in issues.items() for name in files.keys() - known[kind].keys()}
-        present = self.files.present(new)
-        self._add(
-            {
-                kind: {name: reason for name, reason in files.items() if name in present}
-                for kind, files in issues.items()
-            }
-        )
-
-    def _add(self, issues: Issues) -> None:
-        before = self._unreadable_count()
-        for kind, files in issues.items():
-            self._issues[kind].update(files)
-        if self._unreadable_count() > before:
-            self._check_unreadable()
+        self._issues.remember(issues)
 
     def _note(self, kind: str, paths: Sequence[str], batch: Batch) -> None:
-        shown = self.files.shown
-        converted = self._issues["converted_images"]
-        converted.update((shown(paths[index]), "not RGB") for index in batch.converted)
-        if batch.unreadable:
-            reasons = batch.unreadable.items()
-            self._add({kind: {shown(paths[index]): reason for index, reason in reasons}})
-
-    def _unreadable_count(self) -> int:
-        return sum(len(self._issues[kind]) for kind in UNREADABLE)
-
-    def _check_unreadable(self) -> None:
-        splits = (("training", self.train_size), ("test", self.test_size))
-        for kind, (split, size) in zip(UNREADABLE, splits, strict=True):
-            gone = self._issues[kind]
-            check_share_unreadable(gone, size, split, self.name, self.max_unreadable)
-        gone = self._issues["left_out_images"]
-        counts = Counter(self._test_label_of[path] for path in gone)
-        for label, count in counts.items():
-            if count == int((self.files.test_labels == label).sum()):
-                lost = {
-                    path: why for path, why in gone.items() if self._test_label_of[path] == label
-                }
-                raise DataError(
-                    f"none of {count:,} test images of the class {self.files.class_names[label]} "
-                    f"can be decoded: {some_files(lost)}; the data set is damaged: get it again"
-                )
-
-    @cached_property
-    def _test_label_of(self) -> dict[str, int]:
-        labels = self.files.test_labels.tolist()
-        return dict(zip(map(self.files.shown, self.files.test_paths), labels, strict=True))
-
-    def _shard(self, step: Step, rows: slice) -> Shard:
-        indices = step.indices.tolist()
-        if indices and (min(indices) < 0 or max(indices) >= self.train_size):
-            raise ValueError(
-                f"expected indices from 0 to {self.train_size - 1}, "
-                f"got {min(indices)} to {max(indices)}"
-            )
-        return Shard(step.seed, range(len(indices))[rows], indices[rows])
+        self._issues.note("converted_images", paths, dict.fromkeys(batch.converted, "not RGB"))
+        self._issues.note(kind, paths, batch.unreadable)
 
     def _make(self, examples: Dataset[Batch], parts: Iterable[Sequence[Any]]) -> Iterator[Batch]:
         return in_processes(examples, parts, self.processes, self.device)

@@ -1,4 +1,4 @@
-"""Class folders: which files below `train/<class>/` are images, and of which class."""
+"""Class folders: which files below `train/<class>/` are images or videos, and of which class."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from groupnorm.data.files.listing import Listing
 from groupnorm.data.issues import DataError, first_few, plural
 
+
+class FileKind(NamedTuple):
+    """What the files of a data set are: a noun for one of them, and how their names end."""
+
+    noun: str
+    endings: tuple[str, ...]
+
+
 # torchvision's list
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+IMAGES = FileKind(
+    "image", (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+)
+VIDEOS = FileKind("video", (".mp4", ".mkv", ".avi", ".webm"))
 _SYSTEM_NAMES = frozenset(
     [
         "@eadir",
@@ -29,19 +41,21 @@ _SYSTEM_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The images of one split.
+    """The files of one split that are of a kind, images or videos.
 
     Attributes:
         folder: holds a folder for each class.
+        kind: of the files.
         classes: their names, sorted.
-        listing: path and label of every image, by class and path.
-        outside: images that lie in `folder` itself, outside of the class folders.
-        endings: how many other files there are, by the ending of their name.
-        real_folders: path of every folder with images -> its real path.
-        links: path of every image that is a symbolic link -> its real path.
+        listing: path and label of every file, by class and path.
+        outside: files that lie in `folder` itself, outside of the class folders.
+        endings: how many files of other kinds there are, by the ending of their name.
+        real_folders: path of every folder with files -> its real path.
+        links: path of every file that is a symbolic link -> its real path.
     """
 
     folder: Path
+    kind: FileKind = IMAGES
     classes: list[str] = field(default_factory=list)
     listing: list[tuple[str, int]] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
@@ -54,8 +68,8 @@ class ClassFolders:
         notes = []
         if self.outside:
             notes.append(
-                f"left out: {plural(len(self.outside), 'image')} in {self.folder} itself, outside "
-                "of the class folders"
+                f"left out: {plural(len(self.outside), self.kind.noun)} in {self.folder} itself, "
+                "outside of the class folders"
             )
         if self.endings:
             notes.append(
@@ -88,54 +102,59 @@ def subfolders(folder: Path) -> list[str]:
         raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
 
 
-def list_splits(train: Path, test: Path) -> tuple[ClassFolders, ClassFolders]:
+def list_splits(
+    train: Path, test: Path, kind: FileKind = IMAGES
+) -> tuple[ClassFolders, ClassFolders]:
     """The class folders of both splits.
 
-    What counts as an image follows from the ending of its name. Hidden files and the files and
-    folders of operating systems are neither images nor classes. Links are followed.
+    What counts as a file of the kind follows from the ending of its name. Hidden files and the
+    files and folders of operating systems are neither such files nor classes. Links are followed.
 
     Raises:
-        DataError: no class folders, a class without images, an unreadable folder; a folder that is
-            met twice by way of a link; an image that is linked into two classes or splits.
+        DataError: no class folders, a class without files of the kind, an unreadable folder; a
+            folder that is met twice by way of a link; a file that is linked into two classes or
+            splits.
     """
     met = {os.path.realpath(train): str(train)}
     _meet(str(test), met)
-    both = list_classes(train, met), list_classes(test, met)
-    _check_linked_images(both)
+    both = list_classes(train, met, kind), list_classes(test, met, kind)
+    _check_linked_files(both)
     return both
 
 
-def list_classes(folder: Path, met: dict[str, str] | None = None) -> ClassFolders:
+def list_classes(
+    folder: Path, met: dict[str, str] | None = None, kind: FileKind = IMAGES
+) -> ClassFolders:
     """The class folders of one split; see `list_splits`.
 
     Args:
         met: real path -> path of the folders met before, to which those of this split are added.
     """
     met = {os.path.realpath(folder): str(folder)} if met is None else met
-    found = ClassFolders(folder)
+    found = ClassFolders(folder, kind)
     try:
         names = []
         for entry in _entries(str(folder)):
             if entry.is_dir():
                 names.append(entry.name)
-            elif _is_image(entry.name):
+            elif entry.name.lower().endswith(kind.endings):
                 found.outside.append(entry.path)
         for label, name in enumerate(names):
             _list_class(found, name, label, met)
     except OSError as error:
-        raise DataError(f"cannot list the images in {folder}: {error}") from error
+        raise DataError(f"cannot list the {kind.noun}s in {folder}: {error}") from error
     if not names:
-        images = plural(len(found.outside), "image")
-        inside = f", but {images} in it directly" if found.outside else ""
+        files = plural(len(found.outside), kind.noun)
+        inside = f", but {files} in it directly" if found.outside else ""
         raise DataError(
             f"{folder} has no class folders{inside}. Expected {folder.name}/<class>/*, a folder of "
-            "images for each class"
+            f"{kind.noun}s for each class"
         )
     return found
 
 
 def match_classes(train: ClassFolders, test: ClassFolders) -> tuple[Listing, list[str]]:
-    """The test images with the labels of `train`, and a note where they lack some classes.
+    """The test files with the labels of `train`, and a note where they lack some classes.
 
     Raises:
         DataError: `test` has a class that `train` has not.
@@ -152,8 +171,8 @@ def match_classes(train: ClassFolders, test: ClassFolders) -> tuple[Listing, lis
     if not missing:
         return listing, []
     return listing, [
-        f"{test.folder} has images of {len(test.classes):,} of the {len(train.classes):,} classes; "
-        f"the error is over those, without {first_few(missing)}"
+        f"{test.folder} has {test.kind.noun}s of {len(test.classes):,} of the "
+        f"{len(train.classes):,} classes; the error is over those, without {first_few(missing)}"
     ]
 
 
@@ -167,7 +186,7 @@ def _list_class(found: ClassFolders, name: str, label: int, met: dict[str, str])
         for entry in _entries(folder):
             if entry.is_dir():
                 waiting.append(entry.path)
-            elif _is_image(entry.name):
+            elif entry.name.lower().endswith(found.kind.endings):
                 files.setdefault(folder, []).append(entry.path)
                 if entry.is_symlink():
                     found.links[entry.path] = os.path.realpath(entry.path)
@@ -176,8 +195,8 @@ def _list_class(found: ClassFolders, name: str, label: int, met: dict[str, str])
     if not files:
         others = f", but {plural(endings.total(), 'file')} ({_counts(endings)})" if endings else ""
         raise DataError(
-            f"no images in {found.folder / name}{others}. The names of images end in "
-            f"{', '.join(ENDINGS)}"
+            f"no {found.kind.noun}s in {found.folder / name}{others}. The names of "
+            f"{found.kind.noun}s end in {', '.join(found.kind.endings)}"
         )
     found.classes.append(as_utf8(name))
     found.endings.update(endings)
@@ -197,7 +216,7 @@ def _meet(folder: str, met: dict[str, str]) -> str:
     real = os.path.realpath(folder)
     if real in met:
         raise DataError(
-            f"{met[real]} and {folder} are the same folder, {real}: its images would be there "
+            f"{met[real]} and {folder} are the same folder, {real}: what it holds would be there "
             "twice, or with two labels. Remove the link"
         )
     if os.path.islink(folder):
@@ -211,8 +230,8 @@ def _meet(folder: str, met: dict[str, str]) -> str:
     return real
 
 
-def _check_linked_images(splits: Sequence[ClassFolders]) -> None:
-    """Raise DataError when an image has two labels, or is in both splits, by way of a link."""
+def _check_linked_files(splits: Sequence[ClassFolders]) -> None:
+    """Raise DataError when a file has two labels, or is in both splits, by way of a link."""
     if not any(split.links for split in splits):
         return
     met: dict[str, tuple[Path, str, str]] = {}
@@ -227,10 +246,6 @@ def _check_linked_images(splits: Sequence[ClassFolders]) -> None:
                     f"{first} and {path} are the same file, {real}, in two classes or splits. "
                     "Remove one of them"
                 )
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(ENDINGS)
 
 
 def _counts(endings: Counter[str]) -> str:

@@ -49,7 +49,7 @@ def read_rgb(path: str) -> tuple[Image.Image, bool]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata; size is checked here
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.size)
+                check_size(*image.size)
                 mode = image.mode  # decoding may change it
                 return _to_rgb(image), mode != "RGB"
     except (UnreadableError, MemoryError):
@@ -68,15 +68,14 @@ def is_turned(image: Image.Image) -> bool:
         return False
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    short, long = sorted(size)
-    if short < 1 or short * long > LARGEST_PIXELS:
-        raise UnreadableError(
-            f"{size[0]} x {size[1]} pixels, expected 1 to {LARGEST_PIXELS:,} in all"
-        )
+def check_size(width: int, height: int, largest: int = LARGEST_PIXELS) -> None:
+    """Raise UnreadableError for no pixels, more than `largest`, or a side far longer."""
+    short, long = sorted((width, height))
+    if short < 1 or short * long > largest:
+        raise UnreadableError(f"{width} x {height} pixels, expected 1 to {largest:,} in all")
     if long > LONGEST_SIDE * short:
         raise UnreadableError(
-            f"{size[0]} x {size[1]} pixels, expected no side over {LONGEST_SIDE} times the other"
+            f"{width} x {height} pixels, expected no side over {LONGEST_SIDE} times the other"
         )
 
 

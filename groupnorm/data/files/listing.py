@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,9 @@ class ImageFiles:
             range.
     """
 
+    noun: ClassVar[str] = "image"
+    """What the files are."""
+
     name: str
     version: str
     train_paths: tuple[str, ...]
@@ -58,7 +62,7 @@ class ImageFiles:
             labels: Tensor = getattr(self, f"{split}_labels")
             what = f"{self.name}, {split}"
             if not paths:
-                raise DataError(f"{what}: expected at least one image, got none")
+                raise DataError(f"{what}: expected at least one {self.noun}, got none")
             if labels.dtype != torch.int64 or labels.shape != (len(paths),):
                 raise DataError(
                     f"{what}: expected {len(paths)} int64 labels, "
@@ -72,7 +76,7 @@ class ImageFiles:
         if self.num_classes < 2:
             raise DataError(
                 f"{self.name} in {self.root} has a single class, {self.class_names[0]}; a "
-                "classifier needs two at least, a folder of images for each"
+                f"classifier needs two at least, a folder of {self.noun}s for each"
             )
 
     @property
@@ -95,7 +99,7 @@ class ImageFiles:
         """The number of channels of every decoded image: 3."""
         return 3
 
-    def sample_train(self, count: int | None) -> ImageFiles:
+    def sample_train(self, count: int | None) -> Self:
         """The same with a sample of `count` training images only; None for all.
 
         The sample has the same share of every class, to rounding. It depends on the list and on
@@ -127,7 +131,7 @@ class ImageFiles:
             train_labels=self.train_labels[chosen],
         )
 
-    def hold_out(self, count: int | None) -> ImageFiles:
+    def hold_out(self, count: int | None) -> Self:
         """The same with `count` training images in place of the test images; None changes nothing.
 
         They are chosen at random, and depend on the list and on `count` alone.
@@ -148,7 +152,7 @@ class ImageFiles:
             train_labels=self.train_labels[kept],
             test_paths=tuple(self.train_paths[i] for i in held.tolist()),
             test_labels=self.train_labels[held],
-            notes=(*self.notes, validation_note(count)),
+            notes=(*self.notes, validation_note(count, f"{self.noun}s")),
         )
 
     def shown(self, path: str) -> str:
@@ -166,6 +170,9 @@ class ImageFiles:
         return names & {self.shown(p) for p in paths if _utf8(os.path.basename(p)) in last_parts}
 
 
+F = TypeVar("F", bound=ImageFiles)
+
+
 def list_files(
     name: str,
     root: Path,
@@ -173,7 +180,8 @@ def list_files(
     test: Listing,
     class_names: Sequence[str],
     notes: Sequence[str] = (),
-) -> ImageFiles:
+    kind: type[F] = ImageFiles,  # type: ignore[assignment]
+) -> F:
     """The data set of two listings, with the version that follows from them.
 
     Args:
@@ -183,6 +191,7 @@ def list_files(
         test: likewise.
         class_names: one name per class, in the order of the labels.
         notes: as in `ImageFiles`.
+        kind: of the files.
 
     Raises:
         DataError: a file is missing or is not a regular file; and what `ImageFiles` refuses.
@@ -192,7 +201,7 @@ def list_files(
         for path, label in listing:
             entry = f"\n{split}\0{label}\0{_size(path)}\0".encode()
             digest.update(entry + os.fsencode(Path(os.path.relpath(path, root)).as_posix()))
-    return ImageFiles(
+    return kind(
         name=name,
         version=digest.hexdigest()[:16],
         train_paths=tuple(path for path, _ in train),

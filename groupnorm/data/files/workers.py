@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from groupnorm.data.batches import Step
 from groupnorm.data.files.decode import UnreadableError, read_rgb
 from groupnorm.data.files.listing import ImageFiles
 from groupnorm.data.files.transforms import draws_of, evaluation_transform, train_transform
 from groupnorm.data.issues import DataError
 
 MOST_UNREADABLE = 1000  # files of a class one after another; more is a broken disk
+R = TypeVar("R")
 
 
 class Shard(NamedTuple):
@@ -23,6 +25,64 @@ class Shard(NamedTuple):
     seed: int
     positions: Sequence[int]
     indices: Sequence[int]
+
+
+def shard_of(step: Step, rows: slice, train_size: int) -> Shard:
+    """The places `rows` of a step.
+
+    Raises:
+        ValueError: the step names an example that is not there.
+    """
+    indices = step.indices.tolist()
+    if indices and (min(indices) < 0 or max(indices) >= train_size):
+        raise ValueError(
+            f"expected indices from 0 to {train_size - 1}, got {min(indices)} to {max(indices)}"
+        )
+    return Shard(step.seed, range(len(indices))[rows], indices[rows])
+
+
+def first_readable(
+    files: ImageFiles, index: int, read: Callable[[str], R], unreadable: dict[int, str]
+) -> tuple[int, R]:
+    """Read the training file at `index`, or else the next of its class that can be read.
+
+    After the last one of the class comes the first.
+
+    Args:
+        files: the data set.
+        index: of a training file.
+        read: reads a file, or raises UnreadableError.
+        unreadable: gets those that could not be read -> what is wrong with them.
+
+    Returns:
+        the index of the file, and what `read` gave.
+
+    Raises:
+        DataError: no file of the class can be read, or too many one after another cannot.
+    """
+    label, first, tries = int(files.train_labels[index]), "", 0
+    for candidate in _candidates(files.train_labels, index, label):
+        path = files.train_paths[candidate]
+        try:
+            return candidate, read(path)
+        except UnreadableError as error:
+            first = first or f"{path}: {error}"
+            unreadable[candidate] = str(error)
+            tries += 1
+    raise DataError(
+        f"none of {tries:,} training {files.noun}s of the class {files.class_names[label]} can be "
+        f"decoded, the first {first}; the data set is damaged (was the disk full when it was "
+        "unpacked?): get it again"
+    )
+
+
+def _candidates(labels: Tensor, index: int, label: int) -> Iterator[int]:
+    """`index`, then the files after it that have its label, from the last on to the first."""
+    yield index
+    members = torch.where(labels == label)[0]
+    offset = int(torch.searchsorted(members, index))
+    others = torch.cat([members[offset + 1 :], members[:offset]])
+    yield from others[: MOST_UNREADABLE - 1].tolist()
 
 
 class Batch(NamedTuple):
@@ -48,9 +108,7 @@ class TrainExamples(Dataset[Batch]):
     """Augmented training examples; the item of a `Shard`."""
 
     def __init__(self, files: ImageFiles, image_size: int) -> None:
-        self.paths, self.labels = files.train_paths, files.train_labels
-        self.class_names = files.class_names
-        self.image_size = image_size
+        self.files, self.image_size = files, image_size
         self.transform = train_transform(image_size)
 
     def __getitem__(self, shard: Shard) -> Batch:
@@ -63,34 +121,10 @@ class TrainExamples(Dataset[Batch]):
         return making.batch()
 
     def _make(self, making: _Making, seed: int, position: int, index: int) -> None:
-        """The example at `index`, or else the next of its class that can be read."""
-        label, first, tries = int(self.labels[index]), "", 0
-        for candidate in self._candidates(index, label):
-            path = self.paths[candidate]
-            try:
-                image, converted = read_rgb(path)
-            except UnreadableError as error:
-                first = first or f"{path}: {error}"
-                making.unreadable[candidate] = str(error)
-                tries += 1
-                continue
-            with draws_of(seed, position):
-                pixels = self.transform(image)
-            making.add(pixels, label, candidate, converted)
-            return
-        raise DataError(
-            f"none of {tries:,} training images of the class {self.class_names[label]} can be "
-            f"decoded, the first {first}; the data set is damaged (was the disk full when it was "
-            "unpacked?): get it again"
-        )
-
-    def _candidates(self, index: int, label: int) -> Iterator[int]:
-        """`index`, then the images after it that have its label, from the last on to the first."""
-        yield index
-        members = torch.where(self.labels == label)[0]
-        offset = int(torch.searchsorted(members, index))
-        others = torch.cat([members[offset + 1 :], members[:offset]])
-        yield from others[: MOST_UNREADABLE - 1].tolist()
+        read, (image, converted) = first_readable(self.files, index, read_rgb, making.unreadable)
+        with draws_of(seed, position):
+            pixels = self.transform(image)
+        making.add(pixels, int(self.files.train_labels[index]), read, converted)
 
 
 class EvaluationExamples(Dataset[Batch]):

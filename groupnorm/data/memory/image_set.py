@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.data.issues import DataError
+from groupnorm.data.memory.moments import pixel_moments
 from groupnorm.data.validation import hold_out_rows, validation_note
 
 
@@ -132,11 +133,4 @@ class ImageSet:
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        values = torch.arange(256, dtype=torch.float64) / 255
-        means, stds = [], []
-        for channel in self.train_images.unbind(1):
-            share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-            mean = (share * values).sum()
-            means.append(mean)
-            stds.append((share * (values - mean).square()).sum().sqrt())
-        return torch.stack(means).float(), torch.stack(stds).float()
+        return pixel_moments(self.train_images, 1)

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +22,12 @@ from groupnorm.data.detection.annotations import AnnotatedImage, Annotation, Det
 from groupnorm.data.detection.reader import read_split
 from groupnorm.data.detection.targets import Categories
 from groupnorm.data.detection.writer import annotation_file
-from groupnorm.data.issues import DataError, plural
+from groupnorm.data.issues import plural
 from groupnorm.data.paths import cache_folder
 from groupnorm.data.sets.fashion_mnist_mini import CLASS_NAMES
+from groupnorm.data.synthetic.folder import SUMS, make_folder, write_sums
 from groupnorm.data.synthetic.scenes import Scene, SceneConfig, make_scene
 from groupnorm.data.synthetic.sources import find_sources, load_sources
-from groupnorm.files import locked, write_atomic
 
 VERSION = 1  # raise it with every change of pixels or annotations
 CROWD_BELOW = 0.25  # of a garment's own area that is seen
@@ -46,8 +43,6 @@ SUPERCATEGORIES = {
 }
 _ABOVE = {label: name for name, labels in SUPERCATEGORIES.items() for label in labels}
 _KEYS = {"train": 1000, "val": 1001}  # of the scenes
-_SUMS = "SHA256SUMS"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ def find(root: Path | None = None, variant: Variant = QUICK) -> str:
     Raises:
         DataError: the scenes are not in the cache, and a photograph or the garments are missing.
     """
-    if (variant.folder / _SUMS).is_file():
+    if (variant.folder / SUMS).is_file():
         return str(variant.folder)
     return f"{variant.folder}, to be made on first use from photographs in {find_sources()}"
 
@@ -120,17 +115,7 @@ def load(root: Path | None = None, variant: Variant = QUICK) -> DetectionSet:
             written.
     """
     folder = variant.folder
-    if not _is_whole(folder):
-        try:
-            with locked(folder.parent / f".{folder.name}.lock", refusal=None):
-                _clear(folder)
-                if not _is_whole(folder):  # or else another process has made them
-                    _make_in(folder, variant)
-        except OSError as error:
-            raise DataError(
-                f"{variant.name} cannot be made in {folder}: {error}; set GROUPNORM_CACHE to a "
-                "folder that can be written"
-            ) from error
+    make_folder(folder, variant.name, lambda begun: write(begun, variant))
     splits, digests, notes = [], [], []
     for split in _KEYS:
         read, categories, digest = read_split(_annotations(folder, split), folder / split)
@@ -219,52 +204,7 @@ def write(folder: Path, variant: Variant) -> None:
         path = _annotations(folder, split)
         path.parent.mkdir(exist_ok=True)
         path.write_text(annotation_file(images, variant.categories, info), encoding="utf-8")
-    write_atomic(folder / _SUMS, _sums(folder))
-
-
-def _make_in(folder: Path, variant: Variant) -> None:
-    _log.info("making %s in %s", variant.name, folder)
-    begun = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
-    try:
-        write(begun, variant)
-        begun.chmod(0o755)
-        begun.replace(folder)
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)
-
-
-def _clear(folder: Path) -> None:
-    """Remove a damaged data set, and what processes that were killed have begun."""
-    if folder.exists() and not _is_whole(folder):
-        _log.warning("%s is damaged and will be made again", folder)
-        shutil.rmtree(folder)
-    for begun in folder.parent.glob(f"{_prefix(folder)}*"):
-        shutil.rmtree(begun, ignore_errors=True)
-
-
-def _prefix(folder: Path) -> str:
-    return f".{folder.name}.begun-"
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether the files of the folder are those that were written."""
-    try:
-        return (folder / _SUMS).read_text(encoding="utf-8") == _sums(folder)
-    except (OSError, ValueError):
-        return False
-
-
-def _sums(folder: Path) -> str:
-    """Digest and name of every file, as sha256sum writes them and checks them."""
-    paths = sorted(
-        path
-        for path in folder.rglob("[!.]*")  # operating systems leave hidden files behind
-        if path.is_file() and path.name != _SUMS
-    )
-    return "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
-        for path in paths
-    )
+    write_sums(folder)
 
 
 def _annotations(folder: Path, split: str) -> Path:

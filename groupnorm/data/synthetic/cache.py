@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import os
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groupnorm.files import write_atomic
+from groupnorm.files import locked, write_atomic
 
 _log = logging.getLogger(__name__)
 _DIGEST = 64  # length of a sha256 in hexadecimal digits
@@ -37,6 +39,74 @@ def load_or_make(
         arrays = dict(zip(_PARTS, (*splits["train"], *splits["test"]), strict=True))
         write_arrays(path, arrays)
     return [arrays[name] for name in _PARTS]
+
+
+def map_or_make(
+    path: Path,
+    make: Callable[[str], NDArray[np.uint8]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, NDArray[np.uint8]]:
+    """Large arrays by name, mapped from the cache file; made and kept where it is missing.
+
+    Processes that map one file share its memory.
+
+    The file is the sha256 of the rest in hexadecimal, then the arrays' bytes one after another. It
+    is checked whole. One process makes it while others wait; where it cannot be written, the arrays
+    are made each time and a warning is logged.
+
+    Args:
+        make: from a name to its array.
+        shapes: of each array.
+    """
+    arrays = map_arrays(path, shapes)
+    if arrays is not None:
+        return arrays
+    made: dict[str, NDArray[np.uint8]] | None = None
+    try:
+        with locked(path.with_name(f".{path.stem}.lock"), refusal=None):
+            arrays = map_arrays(path, shapes)  # another process may have made it meanwhile
+            if arrays is not None:
+                return arrays
+            if path.exists():
+                _log.warning("%s is damaged and will be made again", path)
+            for begun in path.parent.glob(f".{path.name}.*"):  # by processes that were killed
+                begun.unlink()
+            _log.info("making %s (a few seconds)", path)
+            made = {name: make(name) for name in shapes}
+            digest = hashlib.sha256()
+            for array in made.values():
+                digest.update(array.data)
+            parts = [digest.hexdigest().encode(), *(array.data for array in made.values())]
+            write_atomic(path, parts)
+    except OSError as error:
+        _log.warning("cannot keep %s: %s", path, error)
+        return {name: make(name) for name in shapes} if made is None else made
+    return map_arrays(path, shapes) or made
+
+
+def map_arrays(
+    path: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.uint8]] | None:
+    """The arrays of a file of `map_or_make`, or None when it is missing or damaged.
+
+    What is written into them stays in this process.
+    """
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != _DIGEST + sum(sizes):
+                return None
+            digest = file.read(_DIGEST)
+            if hashlib.file_digest(file, "sha256").hexdigest().encode() != digest:
+                return None
+            values = np.memmap(file, np.uint8, mode="c", offset=_DIGEST)
+    except OSError:
+        return None
+    parts = np.split(values, np.cumsum(sizes)[:-1])
+    return {
+        name: np.asarray(part.reshape(shape))
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:

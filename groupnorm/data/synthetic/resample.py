@@ -67,3 +67,26 @@ def _integral(table: Array, ys: NDArray[np.floating], xs: NDArray[np.floating]) 
     corner += width
     lower = flat.take(corner, axis=0) * (1 - fx) + flat.take(corner + 1, axis=0) * fx
     return np.asarray(upper * (1 - fy) + lower * fy)
+
+
+def area_matrices(starts: Array, steps: Array, count: int, size: int) -> Array:
+    """What `resample` does along one axis, as matrices: for an image that moves or grows in a clip.
+
+    `area_matrices(...)[t] @ values` has the means of `count` pixels in a row of `size` values. What
+    lies outside of the row counts as zero.
+
+    Args:
+        starts: (T,), the edge of the first output pixel in frame t, in input pixels.
+        steps: (T,), input pixels per output pixel.
+        count: output pixels.
+        size: input pixels.
+
+    Returns:
+        float64 (T, count, size).
+    """
+    widths = np.maximum(steps, 1.0)  # when enlarging, one input pixel around the centre
+    centres = starts[:, None] + steps[:, None] * (np.arange(count) + 0.5)
+    lower = centres - widths[:, None] / 2
+    edges = np.arange(size + 1)
+    below = np.clip(edges - lower[..., None], 0.0, widths[:, None, None])
+    return np.asarray(np.diff(below, axis=-1) / widths[:, None, None])

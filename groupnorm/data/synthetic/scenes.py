@@ -147,7 +147,7 @@ def make_scene(
         garments: what is placed.
     """
     draw = Draws(key, index)
-    canvas = _background(draw, config.canvas, backgrounds)
+    canvas = background(draw, config.canvas, backgrounds)
     frames = np.repeat(canvas[None], config.frames, axis=0)
     count = draw.integer(*config.garments)
     chosen = (index * config.garments[1] + np.arange(count)) % len(garments.labels)
@@ -156,20 +156,21 @@ def make_scene(
     for j, garment in enumerate(chosen):
         _place(draw, config, garments.tone[garment], garments.alpha[garment], frames, masks, j)
         areas[:, j] = masks[:, j].sum((1, 2))  # before anything is put in front
-    _light(draw, frames)
+    light(draw, frames)
     images = (np.clip(frames, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
     return Scene(images, garments.labels[chosen], _boxes(masks), masks, areas)
 
 
-def _background(draw: Draws, canvas: tuple[int, int], backgrounds: Sequence[Array]) -> Array:
+def background(draw: Draws, canvas: tuple[int, int], backgrounds: Sequence[Array]) -> Array:
     """A random crop of a random photograph, log-uniform in scale, darkened to stay behind."""
     table = backgrounds[draw.integer(0, len(backgrounds) - 1)]
     height, width = table.shape[0] - 1, table.shape[1] - 1
     largest = min(height / canvas[0], width / canvas[1])
     step = draw.log(min(1.0, largest), largest)
-    # an enlarged pixel reads a whole input pixel around its centre: keep that inside
+    if step < 1:  # an enlarged pixel reads a whole input pixel around its centre: keep that inside
+        step = min(step, (height - 1) / (canvas[0] - 1), (width - 1) / (canvas[1] - 1))
+    step = min(step, height / canvas[0], width / canvas[1])
     margin = max(0.0, (1 - step) / 2)
-    step = min(step, (height - 2 * margin) / canvas[0], (width - 2 * margin) / canvas[1])
     top = draw(margin, height - margin - step * canvas[0])
     left = draw(margin, width - margin - step * canvas[1])
     return resample(table, top, left, step, step, *canvas) * (draw(0.2, 0.7) / 255)
@@ -190,7 +191,7 @@ def _place(
     top, left = draw(0, height - size), draw(0, width - size)
     speed, angle = draw(*config.speed), draw(0, 2 * math.pi)
     move_y, move_x = speed * math.sin(angle), speed * math.cos(angle)
-    shades, tint = _colours(draw)
+    shades, tint = colours(draw)
     coverage = alpha / 255.0
     table = area_table(np.stack([coverage, coverage * (tone / 255.0)], axis=-1))
     step = tone.shape[0] / size
@@ -212,7 +213,7 @@ def _place(
         masks[t, j, y0:y1, x0:x1] = seen
 
 
-def _colours(draw: Draws) -> tuple[tuple[float, float], Array]:
+def colours(draw: Draws) -> tuple[tuple[float, float], Array]:
     """The shades of a garment's black and white, at least 0.5 apart, and its tint, (3,)."""
     contrast = draw(0.5, 0.9)
     dark = draw(0.0, 1.0 - contrast)
@@ -220,7 +221,7 @@ def _colours(draw: Draws) -> tuple[tuple[float, float], Array]:
     return (dark, dark + contrast), tint / tint.max()
 
 
-def _light(draw: Draws, frames: Array) -> None:
+def light(draw: Draws, frames: Array) -> None:
     """Light the scene, in place: tone curve, colour cast, linear gradient, contrast and level.
 
     Contrast and black level vary more than anything else here, so that mean and spread differ

@@ -1,4 +1,4 @@
-"""What was published of two arms of a study, and whether it appears in what the study measured."""
+"""What was published of two rows of a study, and whether it appears in what it measured."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from groupnorm.study.results.differences import part_difference, row_difference
-from groupnorm.study.results.estimates import Difference
+from groupnorm.study.results.differences import (
+    gains,
+    has_parts,
+    part_difference,
+    row_difference,
+)
+from groupnorm.study.results.estimates import Difference, paired_difference
 from groupnorm.study.results.format import counted, plain_text
 from groupnorm.study.results.labels import NOTHING, interval_text
 from groupnorm.study.results.rows import Row, Study
@@ -15,40 +20,45 @@ from groupnorm.study.results.wording import is_better
 from groupnorm.training.metric import Metric
 
 YES, OPPOSITE, NO_RESULT = "yes", "no, the opposite", "no result to compare"
-FINDINGS_HEADER = [
-    "published", "does it appear here?", "difference here", "95 % interval over seeds",
-    "95 % interval over parts", "source",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A published statement that one arm is better than another.
+    """A published statement that one row of a table is better than another.
 
     Attributes:
         statement: in words, as "GN is above frozen BN".
         source: where it was published, with its numbers.
-        better: the labels of the arm that is better by it.
+        better: the labels of the row that is better by it.
         worse: the labels of the other one.
+        than: "better" and "worse" of another pair, which differ by less: then the statement is that
+            the first pair gains more than this one, as group norm gains more than batch norm from
+            longer clips. None: it is about one pair.
     """
 
     statement: str
     source: str
     better: dict[str, Any]
     worse: dict[str, Any]
+    than: dict[str, dict[str, Any]] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in `study.json`."""
-        return asdict(self)
+        fields = asdict(self)
+        if self.than is None:
+            del fields["than"]
+        return fields
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """A finding beside what a study measured: the better arm minus the other one.
+    """A finding beside what a study measured: the better row minus the other one.
+
+    Of a finding about two pairs it is the first pair's gain minus the other's.
 
     Attributes:
-        over_seeds: None where no seed of both has a result.
-        on_parts: None where no run has values on parts of the test images.
+        over_seeds: None where no seed of all rows has a result.
+        on_parts: None where no run has values on parts of the test images, and of two pairs.
         answer: whether it appears, in a few words.
     """
 
@@ -65,7 +75,10 @@ def appearances(study: Study, rows: Sequence[Row]) -> list[Appearance]:
         finding = Finding(**named)
         better, worse = _row(rows, finding.better), _row(rows, finding.worse)
         over_seeds = on_parts = None
-        if better and worse:
+        if finding.than is not None:
+            other = [_row(rows, finding.than[key]) for key in ("better", "worse")]
+            over_seeds = paired_difference(gains(better, worse), gains(*other))
+        elif better and worse:
             over_seeds = row_difference(better, worse)
             on_parts = part_difference(better, worse, study.metric)
         answer = appears(study.metric, over_seeds, on_parts)
@@ -91,30 +104,40 @@ def appears(metric: Metric, over_seeds: Difference | None, on_parts: Difference 
     return f"not told by {seeds}"
 
 
+def findings_header(study: Study) -> list[str]:
+    """What stands above `findings_lines`."""
+    on_parts = ["95 % interval over parts"] if has_parts(study) else []
+    return [
+        "published", "does it appear here?", "difference here", "95 % interval over seeds",
+        *on_parts, "source",
+    ]  # fmt: skip
+
+
 def findings_lines(study: Study, found: Sequence[Appearance]) -> list[list[str]]:
-    """The lines of a table below `FINDINGS_HEADER`."""
+    """The lines of a table below `findings_header`."""
+    with_parts = has_parts(study)
     return [
         [
             one.finding.statement,
             one.answer,
             NOTHING if one.over_seeds is None else plain_text(one.over_seeds.shown),
             _interval(one.over_seeds),
-            _interval(one.on_parts),
+            *([_interval(one.on_parts)] if with_parts else []),
             one.finding.source,
         ]
         for one in found
     ]
 
 
-def findings_sentence(found: Sequence[Appearance]) -> str:
-    """How many of the findings appear; empty without any."""
+def findings_sentence(found: Sequence[Appearance], what: str = "arms") -> str:
+    """How many of the findings, about these `what`, appear; empty without any."""
     if not found:
         return ""
     answers = [one.answer for one in found]
     yes, opposite, without = (answers.count(one) for one in (YES, OPPOSITE, NO_RESULT))
     told = counted(len(found), "published finding")
     appear = f"{yes or 'none'} {'appear' if yes > 1 else 'appears'}"
-    text = f"Of {told} about these arms {appear} here"
+    text = f"Of {told} about these {what} {appear} here"
     if opposite:
         text += f", of {opposite} the opposite appears"
     if left := len(found) - yes - opposite - without:

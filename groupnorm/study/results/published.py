@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -42,8 +42,8 @@ class Published:
         unit: title and unit of the metric of every number in `data` that is not an axis, as
             "top-1 error %"; in a table of arms that of its first metric, as "box AP %".
         dataset: what was trained on, e.g. "ImageNet".
-        data: the table, column by column: in one of four forms, which `values` reads, or a table of
-            arms, which `results_by_arm` reads.
+        data: the table, column by column: in one of four forms, which `values` reads, a table of
+            arms, which `results_by_arm` reads, or one of clips (`has_clips`).
         model: what was trained, e.g. "ResNet-50", several with "and" between; None where `data`
             lists models.
         batch_per_worker: images per worker of the whole table; None where `data` lists them or
@@ -98,8 +98,19 @@ class PublishedValue:
     value: int | None = None
 
 
+@dataclass(frozen=True)
+class PublishedClips:
+    """A line of a table of clips: its labels, and by the name of a metric the number in percent."""
+
+    norm: str
+    batch_per_worker: int
+    frames: int
+    stride: int
+    results: dict[str, float]
+
+
 def values(table: Published) -> list[PublishedValue]:
-    """Every number of a table of norms, whatever its form, in the table's order; none of arms.
+    """Every number of a table of norms, whatever its form, in its order; none of arms or clips.
 
     The forms: {"norm", "result"}; {"batch_per_worker", a column for each norm}; {"model", a column
     for each norm}; {"groups": {"value", "result"}, "size": {...}}. A column "<norm>_spread" holds
@@ -108,7 +119,7 @@ def values(table: Published) -> list[PublishedValue]:
     """
     data = table.data
     found = []
-    if has_arms(table):
+    if has_arms(table) or has_clips(table):
         return []
     if "norm" in data:
         pairs = zip(data["norm"], data["result"], strict=True)
@@ -143,7 +154,7 @@ def values(table: Published) -> list[PublishedValue]:
 
 def has_batches(table: Published) -> bool:
     """Whether a table has columns of norms over images per worker."""
-    return "batch_per_worker" in table.data
+    return "batch_per_worker" in table.data and not has_clips(table)
 
 
 def has_norms(table: Published, batch: int | None) -> bool:
@@ -159,6 +170,30 @@ def has_groups(table: Published) -> bool:
 def has_arms(table: Published) -> bool:
     """Whether a table has a row for each arm and a column for each metric."""
     return ARM in table.data
+
+
+def has_clips(table: Published) -> bool:
+    """Whether a table has a row for each norm, number of clips per worker and length of the clips.
+
+    It is {"norm": specs, "batch_per_worker": numbers, "frames": numbers, "stride": numbers,
+    "val_accuracy": numbers, ...}: the labels of a study of clips, and a column for each metric, by
+    its name in records, in percent.
+    """
+    return "frames" in table.data
+
+
+def published_clips(table: Published) -> list[PublishedClips]:
+    """The lines of a table for which `has_clips` is true, in its order."""
+    data, count = table.data, len(table.data["frames"])
+    names = [field.name for field in fields(PublishedClips) if field.name in data]
+    metrics = [name for name in data if name not in names]
+    return [
+        PublishedClips(
+            **{name: data[name][line] for name in names},
+            results={name: n for name in metrics if (n := data[name][line]) is not None},
+        )
+        for line in range(count)
+    ]
 
 
 def results_by_arm(table: Published) -> dict[str, dict[str, float]]:
@@ -179,7 +214,7 @@ def results_by_arm(table: Published) -> dict[str, dict[str, float]]:
 
 def results_by_norm(table: Published, batch: int | None) -> dict[str, float]:
     """Mean result of each norm, or nothing for a table of another form or without this batch."""
-    if has_groups(table) or has_arms(table) or "model" in table.data:
+    if has_groups(table) or has_arms(table) or has_clips(table) or "model" in table.data:
         return {}
     results: dict[str, list[float]] = {}
     one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1

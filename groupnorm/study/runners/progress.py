@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from groupnorm.data import DetectionSet, ImageFiles, ImageSet
-from groupnorm.data.issues import describe_unreadable
+from groupnorm.data import DetectionSet, ImageFiles, ImageSet, VideoSet
+from groupnorm.data.issues import describe_short, describe_unreadable
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.wording import noun, value_text
@@ -48,12 +48,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def pixels_of(images: ImageSet | ImageFiles | DetectionSet) -> int:
-    """Height and width of the images that a run which chooses no size is trained on."""
+def pixels_of(images: ImageSet | ImageFiles | DetectionSet | VideoSet) -> int:
+    """Height and width of the images or frames that a run which chooses no size is trained on."""
     if isinstance(images, DetectionSet):
         return min(images.train.images[0].height, images.train.images[0].width)
     if isinstance(images, ImageFiles):
         return IMAGE_SIZE
+    if isinstance(images, VideoSet):
+        return int(images.train_videos.shape[2])
     return int(images.train_images.shape[-1])
 
 
@@ -102,7 +104,7 @@ class StudyProgress:
         self.restored = dict.fromkeys(configs, 0.0)  # what was there at the start, as fractions
         self.tasks: dict[str, TaskID] = {}
         self.latest: dict[str, dict[str, Any]] = {}
-        self.unreadable: set[str] = set()  # lines already printed about unreadable images
+        self.said: set[str] = set()  # lines about files that are printed once
         self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -152,10 +154,11 @@ class StudyProgress:
     def epoch(self, name: str, metrics: dict[str, Any]) -> None:
         """A trial has finished an epoch."""
         self.latest[name] = metrics
-        text = describe_unreadable(metrics.get("image_counts", {}))
-        if text and text not in self.unreadable:
-            self.unreadable.add(text)
-            self._line(f"{text}; named in {UNREADABLE} in the folder of the run")
+        counts = metrics.get("image_counts", {})
+        if text := describe_unreadable(counts):
+            self._line_once(f"{text}; named in {UNREADABLE} in the folder of the run")
+        if text := describe_short(counts):
+            self._line_once(text)
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs
             epoch = f"epoch {metrics['epoch']}{f'/{epochs}' if epochs else ''}"
@@ -215,6 +218,11 @@ class StudyProgress:
             return f"all trials {100 * done:.0f} %"
         left = (time.monotonic() - self.began) * (1 - done) / fresh
         return f"all trials {100 * done:.0f} %, about {clock(left)} left"
+
+    def _line_once(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            self._line(text)
 
     def _line(self, text: str) -> None:
         print_line(self.console, text)

@@ -5,6 +5,7 @@ from groupnorm.training.config.common import TrainingConfig, digest_of
 from groupnorm.training.config.detection import DetectionConfig
 from groupnorm.training.config.errors import describe_errors
 from groupnorm.training.config.fields import Count, ImageSize, Share, is_run_name
+from groupnorm.training.config.video import VideoConfig
 
 __all__ = [
     "Count",
@@ -13,6 +14,7 @@ __all__ = [
     "RunConfig",
     "Share",
     "TrainingConfig",
+    "VideoConfig",
     "describe_errors",
     "digest_of",
     "is_run_name",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from groupnorm.data.synthetic.resample import area_table, resample
+from groupnorm.data.synthetic.resample import area_matrices, area_table, resample
 from tests.tolerances import DOUBLE
 
 
@@ -54,3 +54,20 @@ def test_enlarging_is_linear_interpolation():
     result = resample(area_table(ramp), 1, 1, 0.25, 0.25, 8, 12)[..., 0]
     centres = 1 + 0.25 * (np.arange(12) + 0.5) - 0.5
     np.testing.assert_allclose(result, np.broadcast_to(centres, (8, 12)), atol=DOUBLE)
+
+
+@pytest.mark.parametrize("step", [2.3, 1.0, 0.4])
+def test_matrices_do_what_resample_does(step):
+    """Of an image that moves and changes its size from frame to frame, partly outside."""
+    pixels = image(9, 7)
+    starts, steps = np.array([-2.3, 0.0, 1.7]), step * np.array([1.0, 1.1, 0.9])
+    rows = area_matrices(starts, steps, 5, 9)
+    columns = area_matrices(starts + 0.4, steps, 6, 7)
+    assert rows.shape == (3, 5, 9)
+    for t in range(3):
+        expected = resample(
+            area_table(pixels), starts[t], starts[t] + 0.4, steps[t], steps[t], 5, 6
+        )
+        for channel in range(2):
+            found = rows[t] @ pixels[..., channel] @ columns[t].T
+            np.testing.assert_allclose(found, expected[..., channel], atol=DOUBLE)

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from groupnorm.data.synthetic.resample import area_table
-from groupnorm.data.synthetic.scenes import Draws, Garments, SceneConfig, cut_out, make_scene
-from tests.tolerances import SAMPLED_MEAN
+from groupnorm.data.synthetic.scenes import (
+    Draws,
+    Garments,
+    SceneConfig,
+    background,
+    cut_out,
+    make_scene,
+)
+from tests.tolerances import DOUBLE, SAMPLED_MEAN
 
 KEY = 11
 SEVERAL = SceneConfig(canvas=(48, 40), garments=(2, 4), size=(12, 24), frames=1)
@@ -276,3 +283,11 @@ def test_small_photographs_are_enlarged(garments):
         # only the lighting's smooth gradient is left
         edge = np.abs(np.diff(scene.images[0].astype(int), axis=0)).max()
         assert edge <= 8
+
+
+def test_no_enlarged_pixel_reaches_beyond_a_photograph():
+    white = [area_table(np.full((24, 40, 3), 255.0))]
+    for index, canvas in enumerate([(26, 30), (24, 45), (40, 16), (60, 60), (24, 40)]):
+        crop = background(Draws(KEY, index), canvas, white)
+        assert crop.shape == (*canvas, 3)
+        np.testing.assert_allclose(crop, crop[0, 0, 0], rtol=DOUBLE)

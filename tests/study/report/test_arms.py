@@ -245,7 +245,7 @@ def test_the_runs_that_arms_start_from_have_their_problems_and_settings(tmp_path
     assert problems(study, rows) == [
         ["digits", "data", "2 files have no class"],
         [
-            "digits", "unreadable images",
+            "digits", "unreadable files",
             "files that cannot be decoded: 3 training images replaced by others of the same "
             f"class; named in runs/{name}/unreadable.json",
         ],

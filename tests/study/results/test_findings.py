@@ -6,12 +6,12 @@ from groupnorm.study.report.text import describe
 from groupnorm.study.report.unrounded import study_numbers
 from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.results.findings import (
-    FINDINGS_HEADER,
     OPPOSITE,
     YES,
     Finding,
     appearances,
     appears,
+    findings_header,
     findings_lines,
     findings_sentence,
 )
@@ -78,7 +78,7 @@ def test_each_finding_stands_beside_what_was_measured(tmp_path):
         "no result to compare",
     ]  # fmt: skip
     lines = findings_lines(study, found)
-    assert {len(line) for line in lines} == {len(FINDINGS_HEADER)}
+    assert {len(line) for line in lines} == {len(findings_header(study))}
     assert lines[0][:3] == ["Trained BN is below frozen BN", YES, "2.7"]
     assert lines[0][-1] == "Table 4"
     assert lines[3][2:5] == ["\u2013"] * 3
@@ -94,6 +94,31 @@ def test_each_finding_stands_beside_what_was_measured(tmp_path):
         "each stands below with its difference."
     )
     assert study_numbers(study, rows)["findings"][1]["appears"] == OPPOSITE
+
+
+def test_a_finding_about_two_gains_compares_them_seed_by_seed(tmp_path):
+    frozen, trained = {"arm": "frozen BN"}, {"arm": "BN trained at 2"}
+    gn, scratch = {"arm": "GN"}, {"arm": "GN+WS, from scratch"}
+    statements = [
+        Finding("frozen BN gains more", "s", frozen, trained, {"better": gn, "worse": trained}),
+        Finding("GN gains more", "s", gn, trained, {"better": frozen, "worse": trained}),
+        Finding("one seed", "s", frozen, trained, {"better": gn, "worse": scratch}),
+        Finding("no LN", "s", frozen, trained, {"better": {"arm": "LN"}, "worse": trained}),
+    ]
+    study, rows = loaded(detector_study(tmp_path, findings=[f.as_json() for f in statements]))
+    more, less, one, none = appearances(study, rows)
+    by = {row.labels["arm"]: row.results for row in rows}
+    assert more.over_seeds.mean == pytest.approx(
+        sum(by["frozen BN"][seed] - by["GN"][seed] for seed in (0, 1)) / 2
+    )
+    assert less.over_seeds.mean == pytest.approx(-more.over_seeds.mean)
+    assert (more.over_seeds.pairs, one.over_seeds.pairs) == (2, 1)
+    assert (more.answer, less.answer) == (YES, OPPOSITE)
+    assert one.answer == "not told by one seed"
+    assert (none.over_seeds, none.answer) == (None, "no result to compare")
+    assert more.on_parts is None
+    lines = findings_lines(study, [more])
+    assert lines[0][1] == YES
 
 
 def test_a_study_without_findings_says_nothing_of_them(tmp_path):

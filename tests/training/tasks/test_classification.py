@@ -135,7 +135,7 @@ def test_statistics_are_recomputed_over_the_same_images_however_many_processes()
             yield
 
         task = Classification(CONFIG, InMemory(DATA), recompute, processes)
-        task.recompute(None, task._batches_for_statistics()).__enter__()
+        task.recompute(None, task.batches_for_statistics()).__enter__()
     assert [len(batch) for batch in given[2]] == [3] * 6
     halves = given[2]
     together = [torch.cat([a, b]) for a, b in zip(halves[:3], halves[3:], strict=True)]
