@@ -32,7 +32,7 @@ from groupnorm.data.video.transforms import (
 
 
 class Example(NamedTuple):
-    """One training example: the seed of its step, its position there, and the index of its video."""
+    """A training example: the seed of its step, its position there, and which video it is of."""
 
     seed: int
     position: int
