@@ -16,6 +16,7 @@ from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import VideoBatches, VideoSet
 from groupnorm.data.video.clips import Sampling
 from groupnorm.data.video.memory import VideosInMemory
+from groupnorm.run.sampled_clips import SampledClips
 from groupnorm.run.setup import built, check_held_out, labelled_step, without_last_layer
 from groupnorm.training.config import VideoConfig
 from groupnorm.training.config.video import IMAGE_SIZE
@@ -53,10 +54,11 @@ def load(config: VideoConfig, device: str, data_root: Path | None) -> VideoBatch
     from groupnorm.data.video.batches import FromVideoFiles  # which needs pillow
     from groupnorm.data.video.transforms import CropSizes
 
+    whole = videos.frame_size
     return FromVideoFiles(
         videos.sample_train(config.train_images),
         sampling,
-        CropSizes.of(config.image_size or IMAGE_SIZE),
+        CropSizes.of(config.image_size or IMAGE_SIZE) if whole is None else CropSizes.whole(whole),
         test_clips=config.test_clips,
         test_crops=config.test_crops,
         processes=min(torch.get_num_threads(), MOST_DECODERS),
@@ -160,8 +162,10 @@ def warm_start(config: VideoConfig, model: nn.Module, other: Mapping[str, Any]) 
     return WarmStart(start.rename, start.fresh, inflated)
 
 
-def samples(config: VideoConfig, data_root: Path | None, count: int) -> None:
-    """None: what a video classifier predicts is not recorded."""
+def samples(config: VideoConfig, data_root: Path | None, count: int) -> SampledClips:
+    """The first test videos that can be decoded, with their classes."""
+    videos = datasets.load_video(config.data, data_root).hold_out(config.validation_images)
+    return SampledClips(config, videos, count, build)
 
 
 def first_step(
