@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -27,8 +27,8 @@ B = TypeVar("B", bound=AnyBatch)
 
 
 def in_processes(
-    examples: Dataset[B], parts: Iterable[Sequence[Any]], processes: int, device: str
-) -> Iterator[B]:
+    examples: Dataset[B], parts: Iterable[Any], processes: int, device: str
+) -> Generator[B, None, None]:
     """What `examples` makes of each part, in order.
 
     Args:

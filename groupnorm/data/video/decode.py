@@ -169,7 +169,8 @@ class Video:
                 yield number, _undamaged(frame)
 
     def _upright(self, frame: VideoFrame) -> Frame:
-        pixels: Frame = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        converted = self._converter.reformat(frame, format="rgb24", threads=1)
+        pixels = np.asarray(converted.to_ndarray(), np.uint8)
         turns, rest = divmod(frame.rotation, 90)
         if rest:
             raise UnreadableError(

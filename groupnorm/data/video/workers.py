@@ -32,11 +32,11 @@ from groupnorm.data.video.transforms import (
 
 
 class Example(NamedTuple):
-    """One training example: the seed of its step, its position there, and its index."""
+    """A training example: the seed of its step, its position there, and which video it is of."""
 
     seed: int
     position: int
-    index: int
+    video: int
 
 
 class Decoded(NamedTuple):
@@ -102,7 +102,7 @@ class TrainClips(Dataset[Loaded]):
 
         unreadable: dict[int, str] = {}
         try:
-            index, decoded = first_readable(self.files, example.index, read, unreadable)
+            index, decoded = first_readable(self.files, example.video, read, unreadable)
         except DataError as error:
             return _nothing(unreadable, str(error))
         label = int(self.files.train_labels[index])
