@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +45,9 @@ def _counted(option: str, text: str) -> Any:
 
 
 def memory_fit(
-    model: Annotated[str, typer.Argument(help="Model, as resnet20, resnet50 or vgg16.")],
+    model: Annotated[
+        str, typer.Argument(help="Model, as resnet20, resnet50, vgg16 or i3d_resnet50.")
+    ],
     memory: Annotated[str, typer.Option("--memory", help="What there is, as 16GiB or 800MB.")],
     norms: Annotated[
         str, typer.Option("--norms", help="Normalizations, as bn,gn:groups=8,gn+ws.")
@@ -54,7 +58,12 @@ def memory_fit(
             "--image-size", parser=_count, metavar="N", help="Side of the images in pixels."
         ),
     ] = None,
-    batch: Annotated[int, _counted("--batch", "Images of a step.")] = 32,
+    frames: Annotated[
+        int | None, _counted("--frames", "Of a clip, for networks for video.")
+    ] = None,
+    batch: Annotated[
+        int | None, _counted("--batch", "Images of a step (32), or clips (8).")
+    ] = None,
     num_classes: Annotated[int | None, _counted("--num-classes", "Outputs of the model.")] = None,
     precision: Annotated[
         str, typer.Option("--precision", help="float32, or bfloat16 for mixed precision.")
@@ -62,16 +71,15 @@ def memory_fit(
     optimizer: Annotated[str, typer.Option("--optimizer", help="sgd or adam.")] = "sgd",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Largest batch and largest images that fit into a memory, for each norm."""
+    """Largest batch and largest images, or longest clips, that fit into a memory, for each norm."""
     with report_interrupt(lambda: "nothing was written"), report_user_errors():
-        from groupnorm.cost.fit import fit, parse_memory
+        from groupnorm.cost.fit import parse_memory
         from groupnorm.cost.peak import TrainingStep
         from groupnorm.experiments.options import read_norms
-        from groupnorm.models import build_model, usual_images
 
-        limit, usual = parse_memory(memory), usual_images(model)
-        size = image_size or usual.size
-        classes = num_classes or usual.classes
+        limit, kind = parse_memory(memory), _kind_of(model, image_size, frames)
+        batch = batch or kind.batch
+        classes = num_classes or kind.classes
         try:
             specs = read_norms(norms)
         except ValueError as error:
@@ -84,24 +92,81 @@ def memory_fit(
                     status.update(Text(f"{model} with {spec}: {what}"))
 
                 step = TrainingStep(
-                    lambda spec=spec: build_model(model, norm=spec, num_classes=classes),  # type: ignore[misc]
+                    lambda spec=spec: kind.build(norm=spec, num_classes=classes),  # type: ignore[misc]
                     precision=precision,
                     optimizer=optimizer,
                 )
                 if not errors.is_terminal:
                     errors.print(f"{model} with {escaped(str(spec))} ...", highlight=False)
-                fits[str(spec)] = fit(
-                    step, limit, channels=3, image_size=size, batch=batch,
-                    multiple=usual.multiple, smallest=usual.smallest, on_count=show,
-                )  # fmt: skip
+                fits[str(spec)] = kind.fit(step, limit, batch, show)
         asked = {
-            "model": model, "memory_bytes": limit, "image_size": size, "batch": batch,
+            "model": model, "memory_bytes": limit, **kind.asked, "batch": batch,
             "num_classes": classes, "precision": precision, "optimizer": optimizer,
         }  # fmt: skip
         if as_json:
             print_json({**asked, "norms": {spec: _as_json(found) for spec, found in fits.items()}})
             return
         _print(asked, fits)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is asked of a model that takes images, or clips.
+
+    Attributes:
+        build: makes the model, of a norm and a number of classes.
+        fit: from a step, the memory, a batch and what is told before each count to what fits.
+        asked: the size of an example, for the record.
+        batch: as a rule.
+        classes: as a rule.
+    """
+
+    build: Callable[..., Any]
+    fit: Callable[..., Any]
+    asked: dict[str, int]
+    batch: int
+    classes: int
+
+
+def _kind_of(model: str, image_size: int | None, frames: int | None) -> _Kind:
+    """What is asked of a model by name.
+
+    Raises:
+        ValueError: unknown model, clips that it does not take, or a length of clips for a model
+            that takes images.
+    """
+    from groupnorm import models
+    from groupnorm.cost.fit import fit, fit_clips
+    from groupnorm.models.video.architectures import VIDEO_MODELS
+
+    if model not in VIDEO_MODELS:
+        usual = models.usual_images(model)
+        if frames is not None:
+            raise ValueError(f"{model} takes images; --frames is for {' and '.join(VIDEO_MODELS)}")
+        size = image_size or usual.size
+        return _Kind(
+            partial(models.build_model, model),
+            lambda step, limit, batch, show: fit(
+                step, limit, channels=3, image_size=size, batch=batch,
+                multiple=usual.multiple, smallest=usual.smallest, on_count=show,
+            ),
+            {"image_size": size},
+            32,
+            usual.classes,
+        )  # fmt: skip
+    known = VIDEO_MODELS[model]
+    models.check_video_model(model, frames=frames, size=image_size)
+    size, length = image_size or known.size, frames or known.frames
+    return _Kind(
+        partial(models.build_video_model, model),
+        lambda step, limit, batch, show: fit_clips(
+            step, limit, channels=3, image_size=size, frames=length, batch=batch,
+            fewest=known.fewest_frames, on_count=show,
+        ),
+        {"image_size": size, "frames": length},
+        8,
+        known.classes,
+    )  # fmt: skip
 
 
 def _as_json(found: Any) -> dict[str, Any]:
@@ -111,27 +176,38 @@ def _as_json(found: Any) -> dict[str, Any]:
 
 
 def _print(asked: dict[str, Any], fits: dict[str, Any]) -> None:
-    size, batch = asked["image_size"], asked["batch"]
+    size, batch, frames = asked["image_size"], asked["batch"], asked.get("frames")
+    one, what = "image", f"{batch} images of {size} x {size}"
+    if frames is not None:
+        one, what = "clip", f"{batch} clips of {frames} frames of {size} x {size}"
     say(
         f"{asked['model']} in {decimal_text(asked['memory_bytes'] / 2**20, 0)} MiB, "
-        f"{asked['precision']}, {asked['optimizer']}; step of {batch} images of {size} x {size}; "
-        "memory in MiB"
+        f"{asked['precision']}, {asked['optimizer']}; step of {what}; memory in MiB"
     )
     table = Table()
     columns = (
-        "norm", "weights", "gradients", "state", "saved per image", "peak", "largest batch",
-        "largest images",
+        "norm", "weights", "gradients", "state", f"saved per {one}", "peak", "largest batch",
+        "largest images" if frames is None else "most frames",
     )  # fmt: skip
     for index, title in enumerate(columns):
         table.add_column(title, justify="left" if index == 0 else "right")
     for spec, found in fits.items():
-        step, side = found.step, found.largest_image_size
-        numbers = (step.weights, step.gradients, step.optimizer, found.saved_per_image, step.peak)
+        step, saved, largest = found.step, *_found(found)
+        numbers = (step.weights, step.gradients, step.optimizer, saved, step.peak)
         table.add_row(
             escaped(spec),
             *(decimal_text(number / 2**20) for number in numbers),
             f"{found.largest_batch:,}" if found.largest_batch else "none fits",
-            str(side) if side else "none fits",
+            str(largest) if largest else "none fits",
         )
     console.print(table)
     console.print(_NOTE, highlight=False)
+
+
+def _found(found: Any) -> tuple[int, int | None]:
+    """Bytes saved for one more image or clip, and the largest size."""
+    from groupnorm.cost.fit import ClipFit
+
+    if isinstance(found, ClipFit):
+        return found.saved_per_clip, found.most_frames
+    return found.saved_per_image, found.largest_image_size

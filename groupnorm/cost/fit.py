@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from groupnorm.cost.peak import StepMemory, TrainingStep
 
@@ -33,6 +34,24 @@ class Fit:
     saved_per_image: int
     largest_batch: int | None
     largest_image_size: int | None
+
+
+@dataclass(frozen=True)
+class ClipFit:
+    """What of one network for video fits into `limit` bytes.
+
+    Attributes:
+        step: the memory of a step at the batch and length of the clips asked for.
+        saved_per_clip: bytes kept for the backward pass that every further clip adds.
+        largest_batch: clips of the length asked for, and `most_frames`, of a clip at the batch
+            asked for; None when not even the smallest fits.
+    """
+
+    limit: int
+    step: StepMemory
+    saved_per_clip: int
+    largest_batch: int | None
+    most_frames: int | None
 
 
 def parse_memory(text: str) -> int:
@@ -80,28 +99,96 @@ def fit(
         ValueError: images that the model does not take.
     """
 
-    def count(images: int, size: int) -> StepMemory:
-        on_count(f"{images} images of {size} x {size}")
-        with _refused(images, size):
-            return step.memory((channels, size, size), images)
+    found = _search(
+        step,
+        limit,
+        lambda side: (channels, side, side),
+        _Sizes(image_size, batch, multiple, smallest, power=2),
+        lambda images, side: f"{images} images of {side} x {side}",
+        on_count,
+    )
+    return Fit(limit, *found)
 
-    def side(n: int) -> int:
+
+def fit_clips(
+    step: TrainingStep,
+    limit: int,
+    *,
+    channels: int,
+    image_size: int,
+    frames: int,
+    batch: int,
+    fewest: int,
+    on_count: Callable[[str], None] = lambda text: None,
+) -> ClipFit:
+    """The largest batch and the longest clips whose training step fits into `limit` bytes.
+
+    Args:
+        channels: of the square frames.
+        image_size: side of the frames in pixels.
+        frames: of a clip, for the largest batch.
+        batch: clips, for the greatest length.
+        fewest: frames that the network takes.
+        on_count: called before each count with what is counted.
+
+    Raises:
+        ValueError: clips that the network does not take.
+    """
+    found = _search(
+        step,
+        limit,
+        lambda length: (channels, length, image_size, image_size),
+        _Sizes(frames, batch, 1, fewest, power=1),
+        lambda clips, length: f"{clips} clips of {length} frames of {image_size} x {image_size}",
+        on_count,
+    )
+    return ClipFit(limit, *found)
+
+
+class _Sizes(NamedTuple):
+    """What is asked for, and the sizes looked at: multiples of `multiple` from `smallest` on.
+
+    Memory grows with a size as its `power`.
+    """
+
+    asked: int
+    batch: int
+    multiple: int
+    smallest: int
+    power: int
+
+
+def _search(
+    step: TrainingStep,
+    limit: int,
+    shape: Callable[[int], tuple[int, ...]],
+    sizes: _Sizes,
+    words: Callable[[int, int], str],
+    on_count: Callable[[str], None],
+) -> tuple[StepMemory, int, int | None, int | None]:
+    """The step asked for, bytes saved for one more example, the largest batch and size.
+
+    Args:
+        shape: of one example, by its size.
+        words: a batch and a size in words.
+    """
+    asked, batch, multiple, smallest, power = sizes
+
+    def count(examples: int, size: int) -> StepMemory:
+        on_count(words(examples, size))
+        with _refused(words(examples, size)):
+            return step.memory(shape(size), examples)
+
+    def nth(n: int) -> int:
         return smallest + (n - 1) * multiple
 
-    asked, twice = count(batch, image_size), count(2 * batch, image_size)
-    known = {batch: asked.peak, 2 * batch: twice.peak}
-    at_start = max(1, round((image_size - smallest) / multiple) + 1)
-    images = largest(
-        lambda n: known.get(n) or count(n, image_size).peak, limit, start=batch, power=1
-    )
-    n = largest(lambda n: count(batch, side(n)).peak, limit, start=at_start, power=2)
-    return Fit(
-        limit=limit,
-        step=asked,
-        saved_per_image=(twice.saved - asked.saved) // batch,
-        largest_batch=images,
-        largest_image_size=None if n is None else side(n),
-    )
+    first, twice = count(batch, asked), count(2 * batch, asked)
+    known = {batch: first.peak, 2 * batch: twice.peak}
+    at_start = max(1, round((asked - smallest) / multiple) + 1)
+    examples = largest(lambda n: known.get(n) or count(n, asked).peak, limit, start=batch, power=1)
+    n = largest(lambda n: count(batch, nth(n)).peak, limit, start=at_start, power=power)
+    saved = (twice.saved - first.saved) // batch
+    return first, saved, examples, None if n is None else nth(n)
 
 
 def largest(
@@ -153,10 +240,8 @@ def _on_line(known: dict[int, int], limit: int, low: int, high: int, power: int)
 
 
 @contextmanager
-def _refused(images: int, size: int) -> Iterator[None]:
+def _refused(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # an operation of the model says what does not fit
-        raise ValueError(
-            f"the model does not take {images} images of {size} x {size} pixels: {error}"
-        ) from None
+        raise ValueError(f"the model does not take {what} pixels: {error}") from None

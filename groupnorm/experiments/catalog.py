@@ -6,8 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from groupnorm.data import DEFAULT, IMAGE_FILES
-from groupnorm.experiments import cifar, coco, detection, imagenet, pets, search, small_images
+from groupnorm.data import DEFAULT, IMAGE_FILES, VIDEO_FILES
+from groupnorm.experiments import (
+    cifar,
+    coco,
+    detection,
+    imagenet,
+    kinetics,
+    pets,
+    search,
+    small_images,
+    video,
+)
 from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
 from groupnorm.study.plan import Plan, PlanError, repeat, vary
@@ -86,7 +96,11 @@ def _published(make: Callable[[Options], Experiment], *besides: str) -> Entry:
 
 
 _OF_A_SEARCH = ("search", "refine")
-_OF_CLASSIFIERS = ("image_size", "tune", "validation_images")
+_TUNED = ("tune", "validation_images")
+_OF_CLASSIFIERS = ("image_size", *_TUNED)
+_OF_SMALL_SCENES = (
+    "data", "model", "norms", "batch_sizes", "protocol", "epochs", *_OF_CLASSIFIERS, *_OF_A_SEARCH,
+)  # fmt: skip
 
 
 EXPERIMENTS: dict[str, Entry] = {
@@ -116,19 +130,14 @@ EXPERIMENTS: dict[str, Entry] = {
     "detection": Entry(
         detection.detection,
         detection.SCALES,
-        decides=(
-            "data",
-            "model",
-            "norms",
-            "batch_sizes",
-            "protocol",
-            "image_size",
-            "epochs",
-            "tune",
-            "validation_images",
-            *_OF_A_SEARCH,
-        ),
+        decides=_OF_SMALL_SCENES,
         summary="Detectors of garments with frozen BN, trained BN, GN and GN+WS",
+    ),
+    "video": Entry(
+        video.video,
+        video.SCALES,
+        decides=_OF_SMALL_SCENES,
+        summary="Video classifiers with BN and GN by clips per worker and length of clips",
     ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),
@@ -144,6 +153,7 @@ EXPERIMENTS: dict[str, Entry] = {
     "coco-systems": _published(coco.systems, *_OF_CLASSIFIERS),
     "coco-scratch": _published(coco.scratch, *_OF_CLASSIFIERS),
     "coco-retinanet": _published(coco.retinanet, *_OF_CLASSIFIERS),
+    "kinetics-clips": _published(kinetics.clips, *_TUNED),
 }
 for _depth in (56, 110):
     for _suffix, _convention in cifar.CONVENTIONS.items():
@@ -228,7 +238,8 @@ def _changed(variant: Variant, options: Options) -> TrainingConfig:
     changes = options.of_the_run(type(config))
     if "epochs" in changes:
         changes["steps"] = None
-    own_size = changes.get("data", IMAGE_FILES[0]) not in IMAGE_FILES
+    of_files = (*IMAGE_FILES, *VIDEO_FILES)
+    own_size = changes.get("data", of_files[0]) not in of_files
     if own_size and getattr(config, "image_size", None) is not None:
         changes.setdefault("image_size", None)  # the experiment's own is for image files
     return vary(config, **changes)

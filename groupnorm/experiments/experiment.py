@@ -10,7 +10,7 @@ from typing import Any
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import Config, Finding, ReportKind, vary
 from groupnorm.study.tuning import Tune
-from groupnorm.training.config import TrainingConfig
+from groupnorm.training.config import TrainingConfig, VideoConfig
 from groupnorm.training.metric import CLASSIFICATION, Metric
 
 GROUP_GRID = (64, 32, 16, 8, 4, 2, 1)
@@ -37,7 +37,8 @@ class Experiment:
     Attributes:
         title: one line.
         source: paper, and the table, figure or section.
-        shows: what its report shows: results by batch size, by norm, by group division, or by arm.
+        shows: what its report shows: results by batch size, by norm, by group division, by arm, or
+            by length of the clips.
         variants: its cells before they are repeated. Of a comparison of arms they have a label
             `arm`, and the labels that they name alone.
         published: ids of the published tables to compare with.
@@ -46,7 +47,7 @@ class Experiment:
         result_metric: what `result` states.
         metric: what is compared.
         also: metrics that the report shows beside it.
-        findings: what was published of two of its arms, to say whether it appears.
+        findings: what was published of two of its variants, to say whether it appears.
         initial: runs whose last weights variants start from (`TrainingConfig.init`).
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
@@ -76,11 +77,14 @@ class Experiment:
         if self.shows == "arms":
             return variant.labels
         config = variant.config
-        return {
+        labels = {
             "norm": config.norm_text,
             **variant.labels,
             "batch_per_worker": config.batch_per_worker,
         }
+        if isinstance(config, VideoConfig):
+            labels |= {"frames": config.frames, "stride": config.stride}
+        return labels
 
     @property
     def runs(self) -> int:

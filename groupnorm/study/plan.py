@@ -58,7 +58,8 @@ class Plan:
         options: what the user chose, as plain values, for the record.
         initial: runs by name whose last weights others start from (`TrainingConfig.init`). They
             are trained before all others, each once, and fill no cell.
-        shows: the kind of report: "batch-size", "norms", "groups", "search" or "arms".
+        shows: the kind of report: "batch-size", "norms", "groups", "search", "arms" or
+            "clips".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
@@ -73,9 +74,9 @@ class Plan:
             there before the first stage.
         final_cells: from the study's folder to the cells that replace `cells` after the last stage.
         metric: what is compared. The runs measure it, among others.
-        also: what the report of arms shows beside it, a column each, as do the table of every run
-            and the numbers for programs.
-        findings: what was published of two of the arms, to say whether it appears.
+        also: what the report of arms or of clips shows beside it, a column each, as do the table of
+            every run and the numbers for programs.
+        findings: what was published of two rows of its table, to say whether it appears.
     """
 
     study: str

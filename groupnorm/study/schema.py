@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ReportKind = Literal["batch-size", "norms", "groups", "search", "arms"]
+ReportKind = Literal["batch-size", "norms", "groups", "search", "arms", "clips"]
 """What a report shows: the metric by images per worker, by norm, by group division, how the number
-of groups was found, or a table of arms by metrics."""
+of groups was found, a table of arms by metrics, or the metric by norm, clips per worker and length
+of the clips."""
 
 LABELS: dict[ReportKind, tuple[str, ...]] = {
     "batch-size": ("norm", "batch_per_worker"),
@@ -16,6 +17,7 @@ LABELS: dict[ReportKind, tuple[str, ...]] = {
     "groups": ("norm", "batch_per_worker", "division", "value"),
     "search": ("norm", "batch_per_worker", "step"),
     "arms": ("arm",),
+    "clips": ("norm", "batch_per_worker", "frames", "stride"),
 }
 """The labels that every cell has, by what the report shows; others may come beside them."""
 
@@ -39,6 +41,8 @@ class _Labels(_Open):
     arm: str = ""
     norm: str = ""
     batch_per_worker: Annotated[int, Field(ge=1)] = 1
+    frames: Annotated[int, Field(ge=1)] = 1
+    stride: Annotated[int, Field(ge=1)] = 1
     division: Literal["groups", "size"] = "groups"
     value: Annotated[int, Field(ge=1)] = 1
 
@@ -84,11 +88,15 @@ class Metric(_Closed):
     title: Annotated[str, Field(pattern=r"\S")]
 
 
-class _Finding(_Closed):
-    statement: Annotated[str, Field(pattern=r"\S")]
-    source: str
+class _Pair(_Closed):
     better: _Labels
     worse: _Labels
+
+
+class _Finding(_Pair):
+    statement: Annotated[str, Field(pattern=r"\S")]
+    source: str
+    than: _Pair | None = None
 
 
 class _Search(_Closed):

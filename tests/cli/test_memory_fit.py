@@ -24,12 +24,36 @@ def test_json_and_table_hold_the_same():
     assert "resnet8 with frn" in table.stderr  # progress
 
 
+@pytest.mark.slow
+def test_a_network_for_video_is_asked_for_clips():
+    options = ("i3d_narrow", "--memory", "50MiB", "--norms", "gn:size=8", "--batch", "4")
+    found = json.loads(typed("plan", *options, "--json").stdout)
+    assert {key: found[key] for key in ("image_size", "frames", "batch", "num_classes")} == {
+        "image_size": 16, "frames": 16, "batch": 4, "num_classes": 10,
+    }  # fmt: skip
+    gn = found["norms"]["gn:size=8"]
+    assert gn["most_frames"] > 4 * 16
+    assert gn["largest_batch"] > 16
+    table = typed("plan", *options).stdout
+    assert "step of 4 clips of 16 frames of 16 x 16" in table
+    assert f" {gn['most_frames']} " in table
+    longer = json.loads(typed("plan", *options, "--frames", "64", "--json").stdout)
+    assert longer["frames"] == 64
+    assert longer["norms"]["gn:size=8"]["largest_batch"] < gn["largest_batch"] / 3
+    assert longer["norms"]["gn:size=8"]["most_frames"] == gn["most_frames"]
+
+
 def test_bad_input_is_answered_in_words():
     for arguments, words in (
         (("resnet9", "--memory", "1GiB"), "unknown model 'resnet9'"),
         (("resnet8", "--memory", "much"), "as 16GiB, 800MB"),
         (("resnet8", "--memory", "1GiB", "--norms", "xn"), "unknown normalization 'xn'"),
         (("resnet8", "--memory", "1GiB", "--precision", "half"), "got 'half'"),
+        (
+            ("resnet8", "--memory", "1GiB", "--frames", "8"),
+            "resnet8 takes images; --frames is for i3d_resnet50 and i3d_narrow",
+        ),
+        (("i3d_resnet50", "--memory", "1GiB", "--frames", "6"), "7 frames at least, got 6"),
     ):
         done = typed("plan", *arguments)
         assert done.returncode == 2

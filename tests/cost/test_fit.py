@@ -3,8 +3,9 @@
 import random
 
 import pytest
+from torch import nn
 
-from groupnorm.cost.fit import fit, largest, parse_memory
+from groupnorm.cost.fit import fit, fit_clips, largest, parse_memory
 from groupnorm.cost.peak import TrainingStep
 from groupnorm.models import build_model
 
@@ -95,3 +96,38 @@ def test_too_little_memory_fits_nothing():
 def test_images_that_the_model_does_not_take():
     with pytest.raises(ValueError, match="does not take 16 images of 32 x 32 pixels"):
         plan("gn", 10**8, channels=4)
+
+
+def clips(limit, **changes):
+    step = TrainingStep(
+        lambda: nn.Sequential(
+            nn.Conv3d(3, 4, 3, padding=1),
+            nn.Sigmoid(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(4, 10),
+        )
+    )
+    asked = {"channels": 3, "image_size": 16, "frames": 16, "batch": 16, "fewest": 1}
+    return step, fit_clips(step, limit, **(asked | changes))
+
+
+def test_the_longest_clips_fit_and_longer_ones_do_not():
+    limit = 20 * 2**20
+    step, found = clips(limit)
+
+    def peak(clips, frames):
+        return step.memory((3, frames, 16, 16), clips).peak
+
+    assert peak(16, found.most_frames) <= limit < peak(16, found.most_frames + 1)
+    assert peak(found.largest_batch, 16) <= limit < peak(found.largest_batch + 1, 16)
+    assert found.step == step.memory((3, 16, 16, 16), 16)
+    twice = step.memory((3, 32, 16, 16), 16)
+    assert twice.saved > 1.9 * found.step.saved, "by the frames, not by the side"
+
+
+def test_clips_that_are_too_long_or_that_the_network_does_not_take():
+    _, found = clips(200_000, frames=1)
+    assert (found.most_frames, found.largest_batch) == (None, 12)
+    with pytest.raises(ValueError, match="take 16 clips of 16 frames of 16 x 16 pixels"):
+        clips(10**8, channels=4)

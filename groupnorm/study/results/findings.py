@@ -1,4 +1,4 @@
-"""What was published of two arms of a study, and whether it appears in what the study measured."""
+"""What was published of two rows of a study, and whether it appears in what it measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from groupnorm.study.results.differences import part_difference, row_difference
-from groupnorm.study.results.estimates import Difference
+from groupnorm.study.results.estimates import Difference, paired_difference
 from groupnorm.study.results.format import counted, plain_text
 from groupnorm.study.results.labels import NOTHING, interval_text
 from groupnorm.study.results.rows import Row, Study
@@ -23,32 +23,41 @@ FINDINGS_HEADER = [
 
 @dataclass(frozen=True)
 class Finding:
-    """A published statement that one arm is better than another.
+    """A published statement that one row of a table is better than another.
 
     Attributes:
         statement: in words, as "GN is above frozen BN".
         source: where it was published, with its numbers.
-        better: the labels of the arm that is better by it.
+        better: the labels of the row that is better by it.
         worse: the labels of the other one.
+        than: "better" and "worse" of another pair, which differ by less: then the statement is that
+            the first pair gains more than this one, as group norm gains more than batch norm from
+            longer clips. None: it is about one pair.
     """
 
     statement: str
     source: str
     better: dict[str, Any]
     worse: dict[str, Any]
+    than: dict[str, dict[str, Any]] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in `study.json`."""
-        return asdict(self)
+        fields = asdict(self)
+        if self.than is None:
+            del fields["than"]
+        return fields
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """A finding beside what a study measured: the better arm minus the other one.
+    """A finding beside what a study measured: the better row minus the other one.
+
+    Of a finding about two pairs it is the first pair's gain minus the other's.
 
     Attributes:
-        over_seeds: None where no seed of both has a result.
-        on_parts: None where no run has values on parts of the test images.
+        over_seeds: None where no seed of all rows has a result.
+        on_parts: None where no run has values on parts of the test images, and of two pairs.
         answer: whether it appears, in a few words.
     """
 
@@ -65,7 +74,10 @@ def appearances(study: Study, rows: Sequence[Row]) -> list[Appearance]:
         finding = Finding(**named)
         better, worse = _row(rows, finding.better), _row(rows, finding.worse)
         over_seeds = on_parts = None
-        if better and worse:
+        if finding.than is not None:
+            other = [_row(rows, finding.than[key]) for key in ("better", "worse")]
+            over_seeds = paired_difference(_gains(better, worse), _gains(*other))
+        elif better and worse:
             over_seeds = row_difference(better, worse)
             on_parts = part_difference(better, worse, study.metric)
         answer = appears(study.metric, over_seeds, on_parts)
@@ -126,6 +138,14 @@ def findings_sentence(found: Sequence[Appearance]) -> str:
 
 def _row(rows: Sequence[Row], labels: Mapping[str, Any]) -> Row | None:
     return next((row for row in rows if row.labels == labels), None)
+
+
+def _gains(better: Row | None, worse: Row | None) -> dict[int, float]:
+    """The first minus the second, by the seeds that both have on the same test images."""
+    if better is None or worse is None or better.evaluated_on != worse.evaluated_on:
+        return {}
+    results = worse.results
+    return {seed: one - results[seed] for seed, one in better.results.items() if seed in results}
 
 
 def _interval(found: Difference | None) -> str:

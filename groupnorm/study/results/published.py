@@ -42,8 +42,8 @@ class Published:
         unit: title and unit of the metric of every number in `data` that is not an axis, as
             "top-1 error %"; in a table of arms that of its first metric, as "box AP %".
         dataset: what was trained on, e.g. "ImageNet".
-        data: the table, column by column: in one of four forms, which `values` reads, or a table of
-            arms, which `results_by_arm` reads.
+        data: the table, column by column: in one of four forms, which `values` reads, a table of
+            arms, which `results_by_arm` reads, or one of clips (`has_clips`).
         model: what was trained, e.g. "ResNet-50", several with "and" between; None where `data`
             lists models.
         batch_per_worker: images per worker of the whole table; None where `data` lists them or
@@ -99,7 +99,7 @@ class PublishedValue:
 
 
 def values(table: Published) -> list[PublishedValue]:
-    """Every number of a table of norms, whatever its form, in the table's order; none of arms.
+    """Every number of a table of norms, whatever its form, in its order; none of arms or clips.
 
     The forms: {"norm", "result"}; {"batch_per_worker", a column for each norm}; {"model", a column
     for each norm}; {"groups": {"value", "result"}, "size": {...}}. A column "<norm>_spread" holds
@@ -108,7 +108,7 @@ def values(table: Published) -> list[PublishedValue]:
     """
     data = table.data
     found = []
-    if has_arms(table):
+    if has_arms(table) or has_clips(table):
         return []
     if "norm" in data:
         pairs = zip(data["norm"], data["result"], strict=True)
@@ -143,7 +143,7 @@ def values(table: Published) -> list[PublishedValue]:
 
 def has_batches(table: Published) -> bool:
     """Whether a table has columns of norms over images per worker."""
-    return "batch_per_worker" in table.data
+    return "batch_per_worker" in table.data and not has_clips(table)
 
 
 def has_norms(table: Published, batch: int | None) -> bool:
@@ -159,6 +159,16 @@ def has_groups(table: Published) -> bool:
 def has_arms(table: Published) -> bool:
     """Whether a table has a row for each arm and a column for each metric."""
     return ARM in table.data
+
+
+def has_clips(table: Published) -> bool:
+    """Whether a table has a row for each norm, number of clips per worker and length of the clips.
+
+    It is {"norm": specs, "batch_per_worker": numbers, "frames": numbers, "stride": numbers,
+    "val_accuracy": numbers, ...}: the labels of a study of clips, and a column for each metric, by
+    its name in records, in percent.
+    """
+    return "frames" in table.data
 
 
 def results_by_arm(table: Published) -> dict[str, dict[str, float]]:
@@ -179,7 +189,7 @@ def results_by_arm(table: Published) -> dict[str, dict[str, float]]:
 
 def results_by_norm(table: Published, batch: int | None) -> dict[str, float]:
     """Mean result of each norm, or nothing for a table of another form or without this batch."""
-    if has_groups(table) or has_arms(table) or "model" in table.data:
+    if has_groups(table) or has_arms(table) or has_clips(table) or "model" in table.data:
         return {}
     results: dict[str, list[float]] = {}
     one_size = "norm" in table.data or len(table.data["batch_per_worker"]) == 1

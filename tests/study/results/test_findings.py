@@ -96,6 +96,31 @@ def test_each_finding_stands_beside_what_was_measured(tmp_path):
     assert study_numbers(study, rows)["findings"][1]["appears"] == OPPOSITE
 
 
+def test_a_finding_about_two_gains_compares_them_seed_by_seed(tmp_path):
+    frozen, trained = {"arm": "frozen BN"}, {"arm": "BN trained at 2"}
+    gn, scratch = {"arm": "GN"}, {"arm": "GN+WS, from scratch"}
+    statements = [
+        Finding("frozen BN gains more", "s", frozen, trained, {"better": gn, "worse": trained}),
+        Finding("GN gains more", "s", gn, trained, {"better": frozen, "worse": trained}),
+        Finding("one seed", "s", frozen, trained, {"better": gn, "worse": scratch}),
+        Finding("no LN", "s", frozen, trained, {"better": {"arm": "LN"}, "worse": trained}),
+    ]
+    study, rows = loaded(detector_study(tmp_path, findings=[f.as_json() for f in statements]))
+    more, less, one, none = appearances(study, rows)
+    by = {row.labels["arm"]: row.results for row in rows}
+    assert more.over_seeds.mean == pytest.approx(
+        sum(by["frozen BN"][seed] - by["GN"][seed] for seed in (0, 1)) / 2
+    )
+    assert less.over_seeds.mean == pytest.approx(-more.over_seeds.mean)
+    assert (more.over_seeds.pairs, one.over_seeds.pairs) == (2, 1)
+    assert (more.answer, less.answer) == (YES, OPPOSITE)
+    assert one.answer == "not told by one seed"
+    assert (none.over_seeds, none.answer) == (None, "no result to compare")
+    assert more.on_parts is None
+    lines = findings_lines(study, [more])
+    assert lines[0][1] == YES
+
+
 def test_a_study_without_findings_says_nothing_of_them(tmp_path):
     study, rows = loaded(detector_study(tmp_path))
     assert appearances(study, rows) == []

@@ -6,7 +6,8 @@ from groupnorm.spec import NormSpec
 from groupnorm.study.results import published
 from groupnorm.study.results.published import PublishedValue, values
 from groupnorm.study.results.wording import unit_in_full
-from groupnorm.training.metric import MASK_DETECTION
+from groupnorm.study.schema import LABELS
+from groupnorm.training.metric import MASK_DETECTION, VIDEO
 
 
 def test_the_papers_batch_size_table():
@@ -51,7 +52,7 @@ def test_every_table_has_a_source_a_setting_and_columns_of_one_length(name):
     assert table.source.paper
     assert table.source.where
     assert table.setting
-    assert table.dataset in ("ImageNet", "CIFAR-10", "Pets", "COCO", "private data")
+    assert table.dataset in ("ImageNet", "CIFAR-10", "Pets", "COCO", "Kinetics", "private data")
     assert (table.model is None) == ("model" in table.data)
     blocks = list(table.data.values())
     columns = [table.data] if isinstance(blocks[0], list) else blocks
@@ -65,7 +66,8 @@ def test_an_unknown_table_is_refused_with_the_known_ones():
 
 
 OF_ARMS = [name for name in published.ids() if published.has_arms(published.load(name))]
-OF_NORMS = [name for name in published.ids() if name not in OF_ARMS]
+OF_CLIPS = [name for name in published.ids() if published.has_clips(published.load(name))]
+OF_NORMS = [name for name in published.ids() if name not in (*OF_ARMS, *OF_CLIPS)]
 
 
 @pytest.mark.parametrize("name", OF_NORMS)
@@ -175,3 +177,17 @@ def test_the_gains_of_group_norm_in_the_pyramid():
         before, after = published.results_by_arm(published.load(name)).values()
         gains += [round(100 * (after[m] / before[m] - 1), 1) for m in ("recall", "precision")]
     assert gains == [8.6, 9.2, 5.1, 10.6]
+
+
+def test_the_papers_table_of_clips():
+    assert OF_CLIPS == ["kinetics-clips"]
+    table = published.load("kinetics-clips")
+    assert table.unit == unit_in_full(VIDEO[0])
+    assert tuple(table.data) == (*LABELS["clips"], *(metric.name for metric in VIDEO[:2]))
+    rows = list(zip(*table.data.values(), strict=True))
+    assert rows[2] == ("bn", 4, 64, 1, 73.3, 90.8)
+    assert rows[-1] == ("gn", 4, 64, 1, 74.5, 91.7)
+    assert {frames * stride for _, _, frames, stride, *_ in rows} == {64}, "one span"
+    assert values(table) == []
+    assert published.results_by_norm(table, 4) == published.results_by_arm(table) == {}
+    assert not published.has_batches(table)
