@@ -8,12 +8,14 @@ import torch
 from groupnorm import data as datasets
 from groupnorm.cost.measure import count_cost
 from groupnorm.data import DataError, catalog
+from groupnorm.data.sets import garments_motion
 from groupnorm.data.sets.kinetics import load as load_kinetics
 from groupnorm.models import build_model, build_video_model
 from groupnorm.run import check, config_class, run
 from groupnorm.run.video import build, first_step, load, warm_start
 from groupnorm.training.config import RunConfig, VideoConfig
 from groupnorm.training.warm_start import WarmStartError, load_weights
+from tests.data.sets.scene_sources import cached_sources
 from tests.data.video.tiny_videos import ENTRY
 from tests.data.video.video_files import broken, numbered, write_video
 from tests.tolerances import NETWORK
@@ -101,6 +103,28 @@ def test_held_out_videos_take_the_place_of_the_test_videos():
     assert (data.train_size, data.test_size) == (10, 8)
     with pytest.raises(ValueError, match="train_images=20 and validation_images=8, but columns"):
         load(config(validation_images=8, train_images=20), "cpu", None)
+
+
+@pytest.fixture
+def few_files(monkeypatch, tmp_path):
+    pytest.importorskip("av")
+    monkeypatch.setattr(garments_motion, "load_sources", cached_sources)
+    monkeypatch.setattr(garments_motion, "COUNTS", {"train": 20, "test": 10})
+    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path))
+
+
+def test_frames_of_one_size_are_taken_whole(few_files):
+    data = load(config(data="garments-motion-files", train_images=10), "cpu", None)
+    assert (data.train_size, data.test_size, data.image_size) == (10, 10, 16)
+    with pytest.raises(ValueError, match="the images of garments-motion-files have a size"):
+        check(config(data="garments-motion-files", image_size=32))
+
+
+@pytest.mark.slow
+def test_training_from_files(few_files):
+    result = run(config(data="garments-motion-files", frames=8), with_cost=False)
+    assert result.status == "finished"
+    assert 0 <= result.metrics[-1]["val_accuracy"] <= 100
 
 
 @pytest.fixture(scope="module")
