@@ -1,11 +1,14 @@
 """Batch normalization of every chunk of a batch on its own, in one call.
 
 Letters: K chunks of `images` images, C channels, S positions, M = images * S values per channel and
-chunk. Three ways to the same numbers; statistics are never E[x^2] - E[x]^2 of raw values.
+chunk. Four ways to the same numbers; statistics are never E[x^2] - E[x]^2 of raw values.
 
-- contiguous on the CPU: the statistics of every row (image, channel) come from PyTorch's group
-  norm, whose two readings of a row stay in the cache, and are merged into the chunks' (Chan et
-  al. 1979). Faster than PyTorch's batch norm, whose statistics are a serial recurrence.
+- contiguous on the CPU, more than one chunk, rows of middle length: PyTorch's group norm of the
+  chunks, whose rows are copied side by side. Few operations, which take most of the time here.
+- contiguous on the CPU, long rows: the statistics of every row (image, channel) come from
+  PyTorch's group norm, whose two readings of a row stay in the cache, and are merged into the
+  chunks' (Chan et al. 1979). Faster than PyTorch's batch norm, whose statistics are a serial
+  recurrence.
 - channels_last on the CPU, more than one chunk: plain passes over (K, M, C).
 - everything else: PyTorch's batch norm with the chunks laid side by side as K * C channels.
 """
@@ -21,8 +24,9 @@ from torch import Tensor
 
 from groupnorm.ops.per_channel import in_statistics_dtype, parameters_for
 
-# Below this many positions a row is too short to pay for its own statistics (measured at 6x6, 4x4).
-_SHORTEST_ROW = 32
+# Positions of a row: from how many on the other ways cost less (measured at 6x6, 4x4 and 24x24,
+# 48x48).
+_MIDDLE_ROW, _LONG_ROW = 32, 1024
 
 
 def chunked_batch_norm(
@@ -46,8 +50,9 @@ def chunked_batch_norm(
         x = in_statistics_dtype(input)
         if torch.compiler.is_compiling():
             pass
-        elif x.is_contiguous() and x[0, 0].numel() >= _SHORTEST_ROW:
-            way = _Rows.apply
+        elif x.is_contiguous() and x[0, 0].numel() >= _MIDDLE_ROW:
+            joined = len(x) > images and x[0, 0].numel() < _LONG_ROW
+            way = _Joined.apply if joined else _Rows.apply
         elif _is_channels_last(x) and len(x) > images:
             way = _ChannelsLast.apply
     y, mean, var = way(x, weight, bias, eps, images)
@@ -96,6 +101,46 @@ def _side_by_side(
             y = y.contiguous(memory_format=_CHANNELS_LAST[input.dim()])
     values = x.numel() // (chunks * c)
     return y, mean.view(chunks, c), var.view(chunks, c) * ((values - 1) / values)
+
+
+class _Joined(torch.autograd.Function):
+    """Contiguous (N, C, *), copied as (K, C, M): a chunk is a sample, and a channel a group."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float, images: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = _joined(input, images)
+        size = x.shape[0], x.shape[1], x[0, 0].numel(), x.shape[1]
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, *size, eps)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.size = size
+        var = (rstd.pow(-2) - eps).clamp_min_(0)
+        ctx.mark_non_differentiable(mean, var)
+        return _taken_apart(y, input), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, *unused: Tensor) -> tuple[Any, ...]:
+        _refuse_double_backward()
+        x, weight, mean, rstd = ctx.saved_tensors
+        g = _joined(grad_output, x.shape[2])
+        dx, dw, db = torch.ops.aten.native_group_norm_backward(
+            g, x, mean, rstd, weight, *ctx.size, [True, True, True]
+        )
+        return _taken_apart(dx, grad_output), dw, db, None, None
+
+
+def _joined(x: Tensor, images: int) -> Tensor:
+    """(N, C, *) as (K, C, images, S), contiguous."""
+    return x.reshape(len(x) // images, images, x.shape[1], -1).transpose(1, 2).contiguous()
+
+
+def _taken_apart(joined: Tensor, like: Tensor) -> Tensor:
+    """The opposite of `_joined`, in the shape of another tensor; no view to autograd."""
+    x = torch.empty(like.shape, dtype=joined.dtype, device=joined.device)
+    chunks, channels, images, _ = joined.shape
+    x.view(chunks, images, channels, -1).copy_(joined.transpose(1, 2))
+    return x
 
 
 class _Rows(torch.autograd.Function):

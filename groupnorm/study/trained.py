@@ -10,7 +10,7 @@ from torch import Tensor
 from groupnorm.study.record import CHECKPOINT
 from groupnorm.study.store import Record, StoreError, read_config, read_run
 from groupnorm.training.checkpoint import CheckpointError, read_checkpoint, read_weights
-from groupnorm.training.config import DetectionConfig, TrainingConfig
+from groupnorm.training.config import DetectionConfig
 
 
 class Trained(NamedTuple):
@@ -29,8 +29,8 @@ class Trained(NamedTuple):
     record: Record
 
 
-def find_run(path: Path) -> tuple[Path, TrainingConfig]:
-    """The folder and the configuration of the run that a user means.
+def find_run(path: Path) -> Path:
+    """The folder of the run that a user means.
 
     Args:
         path: the folder, or the checkpoint in it.
@@ -53,7 +53,7 @@ def find_run(path: Path) -> tuple[Path, TrainingConfig]:
             f"{folder} is no run's folder: it has no config.json; {_EXPECTED}. A checkpoint is "
             "used with the files beside it, so copy the whole folder"
         )
-    return folder, config
+    return folder
 
 
 def read_trained(folder: Path) -> Trained:
@@ -68,7 +68,10 @@ def read_trained(folder: Path) -> Trained:
     if config is None:
         raise StoreError(f"{folder} is no run's folder: it has no config.json")
     if not isinstance(config, DetectionConfig):
-        raise ValueError(f"{folder} is a run of {config.task}, which is used with its data set")
+        raise ValueError(
+            f"{folder} holds a run of {config.task} ({config.model} on {config.data}), which is "
+            "used with its data set; expected one of groupnorm train task=detection"
+        )
     content = read_checkpoint(folder / CHECKPOINT)
     if content is None:
         raise CheckpointError(

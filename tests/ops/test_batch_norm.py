@@ -9,9 +9,11 @@ from groupnorm.ops.batch_norm import chunked_batch_norm, ragged_batch_norm
 from tests.tolerances import bound
 
 WAYS = {  # (shape, channels_last): the function that computes it, unless there is one chunk
-    "rows": ((8, 6, 7, 5), False),
-    "rows of rank 3": ((8, 6, 33), False),
-    "rows of rank 5": ((8, 6, 3, 4, 3), False),
+    "rows": ((8, 6, 32, 33), False),
+    "rows of rank 3": ((8, 6, 1025), False),
+    "rows of rank 5": ((8, 6, 8, 12, 11), False),
+    "joined": ((8, 6, 7, 5), False),
+    "joined of rank 5": ((8, 6, 3, 4, 3), False),
     "channels_last": ((8, 6, 7, 5), True),
     "channels_last_3d": ((8, 6, 3, 4, 3), True),
     "short rows": ((8, 6, 3, 3), False),
@@ -138,7 +140,9 @@ def test_the_ways_are_the_ones_meant(way, dtype):
         x = x.contiguous(memory_format=FORMATS[len(shape)])
     y, _, _ = chunked_batch_norm(x.requires_grad_(), None, None, 1e-5, 4)
     node = y.grad_fn if dtype == torch.float32 else y.grad_fn.next_functions[0][0]
-    expected = {"rows": "_RowsBackward", "chan": "_ChannelsLastBackward"}.get(way[:4])
+    expected = {
+        "rows": "_RowsBackward", "join": "_JoinedBackward", "chan": "_ChannelsLastBackward",
+    }.get(way[:4])  # fmt: skip
     assert (node.name() == expected) or (expected is None and not node.name().startswith("_"))
 
 
