@@ -34,7 +34,7 @@ from groupnorm.study.results.differences import (
     difference_lines,
     differences_of,
 )
-from groupnorm.study.results.findings import FINDINGS_HEADER, appearances, findings_lines
+from groupnorm.study.results.findings import appearances, findings_header, findings_lines
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
 from groupnorm.study.results.rules import epochs_rule
@@ -156,7 +156,7 @@ def detection_section(pattern: str) -> str:
             "",
             "Which of the published findings appear at this size, and which do not:",
             "",
-            *markdown(FINDINGS_HEADER, findings_lines(study, found)),
+            *markdown(findings_header(study), findings_lines(study, found)),
             "",
             f"COCO's AP in percent on the {data['test']:,} test scenes of {data['name']} (version "
             f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "

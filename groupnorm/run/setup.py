@@ -23,12 +23,12 @@ from groupnorm.training.warm_start import WarmStart
 
 
 class SampledImages(Protocol):
-    """The first test images of a data set, and what trained networks predict on them.
+    """The first test images or videos of a data set, and what trained networks predict on them.
 
     Attributes:
         categories: names of what is predicted.
         images: of each, plain values for the record, with the `file` that it gets there.
-        pixels: of each, RGB, uint8 (H, W, 3).
+        pixels: of each, RGB, uint8 (H, W, 3); of a video its frames side by side.
         unreadable: files that cannot be decoded -> what is wrong with them; the next ones take
             their places.
     """

@@ -16,6 +16,7 @@ from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import VideoBatches, VideoSet
 from groupnorm.data.video.clips import Sampling
 from groupnorm.data.video.memory import VideosInMemory
+from groupnorm.run.sampled_clips import SampledClips
 from groupnorm.run.setup import built, check_held_out, labelled_step, without_last_layer
 from groupnorm.training.config import VideoConfig
 from groupnorm.training.config.video import IMAGE_SIZE
@@ -161,8 +162,10 @@ def warm_start(config: VideoConfig, model: nn.Module, other: Mapping[str, Any]) 
     return WarmStart(start.rename, start.fresh, inflated)
 
 
-def samples(config: VideoConfig, data_root: Path | None, count: int) -> None:
-    """None: what a video classifier predicts is not recorded."""
+def samples(config: VideoConfig, data_root: Path | None, count: int) -> SampledClips:
+    """The first test videos that can be decoded, with their classes."""
+    videos = datasets.load_video(config.data, data_root).hold_out(config.validation_images)
+    return SampledClips(config, videos, count, build)
 
 
 def first_step(

@@ -304,13 +304,15 @@ def _check_images(
 
 
 def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
-    data = {
+    data: dict[str, Any] = {
         "name": images.name,
         "version": images.version,
         "train": images.train_size,
         "test": images.test_size,
         "classes": images.num_classes,
     }
+    if ceilings := getattr(images, "ceilings", None):  # of videos, by the stride of clips
+        data["ceilings"] = {str(stride): percent for stride, percent in ceilings.items()}
     manifest = {
         "format": FORMAT,
         "study": plan.study,

@@ -1,7 +1,7 @@
-"""The pass of a study of detectors that shows what they find on a few test images.
+"""The pass of a study of detectors, or of clips, that predicts on a few test images or videos.
 
-The images are the first ones of the test images, and the run of an arm is the one of its first seed
-that has finished: no result has a part in the choice.
+They are the first ones of the test set, and the run of an arm, or of a norm with its clips, is the
+one of its first seed that has finished: no result has a part in the choice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from groupnorm.run.setup import SampledImages
 from groupnorm.study.results.format import counted
 from groupnorm.study.results.samples import LOWEST_SCORE, Samples, runs_of_arms, samples_of
 from groupnorm.study.store import Cell, read_config, read_record, run_folder, write_samples
-from groupnorm.study.trained import read_trained
+from groupnorm.study.trained import read_network, read_trained
 
 IMAGES = 8
 _FAILURES = (RuntimeError, ValueError, MemoryError, OSError)
@@ -36,6 +36,8 @@ def predict_samples(
 ) -> None:
     """Let one run of each arm predict on the same images, on the CPU; write the folder `samples`.
 
+    So does one run of each norm, number of clips per worker and length of the clips.
+
     Runs that are there stay, those that are missing are added. A task that samples nothing leaves
     no folder. What prevents a prediction is reported and recorded; no run depends on it.
 
@@ -46,8 +48,8 @@ def predict_samples(
         StoreError: a file of the study is damaged.
     """
     shown = runs_of_arms(cells, lambda name: read_record(out, name).status == "finished")
-    before = samples_of(out) or Samples(LOWEST_SCORE)
-    missing = [name for name in shown if name not in before.runs]
+    before = samples_of(out)
+    missing = [name for name in shown if before is None or name not in before.runs]
     if not missing:
         return
     configs = (read_config(run_folder(out, name)) for name in missing)
@@ -55,30 +57,33 @@ def predict_samples(
     if config is None:
         on_message("no predictions are shown: no run has its config.json")
         return
+    of_clips = config.task == "video"
+    empty = Samples(kind="clips", lowest_score=0.0) if of_clips else Samples(LOWEST_SCORE)
+    before = before or empty
     try:
         images = setup_of(config).samples(config, data_root, IMAGES)
     except _FAILURES as error:
-        reason = f"the test images cannot be used: {_why(error)}"
+        reason = f"the {before.things}s cannot be used: {_why(error)}"
         left_out = {**before.left_out, **dict.fromkeys(missing, reason)}
         _write(out, replace(before, left_out=left_out), (), on_message)
         return
     if images is None:
         return
-    ours = images.images, images.categories, LOWEST_SCORE
-    if (before.images, before.categories, before.lowest_score) != ours:
-        before, missing = Samples(), shown
-    detectors, scenes = counted(len(missing), "detector"), counted(len(images.images), "test image")
-    on_message(f"predicting with {detectors} on {scenes}")
+    ours = replace(empty, images=images.images, categories=images.categories)
+    if (before.images, before.categories, before.lowest_score) != (
+        ours.images, ours.categories, ours.lowest_score,
+    ):  # fmt: skip
+        before, missing = empty, shown
+    networks = counted(len(missing), "network" if of_clips else "detector")
+    on_message(f"predicting with {networks} on {counted(len(images.images), ours.things)}")
     runs, left_out = dict(before.runs), dict[str, str]()
     for name in missing:
         try:
-            runs[name] = _predict(run_folder(out, name), images)
+            runs[name] = _predict(run_folder(out, name), images, of_clips)
         except _FAILURES as error:
             left_out[name] = _why(error)
-    found = Samples(
-        lowest_score=LOWEST_SCORE,
-        categories=images.categories,
-        images=images.images,
+    found = replace(
+        ours,
         runs={name: runs[name] for name in shown if name in runs},
         left_out=left_out,
         unreadable=images.unreadable,
@@ -86,7 +91,10 @@ def predict_samples(
     _write(out, found, images.pixels, on_message)
 
 
-def _predict(folder: Path, images: SampledImages) -> dict[str, Any]:
+def _predict(folder: Path, images: SampledImages, of_clips: bool) -> dict[str, Any]:
+    if of_clips:
+        network = read_network(folder)
+        return images.predict(network.config, {}, network.weights, 0.0)
     run = read_trained(folder)
     return images.predict(run.config, run.built_for, run.weights, LOWEST_SCORE)
 
@@ -104,7 +112,9 @@ def _write(
     for name, why in found.left_out.items():
         on_message(f"no predictions of {name} are shown: {why}")
     for file, why in found.unreadable.items():
-        on_message(f"the next test image takes the place of {file}, which cannot be decoded: {why}")
+        on_message(
+            f"the next {found.things} takes the place of {file}, which cannot be decoded: {why}"
+        )
     files = [image["file"] for image in found.images][: len(pixels)]
     images = {file: _png(image) for file, image in zip(files, pixels, strict=True)}
     reason = None if found.runs else "no run could predict"

@@ -47,11 +47,15 @@ class _Labels(_Open):
     value: Annotated[int, Field(ge=1)] = 1
 
 
+_Percent = Annotated[float, Field(ge=0, le=100)]
+
+
 class _Data(_Open):
     name: str
     train: _Count = 0
     test: _Count = 0
     classes: _Count = 0
+    ceilings: dict[Annotated[str, Field(pattern=r"^[1-9][0-9]*$")], _Percent] = {}
 
 
 class _Options(_Open):
@@ -177,7 +181,6 @@ class Environment(_Open):
     built_for: BuiltFor | None = None
 
 
-_Percent = Annotated[float, Field(ge=0, le=100)]
 _Curve = Annotated[list[_Percent | None], Field(min_length=101, max_length=101)]
 
 
@@ -276,6 +279,39 @@ class Samples(_Closed):
     categories: list[str]
     images: list[_SampleImage]
     runs: dict[str, _Predicted]
+    left_out: dict[str, str]
+    unreadable: dict[str, str] = {}
+    reason: str | None
+
+
+class _SampleClip(_Closed):
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*\.png$")]
+    video: _Count
+    height: _Side
+    width: _Side
+    frames: Annotated[int, Field(ge=1, le=64)]
+    truth: str
+
+
+class _FoundClass(_Closed):
+    category: str
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+class _Classified(_Closed):
+    objects: list[Annotated[list[_FoundClass], Field(max_length=1)]]
+    not_finite: _Count
+
+
+class ClipSamples(_Closed):
+    """`samples/samples.json` of clips."""
+
+    format: int
+    kind: Literal["clips"]
+    lowest_score: Annotated[float, Field(ge=0, le=1)]
+    categories: list[str]
+    images: list[_SampleClip]
+    runs: dict[str, _Classified]
     left_out: dict[str, str]
     unreadable: dict[str, str] = {}
     reason: str | None

@@ -1,4 +1,4 @@
-"""A trained detector from the folder of its run alone."""
+"""A trained network from the folder of its run; a detector from that alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from torch import Tensor
 from groupnorm.study.record import CHECKPOINT
 from groupnorm.study.store import Record, StoreError, read_config, read_run
 from groupnorm.training.checkpoint import CheckpointError, read_checkpoint, read_weights
-from groupnorm.training.config import DetectionConfig
+from groupnorm.training.config import DetectionConfig, TrainingConfig
+
+
+class Network(NamedTuple):
+    """The weights of a run of any task, with its configuration and its record."""
+
+    config: TrainingConfig
+    weights: dict[str, Tensor]
+    record: Record
 
 
 class Trained(NamedTuple):
-    """What a run leaves of its network.
+    """What a run leaves of a detector.
 
     Attributes:
         config: of the run.
@@ -56,22 +64,16 @@ def find_run(path: Path) -> Path:
     return folder
 
 
-def read_trained(folder: Path) -> Trained:
-    """What the folder of a run holds of its network; the data set is not asked for.
+def read_network(folder: Path) -> Network:
+    """What the folder of a run of any task holds of its network.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged, or belongs to another run.
-        StoreError: another file is damaged, or an earlier version wrote `env.json`.
-        ValueError: the run is of a task that is used with its data set.
+        StoreError: another file is damaged.
     """
     record, config = read_run(folder), read_config(folder)
     if config is None:
         raise StoreError(f"{folder} is no run's folder: it has no config.json")
-    if not isinstance(config, DetectionConfig):
-        raise ValueError(
-            f"{folder} holds a run of {config.task} ({config.model} on {config.data}), which is "
-            "used with its data set; expected one of groupnorm train task=detection"
-        )
     content = read_checkpoint(folder / CHECKPOINT)
     if content is None:
         raise CheckpointError(
@@ -79,6 +81,25 @@ def read_trained(folder: Path) -> Trained:
             "first one, or its record was kept without. The command that trained it makes it"
         )
     weights, _ = read_weights(content, folder / CHECKPOINT, config.run_name())
+    return Network(config, weights, record)
+
+
+def read_trained(folder: Path) -> Trained:
+    """What the folder of a run holds of its detector; the data set is not asked for.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or damaged, or belongs to another run.
+        StoreError: another file is damaged, or an earlier version wrote `env.json`.
+        ValueError: the run is of a task that is used with its data set.
+    """
+    asked = read_config(folder)
+    if asked is not None and not isinstance(asked, DetectionConfig):
+        raise ValueError(
+            f"{folder} holds a run of {asked.task} ({asked.model} on {asked.data}), which is used "
+            "with its data set; expected one of groupnorm train task=detection"
+        )
+    config, weights, record = read_network(folder)
+    assert isinstance(config, DetectionConfig)
     later: dict[str, Any] = record.env.get("continued_with") or {}
     built_for = record.env.get("built_for") or later.get("built_for")
     if built_for is None:

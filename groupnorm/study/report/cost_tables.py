@@ -19,7 +19,7 @@ def cost_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]
     """
     with_memory = any(row.cost and row.step_memory_bytes is not None for row in rows)
     shown = {key: COSTS[key] for key in COSTS if any(key in row.cost for row in rows)}
-    titles = [title for title, _, _ in shown.values()]
+    titles = [title.replace("image", study.example) for title, _, _ in shown.values()]
     header = [*label_columns(study), noun(study.metric), *titles]
     body = []
     for same in by_runs(rows):
@@ -38,13 +38,17 @@ def cost_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]
 
 
 def time_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of where the time of a study of arms went; no rows of other studies.
+    """Header and rows of where the time of arms, or of clips, went; no rows of other studies.
 
     Means over the finished runs that say it.
     """
-    header = [*label_columns(study), "training, ms/image", *(f"{part}, %" for part in SPENT)]
+    header = [
+        *label_columns(study), f"training, ms/{study.example}", *(f"{part}, %" for part in SPENT)
+    ]  # fmt: skip
+    arms = [[row] for row in rows] if study.axis == "arm" else []
     body = []
-    for row in rows if study.axis == "arm" else ():
+    for same in by_runs(rows) if study.of_clips else arms:
+        row = same[0]
         records = [study.records[name] for name in row.runs]
         done = [r for r in records if run_status(r, study.metric)[0] == "finished"]
         spent = [found for record in done if (found := time_spent(record))]
@@ -52,5 +56,5 @@ def time_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]
             shares = [100 * fmean(found.shares[part] for found in spent) for part in SPENT]
             per_image = fmean(found.milliseconds for found in spent)
             cells = [number_text(per_image, 2), *(number_text(share, 1) for share in shares)]
-            body.append([*label_cells(study, [row]), *cells])
+            body.append([*label_cells(study, same), *cells])
     return header, body

@@ -21,7 +21,8 @@ from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
 from groupnorm.study.report.cost_tables import cost_table, time_table
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.figures.predictions import Sheet, prediction_sheet
+from groupnorm.study.report.figures.clip_strips import clip_sheet
+from groupnorm.study.report.figures.predictions import prediction_sheet
 from groupnorm.study.report.figures.render import (
     Column,
     missing_letters,
@@ -29,10 +30,11 @@ from groupnorm.study.report.figures.render import (
     render_files,
     render_panel,
 )
+from groupnorm.study.report.figures.sheet import Sheet
 from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
-from groupnorm.study.report.text import PROTOCOLS, describe
+from groupnorm.study.report.text import describe, protocol_words
 from groupnorm.study.report.unrounded import (
     differences_csv,
     search_numbers,
@@ -40,15 +42,17 @@ from groupnorm.study.report.unrounded import (
     tuning_numbers,
 )
 from groupnorm.study.report.written import LIST, figure_list, stale_figures
+from groupnorm.study.results.clips import ceiling_note
 from groupnorm.study.results.compare import compare_published, compared_tables
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
     difference_header,
     difference_lines,
     differences_of,
+    has_parts,
     how_compared,
 )
-from groupnorm.study.results.findings import FINDINGS_HEADER, appearances, findings_lines
+from groupnorm.study.results.findings import appearances, findings_header, findings_lines
 from groupnorm.study.results.labels import read_names
 from groupnorm.study.results.references import references
 from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
@@ -99,8 +103,8 @@ def write_report(
     rows, tuning = _rows(out, study)
     figures = build_figures(study, rows) if rows else []
     figures += [] if tuning is None else [tuning_figure(tuning)]
-    samples = samples_of(out) if study.axis == "arm" else None
-    sheet = prediction_sheet(out, study, rows, samples, column)
+    samples = samples_of(out) if study.axis == "arm" or study.of_clips else None
+    sheet = (clip_sheet if study.of_clips else prediction_sheet)(out, study, rows, samples, column)
     marked = _paper_tables(study, rows)
     bibliography = references(compared_tables(study.manifest))
     options = _options(column, labels)
@@ -282,13 +286,15 @@ def _page(
             (metric.title, difference_lines(study, differences_of(study, rows, metric)))
             for metric in study.further
         ],
-        findings_header=FINDINGS_HEADER,
+        findings_header=findings_header(study),
+        has_parts=has_parts(study),
+        row_word="arm" if study.axis == "arm" else "side",
         findings=findings_lines(study, appearances(study, rows)),
         cost_header=cost_header,
         cost_body=cost_body,
         how_timed=how_timed(study.cost_pass),
         spent=time_table(study, rows),
-        note=chosen_note(tuning) if tuning else "",
+        note=chosen_note(tuning) if tuning else ceiling_note(study, rows) if study.of_clips else "",
         tuning=tuning_table(tuning) if tuning else None,
         how_tuned=how_tuned(tuning) if tuning else [],
         comparisons=compare_published(study, rows),
@@ -301,7 +307,7 @@ def _page(
         runs=len(records),
         each_result=f"{each_result(study)}{title_images(study)}",
         protocol=manifest.get("protocol", ""),
-        protocol_words=PROTOCOLS.get(manifest.get("protocol", ""), ""),
+        protocol_words=protocol_words(study),
         command=manifest.get("command", ""),
         joined=[[j["folder"], j["command"]] for j in manifest.get("joined") or ()],
         options=options,

@@ -23,6 +23,7 @@ from groupnorm.study.results.labels import (
     label_text,
     number_text,
     row_text,
+    varied_labels,
 )
 from groupnorm.study.results.outcomes import rung_table
 from groupnorm.study.results.pretraining import pretraining_cells, pretraining_header
@@ -78,6 +79,8 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
         return _groups_table(study, rows)
     if study.axis == "arm":
         return _arms_table(study, rows)
+    if study.of_clips:
+        return _clips_table(study, rows)
     skipped = study.manifest.get("skipped", [])
     labels = [row.labels for row in rows] + [skip["labels"] for skip in skipped]
     batches = sorted({label["batch_per_worker"] for label in labels}, reverse=True)
@@ -117,7 +120,7 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
         best = f", at the best {tuned} of those tried on {on} images"
     of = ", ".join(part for part in (subject(study), epochs_rule(study), count) if part)
     title = f"{capital(metric.title)}{in_unit(metric)}"
-    if study.axis == "arm" and study.further:
+    if (study.axis == "arm" or study.of_clips) and study.further:
         title = capital(", ".join(one.title for one in (metric, *study.further)))
     return f"{title}{title_images(study)}: {of}{best}"
 
@@ -202,10 +205,14 @@ def problems(study: Study, rows: list[Row]) -> list[list[str]]:
 
 def not_predicted(study: Study, rows: list[Row], samples: Samples) -> list[list[str]]:
     """[where, what, reason]: what the sheet of predictions lacks, and what was left out of it."""
-    what = "no predictions on test images"
+    what = f"no predictions on {samples.things}s"
     found = [] if samples.reason is None else [["predictions", what, samples.reason]]
     found += [
-        ["predictions", "unreadable images", f"{file}, whose place the next one takes: {why}"]
+        [
+            "predictions",
+            f"unreadable {samples.things.split()[1]}s",
+            f"{file}, whose place the next one takes: {why}",
+        ]
         for file, why in samples.unreadable.items()
     ]
     for row in rows:
@@ -214,7 +221,8 @@ def not_predicted(study: Study, rows: list[Row], samples: Samples) -> list[list[
         found += [[name, what, f"{run}: {why}"] for run, why in gone]
         for run in row.runs:
             if count := samples.runs.get(run, {}).get("not_finite", 0):
-                why = f"{counted(count, 'detection')} of {run} had a value that is not a number"
+                named = "detection" if samples.kind == "objects" else "prediction"
+                why = f"{counted(count, named)} of {run} had a value that is not a number"
                 found.append([name, "left out of the predictions", why])
     return found
 
@@ -358,6 +366,29 @@ def _arms_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str
     for skip in study.manifest.get("skipped", []):
         names = [str(skip["labels"].get(name, NOTHING)) for name in label_columns(study)]
         body.append([*names, "skipped", *[NOTHING] * (len(header) - len(names) - 1)])
+    return header, body
+
+
+def _clips_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """A line for each norm, length of the clips and number of them per worker; metrics as columns.
+
+    A norm that has results with recomputed statistics has a second line of them.
+    """
+    shown = (study.metric, *study.further)
+    header = [*label_columns(study), *(axis_label(metric, metric.title) for metric in shown)]
+    body = []
+    for same in by_runs(rows):
+        row, (name, *others) = same[0], label_cells(study, same)
+        for recomputed in (False, True) if row.precise else (False,):
+            results = [row.precise if recomputed else row.result]
+            results += [row.further_result(other, recomputed) for other in study.further]
+            called = f"{name} {RECOMPUTED}" if recomputed else name
+            body.append([called, *others, *(row_text(row, result) for result in results)])
+    for skip in study.manifest.get("skipped", []):
+        labels = skip["labels"]
+        names = [study.label(labels), str(labels["frames"]), str(labels["batch_per_worker"])]
+        names += [str(labels.get(name, NOTHING)) for name in varied_labels(study)]
+        body.append([*names, "skipped", *[NOTHING] * len(study.further)])
     return header, body
 
 

@@ -44,6 +44,7 @@ def study_numbers(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
         "epochs_rule": epochs_rule(study, length=False) or None,
         "reported_epochs": study.reported_epochs if study.begun else None,
         "evaluated_on": images_of(study.records.values()),
+        **({"ceilings": study.manifest["data"].get("ceilings", {})} if study.of_clips else {}),
         "rows": [{**_row(study, row, names), **_epochs(study, row)} for row in rows],
         "differences": difference_numbers(study, rows),
         **_published_findings(study, rows),
@@ -221,7 +222,7 @@ def _difference(study: Study, one: DifferenceLine, row: Row) -> dict[str, Any]:
     found = one.difference
     low, high = (found.interval if found else None) or (None, None)
     values = [
-        one.name, one.recomputed, one.reference,
+        one.name, one.recomputed, one.against,
         *(row.labels.get(label) for label in group_labels(study)), found.mean if found else None,
         found.standard_error if found else None, low, high, found.pairs if found else 0,
         found.left_out if found else None, found.told_apart if found else None, one.verdict,

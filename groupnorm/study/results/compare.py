@@ -10,18 +10,36 @@ from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
 from groupnorm.study.metrics import titles_of
+from groupnorm.study.results.clips import Clip, clip_of, clips_of
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.labels import NOTHING, estimate_text, label_text, row_text
+from groupnorm.study.results.labels import (
+    NOTHING,
+    estimate_text,
+    label_cells,
+    label_text,
+    row_text,
+)
 from groupnorm.study.results.published import (
     Published,
     PublishedValue,
     has_arms,
+    has_clips,
     load,
+    published_clips,
     published_text,
     results_by_arm,
     values,
 )
-from groupnorm.study.results.rows import ONCE, Row, Study, batch_sizes, trained, trained_once
+from groupnorm.study.results.rows import (
+    ONCE,
+    Row,
+    Study,
+    batch_sizes,
+    by_runs,
+    norm_names,
+    trained,
+    trained_once,
+)
 from groupnorm.study.results.wording import unit_in_full
 from groupnorm.study.store import StoreError
 from groupnorm.training.metric import Metric
@@ -120,13 +138,17 @@ def compare_published(study: Study, rows: Sequence[Row]) -> list[PublishedCompar
 
     A table at one batch size stands beside the rows of that size; where the study has none, beside
     those of its largest, and the published number then says at which size it was measured. A table
-    of arms is there as it was published; arms of the study that are called the same stand in it.
+    of arms is there as it was published; arms of the study that are called the same stand in it. A
+    table of clips is there with every row of the study; where both have as many lengths of clips,
+    the shortest of both stand in one line, and so on.
     """
     found = []
     for table in compared_tables(study.manifest):
         header, lines = COMPARISON_HEADER, _lines(table, study, rows)
         if study.axis == "arm" and has_arms(table):
             header, lines = _arm_lines(table, study, rows)
+        if study.of_clips and has_clips(table):
+            header, lines = _clip_lines(table, study, rows)
         found.append(PublishedComparison(table, _words(table, study), lines, header))
     return found
 
@@ -202,12 +224,55 @@ def _arm_lines(
     for arm, results in published.items():
         row = measured.get(arm)
         cells = [
-            _arm_cell(row, study, known.get(name)) if where == "here"
-            else published_text(results[name]) if name in results else NOTHING
+            _result_cell(row, study, known.get(name)) if where == "here"
+            else _number(results.get(name))
             for name, where in shown
         ]  # fmt: skip
         lines.append([arm, *cells])
     return header, lines
+
+
+def _clip_lines(
+    table: Published, study: Study, rows: Sequence[Row]
+) -> tuple[list[str], list[list[str]]]:
+    """A line for each published result with the row that stands for it, then the other rows."""
+    published = published_clips(table)
+    ours = clips_of(rows)
+    theirs = sorted({Clip(found.frames, found.stride) for found in published})
+    here = dict(zip(theirs, ours, strict=True)) if len(theirs) == len(ours) else {}
+    known = [one for one in (study.metric, *study.further) if one.name in table.data]
+    header = ["norm", "frames", "clips per worker"]
+    header += [f"{metric.title}, {where}" for metric in known for where in ("here", "published")]
+    lines, used = [], []
+    for found in published:
+        clip = Clip(found.frames, found.stride)
+        norm = match(found.norm, norm_names(rows))
+        wanted = (norm, found.batch_per_worker, here.get(clip, clip))
+        row = next((one for one in rows if _place(one) == wanted), None)
+        frames = str(found.frames)
+        if row is not None and clip_of(row) != clip:
+            frames = f"{row.labels['frames']} here, {frames} published"
+        cells = [
+            text
+            for metric in known
+            for text in (_result_cell(row, study, metric), _number(found.results.get(metric.name)))
+        ]
+        name = study.called(row.labels["norm"]) if row else found.norm
+        lines.append([name, frames, str(found.batch_per_worker), *cells])
+        used += [] if row is None else [row.runs]
+    for same in by_runs(row for row in rows if row.runs not in used):
+        cells = [text for one in known for text in (_result_cell(same[0], study, one), NOTHING)]
+        name, _, batches, *_ = label_cells(study, same)
+        lines.append([name, str(same[0].labels["frames"]), batches, *cells])
+    return header, lines
+
+
+def _place(row: Row) -> tuple[str, int, Clip]:
+    return row.labels["norm"], row.labels["batch_per_worker"], clip_of(row)
+
+
+def _number(result: float | None) -> str:
+    return NOTHING if result is None else published_text(result)
 
 
 def _only_row(rows: Sequence[Row], arm: str) -> Row | None:
@@ -216,7 +281,7 @@ def _only_row(rows: Sequence[Row], arm: str) -> Row | None:
     return found[0] if len(found) == 1 else None
 
 
-def _arm_cell(row: Row | None, study: Study, metric: Metric | None) -> str:
+def _result_cell(row: Row | None, study: Study, metric: Metric | None) -> str:
     if row is None or metric is None:
         return NOTHING
     return row_text(row, row.result if metric == study.metric else row.further_result(metric))

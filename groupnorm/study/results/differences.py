@@ -6,8 +6,9 @@ What is paired is a seed, and, where runs record values on parts of the test ima
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from groupnorm.study.results.clips import alike, families, longer_clips
 from groupnorm.study.results.estimates import (
     Difference,
     interval_digits,
@@ -19,8 +20,10 @@ from groupnorm.study.results.labels import (
     BATCH_NORM,
     NOTHING,
     RECOMPUTED,
+    clip_text,
     group_labels,
     interval_text,
+    is_one,
     label_cells,
     label_columns,
     of_kind,
@@ -63,6 +66,7 @@ class DifferenceLine:
             from the spread of these pairs; None without such a spread.
         metric: what is compared.
         on_parts: the difference over the parts of the test images; None where there are none.
+        clip: the length of the reference's clips, where they are what differs; else empty.
     """
 
     name: str
@@ -74,6 +78,12 @@ class DifferenceLine:
     seeds_needed: int | None
     metric: Metric
     on_parts: Difference | None = None
+    clip: str = ""
+
+    @property
+    def against(self) -> str:
+        """What it stands against: another norm or arm, or the same norm with other clips."""
+        return self.clip or self.reference
 
 
 def row_difference(
@@ -102,6 +112,13 @@ def row_difference(
         a.precise_results if recomputed_a else a.results,
         b.precise_results if recomputed_b else b.results,
     )
+
+
+def gains(a: Row | None, b: Row | None) -> dict[int, float]:
+    """The results of `a` minus those of `b`, by the seeds that both have on the same images."""
+    if a is None or b is None or a.evaluated_on != b.evaluated_on:
+        return {}
+    return {seed: one - b.results[seed] for seed, one in a.results.items() if seed in b.results}
 
 
 def part_difference(a: Row, b: Row, metric: Metric) -> Difference | None:
@@ -134,7 +151,9 @@ def differences_of(
 
     Norms are grouped by batch size, and the reference is batch norm; without any, what has the best
     mean. Arms are grouped by the labels that they have besides, and the reference is the first one.
-    What the same runs give at several batch sizes is there once.
+    Of clips also the length counts, and batch norm with WS is the reference of norms with WS; then
+    comes each norm with longer clips against itself with the shortest ones. What the same runs give
+    at several batch sizes is there once.
 
     A search has no differences: its runs are of different lengths, so that their results do not
     compare.
@@ -161,19 +180,39 @@ def differences_of(
                     found[key].rows.append(row)
                 else:
                     found[key] = _line(study, row, recomputed, reference, further)
+    if study.of_clips:
+        found |= _gains(study, rows, further)
     return list(found.values())
+
+
+def _gains(
+    study: Study, rows: Sequence[Row], further: Metric | None
+) -> dict[tuple[object, ...], DifferenceLine]:
+    """Longer clips against the shortest ones of the same norm and number of clips per worker."""
+    found: dict[tuple[object, ...], DifferenceLine] = {}
+    for shortest, row in longer_clips(rows):
+        for recomputed in (False, True) if row.precise and further is None else (False,):
+            key = ("longer", row.labels["norm"], row.runs, recomputed)
+            if key in found:
+                found[key].rows.append(row)
+                continue
+            line = _line(study, row, recomputed, shortest, further, recomputed_b=recomputed)
+            found[key] = replace(line, clip=clip_text(shortest.labels))
+    return found
 
 
 def groups_of(study: Study, rows: Sequence[Row]) -> list[list[Row]]:
     """The rows that are compared with each other, in groups.
 
-    Norms of one batch size, the largest first; arms that agree in all other labels, in the order of
-    the rows.
+    Norms of one batch size, the largest first; of clips also of one length, with WS or without;
+    arms that agree in all other labels, in the order of the rows.
     """
     names = group_labels(study)
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.labels.get(name) for name in names), []).append(row)
+    if study.of_clips:
+        return [here for family in families(rows) for here in alike(family)]
     if study.axis == "norm":
         return [groups[(batch,)] for batch in batch_sizes(rows)]
     return list(groups.values())
@@ -199,7 +238,7 @@ def difference_lines(study: Study, found: Sequence[DifferenceLine]) -> list[list
     return [
         [
             study.called(one.name) + (f" {RECOMPUTED}" if one.recomputed else ""),
-            study.called(one.reference),
+            one.clip or study.called(one.reference),
             *label_cells(study, one.rows)[1:],
             NOTHING if one.difference is None else plain_text(one.difference.shown),
             _interval_cell(one.difference),
@@ -222,9 +261,14 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
     if parts := max((one.on_parts.pairs for one in found if one.on_parts), default=0):
         text += f" {ABOUT_PARTS.format(parts=parts, images=evaluation_word(study))}"
     if study.axis == "arm":
-        alike = " and ".join(group_labels(study))
-        return f"{text} Each arm stands against the first one{alike and f' with the same {alike}'}."
-    if not all(of_kind(BATCH_NORM, [one.reference]) for one in found):
+        same = " and ".join(group_labels(study))
+        return f"{text} Each arm stands against the first one{same and f' with the same {same}'}."
+    if study.of_clips:
+        text += (
+            " What stands against a norm has the same clips; longer clips stand against the "
+            "shortest ones of the same norm and the same number of clips per worker."
+        )
+    if not all(is_one(BATCH_NORM, one.reference) for one in found if not one.clip):
         text += (
             f" Without batch norm the reference is the {best_word(metric)} mean {noun(metric)}, "
             "which chance favours: an interval beside 0 tells less than it would of a reference "
@@ -258,16 +302,25 @@ def _reference(study: Study, here: Sequence[Row]) -> Row:
     if study.axis == "arm":
         return here[0]
     named = of_kind(BATCH_NORM, norm_names(here))
+    if study.of_clips:
+        named = [norm for norm in norm_names(here) if is_one(BATCH_NORM, norm)]
     if named:
         return next(row for row in here if row.labels["norm"] == named[0])
     return min(here, key=lambda row: (row.mean is None, rank(study.metric, row.mean or 0.0)))
 
 
 def _line(
-    study: Study, row: Row, recomputed: bool, reference: Row, further: Metric | None
+    study: Study,
+    row: Row,
+    recomputed: bool,
+    reference: Row,
+    further: Metric | None,
+    recomputed_b: bool = False,
 ) -> DifferenceLine:
     metric = further or study.metric
-    difference = row_difference(row, reference, recomputed_a=recomputed, further=further)
+    difference = row_difference(
+        row, reference, recomputed_a=recomputed, recomputed_b=recomputed_b, further=further
+    )
     if difference is None:
         verdict = _why_not(study, row, reference, further)
     else:

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from groupnorm.study.results.differences import part_difference, row_difference
+from groupnorm.study.results.differences import (
+    gains,
+    has_parts,
+    part_difference,
+    row_difference,
+)
 from groupnorm.study.results.estimates import Difference, paired_difference
 from groupnorm.study.results.format import counted, plain_text
 from groupnorm.study.results.labels import NOTHING, interval_text
@@ -15,10 +20,6 @@ from groupnorm.study.results.wording import is_better
 from groupnorm.training.metric import Metric
 
 YES, OPPOSITE, NO_RESULT = "yes", "no, the opposite", "no result to compare"
-FINDINGS_HEADER = [
-    "published", "does it appear here?", "difference here", "95 % interval over seeds",
-    "95 % interval over parts", "source",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def appearances(study: Study, rows: Sequence[Row]) -> list[Appearance]:
         over_seeds = on_parts = None
         if finding.than is not None:
             other = [_row(rows, finding.than[key]) for key in ("better", "worse")]
-            over_seeds = paired_difference(_gains(better, worse), _gains(*other))
+            over_seeds = paired_difference(gains(better, worse), gains(*other))
         elif better and worse:
             over_seeds = row_difference(better, worse)
             on_parts = part_difference(better, worse, study.metric)
@@ -103,30 +104,40 @@ def appears(metric: Metric, over_seeds: Difference | None, on_parts: Difference 
     return f"not told by {seeds}"
 
 
+def findings_header(study: Study) -> list[str]:
+    """What stands above `findings_lines`."""
+    on_parts = ["95 % interval over parts"] if has_parts(study) else []
+    return [
+        "published", "does it appear here?", "difference here", "95 % interval over seeds",
+        *on_parts, "source",
+    ]  # fmt: skip
+
+
 def findings_lines(study: Study, found: Sequence[Appearance]) -> list[list[str]]:
-    """The lines of a table below `FINDINGS_HEADER`."""
+    """The lines of a table below `findings_header`."""
+    with_parts = has_parts(study)
     return [
         [
             one.finding.statement,
             one.answer,
             NOTHING if one.over_seeds is None else plain_text(one.over_seeds.shown),
             _interval(one.over_seeds),
-            _interval(one.on_parts),
+            *([_interval(one.on_parts)] if with_parts else []),
             one.finding.source,
         ]
         for one in found
     ]
 
 
-def findings_sentence(found: Sequence[Appearance]) -> str:
-    """How many of the findings appear; empty without any."""
+def findings_sentence(found: Sequence[Appearance], what: str = "arms") -> str:
+    """How many of the findings, about these `what`, appear; empty without any."""
     if not found:
         return ""
     answers = [one.answer for one in found]
     yes, opposite, without = (answers.count(one) for one in (YES, OPPOSITE, NO_RESULT))
     told = counted(len(found), "published finding")
     appear = f"{yes or 'none'} {'appear' if yes > 1 else 'appears'}"
-    text = f"Of {told} about these arms {appear} here"
+    text = f"Of {told} about these {what} {appear} here"
     if opposite:
         text += f", of {opposite} the opposite appears"
     if left := len(found) - yes - opposite - without:
@@ -138,14 +149,6 @@ def findings_sentence(found: Sequence[Appearance]) -> str:
 
 def _row(rows: Sequence[Row], labels: Mapping[str, Any]) -> Row | None:
     return next((row for row in rows if row.labels == labels), None)
-
-
-def _gains(better: Row | None, worse: Row | None) -> dict[int, float]:
-    """The first minus the second, by the seeds that both have on the same test images."""
-    if better is None or worse is None or better.evaluated_on != worse.evaluated_on:
-        return {}
-    results = worse.results
-    return {seed: one - results[seed] for seed, one in better.results.items() if seed in results}
 
 
 def _interval(found: Difference | None) -> str:

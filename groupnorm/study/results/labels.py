@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
@@ -14,6 +14,8 @@ from groupnorm.study.results.wording import with_article
 NOTHING = "\u2013"
 RECOMPUTED = "(recomputed statistics)"
 BATCH_NORM, GROUP_NORM = NormSpec("bn"), NormSpec("gn")
+FIRST_LABELS_OF_CLIPS = ("norm", "frames", "stride", "batch_per_worker")
+"""What every row of a study of clips is labelled with; further labels come after them."""
 _NO_NORM = NormSpec("none")
 
 
@@ -27,6 +29,18 @@ def _parsed(norm: str) -> NormSpec | None:
         return NormSpec.parse(norm)
     except NormSpecError:
         return None
+
+
+def is_one(spec: NormSpec, norm: str) -> bool:
+    """Whether a norm is of the kind of `spec`, with weight standardization or without."""
+    found = _parsed(norm)
+    return found is not None and found.kind == spec.kind
+
+
+def standardizes_weights(norm: str) -> bool:
+    """Whether a norm comes with weight standardization."""
+    spec = _parsed(norm)
+    return spec is not None and spec.ws
 
 
 def short_names(norms: Iterable[str]) -> dict[str, str]:
@@ -91,9 +105,17 @@ def _canonical(norm: str) -> str:
 def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
     """A configuration in words, e.g. "bn, 2 images per worker" or "bn, ..., base_lr 0.1".
 
-    Labels without images per worker stand one after the other.
+    Of clips "bn, 8 frames at stride 2, 4 clips per worker". Labels without images per worker stand
+    one after the other.
     """
-    if "batch_per_worker" in labels:
+    if "frames" in labels:
+        text = (
+            f"{labels['norm']}, {clip_text(labels)}, {labels['batch_per_worker']} clips per worker"
+        )
+        known = (*FIRST_LABELS_OF_CLIPS, tuned_over)
+        further = [str(labels[name]) for name in labels if name not in known]
+        text = ", ".join([text, *further])
+    elif "batch_per_worker" in labels:
         text = f"{labels.get('norm', '?')}, {labels['batch_per_worker']} images per worker"
     else:
         text = ", ".join(str(value) for name, value in labels.items() if name != tuned_over)
@@ -115,10 +137,25 @@ def batches_text(same: Sequence[Row]) -> str:
     return ", ".join(batches) + (f" {ONCE}" if len(batches) > 1 else "")
 
 
+def clip_text(labels: Mapping[str, Any]) -> str:
+    """The length of a clip in words, e.g. "8 frames at stride 2"."""
+    return f"{labels['frames']} frames at stride {labels['stride']}"
+
+
 def label_columns(study: Study) -> list[str]:
-    """The headings above what a table calls its rows: norm and batch size, or a study's labels."""
+    """The headings above what a table calls its rows: norm and batch size, or a study's labels.
+
+    Of clips the frames stand between the two.
+    """
+    if study.of_clips:
+        return ["norm", "frames", "clips per worker", *varied_labels(study)]
     if study.axis == "norm":
         return ["norm", "images per worker"]
+    return _every_label(study)
+
+
+def _every_label(study: Study) -> list[str]:
+    """The norm or the arm, and the further labels of a study, in their order."""
     every = [cell.labels for cell in study.cells]
     every += [skipped["labels"] for skipped in study.manifest.get("skipped", [])]
     names = dict.fromkeys(name for labels in ({study.axis: ""}, *every) for name in labels)
@@ -127,22 +164,46 @@ def label_columns(study: Study) -> list[str]:
 
 def group_labels(study: Study) -> list[str]:
     """The labels besides the norm or the arm: only rows that agree in them are compared."""
-    return ["batch_per_worker"] if study.axis == "norm" else label_columns(study)[1:]
+    if study.of_clips:
+        further = [one for one in _every_label(study) if one not in FIRST_LABELS_OF_CLIPS]
+        return [*FIRST_LABELS_OF_CLIPS[1:], *further]
+    return ["batch_per_worker"] if study.axis == "norm" else _every_label(study)[1:]
+
+
+def varied_labels(study: Study) -> list[str]:
+    """The further labels of a study of clips in which its rows differ."""
+    found: dict[str, set[Any]] = {}
+    for cell in study.cells:
+        for name in group_labels(study)[3:]:
+            found.setdefault(name, set()).add(cell.labels.get(name))
+    return [name for name, values in found.items() if len(values) > 1]
 
 
 def label_cells(study: Study, same: Sequence[Row]) -> list[str]:
     """What stands below `label_columns` for the rows that the same runs fill."""
     if study.axis == "norm":
-        names = dict.fromkeys(study.label(row.labels) for row in same)
-        return [", ".join(names), batches_text(same)]
-    return [
-        ", ".join(dict.fromkeys(_label(study, row.labels, name) for row in same))
-        for name in label_columns(study)
-    ]
+        names = ", ".join(dict.fromkeys(study.label(row.labels) for row in same))
+        if not study.of_clips:
+            return [names, batches_text(same)]
+        clips = dict.fromkeys(clip_text(row.labels).replace(" frames", "") for row in same)
+        further = [_values(study, same, name) for name in varied_labels(study)]
+        return [names, ", ".join(clips), batches_text(same), *further]
+    return [_values(study, same, name) for name in label_columns(study)]
+
+
+def _values(study: Study, same: Sequence[Row], name: str) -> str:
+    """The values of a label that some rows have."""
+    return ", ".join(dict.fromkeys(_label(study, row.labels, name) for row in same))
 
 
 def row_name(study: Study, row: Row) -> str:
-    """What figures and sentences call a row: its norm, or its arm, and in brackets other labels."""
+    """What figures and sentences call a row: its norm, or its arm, and in brackets other labels.
+
+    Of clips all labels stand one after the other.
+    """
+    if study.of_clips:
+        named = {**row.labels, study.axis: study.label(row.labels)}
+        return label_text(named, study.manifest.get("tuned_over"))
     if study.axis == "norm":
         return study.label(row.labels)
     arm, *others = label_cells(study, [row])

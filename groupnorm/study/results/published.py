@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -98,6 +98,17 @@ class PublishedValue:
     value: int | None = None
 
 
+@dataclass(frozen=True)
+class PublishedClips:
+    """A line of a table of clips: its labels, and by the name of a metric the number in percent."""
+
+    norm: str
+    batch_per_worker: int
+    frames: int
+    stride: int
+    results: dict[str, float]
+
+
 def values(table: Published) -> list[PublishedValue]:
     """Every number of a table of norms, whatever its form, in its order; none of arms or clips.
 
@@ -169,6 +180,20 @@ def has_clips(table: Published) -> bool:
     its name in records, in percent.
     """
     return "frames" in table.data
+
+
+def published_clips(table: Published) -> list[PublishedClips]:
+    """The lines of a table for which `has_clips` is true, in its order."""
+    data, count = table.data, len(table.data["frames"])
+    names = [field.name for field in fields(PublishedClips) if field.name in data]
+    metrics = [name for name in data if name not in names]
+    return [
+        PublishedClips(
+            **{name: data[name][line] for name in names},
+            results={name: n for name in metrics if (n := data[name][line]) is not None},
+        )
+        for line in range(count)
+    ]
 
 
 def results_by_arm(table: Published) -> dict[str, dict[str, float]]:

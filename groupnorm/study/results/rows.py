@@ -41,7 +41,7 @@ from groupnorm.training.metric import Metric
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
 # How many last epochs a result is the median of in records that do not say it: the paper's rule.
 LAST_EPOCHS = 5
-TEST_IMAGES = "test images"
+TEST_IMAGES, TEST_VIDEOS = "test images", "test videos"
 # Said of a norm that one training, with each seed, stands for at several batch sizes.
 ONCE = "(trained once)"
 
@@ -169,6 +169,16 @@ class Study:
     def axis(self) -> str:
         """The label by which the report calls a configuration: its norm, or its arm."""
         return "arm" if self.manifest["shows"] == "arms" else "norm"
+
+    @property
+    def of_clips(self) -> bool:
+        """Whether norms are compared by clips per worker and by the length of the clips."""
+        return bool(self.manifest["shows"] == "clips")
+
+    @property
+    def example(self) -> str:
+        """What batches are made of: an "image", or a "clip" of a video."""
+        return "clip" if self.of_clips else "image"
 
     def label(self, labels: Mapping[str, Any]) -> str:
         """What the report calls the norm or the arm with these labels."""
@@ -322,14 +332,22 @@ def run_status(record: Record, metric: Metric) -> tuple[str, str | None]:
 def images_of(records: Iterable[Record]) -> str | None:
     """The images that runs were evaluated on: "test images", or "500 validation images".
 
-    Where runs differ, all of them, joined by "and". None where no run was begun.
+    Of clips "test videos" or "500 validation videos". Where runs differ, all of them, joined by
+    "and". None where no run was begun.
     """
     found: dict[str, None] = {}
     for record in records:
         if record.config or record.metrics:
             count = record.config.get("validation_images")
-            found[f"{count:,} validation images" if count else TEST_IMAGES] = None
+            test = TEST_VIDEOS if record.config.get("task") == "video" else TEST_IMAGES
+            what = test.removeprefix("test ")
+            found[f"{count:,} validation {what}" if count else test] = None
     return " and ".join(sorted(found)) or None
+
+
+def are_test(images: str | None) -> bool:
+    """Whether what `images_of` says are all test images, or test videos, or not known yet."""
+    return images in (None, TEST_IMAGES, TEST_VIDEOS)
 
 
 def step_memory_bytes(record: Record) -> int | None:

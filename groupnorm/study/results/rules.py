@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groupnorm.study.results.rows import TEST_IMAGES, Study, images_of
+from groupnorm.study.results.rows import Study, are_test, images_of
 from groupnorm.study.results.wording import capital, plural
 
 
@@ -56,31 +56,31 @@ def rules_note(study: Study) -> str:
 def title_images(study: Study) -> str:
     """Where results are not of the test images: " on 1,000 validation images"; else ""."""
     images = images_of(study.records.values())
-    return "" if images in (None, TEST_IMAGES) else f" on {images}"
+    return "" if are_test(images) else f" on {images}"
 
 
 def evaluation_word(study: Study) -> str:
     """What an evaluation is called: "test", as in "test error", or "validation"."""
     images = images_of(study.records.values())
-    if images in (None, TEST_IMAGES):
+    if images is None or are_test(images):
         return "test"
-    return "test or validation" if TEST_IMAGES in images else "validation"
+    return "test or validation" if "test " in images else "validation"
 
 
 def images_note(study: Study) -> str:
     """What it means that the results are not, or not all, of the test images; empty if they are."""
     images = images_of(study.records.values())
-    if images is None or images == TEST_IMAGES:
+    if images is None or are_test(images):
         return ""
-    results = capital(plural(study.metric))
+    results, what = capital(plural(study.metric)), images.rpartition(" ")[2]
     if " and " in images:
         return (
             f"{results} are those of {images}, by run: only runs that were evaluated on the same "
-            "images are compared."
+            f"{what} are compared."
         )
     return (
-        f"{results} are those of {images}, held out of the training images; the runs have not seen "
-        "the test images."
+        f"{results} are those of {images}, held out of the training {what}; the runs have not seen "
+        f"the test {what}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the arms of a study of detectors found on the same few test images, beside the truth."""
+"""What the networks of a study found on the same few test images or videos, beside the truth."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from groupnorm.study.store import FORMAT, SAMPLES_FILE, Cell, read_samples
 
 LOWEST_SCORE = 0.3
-"""Objects of a lower score are not recorded."""
+"""Objects of a lower score are not recorded; of a clip the most likely class is, at any score."""
+_THINGS = {"objects": "test image", "clips": "test video"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Samples:
         unreadable: test images that cannot be decoded -> what is wrong with them; the next ones
             took their places.
         reason: why there are no predictions; None where there are.
+        kind: "objects" in images, or classes of "clips". Of clips each of the `images` has frames
+            of a video side by side, with `video` (its number), `frames` (how many), `height` and
+            `width` of one, and a class as its `truth`; of an object there are only `category` and
+            `score`.
     """
 
     lowest_score: float = LOWEST_SCORE
@@ -38,10 +43,17 @@ class Samples:
     left_out: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
+    kind: Literal["objects", "clips"] = "objects"
+
+    @property
+    def things(self) -> str:
+        """What the predictions are made on: "test image" or "test video"."""
+        return _THINGS[self.kind]
 
     def as_json(self) -> dict[str, Any]:
-        """The content of `samples.json`."""
-        return {"format": FORMAT, **vars(self)}
+        """The content of `samples.json`; that of objects is as it was before there were clips."""
+        value = {"format": FORMAT, **vars(self)}
+        return {k: v for k, v in value.items() if (k, v) != ("kind", "objects")}
 
     def path(self, out: Path, number: int) -> Path:
         """The file of an image, counted from 0, of the study in `out`."""

@@ -5,8 +5,8 @@
     <out>/study.json                      what was asked: cells (labels, seed, name of the run)
     <out>/cost.json                       times of training steps, taken in turns after the trials
     <out>/initial.json                    of a search: what was measured before any training
-    <out>/samples/samples.json            of detectors: objects on some test images, see below
-    <out>/samples/<image_id>.png          these images
+    <out>/samples/samples.json            of detectors and clips: what is predicted, see below
+    <out>/samples/<image_id>.png          the images, or the frames of a video side by side
     <out>/runs/<name>/config.json         the complete configuration
     <out>/runs/<name>/env.json            versions, sources, machine, threads, parameters, cost
     <out>/runs/<name>/metrics.jsonl       one line an epoch
@@ -23,7 +23,8 @@ the newest command does not ask for stay in their folders and enter nothing.
 `objects` that it found, a list for each image, by falling score. An object has a `category`, a
 `score`, a `box` (x0 y0 x1 y1) and a `mask` (COCO's compressed RLE, or null), in pixels of the
 image's file; what is true has `crowd` in place of a score. `left_out` names runs and `unreadable`
-test images that are not there, and why.
+test images that are not there, and why. Of clips there are `kind`, and of each video its class in
+place of objects: `groupnorm.study.results.samples` says which.
 
 Every file is written beside its place and renamed, so a reader never sees half of one. Each has one
 reader in `records`, that of the checkpoint is in `groupnorm.training.checkpoint`. It checks what it

@@ -123,13 +123,15 @@ def read_initial(out: Path) -> dict[str, Any] | None:
 
 
 def read_samples(out: Path) -> dict[str, Any] | None:
-    """`samples/samples.json` of a study of detectors as a dict; None when there is none.
+    """`samples/samples.json` of a study of detectors or of clips as a dict; None without one.
 
     Raises:
         StoreError: the file is damaged or of another version.
     """
     path = out / SAMPLES_FILE
-    samples = read_checked(path, schema.Samples, versioned=True)
+    of_clips = (read_object(path) or {}).get("kind") == "clips"
+    form = schema.ClipSamples if of_clips else schema.Samples
+    samples = read_checked(path, form, versioned=True)
     if samples is None:
         return None
     for name, predicted in samples["runs"].items():

@@ -6,12 +6,12 @@ from groupnorm.study.report.text import describe
 from groupnorm.study.report.unrounded import study_numbers
 from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.results.findings import (
-    FINDINGS_HEADER,
     OPPOSITE,
     YES,
     Finding,
     appearances,
     appears,
+    findings_header,
     findings_lines,
     findings_sentence,
 )
@@ -78,7 +78,7 @@ def test_each_finding_stands_beside_what_was_measured(tmp_path):
         "no result to compare",
     ]  # fmt: skip
     lines = findings_lines(study, found)
-    assert {len(line) for line in lines} == {len(FINDINGS_HEADER)}
+    assert {len(line) for line in lines} == {len(findings_header(study))}
     assert lines[0][:3] == ["Trained BN is below frozen BN", YES, "2.7"]
     assert lines[0][-1] == "Table 4"
     assert lines[3][2:5] == ["\u2013"] * 3

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from groupnorm.study.report.figures import curves, final
+from groupnorm.study.report.figures.clips import (
+    clip_batch_figure,
+    clip_figure,
+    cost_by_clip_figures,
+    line_styles,
+)
 from groupnorm.study.report.figures.cost import cost_figures
 from groupnorm.study.report.figures.precision import precision_figures
 from groupnorm.study.report.figures.responses import response_figures
@@ -22,6 +28,13 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
             curves.arm_figure(study, rows),
             *precision_figures(study, rows),
             *cost_figures(study, rows),
+        ]
+    if kind == "clips":
+        return [
+            clip_figure(study, rows),
+            clip_batch_figure(study, rows),
+            curves.clip_figure(study, rows, line_styles(rows)),
+            *cost_by_clip_figures(study, rows),
         ]
     after = [*response_figures(study, rows), *cost_figures(study, rows)]
     if kind == "groups":

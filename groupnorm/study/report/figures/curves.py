@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -18,6 +18,7 @@ from groupnorm.study.report.figures.style import (
     norm_styles,
     sequence_colors,
 )
+from groupnorm.study.results.clips import clips_of, families, line_name, lines_of
 from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.rows import ONCE, Row, Study, run_status, subject, trained_once
 from groupnorm.study.results.rules import evaluation_word
@@ -128,6 +129,24 @@ def arm_figure(study: Study, rows: list[Row]) -> FigureSpec:
     caption = f"{capital(noun(study.metric))} against epoch. {CAPTION}"
     panels = _pair(study, series, subject(study))
     return FigureSpec("curves-by-arm", "Curves per arm", caption, panels)
+
+
+def clip_figure(
+    study: Study, rows: list[Row], styles: Mapping[tuple[str, int | None], Style]
+) -> FigureSpec:
+    """Training and test curves for every length of the clips, in lines as of the main figure."""
+    panels = []
+    for family in families(rows):
+        for clip in clips_of(family):
+            series = [
+                Series(line_name(study, line), _records(study, line.rows[clip]),
+                       styles[line.norm, line.batch])
+                for line in lines_of(family)
+                if clip in line.rows
+            ]  # fmt: skip
+            panels += _pair(study, series, f"clips of {clip}")
+    caption = f"{capital(noun(study.metric))} against epoch. {CAPTION}"
+    return FigureSpec("curves-by-clip", "Curves by the length of the clips", caption, panels)
 
 
 def _evaluated(study: Study) -> str:

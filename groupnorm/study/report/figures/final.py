@@ -99,8 +99,8 @@ def batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
         ax.set_title(f"This study: {subject(study)}")
 
     caption = (
-        f"{_what(study)} against images per worker; the largest batch is on the left, as in the "
-        f"paper's Figure 1. {_interval_words(study, rows, BAND)}"
+        f"{measured(study)} against images per worker; the largest batch is on the left, as in the "
+        f"paper's Figure 1. {interval_words(study, rows, BAND)}"
     )
     if once:
         caption += " A line without markers is a norm that was trained once for all of them."
@@ -117,8 +117,8 @@ def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     what = capital(noun(metric))
     title = f"This study: {subject(study)}\n{batch} images per worker"
     caption = (
-        f"{_what(study)} per norm at {batch} images per worker, best at the top. "
-        f"{_interval_words(study, rows, BARS)} Small dots are seeds."
+        f"{measured(study)} per norm at {batch} images per worker, best at the top. "
+        f"{interval_words(study, rows, BARS)} Small dots are seeds."
     )
     height = max(2.6, 1.2 + 0.42 * len(rows))
     draw = _by_name(study, rows, title)
@@ -137,8 +137,8 @@ def arms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     metric = study.metric
     what = capital(noun(metric))
     caption = (
-        f"{_what(study)} per arm, best at the top. {_interval_words(study, rows, BARS)} Small dots "
-        "are seeds."
+        f"{measured(study)} per arm, best at the top. {interval_words(study, rows, BARS)} Small "
+        "dots are seeds."
     )
     panel = Panel(
         _by_name(study, rows, f"This study: {subject(study)}"),
@@ -203,9 +203,9 @@ def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
         return draw
 
     caption = (
-        f"{_what(study)} by number of groups and by channels per group. One group is layer norm "
+        f"{measured(study)} by number of groups and by channels per group. One group is layer norm "
         "(LN), one channel per group is instance norm (IN). "
-        f"{_interval_words(study, rows, BAND)}"
+        f"{interval_words(study, rows, BAND)}"
     )
     present = [d for d in DIVISIONS if any(row.labels["division"] == d for row in rows)]
     panels = [Panel(ours(d), f"{what} by {DIVISIONS[d]}") for d in present]
@@ -251,10 +251,10 @@ def recomputed_figure(study: Study, rows: list[Row]) -> FigureSpec:
                 Panel(draw, f"{study.called(norm)} with running and with recomputed statistics")
             )
     caption = (
-        f"{_what(study)} of the same weights, evaluated twice: with the running statistics "
+        f"{measured(study)} of the same weights, evaluated twice: with the running statistics "
         "gathered in training, and with statistics recomputed on training data (Precise-BN). What "
         "separates the two is evaluation; what is left is training. "
-        f"{_interval_words(study, rows, BARS)}"
+        f"{interval_words(study, rows, BARS)}"
     )
     title = "Running and recomputed statistics side by side"
     return FigureSpec("running-and-recomputed", title, caption, panels)
@@ -353,13 +353,18 @@ def bars(
     return low, high
 
 
-def _what(study: Study) -> str:
+def measured(study: Study) -> str:
     """What the axis of results shows, to begin a caption with."""
     rule = epochs_rule(study, length=False)
     return f"{capital(study.metric.title)}{title_images(study)} ({rule})"
 
 
-def _interval_words(study: Study, rows: Sequence[Row], what: str) -> str:
+def interval_words(study: Study, rows: Sequence[Row], what: str) -> str:
+    """What intervals are drawn and what they rest on, in sentences.
+
+    Args:
+        what: how they are drawn, `BAND` or `BARS`.
+    """
     finished = [row.finished for row in rows if row.result]
     words = "No mean has two finished seeds, so there is no interval to draw."
     if any(row.result and row.result.interval for row in rows):

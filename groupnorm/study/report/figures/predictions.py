@@ -5,21 +5,25 @@ It is made of photographs, and so a raster image, in its file as in the page.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.font_manager import FontProperties, findfont
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from groupnorm.data.detection.drawing import draw_objects, drawn_object
-from groupnorm.data.files.decode import UnreadableError, read_rgb
-from groupnorm.data.issues import DataError
-from groupnorm.study.report.figures.render import COLUMN_WIDTHS, FONT, PNG_DPI, Column
+from groupnorm.study.report.figures.render import Column
+from groupnorm.study.report.figures.sheet import (
+    Sheet,
+    in_lines,
+    letters,
+    make_again,
+    png_file,
+    sampled_pixels,
+)
 from groupnorm.study.results.format import counted, decimal_text
 from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.rows import Row, Study
@@ -32,18 +36,6 @@ TRUTH = "truth"
 _CELL = 288  # pixels of a column
 _GAP = 8
 _LETTERS = 26  # pixels of a name above a column
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The sheet as a figure of the report: `png` is its file."""
-
-    title: str
-    caption: str
-    alt: str
-    columns: int
-    png: bytes
-    name: str = "predictions"
 
 
 def prediction_sheet(
@@ -64,9 +56,6 @@ def prediction_sheet(
     count = min(ROWS, len(samples.images))
     names, runs = [TRUTH, *shown], list(shown.values())
     picture = _compose(names, [_row(out, samples, number, runs) for number in range(count)])
-    buffer = io.BytesIO()
-    dpi = picture.width / COLUMN_WIDTHS[column] if column else float(PNG_DPI)
-    picture.save(buffer, "PNG", dpi=(dpi, dpi))
     of = f" of the {len(samples.images)} that were kept" if count < len(samples.images) else ""
     caption = (
         f"The first {counted(count, 'test image')}{of}: the truth, and what each arm finds with a "
@@ -77,7 +66,7 @@ def prediction_sheet(
     return Sheet(
         "Predictions on test images", caption,
         f"{counted(count, 'test image')} with boxes and masks: {', '.join(names)}",
-        len(names), buffer.getvalue(),
+        len(names), png_file(picture, column),
     )  # fmt: skip
 
 
@@ -91,30 +80,13 @@ def _arms(study: Study, rows: Sequence[Row], samples: Samples) -> dict[str, str]
 
 def _row(out: Path, samples: Samples, number: int, runs: Sequence[str]) -> list[Image.Image]:
     """An image with the truth, and with what each run found in it."""
-    path = samples.path(out, number)
-    image = samples.images[number]
-    try:
-        pixels = np.asarray(read_rgb(str(path))[0])
-    except (UnreadableError, DataError) as error:
-        raise StoreError(f"{path} cannot be shown: {error}. {_again(out)}") from None
-    if pixels.shape[:2] != (image["height"], image["width"]):
-        raise StoreError(
-            f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels, expected "
-            f"{image['height']} x {image['width']} by {SAMPLES_FILE}. {_again(out)}"
-        )
-    truth = image["truth"]
+    pixels = sampled_pixels(out, samples, number)
+    truth = samples.images[number]["truth"]
     found = [samples.runs[name]["objects"][number] for name in runs]
     try:
         return [_drawn(pixels, objects, samples.categories) for objects in (truth, *found)]
     except ValueError as error:
-        raise StoreError(f"{out / SAMPLES_FILE} has {error}. {_again(out)}") from None
-
-
-def _again(out: Path) -> str:
-    return (
-        f"Delete {(out / SAMPLES_FILE).parent}: the report then has no sheet of predictions, and "
-        "the command of the study makes it again from the checkpoints"
-    )
+        raise StoreError(f"{out / SAMPLES_FILE} has {error}. {make_again(out)}") from None
 
 
 def _drawn(
@@ -134,8 +106,8 @@ def _drawn(
 
 def _compose(names: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """All images in rows on white, with a name above each column."""
-    font = ImageFont.truetype(findfont(FontProperties(family=FONT)), _LETTERS)
-    titles = [_in_lines(name, font) for name in names]
+    font = letters(_LETTERS)
+    titles = [in_lines(name, font, _CELL - _GAP) for name in names]
     line = round(1.2 * _LETTERS)
     top = line * max(map(len, titles)) + _GAP
     heights = [max(picture.height for picture in row) for row in rows]
@@ -154,15 +126,3 @@ def _compose(names: Sequence[str], rows: Sequence[Sequence[Image.Image]]) -> Ima
             sheet.paste(picture, (place * (_CELL + _GAP), top))
         top += height + _GAP
     return sheet
-
-
-def _in_lines(name: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """A name in lines that are no wider than a column, where its words allow it."""
-    lines = [""]
-    for word in name.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > _CELL - _GAP:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

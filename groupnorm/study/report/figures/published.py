@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from groupnorm.study.report.figures.style import (
     BATCH_LABEL,
+    DASHES,
     GREY,
     KIND_COLORS,
     PAPER_BACKGROUND,
@@ -20,8 +21,10 @@ from groupnorm.study.results.labels import short_names
 from groupnorm.study.results.published import (
     DIVISIONS,
     Published,
+    PublishedClips,
     PublishedValue,
     batch_of,
+    published_clips,
     published_text,
     results_by_norm,
     values,
@@ -120,6 +123,37 @@ def group_panels(table: Published, metric: Metric, divisions: Sequence[str]) -> 
         return Panel(draw, alt, height=2.5)
 
     return [panel(division) for division in divisions if division in table.data]
+
+
+def clip_panel(table: Published, metric: Metric) -> Panel:
+    """Results against the length of the clips, a line for each norm and clips per worker."""
+    lines: dict[tuple[str, int], list[PublishedClips]] = {}
+    for found in published_clips(table):
+        if metric.name in found.results:
+            lines.setdefault((found.norm, found.batch_per_worker), []).append(found)
+    frames = sorted({found.frames for line in lines.values() for found in line})
+    sizes = sorted({batch for _, batch in lines}, reverse=True)
+    styles = norm_styles(norm for norm, _ in lines)
+    names = short_names(styles)
+
+    def draw(ax: Axes) -> None:
+        for (norm, batch), line in lines.items():
+            xs = [frames.index(found.frames) for found in line]
+            results = [found.results[metric.name] for found in line]
+            style, dashes = styles[norm], DASHES[sizes.index(batch) % len(DASHES)]
+            inside = "white" if len(line) == 1 else style.color
+            ax.plot(xs, results, color=style.color, marker=style.marker, mfc=inside, ls=dashes)
+            # what has one length only is named on its left, away from the other lines
+            where, side = ((-7, -3), "right") if len(line) == 1 else ((7, -3), "left")
+            ax.annotate(f"{names[norm]}, N = {batch}", (xs[-1], results[-1]), where, ha=side,
+                        textcoords="offset points", color=style.color, size=9)  # fmt: skip
+        ax.set_xticks(range(len(frames)), [str(count) for count in frames])
+        ax.set_xlim(-1.1, len(frames) + 0.1)
+        ax.grid(visible=False, axis="x")
+        ax.set_xlabel("frames of a clip")
+        _frame(ax, table, metric)
+
+    return Panel(draw, f"{_whose(table, plural(metric))}: {table.source}, {table.setting}", 3.4)
 
 
 def _whose(table: Published, what: str) -> str:

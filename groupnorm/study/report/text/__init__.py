@@ -6,13 +6,15 @@ leaves out 0. Without two seeds nothing is told apart, and the text says so.
 
 from __future__ import annotations
 
-from groupnorm.data import IMAGE_FILES
+from groupnorm.data.catalog import IMAGE_FILES, VIDEO_FILES
 from groupnorm.study.report.text.arms import arms_headline, arms_text, pretraining_text
+from groupnorm.study.report.text.clips import clips_headline, clips_text
 from groupnorm.study.report.text.divisions import groups_headline, groups_text
 from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, headline
 from groupnorm.study.report.text.published import published_by_batch, published_by_norm
 from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
+from groupnorm.study.results.clips import clips_of
 from groupnorm.study.results.findings import appearances, findings_sentence
 from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import BATCH_NORM, of_kind
@@ -33,15 +35,21 @@ from groupnorm.study.results.wording import in_unit, noun, unit_in_full
 
 PROTOCOLS = {
     "fixed-step": (
-        "Under the fixed-step protocol every step sees the same number of images at the same "
-        "learning rate; only the number of images that share batch statistics changes. A norm "
+        "Under the fixed-step protocol every step sees the same number of {example}s at the same "
+        "learning rate; only the number of {example}s that share batch statistics changes. A norm "
         "that does not look across the batch is therefore trained once for all batch sizes."
     ),
     "paper": (
-        "Under the paper's protocol a step sees the images of all workers together and the "
-        "learning rate follows the images per worker, so the number of steps changes with it."
+        "Under the paper's protocol a step sees the {example}s of all workers together and the "
+        "learning rate follows the {example}s per worker, so the number of steps changes with it."
     ),
 }
+
+
+def protocol_words(study: Study) -> str:
+    """What the protocol of a study is; empty where it is unknown."""
+    known = PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+    return known.format(example=study.example)
 
 
 def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> list[str]:
@@ -54,7 +62,7 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
     if tuning is not None and not rows:
         return [tuned_briefly(tuning)]
     kind = study.manifest["shows"]
-    begins = {"groups": groups_headline, "arms": arms_headline}
+    begins = {"groups": groups_headline, "arms": arms_headline, "clips": clips_headline}
     if study.search is not None:
         paragraphs = [*search_text(study, rows), *_incomplete(rows)] if rows else []
         return [paragraph for paragraph in paragraphs if paragraph]
@@ -71,6 +79,10 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
         paragraphs += [arms_text(study, rows), pretraining_text(study, rows)]
         paragraphs.append(findings_sentence(appearances(study, rows)))
         return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
+    if kind == "clips":
+        paragraphs += clips_text(study, rows)
+        paragraphs.append(findings_sentence(appearances(study, rows), "norms"))
+        return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
     batches = batch_sizes(rows)
     ends = dict.fromkeys((*batches[:1], *batches[-1:]))
     paragraphs += [at_batch(study, rows, batch) for batch in ends]
@@ -86,14 +98,15 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
 
 def _what_was_measured(study: Study, rows: list[Row]) -> str:
     data = study.manifest.get("data", {})
-    counts = [f"{data[key]:,} {word}" for key, word in _DATA_WORDS.items() if key in data]
+    words = _VIDEO_WORDS if study.of_clips else _DATA_WORDS
+    counts = [f"{data[key]:,} {word}" for key, word in words.items() if key in data]
     configs = [record.config for record in study.records.values()]
     limits = [config["train_images"] for config in configs if config.get("train_images")]
     if limits and "train" in data:
-        which = "a sample of " if data.get("name") in IMAGE_FILES else "the first "
+        which = "a sample of " if data.get("name") in (*IMAGE_FILES, *VIDEO_FILES) else "the first "
         counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
-    protocol = PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+    protocol = protocol_words(study)
     return (
         f"This study trained {subject(study)}{size} with {_kinds(study, rows)}, "
         f"{seeds_text(rows)} each. " + ("" if study.axis == "arm" else protocol)
@@ -110,12 +123,15 @@ def _kinds(study: Study, rows: list[Row]) -> str:
         kinds = f"group norm with {len(rows)} group divisions"
     where = f"{len(batches)} batch sizes per worker" if len(batches) > 1 else ""
     if len(batches) == 1:
-        where = f"{batches[0]} images per worker"
+        where = f"{batches[0]} {study.example}s per worker"
+    if study.of_clips:
+        where += f" in clips of {' and of '.join(map(str, clips_of(rows)))}"
     return f"{kinds} at {where}"
 
 
 _RULE_OF_THE_PAPER = f"the median of the last {LAST_EPOCHS} epochs"
 _DATA_WORDS = {"train": "training images", "test": "test images", "classes": "classes"}
+_VIDEO_WORDS = {"train": "training videos", "test": "test videos", "classes": "classes"}
 
 
 def _how_to_read(study: Study, rows: list[Row]) -> str:
@@ -126,7 +142,8 @@ def _how_to_read(study: Study, rows: list[Row]) -> str:
     if any(row.spread is not None for row in rows):
         text += (
             ", averaged over seeds; ± is the standard deviation over seeds. A difference is that "
-            "of the same seeds, which see the same images in the same order. Its 95 % interval is "
+            f"of the same seeds, which see the same {study.example}s in the same order. Its 95 % "
+            "interval is "
             "Student's t: of many such intervals 95 in 100 hold the difference that endless seeds "
             "would give. Where it contains 0, the two cannot be told apart. Each interval stands "
             "for itself: of twenty comparisons of equals about one leaves out 0 by chance."
