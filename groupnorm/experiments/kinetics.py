@@ -7,18 +7,20 @@ are inflated in time.
 
 from __future__ import annotations
 
+from typing import Any
+
 from groupnorm.experiments import imagenet
 from groupnorm.experiments.experiment import Experiment, Variant, smoke
 from groupnorm.experiments.options import Options
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import vary
-from groupnorm.training.config import RunConfig, VideoConfig
+from groupnorm.training.config import RunConfig, TrainingConfig, VideoConfig
 from groupnorm.training.metric import VIDEO
 
 STEPS = 400_000
 """Of 8 workers with 8 clips each: 25.6 million clips, about 107 epochs of Kinetics-400."""
 NORMS = (NormSpec("bn"), NormSpec("gn"))
-CELLS = (
+CELLS: tuple[dict[str, Any], ...] = (
     {"frames": 32, "stride": 2, "batch_per_worker": 8, "steps": STEPS},
     {"frames": 32, "stride": 2, "batch_per_worker": 4, "steps": 2 * STEPS},
     {"frames": 64, "stride": 1, "batch_per_worker": 4, "steps": 2 * STEPS},
@@ -64,7 +66,8 @@ def clips(options: Options) -> Experiment:
     long a part of the video. The paper gives no learning rate for 4 clips per worker; here it is
     half that for 8, with twice the steps. Smoke: a few files of 16 pixels, a quarter of the frames.
     """
-    variants, initial = [], []
+    variants: list[Variant] = []
+    initial: list[TrainingConfig] = []
     for norm in NORMS:
         start = pretraining(norm)
         if options.scale == "smoke":

@@ -28,7 +28,8 @@ SEEDS = {"quick": 3, "standard": 5, "larger": 5, "smoke": 1}
 STEP_CLIPS = 16
 """Clips of a step, whatever the number of workers that share them."""
 SIZES = (8, 4, 2)
-SHORT, LONG = {"frames": 8, "stride": 2}, {"frames": 16, "stride": 1}
+SHORT: dict[str, Any] = {"frames": 8, "stride": 2}
+LONG: dict[str, Any] = {"frames": 16, "stride": 1}
 PLAIN = (NormSpec("gn", size=8), NormSpec("bn"))
 WITH_WS = (NormSpec("gn", size=8, ws=True), NormSpec("bn", ws=True))
 SMOKE_CLIPS = {"train_images": STEP_CLIPS, "validation_images": 10, "test_clips": 2}
@@ -57,11 +58,11 @@ def quick() -> VideoConfig:
     """A narrow network on clips of 16 pixels, 16 a step for 900 steps.
 
     Where it differs from the paper it does so for every norm alike. Networks start from random
-    weights: there is no classifier of images to inflate. From each pixel its mean over the clip's
-    frames is subtracted, for as long as the still picture is in the input plain norms stay near
-    chance. The learning rate is 0.05 for the 16 clips of a step and falls along a cosine. 900 steps
-    see each video about once; only then the test videos are evaluated, at each of the five starts
-    that a clip may have in their 20 frames.
+    weights: there is no classifier of images to inflate. Each pixel has its mean over the clip's
+    frames subtracted: as long as the still picture is in the input, plain norms stay near chance.
+    The learning rate is 0.05 for the 16 clips of a step and falls along a cosine. 900 steps see
+    each video about once; only then the test videos are evaluated, at each of the five starts that
+    a clip may have in their 20 frames.
     """
     return VideoConfig(
         model="i3d_narrow",
@@ -76,7 +77,7 @@ def quick() -> VideoConfig:
         warmup_steps=50,
         base_lr=0.2,
         memory_format="channels_last",
-        evaluate_every=2,
+        evaluate_every=3,
         **LONG,
     )
 
