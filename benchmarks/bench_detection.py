@@ -133,7 +133,8 @@ class Parts:
         self.watch(model.backbone.fpn, "forward", "feature pyramid")
         if hasattr(model, "head"):
             self.watch(model.head, "forward", "heads")
-            self.watch(model, "compute_loss", "matching, sampling, losses")
+            own = hasattr(model, "_losses")
+            self.watch(model, "_losses" if own else "compute_loss", "matching, sampling, losses")
             return
         rpn, heads = model.rpn, model.roi_heads
         losses = "matching, sampling, losses"

@@ -21,7 +21,7 @@ Variants = dict[str, Callable[[], Any]]
 
 
 def on_cpu(variants: Variants) -> Seconds:
-    """Seconds of one call: median and quartiles over rounds in which all variants take turns."""
+    """Seconds of one call: least, median and quartiles over rounds in which all take turns."""
     calls = {}
     for name, call in variants.items():
         call()
@@ -35,7 +35,7 @@ def on_cpu(variants: Variants) -> Seconds:
             for _ in range(calls[name]):
                 call()
             seconds[name].append((time.perf_counter() - began) / calls[name])
-    return _quartiles(seconds)
+    return _summary(seconds)
 
 
 def on_cuda(variants: Variants) -> Seconds:
@@ -58,7 +58,7 @@ def on_cuda(variants: Variants) -> Seconds:
             end.record()
             events[name].append((begin, end))
     torch.cuda.synchronize()
-    return _quartiles(
+    return _summary(
         {name: [b.elapsed_time(e) / 1e3 for b, e in pairs] for name, pairs in events.items()}
     )
 
@@ -75,16 +75,16 @@ def in_a_row(variants: Variants) -> Seconds:
                 call()
             torch.cuda.synchronize()
             seconds[name].append((time.perf_counter() - began) / CALLS_IN_A_ROW)
-    return _quartiles(seconds)
+    return _summary(seconds)
 
 
 def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-def _quartiles(seconds: dict[str, list[float]]) -> Seconds:
+def _summary(seconds: dict[str, list[float]]) -> Seconds:
     result = {}
     for name, values in seconds.items():
         low, middle, high = statistics.quantiles(values, n=4)
-        result[name] = {"median": middle, "low": low, "high": high}
+        result[name] = {"median": middle, "low": low, "high": high, "least": min(values)}
     return result

@@ -111,19 +111,19 @@ def detect(
         from groupnorm.data.issues import DataError
         from groupnorm.study.trained import find_run
 
-        run_folder, config = find_run(Path(checkpoint))
+        run_folder = find_run(Path(checkpoint))
         folder = named_folder(_USUAL if out is None and not as_json else out, "--out")
-        detector, about = _open(run_folder, config, device)
+        detector, about = _open(run_folder, device)
         if not as_json:
             say(f"run {about['run']}: {about['model']} with {about['norm']}")
         paths = [Path(text) for text in images]
-        places = [None] * len(paths) if folder is None else _places(paths, folder)
+        drawings = [None] * len(paths) if folder is None else _drawings(paths, folder)
         found: list[dict[str, Any]] = []
         unreadable: dict[str, str] = {}
         with _progress(len(paths)) as advance:
-            for path, place in zip(paths, places, strict=True):
+            for path, drawing in zip(paths, drawings, strict=True):
                 try:
-                    found.append(_detect(detector, path, place, threshold))
+                    found.append(_detect(detector, path, drawing, threshold))
                 except UnreadableError as error:
                     unreadable[str(path)] = f"{path}: {error}"
                 except DataError as error:
@@ -141,24 +141,15 @@ def detect(
             fail(f"{len(paths) - len(found)} of {counted(len(paths), 'image')} could not be read")
 
 
-def _open(folder: Path, config: Any, device: str) -> tuple[Any, dict[str, Any]]:
-    """The detector of a run, and what is said of it.
-
-    Raises:
-        ValueError: the run is not a detector's.
-    """
+def _open(folder: Path, device: str) -> tuple[Any, dict[str, Any]]:
+    """The detector of a run, and what is said of it."""
     from groupnorm.run.detector import BuiltFor, TrainedDetector
     from groupnorm.study.trained import read_trained
-    from groupnorm.training.config import DetectionConfig
     from groupnorm.training.device import check_device
 
-    if not isinstance(config, DetectionConfig):
-        raise ValueError(
-            f"{folder} holds a run of {config.task} ({config.model} on {config.data}); expected "
-            "one of groupnorm train task=detection"
-        )
     check_device(device)
     run = read_trained(folder)
+    config = run.config
     detector = TrainedDetector(config, BuiltFor(**run.built_for), run.weights, device)
     if run.record.status != "finished":
         how = f"note: the run has not finished ({run.record.status})"
@@ -172,8 +163,8 @@ def _open(folder: Path, config: Any, device: str) -> tuple[Any, dict[str, Any]]:
     return detector, about
 
 
-def _detect(detector: Any, path: Path, place: Path | None, threshold: float) -> dict[str, Any]:
-    """What is found in an image, which is drawn into the file `place`.
+def _detect(detector: Any, path: Path, drawing: Path | None, threshold: float) -> dict[str, Any]:
+    """What is found in an image, which is drawn into the file `drawing`.
 
     Raises:
         UnreadableError, DataError: it cannot be decoded, or not be opened.
@@ -187,18 +178,18 @@ def _detect(detector: Any, path: Path, place: Path | None, threshold: float) -> 
     if found.not_finite:
         what = counted(found.not_finite, "detection")
         print_line(errors, f"note: {path}: {what} whose score or box is not a number are left out")
-    if place is not None:
-        _draw(image, found.objects, detector.built_for.categories, place)
+    if drawing is not None:
+        _draw(image, found.objects, detector.built_for.categories, drawing)
     return {
         "image": str(path),
         "width": image.width,
         "height": image.height,
-        "drawing": None if place is None else str(place),
+        "drawing": None if drawing is None else str(drawing),
         "objects": found.objects,
     }
 
 
-def _draw(image: Any, objects: Any, categories: Sequence[str], place: Path) -> None:
+def _draw(image: Any, objects: Any, categories: Sequence[str], file: Path) -> None:
     import numpy as np
     from PIL import Image, PngImagePlugin
 
@@ -206,43 +197,43 @@ def _draw(image: Any, objects: Any, categories: Sequence[str], place: Path) -> N
 
     enlarge = max(1, round(_READABLE / max(image.size)))
     shown = [drawn_object(one, categories, image.height, image.width) for one in objects]
-    drawing = draw_objects(np.asarray(image), shown, enlarge)
+    pixels = draw_objects(np.asarray(image), shown, enlarge)
     about = PngImagePlugin.PngInfo()
     about.add_text("Software", _SOFTWARE)
     buffer = io.BytesIO()
-    Image.fromarray(drawing).save(buffer, "PNG", pnginfo=about)
-    write_atomic(place, buffer.getvalue())
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=about)
+    write_atomic(file, buffer.getvalue())
 
 
-def _places(images: Sequence[Path], folder: Path) -> list[Path]:
+def _drawings(images: Sequence[Path], folder: Path) -> list[Path]:
     """The file of each drawing: NAME.png, or NAME-2.png and so on where that is taken.
 
     Taken is what another image of this command has, and every file that no such command drew.
     """
     inputs = {path.resolve() for path in images}
     taken: set[str] = set()
-    places = []
+    drawings = []
     for path in images:
         stem = os.fsdecode(os.fsencode(path.stem)[:200])  # with what is added, a name has 255 bytes
         names = itertools.chain([stem], (f"{stem}-{n}" for n in itertools.count(2)))
         for name in names:
-            place = folder / f"{name}.png"
-            if name.casefold() not in taken and _may_be_written(place, inputs):
+            drawing = folder / f"{name}.png"
+            if name.casefold() not in taken and _may_be_written(drawing, inputs):
                 break
         taken.add(name.casefold())
-        places.append(place)
-    return places
+        drawings.append(drawing)
+    return drawings
 
 
-def _may_be_written(place: Path, inputs: set[Path]) -> bool:
+def _may_be_written(file: Path, inputs: set[Path]) -> bool:
     from PIL import Image
 
-    if not os.path.lexists(place):
+    if not os.path.lexists(file):
         return True
-    if place.resolve() in inputs or not place.is_file():
+    if file.resolve() in inputs or not file.is_file():
         return False
     try:
-        with Image.open(place, formats=["PNG"]) as drawing:
+        with Image.open(file, formats=["PNG"]) as drawing:
             return bool(drawing.info.get("Software") == _SOFTWARE)
     except Exception:  # a damaged image can raise nearly anything
         return False

@@ -173,8 +173,7 @@ def detection(options: Options) -> Experiment:
                 start = _few(start, SMOKE_CROPS, SMOKE_CROPS)
             initial[start.run_name()] = start
             config = vary(config, init=start.run_name())
-        family = "RetinaNet, " if config.model.startswith("retinanet") else ""
-        labels = {"arm": name, "training": f"{family}{config.steps:,} steps"}
+        labels = {"arm": name, "training": _training(scale, config, epochs)}
         variants.append(Variant(config, labels, seeds))
     return Experiment(
         title="Detectors of garments by norm, fine-tuned and from scratch",
@@ -188,6 +187,16 @@ def detection(options: Options) -> Experiment:
         findings=_findings(variants),
         initial=tuple(initial.values()),
     )
+
+
+def _training(scale: str, config: DetectionConfig, epochs: int | None) -> str:
+    """What arms that are compared have in common: detector and length.
+
+    Only at smoke scale do detectors from scratch have the length of the others, and another word.
+    """
+    family = "RetinaNet, " if config.model.startswith("retinanet") else ""
+    scratch = " from scratch" if scale == "smoke" and epochs is None else ""
+    return f"{family}{config.steps:,} steps{scratch}"
 
 
 def _findings(variants: Iterable[Variant]) -> tuple[Finding, ...]:

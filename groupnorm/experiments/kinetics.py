@@ -8,7 +8,7 @@ are inflated in time.
 from __future__ import annotations
 
 from groupnorm.experiments import imagenet
-from groupnorm.experiments.experiment import SMOKE_SIZE, Experiment, Variant, smoke
+from groupnorm.experiments.experiment import Experiment, Variant, smoke
 from groupnorm.experiments.options import Options
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import vary
@@ -27,7 +27,7 @@ CELLS = (
 the learning rate is half as high (`VideoConfig.learning_rate`): the paper says neither."""
 SMOKE_DATA = "garments-motion-files"
 SMOKE_CLIPS = {"train_images": 16, "validation_images": 10, "test_clips": 2}
-_SHORTER = 4  # than the published clips, and fewer a worker, at smoke scale
+_SHORTER, _FEWER = 4, 2  # frames, and clips per worker, at smoke scale
 
 
 def recipe() -> VideoConfig:
@@ -62,7 +62,7 @@ def clips(options: Options) -> Experiment:
     `groupnorm study kinetics-clips`. Published: top-1 accuracy of BN 73.3, 72.1 and 73.3, of GN
     73.0, 72.8 and 74.5. The short clips have every second frame, the long ones every frame of as
     long a part of the video. The paper gives no learning rate for 4 clips per worker; here it is
-    half that for 8, with twice the steps. Smoke: a few small clips of a quarter of the frames.
+    half that for 8, with twice the steps. Smoke: a few files of 16 pixels, a quarter of the frames.
     """
     variants, initial = [], []
     for norm in NORMS:
@@ -91,6 +91,6 @@ def _scaled(config: VideoConfig, options: Options) -> VideoConfig:
     """At smoke scale the same network, norm and optimizer on a few small clips."""
     if options.scale != "smoke":
         return config
-    few = config.batch_per_worker // _SHORTER
-    small = smoke(vary(config, accumulate=1), few, SMOKE_DATA)
-    return vary(small, frames=config.frames // _SHORTER, image_size=SMOKE_SIZE, **SMOKE_CLIPS)
+    whole = vary(config, accumulate=1, image_size=None)
+    small = smoke(whole, config.batch_per_worker // _FEWER, SMOKE_DATA)
+    return vary(small, frames=config.frames // _SHORTER, **SMOKE_CLIPS)

@@ -14,7 +14,7 @@ from torch.nn.modules._functions import SyncBatchNorm as torchs_sync_batch_norm 
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from groupnorm.layers.base import FxLeaf
-from groupnorm.ops.batch_norm import chunked_batch_norm, ragged_batch_norm
+from groupnorm.ops.batch_norm import Running, chunked_batch_norm, move_running, ragged_batch_norm
 from groupnorm.ops.sync_batch_norm import synchronized_batch_norm
 
 _ROWS: list[tuple[int, ...]] = []
@@ -69,8 +69,8 @@ class BatchNorm(FxLeaf, _BatchNorm):
     mean and unbiased variance. In evaluation it is plain batch norm. Keys, initial values and
     formulas are those of `torch.nn.BatchNorm2d`.
 
-    Input (N, C, *) with up to three spatial axes; output in the same shape, dtype and layout. The
-    gradient cannot be differentiated again in all layouts.
+    Input (N, C, *) with up to three spatial axes; output in the same shape, dtype and layout.
+    Without the C++ kernels the gradient cannot be differentiated again in all layouts.
 
     Args:
         num_features: C.
@@ -113,8 +113,10 @@ class BatchNorm(FxLeaf, _BatchNorm):
             return evaluate(self, input)
         if input.numel() == 0:
             return train_on_nothing(self, input)
-        found = normalize_workers(self, input, self.weight, self.bias, self.batch_per_worker)
-        update_running(self, found)
+        found = normalize_workers(
+            self, input, self.weight, self.bias, self.batch_per_worker, running_of(self)
+        )
+        count_step(self)
         return found.output
 
     def extra_repr(self) -> str:
@@ -161,8 +163,8 @@ class SyncBatchNorm(FxLeaf, _BatchNorm):
         if processes == 1 and input.numel() == 0:
             return train_on_nothing(self, input)
         if processes == 1:
-            found = _normalize_images(self, input, self.weight, self.bias, None)
-            update_running(self, found)
+            found = _normalize_images(self, input, self.weight, self.bias, None, running_of(self))
+            count_step(self)
             return found.output
         if input.device.type != "cpu":
             return _synchronized_by_torch(self, input, processes)
@@ -208,8 +210,7 @@ def evaluate(layer: _BatchNorm, input: Tensor) -> Tensor:
 
 def train_on_nothing(layer: _BatchNorm, input: Tensor) -> Tensor:
     """An input without values in training: as in PyTorch the step counts and no statistics move."""
-    assert layer.num_batches_tracked is not None
-    layer.num_batches_tracked.add_(1)
+    count_step(layer)
     return evaluate(layer, input)
 
 
@@ -239,26 +240,34 @@ def normalize_workers(
     weight: Tensor | None,
     bias: Tensor | None,
     batch_per_worker: int | None,
+    running: Running | None = None,
 ) -> Normalized:
     """Normalize every worker's rows of a batch that has values, as the layer does in training.
+
+    Args:
+        running: moved towards the mean over the workers that have rows. Those without rows hold on
+            to the old ones, so that it moves by its weight times `Normalized.share`.
 
     Raises:
         ValueError: as `BatchNorm`.
     """
     every = _ROWS[-1] if _ROWS else None
     if every is None:
-        return _normalize_images(layer, input, weight, bias, batch_per_worker)
+        return _normalize_images(layer, input, weight, bias, batch_per_worker, running)
     if sum(every) != input.shape[0]:
         raise ValueError(
             f"rows_per_worker must add up to the rows of the input, got {every} and input "
             f"{tuple(input.shape)} for {layer}"
         )
     having = [count for count in every if count]
-    positions = input[0, 0].numel()
+    positions = input.numel() // (input.shape[0] * input.shape[1])
     _check_values(layer, input, min(having) * positions)
     output, mean, var = ragged_batch_norm(input, weight, bias, layer.eps, every)
     rows = torch.tensor(having, device=input.device)
-    return Normalized(output, mean, var, rows, positions, len(having) / len(every))
+    found = Normalized(output, mean, var, rows, positions, len(having) / len(every))
+    if running is not None:
+        _move(running, found)
+    return found
 
 
 def _normalize_images(
@@ -267,6 +276,7 @@ def _normalize_images(
     weight: Tensor | None,
     bias: Tensor | None,
     batch_per_worker: int | None,
+    running: Running | None,
 ) -> Normalized:
     """The same where every worker has `batch_per_worker` rows; None for one worker."""
     images = batch_per_worker or input.shape[0]
@@ -276,9 +286,9 @@ def _normalize_images(
             f"and batch_per_worker={images}; where the rows are regions of images, run the layer "
             "within rows_per_worker"
         )
-    positions = input[0, 0].numel()
+    positions = input.numel() // (input.shape[0] * input.shape[1])
     _check_values(layer, input, images * positions)
-    output, mean, var = chunked_batch_norm(input, weight, bias, layer.eps, images)
+    output, mean, var = chunked_batch_norm(input, weight, bias, layer.eps, images, running)
     return Normalized(output, mean, var, images, positions, 1.0)
 
 
@@ -290,25 +300,26 @@ def _check_values(layer: _BatchNorm, input: Tensor, values: int) -> None:
         )
 
 
-def update_running(layer: _BatchNorm, found: Normalized) -> None:
-    """Move the running statistics towards the mean over the workers that have rows.
-
-    Those without rows hold on to the old ones: the weight of the new ones is `momentum` times
-    `found.share`.
-    """
+def running_of(layer: _BatchNorm) -> Running:
+    """The running statistics of a layer, which move by its momentum."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    assert layer.num_batches_tracked is not None
     assert layer.momentum is not None
-    with torch.no_grad():
-        layer.num_batches_tracked.add_(1)
-        values = found.rows * found.positions
-        if isinstance(values, Tensor):
-            values = values.to(found.var.dtype).unsqueeze(1)
-            unbiased = (found.var * (values / (values - 1))).mean(0)
-        else:
-            unbiased = found.var.mean(0) * (values / (values - 1))
-        mean = found.mean.mean(0)
-        weight = layer.momentum * found.share
-        layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), weight)
-        layer.running_var.lerp_(unbiased.to(layer.running_var.dtype), weight)
+    return Running(layer.running_mean, layer.running_var, layer.momentum)
+
+
+def count_step(layer: _BatchNorm) -> None:
+    """Count a training step."""
+    assert layer.num_batches_tracked is not None
+    layer.num_batches_tracked.add_(1)
+
+
+def update_running(layer: _BatchNorm, found: Normalized) -> None:
+    """Count a training step, and move the running statistics as `normalize_workers` does."""
+    count_step(layer)
+    _move(running_of(layer), found)
+
+
+def _move(running: Running, found: Normalized) -> None:
+    running = running._replace(weight=running.weight * found.share)
+    move_running(running, found.mean, found.var, found.rows * found.positions)

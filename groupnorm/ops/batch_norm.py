@@ -1,8 +1,9 @@
 """Batch normalization of every chunk of a batch on its own, in one call.
 
 Letters: K chunks of `images` images, C channels, S positions, M = images * S values per channel and
-chunk. Three ways to the same numbers; statistics are never E[x^2] - E[x]^2 of raw values.
+chunk. Four ways to the same numbers; statistics are never E[x^2] - E[x]^2 of raw values.
 
+- plain memory on the CPU: the C++ kernels, with those of group norm; the others without them.
 - contiguous on the CPU: the statistics of every row (image, channel) come from PyTorch's group
   norm, whose two readings of a row stay in the cache, and are merged into the chunks' (Chan et
   al. 1979). Faster than PyTorch's batch norm, whose statistics are a serial recurrence.
@@ -13,20 +14,46 @@ chunk. Three ways to the same numbers; statistics are never E[x^2] - E[x]^2 of r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groupnorm.ops.group_norm import reference
+from groupnorm.ops.group_norm.memory import all_plain, check_memory, transformed
+from groupnorm.ops.group_norm.native.launch import (
+    batch_norm_is_off,
+    launch_batch_norm,
+    launch_batch_norm_backward,
+)
 from groupnorm.ops.per_channel import in_statistics_dtype, parameters_for
 
 # Below this many positions a row is too short to pay for its own statistics (measured at 6x6, 4x4).
 _SHORTEST_ROW = 32
 
 
+class Running(NamedTuple):
+    """Running statistics that a batch moves.
+
+    Attributes:
+        mean: (C,), moves towards the mean over the chunks of their means.
+        var: (C,), towards that of their unbiased variances.
+        weight: of what they move towards, 0 to 1.
+    """
+
+    mean: Tensor
+    var: Tensor
+    weight: float
+
+
 def chunked_batch_norm(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, images: int
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    images: int,
+    running: Running | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize every `images` consecutive images with their own mean and biased variance.
 
@@ -35,11 +62,14 @@ def chunked_batch_norm(
         weight: scale (C,), or None for 1.
         bias: shift (C,), or None for 0.
         eps: added to the biased variance inside the root.
+        running: moved in place.
 
     Returns:
         The output in the input's shape, dtype and memory format; the chunks' means and biased
         variances, (K, C), float32 (float64 for float64), which are constants to autograd.
     """
+    if _kernels_take(input, weight, bias, running):
+        return _by_kernels(input, weight, bias, eps, images, running)
     weight, bias = parameters_for(input, weight, bias)
     x, way = input, _side_by_side
     if input.device.type == "cpu":
@@ -51,7 +81,26 @@ def chunked_batch_norm(
         elif _is_channels_last(x) and len(x) > images:
             way = _ChannelsLast.apply
     y, mean, var = way(x, weight, bias, eps, images)
+    if running is not None:
+        move_running(running, mean, var, images * input[0, 0].numel())
     return y.to(input.dtype), mean, var
+
+
+@torch.no_grad()
+def move_running(running: Running, mean: Tensor, var: Tensor, values: int | Tensor) -> None:
+    """Move running statistics in place.
+
+    Args:
+        mean: of the K chunks (K, C), and `var`, biased, alike.
+        values: per channel of each chunk: one number for all, or a tensor (K,).
+    """
+    if isinstance(values, Tensor):
+        values = values.to(var.dtype).unsqueeze(1)
+        unbiased = (var * (values / (values - 1))).mean(0)
+    else:
+        unbiased = var.mean(0) * (values / (values - 1))
+    running.mean.lerp_(mean.mean(0).to(running.mean.dtype), running.weight)
+    running.var.lerp_(unbiased.to(running.var.dtype), running.weight)
 
 
 def ragged_batch_norm(
@@ -76,6 +125,138 @@ def ragged_batch_norm(
     if _is_channels_last(input):
         y = y.contiguous(memory_format=_CHANNELS_LAST[input.dim()])
     return y, torch.cat(means), torch.cat(variances)
+
+
+def _kernels_take(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running | None
+) -> bool:
+    """Whether all of it is memory that kernels may read and write, and nothing else looks on."""
+    return (
+        not torch.compiler.is_compiling()
+        and input.is_cpu
+        and input.dtype in _KERNEL_DTYPES
+        and not transformed()
+        and not torch._C._len_torch_dispatch_stack()
+        and all_plain(input, weight, bias, *(running or ())[:2])
+        and not batch_norm_is_off()
+    )
+
+
+_KERNEL_DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+
+
+def _by_kernels(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    images: int,
+    running: Running | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = reference.statistics_dtype(input.dtype)
+    weight = None if weight is None else weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    if torch.is_grad_enabled():
+        y, statistics = _Kernels.apply(input, weight, bias, eps, images, running)
+    else:
+        y, statistics = _kernels_forward(input, weight, bias, eps, images, running)
+    mean, _, var = statistics.unbind()
+    return y, mean, var
+
+
+def _kernels_forward(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    images: int,
+    running: Running | None,
+) -> tuple[Tensor, Tensor]:
+    """Output, and the chunks' means, rstd and biased variances (3, K, C); moves `running`."""
+    dtype = reference.statistics_dtype(input.dtype)
+    fits = (
+        running is not None
+        and running.mean.dtype == running.var.dtype == dtype
+        and running.mean.is_contiguous()
+        and running.var.is_contiguous()
+    )
+    in_kernel = running if running is not None and fits else (None, None, 0.0)
+    found = launch_batch_norm(input, weight, bias, eps, images, *in_kernel)
+    if found is None:
+        found, fits = _forward_by_reference(input, weight, bias, eps, images), False
+    if running is not None and fits:
+        torch.autograd.graph.increment_version(running[:2])
+    elif running is not None:
+        _, statistics = found
+        move_running(running, statistics[0], statistics[2], images * input[0, 0].numel())
+    return found
+
+
+def _forward_by_reference(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, images: int
+) -> tuple[Tensor, Tensor]:
+    y, mean, rstd = reference.forward(_as_chunks(input, images), input.shape[1], weight, bias, eps)
+    var = (rstd.pow(-2) - eps).clamp_min(0)
+    return _from_chunks(y, input, images), torch.stack([mean, rstd, var])
+
+
+def _backward_by_reference(
+    grad_output: Tensor, input: Tensor, weight: Tensor | None, eps: float, images: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiable; in float32 the statistics are those of the reference."""
+    check_memory(grad_output, input, weight)
+    x, g = _as_chunks(input, images), _as_chunks(grad_output, images)
+    channels = input.shape[1]
+    _, mean, rstd = reference.forward(x, channels, weight, None, eps)
+    dx, dweight, dbias, _ = reference.backward(g, x, channels, weight, None, mean, rstd)
+    return _from_chunks(dx, input, images), dweight, dbias
+
+
+def _as_chunks(x: Tensor, images: int) -> Tensor:
+    """(N, C, *) -> (K, C, M), of which a channel of a chunk is a group."""
+    n, c = x.shape[:2]
+    return x.reshape(n // images, images, c, -1).transpose(1, 2).reshape(n // images, c, -1)
+
+
+def _from_chunks(y: Tensor, like: Tensor, images: int) -> Tensor:
+    """(K, C, M) -> the shape and layout of `like`."""
+    y = y.reshape(len(y), like.shape[1], images, -1).transpose(1, 2).reshape(like.shape)
+    # not by memory format, which vmap does not know
+    return y.movedim(1, -1).contiguous().movedim(-1, 1) if _is_channels_last(like) else y
+
+
+class _Kernels(torch.autograd.Function):
+    """The C++ kernels on an input in any layout."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        input, weight, bias, eps, images, running = inputs
+        y, statistics = _kernels_forward(input, weight, bias, eps, images, running)
+        ctx.save_for_backward(input, weight, statistics)
+        ctx.eps, ctx.images = eps, images
+        ctx.with_weight, ctx.with_bias = weight is not None, bias is not None
+        ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
+        return y, statistics
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Any, ...]:
+        if grad_output is None:
+            return (None,) * 6
+        input, weight, statistics = ctx.saved_tensors
+        found = None
+        if (
+            not torch.is_grad_enabled()
+            and not transformed()
+            and not torch._C._len_torch_dispatch_stack()
+            and all_plain(grad_output, input, weight, statistics)
+        ):
+            found = launch_batch_norm_backward(grad_output, input, weight, statistics, ctx.images)
+        if found is None:
+            found = _backward_by_reference(grad_output, input, weight, ctx.eps, ctx.images)
+        dx, dweight, dbias = found
+        dweight, dbias = (dweight if ctx.with_weight else None), (dbias if ctx.with_bias else None)
+        return dx, dweight, dbias, None, None, None
 
 
 def _side_by_side(

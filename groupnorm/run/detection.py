@@ -48,13 +48,17 @@ def load(config: DetectionConfig, device: str, data_root: Path | None) -> Annota
 
     Images that take at most `MEMORY` together are decoded once; those of larger data sets in as
     many processes as torch has threads, at most `MOST_DECODERS`. Where all test images have one
-    size, `EVALUATION_BATCH` of them make a batch, else one, which nothing pads.
+    size, `EVALUATION_BATCH` of them make a batch, else one, which nothing pads. For a detector
+    without masks none are decoded.
 
     Raises:
         DataError: the data set is missing or damaged.
         ValueError: it has fewer images than the configuration trains on and holds out.
     """
     images = read(config, data_root)
+    if not _has_masks(config):
+        train, test = (replace(split, masks=False) for split in (images.train, images.test))
+        images = replace(images, train=train, test=test)
     sizes = [_resized(image, images) for image in (*images.train.images, *images.test.images)]
     in_memory = 3 * sum(height * width for height, width in sizes) <= MEMORY
     one_size = len(set(sizes[len(images.train.images) :])) == 1
@@ -115,8 +119,11 @@ def make_task(
 ) -> Detection:
     """Detection, with recomputed statistics where a norm has running ones."""
     recompute = recomputed_statistics if running_statistics(model) else None
-    masks = "mask_rcnn" in architecture_of(config.model).family
-    return Detection(config, data, recompute, processes, masks=masks)
+    return Detection(config, data, recompute, processes, masks=_has_masks(config))
+
+
+def _has_masks(config: DetectionConfig) -> bool:
+    return "mask_rcnn" in architecture_of(config.model).family
 
 
 def notes(config: DetectionConfig, data: AnnotatedBatches) -> list[str]:

@@ -54,10 +54,11 @@ def load(config: VideoConfig, device: str, data_root: Path | None) -> VideoBatch
     from groupnorm.data.video.batches import FromVideoFiles  # which needs pillow
     from groupnorm.data.video.transforms import CropSizes
 
+    whole = videos.frame_size
     return FromVideoFiles(
         videos.sample_train(config.train_images),
         sampling,
-        CropSizes.of(config.image_size or IMAGE_SIZE),
+        CropSizes.of(config.image_size or IMAGE_SIZE) if whole is None else CropSizes.whole(whole),
         test_clips=config.test_clips,
         test_crops=config.test_crops,
         processes=min(torch.get_num_threads(), MOST_DECODERS),

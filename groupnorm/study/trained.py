@@ -37,8 +37,8 @@ class Trained(NamedTuple):
     record: Record
 
 
-def find_run(path: Path) -> tuple[Path, TrainingConfig]:
-    """The folder and the configuration of the run that a user means.
+def find_run(path: Path) -> Path:
+    """The folder of the run that a user means.
 
     Args:
         path: the folder, or the checkpoint in it.
@@ -61,7 +61,7 @@ def find_run(path: Path) -> tuple[Path, TrainingConfig]:
             f"{folder} is no run's folder: it has no config.json; {_EXPECTED}. A checkpoint is "
             "used with the files beside it, so copy the whole folder"
         )
-    return folder, config
+    return folder
 
 
 def read_network(folder: Path) -> Network:
@@ -92,9 +92,12 @@ def read_trained(folder: Path) -> Trained:
         StoreError: another file is damaged, or an earlier version wrote `env.json`.
         ValueError: the run is of a task that is used with its data set.
     """
-    task = read_config(folder)
-    if task is not None and not isinstance(task, DetectionConfig):
-        raise ValueError(f"{folder} is a run of {task.task}, which is used with its data set")
+    config = read_config(folder)
+    if config is not None and not isinstance(config, DetectionConfig):
+        raise ValueError(
+            f"{folder} holds a run of {config.task} ({config.model} on {config.data}), which is "
+            "used with its data set; expected one of groupnorm train task=detection"
+        )
     config, weights, record = read_network(folder)
     assert isinstance(config, DetectionConfig)
     later: dict[str, Any] = record.env.get("continued_with") or {}

@@ -12,7 +12,7 @@ def check_device(device: str, *, here: bool = True) -> None:
 
     Raises:
         ValueError: another name than cpu, cuda or cuda:N.
-        RuntimeError: torch finds no such GPU.
+        RuntimeError: torch finds no such GPU; the message says what to do.
     """
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", device):
         raise ValueError(f"unknown device {device!r}; known: cpu, cuda, and cuda:N for GPU N")
@@ -21,4 +21,14 @@ def check_device(device: str, *, here: bool = True) -> None:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found <= int(device.partition(":")[2] or 0):
         devices = "no CUDA device" if not found else f"{found} CUDA device{'s' * (found > 1)}"
-        raise RuntimeError(f"device {device!r} was asked for, but torch finds {devices}")
+        raise RuntimeError(
+            f"device {device!r} was asked for, but torch finds {devices}; {_advice(found)}"
+        )
+
+
+def _advice(found: int) -> str:
+    if found:
+        return f"use cpu, or {' or '.join(f'cuda:{number}' for number in range(found))}"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "use cpu, or install a PyTorch that is built for CUDA"
+    return "use cpu, or see that nvidia-smi lists a GPU: its driver may be missing"

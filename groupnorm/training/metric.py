@@ -88,6 +88,12 @@ VIDEO: tuple[Metric, ...] = (
 all clips of a video, but where they name one clip."""
 
 
+PARTS = "ap_folds"
+CURVES = "precision_at_recall"
+"""Keys of the rows of a detector's `metrics.jsonl` in reported epochs: by the name of a metric its
+values on parts of the test images, and the curve that it is the mean of."""
+
+
 def metrics_of(env: Mapping[str, Any]) -> tuple[Metric, ...]:
     """The metrics that a record's `env.json` names, the reported one first."""
     named = env.get("metrics")

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from groupnorm.cli import detect as command
@@ -281,9 +282,17 @@ def test_a_classifier_is_refused_in_words(scene, tmp_path):
     done = typed("detect", tmp_path / "run", scene)
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: {tmp_path / 'run'} holds a run of classification (resnet8 on digits); expected "
-        "one of groupnorm train task=detection\n"
+        f"error: {tmp_path / 'run'} holds a run of classification (resnet8 on digits), which is "
+        "used with its data set; expected one of groupnorm train task=detection\n"
     )
+
+
+def test_a_gpu_that_is_not_there(scene, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = typed("detect", tiny_detector(), scene, "--device", "cuda")
+    assert done.returncode == 2
+    told = "error: device 'cuda' was asked for, but torch finds no CUDA device; use cpu, or "
+    assert done.stderr.startswith(told)
 
 
 def test_a_run_that_has_not_finished_is_used_and_named(run, scene):

@@ -34,6 +34,7 @@ def test_seeds_are_what_a_generator_takes():
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert len({seed % 2**32 for seed in seeds}) == 200
     assert seed_of(1, 23) != seed_of(12, 3)
+    assert seed_of(0, "worker", 1) == 6_623_157_225_898_736_261, "a resumed run draws anew"
     first, again = (torch.rand(3, generator=generator_of(5, "a")) for _ in range(2))
     assert torch.equal(first, again)
 

@@ -9,17 +9,17 @@ import torch
 
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.layers import norm_layer
-from groupnorm.models import build_detector, build_model
+from groupnorm.models import build_detector, build_model, build_video_model
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
 from groupnorm.study.results import published
 from groupnorm.study.store import read_cells
-from groupnorm.training.config import DetectionConfig, RunConfig
+from groupnorm.training.config import DetectionConfig, RunConfig, VideoConfig
 
 SCALES = [(name, scale) for name, entry in EXPERIMENTS.items() for scale in entry.scales]
 PUBLISHED = [name for name in EXPERIMENTS if build(name).result is not None]
-CLASSIFIERS = [name for name in PUBLISHED if not name.startswith("coco")]
+CLASSIFIERS = [name for name in PUBLISHED if not name.startswith(("coco", "kinetics"))]
 # One smoke run for each model, norm and data set, however many experiments have it.
 SMOKE = {
     (variant.config.model, str(variant.config.norm), variant.config.data): variant.config
@@ -93,6 +93,8 @@ def on_meta(config):
                 config.model, norm=config.norm, norms=config.norms, box_head=config.box_head,
                 num_classes=5, canvas=96, freeze_at=config.freeze_at,
             )  # fmt: skip
+        if isinstance(config, VideoConfig):
+            return build_video_model(config.model, norm=config.norm, num_classes=10)
         return build_model(config.model, norm=config.norm, num_classes=10)
 
 
@@ -109,7 +111,8 @@ def test_every_model_is_built(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_a_user_gives_reaches_every_run(name):
-    fields = DetectionConfig.model_fields.keys() | RunConfig.model_fields.keys()
+    kinds = (DetectionConfig, RunConfig, VideoConfig)
+    fields = {field for kind in kinds for field in kind.model_fields}
     given = fields & set(EXPERIMENTS[name].takes) - {"norms", "validation_images"}
     for variant in build(name).variants:
         assert given <= type(variant.config).model_fields.keys()

@@ -112,11 +112,21 @@ def test_standard_has_batch_norm_at_one_and_retinanet():
     assert {start_of(plan, c).epochs for c in retina.values()} == {detection.PRETRAINING_EPOCHS}
 
 
-@pytest.mark.parametrize("scale", ["quick", "standard"])
+@pytest.mark.parametrize("scale", detection.SCALES)
 def test_arms_are_told_apart_by_their_name(scale):
     labels = [variant.labels for variant in build("detection", Options(scale=scale)).variants]
     assert len({one["arm"] for one in labels}) == len(labels)
     assert {tuple(one) for one in labels} == {("arm", "training")}
+
+
+@pytest.mark.parametrize("scale", detection.SCALES)
+def test_arms_from_scratch_are_not_compared_with_fine_tuned_ones(scale):
+    found, plan = arms(scale)
+    labels = {cell.labels["arm"]: cell.labels["training"] for cell in plan.cells}
+    scratch = {labels[arm] for (arm, _), config in found.items() if config.init is None}
+    others = {labels[arm] for (arm, _), config in found.items() if config.init is not None}
+    assert len(scratch) == 1
+    assert not scratch & others
 
 
 def test_seeds_are_of_every_arm():

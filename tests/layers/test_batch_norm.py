@@ -308,4 +308,4 @@ def test_a_compiled_layer_follows_the_rows_of_each_call():
     x = torch.randn(6, 8, 4, 4)
     for rows in (None, (1, 5), None, (2, 4)):
         with contextlib.nullcontext() if rows is None else rows_per_worker(rows):
-            assert torch.equal(compiled(x), layer(x))
+            assert torch.allclose(compiled(x), layer(x), atol=STEP)

@@ -5,10 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupnorm.ops.batch_norm import chunked_batch_norm, ragged_batch_norm
-from tests.tolerances import bound
+from groupnorm.ops import batch_norm
+from groupnorm.ops.batch_norm import Running, chunked_batch_norm, ragged_batch_norm
+from groupnorm.ops.group_norm.native.launch import instruction_sets
+from tests.ops.group_norm.runners import running as with_instruction_set
+from tests.tolerances import DOUBLE, STEP, bound
 
-WAYS = {  # (shape, channels_last): the function that computes it, unless there is one chunk
+LAYOUTS = {  # (shape, channels_last): the function that computes it, unless there is one chunk
     "rows": ((8, 6, 7, 5), False),
     "rows of rank 3": ((8, 6, 33), False),
     "rows of rank 5": ((8, 6, 3, 4, 3), False),
@@ -17,7 +20,17 @@ WAYS = {  # (shape, channels_last): the function that computes it, unless there 
     "short rows": ((8, 6, 3, 3), False),
     "short rows of rank 2": ((8, 6), False),
 }
+KERNELS = {f"kernels, {name}": case for name, case in LAYOUTS.items() if instruction_sets()}
+WAYS = {**LAYOUTS, **KERNELS}
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@pytest.fixture(autouse=True)
+def _way(request, monkeypatch):
+    """The kernels run only where a test's parameter `way` says so."""
+    found = getattr(request.node, "callspec", None)
+    if found is None or not found.params.get("way", "").startswith("kernels"):
+        monkeypatch.setattr(batch_norm, "batch_norm_is_off", lambda: True)
 
 
 def by_definition(x, w, b, eps, images):
@@ -112,9 +125,10 @@ def test_constant_input_gives_about_the_shift(way):
     compare(shape, 4, torch.float32, channels_last=channels_last, x=x)
 
 
+@pytest.mark.parametrize("way", ["kernels", "others"])
 @settings(deadline=None, max_examples=60)
-@given(st.data())
-def test_any_shape(data):
+@given(data=st.data())
+def test_any_shape(way, data):
     images, chunks = data.draw(st.integers(1, 4), "images"), data.draw(st.integers(1, 4), "chunks")
     spatial = data.draw(st.lists(st.integers(1, 7), max_size=3), "spatial")
     if images * torch.Size(spatial).numel() == 1:
@@ -122,7 +136,7 @@ def test_any_shape(data):
     compare(
         (images * chunks, data.draw(st.integers(1, 9), "C"), *spatial), images,
         data.draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16])),
-        channels_last=len(spatial) == 2 and data.draw(st.booleans(), "channels_last"),
+        channels_last=len(spatial) >= 2 and data.draw(st.booleans(), "channels_last"),
         offset=data.draw(st.sampled_from([0.0, 30.0])), eps=data.draw(st.sampled_from([1e-5, 0.1])),
         seed=data.draw(st.integers(0, 99)),
     )  # fmt: skip
@@ -137,6 +151,9 @@ def test_the_ways_are_the_ones_meant(way, dtype):
     if channels_last:
         x = x.contiguous(memory_format=FORMATS[len(shape)])
     y, _, _ = chunked_batch_norm(x.requires_grad_(), None, None, 1e-5, 4)
+    if way in KERNELS:
+        assert y.grad_fn.name() == "_KernelsBackward"
+        return
     node = y.grad_fn if dtype == torch.float32 else y.grad_fn.next_functions[0][0]
     expected = {"rows": "_RowsBackward", "chan": "_ChannelsLastBackward"}.get(way[:4])
     assert (node.name() == expected) or (expected is None and not node.name().startswith("_"))
@@ -219,3 +236,94 @@ def test_parts_of_any_size(layout):
     equal = ragged_batch_norm(x, w, b, 1e-5, [3, 3, 0, 3])
     for got, expected in zip(equal, chunked_batch_norm(x, w, b, 1e-5, 3), strict=True):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("isa", instruction_sets()[1:])
+@pytest.mark.parametrize("way", KERNELS)
+def test_kernels_of_other_instruction_sets(way, isa, dtype):
+    shape, channels_last = KERNELS[way]
+    with with_instruction_set(f"native/{isa}"):
+        compare(shape, 4, dtype, channels_last=channels_last, offset=30.0)
+
+
+def in_layout(way, dtype=torch.float64, images=8, channels=6):
+    shape, channels_last = KERNELS[way]
+    x = torch.randn(images, channels, *shape[2:], dtype=dtype)
+    return x.contiguous(memory_format=FORMATS[len(shape)]) if channels_last else x
+
+
+@pytest.mark.parametrize("way", KERNELS)
+def test_gradients_of_the_kernels_can_be_differentiated_and_batched(way):
+    x = in_layout(way, images=4, channels=2).requires_grad_()
+    w = torch.randn(2, dtype=torch.float64, requires_grad=True)
+
+    def f(x, w):
+        return chunked_batch_norm(x, w, None, 1e-5, 2)[0]
+
+    y = f(x, w)
+    cotangents = torch.randn(3, *y.shape, dtype=y.dtype)
+    together = torch.autograd.grad(y, (x, w), cotangents, retain_graph=True, is_grads_batched=True)
+    alone = [torch.autograd.grad(y, (x, w), one, retain_graph=True) for one in cotangents]
+    for batched, separate in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(batched, torch.stack(separate))
+    if x.numel() <= 72:
+        assert torch.autograd.gradgradcheck(f, (x, w))
+
+
+@pytest.mark.parametrize("way", KERNELS)
+def test_values_whose_squares_overflow(way):
+    """The reference takes over, in forward and backward, and the running statistics move once."""
+    x = (in_layout(way, torch.float32) * 1e25).requires_grad_()
+    running = Running(torch.zeros(6), torch.zeros(6), 1.0)
+    y, mean, _ = chunked_batch_norm(x, None, None, 1e-5, 4, running)
+    dy = torch.randn_like(y)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    double = x.detach().double().requires_grad_()
+    w, b = torch.ones(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    expected, _, _ = by_definition(double, w, b, 1e-5, 4)
+    (true,) = torch.autograd.grad(expected, double, dy.double())
+    torch.testing.assert_close(y, expected.float(), rtol=STEP, atol=STEP)
+    torch.testing.assert_close(dx * 1e25, (true * 1e25).float(), rtol=STEP, atol=STEP)
+    assert torch.equal(running.mean, mean.mean(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_running_statistics_move_towards_the_mean_over_the_chunks(way, dtype):
+    """Also those of another dtype than the batch's."""
+    shape, channels_last = WAYS[way]
+    x = torch.randn(shape, dtype=torch.float64) * 3 + 2
+    if channels_last:
+        x = x.contiguous(memory_format=FORMATS[len(shape)])
+    old_mean, old_var = torch.randn(6, dtype=dtype), torch.rand(6, dtype=dtype)
+    running = Running(old_mean.clone(), old_var.clone(), 0.25)
+    version = running.mean._version, running.var._version
+    _, mean, var = chunked_batch_norm(x, None, None, 1e-5, 4, running)
+    values = 4 * x[0, 0].numel()
+    unbiased = var.mean(0) * values / (values - 1)
+    limit = DOUBLE if dtype == torch.float64 else STEP
+    for found, old, new in (
+        (running.mean, old_mean, mean.mean(0)),
+        (running.var, old_var, unbiased),
+    ):
+        expected = 0.75 * old.double() + 0.25 * new
+        torch.testing.assert_close(found.double(), expected, rtol=10 * limit, atol=limit)
+    assert version < (running.mean._version, running.var._version)
+
+
+@pytest.mark.parametrize("way", ["kernels"])
+def test_freed_memory_raises(way):
+    x = torch.randn(4, 3, 5, 5)
+    x.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="has no memory"):
+        chunked_batch_norm(x, None, None, 1e-5, 2)
+
+
+@pytest.mark.parametrize("way", ["kernels"])
+def test_saved_tensors_that_a_hook_has_changed(way):
+    x = torch.randn(4, 3, 5, 5, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t[:1]):
+        y, _, _ = chunked_batch_norm(x, None, None, 1e-5, 2)
+        with pytest.raises(ValueError, match="changed by a hook on saved tensors"):
+            y.sum().backward()

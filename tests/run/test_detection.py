@@ -5,6 +5,7 @@ import torch
 
 from groupnorm.cost.measure import count_cost
 from groupnorm.data import DataError
+from groupnorm.data.batches import epoch_steps
 from groupnorm.models import build_model
 from groupnorm.run import check, config_class, run
 from groupnorm.run.detection import build, first_step, load, notes, warm_start
@@ -72,6 +73,15 @@ def test_the_canvas_follows_the_resized_images():
         assert anchors[0][0] == pytest.approx(16 * side / 96)
         assert data.test_batch == 8
         assert next(data.test()).images[0].shape == (3, side, side)
+
+
+def test_masks_are_decoded_for_models_that_have_some():
+    for model, side in (("mask_rcnn_narrow", SIDE), ("retinanet_narrow", 0)):
+        data = loaded(config(model=model))
+        step = epoch_steps(data.order(0, 1, 2), 8, 0, 1)[0]
+        for batch in (next(data.train([step])), next(data.test())):
+            for target in batch.targets:
+                assert target["masks"].shape == (len(target["boxes"]), side, side)
 
 
 def test_the_model_normalizes_with_the_datas_mean():

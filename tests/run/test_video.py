@@ -1,16 +1,21 @@
 """How a video classifier is set up: data, network, cost, and where its weights come from."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from groupnorm import data as datasets
 from groupnorm.cost.measure import count_cost
 from groupnorm.data import DataError, catalog
+from groupnorm.data.sets.kinetics import load as load_kinetics
 from groupnorm.models import build_model, build_video_model
 from groupnorm.run import check, config_class, run
 from groupnorm.run.video import build, first_step, load, warm_start
 from groupnorm.training.config import RunConfig, VideoConfig
 from groupnorm.training.warm_start import WarmStartError, load_weights
 from tests.data.video.tiny_videos import ENTRY
+from tests.data.video.video_files import broken, numbered, write_video
 from tests.tolerances import NETWORK
 
 FIELDS = {
@@ -96,6 +101,49 @@ def test_held_out_videos_take_the_place_of_the_test_videos():
     assert (data.train_size, data.test_size) == (10, 8)
     with pytest.raises(ValueError, match="train_images=20 and validation_images=8, but columns"):
         load(config(validation_images=8, train_images=20), "cpu", None)
+
+
+@pytest.fixture(scope="module")
+def kinetics(tmp_path_factory):
+    """A folder with 8 training and 3 test videos in two classes; one of each cannot be read."""
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(11):
+        split, name = ("train" if number < 8 else "val"), ("up", "down")[number % 2]
+        path = root / "kinetics" / split / name / f"{number}.mp4"
+        if number in (3, 10):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(broken(number))
+        else:
+            write_video(path, numbered(12, 36, 44))
+    return root
+
+
+def test_video_files_train_and_what_is_broken_is_counted(kinetics):
+    made = config(
+        data="kinetics", image_size=32, test_crops=3, test_clips=2, max_unreadable=0.5, steps=1
+    )
+    told = []
+    result = run(made, data_root=kinetics, with_cost=False, on_unreadable=told.append)
+    (row,) = result.metrics
+    assert row["image_counts"]["left_out_videos"] == 1
+    assert row["val_accuracy"] in (0.0, 50.0, 100.0)
+    assert [len(files) for files in told[-1].values()] == [1, 1]
+    data = load(made, "cpu", kinetics)
+    (clips, _) = list(data.test())
+    assert clips.inputs.shape == (2 * 3, 3, 4, 32, 32)
+    assert clips.middle.tolist() == [4], "the central crop of the second clip"
+    with pytest.raises(ValueError, match="a size of their own"):
+        check(config(data="garments-motion", image_size=32))
+
+
+def test_files_of_one_size_are_taken_whole(kinetics, monkeypatch):
+    def load_whole(name, root):
+        return replace(load_kinetics(root), frame_size=36, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+    monkeypatch.setattr(datasets, "load_video", load_whole)
+    data = load(config(data="kinetics", max_unreadable=0.5), "cpu", kinetics)
+    assert data.image_size == 36
+    assert next(data.test()).inputs.shape[3:] == (36, 36)
 
 
 def test_the_cost_is_of_a_pass():

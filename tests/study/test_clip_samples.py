@@ -94,5 +94,7 @@ def test_a_video_classifier_is_used_with_its_data_set(study):
     out, (bn, _) = study
     folder = out / "runs" / bn.run
     assert read_network(folder).config.run_name() == bn.run
-    with pytest.raises(ValueError, match="is a run of video, which is used with its data set"):
+    with pytest.raises(
+        ValueError, match=r"holds a run of video \(.*\), which is used with its data set"
+    ):
         read_trained(folder)

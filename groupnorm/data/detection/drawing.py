@@ -16,7 +16,7 @@ from groupnorm.data.detection.rle import Mask
 
 Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]
-_Place = tuple[float, float, float, float]
+_Rectangle = tuple[float, float, float, float]
 _OPACITY = 0.45  # of a mask
 _GOLDEN_RATIO = 0.618034
 _MARGIN = 2  # pixels left and right of a text
@@ -102,13 +102,14 @@ def draw_objects(image: Pixels, objects: Sequence[DrawnObject], enlarge: int = 1
     for one in reversed(objects):
         _draw_box(draw, _scaled(one.box, enlarge), one.color, line)
     font = ImageFont.load_default(max(11, short / 28))
-    taken: list[_Place] = []
+    taken: list[_Rectangle] = []
     for one in objects:
         if one.text:
-            place = _place_of_text(draw, font, one, enlarge, picture.size, taken)
-            taken.append(place)
-            draw.rectangle(place, fill=one.color)
-            draw.text((place[0] + _MARGIN, place[1]), one.text, fill=_ink_on(one.color), font=font)
+            behind = _text_rectangle(draw, font, one, enlarge, picture.size, taken)
+            taken.append(behind)
+            draw.rectangle(behind, fill=one.color)
+            corner = behind[0] + _MARGIN, behind[1]
+            draw.text(corner, one.text, fill=_ink_on(one.color), font=font)
     return np.asarray(picture)
 
 
@@ -128,42 +129,42 @@ def _with_masks(image: Pixels, objects: Sequence[DrawnObject]) -> Pixels:
     return pixels
 
 
-def _scaled(box: _Place, enlarge: int) -> _Place:
+def _scaled(box: _Rectangle, enlarge: int) -> _Rectangle:
     """A box in pixels of the drawing, as the first and last pixels of its edges."""
     x0, y0, x1, y1 = (enlarge * value for value in box)
     return x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: _Place, color: Color, line: int) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, box: _Rectangle, color: Color, line: int) -> None:
     x0, y0, x1, y1 = box
     around = (x0 - line, y0 - line, x1 + line, y1 + line)
     draw.rectangle(around, outline=_BLACK, width=line)
     draw.rectangle(box, outline=color, width=line)
 
 
-def _place_of_text(
+def _text_rectangle(
     draw: ImageDraw.ImageDraw,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     one: DrawnObject,
     enlarge: int,
     size: tuple[int, int],
-    taken: Sequence[_Place],
-) -> _Place:
-    """Where a text goes: above its box, in it or below, the first that is free in the drawing."""
+    taken: Sequence[_Rectangle],
+) -> _Rectangle:
+    """What a text fills: above its box, in it or below, the first that is free in the drawing."""
     x0, y0, _, y1 = _scaled(one.box, enlarge)
     _, _, width, height = draw.textbbox((0, 0), one.text, font=font)
     width += 2 * _MARGIN
     left = max(0.0, min(x0, size[0] - 1 - width))
-    places = [
+    rectangles = [
         (left, top, left + width, top + height)
         for top in (y0 - height, y0, y1 - height, y1)
         if top >= 0 and top + height < size[1]
     ]
-    free = [place for place in places if not any(_overlap(place, other) for other in taken)]
-    return next(iter([*free, *places]), (left, 0.0, left + width, height))
+    free = [inside for inside in rectangles if not any(_overlap(inside, used) for used in taken)]
+    return next(iter([*free, *rectangles]), (left, 0.0, left + width, height))
 
 
-def _overlap(one: _Place, other: _Place) -> bool:
+def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
     beside = one[2] <= other[0] or other[2] <= one[0]
     return not (beside or one[3] <= other[1] or other[3] <= one[1])
 

@@ -37,8 +37,8 @@ def grouped_order(wide: Tensor, seed: int, epoch: int, batch_per_worker: int) ->
         return order
     chunks, ends = [], []
     for orientation in (True, False):
-        (places,) = torch.where(wide[order] == orientation)
-        whole = places[: len(places) // batch_per_worker * batch_per_worker]
+        (positions,) = torch.where(wide[order] == orientation)
+        whole = positions[: len(positions) // batch_per_worker * batch_per_worker]
         whole = whole.view(-1, batch_per_worker)
         chunks.append(order[whole])
         ends.append(whole[:, -1])

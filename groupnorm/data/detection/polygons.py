@@ -1,7 +1,7 @@
 """Polygons as masks, pixel for pixel as pycocotools has them (`rleFrPoly` in maskApi.c).
 
 The boundary is followed on a grid five times finer than the pixels. Where it passes the centre of a
-column of pixels, the mask changes there, from the row it passes downwards. Here only these places
+column of pixels, the mask changes there, from the row it passes downwards. Only these positions
 are computed, not the whole boundary: time and memory follow from the columns that an edge passes,
 however far the coordinates lie outside of the image.
 """
@@ -75,8 +75,8 @@ def runs_of(polygon: Polygon, height: int, width: int) -> Runs:
     corners = np.trunc(_FINER * polygon + 0.5).astype(np.int64)
     columns, heights = _crossings(corners, np.roll(corners, -1, axis=0), width)
     rows = np.ceil(np.clip((heights + 0.5) / _FINER - 0.5, 0, height)).astype(np.int64)
-    places, times = np.unique(columns * height + rows, return_counts=True)
-    changes = places[times % 2 == 1]  # crossings of two edges at one place cancel
+    positions, times = np.unique(columns * height + rows, return_counts=True)
+    changes = positions[times % 2 == 1]  # crossings of two edges at one position cancel
     return np.diff(np.concatenate([[0], changes, [height * width]]))
 
 

@@ -19,10 +19,10 @@ NAME = "kinetics"
 _SUBFOLDERS = ("", NAME, "kinetics400", "k400")
 _WHAT = f"{NAME} (train/<class>/*.mp4 and val/<class>/*.mp4 or test/<class>/*.mp4)"
 HOW_TO_GET = (
-    "Get it with the scripts of https://github.com/cvdfoundation/kinetics-dataset, and sort the "
-    "videos into one folder for each class in train/ and in val/ below ./data/kinetics (or "
-    "kinetics/ in the folder of --data-root or GROUPNORM_DATA). Videos of your own have the same "
-    "layout: mp4, mkv, avi or webm"
+    "Get it with: k400_downloader.sh, k400_extractor.sh and arrange_by_classes.py of "
+    "https://github.com/cvdfoundation/kinetics-dataset, so that train/ and val/ in ./data/kinetics "
+    "(or in kinetics/ in the folder of --data-root or GROUPNORM_DATA) have a folder of videos for "
+    "each class. Videos of your own have the same layout"
 )
 
 

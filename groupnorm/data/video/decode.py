@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 LARGEST_PIXELS = 1 << 25  # of a frame; one of 8K video has 33 million
@@ -86,6 +87,7 @@ class Video:
     def __init__(self, path: str, container: InputContainer) -> None:
         self.rotated = False
         self._path, self._container = path, container
+        self._converter = _converter()
         self._shape: tuple[int, ...] | None = None
         with _refusing():
             self._stream = _video_stream(container)
@@ -167,7 +169,7 @@ class Video:
                 yield number, _undamaged(frame)
 
     def _upright(self, frame: VideoFrame) -> Frame:
-        pixels: Frame = frame.to_ndarray(format="rgb24")
+        pixels: Frame = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         turns, rest = divmod(frame.rotation, 90)
         if rest:
             raise UnreadableError(
@@ -180,6 +182,13 @@ class Video:
             raise UnreadableError("its frames have several sizes")
         self._shape = pixels.shape
         return pixels
+
+
+def _converter() -> VideoReformatter:
+    """One for all frames: each that is made sets up FFmpeg's scaling anew."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 def _find(number: int, decoded: Iterator[tuple[int, VideoFrame]]) -> VideoFrame:

@@ -66,9 +66,9 @@ class MaskRCNN(GeneralizedRCNN):  # type: ignore[misc]
                 1, and `masks` (n, H, W); n may be 0.
             generators: one for each worker whose images these are, in their order; every worker has
                 the same number of images. Anchors and regions of a worker are sampled with its
-                generator alone (`worker_generators`), and every loss is the mean over the workers
-                of the worker's own, as averaged gradients of W processes are. None: one worker,
-                that draws from torch's default generator.
+                generator alone, and every loss is the mean over the workers of the worker's own, as
+                averaged gradients of W processes are. None: one worker, that draws from torch's
+                default generator.
 
         Returns:
             In training `loss_classifier`, `loss_box_reg`, `loss_mask`, `loss_objectness` and

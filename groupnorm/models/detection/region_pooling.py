@@ -47,8 +47,8 @@ def region_pooling(strides: Sequence[int], side: int, regions: RegionSizes) -> R
 class RegionPooling(MultiScaleRoIAlign):  # type: ignore[misc]
     """torchvision's pooling of regions; on the CPU its gradient on small maps is computed here.
 
-    torchvision's kernel computes the place and the four weights of every point anew for every
-    channel. The values are torchvision's to the bit, gradients to rounding.
+    torchvision's kernel computes the coordinates and the four weights of every point anew for
+    every channel. The values are torchvision's to the bit, gradients to rounding.
     """
 
     def forward(
@@ -150,9 +150,9 @@ def _bin_weights(begin: Tensor, end: Tensor, scale: float, bins: int, size: int)
     begin = begin * scale
     step = (end * scale - begin).clamp_min(1) / (bins * SAMPLES)
     number = torch.arange(bins * SAMPLES, dtype=begin.dtype, device=begin.device)
-    place = begin[:, None] + (number + 0.5) * step[:, None]
-    outside = (place < -1) | (place > size)
+    points = begin[:, None] + (number + 0.5) * step[:, None]
+    outside = (points < -1) | (points > size)
     positions = torch.arange(size, dtype=begin.dtype, device=begin.device)
-    distance = (place.clamp(0, size - 1)[..., None] - positions).abs()
+    distance = (points.clamp(0, size - 1)[..., None] - positions).abs()
     weights = (1 - distance).clamp_min(0).masked_fill(outside[..., None], 0)
     return weights.view(-1, bins, SAMPLES, size).mean(2)

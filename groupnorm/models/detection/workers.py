@@ -1,4 +1,4 @@
-"""How one process stands in for W workers: whose images are whose, and whose random numbers.
+"""How one process stands in for W workers: whose images and rows are whose.
 
 In a distributed training each worker has its own images, samples its own anchors and regions,
 averages its own losses, and the gradients are averaged over the workers. A pass over the images of
@@ -7,43 +7,13 @@ several workers does the same here, so that one process computes what W processe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
-
-
-def worker_generators(seed: int, step: int, workers: Iterable[int]) -> list[torch.Generator]:
-    """The random numbers that each of the workers draws in one step.
-
-    They depend on nothing else: not on the process that a worker runs in, nor on how often the
-    training was resumed.
-
-    Args:
-        seed: of the run.
-        step: of the training.
-        workers: numbers, counted over all processes.
-    """
-    return [_generator(seed, step, worker) for worker in workers]
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    # A generator's first draws depend on the low bits of its seed alone; hashing spreads them.
-    state = 0
-    for number in numbers:
-        state = _mixed(state ^ _mixed(number + 1))
-    return torch.Generator().manual_seed(state)
-
-
-def _mixed(state: int) -> int:
-    """The finalizer of SplitMix64 (Steele et al. 2014)."""
-    state = (state * 0x9E3779B97F4A7C15) % 2**64
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
-    return state ^ (state >> 31)
 
 
 def split_workers(items: Sequence[T], workers: int) -> list[list[T]]:

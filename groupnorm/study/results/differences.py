@@ -28,7 +28,7 @@ from groupnorm.study.results.labels import (
     label_columns,
     of_kind,
 )
-from groupnorm.study.results.parts import PARTS, mean_by_part
+from groupnorm.study.results.parts import mean_by_part
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
 from groupnorm.study.results.rules import evaluation_word
 from groupnorm.study.results.wording import (
@@ -40,7 +40,7 @@ from groupnorm.study.results.wording import (
     short_comparison,
     with_article,
 )
-from groupnorm.training.metric import Metric
+from groupnorm.training.metric import PARTS, Metric
 
 ABOUT_PARTS = (
     "The {images} images make {parts} parts, the same for every run. The two intervals answer two "

@@ -11,11 +11,7 @@ from statistics import fmean, median
 from typing import Any
 
 from groupnorm.study.store import Record, is_number
-from groupnorm.training.metric import Metric
-
-PARTS = "ap_folds"
-CURVES = "precision_at_recall"
-"""Keys of the rows of `metrics.jsonl`: by the name of a metric the values, in its order."""
+from groupnorm.training.metric import CURVES, PARTS, Metric
 
 ByPart = dict[int, float]
 

@@ -233,7 +233,7 @@ class CocoTruth:
 
 
 _SUFFIXES = ("", "50", "75", "_small", "_medium", "_large")
-_IOUS = {"50": 0, "75": 5}  # the names of two thresholds of IoU, and their places
+_IOUS = {"50": 0, "75": 5}  # the names of two thresholds of IoU, and their positions
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class CocoAp:
 def _averages(precision: NDArray[np.float64]) -> list[float | None]:
     """AP, AP50, AP75, and AP of small, medium and large objects; None without an object."""
     everything = precision[:, :, :, 0]
-    at_iou = [everything[place : place + 1] for place in _IOUS.values()]
+    at_iou = [everything[index : index + 1] for index in _IOUS.values()]
     return [_mean(part) for part in (everything, *at_iou, *precision.transpose(3, 0, 1, 2, 4)[1:])]
 
 

@@ -63,12 +63,12 @@ def at_chosen_threshold(split: Split, detections: Sequence[Detections]) -> AtThr
     Raises:
         ValueError: an image that is not in the data set.
     """
-    place = {image.id: place for place, image in enumerate(split.images)}
+    indices = {image.id: index for index, image in enumerate(split.images)}
     parts: list[list[Judged]] = [[], []]
     for found in detections:
-        if found.image_id not in place:
+        if found.image_id not in indices:
             raise ValueError(f"{split.file} has no image {found.image_id}")
-        index = place[found.image_id]
+        index = indices[found.image_id]
         parts[index % VALIDATION_PART > 0].append(judge(split.images[index], found))
     validation, measured = map(_joined, parts)
     threshold = best_threshold(validation)

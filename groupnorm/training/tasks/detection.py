@@ -23,7 +23,14 @@ from groupnorm.training.evaluation.coco import (
     to_original,
 )
 from groupnorm.training.evaluation.threshold import AtThreshold, at_chosen_threshold
-from groupnorm.training.metric import BOX_DETECTION, MASK_DETECTION, PRECISE, Metric
+from groupnorm.training.metric import (
+    BOX_DETECTION,
+    CURVES,
+    MASK_DETECTION,
+    PARTS,
+    PRECISE,
+    Metric,
+)
 from groupnorm.training.task import EpochTotals, Metrics, Part, RecomputeStatistics, whole_steps
 
 PRECISE_IMAGES = 512
@@ -132,8 +139,8 @@ class Detection:
         metrics: Metrics = {**found.metrics, "score_threshold": found.at_threshold.score_threshold}
         not_finite = found.not_finite
         if reported:
-            metrics["ap_folds"] = found.ap.folds
-            metrics["precision_at_recall"] = found.ap.curves
+            metrics[PARTS] = found.ap.folds
+            metrics[CURVES] = found.ap.curves
         precise: Mapping[str, float | None] = dict.fromkeys(found.metrics)
         if reported and self.recompute is not None:
             image = next(model.parameters())

@@ -2,6 +2,8 @@
 
 import torch
 
+from groupnorm.data.batches import generator_of
+
 
 def scene(size, objects, generator, classes=5, dtype=torch.float32):
     """An image and its target, in torchvision's form; an object is brighter than the noise."""
@@ -24,3 +26,8 @@ def scenes(objects, size=64, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     pairs = [scene(size, count, generator, dtype=dtype) for count in objects]
     return [image for image, _ in pairs], [target for _, target in pairs]
+
+
+def generators(step, workers):
+    """One for each of the workers, seeded as in a step of the task."""
+    return [generator_of(step, "worker", worker) for worker in workers]

@@ -14,12 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from groupnorm.layers import norm_layer
 from groupnorm.models import build_detector
-from groupnorm.models.detection.workers import worker_generators
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import _BUFFERS_STAY
 from groupnorm.training.step import running_statistics
 from tests.child import needs_processes
-from tests.models.detection.scenes import scenes
+from tests.models.detection.scenes import generators, scenes
 from tests.processes import in_processes
 from tests.tolerances import TWENTY_STEPS
 
@@ -69,7 +68,7 @@ def trained(case, workers, processes=ALONE):
         images, targets = scenes(every, size=size, seed=batch, dtype=torch.float64)
         part = slice(mine.start, mine.stop)
         optimizer.zero_grad()
-        found = network(images[part], targets[part], worker_generators(0, step, mine))
+        found = network(images[part], targets[part], generators(step, mine))
         loss = sum(found.values())
         loss.backward()
         optimizer.step()
@@ -111,8 +110,8 @@ def test_equals_one_process(count, case):
 def test_a_generator_of_the_process_would_differ():
     """The comparison can fail: anchors and regions drawn as another worker."""
     first, _ = trained(0, 2)
-    shifted = [worker_generators(0, step, [1, 0]) for step in range(STEPS)]
+    shifted = [generators(step, [1, 0]) for step in range(STEPS)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(trained.__globals__, "worker_generators", lambda _, step, __: shifted[step])
+        patch.setitem(trained.__globals__, "generators", lambda step, _: shifted[step])
         second, _ = trained(0, 2)
     assert np.abs(np.subtract(first, second)).max() > 1e3 * TWENTY_STEPS

@@ -9,8 +9,7 @@ from torchvision.models.detection import MaskRCNN
 
 from groupnorm.layers import norm_layer
 from groupnorm.models import build_detector
-from groupnorm.models.detection.workers import worker_generators
-from tests.models.detection.scenes import scenes
+from tests.models.detection.scenes import generators, scenes
 from tests.models.detection.test_region_pooling import torchvisions as torchvisions_pooling
 from tests.tolerances import DDP_64, DOUBLE
 
@@ -118,12 +117,12 @@ def test_a_pass_of_several_workers_is_the_mean_of_their_passes(name, options):
     model = detector(name, canvas=32, **{**options, "norm": norm}).double()
     parts = [copy.deepcopy(model) for _ in range(3)]
     images, targets = scenes([2, 0, 1], size=32, dtype=torch.float64)
-    losses = model(images, targets, worker_generators(0, 5, range(3)))
+    losses = model(images, targets, generators(5, range(3)))
     sum(losses.values()).backward()
     every = []
     for worker, part in enumerate(parts):
         mine = slice(worker, worker + 1)
-        every.append(part(images[mine], targets[mine], worker_generators(0, 5, [worker])))
+        every.append(part(images[mine], targets[mine], generators(5, [worker])))
         sum(every[-1].values()).backward()
     for key, loss in losses.items():
         torch.testing.assert_close(loss, sum(one[key] for one in every) / 3, **DDP_64)
@@ -144,7 +143,7 @@ def test_losses_of_other_divisions_differ():
     for workers in (1, 2):
         model = detector(canvas=32, norm="bn", box_head="4conv1fc").double()
         model.backbone.requires_grad_(False).eval()
-        found.append(model(images, targets, worker_generators(0, 0, range(workers))))
+        found.append(model(images, targets, generators(0, range(workers))))
     assert abs(found[0]["loss_mask"] - found[1]["loss_mask"]) > 1e-3
 
 
@@ -153,7 +152,7 @@ def test_images_without_objects_give_every_parameter_a_gradient(name):
     """So that processes whose images have none do not leave the others waiting."""
     model = detector(name, norm=norm_layer("bn", batch_per_worker=1), box_head="4conv1fc")
     images, targets = scenes([0, 0])
-    losses = model(images, targets, worker_generators(0, 0, range(2)))
+    losses = model(images, targets, generators(0, range(2)))
     assert losses["loss_mask"] == losses["loss_box_reg"] == losses["loss_rpn_box_reg"] == 0
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -164,7 +163,7 @@ def test_a_worker_without_any_region():
     model = detector(norm=norm_layer("bn", batch_per_worker=1))
     model.rpn.min_size = 1e6
     images, targets = scenes([0, 1])
-    losses = model(images, targets, worker_generators(0, 0, range(2)))
+    losses = model(images, targets, generators(0, range(2)))
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     model.eval()
@@ -220,7 +219,7 @@ def test_features_of_boxes_and_masks_are_shared_by_c4():
 def test_c4_trains_and_detects():
     model = detector("mask_rcnn_c4_resnet50", canvas=32)
     images, targets = scenes([1, 2], size=32)
-    losses = model(images, targets, worker_generators(0, 0, range(2)))
+    losses = model(images, targets, generators(0, range(2)))
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     with torch.no_grad():

@@ -4,13 +4,17 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torchvision.models.detection import RetinaNet
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from groupnorm.layers import norm_layer
 from groupnorm.models import build_detector
-from groupnorm.models.detection.workers import worker_generators
-from tests.models.detection.scenes import scenes
+from groupnorm.models.detection.retinanet import focal_loss, match_anchors
+from tests.models.detection.scenes import generators, scenes
 from tests.tolerances import DDP_64
 
 CLASSES = 5
@@ -51,6 +55,43 @@ def test_losses_and_gradients_are_torchvisions_whose_labels_begin_with_0():
         torch.testing.assert_close(parameter.grad, others[name].grad, **DDP_64)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_anchors_match_as_torchvisions_matcher_has_it(data):
+    """Corners on a coarse grid, so that overlaps are often equal, and often none."""
+
+    def draw(count):
+        corner = st.tuples(st.integers(0, 6), st.integers(0, 6))
+        side = st.tuples(st.integers(1, 4), st.integers(1, 4))
+        found = data.draw(st.lists(st.tuples(corner, side), min_size=count[0], max_size=count[1]))
+        return torch.tensor(
+            [[x, y, x + w, y + h] for (x, y), (w, h) in found], dtype=torch.float32
+        ).view(-1, 4)
+
+    anchors = draw((1, 12))
+    boxes = [draw((0, 3)) for _ in range(data.draw(st.integers(1, 3)))]
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
+    found = match_anchors(boxes, anchors)
+    matched = torch.where(found.counted, matcher.BELOW_LOW_THRESHOLD, matcher.BETWEEN_THRESHOLDS)
+    image, anchor, number = found.positive
+    matched[image, anchor] = number
+    for row, of_image in zip(matched, boxes, strict=True):
+        expected = torch.full((len(anchors),), matcher.BELOW_LOW_THRESHOLD)
+        if len(of_image):
+            expected = matcher(box_iou(of_image, anchors))
+        assert torch.equal(row, expected)
+
+
+def test_focal_loss_is_torchvisions():
+    logits = 6 * torch.randn(2, 7, 3, dtype=torch.float64)
+    wanted = torch.zeros_like(logits)
+    indices = torch.tensor([0, 0, 1]), torch.tensor([2, 5, 5]), torch.tensor([1, 0, 2])
+    wanted[indices] = 1
+    weights = torch.rand(2, 7, dtype=torch.float64)
+    expected = (sigmoid_focal_loss(logits, wanted) * weights[..., None]).sum()
+    torch.testing.assert_close(focal_loss(logits, indices, weights), expected, **DDP_64)
+
+
 def test_detections_are_torchvisions_with_labels_from_1():
     ours = detector().eval()
     nn.init.constant_(ours.head.classification_head.cls_logits.bias, -1)
@@ -72,7 +113,7 @@ def test_a_pass_of_several_workers_is_the_mean_of_their_passes(norm):
     model = detector(norm=norm).double()
     parts = [copy.deepcopy(model) for _ in range(3)]
     images, targets = scenes([2, 0, 1], size=64, dtype=torch.float64)
-    losses = model(images, targets, worker_generators(0, 5, range(3)))
+    losses = model(images, targets, generators(5, range(3)))
     sum(losses.values()).backward()
     for worker, part in enumerate(parts):
         mine = slice(worker, worker + 1)
@@ -89,14 +130,14 @@ def test_a_pass_of_several_workers_is_the_mean_of_their_passes(norm):
 def test_images_without_objects_give_every_parameter_a_gradient():
     model = detector(norm=norm_layer("bn", batch_per_worker=1))
     images, targets = scenes([0, 0])
-    sum(model(images, targets, worker_generators(0, 0, range(2))).values()).backward()
+    sum(model(images, targets, generators(0, range(2))).values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_targets_are_checked():
     model, (images, targets) = detector(), scenes([1, 1])
     with pytest.raises(ValueError, match="got 2 images and 3 workers"):
-        model(images, targets, worker_generators(0, 0, range(3)))
+        model(images, targets, generators(0, range(3)))
     targets[0]["labels"] = torch.tensor([0])
     with pytest.raises(ValueError, match="label 0 of image 0 must lie between 1 and 5"):
         model(images, targets)

@@ -6,8 +6,7 @@ from groupnorm.models.detection.architectures import DETECTORS
 from groupnorm.models.detection.heads import proposal_head
 from groupnorm.models.detection.inputs import NormalizeAndPad
 from groupnorm.models.detection.rpn import RegionProposals
-from groupnorm.models.detection.workers import worker_generators
-from tests.models.detection.scenes import scenes
+from tests.models.detection.scenes import generators, scenes
 
 
 def test_numbers_are_those_of_the_regions():
@@ -16,7 +15,7 @@ def test_numbers_are_those_of_the_regions():
     images, targets = scenes([2, 0], size=96)
     batch, _ = NormalizeAndPad([0.5] * 3, [0.2] * 3)(images)
     maps = {str(n): torch.randn(2, 6, 24 >> n, 24 >> n) for n in range(3)}
-    boxes, losses = rpn(batch, maps, targets, worker_generators(0, 0, range(2)))
+    boxes, losses = rpn(batch, maps, targets, generators(0, range(2)))
     assert losses.keys() == {"loss_objectness", "loss_rpn_box_reg"}
     assert max(map(len, boxes)) <= regions.proposals[0]
     assert rpn.fg_bg_sampler.batch_size_per_image == regions.sampled_anchors

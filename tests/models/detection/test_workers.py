@@ -1,4 +1,4 @@
-"""Whose images, whose random numbers."""
+"""Whose images, whose rows, and what is sampled."""
 
 import pytest
 import torch
@@ -9,30 +9,8 @@ from groupnorm.models.detection.workers import (
     rows_of_workers,
     sample_balanced,
     split_workers,
-    worker_generators,
 )
-from tests.tolerances import DOUBLE, FOUR_DIGITS, SAMPLED_FEW
-
-
-def draws(seed, step, workers):
-    return [torch.rand((), generator=g).item() for g in worker_generators(seed, step, workers)]
-
-
-def test_every_seed_step_and_worker_has_its_own_random_numbers():
-    found = [
-        draw for seed in range(5) for step in range(20) for draw in draws(seed, step, range(8))
-    ]
-    assert len(set(found)) == 800
-    assert abs(sum(found) / 800 - 0.5) < SAMPLED_FEW
-
-
-def test_a_workers_numbers_do_not_depend_on_the_others():
-    assert draws(3, 7, range(4))[2:] == draws(3, 7, (2, 3))
-
-
-def test_the_numbers_stay():
-    """A resumed training draws what it would have drawn."""
-    assert draws(0, 0, [0]) == draws(0, 0, [0]) == pytest.approx([0.6125], abs=FOUR_DIGITS)
+from tests.tolerances import DOUBLE
 
 
 def test_images_of_workers():

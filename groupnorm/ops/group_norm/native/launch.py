@@ -185,6 +185,121 @@ def launch_backward(
     return dx, dweight, dbias, dresidual
 
 
+def batch_norm_is_off() -> bool:
+    """Whether the kernels are not there, or of a build that had none for batch norm."""
+    return not hasattr(_kernels, "batch_norm_forward")
+
+
+def launch_batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    images: int,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+) -> tuple[Tensor, Tensor] | None:
+    """Batch norm of every `images` consecutive images of an input that has values.
+
+    Args:
+        input: (N, C, *), N a multiple of `images`.
+        weight: scale (C,) in the accumulation dtype, or None; `bias` and the running statistics
+            alike, which move by `momentum` towards the mean over the chunks.
+
+    Returns:
+        Output, and the means, rstd and biased variances of the K chunks as one tensor (3, K, C).
+        None, and no statistics have moved, where a sum of squares or the input is not finite.
+
+    Raises:
+        RuntimeError: a tensor has no memory.
+    """
+    assert _kernels is not None
+    x, channels_last = dense(input)
+    number, itemsize, accumulation = _TYPES[x.dtype]
+    n, c, count = x.size(0), x.size(1), x.numel()
+    positions, chunks = count // (n * c), n // images
+    y = torch.empty_like(x)
+    statistics = x.new_empty(3, chunks, c, dtype=accumulation)
+    mean, step = statistics.data_ptr(), chunks * c * accumulation.itemsize
+    parameter_size = c * accumulation.itemsize
+    overflowed = _kernels.batch_norm_forward(
+        num_chunks=chunks,
+        images=images,
+        num_channels=c,
+        num_positions=positions,
+        channels_last=channels_last or positions == 1,
+        type=number,
+        eps=eps,
+        threads=torch.get_num_threads(),
+        x=address(x, count * itemsize),
+        weight=address(weight, parameter_size),
+        bias=address(bias, parameter_size),
+        y=y.data_ptr(),
+        mean=mean,
+        rstd=mean + step,
+        var=mean + 2 * step,
+        running_mean=address(running_mean, parameter_size),
+        running_var=address(running_var, parameter_size),
+        momentum=momentum,
+    )
+    return None if overflowed else (y, statistics)
+
+
+def launch_batch_norm_backward(
+    grad_output: Tensor, input: Tensor, weight: Tensor | None, statistics: Tensor, images: int
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """dx, dweight and dbias of `launch_batch_norm`, the last two in the accumulation dtype.
+
+    None where a channel is so spread out that its gradients would leave the range of the type.
+
+    Raises:
+        RuntimeError: a tensor has no memory.
+        ValueError: tensors that do not fit together.
+    """
+    assert _kernels is not None
+    x, channels_last = dense(input)
+    number, itemsize, accumulation = _TYPES[x.dtype]
+    n, c, count = x.size(0), x.size(1), x.numel()
+    chunks = n // images
+    if (
+        grad_output.shape != input.shape
+        or grad_output.dtype != input.dtype
+        or statistics.shape != (3, chunks, c)
+        or statistics.dtype != accumulation
+        or (weight is not None and (weight.shape != (c,) or weight.dtype != accumulation))
+    ):
+        raise ValueError(
+            f"the tensors of the backward pass do not fit together: gradient {grad_output.dtype} "
+            f"{tuple(grad_output.shape)}, input {input.dtype} {tuple(input.shape)}, statistics "
+            f"{statistics.dtype} {tuple(statistics.shape)}. Were they changed by a hook on saved "
+            "tensors?"
+        )
+    dy, dx = match_strides(x, grad_output), torch.empty_like(x)
+    positions, size = count // (n * c), count * itemsize
+    dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
+    step = chunks * c * accumulation.itemsize
+    mean = address(statistics.contiguous(), 3 * step)
+    out_of_range = _kernels.batch_norm_backward(
+        num_chunks=chunks,
+        images=images,
+        num_channels=c,
+        num_positions=positions,
+        channels_last=channels_last or positions == 1,
+        type=number,
+        threads=torch.get_num_threads(),
+        x=address(x, size),
+        weight=address(weight, c * accumulation.itemsize),
+        mean=mean,
+        rstd=mean + step,
+        dy=address(dy, size),
+        dx=dx.data_ptr(),
+        dweight=dweight.data_ptr(),
+        dbias=dbias.data_ptr(),
+    )
+    return None if out_of_range else (dx, dweight, dbias)
+
+
 def _parameters(
     weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype, accumulation: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None, bool]:

@@ -170,7 +170,7 @@ def _by_name(study: Study, rows: Sequence[Row], title: str) -> Callable[[Axes], 
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, [row_name(study, row) for row in worst_first])
         if study.axis == "arm":
-            ax.margins(x=0.1)  # the number above a marker at the edge stays inside
+            ax.margins(x=0.15)  # the number above a marker at the edge stays inside
         ax.set_xlabel(axis_label(metric, metric.title))
         ax.set_title(title)
 

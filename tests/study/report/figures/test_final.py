@@ -7,7 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.figures.final import bars
+from groupnorm.study.report.figures.final import arms_figure, bars
+from groupnorm.study.report.figures.render import COLUMN_WIDTHS, figure_style, lay_out
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.rows import (
     batch_sizes,
@@ -16,7 +17,16 @@ from groupnorm.study.results.rows import (
     subject,
     summarize_study,
 )
-from tests.study.fake_store import BOX_AP, ERROR, batch_study, configured, groups_study, spoil
+from tests.study.fake_detectors import DETECTORS, Arm, detector_study
+from tests.study.fake_store import (
+    BOX_AP,
+    ERROR,
+    batch_study,
+    configured,
+    groups_study,
+    loaded,
+    spoil,
+)
 from tests.tolerances import HUNDREDTH
 
 
@@ -333,3 +343,16 @@ def test_own_names_are_on_the_axis_of_norms(tmp_path):
     named = replace(study, names={"gn": "GN (ours)"})
     panel = build_figures(named, summarize_study(study))[0].panels[0]
     assert {t.get_text() for t in axes_of(panel).get_yticklabels()} == {"bn", "GN (ours)"}
+
+
+def test_numbers_of_arms_stay_off_the_axis_in_one_column_of_a_paper(tmp_path):
+    arms = {**DETECTORS, "an arm whose name is long": Arm(5.0, "bn", seeds=1)}
+    study, rows = loaded(detector_study(tmp_path, arms))
+    (panel,) = arms_figure(study, rows).panels
+    with figure_style("f", "single"):
+        figure = lay_out([[panel]], [1.0], [panel.height], COLUMN_WIDTHS["single"])
+        (ax,) = figure.axes
+        boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) == len(arms)
+    assert ax.bbox.x0 < min(box.x0 for box in boxes)
+    assert max(box.x1 for box in boxes) < ax.bbox.x1

@@ -1,6 +1,6 @@
 // The kernels of one instruction set: GN_ISA names it, the compiler's flags choose it.
 #include "channels_last_backward.h"
-#include "contiguous.h"
+#include "images.h"
 
 namespace groupnorm {
 namespace GN_ISA {
@@ -59,6 +59,7 @@ template <class T> void run(const Problem& p, bool backward) {
     q.parameters_as_input = false;
     return run<T>(q, backward);
   }
+  if (p.I > 1) return backward ? backward_images<T>(p) : forward_images<T>(p);
   const Loops<T> loops = loops_for<T>(p.activation);
   const bool is_short = p.S < kShortRow;
   if (!backward && p.channels_last) forward_channels_last<T>(p, loops.apply_channels);

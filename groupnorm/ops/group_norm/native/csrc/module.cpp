@@ -68,7 +68,7 @@ void will_be_written(void* memory, int64_t bytes) {
 
 int64_t bytes_of(const Problem& p) {
   const int64_t each = p.type == Type::f64 ? 8 : p.type == Type::f32 ? 4 : 2;
-  return p.N * p.C * p.S * each;
+  return p.N * p.I * p.C * p.S * each;
 }
 
 template <class P> P* pointer(uintptr_t address) { return reinterpret_cast<P*>(address); }
@@ -80,6 +80,7 @@ Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, 
   p.C = C;
   p.G = G;
   p.S = S;
+  p.I = 1;
   p.channels_last = channels_last;
   p.type = static_cast<Type>(type);
   p.activation = static_cast<Activation>(activation);
@@ -121,6 +122,11 @@ template <class W> bool out_of_range(const Problem& p, W least) {
   return false;
 }
 
+bool out_of_range(const Problem& p) {
+  return p.type == Type::f64 ? out_of_range<double>(p, 0x1p-480)
+                             : out_of_range<float>(p, 0x1p-44f);
+}
+
 // True, and nothing is computed, where a group is out of range: see `out_of_range`.
 bool backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
               int activation, double eps, int threads, bool parameters_as_input, uintptr_t x,
@@ -140,11 +146,80 @@ bool backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, in
   p.dresidual = pointer<void>(dresidual);
   p.dweight = pointer<void>(dweight);
   p.dbias = pointer<void>(dbias);
-  if (p.type == Type::f64 ? out_of_range<double>(p, 0x1p-480) : out_of_range<float>(p, 0x1p-44f))
-    return true;
+  if (out_of_range(p)) return true;
   nb::gil_scoped_release unlocked;
   will_be_written(p.dx, bytes_of(p));
   will_be_written(p.dresidual, bytes_of(p));
+  kernels.backward(p);
+  return false;
+}
+
+// ---- batch norm: N chunks of I images, statistics of each chunk ---------------------------------
+
+Problem chunks(int64_t N, int64_t I, int64_t C, int64_t S, bool channels_last, int type, double eps,
+               int threads, uintptr_t x, uintptr_t weight, uintptr_t bias, uintptr_t mean,
+               uintptr_t rstd) {
+  Problem p = problem(N, C, C, channels_last ? I * S : S, channels_last, type,
+                      static_cast<int>(Activation::none), eps, threads, false);
+  if (!channels_last) p.I = I;
+  p.x = pointer<const void>(x);
+  p.weight = pointer<const void>(weight);
+  p.bias = pointer<const void>(bias);
+  p.mean = pointer<void>(mean);
+  p.rstd = pointer<void>(rstd);
+  return p;
+}
+
+// Moves running statistics (C) towards the chunks' mean of means and of unbiased variances.
+template <class W>
+void move_running(const Problem& p, uintptr_t running_mean, uintptr_t running_var, double weight) {
+  const W* mean = static_cast<const W*>(p.mean);
+  const W* var = static_cast<const W*>(p.var);
+  W* means = pointer<W>(running_mean);
+  W* vars = pointer<W>(running_var);
+  const double values = double(p.I * p.S), chunks = double(p.N);
+  for (int64_t c = 0; c < p.C; ++c) {
+    double m = 0, v = 0;
+    for (int64_t n = 0; n < p.N; ++n) {
+      m += double(mean[n * p.C + c]);
+      v += double(var[n * p.C + c]);
+    }
+    v *= values / (values - 1);
+    means[c] = W(double(means[c]) + weight * (m / chunks - double(means[c])));
+    vars[c] = W(double(vars[c]) + weight * (v / chunks - double(vars[c])));
+  }
+}
+
+// Running statistics of the accumulation type, or 0 for none. True as in `forward`; then they stay.
+bool batch_norm_forward(int64_t N, int64_t I, int64_t C, int64_t S, bool channels_last, int type,
+                        double eps, int threads, uintptr_t x, uintptr_t weight, uintptr_t bias,
+                        uintptr_t y, uintptr_t mean, uintptr_t rstd, uintptr_t var,
+                        uintptr_t running_mean, uintptr_t running_var, double momentum) {
+  Problem p = chunks(N, I, C, S, channels_last, type, eps, threads, x, weight, bias, mean, rstd);
+  p.y = pointer<void>(y);
+  p.var = pointer<void>(var);
+  bool overflowed = false;
+  p.overflowed = &overflowed;
+  nb::gil_scoped_release unlocked;
+  will_be_written(p.y, bytes_of(p));
+  kernels.forward(p);
+  if (overflowed || running_mean == 0) return overflowed;
+  if (p.type == Type::f64) move_running<double>(p, running_mean, running_var, momentum);
+  else move_running<float>(p, running_mean, running_var, momentum);
+  return false;
+}
+
+bool batch_norm_backward(int64_t N, int64_t I, int64_t C, int64_t S, bool channels_last, int type,
+                         int threads, uintptr_t x, uintptr_t weight, uintptr_t mean, uintptr_t rstd,
+                         uintptr_t dy, uintptr_t dx, uintptr_t dweight, uintptr_t dbias) {
+  Problem p = chunks(N, I, C, S, channels_last, type, 0, threads, x, weight, 0, mean, rstd);
+  p.dy = pointer<const void>(dy);
+  p.dx = pointer<void>(dx);
+  p.dweight = pointer<void>(dweight);
+  p.dbias = pointer<void>(dbias);
+  if (out_of_range(p)) return true;
+  nb::gil_scoped_release unlocked;
+  will_be_written(p.dx, bytes_of(p));
   kernels.backward(p);
   return false;
 }
@@ -182,6 +257,14 @@ NB_MODULE(_native, m) {
         arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
         arg("threads"), arg("parameters_as_input"), arg("x"), arg("residual"), arg("weight"),
         arg("bias"), arg("mean"), arg("rstd"), arg("dy"), arg("dx"), arg("dresidual"),
+        arg("dweight"), arg("dbias"));
+  m.def("batch_norm_forward", &batch_norm_forward, arg("num_chunks"), arg("images"),
+        arg("num_channels"), arg("num_positions"), arg("channels_last"), arg("type"), arg("eps"),
+        arg("threads"), arg("x"), arg("weight"), arg("bias"), arg("y"), arg("mean"), arg("rstd"),
+        arg("var"), arg("running_mean"), arg("running_var"), arg("momentum"));
+  m.def("batch_norm_backward", &batch_norm_backward, arg("num_chunks"), arg("images"),
+        arg("num_channels"), arg("num_positions"), arg("channels_last"), arg("type"),
+        arg("threads"), arg("x"), arg("weight"), arg("mean"), arg("rstd"), arg("dy"), arg("dx"),
         arg("dweight"), arg("dbias"));
   m.def("activate", &activate, arg("activation"), arg("z"), arg("value"), arg("slope"),
         arg("count"), "Value and slope of an activation, for the tests.");

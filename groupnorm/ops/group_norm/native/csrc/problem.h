@@ -17,9 +17,10 @@ using ParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain,
                             void (*body)(int64_t, int64_t, void*), void* context);
 
 // Tensors are dense. x, residual, y, dy, dx, dresidual have `type` and shape (N, C, S), or
-// (N, S, C) with `channels_last`. The accumulation type is double where `type` is f64, else float.
+// (N, S, C) with `channels_last`; in batch norm (G = C) a sample is I images, and the shape is
+// (N, I, C, S). The accumulation type is double where `type` is f64, else float.
 struct Problem {
-  int64_t N, C, G, S;
+  int64_t N, C, G, S, I;  // I: 1, or the images of a sample where not channels_last
   bool channels_last;
   Type type;
   Activation activation;
@@ -34,6 +35,7 @@ struct Problem {
   bool parameters_as_input;  // weight and bias have `type`
   void* mean;            // accumulation type (N, G): written forward (unless null), read backward
   void* rstd;
+  void* var;             // forward: the biased variance, like the mean; or null
 
   void* y;  // forward
   bool* overflowed;  // forward: set where a sum of squares is not finite

@@ -18,10 +18,10 @@ struct Moments {
   }
 };
 
-// The mean as its nearest number of the accumulation type, what is left of it, and
-// 1 / sqrt(variance + eps).
+// The mean as its nearest number of the accumulation type, what is left of it,
+// 1 / sqrt(variance + eps), and the biased variance.
 template <class W> struct Statistics {
-  W mean, residual_mean, rstd;
+  W mean, residual_mean, rstd, var;
   bool shift_was_poor;  // so far from the mean that the variance lost digits: sum again around it
   bool overflowed;      // or the input is not finite: a sum of squares is not
 
@@ -31,7 +31,9 @@ template <class W> struct Statistics {
     const double exact = double(shift) + offset;
     mean = W(exact);
     residual_mean = W(exact - double(mean));
-    rstd = W(1.0 / sqrt((centred > 0 ? centred / count : 0.0) + eps));
+    const double variance = centred > 0 ? centred / count : 0.0;
+    rstd = W(1.0 / sqrt(variance + eps));
+    var = W(variance);
     shift_was_poor = m.squares > 4 * centred && W(exact) != shift;
     overflowed = !std::isfinite(m.squares);
   }
@@ -88,6 +90,7 @@ template <class W> void write_statistics(const Problem& p, int64_t group, const 
   if (p.mean == nullptr) return;
   static_cast<W*>(p.mean)[group] = s.mean;
   static_cast<W*>(p.rstd)[group] = s.rstd;
+  if (p.var != nullptr) static_cast<W*>(p.var)[group] = s.var;
 }
 
 // Of a stretch that fits in cache: the second pass, around the mean itself, is rarely needed.
