@@ -58,7 +58,7 @@ def predict_samples(
         on_message("no predictions are shown: no run has its config.json")
         return
     of_clips = config.task == "video"
-    empty = Samples(kind="clips", lowest_score=0.0) if of_clips else Samples(LOWEST_SCORE)
+    empty = Samples(content="clips", lowest_score=0.0) if of_clips else Samples(LOWEST_SCORE)
     before = before or empty
     try:
         images = setup_of(config).samples(config, data_root, IMAGES)

@@ -307,7 +307,7 @@ class ClipSamples(_Closed):
     """`samples/samples.json` of clips."""
 
     format: int
-    kind: Literal["clips"]
+    content: Literal["clips"]
     lowest_score: Annotated[float, Field(ge=0, le=1)]
     categories: list[str]
     images: list[_SampleClip]

@@ -92,11 +92,11 @@ def read_trained(folder: Path) -> Trained:
         StoreError: another file is damaged, or an earlier version wrote `env.json`.
         ValueError: the run is of a task that is used with its data set.
     """
-    asked = read_config(folder)
-    if asked is not None and not isinstance(asked, DetectionConfig):
+    config = read_config(folder)
+    if config is not None and not isinstance(config, DetectionConfig):
         raise ValueError(
-            f"{folder} holds a run of {asked.task} ({asked.model} on {asked.data}), which is used "
-            "with its data set; expected one of groupnorm train task=detection"
+            f"{folder} holds a run of {config.task} ({config.model} on {config.data}), which is "
+            "used with its data set; expected one of groupnorm train task=detection"
         )
     config, weights, record = read_network(folder)
     assert isinstance(config, DetectionConfig)

@@ -130,6 +130,6 @@ def add_clip_samples(out: Path, count: int = 8, frames: int = 16, side: int = 16
             for n in range(count)
         ]
         runs[cell["run"]] = {"objects": objects, "not_finite": 0}
-    samples = Samples(0.0, list(CLASSES), images, runs, kind="clips")
+    samples = Samples(0.0, list(CLASSES), images, runs, content="clips")
     (folder / "samples.json").write_text(json.dumps(samples.as_json()))
     return out

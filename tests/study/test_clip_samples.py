@@ -61,7 +61,7 @@ def test_a_study_records_ceilings_and_predicts_after_its_trials(study, monkeypat
     assert [image["frames"] for image in found.images] == [8, 8, 8]
     assert list(found.runs) == [cell.run for cell in cells]
     assert all(len(run["objects"]) == 3 for run in found.runs.values())
-    assert json.loads((out / "samples/samples.json").read_text())["kind"] == "clips"
+    assert json.loads((out / "samples/samples.json").read_text())["content"] == "clips"
 
 
 def test_what_prevents_a_prediction_is_said_of_videos(study, tmp_path, monkeypatch):
@@ -87,12 +87,14 @@ def test_videos_that_cannot_be_used_are_a_reason(study, tmp_path, monkeypatch):
     told = []
     predict_samples(tmp_path, cells, None, told.append)
     assert "the test videos cannot be used: " in told[0]
-    assert samples_of(tmp_path).kind == "clips"
+    assert samples_of(tmp_path).content == "clips"
 
 
 def test_a_video_classifier_is_used_with_its_data_set(study):
     out, (bn, _) = study
     folder = out / "runs" / bn.run
     assert read_network(folder).config.run_name() == bn.run
-    with pytest.raises(ValueError, match="is a run of video, which is used with its data set"):
+    with pytest.raises(
+        ValueError, match=r"holds a run of video \(.*\), which is used with its data set"
+    ):
         read_trained(folder)

@@ -30,7 +30,7 @@ class Samples:
         unreadable: test images that cannot be decoded -> what is wrong with them; the next ones
             took their places.
         reason: why there are no predictions; None where there are.
-        kind: "objects" in images, or classes of "clips". Of clips each of the `images` has frames
+        content: "objects" in images, or classes of "clips". Of clips each of the `images` has frames
             of a video side by side, with `video` (its number), `frames` (how many), `height` and
             `width` of one, and a class as its `truth`; of an object there are only `category` and
             `score`.
@@ -43,17 +43,17 @@ class Samples:
     left_out: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
-    kind: Literal["objects", "clips"] = "objects"
+    content: Literal["objects", "clips"] = "objects"
 
     @property
     def things(self) -> str:
         """What the predictions are made on: "test image" or "test video"."""
-        return _THINGS[self.kind]
+        return _THINGS[self.content]
 
     def as_json(self) -> dict[str, Any]:
         """The content of `samples.json`; that of objects is as it was before there were clips."""
         value = {"format": FORMAT, **vars(self)}
-        return {k: v for k, v in value.items() if (k, v) != ("kind", "objects")}
+        return {k: v for k, v in value.items() if (k, v) != ("content", "objects")}
 
     def path(self, out: Path, number: int) -> Path:
         """The file of an image, counted from 0, of the study in `out`."""

@@ -129,7 +129,7 @@ def read_samples(out: Path) -> dict[str, Any] | None:
         StoreError: the file is damaged or of another version.
     """
     path = out / SAMPLES_FILE
-    of_clips = (read_object(path) or {}).get("kind") == "clips"
+    of_clips = (read_object(path) or {}).get("content") == "clips"
     form = schema.ClipSamples if of_clips else schema.Samples
     samples = read_checked(path, form, versioned=True)
     if samples is None:

@@ -72,7 +72,7 @@ def test_the_same_records_give_the_same_bytes_and_a_column_says_its_width(clips)
 def test_without_predictions_there_is_no_sheet_and_the_reason_is_a_problem(clips):
     out, study, rows = clips
     assert clip_sheet(out, study, rows, None, None) is None
-    gone = Samples(0.0, reason="out of memory", kind="clips", unreadable={"3": "cut off"})
+    gone = Samples(0.0, reason="out of memory", content="clips", unreadable={"3": "cut off"})
     assert clip_sheet(out, study, rows, gone, None) is None
     assert not_predicted(study, rows, gone) == [
         ["predictions", "no predictions on test videos", "out of memory"],
