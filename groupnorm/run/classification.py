@@ -23,6 +23,7 @@ from groupnorm.training.memory_format import in_memory_format
 from groupnorm.training.tasks.classification import Classification
 from groupnorm.training.warm_start import WarmStart
 
+SAMPLED = None  # what a classifier predicts is not recorded
 EVALUATION_BATCH = 64
 MOST_DECODERS = 16
 
@@ -98,10 +99,6 @@ def notes(config: RunConfig, data: Batches) -> list[str]:
 def warm_start(config: RunConfig, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
     """All weights are taken; those of the last linear layer only if the data set is the same."""
     return WarmStart() if other["data"] == config.data else without_last_layer(model)
-
-
-def samples(config: RunConfig, data_root: Path | None, count: int) -> None:
-    """None: what a classifier predicts is not recorded."""
 
 
 def first_step(

@@ -30,6 +30,7 @@ from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.detection import Detection
 from groupnorm.training.warm_start import WarmStart, WarmStartError
 
+SAMPLED = "objects"
 EVALUATION_BATCH = 8
 MOST_DECODERS = 16
 MEMORY = 512 * 2**20

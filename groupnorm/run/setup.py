@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -61,7 +61,12 @@ class Setup(Protocol):
     """The functions of a module such as `groupnorm.run.classification`, one for each task.
 
     `config` is of the task's own class, and `data` what its `load` returns.
+
+    Attributes:
+        SAMPLED: what networks find in the test examples of `samples`; None where that is not done.
     """
+
+    SAMPLED: Literal["objects", "clips"] | None
 
     def load(self, config: Any, device: str, data_root: Path | None) -> Any:
         """The data of a configuration, ready for training on `device`.
@@ -103,9 +108,9 @@ class Setup(Protocol):
         """
         ...
 
-    def samples(self, config: Any, data_root: Path | None, count: int) -> SampledImages | None:
-        """Some test images on which trained networks of this task can be looked at; None where
-        that is not done.
+    def samples(self, config: Any, data_root: Path | None, count: int) -> SampledImages:
+        """Some test examples on which trained networks of this task can be looked at; modules whose
+        `SAMPLED` is None do without.
 
         Raises:
             DataError: the data set is missing or damaged.

@@ -25,6 +25,7 @@ from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.video import VideoClassification, network_input
 from groupnorm.training.warm_start import WarmStart, WarmStartError
 
+SAMPLED = "clips"
 MOST_DECODERS = 16
 _OF_IMAGES = {"i3d_resnet50": "resnet50"}
 """Networks for clips, and those for images whose weights can be inflated to theirs."""

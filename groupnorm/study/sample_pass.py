@@ -57,17 +57,18 @@ def predict_samples(
     if config is None:
         on_message("no predictions are shown: no run has its config.json")
         return
-    of_clips = config.task == "video"
-    empty = Samples(content="clips", lowest_score=0.0) if of_clips else Samples(LOWEST_SCORE)
+    setup = setup_of(config)
+    if setup.SAMPLED is None:
+        return
+    of_clips = setup.SAMPLED == "clips"
+    empty = Samples(content=setup.SAMPLED, lowest_score=0.0 if of_clips else LOWEST_SCORE)
     before = before or empty
     try:
-        images = setup_of(config).samples(config, data_root, IMAGES)
+        images = setup.samples(config, data_root, IMAGES)
     except _FAILURES as error:
         reason = f"the {before.things}s cannot be used: {_why(error)}"
         left_out = {**before.left_out, **dict.fromkeys(missing, reason)}
         _write(out, replace(before, left_out=left_out), (), on_message)
-        return
-    if images is None:
         return
     ours = replace(empty, images=images.images, categories=images.categories)
     if (before.images, before.categories, before.lowest_score) != (

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from groupnorm.data.detection import rle
 from groupnorm.data.files.decode import UnreadableError
-from groupnorm.run import sampled_scenes
+from groupnorm.run import detection, sampled_scenes
 from groupnorm.run.detection import read
 from groupnorm.study import Plan, execute, run_study, sample_pass
 from groupnorm.study.record import CHECKPOINT
@@ -159,10 +159,10 @@ def test_a_file_that_cannot_be_opened_prevents_its_predictions_alone(study, monk
 
 
 def test_a_data_set_that_cannot_be_opened_is_a_reason(study, monkeypatch):
-    def forbidden(config):
+    def forbidden(config, data_root, count):
         raise PermissionError(13, "Permission denied", "scenes")
 
-    monkeypatch.setattr(sample_pass, "setup_of", forbidden)
+    monkeypatch.setattr(detection, "samples", forbidden)
     (message, _) = predict(study)
     assert "the test images cannot be used: " in message
     assert "Permission denied" in message

@@ -30,10 +30,10 @@ class Samples:
         unreadable: test images that cannot be decoded -> what is wrong with them; the next ones
             took their places.
         reason: why there are no predictions; None where there are.
-        content: "objects" in images, or classes of "clips". Of clips each of the `images` has frames
-            of a video side by side, with `video` (its number), `frames` (how many), `height` and
-            `width` of one, and a class as its `truth`; of an object there are only `category` and
-            `score`.
+        content: "objects" in images, or classes of "clips". Of clips each of the `images` has
+            frames of a video side by side, with `video` (its number), `frames` (how many), `height`
+            and `width` of one, and a class as its `truth`; of an object there are only `category`
+            and `score`.
     """
 
     lowest_score: float = LOWEST_SCORE
