@@ -16,6 +16,7 @@ from groupnorm.study.results.published import load
 from groupnorm.training.config import RunConfig, VideoConfig
 from groupnorm.training.schedules import lr_factor
 from groupnorm.training.warm_start import load_weights
+from tests.data.sets.scene_sources import cached_sources
 
 CELLS = {
     (config.norm.kind, config.frames, config.batch_per_worker): config
@@ -127,6 +128,7 @@ def test_smoke_keeps_networks_norms_and_one_span():
 def _few_videos(monkeypatch, tmp_path):
     """The data set of the smoke scale, with few videos, in a folder of its own."""
     pytest.importorskip("av")
+    monkeypatch.setattr(garments_motion, "load_sources", cached_sources)
     monkeypatch.setattr(garments_motion, "COUNTS", {"train": 40, "test": 10})
     monkeypatch.setattr(garments_motion_files, "folder", lambda: tmp_path / "videos")
 

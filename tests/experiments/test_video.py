@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from groupnorm.data.sets import garments_motion
 from groupnorm.experiments import Options, build, study_plan, video
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
@@ -11,6 +12,7 @@ from groupnorm.study.plan import PlanError
 from groupnorm.study.results.published import load
 from groupnorm.study.schema import LABELS
 from groupnorm.training.metric import VIDEO
+from tests.data.sets.scene_sources import cached_sources
 
 GN, BN = "gn:size=8", "bn"
 
@@ -167,7 +169,16 @@ def test_what_the_study_decides_itself(fields):
         study_plan("video", Options(**fields))
 
 
+@pytest.fixture
+def _few_videos(monkeypatch, tmp_path):
+    """The data set of that name with few videos, in a cache of its own."""
+    monkeypatch.setattr(garments_motion, "load_sources", cached_sources)
+    monkeypatch.setattr(garments_motion, "COUNTS", {"train": 40, "test": 10})
+    monkeypatch.setenv("GROUPNORM_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_few_videos")
 @pytest.mark.parametrize("key", [(GN, 8, 16, 0), (BN, 2, 8, 0)])
 def test_the_smoke_scale_runs(key):
     found, _ = cells("smoke")
