@@ -6,7 +6,7 @@ One thread. Group norm and batch norm per worker stand beside `torch.nn.GroupNor
 `torch.nn.BatchNorm3d` (whose statistics are of the whole batch) and, for the kernels, a copy of the
 input into a kept tensor. Before anything is timed, the outputs and gradients of both of ours are
 held against float64. The variants of a cell take turns in one process; the record has the least
-time of each, its median and quartiles.
+CPU time of each, its median and quartiles.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def bench_kernels(name: str, shape: tuple[int, ...], groups: int, layout: str) -
                 "batch_per_worker": min(PER_WORKER, shape[0]),
                 "layout": layout,
                 "direction": direction,
-                "seconds": turns.on_cpu(variants),
+                "seconds": turns.on_cpu(variants, time.process_time),
                 "errors": errors,
             }
         )
@@ -183,7 +184,7 @@ def bench_steps(frames: int, layout: str) -> dict[str, Any]:
         "batch_per_worker": PER_WORKER,
         "layout": layout,
         "direction": "training step",
-        "seconds": turns.on_cpu(variants),
+        "seconds": turns.on_cpu(variants, time.process_time),
     }
 
 

@@ -3,7 +3,7 @@
 Letters: K chunks of `images` images, C channels, S positions, M = images * S values per channel and
 chunk. Four ways to the same numbers; statistics are never E[x^2] - E[x]^2 of raw values.
 
-- plain memory on the CPU: the C++ kernels, with those of group norm; the others without them.
+- plain memory on the CPU: the C++ kernels, but for one large chunk in channels_last.
 - contiguous on the CPU: the statistics of every row (image, channel) come from PyTorch's group
   norm, whose two readings of a row stay in the cache, and are merged into the chunks' (Chan et
   al. 1979). Faster than PyTorch's batch norm, whose statistics are a serial recurrence.
@@ -31,6 +31,8 @@ from groupnorm.ops.per_channel import in_statistics_dtype, parameters_for
 
 # Below this many positions a row is too short to pay for its own statistics (measured at 6x6, 4x4).
 _SHORTEST_ROW = 32
+# From this many values on PyTorch's passes over one chunk in channels_last are the faster ones.
+_LARGE = 2**20
 
 
 class Running(NamedTuple):
@@ -68,7 +70,8 @@ def chunked_batch_norm(
         The output in the input's shape, dtype and memory format; the chunks' means and biased
         variances, (K, C), float32 (float64 for float64), which are constants to autograd.
     """
-    if _kernels_take(input, weight, bias, running):
+    large = input.numel() >= _LARGE and len(input) == images and _is_channels_last(input)
+    if not large and _kernels_take(input, weight, bias, running):
         return _by_kernels(input, weight, bias, eps, images, running)
     weight, bias = parameters_for(input, weight, bias)
     x, way = input, _side_by_side

@@ -327,3 +327,11 @@ def test_saved_tensors_that_a_hook_has_changed(way):
         y, _, _ = chunked_batch_norm(x, None, None, 1e-5, 2)
         with pytest.raises(ValueError, match="changed by a hook on saved tensors"):
             y.sum().backward()
+
+
+@pytest.mark.parametrize("way", ["kernels"])
+@pytest.mark.parametrize(("images", "runs"), [(2, False), (1, True)])
+def test_one_large_chunk_in_channels_last_is_pytorchs(way, images, runs):
+    x = torch.randn(2, 32, 128, 128).contiguous(memory_format=torch.channels_last)
+    y, _, _ = chunked_batch_norm(x.requires_grad_(), None, None, 1e-5, images)
+    assert (y.grad_fn.name() == "_KernelsBackward") == (runs and bool(KERNELS))
