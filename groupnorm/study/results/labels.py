@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from groupnorm.spec import NormSpec, NormSpecError
@@ -34,7 +35,7 @@ def _parsed(norm: str) -> NormSpec | None:
 def is_one(spec: NormSpec, norm: str) -> bool:
     """Whether a norm is of the kind of `spec`, with weight standardization or without."""
     found = _parsed(norm)
-    return found is not None and found.kind == spec.kind
+    return found is not None and found.same_kind(replace(spec, ws=found.ws))
 
 
 def standardizes_weights(norm: str) -> bool:
