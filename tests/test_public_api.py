@@ -118,6 +118,7 @@ COVERED_ELSEWHERE = {
     "training/config/fields.py",
     "study/schema.py",  # study/store/test_records.py
     "study/report/cost_tables.py",  # study/results/test_costs.py
+    "study/report/figures/sheet.py",  # test_predictions.py and test_clip_strips.py there
     "study/report/text/divisions.py",  # study/report/text/test_describe.py, as the next two
     "study/report/text/findings.py",
     "study/report/text/published.py",

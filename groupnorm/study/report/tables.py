@@ -221,8 +221,7 @@ def not_predicted(study: Study, rows: list[Row], samples: Samples) -> list[list[
         found += [[name, what, f"{run}: {why}"] for run, why in gone]
         for run in row.runs:
             if count := samples.runs.get(run, {}).get("not_finite", 0):
-                named = "detection" if samples.content == "objects" else "prediction"
-                why = f"{counted(count, named)} of {run} had a value that is not a number"
+                why = f"{counted(count, samples.found)} of {run} had a value that is not a number"
                 found.append([name, "left out of the predictions", why])
     return found
 

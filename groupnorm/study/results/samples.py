@@ -13,6 +13,7 @@ from groupnorm.study.store import FORMAT, SAMPLES_FILE, Cell, read_samples
 LOWEST_SCORE = 0.3
 """Objects of a lower score are not recorded; of a clip the most likely class is, at any score."""
 _THINGS = {"objects": "test image", "clips": "test video"}
+_FOUND = {"objects": "detection", "clips": "prediction"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Samples:
     def things(self) -> str:
         """What the predictions are made on: "test image" or "test video"."""
         return _THINGS[self.content]
+
+    @property
+    def found(self) -> str:
+        """What one of them is: "detection" or "prediction"."""
+        return _FOUND[self.content]
 
     def as_json(self) -> dict[str, Any]:
         """The content of `samples.json`; that of objects is as it was before there were clips."""

@@ -205,7 +205,7 @@ def test_a_table_of_arms_is_there_as_published_with_what_is_called_the_same(tmp_
     assert same.lines[2][4] == "\u2013", "the paper has no AP50 of LN"
     assert others.header[:3] == ["arm", "box AP", "box AP50"]
     assert others.lines[1][:3] == ["R50, GN", "40.3", "61.0"]
-    assert retinanet.header == ["arm", "recall", "precision"]
+    assert retinanet.header == ["arm", "recall of boxes", "precision of boxes"]
     assert "only the direction of differences compares" in others.words
 
 
