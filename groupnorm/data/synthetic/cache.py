@@ -76,7 +76,10 @@ def map_or_make(
             digest = hashlib.sha256()
             for array in made.values():
                 digest.update(array.data)
-            parts = [digest.hexdigest().encode(), *(array.data for array in made.values())]
+            parts: list[bytes | memoryview] = [
+                digest.hexdigest().encode(),
+                *(array.data for array in made.values()),
+            ]
             write_atomic(path, parts)
     except OSError as error:
         _log.warning("cannot keep %s: %s", path, error)

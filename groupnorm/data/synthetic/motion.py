@@ -152,7 +152,7 @@ MIRRORED = {
 
 def frame_times(frames: int) -> Array:
     """The times of `frames` frames, in frames from the middle of the clip."""
-    return np.arange(frames) - (frames - 1) / 2
+    return np.arange(frames, dtype=np.float64) - (frames - 1) / 2
 
 
 def class_labels(key: int, count: int, classes: int) -> NDArray[np.int64]:
