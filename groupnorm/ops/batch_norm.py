@@ -156,15 +156,12 @@ def _by_kernels(
     images: int,
     running: Running | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = reference.statistics_dtype(input.dtype)
-    weight = None if weight is None else weight.to(dtype)
-    bias = None if bias is None else bias.to(dtype)
+    weight, bias = parameters_for(input, weight, bias)
     if torch.is_grad_enabled():
-        y, statistics = _Kernels.apply(input, weight, bias, eps, images, running)
+        y, statistics, var = _Kernels.apply(input, weight, bias, eps, images, running)
     else:
-        y, statistics = _kernels_forward(input, weight, bias, eps, images, running)
-    mean, _, var = statistics.unbind()
-    return y, mean, var
+        y, statistics, var = _kernels_forward(input, weight, bias, eps, images, running)
+    return y, statistics[0], var
 
 
 def _kernels_forward(
@@ -174,8 +171,8 @@ def _kernels_forward(
     eps: float,
     images: int,
     running: Running | None,
-) -> tuple[Tensor, Tensor]:
-    """Output, and the chunks' means, rstd and biased variances (3, K, C); moves `running`."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output; the chunks' means and rstd (2, K, C); biased variances (K, C); moves `running`."""
     dtype = reference.statistics_dtype(input.dtype)
     fits = (
         running is not None
@@ -190,17 +187,17 @@ def _kernels_forward(
     if running is not None and fits:
         torch.autograd.graph.increment_version(running[:2])
     elif running is not None:
-        _, statistics = found
-        move_running(running, statistics[0], statistics[2], images * input[0, 0].numel())
+        _, statistics, var = found
+        move_running(running, statistics[0], var, images * input[0, 0].numel())
     return found
 
 
 def _forward_by_reference(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, images: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     y, mean, rstd = reference.forward(_as_chunks(input, images), input.shape[1], weight, bias, eps)
     var = (rstd.pow(-2) - eps).clamp_min(0)
-    return _from_chunks(y, input, images), torch.stack([mean, rstd, var])
+    return _from_chunks(y, input, images), torch.stack([mean, rstd]), var
 
 
 def _backward_by_reference(
@@ -232,18 +229,17 @@ class _Kernels(torch.autograd.Function):
     """The C++ kernels on an input in any layout."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         input, weight, bias, eps, images, running = inputs
-        y, statistics = _kernels_forward(input, weight, bias, eps, images, running)
+        y, statistics, var = _kernels_forward(input, weight, bias, eps, images, running)
         ctx.save_for_backward(input, weight, statistics)
         ctx.eps, ctx.images = eps, images
-        ctx.with_weight, ctx.with_bias = weight is not None, bias is not None
-        ctx.mark_non_differentiable(statistics)
+        ctx.mark_non_differentiable(statistics, var)
         ctx.set_materialize_grads(False)
-        return y, statistics
+        return y, statistics, var
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple[Any, ...]:
         if grad_output is None:
             return (None,) * 6
         input, weight, statistics = ctx.saved_tensors
@@ -257,9 +253,7 @@ class _Kernels(torch.autograd.Function):
             found = launch_batch_norm_backward(grad_output, input, weight, statistics, ctx.images)
         if found is None:
             found = _backward_by_reference(grad_output, input, weight, ctx.eps, ctx.images)
-        dx, dweight, dbias = found
-        dweight, dbias = (dweight if ctx.with_weight else None), (dbias if ctx.with_bias else None)
-        return dx, dweight, dbias, None, None, None
+        return (*found, None, None, None)
 
 
 def _side_by_side(

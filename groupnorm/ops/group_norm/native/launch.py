@@ -199,7 +199,7 @@ def launch_batch_norm(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     momentum: float,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, Tensor, Tensor] | None:
     """Batch norm of every `images` consecutive images of an input that has values.
 
     Args:
@@ -208,8 +208,9 @@ def launch_batch_norm(
             alike, which move by `momentum` towards the mean over the chunks.
 
     Returns:
-        Output, and the means, rstd and biased variances of the K chunks as one tensor (3, K, C).
-        None, and no statistics have moved, where a sum of squares or the input is not finite.
+        Output; means and rstd of the K chunks as one tensor (2, K, C); their biased variances
+        (K, C). None, and no statistics have moved, where a sum of squares or the input is not
+        finite.
 
     Raises:
         RuntimeError: a tensor has no memory.
@@ -220,7 +221,8 @@ def launch_batch_norm(
     n, c, count = x.size(0), x.size(1), x.numel()
     positions, chunks = count // (n * c), n // images
     y = torch.empty_like(x)
-    statistics = x.new_empty(3, chunks, c, dtype=accumulation)
+    statistics = x.new_empty(2, chunks, c, dtype=accumulation)
+    var = x.new_empty(chunks, c, dtype=accumulation)
     mean, step = statistics.data_ptr(), chunks * c * accumulation.itemsize
     parameter_size = c * accumulation.itemsize
     overflowed = _kernels.batch_norm_forward(
@@ -238,12 +240,12 @@ def launch_batch_norm(
         y=y.data_ptr(),
         mean=mean,
         rstd=mean + step,
-        var=mean + 2 * step,
+        var=var.data_ptr(),
         running_mean=address(running_mean, parameter_size),
         running_var=address(running_var, parameter_size),
         momentum=momentum,
     )
-    return None if overflowed else (y, statistics)
+    return None if overflowed else (y, statistics, var)
 
 
 def launch_batch_norm_backward(
@@ -265,7 +267,7 @@ def launch_batch_norm_backward(
     if (
         grad_output.shape != input.shape
         or grad_output.dtype != input.dtype
-        or statistics.shape != (3, chunks, c)
+        or statistics.shape != (2, chunks, c)
         or statistics.dtype != accumulation
         or (weight is not None and (weight.shape != (c,) or weight.dtype != accumulation))
     ):
@@ -279,7 +281,7 @@ def launch_batch_norm_backward(
     positions, size = count // (n * c), count * itemsize
     dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
     step = chunks * c * accumulation.itemsize
-    mean = address(statistics.contiguous(), 3 * step)
+    mean = address(statistics.contiguous(), 2 * step)
     out_of_range = _kernels.batch_norm_backward(
         num_chunks=chunks,
         images=images,
