@@ -220,6 +220,17 @@ class NormSpec:
         """True when both are one kind of norm and both or neither standardize the weights."""
         return (self.kind, self.ws) == (other.kind, other.ws)
 
+    def may_take_weights_of(self, trained: NormSpec) -> bool:
+        """True when a network with this norm computes what the trained one did, from its weights.
+
+        That is the same norm, or two that take the batch's statistics in training, as `bn` and
+        `syncbn`, whose running statistics `frozenbn` takes as well; both or neither standardize the
+        weights.
+        """
+        of_batches = self.uses_batch_statistics or self.kind == "frozenbn"
+        both = of_batches and trained.uses_batch_statistics and self.ws == trained.ws
+        return self == trained or both
+
     @property
     def uses_batch_statistics(self) -> bool:
         """True when an image's output depends on the other images of its batch in training."""

@@ -21,7 +21,7 @@ from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.evaluation.probe import probe_module
 from groupnorm.training.memory_format import in_memory_format
 from groupnorm.training.tasks.classification import Classification
-from groupnorm.training.warm_start import WarmStart
+from groupnorm.training.warm_start import WarmStart, check_norms
 
 SAMPLED = None  # what a classifier predicts is not recorded
 EVALUATION_BATCH = 64
@@ -97,7 +97,12 @@ def notes(config: RunConfig, data: Batches) -> list[str]:
 
 
 def warm_start(config: RunConfig, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
-    """All weights are taken; those of the last linear layer only if the data set is the same."""
+    """All weights are taken; those of the last linear layer only if the data set is the same.
+
+    Raises:
+        WarmStartError: a run with another norm (`check_norms`).
+    """
+    check_norms(config, other)
     return WarmStart() if other["data"] == config.data else without_last_layer(model)
 
 

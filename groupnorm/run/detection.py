@@ -28,7 +28,7 @@ from groupnorm.training.config import DetectionConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.detection import Detection
-from groupnorm.training.warm_start import WarmStart, WarmStartError
+from groupnorm.training.warm_start import WarmStart, WarmStartError, check_norm, check_norms
 
 SAMPLED = "objects"
 EVALUATION_BATCH = 8
@@ -145,16 +145,17 @@ def warm_start(config: DetectionConfig, model: nn.Module, other: Mapping[str, An
     the data set is the same.
 
     Raises:
-        WarmStartError: a classifier of another architecture than the backbone's, or one without
-            the statistics that frozen batch norm takes.
+        WarmStartError: a classifier of another architecture than the backbone's, or a run with
+            another norm (`check_norm`).
     """
     if other.get("task") == config.task:
+        check_norms(config, other)
         fresh = () if other["data"] == config.data else _OF_CLASSES
         return WarmStart(lambda key: None if key.startswith(tuple(fresh)) else key, fresh)
     body = architecture_of(config.model).body
     if other["model"] != body:
         raise WarmStartError(f"they are of {other['model']}, its backbone is {body}")
-    _check_statistics(config, model, NormSpec.parse(other["norm"]))
+    check_norm(config.norms.get("backbone", config.norm), NormSpec.parse(other["norm"]))
     in_head = {name for name, _ in model.named_modules() if name.startswith(_C4_STAGE)}
 
     def rename(key: str) -> str | None:
@@ -165,16 +166,6 @@ def warm_start(config: DetectionConfig, model: nn.Module, other: Mapping[str, An
 
     taken = (_BODY, f"{_C4_STAGE}layer")
     return WarmStart(rename, [key for key in model.state_dict() if not key.startswith(taken)])
-
-
-def _check_statistics(config: DetectionConfig, model: nn.Module, norm: NormSpec) -> None:
-    """Frozen batch norm would take gamma and beta of any norm for those of an AffineChannel."""
-    own = config.norms.get("backbone", config.norm)
-    statistics = any(
-        name.startswith(_BODY) and name.endswith("running_var") for name, _ in model.named_buffers()
-    )
-    if statistics and not norm.uses_batch_statistics and norm != own:
-        raise WarmStartError(f"{norm} has no running statistics for {own}")
 
 
 def samples(config: DetectionConfig, data_root: Path | None, count: int) -> SampledScenes:

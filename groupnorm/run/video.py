@@ -23,7 +23,7 @@ from groupnorm.training.config.video import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.video import VideoClassification, network_input
-from groupnorm.training.warm_start import WarmStart, WarmStartError
+from groupnorm.training.warm_start import WarmStart, WarmStartError, check_norms
 
 SAMPLED = "clips"
 MOST_DECODERS = 16
@@ -143,9 +143,10 @@ def warm_start(config: VideoConfig, model: nn.Module, other: Mapping[str, Any]) 
     same.
 
     Raises:
-        WarmStartError: a classifier of images of another architecture, or weights that cannot be
-            inflated.
+        WarmStartError: a run with another norm (`check_norms`), a classifier of images of another
+            architecture, or weights that cannot be inflated.
     """
+    check_norms(config, other)
     if other.get("task") == config.task:
         return WarmStart() if other["data"] == config.data else without_last_layer(model)
     of_images = _OF_IMAGES.get(config.model)

@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from groupnorm.spec import NormSpec
+from groupnorm.training.config import TrainingConfig
+
 
 class WarmStartError(ValueError):
     """Another run's weights do not fit the model."""
@@ -27,6 +30,30 @@ class WarmStart:
     rename: Callable[[str], str | None] = lambda key: key
     fresh: Sequence[str] = ()
     convert: Callable[[dict[str, Tensor]], Mapping[str, Tensor]] = lambda weights: weights
+
+
+def check_norm(own: NormSpec, trained: NormSpec) -> None:
+    """Refuse weights that another norm was trained with: they may fit, and compute something else.
+
+    Raises:
+        WarmStartError: see `NormSpec.may_take_weights_of`.
+    """
+    if not own.may_take_weights_of(trained):
+        raise WarmStartError(
+            f"they were trained with {trained}; with {own} the same weights compute something else"
+        )
+
+
+def check_norms(config: TrainingConfig, other: Mapping[str, Any]) -> None:
+    """The same for a run of the same task, in every place.
+
+    Args:
+        other: that run's `identity()`.
+    """
+    check_norm(config.norm, trained := NormSpec.parse(other["norm"]))
+    places = {place: NormSpec.parse(norm) for place, norm in other.get("norms", {}).items()}
+    for place in sorted({*config.norms, *places}):
+        check_norm(config.norms.get(place, config.norm), places.get(place, trained))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], how: WarmStart) -> dict[str, Any]:

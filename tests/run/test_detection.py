@@ -164,9 +164,13 @@ def test_frozen_batch_norm_takes_the_statistics():
 @pytest.mark.parametrize(
     ("norm", "of_classifier", "other", "told"),
     [
-        ("frozenbn", "gn:groups=8", {}, "gn:groups=8 has no running statistics for frozenbn"),
-        ("bn", "gn:groups=8", {}, "gn:groups=8 has no running statistics for bn"),
-        ("gn:groups=8", "bn", {}, "that the model does not have"),
+        ("frozenbn", "gn:groups=8", {}, "trained with gn:groups=8; with frozenbn the same"),
+        ("bn", "gn:groups=8", {}, "trained with gn:groups=8; with bn the same"),
+        ("gn:groups=8", "bn", {}, "trained with bn; with gn:groups=8 the same"),
+        ("gn:groups=4", "gn:groups=8", {}, "compute something else"),
+        ("gn:groups=8+ws", "gn:groups=8", {}, "compute something else"),
+        ("gn:groups=8", "gn:groups=8+ws", {}, "compute something else"),
+        ("frozenbn", "bn+ws", {}, "compute something else"),
         ("gn:groups=8", "gn:groups=8", {"model": "resnet20"}, "they are of resnet20, its backbone"),
     ],
 )

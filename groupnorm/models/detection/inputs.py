@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from groupnorm.models.detection.workers import split_workers
@@ -111,15 +111,25 @@ class NormalizeAndPad(GeneralizedRCNNTransform):  # type: ignore[misc]
 
 
 def generators_of(
-    images: Sequence[Tensor], generators: Sequence[torch.Generator] | None
+    model: nn.Module, images: Sequence[Tensor], generators: Sequence[torch.Generator] | None
 ) -> Sequence[torch.Generator]:
     """The workers' generators; one worker that draws from torch's default one for None.
 
     Raises:
-        ValueError: their number does not divide that of the images.
+        ValueError: their number does not divide that of the images, or a batch norm of `model`
+            takes its statistics from another number of images than a worker has.
     """
     found = (torch.default_generator,) if generators is None else generators
     if not found:
         raise ValueError("generators has one entry for each worker, got none")
-    split_workers(images, len(found))
+    size = len(split_workers(images, len(found))[0])
+    for name, layer in model.named_modules():
+        if layer.training and hasattr(layer, "batch_per_worker"):
+            own = getattr(layer, "batch_per_worker", None) or len(images)
+            if own != size:
+                raise ValueError(
+                    f"{len(images)} images and generators of {len(found)} workers make {size} "
+                    f"images per worker, but {name} takes its statistics from {own}: build the "
+                    f'model with norm_layer("bn", batch_per_worker={size})'
+                )
     return found

@@ -54,7 +54,7 @@ class WorkersRetinaNet(RetinaNet):  # type: ignore[misc]
             detections: list[dict[str, Tensor]] = super().forward(list(images))
             return [{**one, "labels": one["labels"] + 1} for one in detections]
         checked = check_targets(images, targets, self.head_classes, masks=False)
-        generators_of(images, generators)
+        generators_of(self, images, generators)
         batch, _ = self.transform(images)
         maps = list(self.backbone(batch.tensors).values())
         outputs = self.head(maps)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from groupnorm.layers import norm_layer
 from groupnorm.models.detection.inputs import NormalizeAndPad, check_targets, generators_of
 from tests.models.detection.scenes import scenes
 from tests.tolerances import STEP
@@ -93,10 +95,25 @@ def test_images_in_0_to_255_are_refused():
 
 def test_generators_of_workers():
     images = [torch.zeros(3, 8, 8)] * 4
-    assert generators_of(images, None) == (torch.default_generator,)
+    model = nn.Sequential(norm_layer("gn")(32))
+    assert generators_of(model, images, None) == (torch.default_generator,)
     two = [torch.Generator(), torch.Generator()]
-    assert generators_of(images, two) is two
+    assert generators_of(model, images, two) is two
     with pytest.raises(ValueError, match="got 4 images and 3 workers"):
-        generators_of(images, [*two, torch.Generator()])
+        generators_of(model, images, [*two, torch.Generator()])
     with pytest.raises(ValueError, match="one entry for each worker, got none"):
-        generators_of(images, [])
+        generators_of(model, images, [])
+
+
+@pytest.mark.parametrize("norm", ["bn", "brn"])
+def test_batch_norm_has_the_statistics_of_the_generators_workers(norm):
+    images = [torch.zeros(3, 8, 8)] * 4
+    two = [torch.Generator(), torch.Generator()]
+    whole, of_two = (nn.Sequential(norm_layer(norm, batch_per_worker=n)(8)) for n in (None, 2))
+    assert generators_of(of_two, images, two) is two
+    assert len(generators_of(whole, images, None)) == 1
+    for model, given, own in ((whole, two, "from 4"), (of_two, None, "from 2")):
+        with pytest.raises(ValueError, match=f"images per worker, but 0 takes .* {own}: "):
+            generators_of(model, images, given)
+        model.eval()
+        assert generators_of(model, images, given)
