@@ -78,7 +78,7 @@ def true_gradients(layer: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
     if isinstance(layer, GroupNorm):
         y = F.group_norm(double, layer.num_groups, weight, bias, layer.eps)
     else:
-        parts = double.split(min(PER_WORKER, len(double)))
+        parts = torch.split(double, min(PER_WORKER, len(double)))
         y = torch.cat([F.batch_norm(part, None, None, weight, bias, True) for part in parts])
     return [y.detach(), *torch.autograd.grad(y, [double, weight, bias], grad.double())]
 
@@ -167,7 +167,7 @@ def bench_steps(frames: int, layout: str) -> dict[str, Any]:
     torch.manual_seed(0)
     x = torch.randn(CLIPS, 3, frames, 16, 16).contiguous(memory_format=LAYOUTS[layout])
     labels = torch.randint(0, 10, (CLIPS,))
-    variants = {}
+    variants: turns.Variants = {}
     for kind in NETWORKS:
         model = network(kind, layout)
         optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, nesterov=True)
@@ -208,7 +208,8 @@ def main() -> None:
         for layout in LAYOUTS:
             if arguments.only in name:
                 rows += bench_kernels(name, shape, groups, layout)
-                show(rows[-2]), show(rows[-1])
+                show(rows[-2])
+                show(rows[-1])
     for frames in (8, 16):
         for layout in LAYOUTS:
             if arguments.only in f"training step, {frames} frames":

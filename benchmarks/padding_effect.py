@@ -46,7 +46,7 @@ class Padded(nn.Module):
 
 def measure(folder: Path, images: int | None) -> dict[str, Any]:
     """AP at every size of padding, and its difference from that of images that are not padded."""
-    folder, _ = find_run(folder)
+    folder = find_run(folder)
     config, _, weights, record = read_trained(folder)
     data = load(config, "cpu", None)
     model = build(config, data, "cpu")

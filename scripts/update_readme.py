@@ -24,8 +24,9 @@ import choose_recipe
 from groupnorm.files import write_atomic
 from groupnorm.study.report.cost_tables import cost_table
 from groupnorm.study.report.figures import build_figures
-from groupnorm.study.report.figures.predictions import Sheet, prediction_sheet
+from groupnorm.study.report.figures.predictions import prediction_sheet
 from groupnorm.study.report.figures.render import render_files
+from groupnorm.study.report.figures.sheet import Sheet
 from groupnorm.study.report.tables import main_table_of
 from groupnorm.study.report.text import describe
 from groupnorm.study.results.costs import how_timed

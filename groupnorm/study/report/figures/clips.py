@@ -126,7 +126,8 @@ def line_styles(rows: Sequence[Row]) -> dict[tuple[str, int | None], Style]:
             place = 0 if line.batch is None else sizes.index(line.batch)
             style = of_norm[line.norm]
             share, dashes = _LIGHTER[min(place, len(_LIGHTER) - 1)], DASHES[place % len(DASHES)]
-            color = to_hex([one + share * (1 - one) for one in to_rgb(style.color)])
+            red, green, blue = (one + share * (1 - one) for one in to_rgb(style.color))
+            color = to_hex((red, green, blue))
             found[line.norm, line.batch] = Style(color, style.marker, dashes)
     return found
 
