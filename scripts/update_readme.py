@@ -29,6 +29,7 @@ from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.figures.sheet import Sheet
 from groupnorm.study.report.tables import main_table_of
 from groupnorm.study.report.text import describe
+from groupnorm.study.results.compare import compare_published
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
     difference_header,
@@ -159,6 +160,7 @@ def detection_section(pattern: str) -> str:
             "",
             *markdown(findings_header(study), findings_lines(study, found)),
             "",
+            *_beside_published(study, rows),
             f"COCO's AP in percent on the {data['test']:,} test scenes of {data['name']} (version "
             f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "
             f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial, two trials at "
@@ -166,6 +168,14 @@ def detection_section(pattern: str) -> str:
             f"{seconds / 60:.0f} minutes together. Record: [{folder.name}]({inside}).",
         ]
     )
+
+
+def _beside_published(study: Study, rows: list[Row]) -> list[str]:
+    """Every published table of a study of arms, and the arms that the study has of it."""
+    lines = []
+    for compared in compare_published(study, rows):
+        lines += [compared.words, "", *markdown(compared.header, compared.lines), ""]
+    return lines
 
 
 def source(study: Study, rows: list[Row], name: str, inside: str) -> str:
