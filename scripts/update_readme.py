@@ -523,6 +523,7 @@ def study_sections() -> dict[str, str]:
             above="../",
         ),
         "detectors": detection_section("detection-quick-*"),
+        "detectors, standard": detection_section("detection-standard-*"),
         "recipe": recipe_section(),
         "speed": speed_section(),
     }
