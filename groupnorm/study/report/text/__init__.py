@@ -138,7 +138,7 @@ _VIDEO_WORDS = {"train": "training videos", "test": "test videos", "classes": "c
 def _how_to_read(study: Study, rows: list[Row]) -> str:
     rule, metric = each_result(study), study.metric
     if not study.begun:
-        return f"No run has begun, so there is no {noun(metric)} yet."
+        return "No run has begun, so there is no result yet."
     as_there = ", as in the paper" if rule == _RULE_OF_THE_PAPER else ""
     text = f"The {noun(metric)} is {rule}{as_there}{in_unit(metric, ', ')}"
     notes = [note for note in (rules_note(study), images_note(study)) if note]
