@@ -31,7 +31,7 @@ def is_text(call):
     owner = getattr(getattr(call.func, "value", None), "id", "")
     if name in ("read_text", "write_text"):
         return True
-    if name in ("open", "fdopen") and owner not in ("gzip", "tarfile", "Image", "os"):
+    if name in ("open", "fdopen") and owner not in ("gzip", "tarfile", "Image", "os", "av"):
         return not is_binary(call, 0 if isinstance(call.func, ast.Attribute) else 1)
     if name == "fdopen":
         return not is_binary(call, 1)

@@ -42,7 +42,8 @@ def test_the_page_of_recipes_names_every_recipe_and_no_other():
 
     published = {name for name in EXPERIMENTS if build(name).result is not None}
     text = (ROOT / "docs" / "recipes.md").read_text()
-    named = set(re.findall(r"`(?:groupnorm study )?((?:imagenet|cifar10|pets|coco)-[\w-]+)", text))
+    kinds = "imagenet|cifar10|pets|coco|kinetics"
+    named = set(re.findall(rf"`(?:groupnorm study )?((?:{kinds})-[\w-]+)", text))
     both = {f"{name}-one-worker" for name in named} & published  # said once for all
     assert named | both == published
 

@@ -90,6 +90,7 @@ SUBNORMAL = 1e-37  # absolute: below it float32 has fewer digits, and kernels ma
 # ---- Published and printed numbers --------------------------------------------------------------
 PRINTED = 1e-3  # three digits
 FOUR_DIGITS = 1e-4
+FIVE_DIGITS = 1e-5
 HALF_A_TENTH = 0.05  # one digit after the point
 HUNDREDTH = 0.01  # two digits after the point; of a figure, a hundredth of an inch
 PUBLISHED_MOMENTS = 0.003  # mean and deviation of a whole data set, seen in a part of it

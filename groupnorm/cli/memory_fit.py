@@ -46,7 +46,10 @@ def _counted(option: str, text: str) -> Any:
 
 def memory_fit(
     model: Annotated[
-        str, typer.Argument(help="Model, as resnet20, resnet50, vgg16 or i3d_resnet50.")
+        str,
+        typer.Argument(
+            help="Classifier or network for video (no detector), as resnet20 or i3d_resnet50."
+        ),
     ],
     memory: Annotated[str, typer.Option("--memory", help="What there is, as 16GiB or 800MB.")],
     norms: Annotated[
@@ -71,7 +74,10 @@ def memory_fit(
     optimizer: Annotated[str, typer.Option("--optimizer", help="sgd or adam.")] = "sgd",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Largest batch and largest images, or longest clips, that fit into a memory, for each norm."""
+    """Largest batch and largest images, or longest clips, that fit into a memory, for each norm.
+
+    For classifiers and networks for video, not for detectors.
+    """
     with report_interrupt(lambda: "nothing was written"), report_user_errors():
         from groupnorm.cost.fit import parse_memory
         from groupnorm.cost.peak import TrainingStep
@@ -132,13 +138,19 @@ def _kind_of(model: str, image_size: int | None, frames: int | None) -> _Kind:
     """What is asked of a model by name.
 
     Raises:
-        ValueError: unknown model, clips that it does not take, or a length of clips for a model
-            that takes images.
+        ValueError: unknown model, a detector, clips that it does not take, or a length of clips
+            for a model that takes images.
     """
     from groupnorm import models
     from groupnorm.cost.fit import fit, fit_clips
+    from groupnorm.models.detection.architectures import DETECTORS
     from groupnorm.models.video.architectures import VIDEO_MODELS
 
+    if model in DETECTORS:
+        raise ValueError(
+            f"{model} is a detector; plan counts classifiers, such as resnet50, and networks for "
+            f"video, {' and '.join(VIDEO_MODELS)}"
+        )
     if model not in VIDEO_MODELS:
         usual = models.usual_images(model)
         if frames is not None:

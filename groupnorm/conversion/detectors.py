@@ -34,6 +34,9 @@ def load_detector(detector: nn.Module, path: PathLike, *, frozen_eps: float = 0.
       backbone, the second ones with `bn` or `frozenbn`: Mask R-CNN's with `bn` in every place,
       `box_head="4conv1fc"` and `rpn_convolutions=2`, RetinaNet's with `gn` in the head alone. The
       frozen batch norms of the first versions count with `frozen_eps`: scale and shift are loaded.
+      torchvision truncates the sides of RetinaNet's anchors to whole pixels (40, 50, 80, 101,
+      ...); ours are as published (40.317, 50.797, 80.635, 101.594, ...), so that corners of some
+      anchors differ by a pixel and boxes slightly from torchvision's.
     - "detectron2", a pickle (.pkl): Mask R-CNN with a feature pyramid and group norm in every place
       (the models of its `Misc` list whose names end in gn), `num_classes=80` for COCO. Classes
       count from 0 there, with the background last; its images are blue, green and red, in 0 to 255.

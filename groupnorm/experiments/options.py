@@ -176,8 +176,8 @@ class Options(BaseModel):
     """fixed-step: every step sees the same images, only how many share batch norm's statistics
     varies; paper: 8 workers, the step and its learning rate follow the batch size."""
     train_images: Count | None = None
-    """Train on so many images only: the first ones of a data set in memory, a sample with the same
-    share of every class of image files."""
+    """Train on so many images only: the first ones of a data set in memory, the first that have an
+    object of one with boxes, a sample with the same share of every class of image files."""
     image_size: ImageSize | None = None
     """Pixels of the square crop from image files; 224."""
     max_unreadable: Share | None = None

@@ -75,6 +75,12 @@ def read_network(folder: Path) -> Network:
     if config is None:
         raise StoreError(f"{folder} is no run's folder: it has no config.json")
     content = read_checkpoint(folder / CHECKPOINT)
+    if content is None and record.status == "diverged":
+        raise CheckpointError(
+            f"{folder} has no {CHECKPOINT}, which holds the weights: the run diverged "
+            f"({record.reason}), and the command that trained it does not train it again. Train "
+            "one with other settings, such as a lower base_lr"
+        )
     if content is None:
         raise CheckpointError(
             f"{folder} has no {CHECKPOINT}, which holds the weights: the run has not reached its "

@@ -18,7 +18,7 @@ from groupnorm.training.warm_start import WarmStartError, load_weights
 from tests.data.sets.scene_sources import cached_sources
 from tests.data.video.tiny_videos import ENTRY
 from tests.data.video.video_files import broken, numbered, write_video
-from tests.tolerances import NETWORK
+from tests.tolerances import NETWORK, STEP
 
 FIELDS = {
     "task": "video", "data": "columns", "frames": 4, "stride": 2, "norm": "bn", "workers": 2,
@@ -176,7 +176,7 @@ def test_the_cost_is_of_a_pass():
     step = first_step(made, data, build(made, data, "cpu"))
     assert step.images.shape == (4, 3, 4, 8, 8)
     assert step.images.is_contiguous(memory_format=torch.channels_last_3d)
-    assert step.images.mean(2).abs().max() < 1e-6
+    assert step.images.mean(2).abs().max() < STEP
     cost = count_cost(step.model, step.images)
     assert cost["training_flops_per_image"] > 2 * cost["flops_per_image"] > 1e5
 
@@ -241,8 +241,11 @@ def test_classifiers_that_do_not_fit(fields, told):
 def test_weights_that_cannot_be_inflated():
     made = config(model="i3d_resnet50", norm="gn+ws", frames=8, stride=1)
     with torch.device("meta"):
-        flat = build_model("resnet50", norm="gn", num_classes=10)
+        flat = build_model("resnet50", norm="gn+ws", num_classes=10)
         model = build_video_model("i3d_resnet50", norm="gn+ws", num_classes=10)
-    other = RunConfig(model="resnet50", norm="gn", epochs=1).identity()
+    other = RunConfig(model="resnet50", norm="gn+ws", epochs=1).identity()
     with pytest.raises(WarmStartError, match="weight standardization"):
         load_weights(model, flat.state_dict(), warm_start(made, model, other))
+    plain = RunConfig(model="resnet50", norm="gn", epochs=1).identity()
+    with pytest.raises(WarmStartError, match="trained with gn; with gn"):
+        warm_start(made, model, plain)

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from groupnorm.data import catalog
+from groupnorm.run import video
 from groupnorm.study import Plan, execute, run_study, sample_pass
 from groupnorm.study.record import CHECKPOINT
 from groupnorm.study.results.samples import samples_of
@@ -56,7 +57,7 @@ def test_a_study_records_ceilings_and_predicts_after_its_trials(study, monkeypat
     run_study(plan, out, jobs=1, console=Console(quiet=True))
     assert read_manifest(out)["data"]["ceilings"] == {"2": 75}
     found = samples_of(out)
-    assert (found.kind, found.things, found.reason) == ("clips", "test video", None)
+    assert (found.content, found.things, found.reason) == ("clips", "test video", None)
     assert found.categories == list(CLASSES)
     assert [image["frames"] for image in found.images] == [8, 8, 8]
     assert list(found.runs) == [cell.run for cell in cells]
@@ -81,7 +82,7 @@ def test_what_prevents_a_prediction_is_said_of_videos(study, tmp_path, monkeypat
 
 def test_videos_that_cannot_be_used_are_a_reason(study, tmp_path, monkeypatch):
     out, cells = study
-    monkeypatch.setattr(sample_pass, "setup_of", lambda config: 1 / 0)
+    monkeypatch.setattr(video, "samples", lambda *_: 1 / 0)
     monkeypatch.setattr(sample_pass, "_FAILURES", ZeroDivisionError)
     (tmp_path / "runs").symlink_to(out / "runs")
     told = []

@@ -45,7 +45,8 @@ def build_detector(
     The norms' places are `backbone`, `fpn`, and `box_head` and `mask_head` of Mask R-CNN or `head`
     of RetinaNet; Mask R-CNN C4 has `backbone` alone, which its head belongs to. The region
     proposals, the predictors and the mask's transposed convolution never have one. Where a place's
-    spec ends in `+ws`, each convolution that has a norm there is weight-standardized. A factory's
+    spec ends in `+ws`, each convolution is weight-standardized that a norm follows there, or with
+    `none+ws` would follow. A factory's
     `batch_per_worker` counts images and serves backbone, pyramid and RetinaNet's heads; the norms
     of heads on regions get each worker's regions instead (`rows_per_worker`).
 

@@ -82,7 +82,7 @@ class MaskRCNN(GeneralizedRCNN):  # type: ignore[misc]
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         if self.training:
             targets = check_targets(images, targets, self.num_classes, masks=True)
-            generators = generators_of(self, images, generators)
+            generators = generators_of(self.backbone, images, generators)
         batch, _ = self.transform(images)
         features = self.backbone(batch.tensors)
         if not self.training:

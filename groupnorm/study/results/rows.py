@@ -307,7 +307,7 @@ def seeds_text(rows: Sequence[Row]) -> str:
 def subject(study: Study) -> str:
     """What was trained on what, e.g. "resnet8 on digits"."""
     models, data = trained(study)
-    return f"{', '.join(models) or 'model'} on {data}"
+    return f"{', '.join(models) or 'a model'} on {data}"
 
 
 def trained(study: Study) -> tuple[list[str], str]:

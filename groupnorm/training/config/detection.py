@@ -58,6 +58,13 @@ class DetectionConfig(TrainingConfig):
     batch_per_worker: Count = 2
     """Images of a worker: its losses are means over its own images, and batch norm takes its
     statistics from them."""
+    train_images: Count | None = None
+    """Train on so many images only, the first of the annotation file that have an object; None for
+    all. Of a file in some order they are a biased part."""
+    validation_images: Count | None = None
+    """Hold out so many training images, the last of the annotation file that have an object, and
+    evaluate on them in place of the test images; None for no such thing. Of a file in some order
+    they are a biased part."""
     drops: Drops = (2 / 3, 8 / 9)
     """Shares of the run after which the schedule step divides the learning rate by 10."""
     warmup_steps: _COUNTED | None = 500

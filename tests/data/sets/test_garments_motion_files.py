@@ -17,6 +17,7 @@ from tests.data.sets.scene_sources import cached_sources
 pytest.importorskip("av")
 from groupnorm.data.video.batches import FromVideoFiles
 from groupnorm.data.video.decode import open_video
+from tests.tolerances import FIVE_DIGITS
 
 COUNTS = {"train": 20, "test": 10}
 
@@ -93,8 +94,8 @@ def test_clips_of_the_files_are_those_in_memory():
 def test_mean_and_deviation_are_those_of_garments_motion(monkeypatch):
     monkeypatch.setattr(garments_motion, "COUNTS", {"train": 12_000, "test": 20})
     videos = garments_motion.load()
-    assert videos.mean.tolist() == pytest.approx(garments_motion_files.MEAN, abs=1e-5)
-    assert videos.std.tolist() == pytest.approx(garments_motion_files.STD, abs=1e-5)
+    assert videos.mean.tolist() == pytest.approx(garments_motion_files.MEAN, abs=FIVE_DIGITS)
+    assert videos.std.tolist() == pytest.approx(garments_motion_files.STD, abs=FIVE_DIGITS)
 
 
 def test_a_damaged_file_is_made_again(cache, caplog, monkeypatch):

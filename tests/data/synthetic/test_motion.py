@@ -18,7 +18,7 @@ from groupnorm.data.synthetic.motion import (
 )
 from groupnorm.data.synthetic.resample import area_table
 from groupnorm.data.synthetic.scenes import Draws, Garments
-from tests.tolerances import DOUBLE
+from tests.tolerances import DOUBLE, FORMULA_64, HUNDREDTH, SAMPLED_MEAN
 
 KEY = 11
 FRAMES = 20
@@ -66,7 +66,7 @@ def test_a_path_reaches_as_far_as_its_formula_says(name):
         assert (abs(path.offsets) <= path.reach + DOUBLE).all()
         low, high = path.offsets.min(0), path.offsets.max(0)
         closest = min(closest, (path.reach - high).max(), (path.reach + low).max())
-    assert closest < 0.01
+    assert closest < HUNDREDTH
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_the_camera_moves_by_fractions_of_a_pixel(monkeypatch):
     speeds = np.hypot(*np.transpose(velocities))
     assert speeds.max() <= 0.25
     assert 0.1 < speeds.mean() < 0.15
-    assert (abs(np.mean(velocities, axis=0)) < 0.06).all()  # in all directions
+    assert (abs(np.mean(velocities, axis=0)) < SAMPLED_MEAN).all()  # in all directions
     assert all(max(sides) <= 16 + 5 for sides in crops)
 
 
@@ -261,7 +261,7 @@ def test_a_still_camera_and_the_edges_of_a_photograph():
     white = [area_table(np.full((24, 40, 3), 255.0))]  # smaller than some crops: enlarged
     for index in range(20):
         clip = moving_background(Draws(KEY, index), 16, FRAMES, 0.6, white)
-        np.testing.assert_allclose(clip, clip[0, 0, 0, 0], rtol=1e-9)
+        np.testing.assert_allclose(clip, clip[0, 0, 0, 0], rtol=FORMULA_64)
         assert 0.2 <= clip.min() <= 0.7
     noise = [area_table(np.random.default_rng(0).random((60, 60, 3)))]
     still = moving_background(Draws(KEY, 0), 16, FRAMES, 0.0, noise)
@@ -285,7 +285,7 @@ def test_a_larger_canvas_has_the_same_paths_in_more_pixels(garments):
         large = make_clip(KEY, index, name, 32, FRAMES, black, garments)
         assert large.shape == (FRAMES, 32, 32, 3)
         shrunk = large.reshape(FRAMES, 16, 2, 16, 2, 3).mean((2, 4))
-        assert abs(shrunk - small).mean() < 0.01 * np.ptp(small)
+        assert abs(shrunk - small).mean() < HUNDREDTH * np.ptp(small)
 
 
 def test_garments_are_taken_in_turn(monkeypatch, backgrounds, garments):

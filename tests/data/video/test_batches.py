@@ -17,6 +17,7 @@ from groupnorm.data.video.clips import Sampling
 from groupnorm.data.video.transforms import CropSizes
 from groupnorm.data.video.workers import EvaluationClips, Example, TrainClips
 from tests.data.video.video_files import mixed_set
+from tests.tolerances import LAYER
 
 SAMPLING = Sampling(frames=3, stride=2)
 SIZES = CropSizes(crop=12, shortest=12, longest=16, evaluation=14)
@@ -125,7 +126,7 @@ def test_test_clips_of_whole_videos(files):
     assert (third.videos.tolist(), third.middle.tolist()) == ([0], [0])  # of the short one
     expected = torch.cat([clips[1].clips, clips[2].clips])
     pixels = first.inputs[:, 0] * 0.229 + 0.485
-    torch.testing.assert_close(pixels, expected[..., 0] / 255, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels, expected[..., 0] / 255, atol=LAYER, rtol=0)
     (crops,) = batches(files, test_crops=3, test_batch=7, test_clips=2).test()
     assert crops.videos.tolist() == [k for k in range(4) for _ in range(6)] + [4] * 3
     assert crops.middle.tolist() == [4, 10, 16, 22, 25]

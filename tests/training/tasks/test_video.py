@@ -15,8 +15,9 @@ from groupnorm.training.metric import PRECISE, VIDEO
 from groupnorm.training.task import EpochTotals, Part
 from groupnorm.training.tasks.video import PRECISE_CLIPS, VideoClassification, network_input
 from tests.data.video.tiny_videos import tiny_videos
+from tests.tolerances import STEP
 
-STEP = Step(0, torch.arange(6))
+FIRST = Step(0, torch.arange(6))
 FIELDS = {"workers": 2, "batch_per_worker": 3, "epochs": 1, "norm": "bn", "frames": 4}
 OF_TEST = (
     "val_accuracy", "val_accuracy_top5", "one_clip_accuracy", "one_clip_accuracy_top5", "val_loss",
@@ -49,7 +50,7 @@ class Always(nn.Module):
 
 def test_training_accuracy():
     made = task()
-    (part,) = made.split((torch.zeros(6, 3, 4, 8, 8), torch.arange(6) % 4), STEP, 0.0)
+    (part,) = made.split((torch.zeros(6, 3, 4, 8, 8), torch.arange(6) % 4), FIRST, 0.0)
     _, counts = made.losses(Always(0), part)
     assert (part.examples, counts) == (6, {"wrong": 4})
     totals = EpochTotals({"loss": 1.0}, {"wrong": 3}, 12)
@@ -102,14 +103,14 @@ def test_centring_takes_the_still_picture_out_everywhere():
     clips = torch.rand(2, 3, 4, 8, 8) + torch.rand(2, 3, 1, 8, 8)
     config = VideoConfig(**FIELDS, centre_time=True)
     centred = network_input(clips, config)
-    assert centred.mean(2).abs().max() < 1e-6
+    assert centred.mean(2).abs().max() < STEP
     torch.testing.assert_close(centred[:, :, 1] - centred[:, :, 0], clips[:, :, 1] - clips[:, :, 0])
     assert network_input(clips, VideoConfig(**FIELDS)) is clips
     model, made = Always(0), task(centre_time=True)
     made.losses(model, Part((clips, torch.zeros(2, dtype=torch.long)), 2))
     made.evaluate(model, reported=False)
     seen = [x for _, x in model.seen] + list(made.batches_for_statistics())
-    assert all(x.mean(2).abs().max() < 1e-6 for x in seen)
+    assert all(x.mean(2).abs().max() < STEP for x in seen)
 
 
 def test_an_infinite_loss_is_stored_as_none():

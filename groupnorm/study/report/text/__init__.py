@@ -107,8 +107,9 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
         counts[0] = f"{which}{max(limits):,} of {counts[0]}"
     size = f" ({', '.join(counts)})" if counts else ""
     protocol = protocol_words(study)
+    trained = "trained" if study.begun else "is to train"
     return (
-        f"This study trained {subject(study)}{size} with {_kinds(study, rows)}, "
+        f"This study {trained} {subject(study)}{size} with {_kinds(study, rows)}, "
         f"{seeds_text(rows)} each. " + ("" if study.axis == "arm" else protocol)
     )
 
@@ -136,6 +137,8 @@ _VIDEO_WORDS = {"train": "training videos", "test": "test videos", "classes": "c
 
 def _how_to_read(study: Study, rows: list[Row]) -> str:
     rule, metric = each_result(study), study.metric
+    if not study.begun:
+        return "No run has begun, so there is no result yet."
     as_there = ", as in the paper" if rule == _RULE_OF_THE_PAPER else ""
     text = f"The {noun(metric)} is {rule}{as_there}{in_unit(metric, ', ')}"
     notes = [note for note in (rules_note(study), images_note(study)) if note]

@@ -13,7 +13,7 @@ from groupnorm.study.report.text.verdicts import (
     verdict,
 )
 from groupnorm.study.results.differences import row_difference
-from groupnorm.study.results.estimates import paired_difference
+from groupnorm.study.results.estimates import Difference, paired_difference
 from groupnorm.study.results.labels import BATCH_NORM, GROUP_NORM, of_kind, short_names
 from groupnorm.study.results.rows import Row, Study, batch_sizes, norm_names
 from groupnorm.study.results.wording import (
@@ -94,7 +94,8 @@ def compared(
     found = row_difference(row_a, row_b)
     if found is None or found.pairs > 1:
         told = verdict(metric, name_a, name_b, found, where)
-        text = f"{told}. {seeds_for_one_point(metric, found)}"
+        by_chance = " Two pairs of seeds can agree by chance." if _of_two(found) else ""
+        text = f"{told}.{by_chance} {seeds_for_one_point(metric, found)}"
         return text.rstrip()
     (seed,) = row_a.results.keys() & row_b.results.keys()
     asked = min(row_a.asked, row_b.asked)
@@ -109,6 +110,11 @@ def compared(
         f"{value_text(metric, row_b.results[seed])}{where}, and how much of the difference is "
         f"chance is not known.{remedy}"
     )
+
+
+def _of_two(found: Difference | None) -> bool:
+    """Whether two pairs alone tell a difference: their interval may be narrow by chance."""
+    return found is not None and found.pairs == 2 and bool(found.told_apart)
 
 
 def _pair(here: dict[str, Row], metric: Metric) -> tuple[list[str], int]:

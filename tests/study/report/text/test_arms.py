@@ -17,6 +17,7 @@ def test_the_first_sentence_is_the_finding_with_its_uncertainty(arms):
     first, measured, how, *others = describe(*arms)
     assert first.startswith(
         f"{BEST} is 1.6 points better than {FROZEN} in box AP (95 % interval 0.7 to 2.5, 2 seeds). "
+        "Two pairs of seeds can agree by chance. "
     )
     assert first.endswith(f"{BEST} was picked for the highest of 3 box APs, which chance favours.")
     assert "with 3 arms, 2 seeds each" in measured

@@ -251,6 +251,8 @@ def test_a_study_that_has_not_begun_still_has_words(tmp_path):
     for folder in sorted((out / "runs").iterdir()):
         spoil(folder, "missing")
     text = " ".join(words(out))
+    assert "This study is to train " in text
+    assert "No run has begun, so there is no result yet." in text
     assert "At 32 images per worker no run has finished." in text
     assert "5 of 5 configurations (5 runs in all) lack seeds (missing)" in text
 
