@@ -34,6 +34,7 @@ _SETS: dict[str, tuple[str, str, str]] = {
 _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
     "garments": ("groupnorm.data.sets.garments", "load", "find"),
     "garments-128": ("groupnorm.data.sets.garments", "load_128", "find_128"),
+    "garments-320": ("groupnorm.data.sets.garments", "load_320", "find_320"),
     "coco": ("groupnorm.data.sets.coco", "load", "find"),
 }
 _VIDEO_SETS: dict[str, tuple[str, str, str]] = {

@@ -24,7 +24,7 @@ def test_names():
         "pets",
         "photo-patches",
     )
-    assert data.DETECTION_NAMES == ("garments", "garments-128", "coco")
+    assert data.DETECTION_NAMES == ("garments", "garments-128", "garments-320", "coco")
     assert data.DEFAULT == "fashion-scenes"
     assert data.DEFAULT in data.NAMES
 

@@ -92,6 +92,9 @@ QUICK = Variant("garments", SceneConfig((96, 96), (1, 5), (20.0, 48.0)), True, (
 STANDARD = Variant(
     "garments-128", SceneConfig((128, 128), (1, 6), (16.0, 64.0)), False, (6_000, 1_000)
 )
+LARGE = Variant(
+    "garments-320", SceneConfig((320, 320), (1, 6), (40.0, 160.0)), False, (6_000, 1_000)
+)
 
 
 def find(root: Path | None = None, variant: Variant = QUICK) -> str:
@@ -106,7 +109,7 @@ def find(root: Path | None = None, variant: Variant = QUICK) -> str:
 
 
 def load(root: Path | None = None, variant: Variant = QUICK) -> DetectionSet:
-    """The scenes, which are made (in a minute at most) and cached; `root` is not needed.
+    """The scenes, which are made (in some minutes at most) and cached; `root` is not needed.
 
     A damaged cache is made again. One process makes them; others wait for it.
 
@@ -143,6 +146,16 @@ def find_128(root: Path | None = None) -> str:
 def load_128(root: Path | None = None) -> DetectionSet:
     """As `load`, of `STANDARD`."""
     return load(root, STANDARD)
+
+
+def find_320(root: Path | None = None) -> str:
+    """As `find`, of `LARGE`."""
+    return find(root, LARGE)
+
+
+def load_320(root: Path | None = None) -> DetectionSet:
+    """As `load`, of `LARGE`."""
+    return load(root, LARGE)
 
 
 def scenes(variant: Variant, split: str) -> Iterator[Scene]:

@@ -40,9 +40,13 @@ def test_official_numbers():
     assert garments.STANDARD.scene == SceneConfig((128, 128), (1, 6), (16, 64))
     assert garments.QUICK.area_sides == (16, 24)
     assert garments.STANDARD.area_sides == (21, 32)
+    assert garments.LARGE.scene == SceneConfig((320, 320), (1, 6), (40, 160))
+    assert garments.LARGE.area_sides == (53, 80)
 
 
-@pytest.mark.parametrize("variant", [garments.QUICK, garments.STANDARD], ids=["96", "128"])
+@pytest.mark.parametrize(
+    "variant", [garments.QUICK, garments.STANDARD, garments.LARGE], ids=["96", "128", "320"]
+)
 def test_a_good_part_of_the_garments_is_small_medium_and_large(variant):
     sides = []
     for number, scene in enumerate(garments.scenes(replace(variant, counts=(60, 60)), "val")):
@@ -75,6 +79,14 @@ def test_ten_categories():
         name = garments.QUICK.categories.name(garments.QUICK.category(label))
         assert label in garments.SUPERCATEGORIES[name]
         assert TEN.categories.name(TEN.category(label)) == fashion_mnist_mini.CLASS_NAMES[label]
+
+
+def test_320_pixels(monkeypatch):
+    few = replace(garments.LARGE, counts=(2, 1))
+    monkeypatch.setattr(garments, "LARGE", few)
+    made = garments.load_320()
+    assert (made.train.images[0].width, made.name) == (320, "garments-320")
+    assert len(made.categories) == 10
 
 
 def test_annotations_are_what_is_seen_in_the_scenes():
@@ -223,6 +235,7 @@ def test_find_makes_nothing(cache, monkeypatch):
     monkeypatch.setattr(garments, "write", None)
     assert "to be made on first use from photographs" in garments.find()
     assert "garments-128-v1, to be made" in garments.find_128()
+    assert "garments-320-v1, to be made" in garments.find_320()
     assert not cache.exists()
     (cache / "garments-v1").mkdir(parents=True)
     (cache / "garments-v1" / "SHA256SUMS").write_text("")
