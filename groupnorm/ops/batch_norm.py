@@ -134,15 +134,21 @@ def _kernels_take(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, running: Running | None
 ) -> bool:
     """Whether all of it is memory that kernels may read and write, and nothing else looks on."""
+    every = (input, weight, bias, *(running or ())[:2])
     return (
         not torch.compiler.is_compiling()
-        and input.is_cpu
+        and _on_cpu(*every)
         and input.dtype in _KERNEL_DTYPES
+        and input.numel() > 0
         and not transformed()
         and not torch._C._len_torch_dispatch_stack()
-        and all_plain(input, weight, bias, *(running or ())[:2])
+        and all_plain(*every)
         and not batch_norm_is_off()
     )
+
+
+def _on_cpu(*tensors: Tensor | None) -> bool:
+    return all(tensor is None or tensor.is_cpu for tensor in tensors)
 
 
 _KERNEL_DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
@@ -248,6 +254,7 @@ class _Kernels(torch.autograd.Function):
             not torch.is_grad_enabled()
             and not transformed()
             and not torch._C._len_torch_dispatch_stack()
+            and _on_cpu(grad_output, input, weight, statistics)
             and all_plain(grad_output, input, weight, statistics)
         ):
             found = launch_batch_norm_backward(grad_output, input, weight, statistics, ctx.images)

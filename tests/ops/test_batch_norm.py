@@ -330,6 +330,47 @@ def test_saved_tensors_that_a_hook_has_changed(way):
 
 
 @pytest.mark.parametrize("way", ["kernels"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parameters_and_saved_statistics_of_any_strides(way, dtype):
+    x, dy = (torch.randn(4, 3, 5, 5, dtype=dtype) for _ in range(2))
+    every_other, one = torch.randn(6, dtype=torch.float32)[::2], torch.randn(1).expand(3)
+
+    def found(weight, bias, unpack):
+        inputs = [t.detach().requires_grad_() for t in (x, weight, bias)]
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+            y, mean, var = chunked_batch_norm(*inputs, 1e-5, 2)
+            assert y.grad_fn.name() == "_KernelsBackward"
+            return [y, mean, var, *torch.autograd.grad(y, inputs, dy)]
+
+    def turned(t):
+        return t.mT.contiguous().mT if t.dim() > 1 else t
+
+    plain = found(every_other.contiguous(), one.contiguous(), lambda t: t)
+    for a, b in zip(found(every_other, one, turned), plain, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("way", ["kernels"])
+def test_kernels_read_the_memory_of_the_cpu_alone(way, monkeypatch):
+    x, here, elsewhere = torch.randn(4, 3, 5), torch.ones(3), torch.ones(3, device="meta")
+    monkeypatch.setattr(batch_norm, "all_plain", lambda *_: True)
+    take = batch_norm._kernels_take
+    assert take(x, here, here, Running(here, here, 0.1))
+    assert not take(x, elsewhere, here, None)
+    assert not take(x, here, elsewhere, None)
+    assert not take(x, here, here, Running(elsewhere, here, 0.1))
+    assert not take(x, here, here, Running(here, elsewhere, 0.1))
+    assert not take(x[:0], here, here, None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_layer_on_another_device_than_its_input_is_an_error():
+    with pytest.raises(RuntimeError, match="device"):
+        chunked_batch_norm(torch.randn(4, 3, 5), torch.ones(3, device="cuda"), None, 1e-5, 2)
+
+
+@pytest.mark.parametrize("way", ["kernels"])
 @pytest.mark.parametrize(("images", "runs"), [(2, False), (1, True)])
 def test_one_large_chunk_in_channels_last_is_pytorchs(way, images, runs):
     x = torch.randn(2, 32, 128, 128).contiguous(memory_format=torch.channels_last)

@@ -220,6 +220,7 @@ def launch_batch_norm(
     number, itemsize, accumulation = _TYPES[x.dtype]
     n, c, count = x.size(0), x.size(1), x.numel()
     positions, chunks = count // (n * c), n // images
+    weight, bias = _parameter(weight, accumulation), _parameter(bias, accumulation)
     y = torch.empty_like(x)
     statistics = x.new_empty(2, chunks, c, dtype=accumulation)
     var = x.new_empty(chunks, c, dtype=accumulation)
@@ -277,11 +278,13 @@ def launch_batch_norm_backward(
             f"{statistics.dtype} {tuple(statistics.shape)}. Were they changed by a hook on saved "
             "tensors?"
         )
+    weight = _parameter(weight, accumulation)
     dy, dx = match_strides(x, grad_output), torch.empty_like(x)
     positions, size = count // (n * c), count * itemsize
     dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
     step = chunks * c * accumulation.itemsize
-    mean = address(statistics.contiguous(), 2 * step)
+    statistics = statistics.contiguous()
+    mean = address(statistics, 2 * step)
     out_of_range = _kernels.batch_norm_backward(
         num_chunks=chunks,
         images=images,
