@@ -62,17 +62,7 @@ class ImageSet:
                     f"{what}: expected images of shape {tuple(self.train_images.shape[1:])}, "
                     f"at least one, got {tuple(images.shape)}"
                 )
-            if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-                raise DataError(
-                    f"{what}: expected {len(images)} int64 labels, "
-                    f"got {labels.dtype} {tuple(labels.shape)}"
-                )
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
-                raise DataError(
-                    f"{what}: expected labels from 0 to {self.num_classes - 1}, "
-                    f"got {low} to {high}; the file is damaged, get it again"
-                )
+            check_labels(what, labels, len(images), self.num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -134,3 +124,21 @@ class ImageSet:
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         return pixel_moments(self.train_images, 1)
+
+
+def check_labels(what: str, labels: Tensor, examples: int, num_classes: int) -> None:
+    """Check that there is one label for each example, and a class for each label.
+
+    Raises:
+        DataError: another type or number, or labels out of range; the message begins with `what`.
+    """
+    if labels.dtype != torch.int64 or labels.shape != (examples,):
+        raise DataError(
+            f"{what}: expected {examples} int64 labels, got {labels.dtype} {tuple(labels.shape)}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"{what}: expected labels from 0 to {num_classes - 1}, "
+            f"got {low} to {high}; the file is damaged, get it again"
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from groupnorm.data.batches import ALL, Step, TrainingData
 from groupnorm.data.issues import DataError
+from groupnorm.data.memory.image_set import check_labels
 from groupnorm.data.memory.moments import pixel_moments
 from groupnorm.data.validation import hold_out_rows, validation_note
 
@@ -193,17 +194,7 @@ class VideoSet:
                     f"{what}: expected videos of shape (F, H, W, 3), the same in both splits and "
                     f"at least one, got {shape}"
                 )
-            if labels.dtype != torch.int64 or labels.shape != videos.shape[:1]:
-                raise DataError(
-                    f"{what}: expected {len(videos)} int64 labels, "
-                    f"got {labels.dtype} {tuple(labels.shape)}"
-                )
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
-                raise DataError(
-                    f"{what}: expected labels from 0 to {self.num_classes - 1}, "
-                    f"got {low} to {high}; the file is damaged, get it again"
-                )
+            check_labels(what, labels, len(videos), self.num_classes)
         check_flip_labels(self.name, self.flip_labels, self.num_classes)
 
     @property
