@@ -58,8 +58,9 @@ def quick() -> VideoConfig:
     """A narrow network on clips of 16 pixels, 16 a step for 900 steps.
 
     Where it differs from the paper it does so for every norm alike. Networks start from random
-    weights: there is no classifier of images to inflate. Each pixel has its mean over the clip's
-    frames subtracted: as long as the still picture is in the input, plain norms stay near chance.
+    weights: there is no classifier of images to inflate. So gamma and beta decay too, as in the
+    paper's other networks that start so. Each pixel has its mean over the clip's frames subtracted:
+    as long as the still picture is in the input, plain norms stay near chance.
     The learning rate is 0.05 for the 16 clips of a step and falls along a cosine. 900 steps see
     each video about once; only then the test videos are evaluated, at each of the five starts that
     a clip may have in their 20 frames.
@@ -76,6 +77,7 @@ def quick() -> VideoConfig:
         schedule="cosine",
         warmup_steps=50,
         base_lr=0.2,
+        decay_norms=True,
         memory_format="channels_last",
         evaluate_every=3,
         **LONG,

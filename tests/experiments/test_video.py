@@ -72,7 +72,7 @@ def test_every_cell_of_quick_has_the_same_recipe():
     base = video.quick()
     assert recipe == base.model_dump_json(exclude=differ)
     assert (base.steps, base.centre_time, base.schedule) == (900, True, "cosine")
-    assert (base.decay_norms, base.nesterov, base.weight_decay) == (False, True, 1e-4)
+    assert (base.decay_norms, base.nesterov, base.weight_decay) == (True, True, 1e-4)
 
 
 def test_standard_has_weight_standardization_on_other_input_and_longer():
