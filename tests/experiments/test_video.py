@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from groupnorm.data.sets import garments_motion
+from groupnorm.data.video.clips import Sampling
 from groupnorm.experiments import Options, build, study_plan, video
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
@@ -73,6 +74,18 @@ def test_every_cell_of_quick_has_the_same_recipe():
     assert recipe == base.model_dump_json(exclude=differ)
     assert (base.steps, base.centre_time, base.schedule) == (900, True, "cosine")
     assert (base.decay_norms, base.nesterov, base.weight_decay) == (True, True, 1e-4)
+
+
+@pytest.mark.usefixtures("_few_videos")
+def test_test_clips_start_at_the_same_frames_in_every_cell():
+    """Short and long clips start at the same frames, of which short ones skip the same."""
+    found, _ = cells()
+    videos = garments_motion.load()
+    starts = {
+        str(videos.test_starts(Sampling(config.frames, config.stride), config.test_clips))
+        for config in found.values()
+    }
+    assert starts == {"[0, 2, 4]"}
 
 
 def test_standard_has_weight_standardization_on_other_input_and_longer():
