@@ -34,14 +34,15 @@ PLAIN = (NormSpec("gn", size=8), NormSpec("bn"))
 WITH_WS = (NormSpec("gn", size=8, ws=True), NormSpec("bn", ws=True))
 SMOKE_CLIPS = {"train_images": STEP_CLIPS, "validation_images": 10, "test_clips": 2}
 
+EQUAL_WITHIN = 0.75
+"""Points: half of what GN gains in the paper where BN gains nothing, from 73.0 to 74.5 %."""
+
 _PAPER = "Wu & He 2018, Table 8"
 _AT_8, _AT_4, _AT_4_LONG = (8, SHORT), (4, SHORT), (4, LONG)
 _STATEMENTS = (
     ("GN gains from longer clips", "72.8 to 74.5 % at 4 clips", ("gn", _AT_4_LONG), ("gn", _AT_4)),
     ("BN gains from longer clips at 4 clips per worker", "72.1 to 73.3 %",
      ("bn", _AT_4_LONG), ("bn", _AT_4)),
-    ("BN gains nothing from longer clips where there are half as many, 4 for 8",
-     "73.3 and 73.3 %", ("bn", _AT_8), ("bn", _AT_4_LONG)),
     ("BN loses from 8 to 4 clips per worker, short clips", "73.3 to 72.1 %",
      ("bn", _AT_8), ("bn", _AT_4)),
     ("BN is above GN at 8 clips per worker, short clips", "73.3 and 73.0 %",
@@ -151,10 +152,17 @@ def _findings(experiment: Experiment) -> tuple[Finding, ...]:
     gn, bn = (
         {"better": cell(kind, _AT_4_LONG), "worse": cell(kind, _AT_8)} for kind in ("gn", "bn")
     )
+    equal = Finding(
+        f"BN is equal within {EQUAL_WITHIN:g} points in short clips, 8 per worker, and in long "
+        "ones, 4 per worker",
+        f"{_PAPER}: 73.3 and 73.3 %",
+        **bn,
+        within=EQUAL_WITHIN,
+    )
     more = Finding(
         "GN gains more than BN from half as many clips of twice the frames",
         f"{_PAPER}: 73.0 to 74.5 % and 73.3 to 73.3 %",
         **gn,
         than=bn,
     )
-    return (*found, more)
+    return (*found, equal, more)

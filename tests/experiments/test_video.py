@@ -153,13 +153,18 @@ def test_findings_say_what_the_published_table_does():
 
     for finding in build("video").findings:
         better, worse = published(finding.better), published(finding.worse)
-        if finding.than is None:
-            assert better > worse or "gains nothing" in finding.statement
-            numbers = {better, worse}
-        else:
+        numbers = {better, worse}
+        if finding.than is not None:
             than = [published(finding.than[key]) for key in ("better", "worse")]
-            assert better - worse > than[0] - than[1] == 0
-            numbers = {better, worse, *than}
+            gain = better - worse
+            assert gain > than[0] - than[1] == 0
+            assert gain == pytest.approx(2 * video.EQUAL_WITHIN)
+            numbers |= {*than}
+        elif finding.within is not None:
+            assert better == worse
+            assert f"equal within {finding.within} points" in finding.statement
+        else:
+            assert better > worse
         for number in numbers:
             assert f"{number}" in finding.source
 
