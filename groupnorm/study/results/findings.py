@@ -112,8 +112,8 @@ def appears(metric: Metric, over_seeds: Difference | None, on_parts: Difference 
 def equal_within(margin: float, over_seeds: Difference | None) -> str:
     """Whether a difference is less than `margin`, in a few words.
 
-    It is where the whole interval over seeds is, and is not where no part of the interval is. An
-    interval that holds 0 alone does not tell it: one of few seeds may be wide.
+    It is where the whole interval over seeds is, and is not where no part of the interval is. That
+    an interval holds 0 does not tell it, for few seeds give wide ones.
     """
     if over_seeds is None:
         return NO_RESULT
