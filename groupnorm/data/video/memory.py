@@ -52,6 +52,7 @@ class VideosInMemory:
                 f"train_images={limit}, but {videos.name} has {videos.train_size} training videos"
             )
         self.name, self.version = videos.name, videos.version
+        self.decoders: dict[str, str] = {}
         self.num_classes, self.class_names = videos.num_classes, videos.class_names
         self.train_size, self.test_size = limit or videos.train_size, videos.test_size
         self.image_size = min(videos.train_videos.shape[2:4])

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from groupnorm.data import ImageSet
-from groupnorm.data.issues import describe_short, describe_unreadable
+from groupnorm.data.issues import describe_altered, describe_unreadable
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.wording import noun, value_text
@@ -155,7 +155,7 @@ class StudyProgress:
         counts = metrics.get("image_counts", {})
         if text := describe_unreadable(counts):
             self._line_once(f"{text}; named in {UNREADABLE} in the folder of the run")
-        if text := describe_short(counts):
+        for text in describe_altered(counts).values():
             self._line_once(text)
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs
