@@ -132,7 +132,8 @@ def train(
         if reported.name in metrics:
             images = "validation" if run_config.validation_images else "test"
             parts.append(f"{images} {reported.title} {_value(metrics, reported)}")
-        parts.append(f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s")
+        speed = decimal_text(metrics["timing"]["images_per_second"], 0)
+        parts.append(f"{speed} {run_config.trained_on}/s")
         say(", ".join(parts))
 
     with (

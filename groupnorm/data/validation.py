@@ -54,6 +54,6 @@ def hold_out_rows(
 def validation_note(count: int, what: str = "images") -> str:
     """What whoever reads an error on such images, or such videos, should know."""
     return (
-        f"errors are on {count:,} validation {what}, held out of the training {what}, not on the "
+        f"results are on {count:,} validation {what}, held out of the training {what}, not on the "
         f"test {what}"
     )

@@ -35,6 +35,7 @@ def test_an_epochs_line_has_accuracies():
     (line,) = done.stdout.splitlines()
     assert line.startswith("epoch 1: training accuracy ")
     assert ", test top-1 accuracy " in line
+    assert line.endswith(" clips/s")
 
 
 def test_it_goes_on_from_another_run(tmp_path):

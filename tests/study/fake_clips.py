@@ -32,6 +32,7 @@ def clip_study(
     seeds: int = 3,
     clips: Mapping[int, int] = CLIPS,
     batches: tuple[int, ...] = (8, 4, 2),
+    epochs: int = 3,
     **manifest: Any,
 ) -> Path:
     """A finished study under the fixed-step protocol: group norm is trained once for all batches.
@@ -60,10 +61,10 @@ def clip_study(
                     config = {
                         "task": "video", "model": "i3d_narrow", "data": "garments-motion",
                         "seed": seed, "norm": norm, "frames": frames, "stride": stride,
-                        "workers": 16 // of_batch, "batch_per_worker": of_batch, "epochs": 3,
+                        "workers": 16 // of_batch, "batch_per_worker": of_batch, "epochs": epochs,
                         "reported_epochs": 1,
                     }  # fmt: skip
-                    folder = write_run(out, run, config, clip_rows(final, frames, alone))
+                    folder = write_run(out, run, config, clip_rows(final, frames, alone, epochs))
                     env = json.loads((folder / "env.json").read_text())
                     env["metrics"] = [asdict(metric) for metric in VIDEO]
                     (folder / "env.json").write_text(json.dumps(env))

@@ -330,7 +330,7 @@ def _page(
 def _shown_environment(study: Study, env: dict[str, Any]) -> dict[str, Any]:
     """What the page lists of `env.json`: its costs have a table, many metrics are their titles."""
     shown = {key: value for key, value in env.items() if key != "cost"}
-    if study.axis == "arm" and "metrics" in env:
+    if (study.axis == "arm" or study.of_clips) and "metrics" in env:
         shown["metrics"] = ", ".join(metric["title"] for metric in env["metrics"])
     return shown
 

@@ -63,14 +63,8 @@ def _measured(metrics: dict[str, Any], metric: Metric) -> str:
     return "" if value is None else f"{noun(metric)} {value_text(metric, value)}"
 
 
-def _in_words(metrics: dict[str, Any], metric: Metric) -> str:
-    """What an epoch gave, where it was evaluated, and its speed."""
-    speed = f"{decimal_text(metrics['timing']['images_per_second'], 0)} images/s"
-    return ", ".join(filter(None, (_measured(metrics, metric), speed)))
-
-
 class StudyProgress:
-    """Shows one line a trial (epoch, metric, images/s, time left) and one for the whole.
+    """Shows one line a trial (epoch, metric, speed, time left) and one for the whole.
 
     Use as a context manager. On a terminal the lines are live; elsewhere every finished epoch
     prints a plain line.
@@ -160,7 +154,7 @@ class StudyProgress:
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs
             epoch = f"epoch {metrics['epoch']}{f'/{epochs}' if epochs else ''}"
-            words = _in_words(metrics, self.metric)
+            words = self._in_words(name)
             self._line(f"{self.names[name]}: {epoch}, {words}; {self._whole()}")
 
     def ended(self, name: str, status: str, reason: str | None) -> None:
@@ -194,11 +188,17 @@ class StudyProgress:
         """Something that concerns no single trial."""
         self._line(text)
 
+    def _in_words(self, name: str) -> str:
+        """What the latest epoch of a trial gave, where it was evaluated, and its speed."""
+        metrics, examples = self.latest[name], self.configs[name].trained_on
+        speed = f"{decimal_text(metrics['timing']['images_per_second'], 0)} {examples}/s"
+        return ", ".join(filter(None, (_measured(metrics, self.metric), speed)))
+
     def _show(self, name: str, left: float | None) -> None:
         note = []
         if name in self.latest:
             metrics = self.latest[name]
-            note.append(f"epoch {metrics['epoch']}, {_in_words(metrics, self.metric)}")
+            note.append(f"epoch {metrics['epoch']}, {self._in_words(name)}")
         if left is not None:
             note.append(f"{clock(left)} left")
         if name in self.tasks:

@@ -42,6 +42,7 @@ class VideoConfig(TrainingConfig):
         "clip_norm", "precision", "memory_format", "seed",
     })  # fmt: skip
     reference_images: ClassVar[int] = 64
+    trained_on: ClassVar[str] = "clips"
     evaluated_on: ClassVar[str] = "videos"
 
     task: Literal["video"] = "video"

@@ -17,6 +17,7 @@ OF_BN = {"better": labels("bn", 4, 16, 1), "worse": labels("bn", 4, 8, 2)}
 FINDINGS = [
     {"statement": "GN gains from longer clips", "source": "Table 8", **LONG},
     {"statement": "GN gains more than BN", "source": "Table 8", **LONG, "than": OF_BN},
+    {"statement": "BN gains nothing", "source": "Table 8", **OF_BN, "within": 0.75},
 ]
 
 
@@ -25,6 +26,7 @@ def test_numbers_for_programs_and_the_title(tmp_path):
     numbers = report_numbers(out)
     assert numbers["ceilings"] == {"2": 90.0}
     assert numbers["findings"][0]["appears"] == "yes"
+    assert numbers["findings"][2]["appears"] == "no, they differ by more"
     assert {(row["frames"], row["stride"]) for row in numbers["rows"]} == {(8, 2), (16, 1)}
     assert main_title(out).startswith(
         "Top-1 accuracy, top-5 accuracy, top-1 accuracy of one clip, top-5 accuracy of one clip: "
@@ -34,7 +36,7 @@ def test_numbers_for_programs_and_the_title(tmp_path):
 
 @pytest.mark.slow
 def test_the_report_has_every_section_and_the_same_bytes_again(tmp_path):
-    out = add_clip_samples(clip_study(tmp_path, seeds=2, findings=FINDINGS))
+    out = add_clip_samples(clip_study(tmp_path, seeds=2, findings=FINDINGS, epochs=5))
     add_costs(out)
     written = write_report(out, column="single")
     names = [path.relative_to(out).as_posix() for path in written]
@@ -47,6 +49,8 @@ def test_the_report_has_every_section_and_the_same_bytes_again(tmp_path):
         assert f'<section id="{section}">' in page
     assert "no more than 90.0 % of the videos can be told right on average" in page
     assert "Of a statement about two gains it is the first gain minus the other." in page
+    assert "Of an equality it is the row that is named last minus the other one" in page
+    assert "top-1 accuracy of one clip, top-5 accuracy of one clip, training accuracy" in page
     assert "95 % interval over parts" not in page
     assert "Wu &amp; He 2018, Table 8" in page
     before = {path: path.read_bytes() for path in written}

@@ -33,7 +33,7 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
         return [
             clip_figure(study, rows),
             clip_batch_figure(study, rows),
-            curves.clip_figure(study, rows, line_styles(rows)),
+            *curves.clip_figures(study, rows, line_styles(rows)),
             *cost_by_clip_figures(study, rows),
         ]
     after = [*response_figures(study, rows), *cost_figures(study, rows)]

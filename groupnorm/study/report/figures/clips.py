@@ -94,27 +94,31 @@ def clip_batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
 
 def cost_by_clip_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     """Memory of a training step and time of a clip against frames; none where neither is known."""
-    axes: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
-        ("memory of a training step (MiB)", _memory),
-        ("forward and backward (ms per clip)", lambda row: milliseconds(row.cost)),
-    )
+    axes: tuple[tuple[str, str, str, Callable[[Row], float | None]], ...] = (
+        ("memory", "memory of a training step (MiB)",
+         "what a training step takes in memory on top of what is there before it, the largest of "
+         "all epochs and seeds", _memory),
+        ("time", "both passes (ms per clip)",
+         "the time of forward and backward pass for one clip",
+         lambda row: milliseconds(row.cost)),
+    )  # fmt: skip
+    shown = [axis for axis in axes if any(axis[-1](row) is not None for row in rows)]
+    if not shown:
+        return []
     panels = [
         Panel(
             _against_frames(study, rows, label, value),
             f"{capital(label)} against the frames of a clip, {subject(study)}",
         )
-        for label, value in axes
-        if any(value(row) is not None for row in rows)
+        for _, label, _, value in shown
     ]
-    if not panels:
-        return []
     caption = (
-        "What a training step takes in memory on top of what is there before it, the largest of "
-        "all epochs and seeds, and the time of both passes for one clip, against the frames of a "
-        f"clip. Of several numbers of clips per worker the largest value is shown. "
+        f"{capital(', and '.join(words for _, _, words, _ in shown))}, against the frames of a "
+        "clip. Of several numbers of clips per worker the largest value is shown. "
         f"{how_timed(study.cost_pass)}"
     )
-    return [FigureSpec("cost-by-clip", "Memory and time against frames", caption, panels)]
+    title = f"{capital(' and '.join(name for name, *_ in shown))} against frames"
+    return [FigureSpec("cost-by-clip", title, caption, panels)]
 
 
 def line_styles(rows: Sequence[Row]) -> dict[tuple[str, int | None], Style]:

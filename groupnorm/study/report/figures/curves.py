@@ -20,7 +20,15 @@ from groupnorm.study.report.figures.style import (
 )
 from groupnorm.study.results.clips import clips_of, families, line_name, lines_of
 from groupnorm.study.results.labels import row_name
-from groupnorm.study.results.rows import ONCE, Row, Study, run_status, subject, trained_once
+from groupnorm.study.results.rows import (
+    ONCE,
+    Row,
+    Study,
+    norm_names,
+    run_status,
+    subject,
+    trained_once,
+)
 from groupnorm.study.results.rules import evaluation_word
 from groupnorm.study.results.wording import axis_label, bounds, capital, lower_is_better, noun
 from groupnorm.study.store import Record
@@ -30,6 +38,10 @@ CAPTION = (
     "Mean over finished seeds, with a band of one standard deviation. A thin dashed line is a run "
     "that did not finish; a cross marks where it diverged or failed."
 )
+
+
+LEAST_EPOCHS = 5
+"""Of a study of clips: runs of small ones have two or three epochs, which are no curve."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +143,17 @@ def arm_figure(study: Study, rows: list[Row]) -> FigureSpec:
     return FigureSpec("curves-by-arm", "Curves per arm", caption, panels)
 
 
-def clip_figure(
+def clip_figures(
     study: Study, rows: list[Row], styles: Mapping[tuple[str, int | None], Style]
-) -> FigureSpec:
-    """Training and test curves for every length of the clips, in lines as of the main figure."""
+) -> list[FigureSpec]:
+    """Training and test curves for every length of the clips, in lines as of the main figure.
+
+    A panel needs a run with `LEAST_EPOCHS` values; without any there is no figure.
+    """
     panels = []
-    for family in families(rows):
+    every = families(rows)
+    for family in every:
+        names = [study.called(norm) for norm in norm_names(family)] if len(every) > 1 else []
         for clip in clips_of(family):
             series = [
                 Series(line_name(study, line), _records(study, line.rows[clip]),
@@ -144,9 +161,12 @@ def clip_figure(
                 for line in lines_of(family)
                 if clip in line.rows
             ]  # fmt: skip
-            panels += _pair(study, series, f"clips of {clip}")
+            title = ", ".join([*names, f"clips of {clip}"])
+            panels += _pair(study, series, title, LEAST_EPOCHS)
+    if not panels:
+        return []
     caption = f"{capital(noun(study.metric))} against epoch. {CAPTION}"
-    return FigureSpec("curves-by-clip", "Curves by the length of the clips", caption, panels)
+    return [FigureSpec("curves-by-clip", "Curves by the length of the clips", caption, panels)]
 
 
 def _evaluated(study: Study) -> str:
@@ -154,8 +174,12 @@ def _evaluated(study: Study) -> str:
     return f"{evaluation_word(study)} {noun(study.metric)}"
 
 
-def _pair(study: Study, series: list[Series], title: str) -> list[Panel]:
-    """A panel of the training images, where runs measure them, and one of the others."""
+def _pair(study: Study, series: list[Series], title: str, least: int = 0) -> list[Panel]:
+    """A panel of the training images, where runs measure them, and one of the others.
+
+    Args:
+        least: a panel is left out where no run has values of so many epochs.
+    """
     names = {study.training.name: study.training.title} if study.training else {}
     names[study.metric.name] = _evaluated(study)
     limits = _limits(study.metric, series, list(names))
@@ -165,6 +189,7 @@ def _pair(study: Study, series: list[Series], title: str) -> list[Panel]:
             f"{capital(name)} against epoch, {title}",
         )
         for key, name in names.items()
+        if max((len(_values(r, key)) for s in series for r in s.records), default=0) >= least
     ]
 
 

@@ -95,6 +95,8 @@ def _longer(study: Study, family: list[Row], names: dict[str, str]) -> str:
 
 def _more(metric: Metric, found: Difference) -> str:
     """How one change compares with another, as "is 1.2 points higher (...)"."""
+    if not found.mean:
+        return f"is the same ({uncertainty(found)})"
     word = "higher" if found.mean > 0 else "lower"
     note = _UNTOLD if found.told_apart is False else ""
     size = found if found.mean > 0 else found.negated

@@ -121,6 +121,8 @@ def change(metric: Metric, found: Difference | None) -> str:
     """How a value changes, e.g. "rises by 9.9 points (95 % interval 9.1 to 10.7, 3 seeds)"."""
     if found is None:
         return "cannot be given, because the two share no seed,"
+    if not found.mean:
+        return f"stays the same ({uncertainty(found)})"
     word, size = ("rises", found) if found.mean > 0 else ("falls", found.negated)
     note = ": no change that can be told from chance" if found.told_apart is False else ""
     return f"{word} by {gap(metric, found)} ({uncertainty(size)}{note})"

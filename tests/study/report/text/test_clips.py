@@ -1,5 +1,7 @@
 """The words of a study of clips: the finding first, what longer clips give, and the ceilings."""
 
+import json
+
 import pytest
 
 from groupnorm.study.report.tables import main_table_of, problems
@@ -20,6 +22,17 @@ def test_the_first_sentence_is_the_finding_with_its_uncertainty(clips):
         "(95 % interval "
     )
     assert ", 3 seeds). " in first
+
+
+def test_a_change_of_nothing_is_called_so(tmp_path):
+    out = clip_study(tmp_path, seeds=1)
+    for path in out.glob("runs/*/metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**row, "val_accuracy": 50.0}) + "\n" for row in rows))
+    told = " ".join(describe(*loaded(out)))
+    assert "the accuracy of GN stays the same (1 seed)" in told
+    assert "of BN at 8 clips per worker is the same (1 seed)" in told
+    assert " 0.0 points" not in told
 
 
 def test_what_was_trained_is_told_of_clips_and_videos(clips):
