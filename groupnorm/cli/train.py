@@ -73,7 +73,7 @@ def train(
 
         import torch
 
-        from groupnorm.data.issues import describe_short, describe_unreadable
+        from groupnorm.data.issues import describe_altered, describe_unreadable
         from groupnorm.files import describe_os_error
         from groupnorm.run.tasks import check, config_class
         from groupnorm.study.record import describe_checkpoint, named_run, record_run
@@ -117,7 +117,7 @@ def train(
         counts = metrics.get("image_counts", {})
         if text := describe_unreadable(counts):
             print_once(f"{text}; named in {keep / UNREADABLE}" if keep else text)
-        if text := describe_short(counts):
+        for text in describe_altered(counts).values():
             print_once(text)
         if track is not None and keep is not None:
             tracked = keep / "tensorboard" / run_config.run_name()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,11 +72,14 @@ class TrainingData(Protocol):
     Attributes:
         name: of the data set.
         version: changes whenever what is trained or evaluated on does.
+        decoders: the libraries that decode and resize its files -> their versions, of which pixels
+            depend; none where all of it was read when the set was loaded.
         notes: what whoever trains on it should know, in sentences.
     """
 
     name: str
     version: str
+    decoders: Mapping[str, str]
     notes: tuple[str, ...]
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[Any]:

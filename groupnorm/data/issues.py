@@ -15,7 +15,8 @@ UNREADABLE_IMAGES = ("replaced_images", "left_out_images")
 UNREADABLE_VIDEOS = ("replaced_videos", "left_out_videos")
 UNREADABLE = UNREADABLE_IMAGES + UNREADABLE_VIDEOS
 """The kinds of files that could not be decoded: in training, and in evaluation."""
-SHORT_VIDEOS = "short_videos"
+SHORT_VIDEOS, ROTATED_VIDEOS = "short_videos", "rotated_videos"
+"""The kinds of files that are used, but not as they are."""
 
 
 def describe_unreadable(counts: Mapping[str, int]) -> str:
@@ -31,12 +32,17 @@ def describe_unreadable(counts: Mapping[str, int]) -> str:
     return f"files that cannot be decoded: {', '.join(parts)}" if parts else ""
 
 
-def describe_short(counts: Mapping[str, int]) -> str:
-    """The videos without enough frames for a clip, of an epoch's metrics, in a sentence; or ""."""
-    short = counts.get(SHORT_VIDEOS, 0)
-    if not short:
-        return ""
-    return f"{plural(short, 'video')} with fewer frames than a clip takes: the last is repeated"
+def describe_altered(counts: Mapping[str, int]) -> dict[str, str]:
+    """The videos of an epoch's metrics that are not used as they are: kind -> a sentence."""
+    texts = {
+        SHORT_VIDEOS: "with fewer frames than a clip takes: the last is repeated",
+        ROTATED_VIDEOS: "stored in another orientation: turned upright",
+    }
+    return {
+        kind.replace("_", " "): f"{plural(counts[kind], 'video')} {text}"
+        for kind, text in texts.items()
+        if counts.get(kind)
+    }
 
 
 def plural(count: int, noun: str) -> str:

@@ -34,14 +34,15 @@ PLAIN = (NormSpec("gn", size=8), NormSpec("bn"))
 WITH_WS = (NormSpec("gn", size=8, ws=True), NormSpec("bn", ws=True))
 SMOKE_CLIPS = {"train_images": STEP_CLIPS, "validation_images": 10, "test_clips": 2}
 
+EQUAL_WITHIN = 0.75
+"""Points: half of what GN gains in the paper where BN gains nothing, from 73.0 to 74.5 %."""
+
 _PAPER = "Wu & He 2018, Table 8"
 _AT_8, _AT_4, _AT_4_LONG = (8, SHORT), (4, SHORT), (4, LONG)
 _STATEMENTS = (
     ("GN gains from longer clips", "72.8 to 74.5 % at 4 clips", ("gn", _AT_4_LONG), ("gn", _AT_4)),
     ("BN gains from longer clips at 4 clips per worker", "72.1 to 73.3 %",
      ("bn", _AT_4_LONG), ("bn", _AT_4)),
-    ("BN gains nothing from longer clips where there are half as many, 4 for 8",
-     "73.3 and 73.3 %", ("bn", _AT_8), ("bn", _AT_4_LONG)),
     ("BN loses from 8 to 4 clips per worker, short clips", "73.3 to 72.1 %",
      ("bn", _AT_8), ("bn", _AT_4)),
     ("BN is above GN at 8 clips per worker, short clips", "73.3 and 73.0 %",
@@ -58,24 +59,27 @@ def quick() -> VideoConfig:
     """A narrow network on clips of 16 pixels, 16 a step for 900 steps.
 
     Where it differs from the paper it does so for every norm alike. Networks start from random
-    weights: there is no classifier of images to inflate. Each pixel has its mean over the clip's
-    frames subtracted: as long as the still picture is in the input, plain norms stay near chance.
+    weights: there is no classifier of images to inflate. So gamma and beta decay too, as in the
+    paper's other networks that start so. Each pixel has its mean over the clip's frames subtracted:
+    as long as the still picture is in the input, plain norms stay near chance.
     The learning rate is 0.05 for the 16 clips of a step and falls along a cosine. 900 steps see
-    each video about once; only then the test videos are evaluated, at each of the five starts that
-    a clip may have in their 20 frames.
+    each video about once; only then the test videos are evaluated, each by three clips: those that
+    start at frames 0, 2 and 4 of its 20, whatever their length. No short one of them has a frame
+    that another one skips.
     """
     return VideoConfig(
         model="i3d_narrow",
         norm=PLAIN[0],
         data="garments-motion",
         centre_time=True,
-        test_clips=5,
+        test_clips=3,
         workers=STEP_CLIPS // SIZES[0],
         batch_per_worker=SIZES[0],
         steps=900,
         schedule="cosine",
         warmup_steps=50,
         base_lr=0.2,
+        decay_norms=True,
         memory_format="channels_last",
         evaluate_every=3,
         **LONG,
@@ -148,10 +152,17 @@ def _findings(experiment: Experiment) -> tuple[Finding, ...]:
     gn, bn = (
         {"better": cell(kind, _AT_4_LONG), "worse": cell(kind, _AT_8)} for kind in ("gn", "bn")
     )
+    equal = Finding(
+        f"BN is equal within {EQUAL_WITHIN:g} points in short clips, 8 per worker, and in long "
+        "ones, 4 per worker",
+        f"{_PAPER}: 73.3 and 73.3 %",
+        **bn,
+        within=EQUAL_WITHIN,
+    )
     more = Finding(
         "GN gains more than BN from half as many clips of twice the frames",
         f"{_PAPER}: 73.0 to 74.5 % and 73.3 to 73.3 %",
         **gn,
         than=bn,
     )
-    return (*found, more)
+    return (*found, equal, more)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from groupnorm.data.issues import DataError
-from groupnorm.data.video.clips import Sampling, VideoSet, evaluation_starts, frame_numbers
+from groupnorm.data.video.clips import Sampling, VideoSet, frame_numbers
 from groupnorm.data.video.listing import VideoFiles
 from groupnorm.data.video.memory import normalize
 from groupnorm.training.config import VideoConfig
@@ -148,7 +148,7 @@ def _test_clips(
     """
     if isinstance(videos, VideoSet):
         video, length = videos.test_videos[index], videos.frames
-        starts = evaluation_starts(length, sampling, count)
+        starts = videos.test_starts(sampling, count)
         return torch.stack([video[frame_numbers(s, sampling, length)] for s in starts]), ""
     from groupnorm.data.video.transforms import CropSizes  # which needs PyAV, as the next one does
     from groupnorm.data.video.workers import EvaluationClips

@@ -95,6 +95,8 @@ def run(
         "parameters": models.count_parameters(model),
         "data_version": data.version,
     }
+    if data.decoders:
+        env["decoders"] = data.decoders
     if (of_data := setup.built_for(config, data)) is not None:
         env["built_for"] = of_data
     if notes := [*data.notes, *setup.notes(config, data)]:

@@ -20,9 +20,9 @@ from groupnorm.files import describe_os_error, first_line
 from groupnorm.run import setup_of
 from groupnorm.run.setup import SampledImages
 from groupnorm.study.results.format import counted
-from groupnorm.study.results.samples import LOWEST_SCORE, Samples, runs_of_arms, samples_of
+from groupnorm.study.results.samples import LOWEST_SCORES, Samples, runs_of_arms, samples_of
 from groupnorm.study.store import Cell, read_config, read_record, run_folder, write_samples
-from groupnorm.study.trained import read_network, read_trained
+from groupnorm.study.trained import read_network
 
 IMAGES = 8
 _FAILURES = (RuntimeError, ValueError, MemoryError, OSError)
@@ -60,8 +60,7 @@ def predict_samples(
     setup = setup_of(config)
     if setup.SAMPLED is None:
         return
-    of_clips = setup.SAMPLED == "clips"
-    empty = Samples(content=setup.SAMPLED, lowest_score=0.0 if of_clips else LOWEST_SCORE)
+    empty = Samples(lowest_score=LOWEST_SCORES[setup.SAMPLED], content=setup.SAMPLED)
     before = before or empty
     try:
         images = setup.samples(config, data_root, IMAGES)
@@ -75,12 +74,12 @@ def predict_samples(
         ours.images, ours.categories, ours.lowest_score,
     ):  # fmt: skip
         before, missing = empty, shown
-    networks = counted(len(missing), "network" if of_clips else "detector")
+    networks = counted(len(missing), ours.network)
     on_message(f"predicting with {networks} on {counted(len(images.images), ours.things)}")
     runs, left_out = dict(before.runs), dict[str, str]()
     for name in missing:
         try:
-            runs[name] = _predict(run_folder(out, name), images, of_clips)
+            runs[name] = _predict(run_folder(out, name), images, ours.lowest_score)
         except _FAILURES as error:
             left_out[name] = _why(error)
     found = replace(
@@ -92,12 +91,9 @@ def predict_samples(
     _write(out, found, images.pixels, on_message)
 
 
-def _predict(folder: Path, images: SampledImages, of_clips: bool) -> dict[str, Any]:
-    if of_clips:
-        network = read_network(folder)
-        return images.predict(network.config, {}, network.weights, 0.0)
-    run = read_trained(folder)
-    return images.predict(run.config, run.built_for, run.weights, LOWEST_SCORE)
+def _predict(folder: Path, images: SampledImages, lowest_score: float) -> dict[str, Any]:
+    run = read_network(folder)
+    return images.predict(run.config, run.built_for, run.weights, lowest_score)
 
 
 def _why(error: Exception) -> str:

@@ -101,6 +101,7 @@ class _Finding(_Pair):
     statement: Annotated[str, Field(pattern=r"\S")]
     source: str
     than: _Pair | None = None
+    within: Annotated[float, Field(gt=0)] | None = None
 
 
 class _Search(_Closed):

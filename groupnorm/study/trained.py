@@ -14,9 +14,14 @@ from groupnorm.training.config import DetectionConfig, TrainingConfig
 
 
 class Network(NamedTuple):
-    """The weights of a run of any task, with its configuration and its record."""
+    """The weights of a run of any task, with its configuration and its record.
+
+    Attributes:
+        built_for: as of `Trained`; empty where the network is used with its data set.
+    """
 
     config: TrainingConfig
+    built_for: dict[str, Any]
     weights: dict[str, Tensor]
     record: Record
 
@@ -69,7 +74,7 @@ def read_network(folder: Path) -> Network:
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged, or belongs to another run.
-        StoreError: another file is damaged.
+        StoreError: another file is damaged, or an earlier version wrote `env.json`.
     """
     record, config = read_run(folder), read_config(folder)
     if config is None:
@@ -87,7 +92,8 @@ def read_network(folder: Path) -> Network:
             "first one, or its record was kept without. The command that trained it makes it"
         )
     weights, _ = read_weights(content, folder / CHECKPOINT, config.run_name())
-    return Network(config, weights, record)
+    built_for = _built_for(folder, record) if isinstance(config, DetectionConfig) else {}
+    return Network(config, built_for, weights, record)
 
 
 def read_trained(folder: Path) -> Trained:
@@ -104,10 +110,15 @@ def read_trained(folder: Path) -> Trained:
             f"{folder} holds a run of {config.task} ({config.model} on {config.data}), which is "
             "used with its data set; expected one of groupnorm train task=detection"
         )
-    config, weights, record = read_network(folder)
+    config, built_for, weights, record = read_network(folder)
     assert isinstance(config, DetectionConfig)
+    return Trained(config, built_for, weights, record)
+
+
+def _built_for(folder: Path, record: Record) -> dict[str, Any]:
+    """What `env.json` says that a detector was built for."""
     later: dict[str, Any] = record.env.get("continued_with") or {}
-    built_for = record.env.get("built_for") or later.get("built_for")
+    built_for: dict[str, Any] | None = record.env.get("built_for") or later.get("built_for")
     if built_for is None:
         raise StoreError(
             f"{folder / 'env.json'} does not say what the network was built for (categories, sizes "
@@ -115,7 +126,7 @@ def read_trained(folder: Path) -> Trained:
             "Where it was trained, delete it and DONE beside it and repeat the command of the run, "
             "or of its study: it writes both from the checkpoint and trains nothing anew"
         )
-    return Trained(config, built_for, weights, record)
+    return built_for
 
 
 _EXPECTED = f"expected the folder of a run, or the {CHECKPOINT} in it"

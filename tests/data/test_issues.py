@@ -79,6 +79,23 @@ def test_more_than_one_percent_end_a_run_and_are_named(photos):
     assert config["max_unreadable"] == 0.3, "the same folder, with the share that it ended with"
 
 
+def test_videos_that_are_not_used_as_they_are_stand_in_the_report(tmp_path):
+    out = batch_study(tmp_path)
+    counts = {"short_videos": 0, "rotated_videos": 2, "left_out_videos": 0}
+    for number, run in enumerate(sorted((out / "runs").iterdir())):
+        path = run / "metrics.jsonl"
+        *before, last = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        counted = {**counts, "short_videos": number % 2}
+        last = json.dumps({**json.loads(last), "image_counts": counted})
+        path.write_text("".join([*before, f"{last}\n"]), encoding="utf-8")
+    study = load_study(out)
+    assert sorted(problems(study, summarize_study(study))) == [
+        ["digits", "rotated videos", "2 videos stored in another orientation: turned upright"],
+        ["digits", "short videos",
+         "1 video with fewer frames than a clip takes: the last is repeated"],
+    ]  # fmt: skip
+
+
 def test_the_report_has_them_among_the_problems(tmp_path):
     out = batch_study(tmp_path)
     for number, run in enumerate(sorted((out / "runs").iterdir())):

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from groupnorm.data.sets import garments_motion
+from groupnorm.data.video.clips import Sampling
 from groupnorm.experiments import Options, build, study_plan, video
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
@@ -72,7 +73,19 @@ def test_every_cell_of_quick_has_the_same_recipe():
     base = video.quick()
     assert recipe == base.model_dump_json(exclude=differ)
     assert (base.steps, base.centre_time, base.schedule) == (900, True, "cosine")
-    assert (base.decay_norms, base.nesterov, base.weight_decay) == (False, True, 1e-4)
+    assert (base.decay_norms, base.nesterov, base.weight_decay) == (True, True, 1e-4)
+
+
+@pytest.mark.usefixtures("_few_videos")
+def test_test_clips_start_at_the_same_frames_in_every_cell():
+    """Short and long clips start at the same frames, of which short ones skip the same."""
+    found, _ = cells()
+    videos = garments_motion.load()
+    starts = {
+        str(videos.test_starts(Sampling(config.frames, config.stride), config.test_clips))
+        for config in found.values()
+    }
+    assert starts == {"[0, 2, 4]"}
 
 
 def test_standard_has_weight_standardization_on_other_input_and_longer():
@@ -140,13 +153,18 @@ def test_findings_say_what_the_published_table_does():
 
     for finding in build("video").findings:
         better, worse = published(finding.better), published(finding.worse)
-        if finding.than is None:
-            assert better > worse or "gains nothing" in finding.statement
-            numbers = {better, worse}
-        else:
+        numbers = {better, worse}
+        if finding.than is not None:
             than = [published(finding.than[key]) for key in ("better", "worse")]
-            assert better - worse > than[0] - than[1] == 0
-            numbers = {better, worse, *than}
+            gain = better - worse
+            assert gain > than[0] - than[1] == 0
+            assert gain == pytest.approx(2 * video.EQUAL_WITHIN)
+            numbers |= {*than}
+        elif finding.within is not None:
+            assert better == worse
+            assert f"equal within {finding.within} points" in finding.statement
+        else:
+            assert better > worse
         for number in numbers:
             assert f"{number}" in finding.source
 

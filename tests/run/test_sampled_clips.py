@@ -58,20 +58,28 @@ def test_both_lengths_of_one_span_show_the_same_frames():
     assert all((a == b).all() for a, b in zip(long.pixels, short.pixels, strict=True))
 
 
-@pytest.mark.parametrize("config", [LONG, SHORT])
-def test_a_prediction_is_that_of_the_runs_test(config):
+@pytest.mark.parametrize(("config", "ceilings"), [(LONG, None), (SHORT, None), (SHORT, {2: 75.0})])
+def test_a_prediction_is_that_of_the_runs_test(config, ceilings):
     """Its accuracy on these videos is what the evaluation of the run says of them."""
-    found = sampled(SHORT, count=11).predict(config, {}, weights_of(config), 0.0)
+    images = sampled(SHORT, count=11, ceilings=ceilings)
+    found = images.predict(config, {}, weights_of(config), 0.0)
     assert found["not_finite"] == 0
-    videos = tiny_videos()
+    videos = tiny_videos(ceilings=ceilings)
     truth = [CLASSES[label] for label in videos.test_labels.tolist()]
     right = [one["category"] == name for (one,), name in zip(found["objects"], truth, strict=True)]
     model = build(config, videos, "cpu").eval()
-    batches = VideosInMemory(videos, Sampling(config.frames, config.stride), test_clips=3).test()
+    sampling = Sampling(config.frames, config.stride)
+    batches = list(VideosInMemory(videos, sampling, test_clips=3).test())
     expected = clip_accuracies(
         lambda clips: model(network_input(clips, config)), batches, torch.device("cpu")
     )
     assert 100 * np.mean(right) == pytest.approx(expected["val_accuracy"])
+    with torch.no_grad():
+        chances = torch.cat([model(network_input(one.inputs, config)).softmax(1)
+                             for one in batches])  # fmt: skip
+    best = chances.view(11, -1, len(CLASSES)).mean(1).amax(1)
+    scores = torch.tensor([one["score"] for (one,) in found["objects"]])
+    assert (scores - best).abs().max() <= 1e-4, "rounded"
     assert all(1 / len(CLASSES) <= one["score"] <= 1 for (one,) in found["objects"])
 
 

@@ -1,6 +1,8 @@
 """How a video classifier is set up: data, network, cost, and where its weights come from."""
 
+import re
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -146,8 +148,12 @@ def test_video_files_train_and_what_is_broken_is_counted(kinetics):
     made = config(
         data="kinetics", image_size=32, test_crops=3, test_clips=2, max_unreadable=0.5, steps=1
     )
-    told = []
-    result = run(made, data_root=kinetics, with_cost=False, on_unreadable=told.append)
+    told, env = [], {}
+    result = run(made, data_root=kinetics, with_cost=False, on_start=env.update,
+                 on_unreadable=told.append)  # fmt: skip
+    assert list(env["decoders"]) == ["av", "libavcodec", "libavformat", "libswscale", "pillow"]
+    assert env["decoders"]["av"] == version("av")
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", text) for text in env["decoders"].values())
     (row,) = result.metrics
     assert row["image_counts"]["left_out_videos"] == 1
     assert row["val_accuracy"] in (0.0, 50.0, 100.0)

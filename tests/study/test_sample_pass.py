@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("detectors_on_disk")
 @pytest.fixture(autouse=True)
 def _untrained(monkeypatch):
     """Scores of a detector after one step are low."""
-    monkeypatch.setattr(sample_pass, "LOWEST_SCORE", 0.05)
+    monkeypatch.setitem(sample_pass.LOWEST_SCORES, "objects", 0.05)
     monkeypatch.setattr(sample_pass, "IMAGES", 4)
 
 
@@ -117,7 +117,7 @@ def test_with_another_lowest_score_all_predict_anew(study, monkeypatch):
     out, cells = study
     predict(study, cells[:1])
     assert samples_of(out).lowest_score == 0.05
-    monkeypatch.setattr(sample_pass, "LOWEST_SCORE", 0.06)
+    monkeypatch.setitem(sample_pass.LOWEST_SCORES, "objects", 0.06)
     assert predict(study) == ["predicting with 2 detectors on 4 test images"]
     found = samples_of(out)
     assert found.lowest_score == 0.06
@@ -144,14 +144,14 @@ def test_what_prevents_a_prediction_is_recorded_and_tried_again(study):
 
 def test_a_file_that_cannot_be_opened_prevents_its_predictions_alone(study, monkeypatch):
     gn, bn = study[1]
-    real = sample_pass.read_trained
+    real = sample_pass.read_network
 
     def forbidden(folder):
         if folder.name == gn.run:
             raise PermissionError(13, "Permission denied", str(folder / CHECKPOINT))
         return real(folder)
 
-    monkeypatch.setattr(sample_pass, "read_trained", forbidden)
+    monkeypatch.setattr(sample_pass, "read_network", forbidden)
     predict(study)
     found = samples_of(study[0])
     assert list(found.runs) == [bn.run]

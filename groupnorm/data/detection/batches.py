@@ -13,6 +13,7 @@ from groupnorm.data.detection.examples import Size
 from groupnorm.data.detection.grouping import grouped_order, is_wide
 from groupnorm.data.detection.targets import DetectionBatch, Target
 from groupnorm.data.detection.workers import EvaluationExamples, Loaded, Shard, TrainExamples
+from groupnorm.data.files.decode import IMAGE_DECODERS
 from groupnorm.data.files.processes import in_processes
 from groupnorm.data.issues import UNREADABLE_IMAGES, Issues, check_share_unreadable
 
@@ -55,7 +56,7 @@ class AnnotatedBatches:
                 "expected test_batch of at least 1 and processes of at least 0, "
                 f"got test_batch={test_batch}, processes={processes}"
             )
-        self.name, self.version = data.name, data.version
+        self.name, self.version, self.decoders = data.name, data.version, IMAGE_DECODERS
         self.notes = (*data.notes, *data.train.notes, *data.test.notes)
         self.categories, self.num_classes, self.channels = data.categories, len(data.categories), 3
         self.train_size, self.test_size = len(data.train.with_objects), len(data.test.images)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from groupnorm.data.batches import ALL, Step
+from groupnorm.data.files.decode import IMAGE_DECODERS
 from groupnorm.data.files.issues import FileIssues
 from groupnorm.data.files.listing import ImageFiles
 from groupnorm.data.files.processes import in_processes
@@ -52,6 +53,7 @@ class FromFiles:
                 f"got image_size={image_size}, batch={batch}, processes={processes}"
             )
         self.name, self.version, self.notes = files.name, files.version, files.notes
+        self.decoders = IMAGE_DECODERS
         self.num_classes, self.channels = files.num_classes, files.channels
         self.train_size, self.test_size = len(files.train_paths), len(files.test_paths)
         self.files, self.image_size, self.batch = files, image_size, batch

@@ -6,6 +6,7 @@ import io
 import warnings
 
 import numpy as np
+import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from groupnorm.data.issues import DataError
@@ -16,6 +17,9 @@ LONGEST_SIDE = 200  # times the other side; resizing the short side would blow u
 # The formats behind the file names that count as images, and GIF: some of Pets' .jpg files are.
 # No others: some of Pillow's run programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+
+IMAGE_DECODERS = {"pillow": PIL.__version__}
+"""The library that decodes and resizes images, and its version."""
 
 
 class UnreadableError(Exception):

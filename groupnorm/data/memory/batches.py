@@ -32,6 +32,7 @@ class InMemory:
             raise ValueError(f"train_images={limit}, but {images.name} has {size} of them")
         self.name, self.version = images.name, images.version
         self.notes = images.notes
+        self.decoders: dict[str, str] = {}
         self.num_classes, self.channels = images.num_classes, images.channels
         self.train_size, self.test_size = limit or size, len(images.test_labels)
         self.image_size = min(images.train_images.shape[2:])

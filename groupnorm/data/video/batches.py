@@ -9,11 +9,12 @@ from itertools import islice, tee
 import torch
 
 from groupnorm.data.batches import ALL, Step
+from groupnorm.data.files.decode import IMAGE_DECODERS
 from groupnorm.data.files.issues import FileIssues
 from groupnorm.data.files.processes import in_processes
 from groupnorm.data.files.transforms import MEAN, STD
 from groupnorm.data.files.workers import shard_of
-from groupnorm.data.issues import SHORT_VIDEOS, UNREADABLE_VIDEOS, Issues
+from groupnorm.data.issues import ROTATED_VIDEOS, SHORT_VIDEOS, UNREADABLE_VIDEOS, Issues
 from groupnorm.data.video.clips import Clips, Sampling, VideoClips
 from groupnorm.data.video.decode import import_av
 from groupnorm.data.video.listing import VideoFiles
@@ -22,7 +23,7 @@ from groupnorm.data.video.transforms import CropSizes
 from groupnorm.data.video.workers import EvaluationClips, Example, Loaded, TrainClips
 
 REPLACED, LEFT_OUT = UNREADABLE_VIDEOS
-ROTATED_VIDEOS = "rotated_videos"
+_LIBRARIES = ("libavcodec", "libavformat", "libswscale")
 
 
 class FromVideoFiles:
@@ -70,7 +71,9 @@ class FromVideoFiles:
                 f"of at least 0, got test_clips={test_clips}, test_crops={test_crops}, "
                 f"test_batch={test_batch}, processes={processes}"
             )
-        import_av()
+        av = import_av()
+        of_ffmpeg = {name: ".".join(map(str, av.library_versions[name])) for name in _LIBRARIES}
+        self.decoders = {"av": av.__version__, **of_ffmpeg, **IMAGE_DECODERS}
         self.name, self.version, self.notes = files.name, files.version, files.notes
         self.num_classes, self.class_names = files.num_classes, files.class_names
         self.train_size, self.test_size = files.train_size, files.test_size

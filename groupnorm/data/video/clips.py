@@ -64,16 +64,22 @@ def random_start(share: float, length: int, sampling: Sampling) -> int:
     return min(int(share * starts), starts - 1)
 
 
-def evaluation_starts(length: int, sampling: Sampling, clips: int) -> list[int]:
+def evaluation_starts(length: int, sampling: Sampling, clips: int, every: int = 1) -> list[int]:
     """Where the `clips` test clips of a video start: at equal distances, to whole frames, from its
     first frame to its last; of one clip, so that it lies in the middle.
 
     A video with fewer starts gives fewer clips, for each start counts once.
+
+    Args:
+        every: clips start a multiple of so many frames from the one in the middle.
     """
     last = count_starts(length, sampling) - 1
     if clips == 1:
         return [last // 2]
-    return sorted({(2 * k * last + clips - 1) // (2 * (clips - 1)) for k in range(clips)})
+    first = last // 2 % every
+    steps = (last - first) // every
+    places = {(2 * k * steps + clips - 1) // (2 * (clips - 1)) for k in range(clips)}
+    return [first + every * place for place in sorted(places)]
 
 
 def check_flip_labels(name: str, flipped: tuple[int, ...] | None, num_classes: int) -> None:
@@ -159,7 +165,8 @@ class VideoSet:
         flip_labels: the label of each class after a horizontal flip, as that of right is left;
             None where no training clip is to be flipped.
         ceilings: stride -> the greatest accuracy that clips at that stride permit, in percent,
-            where it is known and below 100.
+            where it is known and below 100. It is that of one clip, and of several that start a
+            multiple of the stride apart: see `test_starts`.
         notes: what whoever trains on it should know, in sentences.
 
     Raises:
@@ -216,6 +223,16 @@ class VideoSet:
     def frames(self) -> int:
         """The number of frames of every video."""
         return self.train_videos.shape[1]
+
+    def test_starts(self, sampling: Sampling, clips: int) -> list[int]:
+        """Where the test clips of every video start: `evaluation_starts`.
+
+        Where the stride has a ceiling, they start a multiple of the stride apart. Clips that start
+        at other frames hold those that each of them skips, so that all of them together would tell
+        more than the ceiling permits.
+        """
+        every = sampling.stride if sampling.stride in (self.ceilings or {}) else 1
+        return evaluation_starts(self.frames, sampling, clips, every)
 
     def hold_out(self, count: int | None) -> VideoSet:
         """The same with `count` training videos in place of the test videos; None changes nothing.

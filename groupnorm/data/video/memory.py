@@ -14,7 +14,6 @@ from groupnorm.data.video.clips import (
     Sampling,
     VideoClips,
     VideoSet,
-    evaluation_starts,
     frame_numbers,
     random_start,
 )
@@ -31,7 +30,7 @@ class VideosInMemory:
 
     Args:
         sampling: which frames make a clip.
-        test_clips: of a video, at equal distances; each distinct start is taken once.
+        test_clips: of a video, at equal distances (`VideoSet.test_starts`); each start counts once.
         limit: train on the first so many videos only; None for all.
         device: where videos and labels lie.
 
@@ -53,11 +52,12 @@ class VideosInMemory:
                 f"train_images={limit}, but {videos.name} has {videos.train_size} training videos"
             )
         self.name, self.version = videos.name, videos.version
+        self.decoders: dict[str, str] = {}
         self.num_classes, self.class_names = videos.num_classes, videos.class_names
         self.train_size, self.test_size = limit or videos.train_size, videos.test_size
         self.image_size = min(videos.train_videos.shape[2:4])
         self.sampling, self.frames = sampling, videos.frames
-        self.starts = evaluation_starts(videos.frames, sampling, test_clips)
+        self.starts = videos.test_starts(sampling, test_clips)
         self.notes = (*videos.notes, *_notes(videos, sampling, test_clips, len(self.starts)))
         self._train_videos = videos.train_videos[:limit].to(device)
         self._train_labels = videos.train_labels[:limit].to(device)
@@ -112,21 +112,23 @@ class VideosInMemory:
 def _notes(videos: VideoSet, sampling: Sampling, asked: int, clips: int) -> list[str]:
     """What of the clips is less than what was asked for, or cannot be known from them."""
     frames, notes = videos.frames, []
+    stride, ceiling = sampling.stride, (videos.ceilings or {}).get(sampling.stride)
     if frames < sampling.span:
         notes.append(
             f"the videos of {videos.name} have {frames} frames and a clip spans {sampling.span}: "
             "their last frame is repeated"
         )
     if clips < asked:
+        apart = "" if ceiling is None else f" and start a multiple of {stride} frames apart"
         notes.append(
             f"test_clips={asked}: a video of {frames} frames has {plural(clips, 'clip')} that "
-            f"{'differ' if clips > 1 else 'differs'}, each of which counts once"
+            f"{'differ' if clips > 1 else 'differs'}{apart}, each of which counts once"
         )
-    ceiling = (videos.ceilings or {}).get(sampling.stride)
     if ceiling is not None:
         notes.append(
-            f"at stride {sampling.stride} some classes of {videos.name} look alike, so that no "
-            f"accuracy above {ceiling:g} % can be expected"
+            f"at stride {stride} some classes of {videos.name} look alike, so that no accuracy "
+            f"above {ceiling:g} % can be expected; the test clips of a video start a multiple of "
+            f"{stride} frames apart, so that all of them together show no more"
         )
     return notes
 

@@ -290,6 +290,7 @@ def _page(
         has_parts=has_parts(study),
         row_word="arm" if study.axis == "arm" else "row",
         of_gains=any(named.get("than") for named in manifest.get("findings") or ()),
+        of_equality=any(named.get("within") for named in manifest.get("findings") or ()),
         findings=findings_lines(study, appearances(study, rows)),
         cost_header=cost_header,
         cost_body=cost_body,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from groupnorm.data.issues import describe_short, describe_unreadable
+from groupnorm.data.issues import describe_altered, describe_unreadable
 from groupnorm.study.results.costs import COSTS, run_cost
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.format import counted, decimal_text
@@ -243,7 +243,7 @@ def _gaps(study: Study, rows: list[Row]) -> list[list[str]]:
 
 
 def _data_problems(study: Study) -> list[list[str]]:
-    """Of the data sets: files that could not be decoded, or are short, or were left out."""
+    """Of the data sets: files that could not be decoded, or are not used as they are."""
     of_study = str(study.manifest.get("data", {}).get("name", "data"))
     found: dict[tuple[str, str, str], str] = {}
     for name, record in {**study.initial, **study.records}.items():
@@ -254,8 +254,8 @@ def _data_problems(study: Study) -> list[list[str]]:
         if text := describe_unreadable(counts):
             named = f"; named in runs/{name}/{UNREADABLE}"
             found.setdefault((where, "unreadable files", text), named)
-        if text := describe_short(counts):
-            found.setdefault((where, "short videos", text), "")
+        for kind, text in describe_altered(counts).items():
+            found.setdefault((where, kind, text), "")
     return [[where, what, text + named] for (where, what, text), named in found.items()]
 
 

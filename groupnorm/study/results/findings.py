@@ -20,20 +20,23 @@ from groupnorm.study.results.wording import is_better
 from groupnorm.training.metric import Metric
 
 YES, OPPOSITE, NO_RESULT = "yes", "no, the opposite", "no result to compare"
+DIFFERENT = "no, they differ by more"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A published statement that one row of a table is better than another.
+    """A published statement that one row of a table is better than another, or as good as it.
 
     Attributes:
         statement: in words, as "GN is above frozen BN".
         source: where it was published, with its numbers.
-        better: the labels of the row that is better by it.
+        better: the labels of the row that is better by it; of an equality those of either.
         worse: the labels of the other one.
         than: "better" and "worse" of another pair, which differ by less: then the statement is that
             the first pair gains more than this one, as group norm gains more than batch norm from
             longer clips. None: it is about one pair.
+        within: the statement is that the two are equal within so many of the metric's units, that
+            is, that they differ by less. None: it is that one is better.
     """
 
     statement: str
@@ -41,13 +44,12 @@ class Finding:
     better: dict[str, Any]
     worse: dict[str, Any]
     than: dict[str, dict[str, Any]] | None = None
+    within: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in `study.json`."""
         fields = asdict(self)
-        if self.than is None:
-            del fields["than"]
-        return fields
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ def appearances(study: Study, rows: Sequence[Row]) -> list[Appearance]:
         elif better and worse:
             over_seeds = row_difference(better, worse)
             on_parts = part_difference(better, worse, study.metric)
-        answer = appears(study.metric, over_seeds, on_parts)
+        if finding.within is None:
+            answer = appears(study.metric, over_seeds, on_parts)
+        else:
+            answer = equal_within(finding.within, over_seeds)
         found.append(Appearance(finding, over_seeds, on_parts, answer))
     return found
 
@@ -97,11 +102,32 @@ def appears(metric: Metric, over_seeds: Difference | None, on_parts: Difference 
     same = is_better(metric, over_seeds.mean)
     if over_seeds.told_apart:
         return YES if same else OPPOSITE
-    seeds = "one seed" if over_seeds.pairs == 1 else "these seeds"
+    seeds = _seeds(over_seeds)
     if on_parts is not None and on_parts.told_apart:
         way = "same" if is_better(metric, on_parts.mean) else "other"
         return f"not told by {seeds}; these networks differ the {way} way"
     return f"not told by {seeds}"
+
+
+def equal_within(margin: float, over_seeds: Difference | None) -> str:
+    """Whether a difference is less than `margin`, in a few words.
+
+    It is where the whole interval over seeds is, and is not where no part of the interval is. That
+    an interval holds 0 does not tell it, for few seeds give wide ones.
+    """
+    if over_seeds is None:
+        return NO_RESULT
+    if over_seeds.interval is not None:
+        low, high = over_seeds.interval
+        if -margin < low and high < margin:
+            return YES
+        if low >= margin or high <= -margin:
+            return DIFFERENT
+    return f"not told by {_seeds(over_seeds)}"
+
+
+def _seeds(found: Difference) -> str:
+    return "one seed" if found.pairs == 1 else "these seeds"
 
 
 def findings_header(study: Study) -> list[str]:
@@ -134,13 +160,17 @@ def findings_sentence(found: Sequence[Appearance], what: str = "arms") -> str:
     if not found:
         return ""
     answers = [one.answer for one in found]
-    yes, opposite, without = (answers.count(one) for one in (YES, OPPOSITE, NO_RESULT))
+    yes, opposite, different, without = (
+        answers.count(one) for one in (YES, OPPOSITE, DIFFERENT, NO_RESULT)
+    )
     told = counted(len(found), "published finding")
     appear = f"{yes or 'none'} {'appear' if yes > 1 else 'appears'}"
     text = f"Of {told} about these {what} {appear} here"
     if opposite:
         text += f", of {opposite} the opposite appears"
-    if left := len(found) - yes - opposite - without:
+    if different:
+        text += f", {different} {'do' if different > 1 else 'does'} not"
+    if left := len(found) - yes - opposite - different - without:
         text += f", {left} cannot be told by these seeds"
     if without:
         text += f", {without} {'have' if without > 1 else 'has'} no result to compare here"

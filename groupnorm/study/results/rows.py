@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from groupnorm.run.tasks import config_class
 from groupnorm.study.metrics import (
     check_metrics,
     further_metrics,
@@ -41,7 +42,6 @@ from groupnorm.training.metric import Metric
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
 # How many last epochs a result is the median of in records that do not say it: the paper's rule.
 LAST_EPOCHS = 5
-TEST_IMAGES, TEST_VIDEOS = "test images", "test videos"
 # Said of a norm that one training, with each seed, stands for at several batch sizes.
 ONCE = "(trained once)"
 
@@ -88,7 +88,7 @@ class Row:
     step_memory_bytes: int | None
     parameters: int | None
     cost: dict[str, float] = field(default_factory=dict)
-    evaluated_on: str | None = TEST_IMAGES
+    evaluated_on: str | None = "test images"
     further: dict[str, dict[int, float]] = field(default_factory=dict)
     parts: dict[str, dict[int, ByPart]] = field(default_factory=dict)
 
@@ -332,22 +332,21 @@ def run_status(record: Record, metric: Metric) -> tuple[str, str | None]:
 def images_of(records: Iterable[Record]) -> str | None:
     """The images that runs were evaluated on: "test images", or "500 validation images".
 
-    Of clips "test videos" or "500 validation videos". Where runs differ, all of them, joined by
-    "and". None where no run was begun.
+    Of a task that is evaluated on videos these have their place. Where runs differ, all of them,
+    joined by "and". None where no run was begun.
     """
     found: dict[str, None] = {}
     for record in records:
         if record.config or record.metrics:
             count = record.config.get("validation_images")
-            test = TEST_VIDEOS if record.config.get("task") == "video" else TEST_IMAGES
-            what = test.removeprefix("test ")
-            found[f"{count:,} validation {what}" if count else test] = None
+            what = config_class(record.config).evaluated_on
+            found[f"{count:,} validation {what}" if count else f"test {what}"] = None
     return " and ".join(sorted(found)) or None
 
 
 def are_test(images: str | None) -> bool:
-    """Whether what `images_of` says are all test images, or test videos, or not known yet."""
-    return images in (None, TEST_IMAGES, TEST_VIDEOS)
+    """Whether what `images_of` says are all of the test, or not known yet."""
+    return images is None or "validation" not in images
 
 
 def step_memory_bytes(record: Record) -> int | None:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from groupnorm.study.store import FORMAT, SAMPLES_FILE, Cell, read_samples
 
-LOWEST_SCORE = 0.3
+LOWEST_SCORES = {"objects": 0.3, "clips": 0.0}
 """Objects of a lower score are not recorded; of a clip the most likely class is, at any score."""
+_NETWORKS = {"objects": "detector", "clips": "network"}
 _THINGS = {"objects": "test image", "clips": "test video"}
 _FOUND = {"objects": "detection", "clips": "prediction"}
 
@@ -37,7 +38,7 @@ class Samples:
             and `score`.
     """
 
-    lowest_score: float = LOWEST_SCORE
+    lowest_score: float = LOWEST_SCORES["objects"]
     categories: list[str] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,6 +51,11 @@ class Samples:
     def things(self) -> str:
         """What the predictions are made on: "test image" or "test video"."""
         return _THINGS[self.content]
+
+    @property
+    def network(self) -> str:
+        """What predicts: "detector" or "network"."""
+        return _NETWORKS[self.content]
 
     @property
     def found(self) -> str:

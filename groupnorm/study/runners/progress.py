@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from groupnorm.data import DetectionSet, ImageFiles, ImageSet, VideoSet
-from groupnorm.data.issues import describe_short, describe_unreadable
+from groupnorm.data import ImageSet
+from groupnorm.data.issues import describe_altered, describe_unreadable
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.wording import noun, value_text
@@ -48,15 +48,13 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def pixels_of(images: ImageSet | ImageFiles | DetectionSet | VideoSet) -> int:
-    """Height and width of the images or frames that a run which chooses no size is trained on."""
-    if isinstance(images, DetectionSet):
-        return min(images.train.images[0].height, images.train.images[0].width)
-    if isinstance(images, ImageFiles):
-        return IMAGE_SIZE
-    if isinstance(images, VideoSet):
-        return int(images.train_videos.shape[2])
-    return int(images.train_images.shape[-1])
+def pixels_of(images: object) -> int:
+    """Height and width of the images that a run which chooses no size is trained on.
+
+    It counts where a run begins with smaller ones (`size_schedule`): images in memory have a size,
+    and of all else the default stands for it.
+    """
+    return int(images.train_images.shape[-1]) if isinstance(images, ImageSet) else IMAGE_SIZE
 
 
 def _measured(metrics: dict[str, Any], metric: Metric) -> str:
@@ -157,7 +155,7 @@ class StudyProgress:
         counts = metrics.get("image_counts", {})
         if text := describe_unreadable(counts):
             self._line_once(f"{text}; named in {UNREADABLE} in the folder of the run")
-        if text := describe_short(counts):
+        for text in describe_altered(counts).values():
             self._line_once(text)
         if not self.console.is_terminal:
             epochs = self.configs[name].epochs

@@ -19,7 +19,8 @@ class TrainingConfig(BaseModel):
 
     The optimizer step sees `workers * batch_per_worker` images; batch norm's statistics belong to
     the `batch_per_worker` images of one worker. The learning rate is that of `reference_images`
-    images of the step, and follows their number.
+    images of the step, and follows their number. What a run is evaluated on has the plural
+    `evaluated_on`.
 
     A task's class gives defaults to `task` and `data`, and says in `always_in_the_name` which
     fields count in every run's name: those it has when its first run is kept, and never others. Of
@@ -31,6 +32,7 @@ class TrainingConfig(BaseModel):
     always_in_the_name: ClassVar[frozenset[str]]
     no_part_of_the_identity: ClassVar[frozenset[str]] = frozenset({"max_unreadable"})
     reference_images: ClassVar[int] = 256
+    evaluated_on: ClassVar[str] = "images"
 
     task: str
     """What is learned."""

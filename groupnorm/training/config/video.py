@@ -42,6 +42,7 @@ class VideoConfig(TrainingConfig):
         "clip_norm", "precision", "memory_format", "seed",
     })  # fmt: skip
     reference_images: ClassVar[int] = 64
+    evaluated_on: ClassVar[str] = "videos"
 
     task: Literal["video"] = "video"
     """What is learned."""
@@ -58,7 +59,9 @@ class VideoConfig(TrainingConfig):
     """Subtract from each pixel its mean over the frames of the clip, which takes the still picture
     out of the input."""
     test_clips: Count = 10
-    """Clips of a test video, at equal distances, whose softmax is averaged."""
+    """Clips of a test video, at equal distances, whose softmax is averaged. Where classes are alike
+    at this stride, clips start a multiple of the stride apart: at most 3 in the 20 frames of
+    garments-motion at stride 2."""
     test_crops: _Crops = 1
     """Crops of each test clip from video files: the centre, or also both ends of the longer side.
     """

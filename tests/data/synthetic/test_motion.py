@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from groupnorm.data.synthetic import motion
 from groupnorm.data.synthetic.motion import (
@@ -18,6 +19,8 @@ from groupnorm.data.synthetic.motion import (
 )
 from groupnorm.data.synthetic.resample import area_table
 from groupnorm.data.synthetic.scenes import Draws, Garments
+from groupnorm.data.video.clips import Sampling, VideoSet, evaluation_starts
+from groupnorm.data.video.memory import VideosInMemory
 from tests.tolerances import DOUBLE, FORMULA_64, HUNDREDTH, SAMPLED_MEAN
 
 KEY = 11
@@ -148,6 +151,32 @@ def test_aliases_are_the_same_pictures_at_stride_2(monkeypatch, backgrounds, gar
     shake = clip()
     assert abs(swing[::2] - shake[::2]).max() <= 1  # a last place, rounded
     assert abs(swing[1::2] - shake[1::2]).max() > 20
+
+
+@pytest.mark.parametrize("sampling", [Sampling(8, 2), Sampling(7, 2), Sampling(3, 4)])
+def test_all_test_clips_of_a_video_together_are_those_of_an_alias(
+    monkeypatch, backgrounds, garments, sampling
+):
+    """So the ceiling holds for the mean over them; clips of any start tell the two apart."""
+
+    def test_clips(ceilings):
+        """Those of a swing and those of the shake that is its alias from its first clip on."""
+        whole = torch.from_numpy(np.stack([swing, shake]))
+        labels = torch.tensor([0, 1])
+        videos = VideoSet("two", "1", whole, labels, whole, labels, ("swing", "shake"), None,
+                          ceilings)  # fmt: skip
+        ((inputs, of_video, _, _),) = VideosInMemory(videos, sampling, test_clips=10).test()
+        pixels = inputs * videos.std.view(3, 1, 1, 1) * 255
+        return pixels[of_video == 0], pixels[of_video == 1]
+
+    swing = make_clip(KEY, 4, "swing", 16, FRAMES, backgrounds, garments)
+    middle = evaluation_starts(FRAMES, sampling, 1)[0]
+    monkeypatch.setitem(MOTIONS, "swing", lambda t, p: aliased("swing", p, middle % 2))
+    shake = make_clip(KEY, 4, "swing", 16, FRAMES, backgrounds, garments)
+    one, other = test_clips({sampling.stride: 50.0})
+    assert abs(one - other).max() < 1.5, "a last place, rounded"
+    one, other = test_clips(None)
+    assert abs(one - other).max() > 20
 
 
 @pytest.mark.parametrize("name", MOTIONS)

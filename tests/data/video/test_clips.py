@@ -1,5 +1,7 @@
 """Which frames make a clip, and what a set of videos accepts."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -58,6 +60,39 @@ def test_every_start_is_equally_likely_and_none_leaves_the_video():
 )
 def test_test_clips_lie_at_equal_distances_each_once(length, clips, expected):
     assert evaluation_starts(length, Sampling(16, 1), clips) == expected
+
+
+@pytest.mark.parametrize("length", [16, 17, 19, 20, 21, 106])
+@pytest.mark.parametrize("stride", [2, 3, 4])
+@pytest.mark.parametrize("clips", [1, 2, 3, 5, 10])
+def test_test_clips_of_one_phase_start_a_multiple_of_the_stride_from_the_middle_one(
+    length, stride, clips
+):
+    sampling = Sampling(4, stride)
+    last = count_starts(length, sampling) - 1
+    starts = evaluation_starts(length, sampling, clips, every=stride)
+    possible = [start for start in range(last + 1) if (start - last // 2) % stride == 0]
+    assert starts == sorted(set(starts)), "each once"
+    assert set(starts) <= set(possible)
+    if clips == 1:
+        assert starts == [last // 2]
+        return
+    assert (starts[0], starts[-1]) == (possible[0], possible[-1])
+    assert len(starts) == min(clips, len(possible))
+    gaps = {after - before for before, after in itertools.pairwise(starts)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= stride, "equal to the nearest start"
+
+
+def test_test_clips_of_a_set_have_one_phase_where_their_stride_has_a_ceiling():
+    data = tiny_videos(ceilings={2: 75.0})
+    for sampling, expected in (
+        (Sampling(3, 2), [0, 2, 4]),
+        (Sampling(4, 2), [1]),
+        (Sampling(6, 1), [0, 1, 2, 3, 4]),
+        (Sampling(2, 3), [0, 1, 2, 3, 4]),
+    ):
+        assert data.test_starts(sampling, 10) == expected
+    assert tiny_videos().test_starts(Sampling(3, 2), 10) == [0, 1, 2, 3, 4]
 
 
 def test_a_sets_sizes_and_statistics():

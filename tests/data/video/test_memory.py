@@ -122,9 +122,15 @@ def test_notes_say_what_is_less_than_was_asked_for():
     assert batches(data).notes == (
         "first",
         "at stride 2 some classes of columns look alike, so that no accuracy above 75 % can be "
-        "expected",
+        "expected; the test clips of a video start a multiple of 2 frames apart, so that all of "
+        "them together show no more",
     )
     assert batches(data, Sampling(6, 1)).notes == ("first",)
+    assert batches(data, test_clips=5).notes[1] == (
+        "test_clips=5: a video of 10 frames has 3 clips that differ and start a multiple of 2 "
+        "frames apart, each of which counts once"
+    )
+    assert batches(data, test_clips=5).starts == [0, 2, 4]
 
 
 def test_limit():

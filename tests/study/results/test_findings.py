@@ -6,11 +6,13 @@ from groupnorm.study.report.text import describe
 from groupnorm.study.report.unrounded import study_numbers
 from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.results.findings import (
+    DIFFERENT,
     OPPOSITE,
     YES,
     Finding,
     appearances,
     appears,
+    equal_within,
     findings_header,
     findings_lines,
     findings_sentence,
@@ -63,6 +65,44 @@ def pairs(mean, spread, count=3):
 )
 def test_a_finding_appears_where_the_seeds_tell_it(over_seeds, on_parts, expected):
     assert appears(BOX_AP, over_seeds, on_parts) == expected
+
+
+@pytest.mark.parametrize(
+    ("over_seeds", "expected"),
+    [
+        (pairs(0.0, 0.1), YES),
+        (pairs(0.4, 0.1), YES),  # the interval leaves out 0, and is within the margin
+        (pairs(-0.4, 0.1), YES),
+        (pairs(0.0, 0.4), "not told by these seeds"),
+        (pairs(0.7, 0.1), "not told by these seeds"),
+        (pairs(1.2, 0.1), DIFFERENT),
+        (pairs(-1.2, 0.1), DIFFERENT),
+        (pairs(0.0, 0.0, 1), "not told by one seed"),
+        (pairs(0.0, 0.0), "not told by these seeds"),
+        (None, "no result to compare"),
+    ],
+)
+def test_an_equality_appears_where_the_whole_interval_is_within_its_margin(over_seeds, expected):
+    """With three seeds the half width of an interval is 2.5 spreads."""
+    assert equal_within(0.75, over_seeds) == expected
+
+
+def test_an_equality_is_told_by_its_margin_and_refuted_beyond_it(tmp_path):
+    better, worse = {"arm": "frozen BN"}, {"arm": "BN trained at 2"}  # 2.7 points apart
+    statements = [
+        Finding(f"equal within {margin}", "s", better, worse, within=margin)
+        for margin in (100.0, 0.01)
+    ]
+    out = detector_study(tmp_path, findings=[one.as_json() for one in statements])
+    study, rows = loaded(out)
+    found = appearances(study, rows)
+    assert [one.answer for one in found] == [YES, DIFFERENT]
+    assert findings_sentence(found) == (
+        "Of 2 published findings about these arms 1 appears here, 1 does not; each stands below "
+        "with its difference."
+    )
+    assert study_numbers(study, rows)["findings"][1]["within"] == 0.01
+    assert "within" not in FINDINGS[0].as_json()
 
 
 def test_less_error_is_better():

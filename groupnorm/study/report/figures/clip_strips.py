@@ -16,10 +16,13 @@ from PIL import Image, ImageDraw
 
 from groupnorm.study.report.figures.render import Column
 from groupnorm.study.report.figures.sheet import (
+    ROWS,
     Sheet,
+    first_ones,
     in_lines,
     letters,
     make_again,
+    no_choice,
     png_file,
     sampled_pixels,
 )
@@ -29,8 +32,6 @@ from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.samples import Samples
 from groupnorm.study.store import SAMPLES_FILE, StoreError
 
-ROWS = 6
-"""So many videos at most make the sheet."""
 _IN_A_ROW = 8  # frames
 _FRAME, _CELL = 80, 240  # pixels of the width of a frame, and of a column of classes
 _SPACE, _GAP = 2, 16  # pixels between frames, and between all else
@@ -69,15 +70,12 @@ def clip_sheet(
     _check_classes(out, samples)
     strips = [_strip(sampled_pixels(out, samples, n), samples.images[n]) for n in range(count)]
     picture = _compose(columns, clips, strips, samples)
-    of = f" of the {len(samples.images)} that were kept" if count < len(samples.images) else ""
     frames = max(image["frames"] for image in samples.images[:count])
     caption = (
-        f"The first {counted(count, 'test video')}{of}: {frames} frames of the middle clip at "
+        f"{first_ones(samples, count)}: {frames} frames of the middle clip at "
         "equal distances, from left to right and from top to bottom, their class, and what each "
         "norm takes them for, with the probability that it gives, averaged over the clips of the "
-        "test. "
-        "A norm is its first seed that finished; results had no part in the choice of videos and "
-        "seeds."
+        f"test. {no_choice(samples, 'A norm')}"
     )
     names = [one.name for one in columns]
     return Sheet(

@@ -244,12 +244,12 @@ def _against_frames(
         for norm in norm_names(rows):
             mine = [row for row in rows if row.labels["norm"] == norm]
             here = {
-                clip.frames: [v for row in mine if clip_of(row) == clip and (v := value(row))]
+                clip: [v for row in mine if clip_of(row) == clip and (v := value(row))]
                 for clip in clips
             }
-            points = {frames: max(values) for frames, values in here.items() if values}
+            points = [(clip.frames, max(values)) for clip, values in here.items() if values]
             if points:
-                ax.plot(list(points), list(points.values()), color=styles[norm].color,
+                ax.plot(*zip(*points, strict=True), color=styles[norm].color,
                         marker=styles[norm].marker, ls=styles[norm].dashes,
                         label=study.called(norm))  # fmt: skip
         ax.set_xticks([clip.frames for clip in clips])

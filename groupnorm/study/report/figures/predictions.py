@@ -17,10 +17,13 @@ from PIL import Image, ImageDraw
 from groupnorm.data.detection.drawing import draw_objects, drawn_object
 from groupnorm.study.report.figures.render import Column
 from groupnorm.study.report.figures.sheet import (
+    ROWS,
     Sheet,
+    first_ones,
     in_lines,
     letters,
     make_again,
+    no_choice,
     png_file,
     sampled_pixels,
 )
@@ -30,8 +33,6 @@ from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.samples import Samples
 from groupnorm.study.store import SAMPLES_FILE, StoreError
 
-ROWS = 6
-"""So many images at most make the sheet."""
 TRUTH = "truth"
 _CELL = 288  # pixels of a column
 _GAP = 8
@@ -56,12 +57,10 @@ def prediction_sheet(
     count = min(ROWS, len(samples.images))
     names, runs = [TRUTH, *shown], list(shown.values())
     picture = _compose(names, [_row(out, samples, number, runs) for number in range(count)])
-    of = f" of the {len(samples.images)} that were kept" if count < len(samples.images) else ""
     caption = (
-        f"The first {counted(count, 'test image')}{of}: the truth, and what each arm finds with a "
-        f"score of at least {decimal_text(samples.lowest_score, 2)}. An arm is its first seed that "
-        "finished; results had no part in the choice of images and seeds. Colours are categories, "
-        "numbers are scores; what is found in a crowd counts neither way."
+        f"{first_ones(samples, count)}: the truth, and what each arm finds with a score of at "
+        f"least {decimal_text(samples.lowest_score, 2)}. {no_choice(samples, 'An arm')} Colours "
+        "are categories, numbers are scores; what is found in a crowd counts neither way."
     )
     return Sheet(
         "Predictions on test images", caption,

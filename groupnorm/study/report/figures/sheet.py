@@ -14,8 +14,12 @@ from PIL import Image, ImageFont
 from groupnorm.data.files.decode import UnreadableError, read_rgb
 from groupnorm.data.issues import DataError
 from groupnorm.study.report.figures.render import COLUMN_WIDTHS, FONT, PNG_DPI, Column
+from groupnorm.study.results.format import counted
 from groupnorm.study.results.samples import Samples
 from groupnorm.study.store import SAMPLES_FILE, StoreError
+
+ROWS = 6
+"""So many images or videos at most make a sheet."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,25 @@ class Sheet:
     columns: int
     png: bytes
     name: str = "predictions"
+
+
+def first_ones(samples: Samples, count: int) -> str:
+    """What stands first in a sheet's caption: how many images or videos it shows, and of how many.
+
+    Args:
+        count: of those that are shown.
+    """
+    kept = len(samples.images)
+    of = f" of the {kept} that were kept" if count < kept else ""
+    return f"The first {counted(count, samples.things)}{of}"
+
+
+def no_choice(samples: Samples, what: str) -> str:
+    """That neither examples nor runs were chosen by results; `what` is "An arm", say."""
+    return (
+        f"{what} is its first seed that finished; results had no part in the choice of "
+        f"{samples.things.split()[1]}s and seeds."
+    )
 
 
 def letters(size: int) -> ImageFont.FreeTypeFont:

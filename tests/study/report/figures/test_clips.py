@@ -1,5 +1,7 @@
 """The figures of a study of clips draw its rows, the ceilings, and the paper's numbers."""
 
+import json
+
 import pytest
 from matplotlib.figure import Figure
 
@@ -7,7 +9,7 @@ from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.clips import line_styles
 from groupnorm.study.results.clips import lines_of
 from tests.study.fake_clips import clip_study
-from tests.study.fake_store import add_costs, loaded, spoil
+from tests.study.fake_store import add_costs, add_to_manifest, loaded, spoil
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,18 @@ def test_accuracy_against_clips_per_worker_has_a_line_for_each_norm_and_length(c
             mine = [r for r in rows if (r.labels["norm"], r.labels["frames"]) == (norm, frames)]
             assert (xs, ys) == ([8.0, 4.0, 2.0], [row.mean for row in mine])
     assert found["ceiling of 8 frames at stride 2"] == ([8, 4, 2], [90.0] * 3)
+
+
+def test_clips_of_the_same_frames_at_two_strides_have_both_their_costs(tmp_path):
+    out = clip_study(tmp_path, ("bn",), seeds=1, batches=(8,))
+    cells = json.loads((out / "study.json").read_text())["cells"]
+    for cell in cells:
+        cell["labels"]["frames"] = 8
+    add_to_manifest(out, cells=cells)
+    figure = next(one for one in build_figures(*loaded(out)) if one.name == "cost-by-clip")
+    xs, ys = drawn(axes_of(figure.panels[0]))["bn"]
+    assert xs == [8, 8]
+    assert sorted(ys) == [2_200_000 * frames / 2**20 for frames in (8, 16)]
 
 
 def test_memory_and_time_against_frames_for_each_norm(clips):
