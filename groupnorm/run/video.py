@@ -16,10 +16,9 @@ from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import VideoBatches, VideoSet
 from groupnorm.data.video.clips import Sampling
 from groupnorm.data.video.memory import VideosInMemory
-from groupnorm.run.sampled_clips import SampledClips
+from groupnorm.run.sampled_clips import SampledClips, crop_sizes
 from groupnorm.run.setup import built, check_held_out, labelled_step, without_last_layer
 from groupnorm.training.config import VideoConfig
-from groupnorm.training.config.video import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.video import VideoClassification, network_input
@@ -53,13 +52,11 @@ def load(config: VideoConfig, device: str, data_root: Path | None) -> VideoBatch
             device=device,
         )
     from groupnorm.data.video.batches import FromVideoFiles  # which needs pillow
-    from groupnorm.data.video.transforms import CropSizes
 
-    whole = videos.frame_size
     return FromVideoFiles(
         videos.sample_train(config.train_images),
         sampling,
-        CropSizes.of(config.image_size or IMAGE_SIZE) if whole is None else CropSizes.whole(whole),
+        crop_sizes(config, videos),
         test_clips=config.test_clips,
         test_crops=config.test_crops,
         processes=min(torch.get_num_threads(), MOST_DECODERS),
