@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,7 +79,7 @@ class TrainingData(Protocol):
 
     name: str
     version: str
-    decoders: Mapping[str, str]
+    decoders: dict[str, str]
     notes: tuple[str, ...]
 
     def train(self, steps: Iterable[Step], rows: slice = ALL) -> Iterator[Any]:

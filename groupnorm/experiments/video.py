@@ -156,13 +156,15 @@ def _findings(experiment: Experiment) -> tuple[Finding, ...]:
         f"BN is equal within {EQUAL_WITHIN:g} points in short clips, 8 per worker, and in long "
         "ones, 4 per worker",
         f"{_PAPER}: 73.3 and 73.3 %",
-        **bn,
+        bn["better"],
+        bn["worse"],
         within=EQUAL_WITHIN,
     )
     more = Finding(
         "GN gains more than BN from half as many clips of twice the frames",
         f"{_PAPER}: 73.0 to 74.5 % and 73.3 to 73.3 %",
-        **gn,
+        gn["better"],
+        gn["worse"],
         than=bn,
     )
     return (*found, equal, more)

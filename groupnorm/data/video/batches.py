@@ -74,7 +74,7 @@ class FromVideoFiles:
             )
         av = import_av()
         of_ffmpeg = {name: ".".join(map(str, av.library_versions[name])) for name in _LIBRARIES}
-        self.decoders = {"av": av.__version__, **of_ffmpeg, **IMAGE_DECODERS}
+        self.decoders: dict[str, str] = {"av": av.__version__, **of_ffmpeg, **IMAGE_DECODERS}
         self.name, self.version, self.notes = files.name, files.version, files.notes
         self.num_classes, self.class_names = files.num_classes, files.class_names
         self.train_size, self.test_size = files.train_size, files.test_size
