@@ -112,9 +112,9 @@ class VideosInMemory:
 def _notes(videos: VideoSet, sampling: Sampling, asked: int, clips: int) -> list[str]:
     """What of the clips is less than what was asked for, or cannot be known from them."""
     frames, notes = videos.frames, []
-    if frames < sampling.span:
+    if frames < sampling.reach:
         notes.append(
-            f"the videos of {videos.name} have {frames} frames and a clip spans {sampling.span}: "
+            f"the videos of {videos.name} have {frames} frames and a clip takes {sampling.reach}: "
             "their last frame is repeated"
         )
     if clips < asked:
