@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from groupnorm.data.video.transforms import CropSizes
 
 MOST_FRAMES = 16
-"""So many frames of a video are shown at most, at equal distances in its middle clip."""
+"""So many frames are shown at most of the clip in the middle of a video, from its first one on at
+distances that differ by a frame at most."""
 MOST_PIXELS = 96
 """The longer side of a shown frame at most."""
 
@@ -59,14 +60,15 @@ class SampledClips:
         self.unreadable: dict[str, str] = {}
         span = _span(config)
         frames = min(span, MOST_FRAMES)
+        chosen = [k * span // frames for k in range(frames)]
         for index, label in enumerate(videos.test_labels.tolist()):
             if len(self.images) == count:
                 break
-            clips, why = _test_clips(videos, config, index, Sampling(frames, span // frames), 1)
+            clips, why = _test_clips(videos, config, index, Sampling(span, 1), 1)
             if why:
                 self.unreadable[str(index)] = why
                 continue
-            shown = [_small(frame) for frame in clips[len(clips) // 2].numpy()]
+            shown = [_small(frame) for frame in clips[len(clips) // 2][chosen].numpy()]
             height, width = shown[0].shape[:2]
             self.pixels.append(np.concatenate(shown, 1))
             self.images.append({

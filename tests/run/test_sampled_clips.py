@@ -57,6 +57,23 @@ def test_the_first_test_videos_with_the_frames_of_their_middle_clip_side_by_side
             assert (shown == videos.test_videos[image["video"], first + frame].numpy()).all()
 
 
+@pytest.mark.parametrize("frames", [20, 33, 39])
+def test_frames_of_a_span_that_the_number_shown_does_not_divide(frames):
+    """They are of the middle clip still, from its first frame nearly to its last."""
+    raw = 40
+    videos = torch.arange(raw, dtype=torch.uint8).view(1, raw, 1, 1, 1).expand(1, raw, 8, 8, 3)
+    labels = torch.zeros(1, dtype=torch.int64)
+    changes = {f"{split}_videos": videos.contiguous() for split in ("train", "test")}
+    changes |= {f"{split}_labels": labels for split in ("train", "test")}
+    config = LONG.model_copy(update={"frames": frames})
+    found = sampled(config, 1, **changes)
+    shown = found.pixels[0][0, ::8, 0].astype(int)
+    first = (raw - frames) // 2
+    assert (len(shown), shown[0]) == (16, first)
+    assert first + frames - 3 <= shown[-1] < first + frames
+    assert set(np.diff(shown)) <= {frames // 16, frames // 16 + 1}
+
+
 def test_both_lengths_of_one_span_show_the_same_frames():
     long, short = sampled(), sampled(SHORT)
     assert long.images == short.images

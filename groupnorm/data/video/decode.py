@@ -73,7 +73,7 @@ def import_av() -> ModuleType:
         import av
     except ModuleNotFoundError:
         raise DataError(
-            "video files are decoded with PyAV, which is not installed; install it with: "
+            "video files are read and written with PyAV, which is not installed; install it with: "
             "pip install 'groupnorm[video]'"
         ) from None
     return av
