@@ -39,10 +39,18 @@ from groupnorm.study.results.differences import (
 from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.results.findings import appearances, findings_header, findings_lines
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.rows import Row, Study, by_runs, load_study, summarize_study
+from groupnorm.study.results.rows import (
+    Row,
+    Study,
+    by_runs,
+    images_of,
+    load_study,
+    summarize_study,
+)
 from groupnorm.study.results.rules import epochs_rule
 from groupnorm.study.results.samples import samples_of
 from groupnorm.study.results.tuning import how_tuned, read_tuning, tuning_table
+from groupnorm.study.results.wording import noun
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -199,7 +207,23 @@ def detection_picture() -> str:
 
 
 def detection_section(pattern: str) -> str:
-    """The study of detectors at one scale: AP by arm, the published findings, the source."""
+    """The study of detectors at one scale."""
+    return _arms_section(pattern, "![Box AP by arm]({}/figures/box-ap-by-arm.png)", "COCO's AP")
+
+
+def video_section(pattern: str) -> str:
+    """The study of video classifiers at one scale."""
+    picture = "![Accuracy against frames of a clip]({}/figures/accuracy-by-clip.png)"
+    return _arms_section(pattern, picture, "Top-1 accuracy")
+
+
+def _arms_section(pattern: str, picture: str, measured: str) -> str:
+    """A study with published findings: its table, text, differences, findings, and the source.
+
+    Args:
+        picture: {} is the folder of the record.
+        measured: what the metric is called where the source is given.
+    """
     folder = only(pattern)
     study = read_study(folder)
     rows = summarize_study(study)
@@ -210,15 +234,16 @@ def detection_section(pattern: str) -> str:
     data, env = study.manifest["data"], record.env
     runs = [*study.records.values(), *study.initial.values()]
     seconds = sum(row["timing"]["seconds"] for run in runs for row in run.metrics)
+    where = f"{data['test']:,} {images_of(study.records.values())}"
     return "\n".join(
         [
-            f"![Box AP by arm]({inside}/figures/box-ap-by-arm.png)",
+            picture.format(inside),
             "",
             *markdown(*main_table_of(study, rows)),
             "",
             *describe(study, rows),
             "",
-            "Differences of box AP:",
+            f"Differences of {noun(study.metric)}:",
             "",
             *markdown(difference_header(study), difference_lines(study, differences)),
             "",
@@ -227,7 +252,7 @@ def detection_section(pattern: str) -> str:
             *markdown(findings_header(study), findings_lines(study, found)),
             "",
             *_beside_published(study, rows),
-            f"COCO's AP in percent on the {data['test']:,} test scenes of {data['name']} (version "
+            f"{measured} in percent on the {where} of {data['name']} (version "
             f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "
             f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial, two trials at "
             f"a time; the epochs of all {len(runs)} runs, with their evaluation, took "
