@@ -1,4 +1,4 @@
-"""Norms of clips: the kernels on 5-D input, and a training step of the narrow network.
+"""Norms of clips: the kernels on 5-D input, and a training step of both networks.
 
     python benchmarks/bench_video.py [--only NAME] [--out FOLDER]
 
@@ -30,12 +30,17 @@ from groupnorm.layers import BatchNorm, norm_layer, norm_modules
 from groupnorm.memory import keep_large_blocks
 from groupnorm.models import build_video_model
 
-PER_WORKER, CLIPS = 4, 16
+PER_WORKER = 4
 # Input (N, C, T, H, W) and groups: the narrow network's first and last maps, and I3D's stage1.
 KERNELS = (
     ("narrow, stage1", (16, 16, 8, 16, 16), 2),
     ("narrow, stage3", (16, 64, 8, 4, 4), 8),
     ("i3d, stage1", (4, 64, 16, 56, 56), 32),
+)
+STEPS = (  # name, network, clips (N, 3, T, H, W)
+    ("narrow step, 8 frames", "i3d_narrow", (16, 3, 8, 16, 16)),
+    ("narrow step, 16 frames", "i3d_narrow", (16, 3, 16, 16, 16)),
+    ("i3d step, 16 frames", "i3d_resnet50", (2, 3, 16, 64, 64)),
 )
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last_3d": torch.channels_last_3d}
 NETWORKS = {
@@ -139,11 +144,12 @@ def turn(layer: nn.Module, x: Tensor, grad: Tensor, direction: str) -> Callable[
     return lambda: gradients(layer, x, grad)
 
 
-def network(kind: str, layout: str) -> nn.Module:
-    """The narrow network with norms of one kind."""
+def network(name: str, kind: str, clips: int, layout: str) -> nn.Module:
+    """A network with norms of one kind."""
     torch.manual_seed(0)
-    norm = norm_layer(NETWORKS[kind], batch_per_worker=None if "gn" in NETWORKS[kind] else 4)
-    model = build_video_model("i3d_narrow", norm=norm, num_classes=10)
+    size = None if "gn" in NETWORKS[kind] else min(PER_WORKER, clips)
+    norm = norm_layer(NETWORKS[kind], batch_per_worker=size)
+    model = build_video_model(name, norm=norm, num_classes=10)
     if kind.startswith("torch."):
         for name, layer in norm_modules(model):
             parent, _, last = name.rpartition(".")
@@ -162,26 +168,30 @@ def torchs(layer: nn.Module) -> nn.Module:
     return other
 
 
-def bench_steps(frames: int, layout: str) -> dict[str, Any]:
-    """The row of one training step on `CLIPS` clips of 16 pixels: forward, backward and SGD."""
+def bench_steps(cell: str, model: str, clips: tuple[int, ...], layout: str) -> dict[str, Any]:
+    """The row of one training step on random clips: forward, backward and SGD.
+
+    Args:
+        clips: (N, 3, T, H, W).
+    """
     torch.manual_seed(0)
-    x = torch.randn(CLIPS, 3, frames, 16, 16).contiguous(memory_format=LAYOUTS[layout])
-    labels = torch.randint(0, 10, (CLIPS,))
+    x = torch.randn(clips).contiguous(memory_format=LAYOUTS[layout])
+    labels = torch.randint(0, 10, clips[:1])
     variants: turns.Variants = {}
     for kind in NETWORKS:
-        model = network(kind, layout)
-        optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, nesterov=True)
+        net = network(model, kind, clips[0], layout)
+        optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
 
-        def step(model: nn.Module = model, optimizer: Any = optimizer) -> None:
+        def step(net: nn.Module = net, optimizer: Any = optimizer) -> None:
             optimizer.zero_grad()
-            F.cross_entropy(model(x), labels).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(net(x), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
         variants[kind] = step
     return {
-        "cell": f"training step, {frames} frames",
-        "shape": tuple(x.shape),
-        "batch_per_worker": PER_WORKER,
+        "cell": cell,
+        "shape": clips,
+        "batch_per_worker": min(PER_WORKER, clips[0]),
         "layout": layout,
         "direction": "training step",
         "seconds": turns.on_cpu(variants, time.process_time),
@@ -210,10 +220,10 @@ def main() -> None:
                 rows += bench_kernels(name, shape, groups, layout)
                 show(rows[-2])
                 show(rows[-1])
-    for frames in (8, 16):
+    for name, model, clips in STEPS:
         for layout in LAYOUTS:
-            if arguments.only in f"training step, {frames} frames":
-                rows.append(bench_steps(frames, layout))
+            if arguments.only in name:
+                rows.append(bench_steps(name, model, clips, layout))
                 show(rows[-1])
     only = f" --only {shlex.quote(arguments.only)}" if arguments.only else ""
     record = {

@@ -36,11 +36,21 @@ from groupnorm.study.results.differences import (
     difference_lines,
     differences_of,
 )
+from groupnorm.study.results.estimates import paired_difference
 from groupnorm.study.results.findings import appearances, findings_header, findings_lines
 from groupnorm.study.results.format import decimal_text
-from groupnorm.study.results.rows import Row, Study, load_study, summarize_study
+from groupnorm.study.results.rows import (
+    Row,
+    Study,
+    by_runs,
+    images_of,
+    load_study,
+    summarize_study,
+)
 from groupnorm.study.results.rules import epochs_rule
 from groupnorm.study.results.samples import samples_of
+from groupnorm.study.results.tuning import how_tuned, read_tuning, tuning_table
+from groupnorm.study.results.wording import noun
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -102,6 +112,70 @@ def with_last_epoch(pattern: str, caption: str) -> str:
     return "\n".join(lines)
 
 
+def tuned_section(pattern: str, untuned: str) -> str:
+    """A tuned study: what was tried on validation images, and the tables of what was chosen.
+
+    Args:
+        untuned: the record of the same study with one value for all.
+    """
+    folder = only(pattern)
+    study = read_study(folder)
+    rows = summarize_study(study)
+    tuning = read_tuning(folder, study)
+    if tuning is None:
+        raise SystemExit(f"results/{folder.name} is no tuned study")
+    found = describe(study, rows, tuning)[0]
+    differences = differences_of(study, rows)
+    return "\n".join(
+        [
+            *markdown(*tuning_table(tuning)),
+            "",
+            " ".join(how_tuned(tuning)),
+            "",
+            "The test images with what was chosen:",
+            "",
+            *markdown(*main_table_of(study, rows)),
+            "",
+            found,
+            "",
+            *markdown(difference_header(study), difference_lines(study, differences)),
+            "",
+            "What the choice changed, over the same seeds of the record that was not tuned:",
+            "",
+            *markdown(*tuned_against(rows, summarize_study(read_study(only(untuned))))),
+            "",
+            source(study, rows, folder.name, f"../results/{folder.name}"),
+        ]
+    )
+
+
+def tuned_against(tuned: list[Row], untuned: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and a line for every configuration: its error tuned and not, and the difference."""
+    before = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in untuned}
+    header = ["norm", "images per worker", "chosen", "tuned", "not tuned", "difference",
+              "95 % interval"]  # fmt: skip
+    lines = []
+    for same in by_runs(tuned):
+        row = same[0]
+        other = before[row.labels["norm"], row.labels["batch_per_worker"]]
+        found = paired_difference(row.results, other.results)
+        if found is None or row.result is None or other.result is None:
+            raise SystemExit(f"{row.labels} has no seeds in both records")
+        interval = "-" if found.interval is None else "{:.1f} to {:.1f}".format(*found.interval)
+        lines.append(
+            [
+                row.labels["norm"],
+                ", ".join(str(one.labels["batch_per_worker"]) for one in same),
+                str(row.labels["base_lr"]),
+                f"{row.result.mean:.1f}",
+                f"{other.result.mean:.1f}",
+                str(found.shown),
+                interval if found.spread else "the same runs",
+            ]
+        )
+    return header, lines
+
+
 def steps(study: Study) -> str:
     """How many steps the largest and the smallest batch were trained for, and what follows."""
     taken = {}
@@ -133,7 +207,23 @@ def detection_picture() -> str:
 
 
 def detection_section(pattern: str) -> str:
-    """The study of detectors at one scale: AP by arm, the published findings, the source."""
+    """The study of detectors at one scale."""
+    return _arms_section(pattern, "![Box AP by arm]({}/figures/box-ap-by-arm.png)", "COCO's AP")
+
+
+def video_section(pattern: str) -> str:
+    """The study of video classifiers at one scale."""
+    picture = "![Accuracy against frames of a clip]({}/figures/accuracy-by-clip.png)"
+    return _arms_section(pattern, picture, "Top-1 accuracy")
+
+
+def _arms_section(pattern: str, picture: str, measured: str) -> str:
+    """A study with published findings: its table, text, differences, findings, and the source.
+
+    Args:
+        picture: {} is the folder of the record.
+        measured: what the metric is called where the source is given.
+    """
     folder = only(pattern)
     study = read_study(folder)
     rows = summarize_study(study)
@@ -144,15 +234,16 @@ def detection_section(pattern: str) -> str:
     data, env = study.manifest["data"], record.env
     runs = [*study.records.values(), *study.initial.values()]
     seconds = sum(row["timing"]["seconds"] for run in runs for row in run.metrics)
+    where = f"{data['test']:,} {images_of(study.records.values())}"
     return "\n".join(
         [
-            f"![Box AP by arm]({inside}/figures/box-ap-by-arm.png)",
+            picture.format(inside),
             "",
             *markdown(*main_table_of(study, rows)),
             "",
             *describe(study, rows),
             "",
-            "Differences of box AP:",
+            f"Differences of {noun(study.metric)}:",
             "",
             *markdown(difference_header(study), difference_lines(study, differences)),
             "",
@@ -161,7 +252,7 @@ def detection_section(pattern: str) -> str:
             *markdown(findings_header(study), findings_lines(study, found)),
             "",
             *_beside_published(study, rows),
-            f"COCO's AP in percent on the {data['test']:,} test scenes of {data['name']} (version "
+            f"{measured} in percent on the {where} of {data['name']} (version "
             f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "
             f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial, two trials at "
             f"a time; the epochs of all {len(runs)} runs, with their evaluation, took "
@@ -525,6 +616,7 @@ def study_sections() -> dict[str, str]:
         "detectors": detection_section("detection-quick-*"),
         "detectors, standard": detection_section("detection-standard-*"),
         "recipe": recipe_section(),
+        "tuned": tuned_section("tuned-batch-size-quick-*", "batch-size-quick-*"),
         "speed": speed_section(),
     }
 

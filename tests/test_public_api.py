@@ -89,7 +89,6 @@ COVERED_ELSEWHERE = {
     "data/detection/workers.py",  # data/detection/test_batches.py
     "data/files/class_folders.py",  # data/sets/test_image_folder.py
     "data/files/issues.py",  # data/files/test_batches.py and data/video/test_batches.py
-    "data/files/processes.py",  # data/files/test_batches.py and data/detection/test_batches.py
     "data/files/splits.py",  # data/sets/test_image_folder.py and test_kinetics.py
     "data/synthetic/cache.py",  # data/sets/test_fashion_scenes.py and test_garments_motion.py
     "data/synthetic/folder.py",  # data/sets/test_garments.py
@@ -112,7 +111,6 @@ COVERED_ELSEWHERE = {
     "ops/group_norm/triton/launch.py",
     "ops/per_channel.py",  # the layers that use it
     "run/sampled_scenes.py",  # study/test_sample_pass.py
-    "run/setup.py",  # run/test_train.py, with every task
     "training/tasks/labelled.py",  # training/tasks/test_classification.py and test_video.py
     "training/config/errors.py",  # training/config/test_classification.py, as the next one
     "training/config/fields.py",

@@ -69,7 +69,12 @@ def chunked_batch_norm(
     Returns:
         The output in the input's shape, dtype and memory format; the chunks' means and biased
         variances, (K, C), float32 (float64 for float64), which are constants to autograd.
+
+    Raises:
+        ValueError: N is no multiple of `images`.
     """
+    if input.shape[0] % images:
+        raise ValueError(f"expected a multiple of {images} images, got {input.shape[0]}")
     large = input.numel() >= _LARGE and len(input) == images and _is_channels_last(input)
     if not large and _kernels_take(input, weight, bias, running):
         return _by_kernels(input, weight, bias, eps, images, running)

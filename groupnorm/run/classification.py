@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from groupnorm import data as datasets
@@ -14,7 +13,7 @@ from groupnorm import models
 from groupnorm.conversion import recomputed_statistics
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import Batches
-from groupnorm.run.setup import built, check_held_out, labelled_step, without_last_layer
+from groupnorm.run.setup import built, check_held_out, decoders, labelled_step, without_last_layer
 from groupnorm.training.config import RunConfig
 from groupnorm.training.config.classification import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
@@ -25,13 +24,12 @@ from groupnorm.training.warm_start import WarmStart, check_norms
 
 SAMPLED = None  # what a classifier predicts is not recorded
 EVALUATION_BATCH = 64
-MOST_DECODERS = 16
 
 
 def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
     """The data of a configuration, ready for training on `device`.
 
-    Image files are decoded in as many processes as torch has threads, at most `MOST_DECODERS`.
+    Image files are decoded in worker processes (`decoders`).
 
     Raises:
         DataError: the data set is missing or damaged.
@@ -48,7 +46,7 @@ def load(config: RunConfig, device: str, data_root: Path | None) -> Batches:
         images.sample_train(config.train_images),
         config.image_size or IMAGE_SIZE,
         EVALUATION_BATCH,
-        min(torch.get_num_threads(), MOST_DECODERS),
+        decoders(),
         device,
         config.max_unreadable,
     )

@@ -23,6 +23,7 @@ from groupnorm.models.detection.architectures import architecture_of
 from groupnorm.run import detector
 from groupnorm.run.detector import BuiltFor
 from groupnorm.run.sampled_scenes import SampledScenes
+from groupnorm.run.setup import decoders
 from groupnorm.spec import NormSpec
 from groupnorm.training.config import DetectionConfig
 from groupnorm.training.distributed import ALONE, Processes
@@ -32,7 +33,6 @@ from groupnorm.training.warm_start import WarmStart, WarmStartError, check_norm,
 
 SAMPLED = "objects"
 EVALUATION_BATCH = 8
-MOST_DECODERS = 16
 MEMORY = 512 * 2**20
 """Bytes of decoded images that are kept in memory; larger data sets are decoded every time."""
 _BODY = "backbone.body."
@@ -47,10 +47,9 @@ _OF_CLASSES = (
 def load(config: DetectionConfig, device: str, data_root: Path | None) -> AnnotatedBatches:
     """The data of a configuration, ready for training on `device`.
 
-    Images that take at most `MEMORY` together are decoded once; those of larger data sets in as
-    many processes as torch has threads, at most `MOST_DECODERS`. Where all test images have one
-    size, `EVALUATION_BATCH` of them make a batch, else one, which nothing pads. For a detector
-    without masks none are decoded.
+    Images that take at most `MEMORY` together are decoded once; those of larger data sets in
+    worker processes (`decoders`). Where all test images have one size, `EVALUATION_BATCH` of them
+    make a batch, else one, which nothing pads. For a detector without masks none are decoded.
 
     Raises:
         DataError: the data set is missing or damaged.
@@ -66,7 +65,7 @@ def load(config: DetectionConfig, device: str, data_root: Path | None) -> Annota
     return AnnotatedBatches(
         images,
         test_batch=EVALUATION_BATCH if one_size else 1,
-        processes=0 if in_memory else min(torch.get_num_threads(), MOST_DECODERS),
+        processes=0 if in_memory else decoders(),
         device=device,
         in_memory=in_memory,
         max_unreadable=config.max_unreadable,

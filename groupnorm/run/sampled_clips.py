@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,12 @@ from groupnorm.training.config.video import IMAGE_SIZE
 from groupnorm.training.tasks.video import network_input
 from groupnorm.training.warm_start import WarmStart, WarmStartError, load_weights
 
+if TYPE_CHECKING:
+    from groupnorm.data.video.transforms import CropSizes
+
 MOST_FRAMES = 16
-"""So many frames of a video are shown at most, at equal distances in its middle clip."""
+"""So many frames are shown at most of the clip in the middle of a video, from its first one on at
+distances that differ by a frame at most."""
 MOST_PIXELS = 96
 """The longer side of a shown frame at most."""
 
@@ -56,14 +60,15 @@ class SampledClips:
         self.unreadable: dict[str, str] = {}
         span = _span(config)
         frames = min(span, MOST_FRAMES)
+        chosen = [k * span // frames for k in range(frames)]
         for index, label in enumerate(videos.test_labels.tolist()):
             if len(self.images) == count:
                 break
-            clips, why = _test_clips(videos, config, index, Sampling(frames, span // frames), 1)
+            clips, why = _test_clips(videos, config, index, Sampling(span, 1), 1)
             if why:
                 self.unreadable[str(index)] = why
                 continue
-            shown = [_small(frame) for frame in clips[len(clips) // 2].numpy()]
+            shown = [_small(frame) for frame in clips[len(clips) // 2][chosen].numpy()]
             height, width = shown[0].shape[:2]
             self.pixels.append(np.concatenate(shown, 1))
             self.images.append({
@@ -135,6 +140,18 @@ class SampledClips:
         return torch.stack(found).mean(0)
 
 
+def crop_sizes(config: VideoConfig, files: VideoFiles) -> CropSizes:
+    """What a run cuts out of the frames of video files, in training and evaluation.
+
+    Frames of one size are taken whole, whatever the configuration says.
+    """
+    from groupnorm.data.video.transforms import CropSizes  # which needs pillow
+
+    if files.frame_size is not None:
+        return CropSizes.whole(files.frame_size)
+    return CropSizes.of(config.image_size or IMAGE_SIZE)
+
+
 def _test_clips(
     videos: Videos, config: VideoConfig, index: int, sampling: Sampling, count: int
 ) -> tuple[Tensor, str]:
@@ -150,10 +167,9 @@ def _test_clips(
         video, length = videos.test_videos[index], videos.frames
         starts = videos.test_starts(sampling, count)
         return torch.stack([video[frame_numbers(s, sampling, length)] for s in starts]), ""
-    from groupnorm.data.video.transforms import CropSizes  # which needs PyAV, as the next one does
-    from groupnorm.data.video.workers import EvaluationClips
+    from groupnorm.data.video.workers import EvaluationClips  # which needs PyAV
 
-    sizes = CropSizes.of(config.image_size or IMAGE_SIZE)
+    sizes = crop_sizes(config, videos)
     loaded = EvaluationClips(videos, sampling, sizes, count, config.test_crops)[index]
     if loaded.failure:
         raise DataError(loaded.failure)

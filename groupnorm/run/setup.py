@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,6 +21,8 @@ from groupnorm.training.memory_format import weights_in_memory_format
 from groupnorm.training.task import Task
 from groupnorm.training.tasks.labelled import LabelledData
 from groupnorm.training.warm_start import WarmStart
+
+MOST_DECODERS = 16
 
 
 class SampledImages(Protocol):
@@ -150,8 +153,31 @@ def built(
     return model
 
 
-def check_held_out(config: TrainingConfig, train_size: int) -> None:
+def decoders() -> int:
+    """How many processes decode files for this one: as many as torch has threads, at most
+    `MOST_DECODERS`.
+
+    torchrun gives each of its processes one thread. There it is the process's share of the
+    machine's cores, if that is more.
+    """
+    of_machine = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    share = 1
+    if of_machine.isdecimal() and int(of_machine) > 1:
+        share = _cores() // int(of_machine)
+    return min(max(torch.get_num_threads(), share), MOST_DECODERS)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_held_out(config: TrainingConfig, train_size: int, noun: str = "image") -> None:
     """Check that a data set has the examples that a run trains on and holds out.
+
+    Args:
+        noun: what an example is.
 
     Raises:
         ValueError: it has fewer.
@@ -160,7 +186,7 @@ def check_held_out(config: TrainingConfig, train_size: int) -> None:
     if held_out is not None and trained + held_out > train_size:
         raise ValueError(
             f"train_images={config.train_images} and validation_images={held_out}, but "
-            f"{config.data} has {train_size} training images"
+            f"{config.data} has {train_size} training {noun}s"
         )
 
 

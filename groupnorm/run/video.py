@@ -16,17 +16,15 @@ from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import VideoBatches, VideoSet
 from groupnorm.data.video.clips import Sampling
 from groupnorm.data.video.memory import VideosInMemory
-from groupnorm.run.sampled_clips import SampledClips
-from groupnorm.run.setup import built, check_held_out, labelled_step, without_last_layer
+from groupnorm.run.sampled_clips import SampledClips, crop_sizes
+from groupnorm.run.setup import built, check_held_out, decoders, labelled_step, without_last_layer
 from groupnorm.training.config import VideoConfig
-from groupnorm.training.config.video import IMAGE_SIZE
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.video import VideoClassification, network_input
 from groupnorm.training.warm_start import WarmStart, WarmStartError, check_norms
 
 SAMPLED = "clips"
-MOST_DECODERS = 16
 _OF_IMAGES = {"i3d_resnet50": "resnet50"}
 """Networks for clips, and those for images whose weights can be inflated to theirs."""
 
@@ -34,14 +32,14 @@ _OF_IMAGES = {"i3d_resnet50": "resnet50"}
 def load(config: VideoConfig, device: str, data_root: Path | None) -> VideoBatches:
     """The data of a configuration, ready for training on `device`.
 
-    Video files are decoded in as many processes as torch has threads, at most `MOST_DECODERS`.
+    Video files are decoded in worker processes (`decoders`).
 
     Raises:
         DataError: the data set is missing or damaged, or PyAV, which decodes files, is.
         ValueError: it has fewer videos than the configuration trains on and holds out.
     """
     videos = datasets.load_video(config.data, data_root)
-    check_held_out(config, videos.train_size)
+    check_held_out(config, videos.train_size, "video")
     videos = videos.hold_out(config.validation_images)
     sampling = Sampling(config.frames, config.stride)
     if isinstance(videos, VideoSet):
@@ -53,16 +51,14 @@ def load(config: VideoConfig, device: str, data_root: Path | None) -> VideoBatch
             device=device,
         )
     from groupnorm.data.video.batches import FromVideoFiles  # which needs pillow
-    from groupnorm.data.video.transforms import CropSizes
 
-    whole = videos.frame_size
     return FromVideoFiles(
         videos.sample_train(config.train_images),
         sampling,
-        CropSizes.of(config.image_size or IMAGE_SIZE) if whole is None else CropSizes.whole(whole),
+        crop_sizes(config, videos),
         test_clips=config.test_clips,
         test_crops=config.test_crops,
-        processes=min(torch.get_num_threads(), MOST_DECODERS),
+        processes=decoders(),
         device=device,
         max_unreadable=config.max_unreadable,
     )
@@ -118,11 +114,13 @@ def _check_half_precision(config: VideoConfig, data: VideoBatches, model: nn.Mod
         for layer in model.modules()
         if isinstance(layer, nn.Conv3d)
     ]
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, 3, config.frames, data.image_size, data.image_size))
-    model.train()
-    for handle in handles:
-        handle.remove()
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, config.frames, data.image_size, data.image_size))
+    finally:
+        model.train()
+        for handle in handles:
+            handle.remove()
     if longer:
         raise ValueError(
             "precision=bfloat16: on the CPU PyTorch computes wrong gradients of convolutions over "

@@ -376,3 +376,9 @@ def test_one_large_chunk_in_channels_last_is_pytorchs(way, images, runs):
     x = torch.randn(2, 32, 128, 128).contiguous(memory_format=torch.channels_last)
     y, _, _ = chunked_batch_norm(x.requires_grad_(), None, None, 1e-5, images)
     assert (y.grad_fn.name() == "_KernelsBackward") == (runs and bool(KERNELS))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_that_fill_no_chunk_are_refused(layout):
+    with pytest.raises(ValueError, match="expected a multiple of 2 images, got 5"):
+        chunked_batch_norm(torch.zeros(5, 4, 3, 3).to(memory_format=layout), None, None, 1e-5, 2)

@@ -1,18 +1,23 @@
 """The test videos on which trained networks are looked at, and what they take them for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from groupnorm import data as datasets
 from groupnorm import models
 from groupnorm.data.video.clips import Sampling
 from groupnorm.data.video.memory import VideosInMemory
+from groupnorm.run import video
 from groupnorm.run.sampled_clips import MOST_PIXELS, SampledClips
 from groupnorm.run.setup import built
 from groupnorm.training.config import VideoConfig
 from groupnorm.training.evaluation.clips import clip_accuracies
 from groupnorm.training.tasks.video import network_input
 from tests.data.video.tiny_videos import CLASSES, RAW, SIDE, tiny_videos
+from tests.data.video.video_files import mixed_set
 from tests.tolerances import HUNDREDTH
 
 LONG = VideoConfig(frames=8, stride=1, test_clips=3, norm="bn", centre_time=True, steps=1)
@@ -50,6 +55,23 @@ def test_the_first_test_videos_with_the_frames_of_their_middle_clip_side_by_side
         for frame in range(8):
             shown = pixels[:, frame * SIDE : (frame + 1) * SIDE]
             assert (shown == videos.test_videos[image["video"], first + frame].numpy()).all()
+
+
+@pytest.mark.parametrize("frames", [20, 33, 39])
+def test_frames_of_a_span_that_the_number_shown_does_not_divide(frames):
+    """They are of the middle clip still, from its first frame nearly to its last."""
+    raw = 40
+    videos = torch.arange(raw, dtype=torch.uint8).view(1, raw, 1, 1, 1).expand(1, raw, 8, 8, 3)
+    labels = torch.zeros(1, dtype=torch.int64)
+    changes = {f"{split}_videos": videos.contiguous() for split in ("train", "test")}
+    changes |= {f"{split}_labels": labels for split in ("train", "test")}
+    config = LONG.model_copy(update={"frames": frames})
+    found = sampled(config, 1, **changes)
+    shown = found.pixels[0][0, ::8, 0].astype(int)
+    first = (raw - frames) // 2
+    assert (len(shown), shown[0]) == (16, first)
+    assert first + frames - 3 <= shown[-1] < first + frames
+    assert set(np.diff(shown)) <= {frames // 16, frames // 16 + 1}
 
 
 def test_both_lengths_of_one_span_show_the_same_frames():
@@ -122,3 +144,24 @@ def test_long_clips_show_some_of_their_frames_and_large_frames_are_made_smaller(
     assert (image["height"], image["width"], image["frames"]) == (96, 48, 16)
     assert found.pixels[0].shape == (96, 16 * 48, 3)
     assert found.pixels[0].mean() == pytest.approx(200, abs=HUNDREDTH), "every second frame"
+
+
+@pytest.mark.parametrize(("frame_size", "image_size"), [(20, None), (None, 32)])
+def test_videos_in_files_are_predicted_at_the_size_of_the_run(
+    tmp_path, monkeypatch, frame_size, image_size
+):
+    files = replace(mixed_set(tmp_path, train=3, test=4), frame_size=frame_size)
+    monkeypatch.setattr(datasets, "load_video", lambda name, root: files)
+    config = VideoConfig(
+        data="kinetics", image_size=image_size, frames=4, stride=2, test_clips=2, norm="gn",
+        steps=1,
+    )  # fmt: skip
+    model, sizes = build(config, files, "cpu").eval(), []
+    expected = []
+    for batch in video.load(config, "cpu", None).test():
+        sizes.append(batch.inputs.shape[3:])
+        with torch.no_grad():
+            expected.append(float(model(batch.inputs).softmax(1).mean(0).max()))
+    assert set(sizes) == {(frame_size or image_size,) * 2}
+    found = SampledClips(config, files, 4, build).predict(config, {}, model.state_dict(), 0.0)
+    assert [one["score"] for (one,) in found["objects"]] == [round(e, 4) for e in expected]

@@ -103,7 +103,10 @@ def test_notes_of_the_clips_are_recorded():
 def test_held_out_videos_take_the_place_of_the_test_videos():
     data = load(config(validation_images=8, train_images=10), "cpu", None)
     assert (data.train_size, data.test_size) == (10, 8)
-    with pytest.raises(ValueError, match="train_images=20 and validation_images=8, but columns"):
+    with pytest.raises(
+        ValueError,
+        match="=20 and validation_images=8, but columns has 24 training videos",
+    ):
         load(config(validation_images=8, train_images=20), "cpu", None)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Generator, Iterable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -24,10 +27,19 @@ class AnyBatch(Protocol):
 
 
 B = TypeVar("B", bound=AnyBatch)
+AHEAD = 1 << 30
+"""Bytes of batches that are made ahead at most, or one batch of one process."""
+ROOM = 4 << 30
+"""Bytes of address space that a process may take to decode a file, besides what it makes of it."""
+_COPIES = 4  # of a batch while it is made
 
 
 def in_processes(
-    examples: Dataset[B], parts: Iterable[Any], processes: int, device: str
+    examples: Dataset[B],
+    parts: Iterable[Any],
+    processes: int,
+    device: str,
+    largest: int | None = None,
 ) -> Generator[B, None, None]:
     """What `examples` makes of each part, in order.
 
@@ -35,16 +47,27 @@ def in_processes(
         parts: read ahead by a few for each worker process.
         processes: worker processes; 0 makes the batches in this process.
         device: where they will go; for "cuda" their tensors lie in pinned memory.
+        largest: bytes of a batch at most. Then no more are made ahead than `AHEAD` holds, by fewer
+            processes if need be, and a process whose file asks for far more memory does not get it
+            (on Linux). None for batches that are small, of files that are small.
 
     Raises:
         DataError: a batch's failure, or a worker process was killed.
     """
+    prefetch, prepare = 2, None
+    if largest is not None:
+        ahead = max(1, AHEAD // max(1, largest))
+        processes = min(processes, ahead)
+        prefetch = min(prefetch, ahead // max(1, processes))
+        prepare = functools.partial(_limit_memory, ROOM + _COPIES * largest)
     loader = DataLoader(
         examples,
         sampler=parts,
         batch_size=None,  # a part is a batch already
         collate_fn=_unchanged,
         num_workers=processes,
+        prefetch_factor=prefetch if processes else None,
+        worker_init_fn=prepare,
         pin_memory=device.startswith("cuda"),
         generator=torch.Generator(),  # its own, or it would draw from torch's
     )
@@ -58,9 +81,22 @@ def in_processes(
         if "DataLoader worker (pid" not in str(error):
             raise
         raise DataError(
-            f"a process that decodes images was killed: {error}. Where memory was short, take "
+            f"a process that decodes files was killed: {error}. Where memory was short, take "
             "fewer processes or smaller batches"
         ) from error
+
+
+def _limit_memory(room: int, worker: int) -> None:
+    """Let this process take `room` bytes of address space more than it has, where that is known."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return
+    import resource  # which Windows does not have
+
+    limit = int(status.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + room
+    lower, upper = resource.getrlimit(resource.RLIMIT_AS)
+    if all(other == resource.RLIM_INFINITY or limit < other for other in (lower, upper)):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, upper))
 
 
 def _unchanged(batch: Any) -> Any:

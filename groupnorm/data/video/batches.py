@@ -41,8 +41,9 @@ class FromVideoFiles:
         test_clips: of a test video, at equal distances; each distinct start is taken once.
         test_crops: of each test clip: 1, the centre, or 3 along the longer side.
         test_batch: videos in a test batch.
-        processes: worker processes that decode, for each `train` or `test` under way; 0 decodes in
-            this process. The clips are the same for any number.
+        processes: worker processes that decode, for each `train` or `test` under way, fewer where
+            the clips of a video are large; 0 decodes in this process. The clips are the same for
+            any number.
         device: where the batches go, "cpu" or "cuda".
         max_unreadable: the greatest share of the training videos, and of the test videos, that may
             be unreadable.
@@ -79,6 +80,8 @@ class FromVideoFiles:
         self.train_size, self.test_size = files.train_size, files.test_size
         self.files, self.sampling, self.image_size = files, sampling, sizes.crop
         self.test_batch, self.processes, self.device = test_batch, processes, device
+        self._bytes = 3 * sampling.frames * sizes.crop**2  # of a clip
+        self._test_bytes = self._bytes * test_clips * test_crops
         self._train = TrainClips(files, sampling, sizes)
         self._test = EvaluationClips(files, sampling, sizes, test_clips, test_crops)
         self._mean = torch.tensor(files.mean or MEAN, device=device)
@@ -105,7 +108,8 @@ class FromVideoFiles:
             for shard in ahead
             for place in zip(shard.positions, shard.indices, strict=True)
         )
-        with closing(in_processes(self._train, examples, self.processes, self.device)) as made:
+        made = in_processes(self._train, examples, self.processes, self.device, self._bytes)
+        with closing(made):
             for shard in shards:
                 loaded = []
                 for one in islice(made, len(shard.indices)):
@@ -127,7 +131,8 @@ class FromVideoFiles:
         begins = range(first * size, self.test_size, every * size)
         batches = [range(begin, min(begin + size, self.test_size)) for begin in begins]
         indices = (index for batch in batches for index in batch)
-        with closing(in_processes(self._test, indices, self.processes, self.device)) as made:
+        made = in_processes(self._test, indices, self.processes, self.device, self._test_bytes)
+        with closing(made):
             for batch in batches:
                 loaded = []
                 for one in islice(made, len(batch)):

@@ -38,6 +38,12 @@ class Sampling:
         """
         return self.frames * self.stride
 
+    @property
+    def reach(self) -> int:
+        """Frames of the video from the clip's first to its last: where it has fewer, the last one
+        is repeated."""
+        return (self.frames - 1) * self.stride + 1
+
 
 def frame_numbers(start: int, sampling: Sampling, length: int) -> list[int]:
     """The frames of a clip, counted from 0, in a video of `length` frames.
@@ -113,7 +119,8 @@ class VideoClips(NamedTuple):
         inputs: (B, 3, T, H, W), float32, normalized.
         videos: (B,), int64, which of the V videos each clip is of, from 0 to V - 1.
         middle: (V,), int64, which clip is the middle one of each video: that of the one-clip
-            accuracy. Of several crops it is the central one.
+            accuracy. Of an even number it is the later one of the two in the middle, of several
+            crops the central one.
         labels: (V,), int64, of the videos.
     """
 

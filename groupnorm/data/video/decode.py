@@ -8,6 +8,8 @@ runs in parallel. FFmpeg's messages stay off, as they are: turning them on can s
 
 from __future__ import annotations
 
+import os
+import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,18 +46,19 @@ def open_video(path: str) -> Iterator[Video]:
     """Open a video file, which is closed at the end of the `with` block.
 
     Raises:
-        UnreadableError: empty, truncated or damaged; no mp4, mkv, webm or avi by its content; no
-            video stream, or no decoder for it; too large or too many frames.
+        UnreadableError: no regular file; empty, truncated or damaged; no mp4, mkv, webm or avi by
+            its content; no video stream, or no decoder for it; too large or too many frames.
         DataError: the file cannot be opened, or PyAV is not installed.
     """
     try:
-        with open(path, "rb") as file:
-            empty = not file.read(1)
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for another process
+            raise UnreadableError("not a regular file")
+        if not found.st_size:
+            raise UnreadableError("the file is empty")
+        check_samples(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if empty:
-        raise UnreadableError("the file is empty")
-    check_samples(path)
     with _container(path) as container:
         yield Video(path, container)
 
@@ -70,7 +73,7 @@ def import_av() -> ModuleType:
         import av
     except ModuleNotFoundError:
         raise DataError(
-            "video files are decoded with PyAV, which is not installed; install it with: "
+            "video files are read and written with PyAV, which is not installed; install it with: "
             "pip install 'groupnorm[video]'"
         ) from None
     return av
@@ -141,8 +144,11 @@ class Video:
             yield from self._decoded_in_order()
             return
         for frame in _decode(packets, self._stream):
-            if frame.pts is not None and frame.pts >= self._times[keyframe]:
-                yield bisect_left(self._times, frame.pts), _undamaged(frame)
+            if frame.pts is None or frame.pts < self._times[keyframe]:
+                continue
+            number = bisect_left(self._times, frame.pts)
+            if self._times[number : number + 1] == [frame.pts]:  # else no packet is of this frame
+                yield number, _undamaged(frame)
 
     def _packets_from(self, keyframe: int) -> Iterator[Packet[VideoStream]] | None:
         """The packets from a keyframe, or from one before it, on; None where no seeking helps."""

@@ -113,9 +113,9 @@ def _notes(videos: VideoSet, sampling: Sampling, asked: int, clips: int) -> list
     """What of the clips is less than what was asked for, or cannot be known from them."""
     frames, notes = videos.frames, []
     stride, ceiling = sampling.stride, (videos.ceilings or {}).get(sampling.stride)
-    if frames < sampling.span:
+    if frames < sampling.reach:
         notes.append(
-            f"the videos of {videos.name} have {frames} frames and a clip spans {sampling.span}: "
+            f"the videos of {videos.name} have {frames} frames and a clip takes {sampling.reach}: "
             "their last frame is repeated"
         )
     if clips < asked:

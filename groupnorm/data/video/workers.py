@@ -164,12 +164,11 @@ def read_clips(
         for number, frame in zip(numbers, video.frames(numbers), strict=True):
             crops = crops or choose_crops(*frame.shape[:2])
             cuts[number] = torch.from_numpy(cut_out(frame, crops))
-    needed = (sampling.frames - 1) * sampling.stride + 1
     return Decoded(
         torch.cat([torch.stack([cuts[number] for number in clip], 1) for clip in clips]),
         len(starts),
         crops[0].flip,
-        f"{video.length} frames of {needed}" if video.length < needed else "",
+        f"{video.length} frames of {sampling.reach}" if video.length < sampling.reach else "",
         video.rotated,
     )
 

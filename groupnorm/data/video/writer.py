@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from groupnorm.data.issues import DataError
+from groupnorm.data.video.decode import import_av
 
 ENDING = ".mkv"
 
@@ -25,13 +25,7 @@ def encode_video(frames: NDArray[np.uint8], rate: int = 25) -> bytes:
     Raises:
         DataError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError:
-        raise DataError(
-            "PyAV, which encodes videos, is not installed; get it with: pip install "
-            "'groupnorm[video]'"
-        ) from None
+    av = import_av()
     buffer = BytesIO()
     # without bitexact Matroska gets a random identifier, and the version of FFmpeg
     options = {"fflags": "+bitexact"}

@@ -12,6 +12,9 @@ from groupnorm.data.video.clips import VideoClips
 from groupnorm.training.distributed import ALONE, Processes
 
 _BEST = 5
+MOST_VALUES = 1 << 25
+"""Pixels times channels of the clips that a network gets at a time, but at least one clip: three of
+64 frames of 224 pixels."""
 
 
 @torch.no_grad()
@@ -29,18 +32,21 @@ def clip_accuracies(
     than five classes all of them are among the best five.
 
     Args:
-        logits: of clips, (B, classes), in float32.
+        logits: of clips, (B, classes), in float32. It gets as many clips of a batch at a time as
+            have `MOST_VALUES` values.
         batches: the test clips of this process's videos.
         device: where the sums of all processes meet.
     """
     loss, right, seen = 0.0, [0, 0, 0, 0], 0
     for inputs, videos, middle, labels in batches:
-        of_clips = logits(inputs).double().log_softmax(1)
+        at_once = max(1, MOST_VALUES // inputs[0].numel())
+        found = torch.cat([logits(part) for part in inputs.split(at_once)])
+        of_clips = found.double().log_softmax(1)
         of_videos = torch.stack([of_clips[videos == v].logsumexp(0) for v in range(len(labels))])
         of_videos -= videos.bincount(minlength=len(labels)).log().unsqueeze(1)
         loss += float(F.nll_loss(of_videos, labels, reduction="sum"))
-        for place, found in enumerate((of_videos, of_clips[middle])):
-            hits = _best(found) == labels.unsqueeze(1)
+        for place, scores in enumerate((of_videos, of_clips[middle])):
+            hits = _best(scores) == labels.unsqueeze(1)
             right[2 * place] += int(hits[:, 0].sum())
             right[2 * place + 1] += int(hits.sum())
         seen += len(labels)

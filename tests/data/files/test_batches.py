@@ -275,7 +275,7 @@ def test_a_killed_process_is_an_error_in_words(files):
     """Torch may tell it from a signal handler, wherever the main process is at that moment."""
     before = children()
     running = batches(files, 2).train(epoch() * 30)
-    with pytest.raises(RuntimeError, match=r"process that decodes images was killed|killed by"):
+    with pytest.raises(RuntimeError, match=r"process that decodes files was killed|killed by"):
         drain_while_killing(running, before)
 
 

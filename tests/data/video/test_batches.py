@@ -6,17 +6,20 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from struct import pack
 
 import pytest
 import torch
 
 from groupnorm.data import DataError, VideoBatches
 from groupnorm.data.batches import Step
+from groupnorm.data.files import processes as in_workers
+from groupnorm.data.video import decode
 from groupnorm.data.video.batches import FromVideoFiles
 from groupnorm.data.video.clips import Sampling
 from groupnorm.data.video.transforms import CropSizes
 from groupnorm.data.video.workers import EvaluationClips, Example, TrainClips
-from tests.data.video.video_files import mixed_set
+from tests.data.video.video_files import mixed_set, numbered, write_video
 from tests.tolerances import LAYER
 
 SAMPLING = Sampling(frames=3, stride=2)
@@ -281,3 +284,33 @@ def test_a_killed_process_is_an_error_in_words(files):
     running = batches(files, 2).train(epoch() * 30)
     with pytest.raises(RuntimeError, match=r"process that decodes .* was killed|killed by"):
         drain_while_killing(running, before)
+
+
+def test_a_process_does_not_get_the_memory_that_a_file_asks_for(tmp_path, monkeypatch):
+    """The header promises ten million frames; what checks it before is taken away."""
+    files = mixed_set(tmp_path, train=6, test=3)
+    path = tmp_path / "train/1.mp4"
+    lying = bytearray(path.read_bytes())
+    sizes, chunks, many = lying.index(b"stsz") + 8, lying.index(b"stsc") + 8, 10_000_000
+    lying[sizes : sizes + 8] = pack(">II", 1000, many)
+    lying[chunks : chunks + 16] = pack(">IIII", 1, 1, many, 1)
+    path.write_bytes(lying)
+    monkeypatch.setattr(decode, "check_samples", lambda path: None)
+    monkeypatch.setattr(in_workers, "ROOM", 100 << 20)
+    made = batches(files, 1)
+    ((_, labels),) = made.train([Step(0, torch.tensor([1, 0]))])
+    assert len(labels) == 2
+    ((name, reason),) = made.data_issues()["replaced_videos"].items()
+    assert name == "train/1.mp4"
+    assert "truncated" not in reason, "its ten million frames were looked for"
+
+
+@pytest.mark.slow
+def test_frames_of_4k_fit_into_the_memory_of_a_process(tmp_path):
+    files = mixed_set(tmp_path, train=3, test=3)
+    for number in range(3):
+        write_video(tmp_path / f"train/{number}.mp4", numbered(6, 2160, 3840))
+    made = batches(files, 1)
+    ((inputs, _),) = made.train([Step(0, torch.arange(3))])
+    assert len(inputs) == 3
+    assert made.data_issues()["replaced_videos"] == {}

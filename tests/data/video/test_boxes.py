@@ -1,10 +1,13 @@
 """A file that promises more samples than it has bytes is refused before FFmpeg makes room."""
 
+import zlib
 from struct import pack
 
+import av
 import pytest
 
 from groupnorm.data.files.decode import UnreadableError
+from groupnorm.data.video import boxes
 from groupnorm.data.video.boxes import check_samples
 from groupnorm.data.video.decode import open_video
 from tests.data.video.video_files import numbered, peak_growth, write_video
@@ -45,8 +48,10 @@ def test_what_a_small_file_promises_takes_no_memory(tmp_path):
 
 
 SIZES = box(b"stsz", pack(">III", 0, 1, 500))
+COMPACT = box(b"stz2", pack(">III", 0, 8, 500))
 TREE = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", SIZES)))))
 RUN = box(b"moof", box(b"traf", box(b"trun", pack(">II", 0, 500))))
+MANY = 1 << 20
 
 
 @pytest.mark.parametrize(
@@ -56,15 +61,30 @@ RUN = box(b"moof", box(b"traf", box(b"trun", pack(">II", 0, 500))))
         (RUN, 500),
         (box(b"free", bytes(100)) + TREE, 500),
         (TREE + RUN, 1000),
+        (TREE * 2 + box(b"moov", COMPACT), 1500),
         (pack(">I4sQ", 1, b"moov", 16 + len(TREE) - 8) + TREE[8:], 500),  # a length of 64 bits
+        (box(b"moov", pack(">I4sQ", 1, b"stsz", 28) + SIZES[8:]), 500),
         (pack(">I4s", 0, b"moov") + TREE[8:], 500),  # to the end of the file
-        (box(b"free", TREE), 0),
+        (pack(">I4s", 9999, b"moov") + TREE[8:], 500),  # beyond the end
+        *((box(b"moov", box(name, b"1234" + SIZES)), 500) for name in
+          (b"dinf", b"edts", b"mvex", b"udta", b"sinf", b"meta", b"stsd", b"none")),
+        (SIZES, 500),
+        (box(b"free", b"1234" + TREE), 500),  # FFmpeg finds such a header
+        (box(b"hoov", TREE), 500),
+        (box(b"mdat", TREE) + RUN, 500),  # what stands among the frames does not count
+        (pack(">I4s", 3, b"mdat") + TREE, 500),  # no box
+        (pack(">I4sQ", 1, b"mdat", 8) + TREE, 500),
+        (box(b"mdat", TREE), 0),
+        (pack(">I4sQ", 1, b"mdat", 1 << 63) + TREE, 0),
         (TREE[:-20], 0),
         (b"\0\0\0\4moov", 0),
         (b"RIFF", 0),
+        (b"RIFF\0\0\0\0AVI " + TREE, 0),
+        (b"\x1a\x45\xdf\xa3" + TREE, 0),
+        (b"RIFFmoov----" + TREE, 500),
         (box(b"moov", box(b"moov", b"")) * 50, 0),
     ],
-)
+)  # fmt: skip
 def test_boxes(tmp_path, data, promised):
     path = tmp_path / "video.mp4"
     path.write_bytes(data)
@@ -75,5 +95,48 @@ def test_boxes(tmp_path, data, promised):
         UnreadableError, match=f"promises {promised:,} frames or samples in {len(data)}"
     ):
         check_samples(str(path))
-    path.write_bytes(data + bytes(promised))  # as many bytes as samples at least
+    path.write_bytes(data + box(b"mdat", bytes(promised)))  # as many bytes as samples at least
     check_samples(str(path))
+
+
+@pytest.mark.parametrize("shift", range(-30, 3))
+def test_a_count_on_the_border_of_two_blocks_is_seen_once(tmp_path, shift, monkeypatch):
+    monkeypatch.setattr(boxes, "_BLOCK", 256)
+    path = tmp_path / "video.mp4"
+    long = pack(">I4sQ", 1, b"stsz", 28) + SIZES[8:]
+    path.write_bytes(box(b"udta", bytes(256 - 8 + shift) + long + bytes(150)))
+    with pytest.raises(UnreadableError, match="promises 500 frames"):
+        check_samples(str(path))
+
+
+HIDING = ["trak", "minf", "dinf", "edts", "udta", "free"]
+
+
+@pytest.mark.parametrize("place", HIDING)
+def test_a_promise_in_whatever_box_of_a_real_file_is_seen(tmp_path, place):
+    """The sample table of a file that can be decoded, moved into another box."""
+    whole = write_video(tmp_path / "video.mp4", numbered(5)).read_bytes()
+    lying = bytearray(whole)
+    sizes = whole.index(b"stsz")
+    lying[sizes + 8 : sizes + 16] = pack(">II", 1000, MANY)
+    table = whole.index(b"stbl")
+    lying[table : table + 4] = place.encode()
+    path = tmp_path / "lying.mp4"
+    path.write_bytes(lying)
+    with pytest.raises(UnreadableError, match="promises 1,048,576 frames"), open_video(str(path)):
+        pass
+
+
+@pytest.mark.parametrize("name", [b"moov", b"free"])
+def test_a_compressed_header_is_refused(tmp_path, name):
+    whole = write_video(tmp_path / "video.mp4", numbered(5)).read_bytes()
+    header = whole.index(b"moov") - 4
+    packed = zlib.compress(whole[header:])
+    size = pack(">I", len(whole) - header)
+    inner = box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", size + packed))
+    path = tmp_path / "packed.mp4"
+    path.write_bytes(whole[:header] + box(name, inner))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 5, "FFmpeg reads it"
+    with pytest.raises(UnreadableError, match="its header is compressed"), open_video(str(path)):
+        pass

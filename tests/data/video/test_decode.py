@@ -1,5 +1,6 @@
 """Video files of every kind: frames by their numbers, and damaged files refused in words."""
 
+import errno
 import gc
 import os
 import sys
@@ -325,6 +326,32 @@ def test_a_ribbon_is_refused(tmp_path):
 def test_what_cannot_be_opened_is_another_matter(tmp_path):
     with pytest.raises(DataError, match=r"^cannot read .*gone.mp4: No such file or directory$"):
         read(tmp_path / "gone.mp4")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "video.mp4")
+    with pytest.raises(UnreadableError, match="not a regular file"):
+        read(tmp_path / "video.mp4")
+
+
+def test_an_error_of_the_disk_is_an_error_in_words(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = write_video(tmp_path / "video.mp4", numbered(3))
+    monkeypatch.setattr(decode, "check_samples", fail)
+    with pytest.raises(DataError, match=r"^cannot read .*video.mp4: Input/output error$"):
+        read(path)
+
+
+def test_a_frame_at_a_time_that_no_packet_has_is_not_taken_for_the_next(tmp_path):
+    path = write_video(tmp_path / "video.mp4", numbered(10))
+    with open_video(str(path)) as video:
+        video._times[3] -= 1
+        with pytest.raises(UnreadableError, match="frame 3 cannot be decoded"):
+            list(video.frames([3]))
+        assert [number_of(frame) for frame in video.frames([2, 4])] == [2, 4]
 
 
 def test_a_path_is_no_address(tmp_path, monkeypatch):

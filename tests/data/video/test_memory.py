@@ -116,8 +116,12 @@ def test_notes_say_what_is_less_than_was_asked_for():
     )
     short = batches(sampling=Sampling(16, 1), test_clips=1).notes
     assert short == (
-        "the videos of columns have 10 frames and a clip spans 16: their last frame is repeated",
+        "the videos of columns have 10 frames and a clip takes 16: their last frame is repeated",
     )
+    assert batches(sampling=Sampling(5, 2), test_clips=1).notes == ()
+    assert batches(sampling=Sampling(4, 3), test_clips=1).notes == (), "its last frame is frame 9"
+    (note,) = batches(sampling=Sampling(6, 2), test_clips=1).notes
+    assert "a clip takes 11: their last frame is repeated" in note
     data = tiny_videos(ceilings={2: 75.0}, notes=("first",))
     assert batches(data).notes == (
         "first",

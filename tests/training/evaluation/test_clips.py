@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from groupnorm.data.video.clips import VideoClips
+from groupnorm.training.evaluation import clips as evaluation
 from groupnorm.training.evaluation.clips import clip_accuracies
 from tests.tolerances import STEP
 
@@ -77,3 +78,30 @@ def test_a_class_that_is_nearly_impossible_has_a_finite_loss():
     found = clip_accuracies(lambda x: x, [clips], CPU)
     assert found["val_loss"] == pytest.approx(2000)
     assert found["val_accuracy_top5"] == 100.0, "of two classes both are among the best five"
+
+
+@pytest.mark.parametrize(("values", "sizes"), [(24, [2, 2, 2, 1]), (1, [1] * 7), (10**6, [7])])
+def test_the_clips_of_a_batch_in_pieces_give_the_same(monkeypatch, values, sizes):
+    generator = torch.Generator().manual_seed(0)
+    network = torch.nn.Linear(12, 6)
+    batch = VideoClips(
+        torch.randn(7, 3, 4, 1, 1, generator=generator), torch.tensor([0, 0, 0, 1, 1, 2, 2]),
+        torch.tensor([1, 4, 6]), torch.tensor([3, 0, 5]),
+    )  # fmt: skip
+    seen = []
+
+    def logits(clips):
+        seen.append(len(clips))
+        return network(clips.flatten(1))
+
+    whole = clip_accuracies(logits, [batch], CPU)
+    seen.clear()
+    monkeypatch.setattr(evaluation, "MOST_VALUES", values)
+    assert clip_accuracies(logits, [batch], CPU) == pytest.approx(whole, rel=STEP)
+    assert seen == sizes
+
+
+def test_a_piece_is_a_few_clips_of_the_papers_size():
+    clip = 3 * 224 * 224
+    assert evaluation.MOST_VALUES // (64 * clip) == 3
+    assert evaluation.MOST_VALUES // (16 * 3 * 16 * 16) > 64, "small clips stay in one piece"
