@@ -11,7 +11,7 @@ import pytest
 from groupnorm.data import catalog
 from groupnorm.study.store import read_metrics
 from tests.cli.commands import typed
-from tests.data.video.tiny_videos import ENTRY
+from tests.data.video.tiny_videos import ENTRY, FILES_ENTRY, write_files
 
 FEW = [
     "task=video", "data=columns", "frames=4", "stride=2", "workers=2", "batch_per_worker=4",
@@ -20,6 +20,7 @@ FEW = [
 # The command in a process of its own, which knows the data set.
 COMMAND = (
     f"from groupnorm.data import catalog; catalog._VIDEO_SETS['columns'] = {ENTRY}; "
+    f"catalog._VIDEO_SETS['columns-files'] = {FILES_ENTRY}; "
     "from groupnorm.cli import main; main()"
 )
 
@@ -66,9 +67,16 @@ def test_what_is_refused(field, told):
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_rows(tmp_path):
+@pytest.mark.parametrize("data", ["columns", "columns-files"])
+def test_killed_it_goes_on_to_the_same_rows(tmp_path, data):
     """kill -9 of a real process after two of its epochs; then the same command."""
     fields = [*FEW, "norm=bn", "accumulate=2", "centre_time=true", "steps=30", "seed=3"]
+    if data == "columns-files":
+        write_files(tmp_path / "data")
+        for split, number in (("train", 3), ("test", 2)):
+            (tmp_path / "data" / split / f"{number}.mkv").write_bytes(b"no video")
+        fields[1] = f"data={data}"
+        fields += ["max_unreadable=0.2", "--data-root", str(tmp_path / "data")]
     line = [sys.executable, "-c", COMMAND, "train", *fields, "--json", "--out"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -86,3 +94,9 @@ def test_killed_it_goes_on_to_the_same_rows(tmp_path):
     assert len(rows["whole"]) == 10
     assert rows["killed"] == rows["whole"]
     assert rows["whole"][-1]["train_accuracy"] > 40, "it has learned something to compare"
+    if data == "columns-files":
+        told = [(tmp_path / name / "unreadable.json").read_text() for name in rows]
+        assert told[0] == told[1]
+        assert "train/3.mkv" in told[0]
+        assert "test/2.mkv" in told[0]
+        assert rows["whole"][-1]["image_counts"]["replaced_videos"] == 1

@@ -13,12 +13,13 @@ from groupnorm.data import DataError, catalog
 from groupnorm.data.sets import garments_motion
 from groupnorm.data.sets.kinetics import load as load_kinetics
 from groupnorm.models import build_model, build_video_model
-from groupnorm.run import check, config_class, run
-from groupnorm.run.video import build, first_step, load, warm_start
+from groupnorm.run import check, config_class, run, video
+from groupnorm.run.video import build, first_step, load, make_task, warm_start
 from groupnorm.training.config import RunConfig, VideoConfig
+from groupnorm.training.distributed import ALONE
 from groupnorm.training.warm_start import WarmStartError, load_weights
 from tests.data.sets.scene_sources import cached_sources
-from tests.data.video.tiny_videos import ENTRY
+from tests.data.video.tiny_videos import ENTRY, FILES_ENTRY, write_files
 from tests.data.video.video_files import broken, numbered, write_video
 from tests.tolerances import NETWORK, STEP
 
@@ -32,6 +33,7 @@ FIELDS = {
 def _by_name(monkeypatch):
     monkeypatch.setitem(catalog._VIDEO_SETS, "columns", ENTRY)
     monkeypatch.setitem(catalog._VIDEO_SETS, "others", ENTRY)
+    monkeypatch.setitem(catalog._VIDEO_SETS, "columns-files", FILES_ENTRY)
 
 
 def config(**changes):
@@ -65,8 +67,12 @@ def test_every_norm_and_precision_trains(changes):
     result = run(made, on_start=env.update)
     (*_, last) = result.metrics
     assert result.status == "finished"
-    assert last["train_loss"] < 3
-    assert 0 <= last["val_accuracy"] <= 100
+    assert 1 < last["train_loss"] < 2
+    assert 0 < last["val_loss"] < 10
+    fresh = build(made, load(made, "cpu", None), "cpu")
+    weights = dict(fresh.named_parameters())
+    assert {name for name, weight in result.model.named_parameters()
+            if torch.equal(weight, weights[name])} == set(), "every weight has moved"  # fmt: skip
     assert (last["precise_val_accuracy"] is not None) == made.uses_batch_statistics
     assert env["metrics"][0]["name"] == "val_accuracy"
     assert env["cost"]["images"] == made.step_images // made.accumulate
@@ -126,10 +132,37 @@ def test_frames_of_one_size_are_taken_whole(few_files):
 
 
 @pytest.mark.slow
-def test_training_from_files(few_files):
-    result = run(config(data="garments-motion-files", frames=8), with_cost=False)
+def test_a_network_trained_on_files_is_as_good_on_the_same_videos_in_memory(few_files):
+    made = config(data="garments-motion-files", frames=8)
+    result = run(made, with_cost=False)
     assert result.status == "finished"
-    assert 0 <= result.metrics[-1]["val_accuracy"] <= 100
+    last = result.metrics[-1]
+    files = datasets.load_video(made.data)
+    found, moments = {}, (files.mean, files.std)
+    for name in ("garments-motion", "garments-motion-files"):
+        data = load(made.model_copy(update={"data": name}), "cpu", None)
+        data._mean, data._std = (torch.tensor(given) for given in moments)
+        task = make_task(made, data, result.model, ALONE)
+        found[name] = task.evaluate(result.model, reported=False)
+    measured = [name for name, value in found["garments-motion"].items() if value is not None]
+    assert {"val_loss", "val_accuracy", "one_clip_accuracy"} <= set(measured)
+    for name in measured:
+        assert found["garments-motion-files"][name] == last[name]
+        assert found["garments-motion"][name] == pytest.approx(last[name], rel=NETWORK)
+
+
+@pytest.mark.slow
+def test_the_number_of_decoding_processes_does_not_change_a_training(tmp_path, monkeypatch):
+    write_files(tmp_path / "videos")
+    made = config(data="columns-files", seed=5)
+    results = []
+    for count in (0, 1, 2):
+        monkeypatch.setattr(video, "decoders", lambda count=count: count)
+        results.append(run(made, with_cost=False, data_root=tmp_path / "videos"))
+    for other in results[1:]:
+        assert without_timing(other.metrics) == without_timing(results[0].metrics)
+        for a, b in zip(results[0].model.parameters(), other.model.parameters(), strict=True):
+            assert torch.equal(a, b)
 
 
 @pytest.fixture(scope="module")

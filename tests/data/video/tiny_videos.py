@@ -4,9 +4,13 @@ At stride 2 the last two classes are one: a column that stays, and one that is a
 frame.
 """
 
+from dataclasses import replace
+
 import torch
 
 from groupnorm.data import VideoSet
+from groupnorm.data.files.listing import list_files
+from groupnorm.data.video.listing import VideoFiles
 
 CLASSES = ("right", "left", "stay", "blink")
 FLIP_LABELS = (1, 0, 2, 3)
@@ -48,3 +52,33 @@ def load(root):
 
 def find(root):
     return "in memory"
+
+
+FILES_ENTRY = ("tests.data.video.tiny_videos", "load_files", "find")
+"""Likewise for the same videos as files, which stand in the folder of the data."""
+
+
+def write_files(folder, **counts):
+    """The videos as files without loss, in a folder for each split."""
+    from groupnorm.data.video.writer import encode_video
+
+    data = tiny_videos(**counts)
+    for split, found in (("train", data.train_videos), ("test", data.test_videos)):
+        (folder / split).mkdir(parents=True)
+        for number, frames in enumerate(found.numpy()):
+            (folder / split / f"{number}.mkv").write_bytes(encode_video(frames))
+
+
+def load_files(folder):
+    """The `VideoFiles` of a folder that `write_files` has filled; frames are taken whole."""
+    listings = {}
+    for split in ("train", "test"):
+        paths = sorted((folder / split).iterdir(), key=lambda path: int(path.stem))
+        listings[split] = [(str(path), int(path.stem) % len(CLASSES)) for path in paths]
+    files = list_files(
+        "columns-files", folder, listings["train"], listings["test"], list(CLASSES),
+        kind=VideoFiles,
+    )  # fmt: skip
+    return replace(
+        files, flip_labels=FLIP_LABELS, frame_size=SIDE, mean=(0.25,) * 3, std=(0.2,) * 3
+    )
