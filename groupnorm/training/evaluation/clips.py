@@ -40,7 +40,7 @@ def clip_accuracies(
     loss, right, seen = 0.0, [0, 0, 0, 0], 0
     for inputs, videos, middle, labels in batches:
         at_once = max(1, MOST_VALUES // inputs[0].numel())
-        found = torch.cat([logits(part) for part in inputs.split(at_once)])
+        found = torch.cat([logits(part) for part in torch.split(inputs, at_once)])
         of_clips = found.double().log_softmax(1)
         of_videos = torch.stack([of_clips[videos == v].logsumexp(0) for v in range(len(labels))])
         of_videos -= videos.bincount(minlength=len(labels)).log().unsqueeze(1)
