@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -54,7 +54,8 @@ def in_processes(
     Raises:
         DataError: a batch's failure, or a worker process was killed.
     """
-    prefetch, prepare = 2, None
+    prefetch = 2
+    prepare: Callable[[int], None] | None = None
     if largest is not None:
         ahead = max(1, AHEAD // max(1, largest))
         processes = min(processes, ahead)
