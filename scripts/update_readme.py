@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import choose_recipe
+import search_proof
 
 from groupnorm.files import write_atomic
 from groupnorm.study.report.cost_tables import cost_table
@@ -59,6 +60,7 @@ GPU = ROOT / "docs" / "gpu.md"
 STUDY = ROOT / "docs" / "study.md"
 COST = ROOT / "docs" / "cost.md"
 DETECTORS = ROOT / "docs" / "detectors.md"
+GROUPS = ROOT / "docs" / "number-of-groups.md"
 RESULTS = ROOT / "results"
 
 
@@ -615,10 +617,44 @@ def study_sections() -> dict[str, str]:
         ),
         "detectors": detection_section("detection-quick-*"),
         "detectors, standard": detection_section("detection-standard-*"),
+        "video": video_section("video-quick-*"),
         "recipe": recipe_section(),
         "tuned": tuned_section("tuned-batch-size-quick-*", "batch-size-quick-*"),
         "speed": speed_section(),
     }
+
+
+def groups_sections() -> dict[str, str]:
+    """Name of each section of docs/number-of-groups.md, and its text."""
+    return {"proof": proof_section()}
+
+
+def proof_section() -> str:
+    """What each recorded search picked beside the full grid of its network, with the figures."""
+    folders = [(path, only(path.name.replace("search-", "groups-", 1)))
+               for path in sorted(RESULTS.glob("search-*"))]  # fmt: skip
+    lines = markdown(*search_proof.table([search_proof.prove(*pair) for pair in folders]))
+    for search, grid in folders:
+        study = read_study(grid)
+        rows = summarize_study(study)
+        inside = f"../results/{grid.name}"
+        found = read_study(search)
+        lines += [
+            "",
+            f"![Error against groups and channels per group]({inside}/figures/error-by-groups.png)",
+            "",
+            *markdown(*main_table_of(study, rows)),
+            "",
+            source(study, rows, grid.name, inside),
+            "",
+            "The search:",
+            "",
+            *markdown(*main_table_of(found, summarize_study(found))),
+            "",
+            " ".join(describe(found, summarize_study(found))[:3])
+            + f" Record: [{search.name}](../results/{search.name}).",
+        ]
+    return "\n".join(lines)
 
 
 def recipe_section() -> str:
@@ -816,6 +852,7 @@ def main() -> None:
         STUDY: study_sections,
         COST: cost_sections,
         DETECTORS: detectors_sections,
+        GROUPS: groups_sections,
     }
     for path, sections in documents.items():
         text = path.read_text(encoding="utf-8")
