@@ -208,6 +208,21 @@ def detection_picture() -> str:
     )
 
 
+def video_picture() -> str:
+    """The figure of the study of videos, and what was found."""
+    folder = only("video-quick-*")
+    study = read_study(folder)
+    inside = folder.relative_to(ROOT).as_posix()
+    found = describe(study, summarize_study(study))[0]
+    return "\n".join(
+        [
+            f"![Accuracy against frames of a clip]({inside}/figures/accuracy-by-clip.png)",
+            "",
+            f"{found} Record: [{folder.name}]({inside}).",
+        ]
+    )
+
+
 def detection_section(pattern: str) -> str:
     """The study of detectors at one scale."""
     return _arms_section(pattern, "![Box AP by arm]({}/figures/box-ap-by-arm.png)", "COCO's AP")
@@ -579,6 +594,7 @@ def readme_sections() -> dict[str, str]:
             figure=True,
         ),
         "detectors": detection_picture(),
+        "videos": video_picture(),
         "accuracy": accuracy_sentence(),
         "kernels": kernels_sentence(),
     }
