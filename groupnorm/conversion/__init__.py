@@ -1,18 +1,24 @@
-"""Changes to existing models: statistics, weights, standardized convolutions."""
+"""Changes to existing models: norms, statistics, weights, standardized convolutions."""
 
 from groupnorm.conversion.calibrate import recomputed_statistics
 from groupnorm.conversion.checkpoints import load_published
 from groupnorm.conversion.detectors import load_backbone, load_detector
 from groupnorm.conversion.inflate import inflate, load_inflated
+from groupnorm.conversion.report import ConversionReport
+from groupnorm.conversion.surgery import convert, preview, rebuild
 from groupnorm.conversion.weight_standardize import WeightStandardization, standardize_convolutions
 
 __all__ = [
+    "ConversionReport",
     "WeightStandardization",
+    "convert",
     "inflate",
     "load_backbone",
     "load_detector",
     "load_inflated",
     "load_published",
+    "preview",
+    "rebuild",
     "recomputed_statistics",
     "standardize_convolutions",
 ]
