@@ -3,6 +3,7 @@
 from groupnorm.conversion.calibrate import recomputed_statistics
 from groupnorm.conversion.checkpoints import load_published
 from groupnorm.conversion.detectors import load_backbone, load_detector
+from groupnorm.conversion.freeze import freeze, unfreeze
 from groupnorm.conversion.inflate import inflate, load_inflated
 from groupnorm.conversion.report import ConversionReport
 from groupnorm.conversion.surgery import convert, preview, rebuild
@@ -12,6 +13,7 @@ __all__ = [
     "ConversionReport",
     "WeightStandardization",
     "convert",
+    "freeze",
     "inflate",
     "load_backbone",
     "load_detector",
@@ -21,4 +23,5 @@ __all__ = [
     "rebuild",
     "recomputed_statistics",
     "standardize_convolutions",
+    "unfreeze",
 ]

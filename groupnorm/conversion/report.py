@@ -34,6 +34,8 @@ class ConvertedLayer:
         affine: what became of scale and shift.
         statistics: what became of the stored statistics.
         trainable: whether scale or shift require a gradient, as before.
+        error: of the layer's output, the sum of squares of what differs over that about the mean of
+            each channel; None where it was not measured.
         note: what a reader should know about this layer; empty as a rule.
     """
 
@@ -48,6 +50,7 @@ class ConvertedLayer:
     affine: str
     statistics: str
     trainable: bool
+    error: float | None
     note: str
 
 
@@ -78,6 +81,7 @@ class ConversionReport:
         skipped: the norms left as they are.
         new_keys: of the state dict, which it did not have before.
         removed_keys: of the state dict, which it has no more.
+        output_error: as `ConvertedLayer.error`, of the network's output.
     """
 
     to: str
@@ -85,6 +89,7 @@ class ConversionReport:
     skipped: list[SkippedLayer]
     new_keys: list[str]
     removed_keys: list[str]
+    output_error: float | None
 
     def __str__(self) -> str:
         """The table as plain text."""
@@ -111,10 +116,14 @@ class ConversionReport:
         """One sentence: how many layers, to what, how many are left."""
         left = f", {len(self.skipped)} left as they are" if self.skipped else ""
         layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
-        return f"{layers} to {self.to}{left}"
+        error = (
+            "" if self.output_error is None else f"; error of the output {self.output_error:.2g}"
+        )
+        return f"{layers} to {self.to}{left}{error}"
 
     def _rows(self) -> list[tuple[str, ...]]:
-        head = ("layer", "from", "to", "channels", "groups", "eps", "affine", "statistics", "note")
+        head = ("layer", "from", "to", "channels", "groups", "eps", "affine", "statistics", "error",
+                "note")  # fmt: skip
         rows = [
             (
                 printable(", ".join([layer.name or "(the network)", *layer.aliases])),
@@ -125,6 +134,7 @@ class ConversionReport:
                 f"{layer.eps:g}",
                 layer.affine,
                 layer.statistics,
+                "" if layer.error is None else f"{layer.error:.2g}",
                 layer.note,
             )
             for layer in self.layers
@@ -165,6 +175,7 @@ class ConversionReport:
             skipped=[SkippedLayer(**_checked(SkippedLayer, v)) for v in values["skipped"]],
             new_keys=values["new_keys"],
             removed_keys=values["removed_keys"],
+            output_error=values["output_error"],
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -192,6 +203,13 @@ class ConversionReport:
             raise ValueError(f"{path} holds no report of a conversion: {error}") from None
 
 
+def raise_for_nothing(what: str, skipped: list[SkippedLayer]) -> None:
+    """Raise ValueError with the reasons why no layer is changed."""
+    reasons = sorted({f"{row.source}: {row.reason}" for row in skipped})
+    found = "; ".join(reasons) if reasons else "The network has no norm layers"
+    raise ValueError(f"0 layers {what}. {found}")
+
+
 def _checked(kind: type[Any], values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"expected an object, got {type(values).__name__}")
@@ -201,6 +219,7 @@ def _checked(kind: type[Any], values: Any) -> dict[str, Any]:
 
 _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     str: (str,), int: (int,), float: (int, float), bool: (bool,),
+    float | None: (int, float, type(None)),
 }  # fmt: skip
 
 

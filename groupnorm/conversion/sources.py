@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,13 @@ class SourceNorm:
     def trainable(self) -> bool:
         """True when the layer's scale or shift requires a gradient."""
         return any(p is not None and p.requires_grad for p in (self.weight, self.bias))
+
+    @property
+    def followers(self) -> dict[str, Any]:
+        """The arguments of a norm's factory for what follows the norm within its layer."""
+        if self.drop is None and self.act is None:
+            return {}
+        return {"drop_layer": lambda: self.drop, "act_layer": lambda **_: self.act}
 
     @property
     def place(self) -> tuple[torch.device, torch.dtype]:

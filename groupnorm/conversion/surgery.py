@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.conversion.example import Example, input_shapes
-from groupnorm.conversion.report import ConversionReport, ConvertedLayer, SkippedLayer
+from groupnorm.conversion.freeze import stored_row
+from groupnorm.conversion.report import ConversionReport, ConvertedLayer, raise_for_nothing
 from groupnorm.conversion.rules import MIN_CHANNELS, groups_asked, is_free, static_affine
 from groupnorm.conversion.sources import (
     Refusal,
@@ -25,8 +26,11 @@ from groupnorm.conversion.walk import (
     Filters,
     FoundNorm,
     carry_over,
+    changed_keys,
     find_norms,
     irreplaceable,
+    read_chosen,
+    skipped_row,
     swap,
     working_copy,
 )
@@ -103,11 +107,7 @@ def convert(
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)
     if not replacements:
-        reasons = sorted({f"{row.source}: {row.reason}" for row in report.skipped})
-        raise ValueError(
-            "0 layers converted. "
-            + ("; ".join(reasons) if reasons else "The network has no norm layers")
-        )
+        raise_for_nothing("converted", report.skipped)
     with torch.no_grad():
         for replacement in replacements:
             for parameter, values in replacement.values:
@@ -198,13 +198,8 @@ def _plan(
     impossible = irreplaceable(model, norms)
     replacements, skipped = [], []
     for norm in norms:
-        name = norm.names[0]
         try:
-            if not norm.chosen:
-                raise Refusal("`only` leaves it out")
-            source = read_norm(norm.module)
-            if norm.module in impossible:
-                raise Refusal(impossible[norm.module])
+            source = read_chosen(norm, impossible)
             if source.groups is not None and only is None:
                 raise Refusal(
                     "takes each sample's own statistics already; name it in `only` to convert it"
@@ -215,18 +210,12 @@ def _plan(
             else:
                 one = _to_stored(norm, source, spec)
         except Refusal as refusal:
-            skipped.append(SkippedLayer(name, type(norm.module).__name__, str(refusal)))
+            skipped.append(skipped_row(norm, refusal))
         else:
             replacements.append(one)
-    new_keys, removed_keys = [], []
-    for one in replacements:
-        before, after = (_keys(m) for m in (one.norm.module, one.new))
-        for name in one.norm.names:
-            prefix = f"{name}." if name else ""
-            new_keys += [prefix + key for key in after if key not in before]
-            removed_keys += [prefix + key for key in before if key not in after]
+    new_keys, removed_keys = changed_keys([(one.norm, one.new) for one in replacements])
     rows = [one.row for one in replacements]
-    return replacements, ConversionReport(str(to), rows, skipped, new_keys, removed_keys)
+    return replacements, ConversionReport(str(to), rows, skipped, new_keys, removed_keys, None)
 
 
 def _check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> None:
@@ -291,9 +280,8 @@ def _to_stored(norm: FoundNorm, source: SourceNorm, spec: NormSpec) -> _Replacem
     """
     if source.mean is None:
         raise Refusal(f"stores no statistics for {spec}")
-    eps = _eps(source, spec)
-    new = _build(source, spec, 0, eps)[0]
-    return _Replacement(norm, new, [], _row(norm, source, new, 0, eps, "", None))
+    new = _build(source, spec, 0, _eps(source, spec))[0]
+    return _Replacement(norm, new, [], stored_row(norm, source, new))
 
 
 def _check_positions(
@@ -342,11 +330,9 @@ def _build(
     else:
         exact = NormSpec("gn", groups=groups) if groups else spec
         device, dtype = source.place
-        arguments: dict[str, Any] = {}
-        if source.drop is not None or source.act is not None:
-            arguments["drop_layer"] = lambda: source.drop
-            arguments["act_layer"] = lambda **_: source.act
-        new = norm_layer(exact)(source.channels, eps=eps, device=device, dtype=dtype, **arguments)
+        new = norm_layer(exact)(
+            source.channels, eps=eps, device=device, dtype=dtype, **source.followers
+        )
     trained = set()
     for key in ("weight", "bias"):
         own = getattr(source, key)
@@ -379,11 +365,7 @@ def _row(
     if shapes is not None and len(shapes) != 1:
         notes.append(f"ran {len(shapes)} times" if shapes else "did not run on the example")
     stored = source.mean is not None
-    if groups:
-        statistics = "in scale and shift" if stored else "none stored"
-        affine = "from statistics" if stored else "copied"
-    else:
-        statistics, affine = "kept", "kept"
+    affine = "from statistics" if stored else "copied"
     if source.weight is None:
         affine += ", not trained"
     return ConvertedLayer(
@@ -396,16 +378,11 @@ def _row(
         source_eps=source.eps,
         eps=eps,
         affine=affine,
-        statistics=statistics,
+        statistics="in scale and shift" if stored else "none stored",
         trainable=source.trainable,
+        error=None,
         note=", ".join(notes),
     )
-
-
-def _keys(module: nn.Module) -> list[str]:
-    """The keys of the module's own values in a state dict."""
-    own = [*module._parameters.items(), *module._buffers.items()]
-    return [key for key, value in own if value is not None]
 
 
 def _refuse_old_states(model: nn.Module, report: ConversionReport) -> None:

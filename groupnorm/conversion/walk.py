@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeAlias
 
 from torch import nn
 
-from groupnorm.conversion.sources import is_norm
+from groupnorm.conversion.report import SkippedLayer
+from groupnorm.conversion.sources import Refusal, SourceNorm, is_norm, read_norm
 from groupnorm.files import first_line
 
 Filter: TypeAlias = "str | type[nn.Module] | Callable[[str, nn.Module], bool]"
@@ -23,7 +24,6 @@ _HOOKS = (
     "_forward_pre_hooks_with_kwargs",
     "_backward_hooks",
     "_backward_pre_hooks",
-    "_is_full_backward_hook",
 )
 _STATE_DICT_HOOKS = (
     "_state_dict_hooks",
@@ -161,6 +161,25 @@ def _held(value: object) -> Iterator[object]:
         yield from value
 
 
+def read_chosen(norm: FoundNorm, impossible: dict[nn.Module, str]) -> SourceNorm:
+    """What a norm computes that the filter chooses and that can be replaced.
+
+    Raises:
+        Refusal: it is not, or cannot be.
+    """
+    if not norm.chosen:
+        raise Refusal("`only` leaves it out")
+    source = read_norm(norm.module)
+    if norm.module in impossible:
+        raise Refusal(impossible[norm.module])
+    return source
+
+
+def skipped_row(norm: FoundNorm, refusal: Refusal) -> SkippedLayer:
+    """The report's row of a norm that is left as it is."""
+    return SkippedLayer(norm.names[0], type(norm.module).__name__, str(refusal))
+
+
 def working_copy(model: nn.Module, inplace: bool) -> nn.Module:
     """The network to change: itself, or a deep copy.
 
@@ -193,9 +212,34 @@ def carry_over(old: nn.Module, new: nn.Module) -> None:
     They share the hooks' dictionaries, so that handles to remove them go on working.
     """
     new.training = old.training
-    for key in _HOOKS:
+    for key in (*_HOOKS, "_is_full_backward_hook"):
         if key in vars(old):
             vars(new)[key] = vars(old)[key]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """True for a module whose calls anything watches."""
+    return any(getattr(module, key, None) for key in _HOOKS)
+
+
+def changed_keys(
+    replacements: Sequence[tuple[FoundNorm, nn.Module]],
+) -> tuple[list[str], list[str]]:
+    """The keys of the state dict that come with new layers, and those that go with the old."""
+    new, removed = [], []
+    for norm, module in replacements:
+        before, after = _keys(norm.module), _keys(module)
+        for name in norm.names:
+            prefix = f"{name}." if name else ""
+            new += [prefix + key for key in after if key not in before]
+            removed += [prefix + key for key in before if key not in after]
+    return new, removed
+
+
+def _keys(module: nn.Module) -> list[str]:
+    """The keys of the module's own values in a state dict."""
+    own = [*module._parameters.items(), *module._buffers.items()]
+    return [key for key, value in own if value is not None]
 
 
 def swap(model: nn.Module, replacements: Sequence[tuple[FoundNorm, nn.Module]]) -> nn.Module:
