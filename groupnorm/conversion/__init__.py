@@ -3,6 +3,7 @@
 from groupnorm.conversion.calibrate import recomputed_statistics
 from groupnorm.conversion.checkpoints import load_published
 from groupnorm.conversion.detectors import load_backbone, load_detector
+from groupnorm.conversion.fold import fold
 from groupnorm.conversion.freeze import freeze, unfreeze
 from groupnorm.conversion.inflate import inflate, load_inflated
 from groupnorm.conversion.report import ConversionReport
@@ -13,6 +14,7 @@ __all__ = [
     "ConversionReport",
     "WeightStandardization",
     "convert",
+    "fold",
     "freeze",
     "inflate",
     "load_backbone",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -15,19 +16,41 @@ from groupnorm.files import first_line
 Example: TypeAlias = "Tensor | tuple[Any, ...] | list[Any] | Callable[[nn.Module], Any]"
 
 
-def call(model: nn.Module, example: Example) -> Any:
+def run(model: nn.Module, example: Example) -> Any:
     """The network's output on an example.
 
     Args:
         example: its input, a tuple of its arguments, or a callable that runs the model it gets, for
             models that take something else. A list is one argument, as detectors take a list of
             images.
+
+    Raises:
+        ValueError: the network does not run on it.
     """
-    if isinstance(example, tuple):
-        return model(*example)
-    if isinstance(example, Tensor | list):
-        return model(example)
-    return example(model)
+    try:
+        if isinstance(example, tuple):
+            return model(*example)
+        if isinstance(example, Tensor | list):
+            return model(example)
+        return example(model)
+    except Exception as error:
+        what = first_line(error)
+        raise ValueError(f"the network does not run on the example: {what}") from error
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in an output: of containers, mappings and dataclasses, at any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from tensors_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_in(one)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
 
 
 @contextmanager
@@ -71,10 +94,5 @@ def input_shapes(
         if original in wanted:
             module.register_forward_pre_hook(note)
     with evaluating(copied):
-        try:
-            call(copied, example)
-        except Exception as error:
-            raise ValueError(
-                f"the network does not run on the example: {first_line(error)}"
-            ) from error
+        run(copied, example)
     return shapes
