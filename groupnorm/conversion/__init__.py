@@ -5,6 +5,7 @@ from groupnorm.conversion.checkpoints import load_published
 from groupnorm.conversion.detectors import load_backbone, load_detector
 from groupnorm.conversion.fold import fold
 from groupnorm.conversion.freeze import freeze, unfreeze
+from groupnorm.conversion.freeze_groups import freeze_groups
 from groupnorm.conversion.inflate import inflate, load_inflated
 from groupnorm.conversion.report import ConversionReport
 from groupnorm.conversion.surgery import convert, preview, rebuild
@@ -16,6 +17,7 @@ __all__ = [
     "convert",
     "fold",
     "freeze",
+    "freeze_groups",
     "inflate",
     "load_backbone",
     "load_detector",

@@ -87,7 +87,7 @@ def fold(
         if layer.bias is None:
             new_keys.append(f"{names[layer]}.bias")
         _set_weights(layer, weight, bias)
-        new = norm_layer("none")(source.channels, **source.followers)
+        new = norm_layer("none")(source.channels, **source.arguments)
         new.training = norm.module.training
         replacements.append((norm, new))
         rows.append(_row(norm, source, new, names[layer]))
@@ -154,7 +154,7 @@ def _check_layer(layer: nn.Module, name: str, norm: SourceNorm, owners: Counter[
         raise Refusal(f"the weights of {name} are computed; remove the parametrization first")
     if any(owners[id(p)] > 1 for p in layer.parameters(recurse=False)):
         raise Refusal(f"another module has the parameters of {name} too")
-    if layer.weight.device != norm.place[0]:
+    if layer.weight.device != norm.device:
         raise Refusal(f"{name} lies on another device")
 
 

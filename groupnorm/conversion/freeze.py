@@ -104,7 +104,7 @@ def unfreeze(
             continue
         new = vars(norm.module).get(_ORIGINAL)
         if new is None:
-            new = _batch_norm(source)
+            new = norm_layer("bn")(source.channels, eps=source.eps, **source.arguments)
         replacements.append((norm, new))
         rows.append(stored_row(norm, source, new))
     if replacements:
@@ -119,10 +119,7 @@ def frozen_layer(source: SourceNorm) -> nn.Module:
 
     It has what follows the norm within its layer, its hooks and its training flag.
     """
-    device, dtype = source.place
-    new = norm_layer("frozenbn")(
-        source.channels, eps=source.eps, device=device, dtype=dtype, **source.followers
-    )
+    new = norm_layer("frozenbn")(source.channels, eps=source.eps, **source.arguments)
     assert source.mean is not None
     assert source.var is not None
     state = source.weight, source.bias, source.mean, source.var
@@ -163,14 +160,6 @@ def _finish(
         raise_for_nothing("changed", skipped)
     report = ConversionReport(to, rows, skipped, *changed_keys(replacements), None)
     return swap(model, replacements), report
-
-
-def _batch_norm(source: SourceNorm) -> nn.Module:
-    device, dtype = source.place
-    eps = source.eps
-    new = norm_layer("bn")(source.channels, device=device, dtype=dtype, **source.followers)
-    new.eps = eps
-    return new
 
 
 def _take_values(new: nn.Module, frozen: nn.Module) -> None:

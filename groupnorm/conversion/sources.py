@@ -50,6 +50,8 @@ class SourceNorm:
         weight: and bias, (C,): parameters, buffers of frozen norms, or None.
         mean: and var, (C,): the stored statistics, or None.
         drop: and act, what follows the norm within the layer.
+        device: where its values lie, or would lie.
+        dtype: of its values.
     """
 
     module: nn.Module
@@ -62,6 +64,8 @@ class SourceNorm:
     var: Tensor | None
     drop: nn.Module | None
     act: nn.Module | None
+    device: torch.device
+    dtype: torch.dtype
 
     @property
     def trainable(self) -> bool:
@@ -69,19 +73,12 @@ class SourceNorm:
         return any(p is not None and p.requires_grad for p in (self.weight, self.bias))
 
     @property
-    def followers(self) -> dict[str, Any]:
-        """The arguments of a norm's factory for what follows the norm within its layer."""
-        if self.drop is None and self.act is None:
-            return {}
-        return {"drop_layer": lambda: self.drop, "act_layer": lambda **_: self.act}
-
-    @property
-    def place(self) -> tuple[torch.device, torch.dtype]:
-        """Where its values lie, and their dtype."""
-        values = next((t for t in (self.weight, self.mean) if t is not None), None)
-        if values is None:
-            return torch.device("cpu"), torch.get_default_dtype()
-        return values.device, values.dtype
+    def arguments(self) -> dict[str, Any]:
+        """Those of a factory of norms: device, dtype, and what follows the norm in its layer."""
+        arguments: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        if self.drop is not None or self.act is not None:
+            arguments |= {"drop_layer": lambda: self.drop, "act_layer": lambda **_: self.act}
+        return arguments
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -96,8 +93,12 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, _NORMS) or "running_mean" in module._buffers
 
 
-def read_norm(module: nn.Module) -> SourceNorm:
+def read_norm(module: nn.Module, near: Tensor | None) -> SourceNorm:
     """What a normalization layer computes.
+
+    Args:
+        module: a layer.
+        near: a parameter of its network, for the device and dtype of a layer without values.
 
     Raises:
         Refusal: it cannot be told from its class, its state is computed by other means, or it holds
@@ -134,7 +135,7 @@ def read_norm(module: nn.Module) -> SourceNorm:
         raise Refusal("it stores no statistics (track_running_stats=False)")
     return SourceNorm(
         module, channels, eps, groups, state["weight"], state["bias"],
-        state["running_mean"], state["running_var"], *followed,
+        state["running_mean"], state["running_var"], *followed, *_place([*tensors, near]),
     )  # fmt: skip
 
 
@@ -209,6 +210,14 @@ def _own_tensor(module: nn.Module, key: str) -> Tensor | None:
     if found is None and isinstance(module.__dict__.get(key), Tensor):
         raise Refusal(f"its {key} is computed by a hook; remove that first")
     return found
+
+
+def _place(tensors: list[Tensor | None]) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of the first tensor that there is."""
+    for tensor in tensors:
+        if tensor is not None:
+            return tensor.device, tensor.dtype
+    return torch.device("cpu"), torch.get_default_dtype()
 
 
 def _class_name(module: nn.Module) -> str:

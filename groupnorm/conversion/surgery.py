@@ -165,7 +165,7 @@ def rebuild(model: nn.Module, report: ConversionReport) -> nn.Module:
         if row.name not in norms:
             raise ValueError(f"the network has no norm {row.name!r}, which the report has")
         try:
-            source = read_norm(norms[row.name].module)
+            source = read_norm(norms[row.name].module, norms[row.name].near)
         except Refusal as error:
             raise ValueError(f"{row.name}: {error}") from None
         if source.channels != row.channels:
@@ -329,10 +329,7 @@ def _build(
         new: nn.Module = regrouped
     else:
         exact = NormSpec("gn", groups=groups) if groups else spec
-        device, dtype = source.place
-        new = norm_layer(exact)(
-            source.channels, eps=eps, device=device, dtype=dtype, **source.followers
-        )
+        new = norm_layer(exact)(source.channels, eps=eps, **source.arguments)
     trained = set()
     for key in ("weight", "bias"):
         own = getattr(source, key)
@@ -341,7 +338,7 @@ def _build(
             trained.add(key)
         else:
             value = torch.full((source.channels,), 1.0 if key == "weight" else 0.0)
-            value = (value if own is None else own.detach().clone()).to(*source.place)
+            value = (value if own is None else own.detach().clone()).to(source.device, source.dtype)
             setattr(new, key, nn.Parameter(value, requires_grad=False))
     for key in ("running_mean", "running_var", "num_batches_tracked"):
         if key in new._buffers and old._buffers.get(key) is not None:

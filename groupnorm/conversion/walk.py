@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from groupnorm.conversion.report import SkippedLayer
 from groupnorm.conversion.sources import Refusal, SourceNorm, is_norm, read_norm
@@ -48,12 +48,14 @@ class FoundNorm(NamedTuple):
         names: all that it has in the network, "" for the network itself.
         places: where it is registered; none for the network itself.
         chosen: False for what the filter leaves out.
+        near: a parameter of the network, which shows the device of a norm without values.
     """
 
     module: nn.Module
     names: tuple[str, ...]
     places: tuple[Place, ...]
     chosen: bool
+    near: Tensor | None
 
 
 def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
@@ -78,6 +80,7 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
                 places.setdefault(child, []).append(Place(parent, key))
     filters = _as_list(only)
     _check_names(filters, names)
+    near = next((p for p in model.parameters() if p.is_floating_point()), None)
     found: list[FoundNorm] = []
     inside: set[nn.Module] = set()
     for module in names:
@@ -85,7 +88,8 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
             continue
         inside.update(module.modules())
         chosen = only is None or any(_agrees(f, n, module) for f in filters for n in names[module])
-        found.append(FoundNorm(module, tuple(names[module]), tuple(places.get(module, ())), chosen))
+        where = tuple(places.get(module, ()))
+        found.append(FoundNorm(module, tuple(names[module]), where, chosen, near))
     if found and not any(norm.chosen for norm in found):
         some = ", ".join(repr(norm.names[0]) for norm in found[:3])
         raise ValueError(f"`only` chooses none of the network's {len(found)} norms: {some}, ...")
@@ -169,7 +173,7 @@ def read_chosen(norm: FoundNorm, impossible: dict[nn.Module, str]) -> SourceNorm
     """
     if not norm.chosen:
         raise Refusal("`only` leaves it out")
-    source = read_norm(norm.module)
+    source = read_norm(norm.module, norm.near)
     if norm.module in impossible:
         raise Refusal(impossible[norm.module])
     return source

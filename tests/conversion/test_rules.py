@@ -75,7 +75,7 @@ def test_channels_that_are_alike_keep_their_scale_and_shift():
     layer = train_statistics(nn.BatchNorm2d(8))
     layer.running_mean.fill_(0.25)
     layer.running_var.fill_(4)
-    weight, bias = static_affine(read_norm(layer), groups=2, eps=layer.eps)
+    weight, bias = static_affine(read_norm(layer, None), groups=2, eps=layer.eps)
     torch.testing.assert_close(weight, layer.weight.double(), rtol=DOUBLE, atol=DOUBLE)
     torch.testing.assert_close(bias, layer.bias.double(), rtol=DOUBLE, atol=DOUBLE)
 
@@ -85,6 +85,6 @@ def test_scale_and_shift_of_channels_that_differ():
     layer = nn.BatchNorm2d(2, eps=1.0)
     layer.running_mean.copy_(torch.tensor([1.0, 3.0]))
     layer.running_var.copy_(torch.tensor([0.0, 8.0]))
-    weight, bias = static_affine(read_norm(layer), groups=1, eps=4.0)
+    weight, bias = static_affine(read_norm(layer, None), groups=1, eps=4.0)
     torch.testing.assert_close(weight, torch.tensor([3.0, 1.0]).double())
     torch.testing.assert_close(bias, torch.tensor([1.0, -1 / 3]).double())

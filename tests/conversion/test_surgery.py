@@ -125,6 +125,12 @@ def test_instance_and_group_norms_are_converted_where_they_are_named():
     assert model[2].num_groups == 8
 
 
+def test_a_norm_without_values_is_replaced_where_the_network_lies():
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.InstanceNorm2d(32)).to(torch.bfloat16)
+    converted, _ = convert(model, "gn:groups=4", only="1")
+    assert converted[1].weight.dtype == torch.bfloat16
+
+
 def test_a_group_norm_keeps_its_activation_and_a_second_conversion_finds_nothing_to_do():
     model = nn.Sequential(nn.Conv2d(3, 32, 3), GroupNormAct(8, 32, activation="silu"))
     converted, _ = convert(model, "gn:groups=4", only="1")
