@@ -38,9 +38,10 @@ PUBLIC = {
         "standardize",
     },
     "groupnorm.conversion": {
-        "ConversionReport", "WeightStandardization", "convert", "inflate", "load_backbone",
-        "load_detector", "load_inflated", "load_published", "preview", "rebuild",
-        "recomputed_statistics", "standardize_convolutions",
+        "ConversionReport", "RescaledWeightStandardization", "WeightStandardization", "convert",
+        "fold", "freeze", "freeze_groups", "inflate", "load_backbone", "load_detector",
+        "load_inflated", "load_published", "preview", "rebuild", "recompute_statistics",
+        "recomputed_statistics", "standardize_convolutions", "standardize_weights", "unfreeze",
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {

@@ -1,6 +1,6 @@
 """Changes to existing models: norms, statistics, weights, standardized convolutions."""
 
-from groupnorm.conversion.calibrate import recomputed_statistics
+from groupnorm.conversion.calibrate import recompute_statistics, recomputed_statistics
 from groupnorm.conversion.checkpoints import load_published
 from groupnorm.conversion.detectors import load_backbone, load_detector
 from groupnorm.conversion.fold import fold
@@ -9,10 +9,16 @@ from groupnorm.conversion.freeze_groups import freeze_groups
 from groupnorm.conversion.inflate import inflate, load_inflated
 from groupnorm.conversion.report import ConversionReport
 from groupnorm.conversion.surgery import convert, preview, rebuild
-from groupnorm.conversion.weight_standardize import WeightStandardization, standardize_convolutions
+from groupnorm.conversion.weight_standardize import (
+    RescaledWeightStandardization,
+    WeightStandardization,
+    standardize_convolutions,
+    standardize_weights,
+)
 
 __all__ = [
     "ConversionReport",
+    "RescaledWeightStandardization",
     "WeightStandardization",
     "convert",
     "fold",
@@ -25,7 +31,9 @@ __all__ = [
     "load_published",
     "preview",
     "rebuild",
+    "recompute_statistics",
     "recomputed_statistics",
     "standardize_convolutions",
+    "standardize_weights",
     "unfreeze",
 ]
