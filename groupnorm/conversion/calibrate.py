@@ -114,7 +114,7 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> list[st
             new = {
                 name: (layer.running_mean.clone(), layer.running_var.clone())
                 for name, layer in layers.items()
-                if layer in ran and layer.running_mean is not None
+                if layer in ran and layer.running_mean is not None and layer.running_var is not None
             }
     finally:
         _remove(handles)

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from groupnorm.conversion.example import Example, evaluating, run, tensors_in
-from groupnorm.conversion.producers import LINEAR_LAYERS, find_producers
+from groupnorm.conversion.producers import LINEAR_LAYERS, LinearLayer, find_producers
 from groupnorm.conversion.report import (
     ConversionReport,
     ConvertedLayer,
@@ -99,7 +99,7 @@ def fold(
     return folded, ConversionReport("none", rows, skipped, new_keys, removed_keys, None)
 
 
-def folded_weights(layer: nn.Module, norm: SourceNorm) -> tuple[Tensor, Tensor]:
+def folded_weights(layer: LinearLayer, norm: SourceNorm) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer that computes what the layer and a constant norm do.
 
     Args:
@@ -142,7 +142,7 @@ def _check_constant(source: SourceNorm) -> None:
         raise Refusal("its hooks would see another input")
 
 
-def _check_layer(layer: nn.Module, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
+def _check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
     """Check that a layer's weights can take up a norm.
 
     Raises:
@@ -158,7 +158,7 @@ def _check_layer(layer: nn.Module, name: str, norm: SourceNorm, owners: Counter[
         raise Refusal(f"{name} lies on another device")
 
 
-def _set_weights(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+def _set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
     with torch.no_grad():
         layer.weight.copy_(weight)
         if layer.bias is None:

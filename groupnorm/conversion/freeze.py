@@ -140,7 +140,7 @@ def stored_row(norm: FoundNorm, source: SourceNorm, new: nn.Module) -> Converted
         channels=source.channels,
         groups=0,
         source_eps=source.eps,
-        eps=float(new.eps) if hasattr(new, "eps") else source.eps,
+        eps=float(getattr(new, "eps", source.eps)),
         affine="kept",
         statistics="kept",
         trainable=any(p.requires_grad for p in new.parameters(recurse=False)),
@@ -174,4 +174,4 @@ def _take_values(new: nn.Module, frozen: nn.Module) -> None:
                 new._buffers[key] = value.detach().clone()
         counter = new._buffers.get("num_batches_tracked")
         if counter is not None:
-            new._buffers["num_batches_tracked"] = counter.to(frozen.running_mean.device)
+            new._buffers["num_batches_tracked"] = counter.to(value.device)

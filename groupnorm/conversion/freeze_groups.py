@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -71,7 +71,7 @@ class _Fit:
 
 
 def freeze_groups(
-    model: nn.Module, batches: Sequence[Example], *, only: Filters = None
+    model: nn.Module, batches: Iterable[Example], *, only: Filters = None
 ) -> tuple[nn.Module, ConversionReport]:
     """A copy of a network whose group norms are constants, fitted to data, for fast inference.
 
@@ -148,8 +148,10 @@ def _fits(
                 return
             assert source.groups is not None
             x = x.double()
-            affine = (None if own is None else own.double() for own in (source.weight, source.bias))
-            y = F.group_norm(x, source.groups, *affine, source.eps)
+            weight, bias = (
+                None if own is None else own.double() for own in (source.weight, source.bias)
+            )
+            y = F.group_norm(x, source.groups, weight, bias, source.eps)
             fit = _Fit.of(x, y)
             if module in fits:
                 fits[module].add(fit)
@@ -173,9 +175,8 @@ def _constants(source: SourceNorm, fit: _Fit) -> SourceNorm:
     """The norm with stored statistics that computes the lines."""
     var = fit.xx / fit.values
     weight = fit.slope() * (var + source.eps).sqrt()
-    state = (value.to(source.dtype) for value in (weight, fit.y, fit.x, var))
-    names = ("weight", "bias", "mean", "var")
-    return replace(source, groups=None, **dict(zip(names, state, strict=True)))
+    weight, bias, mean, var = (v.to(source.dtype) for v in (weight, fit.y, fit.x, var))
+    return replace(source, groups=None, weight=weight, bias=bias, mean=mean, var=var)
 
 
 def _output_error(model: nn.Module, frozen: nn.Module, batches: Iterable[Example]) -> float:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from groupnorm.conversion.example import Example, evaluating, run, tensors_in
 from groupnorm.conversion.walk import has_hooks
 
+LinearLayer: TypeAlias = _ConvNd | nn.Linear
 LINEAR_LAYERS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -24,7 +26,7 @@ LINEAR_LAYERS = (
 )
 
 
-class _Uses(TorchDispatchMode):
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which operations take the outputs of linear layers, and within which norm.
 
     Attributes:
@@ -35,8 +37,8 @@ class _Uses(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[nn.Module, Tensor]] = {}
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: dict[int, tuple[LinearLayer, Tensor]] = {}
         self.inside: list[tuple[nn.Module, int]] = []
         self.other: set[int] = set()
 
@@ -55,7 +57,7 @@ class _Uses(TorchDispatchMode):
 
 def find_producers(
     model: nn.Module, norms: Iterable[nn.Module], example: Example
-) -> dict[nn.Module, nn.Module | str]:
+) -> dict[nn.Module, LinearLayer | str]:
     """The layer that makes the input of each norm and nothing else's, or why there is none.
 
     A copy of the network runs on the example, and every operation on the output of a convolution or
@@ -72,9 +74,9 @@ def find_producers(
     wanted = {one for one, old in original.items() if old in set(norms)}
     uses = _Uses()
     inputs: dict[nn.Module, list[int]] = {norm: [] for norm in wanted}
-    outputs: dict[nn.Module, list[int]] = {}
+    outputs: dict[LinearLayer, list[int]] = {}
 
-    def made(layer: nn.Module, args: Any, output: Any) -> None:
+    def made(layer: LinearLayer, args: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             uses.made[id(output)] = layer, output
             outputs.setdefault(layer, []).append(id(output))
@@ -101,16 +103,20 @@ def find_producers(
     with evaluating(copied), uses:
         output = run(copied, example)
     uses.use(id(tensor) for tensor in tensors_in(output))
-    found: dict[nn.Module, nn.Module | str] = {}
+    found: dict[nn.Module, LinearLayer | str] = {}
     for norm in wanted:
         layer = _producer(inputs[norm], outputs, uses)
-        found[original[norm]] = layer if isinstance(layer, str) else original[layer]
+        if not isinstance(layer, str):
+            old = original[layer]
+            assert isinstance(old, LinearLayer)
+            layer = old
+        found[original[norm]] = layer
     return found
 
 
 def _producer(
-    inputs: list[int], outputs: Mapping[nn.Module, list[int]], uses: _Uses
-) -> nn.Module | str:
+    inputs: list[int], outputs: Mapping[LinearLayer, list[int]], uses: _Uses
+) -> LinearLayer | str:
     """The layer that made all inputs of a norm and nothing else, or why there is none."""
     if not inputs:
         return "it does not run on the example"

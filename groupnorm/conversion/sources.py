@@ -158,7 +158,7 @@ def check_statistics(norm: SourceNorm) -> None:
 def _forward(module: nn.Module) -> object:
     """The function that the class's forward is, of a norm with activation the norm's own."""
     if isinstance(module, _WithActivation):
-        return super(_WithActivation, module).forward.__func__  # type: ignore[misc]
+        return super(_WithActivation, module).forward.__func__  # type: ignore[attr-defined]
     return type(module).forward
 
 
@@ -204,9 +204,8 @@ def _own_tensor(module: nn.Module, key: str) -> Tensor | None:
     Raises:
         Refusal: a hook computes it, as `torch.nn.utils.weight_norm` does.
     """
-    found = module._parameters.get(key)
-    if found is None:
-        found = module._buffers.get(key)
+    parameter = module._parameters.get(key)
+    found = module._buffers.get(key) if parameter is None else parameter
     if found is None and isinstance(module.__dict__.get(key), Tensor):
         raise Refusal(f"its {key} is computed by a hook; remove that first")
     return found

@@ -387,9 +387,8 @@ def _refuse_old_states(model: nn.Module, report: ConversionReport) -> None:
     suffix = "running_mean"
     keys = tuple(key for key in report.removed_keys if key.rpartition(".")[2] == suffix)
     if keys:
-        model.register_load_state_dict_pre_hook(
-            functools.partial(_refuse_state_with, removed_keys=keys)
-        )
+        refuse = functools.partial(_refuse_state_with, removed_keys=keys)
+        model.register_load_state_dict_pre_hook(refuse)  # type: ignore[no-untyped-call]
 
 
 def _refuse_state_with(
