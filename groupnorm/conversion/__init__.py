@@ -7,8 +7,9 @@ from groupnorm.conversion.fold import fold
 from groupnorm.conversion.freeze import freeze, unfreeze
 from groupnorm.conversion.freeze_groups import freeze_groups
 from groupnorm.conversion.inflate import inflate, load_inflated
+from groupnorm.conversion.rebuild import rebuild
 from groupnorm.conversion.report import ConversionReport
-from groupnorm.conversion.surgery import convert, preview, rebuild
+from groupnorm.conversion.surgery import convert, preview
 from groupnorm.conversion.weight_standardize import (
     RescaledWeightStandardization,
     WeightStandardization,

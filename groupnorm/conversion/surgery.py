@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from groupnorm.conversion.example import Example, input_shapes
 from groupnorm.conversion.freeze import stored_row
+from groupnorm.conversion.rebuild import build, refuse_old_states
 from groupnorm.conversion.report import ConversionReport, ConvertedLayer, raise_for_nothing
 from groupnorm.conversion.rules import MIN_CHANNELS, groups_asked, is_free, static_affine
 from groupnorm.conversion.sources import (
     Refusal,
     SourceNorm,
     check_statistics,
-    read_norm,
 )
 from groupnorm.conversion.walk import (
     Filters,
     FoundNorm,
-    carry_over,
     changed_keys,
     find_norms,
     irreplaceable,
@@ -34,7 +30,6 @@ from groupnorm.conversion.walk import (
     swap,
     working_copy,
 )
-from groupnorm.layers import norm_layer
 from groupnorm.spec import NormSpec
 
 _EPS_OF_NONE = 1e-5
@@ -108,18 +103,18 @@ def convert(
     replacements, report = _plan(converted, to, only, groups, min_channels, example)
     if not replacements:
         raise_for_nothing("converted", report.skipped)
-    with torch.no_grad():
-        for replacement in replacements:
-            for parameter, values in replacement.values:
-                parameter.copy_(values)
-    converted = swap(converted, [(one.norm, one.new) for one in replacements])
-    _refuse_old_states(converted, report)
     if NormSpec.parse(to).is_group_norm:
         warnings.warn(
             f"{len(report.layers)} layers were converted without data: the network loses a part "
             "of its accuracy. Measure it before use, and fine-tune",
             stacklevel=2,
         )
+    with torch.no_grad():
+        for replacement in replacements:
+            for parameter, values in replacement.values:
+                parameter.copy_(values)
+    converted = swap(converted, [(one.norm, one.new) for one in replacements])
+    refuse_old_states(converted, report)
     return converted, report
 
 
@@ -140,44 +135,6 @@ def preview(
         NormSpecError, ValueError, TypeError: as `convert`.
     """
     return _plan(model, to, only, groups, min_channels, example)[1]
-
-
-def rebuild(model: nn.Module, report: ConversionReport) -> nn.Module:
-    """A copy of a new network with the layers that a conversion gave to one like it.
-
-    Its scales are 1 and its shifts 0 where the conversion changed them: it is made to load the
-    state dict of the converted network::
-
-        converted, report = convert(trained)
-        report.save("report.json")
-        torch.save(converted.state_dict(), "converted.pt")
-        ...
-        fresh = rebuild(make_model(), ConversionReport.load("report.json"))
-        fresh.load_state_dict(torch.load("converted.pt"))
-
-    Raises:
-        ValueError: the network has no such layer by a name of the report, or one of other channels.
-    """
-    fresh = working_copy(model, inplace=False)
-    norms = {name: norm for norm in find_norms(fresh, None) for name in norm.names}
-    replacements = []
-    for row in report.layers:
-        if row.name not in norms:
-            raise ValueError(f"the network has no norm {row.name!r}, which the report has")
-        try:
-            source = read_norm(norms[row.name].module, norms[row.name].near)
-        except Refusal as error:
-            raise ValueError(f"{row.name}: {error}") from None
-        if source.channels != row.channels:
-            raise ValueError(
-                f"{row.name} has {row.channels} channels in the report, {source.channels} in the "
-                "network"
-            )
-        new = _build(source, NormSpec.parse(report.to), row.groups, row.eps)[0]
-        replacements.append((norms[row.name], new))
-    fresh = swap(fresh, replacements)
-    _refuse_old_states(fresh, report)
-    return fresh
 
 
 def _plan(
@@ -259,7 +216,7 @@ def _to_groups(
     if source.groups == number:
         raise Refusal(f"has {number} groups already")
     eps = _eps(source, NormSpec.parse(to))
-    new, trained = _build(source, NormSpec.parse(to), number, eps)
+    new, trained = build(source, NormSpec.parse(to), number, eps)
     values = []
     for key, value in zip(("weight", "bias"), static_affine(source, number, eps), strict=True):
         parameter = getattr(new, key)
@@ -280,7 +237,7 @@ def _to_stored(norm: FoundNorm, source: SourceNorm, spec: NormSpec) -> _Replacem
     """
     if source.mean is None:
         raise Refusal(f"stores no statistics for {spec}")
-    new = _build(source, spec, 0, _eps(source, spec))[0]
+    new = build(source, spec, 0, _eps(source, spec))[0]
     return _Replacement(norm, new, [], stored_row(norm, source, new))
 
 
@@ -311,40 +268,6 @@ def _check_positions(
 def _eps(source: SourceNorm, spec: NormSpec) -> float:
     """The eps of the new layer: the one asked for, or the old one's, unless that is 0."""
     return spec.own_eps or source.eps or _EPS_OF_NONE
-
-
-def _build(
-    source: SourceNorm, spec: NormSpec, groups: int, eps: float
-) -> tuple[nn.Module, set[str]]:
-    """A layer for the place of another, and which of its parameters are that one's own.
-
-    A group norm with other groups is the same layer but for their number.
-    """
-    old = source.module
-    if isinstance(old, nn.GroupNorm):
-        regrouped = copy.copy(old)
-        regrouped._parameters = dict(old._parameters)
-        regrouped.num_groups, regrouped.eps = groups, eps
-        regrouped.affine = True
-        new: nn.Module = regrouped
-    else:
-        exact = NormSpec("gn", groups=groups) if groups else spec
-        new = norm_layer(exact)(source.channels, eps=eps, **source.arguments)
-    trained = set()
-    for key in ("weight", "bias"):
-        own = getattr(source, key)
-        if isinstance(own, nn.Parameter):
-            setattr(new, key, own)
-            trained.add(key)
-        else:
-            value = torch.full((source.channels,), 1.0 if key == "weight" else 0.0)
-            value = (value if own is None else own.detach().clone()).to(source.device, source.dtype)
-            setattr(new, key, nn.Parameter(value, requires_grad=False))
-    for key in ("running_mean", "running_var", "num_batches_tracked"):
-        if key in new._buffers and old._buffers.get(key) is not None:
-            new._buffers[key] = old._buffers[key]
-    carry_over(old, new)
-    return new, trained
 
 
 def _row(
@@ -380,28 +303,3 @@ def _row(
         error=None,
         note=", ".join(notes),
     )
-
-
-def _refuse_old_states(model: nn.Module, report: ConversionReport) -> None:
-    """Have the converted network refuse the state dict of the one with batch norms."""
-    suffix = "running_mean"
-    keys = tuple(key for key in report.removed_keys if key.rpartition(".")[2] == suffix)
-    if keys:
-        refuse = functools.partial(_refuse_state_with, removed_keys=keys)
-        model.register_load_state_dict_pre_hook(refuse)  # type: ignore[no-untyped-call]
-
-
-def _refuse_state_with(
-    module: nn.Module,
-    state_dict: Mapping[str, Tensor],
-    prefix: str,
-    *args: Any,
-    removed_keys: tuple[str, ...],
-) -> None:
-    held = [prefix + key for key in removed_keys if prefix + key in state_dict]
-    if held:
-        raise RuntimeError(
-            f"the state dict is one of the network before groupnorm.convert: it has the batch "
-            f"statistics of {len(held)} converted layers, such as {held[0]}. Load it into the "
-            "network with batch norm and convert that, or load the converted network's own"
-        )

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import groupnorm
-from groupnorm.conversion import convert, preview, rebuild
+from groupnorm.conversion import convert, preview
 from groupnorm.layers import (
     BatchNorm,
     BatchRenorm,
@@ -22,7 +23,6 @@ from groupnorm.layers import (
 )
 from groupnorm.models import build_model
 from tests.conversion.networks import (
-    Residual,
     UNet,
     batch_norms,
     small_network,
@@ -389,6 +389,15 @@ def test_a_conversion_without_data_warns():
         convert(small_network())
 
 
+def test_a_warning_that_is_an_error_leaves_the_model_as_it_was():
+    model = small_network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="without data"):
+            convert(model, inplace=True)
+    assert len(batch_norms(model)) == 3
+
+
 @pytest.mark.parametrize(
     ("to", "message"),
     [
@@ -532,38 +541,7 @@ def test_a_map_of_one_position_is_refused():
     assert reasons(report) == {"3": "one value per channel and sample, input (2, 32, 1, 1)"}
 
 
-# ---- state dicts -------------------------------------------------------------------------------
-
-
-def test_a_saved_conversion_is_loaded_into_a_new_network():
-    converted, report = convert(small_network(), "gn:groups=8")
-    fresh = rebuild(Residual(), report)
-    fresh.load_state_dict(converted.state_dict())
-    x = torch.randn(1, 3, 8, 8)
-    assert torch.equal(fresh(x), converted(x))
-
-
-def test_a_report_that_does_not_fit_is_refused():
-    _, report = convert(small_network())
-    with pytest.raises(ValueError, match=r"no norm 'stem.1'"):
-        rebuild(UNet(), report)
-    _, report = convert(train_statistics(nn.Sequential(nn.BatchNorm2d(8))))
-    with pytest.raises(ValueError, match="8 channels in the report, 16 in the network"):
-        rebuild(nn.Sequential(nn.BatchNorm2d(16)), report)
-
-
-@pytest.mark.parametrize("make", [lambda m: convert(m)[0], lambda m: rebuild(m, convert(m)[1])])
-@pytest.mark.parametrize("strict", [True, False])
-def test_an_old_checkpoint_is_refused_by_name_of_what_to_do(make, strict):
-    model = small_network()
-    converted = make(model)
-    wrapped = nn.ModuleDict({"net": pickle.loads(pickle.dumps(converted))})
-    for network, prefix in ((converted, ""), (wrapped, "net.")):
-        before = copy.deepcopy(network.state_dict())
-        old = {prefix + key: value for key, value in model.state_dict().items()}
-        with pytest.raises(RuntimeError, match=r"before groupnorm.convert.*3 converted layers"):
-            network.load_state_dict(old, strict=strict)
-        assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+# ---- averages of weights -----------------------------------------------------------------------
 
 
 def test_no_buffers_are_left_for_federated_averaging():
