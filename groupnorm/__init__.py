@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING
 from groupnorm.lazy import lazy
 
 if TYPE_CHECKING:
+    from groupnorm.conversion import convert
     from groupnorm.layers import GroupNorm, GroupNormAct, norm_layer
     from groupnorm.ops.group_norm import explain, group_norm
     from groupnorm.spec import NormSpec
 
-__all__ = ["GroupNorm", "GroupNormAct", "NormSpec", "explain", "group_norm", "norm_layer"]
+__all__ = [
+    "GroupNorm",
+    "GroupNormAct",
+    "NormSpec",
+    "convert",
+    "explain",
+    "group_norm",
+    "norm_layer",
+]
 
 __getattr__ = lazy(
     __name__,
@@ -22,6 +31,7 @@ __getattr__ = lazy(
         "GroupNorm": "groupnorm.layers",
         "GroupNormAct": "groupnorm.layers",
         "NormSpec": "groupnorm.spec",
+        "convert": "groupnorm.conversion",
         "explain": "groupnorm.ops.group_norm",
         "group_norm": "groupnorm.ops.group_norm",
         "norm_layer": "groupnorm.layers",

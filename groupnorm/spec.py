@@ -237,6 +237,16 @@ class NormSpec:
         return _KINDS[self.kind][2]
 
     @property
+    def own_eps(self) -> float | None:
+        """The eps, where it is another than the kind's default."""
+        return None if self.eps == _KINDS[self.kind][0] else self.eps
+
+    @property
+    def is_group_norm(self) -> bool:
+        """True for `gn` and its extremes `ln` and `in`, which differ by the number of groups."""
+        return self.kind in ("gn", "ln", "in")
+
+    @property
     def synchronized(self) -> bool:
         """True when the batch's statistics are taken over all workers."""
         return self.kind == "syncbn"

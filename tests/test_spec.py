@@ -199,3 +199,15 @@ def test_norms_with_their_own_activation():
 def test_it_is_frozen():
     with pytest.raises(AttributeError):
         NormSpec("gn").groups = 4
+
+
+def test_an_eps_of_its_own_and_group_norms_are_known():
+    specs = {
+        text: NormSpec.parse(text) for text in ("gn:groups=8", "in", "ln", "bn:eps=1e-3", "frn")
+    }
+    assert [text for text, spec in specs.items() if spec.is_group_norm] == [
+        "gn:groups=8",
+        "in",
+        "ln",
+    ]
+    assert [spec.own_eps for spec in specs.values()] == [None, None, None, 1e-3, None]

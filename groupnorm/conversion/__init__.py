@@ -1,18 +1,40 @@
-"""Changes to existing models: statistics, weights, standardized convolutions."""
+"""Changes to existing models: norms, statistics, weights, standardized convolutions."""
 
-from groupnorm.conversion.calibrate import recomputed_statistics
+from groupnorm.conversion.calibrate import recompute_statistics, recomputed_statistics
 from groupnorm.conversion.checkpoints import load_published
 from groupnorm.conversion.detectors import load_backbone, load_detector
+from groupnorm.conversion.fold import fold
+from groupnorm.conversion.freeze import freeze, unfreeze
+from groupnorm.conversion.freeze_groups import freeze_groups
 from groupnorm.conversion.inflate import inflate, load_inflated
-from groupnorm.conversion.weight_standardize import WeightStandardization, standardize_convolutions
+from groupnorm.conversion.rebuild import rebuild
+from groupnorm.conversion.report import ConversionReport
+from groupnorm.conversion.surgery import convert, preview
+from groupnorm.conversion.weight_standardize import (
+    RescaledWeightStandardization,
+    WeightStandardization,
+    standardize_convolutions,
+    standardize_weights,
+)
 
 __all__ = [
+    "ConversionReport",
+    "RescaledWeightStandardization",
     "WeightStandardization",
+    "convert",
+    "fold",
+    "freeze",
+    "freeze_groups",
     "inflate",
     "load_backbone",
     "load_detector",
     "load_inflated",
     "load_published",
+    "preview",
+    "rebuild",
+    "recompute_statistics",
     "recomputed_statistics",
     "standardize_convolutions",
+    "standardize_weights",
+    "unfreeze",
 ]

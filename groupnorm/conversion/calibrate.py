@@ -89,6 +89,43 @@ def recomputed_statistics(model: nn.Module, batches: Iterable[Tensor]) -> Iterat
         _restore(flags, layers, before)
 
 
+def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> list[str]:
+    """Give a model's batch norms statistics recomputed over `batches`, for good.
+
+    As `recomputed_statistics`, whose values stay. Useful before a conversion, which goes by the
+    stored statistics: running ones lag behind the weights, and belong to other images after a
+    change of task.
+
+    Args:
+        model: and batches: as in `recomputed_statistics`.
+
+    Returns:
+        The names of the layers that have new statistics, in the model's order. Those that did not
+        run keep theirs.
+
+    Raises:
+        ValueError: as `recomputed_statistics`.
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
+    ran: set[nn.Module] = set()
+    handles = [m.register_forward_pre_hook(lambda m, _: ran.add(m)) for m in layers.values()]
+    try:
+        with recomputed_statistics(model, batches):
+            new = {
+                name: (layer.running_mean.clone(), layer.running_var.clone())
+                for name, layer in layers.items()
+                if layer in ran and layer.running_mean is not None and layer.running_var is not None
+            }
+    finally:
+        _remove(handles)
+    for name, values in new.items():
+        for buffer, value in zip(
+            (layers[name].running_mean, layers[name].running_var), values, strict=True
+        ):
+            _set(buffer, value)
+    return list(new)
+
+
 def _remove(handles: list[torch.utils.hooks.RemovableHandle]) -> None:
     for handle in handles:
         handle.remove()

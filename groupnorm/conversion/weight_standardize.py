@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from groupnorm.layers.base import FxLeaf
-from groupnorm.ops.weight_standardization import WS_FORMS, check_form, standardize
+from groupnorm.ops.weight_standardization import (
+    WS_FORMS,
+    check_form,
+    filter_moments,
+    standardize,
+)
 
 
 class WeightStandardization(FxLeaf, nn.Module):
@@ -48,6 +53,71 @@ class WeightStandardization(FxLeaf, nn.Module):
         return f"form={self.form!r}, eps={self.eps}"
 
 
+class RescaledWeightStandardization(WeightStandardization):
+    """Weight standardization that gives each filter the mean and deviation it has now.
+
+    The buffers `mean` and `divisor` are those of the pretrained weight, which the parametrized
+    weight therefore equals at the start, to rounding (ConvAWS of the detectors with switchable
+    atrous convolution: Qiao et al. 2020, arXiv 2006.02334). Training changes the filters' shape,
+    and their mean and deviation stay.
+
+    Args:
+        weight: of the convolution. The others as in `standardize`.
+    """
+
+    mean: Tensor
+    divisor: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        form: str = "timm",
+        eps: float | None = None,
+        *,
+        transposed_groups: int | None = None,
+    ) -> None:
+        super().__init__(form, eps, transposed_groups=transposed_groups)
+        moments = filter_moments(
+            weight.detach(), form, self.eps, transposed_groups=transposed_groups
+        )
+        for name, value in zip(("mean", "divisor"), moments, strict=True):
+            self.register_buffer(name, value)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The standardized weight with the first one's moments, of the same shape and dtype."""
+        standardized = super().forward(weight.to(self.mean.dtype))
+        return (standardized * self.divisor + self.mean).to(weight.dtype)
+
+
+def standardize_weights(
+    model: nn.Module,
+    form: str = "timm",
+    eps: float | None = None,
+    *,
+    skip: Collection[str] = (),
+) -> list[str]:
+    """Standardize the convolutions of a pretrained model so that it computes what it did.
+
+    As `standardize_convolutions`, but each filter keeps its mean and deviation
+    (`RescaledWeightStandardization`): the model's weights are the same at the start, to rounding.
+    Fine-tuning goes on from there under weight standardization.
+
+    Args:
+        model: and form, eps, skip: as in `standardize_convolutions`.
+
+    Returns:
+        The names of the convolutions changed, in the model's order.
+
+    Raises:
+        ValueError: as `standardize_convolutions`. The model is unchanged.
+    """
+
+    def rescaled(conv: _ConvNd, groups: int | None) -> WeightStandardization:
+        return RescaledWeightStandardization(conv.weight, form, eps, transposed_groups=groups)
+
+    return _parametrize(model, rescaled, form, eps, skip)
+
+
 def standardize_convolutions(
     model: nn.Module,
     form: str = "timm",
@@ -75,6 +145,21 @@ def standardize_convolutions(
         ValueError: a name in `skip` is no convolution; a convolution has filters of one weight,
             or is standardized already; unknown form, eps outside (0, 1). The model is unchanged.
     """
+
+    def plain(conv: _ConvNd, groups: int | None) -> WeightStandardization:
+        return WeightStandardization(form, eps, transposed_groups=groups)
+
+    return _parametrize(model, plain, form, eps, skip)
+
+
+def _parametrize(
+    model: nn.Module,
+    make: Callable[[_ConvNd, int | None], WeightStandardization],
+    form: str,
+    eps: float | None,
+    skip: Collection[str],
+) -> list[str]:
+    """Register what `make` gives for each convolution, once all of them fit."""
     check_form(form, eps)
     found = {name: m for name, m in model.named_modules() if isinstance(m, _ConvNd)}
     unknown = sorted(set(skip) - set(found))
@@ -86,9 +171,9 @@ def standardize_convolutions(
         if hasattr(conv, "standardized_weight") or parametrize.is_parametrized(conv, "weight"):
             raise ValueError(f"the weight of {name!r} is standardized or parametrized already")
         groups = conv.groups if conv.transposed else None
-        parametrizations[name] = WeightStandardization(form, eps, transposed_groups=groups)
         try:
-            parametrizations[name](conv.weight.detach().to("meta"))
+            parametrizations[name] = make(conv, groups)
+            standardize(conv.weight.detach().to("meta"), form, eps, transposed_groups=groups)
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}; name it in skip") from None
     for name, conv in chosen.items():

@@ -113,8 +113,7 @@ def build_norm(
     Raises:
         ValueError: timm has no activation of the name `act_layer`.
     """
-    own_eps = spec.eps != NormSpec(spec.kind).eps
-    eps = spec.eps if eps is None or own_eps else eps
+    eps = spec.eps if eps is None else spec.own_eps or eps
     assert eps is not None
     affine = spec.affine
     place: dict[str, Any] = {"device": device, "dtype": dtype}

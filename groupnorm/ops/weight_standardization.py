@@ -41,24 +41,60 @@ def standardize(
         ValueError: unknown form, eps outside (0, 1), or filters of one weight.
     """
     eps = check_form(form, eps)
-    w = weight.to(statistics_dtype(weight.dtype))
-    if transposed_groups is None:
-        axes = tuple(range(1, w.dim()))
-    else:
-        # (groups, in / groups, out / groups, *kernel)
-        w = w.view(transposed_groups, -1, *w.shape[1:])
-        axes = (1, *range(3, w.dim()))
-    if _fan_in(weight, transposed_groups) == 1:
-        raise ValueError(
-            "a filter of one weight is standardized to 0, got weights of shape "
-            f"{tuple(weight.shape)}; leave this convolution as it is"
-        )
+    w, axes = _filters(weight, transposed_groups)
     centred = w - w.mean(axes, keepdim=True)
     if form == "original":
         w = centred / (centred.std(axes, keepdim=True) + eps)
     else:
         w = centred * torch.rsqrt(centred.var(axes, correction=0, keepdim=True) + eps)
     return w.view(weight.shape).to(weight.dtype)
+
+
+def filter_moments(
+    weight: Tensor,
+    form: str = "timm",
+    eps: float | None = None,
+    *,
+    transposed_groups: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and divisor of each filter: `standardize(weight) * divisor + mean` is the weight.
+
+    Args:
+        weight: and the others, as in `standardize`.
+
+    Returns:
+        Both in the accumulation dtype, in a shape that multiplies the weight.
+
+    Raises:
+        ValueError: as `standardize`.
+    """
+    eps = check_form(form, eps)
+    w, axes = _filters(weight, transposed_groups)
+    mean = w.mean(axes, keepdim=True)
+    if form == "original":
+        divisor = w.std(axes, keepdim=True) + eps
+    else:
+        divisor = (w.var(axes, correction=0, keepdim=True) + eps).sqrt()
+    if transposed_groups is None:
+        return mean, divisor
+    each = (transposed_groups, w.shape[1], *mean.shape[2:])
+    shape = (weight.shape[0], *mean.shape[2:])
+    return mean.expand(each).reshape(shape), divisor.expand(each).reshape(shape)
+
+
+def _filters(weight: Tensor, transposed_groups: int | None) -> tuple[Tensor, tuple[int, ...]]:
+    """The weight in the accumulation dtype, and the axes that each filter extends over."""
+    if _fan_in(weight, transposed_groups) == 1:
+        raise ValueError(
+            "a filter of one weight is standardized to 0, got weights of shape "
+            f"{tuple(weight.shape)}; leave this convolution as it is"
+        )
+    w = weight.to(statistics_dtype(weight.dtype))
+    if transposed_groups is None:
+        return w, tuple(range(1, w.dim()))
+    # (groups, in / groups, out / groups, *kernel)
+    w = w.view(transposed_groups, -1, *w.shape[1:])
+    return w, (1, *range(3, w.dim()))
 
 
 def check_form(form: str, eps: float | None) -> float:

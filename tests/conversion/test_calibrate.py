@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.conversion import recomputed_statistics
+from groupnorm.conversion import recompute_statistics, recomputed_statistics
 from groupnorm.layers import BatchNorm, BatchRenorm, GroupNorm
 from tests.tolerances import DOUBLE, LAYER, NETWORK, STEP
 
@@ -131,3 +131,18 @@ def test_a_batch_without_images_changes_nothing():
     with recomputed_statistics(layer, [*batches(), torch.empty(0, 3, 4, 4)]):
         assert torch.equal(layer.running_mean, expected[0])
         assert torch.equal(layer.running_var, expected[1])
+
+
+def test_recomputed_statistics_stay_where_they_are_asked_to():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3)).eval()
+    model.unused = nn.BatchNorm2d(3)
+    model.forward = lambda x: model[2](model[1](model[0](x)))
+    with recomputed_statistics(model, batches()):
+        wanted = copy.deepcopy(model.state_dict())
+    assert recompute_statistics(model, batches()) == ["0", "2"]
+    assert all(torch.equal(value, wanted[key]) for key, value in model.state_dict().items())
+    assert not torch.equal(model[0].running_mean, torch.zeros(3))
+    assert not model.training
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    with pytest.raises(ValueError, match="no batches"):
+        recompute_statistics(model, [])

@@ -6,9 +6,14 @@ import torchvision
 from torch import nn
 from torch.nn.utils import parametrize
 
-from groupnorm.conversion import WeightStandardization, standardize_convolutions
+from groupnorm.conversion import (
+    RescaledWeightStandardization,
+    WeightStandardization,
+    standardize_convolutions,
+    standardize_weights,
+)
 from groupnorm.layers import WSConv2d, WSConvTranspose2d
-from tests.tolerances import DOUBLE
+from tests.tolerances import DOUBLE, NETWORK
 
 
 def network():
@@ -93,3 +98,43 @@ def test_a_convolution_alone():
     other = nn.Conv1d(2, 3, 2)
     parametrize.register_parametrization(other, "weight", WeightStandardization("bit"))
     assert torch.allclose(other.weight.var((1, 2), correction=0), torch.ones(3))
+
+
+@pytest.mark.parametrize("form", ["timm", "bit", "original"])
+def test_a_pretrained_network_computes_the_same_at_the_start(form):
+    model, x = network(), torch.randn(2, 3, 6, 5, dtype=torch.float64)
+    before = {
+        name: conv.weight.detach().clone() for name, conv in (("0", model[0]), ("2.0", model[2][0]))
+    }
+    y = model(x)
+    assert standardize_weights(model, form) == ["0", "2.0"]
+    for name, weight in before.items():
+        got = model.get_submodule(name).weight
+        assert (got - weight).abs().max() < DOUBLE
+    torch.testing.assert_close(model(x), y, rtol=DOUBLE, atol=DOUBLE)
+
+
+def test_training_changes_a_filters_shape_and_not_its_moments():
+    model, x = network(), torch.randn(2, 3, 6, 5, dtype=torch.float64)
+    before = model[2][0].weight.detach().clone()
+    standardize_weights(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(x).square().mean().backward()
+    optimizer.step()
+    weight = model[2][0].weight
+    assert (weight - before).abs().max() > DOUBLE
+    # (groups, in / groups, out / groups, kernel): a filter's values lie over axes 1, 3 and 4
+    for moment in (torch.mean, lambda w, axes: w.var(axes, correction=0)):
+        now, then = (moment(w.view(2, 2, 3, 3, 3), (1, 3, 4)) for w in (weight, before))
+        torch.testing.assert_close(now, then, rtol=NETWORK, atol=NETWORK)
+
+
+def test_half_weights_and_one_by_one_filters():
+    conv = nn.Conv2d(8, 4, 1).to(torch.bfloat16)
+    before = conv.weight.detach().clone()
+    standardize_weights(conv)
+    assert type(conv.parametrizations.weight[0]) is RescaledWeightStandardization
+    assert conv.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(conv.weight, before)
+    with pytest.raises(ValueError, match="name it in skip"):
+        standardize_weights(nn.Conv2d(4, 4, 1, groups=4))

@@ -1,0 +1,231 @@
+"""Constant norms into the convolutions and linear layers in front of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.utils import parametrize
+
+from groupnorm.conversion.example import Example, evaluating, run, tensors_in
+from groupnorm.conversion.producers import LINEAR_LAYERS, LinearLayer, find_producers
+from groupnorm.conversion.report import (
+    ConversionReport,
+    ConvertedLayer,
+    raise_for_nothing,
+)
+from groupnorm.conversion.sources import Refusal, SourceNorm
+from groupnorm.conversion.walk import (
+    Filters,
+    FoundNorm,
+    changed_keys,
+    find_norms,
+    has_hooks,
+    irreplaceable,
+    read_chosen,
+    skipped_row,
+    swap,
+    working_copy,
+)
+from groupnorm.layers import norm_layer
+
+
+def fold(
+    model: nn.Module, example: Example, *, only: Filters = None
+) -> tuple[nn.Module, ConversionReport]:
+    """A copy of a network whose constant norms are part of the layers in front of them.
+
+    With scale k = weight / sqrt(var + eps) of a norm, each output channel of the convolution,
+    transposed convolution or linear layer in front becomes k times itself, its bias
+    (bias - mean) * k + shift, and the norm an identity. What makes each norm's input is found by
+    running the network on the example. A layer whose output anything else takes keeps its norm, and
+    so does one whose hooks would see other values. The folded network is compared with the model on
+    the example, norm by norm.
+
+    Constant are frozen batch norms, and batch norms in evaluation mode. A folded network is made
+    for inference: its training is unstable.
+
+    Args:
+        model: in evaluation mode, as a rule.
+        example: an input, as in `convert`.
+        only: which norms, as in `convert`.
+
+    Returns:
+        The folded network and the report.
+
+    Raises:
+        ValueError: nothing can be folded (the message has the reasons), the folded network computes
+            something else, or the example does not run.
+        TypeError: as `convert`.
+    """
+    folded = working_copy(model, inplace=False)
+    norms = find_norms(folded, only)
+    impossible = irreplaceable(folded, norms)
+    producers = find_producers(folded, [norm.module for norm in norms], example)
+    names = {module: name for name, module in folded.named_modules()}
+    owners = Counter(id(p) for m in folded.modules() for p in m._parameters.values())
+    replacements, rows, skipped = [], [], []
+    new_keys: list[str] = []
+    for norm in norms:
+        try:
+            source = read_chosen(norm, impossible)
+            _check_constant(source)
+            layer = producers[norm.module]
+            if isinstance(layer, str):
+                raise Refusal(layer)
+            _check_layer(layer, names[layer], source, owners)
+            weight, bias = folded_weights(layer, source)
+            if not (weight.isfinite().all() and bias.isfinite().all()):
+                raise Refusal(f"the weights of {names[layer]} would not be finite")
+        except Refusal as refusal:
+            skipped.append(skipped_row(norm, refusal))
+            continue
+        if layer.bias is None:
+            new_keys.append(f"{names[layer]}.bias")
+        _set_weights(layer, weight, bias)
+        new = norm_layer("none")(source.channels, **source.arguments)
+        new.training = norm.module.training
+        replacements.append((norm, new))
+        rows.append(_row(norm, source, new, names[layer]))
+    if not replacements:
+        raise_for_nothing("folded", skipped)
+    removed_keys = changed_keys(replacements)[1]
+    folded = swap(folded, replacements)
+    _compare(model, folded, example, [row.name for row in rows])
+    return folded, ConversionReport("none", rows, skipped, new_keys, removed_keys, None)
+
+
+def folded_weights(layer: LinearLayer, norm: SourceNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer that computes what the layer and a constant norm do.
+
+    Args:
+        layer: one of `LINEAR_LAYERS`, with as many output channels as the norm has.
+        norm: with stored statistics.
+
+    Returns:
+        weight of the layer's shape and bias (C,), both in the layer's dtype.
+    """
+    assert norm.mean is not None
+    assert norm.var is not None
+    scale = torch.rsqrt(norm.var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    weight = layer.weight.detach().double()
+    if isinstance(layer, _ConvTransposeNd):
+        # (in_channels, out_channels / groups, *kernel), the inputs of each group together
+        grouped = weight.view(layer.groups, -1, *weight.shape[1:])
+        by_output = scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
+        weight = (grouped * by_output).view(weight.shape)
+    else:
+        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    bias = -norm.mean.double() * scale
+    if layer.bias is not None:
+        bias = bias + layer.bias.detach().double() * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.detach().double()
+    dtype = layer.weight.dtype
+    return weight.to(dtype), bias.to(dtype)
+
+
+def _check_constant(source: SourceNorm) -> None:
+    if source.groups is not None or isinstance(
+        source.module, nn.modules.instancenorm._InstanceNorm
+    ):
+        raise Refusal("its statistics are those of each sample, which no weights can hold")
+    if isinstance(source.module, _BatchNorm) and source.module.training:
+        raise Refusal("is in training mode, where its statistics move; call eval() or freeze first")
+    if has_hooks(source.module):
+        raise Refusal("its hooks would see another input")
+
+
+def _check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
+    """Check that a layer's weights can take up a norm.
+
+    Raises:
+        Refusal: its weights are computed or shared, or its forward is its own.
+    """
+    if type(layer).forward not in {kind.forward for kind in LINEAR_LAYERS}:
+        raise Refusal(f"{name} is a {type(layer).__name__} with a forward of its own")
+    if parametrize.is_parametrized(layer) or layer._parameters.get("weight") is None:
+        raise Refusal(f"the weights of {name} are computed; remove the parametrization first")
+    if any(owners[id(p)] > 1 for p in layer.parameters(recurse=False)):
+        raise Refusal(f"another module has the parameters of {name} too")
+    if layer.weight.device != norm.device:
+        raise Refusal(f"{name} lies on another device")
+
+
+def _set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if layer.bias is None:
+            layer.bias = nn.Parameter(bias, requires_grad=layer.weight.requires_grad)
+        else:
+            layer.bias.copy_(bias)
+
+
+def _row(norm: FoundNorm, source: SourceNorm, new: nn.Module, layer: str) -> ConvertedLayer:
+    return ConvertedLayer(
+        name=norm.names[0],
+        aliases=list(norm.names[1:]),
+        source=type(norm.module).__name__,
+        target=type(new).__name__,
+        channels=source.channels,
+        groups=0,
+        source_eps=source.eps,
+        eps=source.eps,
+        affine=f"in {layer}",
+        statistics=f"in {layer}",
+        trainable=source.trainable,
+        error=None,
+        note="",
+    )
+
+
+def _compare(model: nn.Module, folded: nn.Module, example: Example, names: list[str]) -> None:
+    """Compare what each folded norm gives, and the output.
+
+    Raises:
+        ValueError: the first that differs by more than rounding.
+    """
+    before = _outputs(model, example, names)
+    after = _outputs(folded, example, names)
+    if [name for name, _ in before] != [name for name, _ in after]:
+        raise ValueError(
+            "the folded network does not run the same layers; leave some out with `only`"
+        )
+    for (name, want), (_, got) in zip(before, after, strict=True):
+        if want.numel() == got.numel() == 0:
+            continue
+        tolerance = 0.3 * math.sqrt(torch.finfo(want.dtype).eps)
+        largest = float(want.abs().max())
+        difference = float((want - got).abs().max()) if want.shape == got.shape else math.inf
+        if not difference <= tolerance * largest:
+            raise ValueError(
+                f"the folded network does not compute the same: {name or 'its output'} differs by "
+                f"{difference:.2g} where the largest value is {largest:.2g}. Leave that norm out "
+                "with `only`"
+            )
+
+
+def _outputs(model: nn.Module, example: Example, names: list[str]) -> list[tuple[str, Tensor]]:
+    """What the modules of these names give, in the order in which they run, then the output."""
+    found: list[tuple[str, Tensor]] = []
+    handles = []
+    for name in names:
+
+        def note(module: nn.Module, args: object, output: Tensor, name: str = name) -> None:
+            found.append((name, output.detach().clone()))
+
+        handles.append(model.get_submodule(name).register_forward_hook(note))
+    try:
+        with evaluating(model):
+            output = run(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    floats = (tensor for tensor in tensors_in(output) if tensor.is_floating_point())
+    return found + [("", tensor) for tensor in floats]

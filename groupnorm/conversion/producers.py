@@ -1,0 +1,133 @@
+"""Which layer makes a norm's input, found by running the network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from groupnorm.conversion.example import Example, evaluating, run, tensors_in
+from groupnorm.conversion.walk import has_hooks
+
+LinearLayer: TypeAlias = _ConvNd | nn.Linear
+LINEAR_LAYERS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
+
+
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which operations take the outputs of linear layers, and within which norm.
+
+    Attributes:
+        made: id of an output -> the layer that made it. The tensors are kept, so that no other one
+            gets the id.
+        inside: the norms that run now.
+        other: ids of outputs that something else than the norm they are the input of takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: dict[int, tuple[LinearLayer, Tensor]] = {}
+        self.inside: list[tuple[nn.Module, int]] = []
+        self.other: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        taken = {id(leaf) for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)}
+        self.use(taken & self.made.keys())
+        return func(*args, **(kwargs or {}))
+
+    def use(self, ids: Iterable[int]) -> None:
+        """Note that something takes these tensors."""
+        current = self.inside[-1][1] if self.inside else None
+        self.other |= {one for one in ids if one != current}
+
+
+def find_producers(
+    model: nn.Module, norms: Iterable[nn.Module], example: Example
+) -> dict[nn.Module, LinearLayer | str]:
+    """The layer that makes the input of each norm and nothing else's, or why there is none.
+
+    A copy of the network runs on the example, and every operation on the output of a convolution or
+    a linear layer is noted, whatever the order in which the modules were defined.
+
+    Returns:
+        norm -> the convolution, transposed convolution or linear layer; or the reason.
+
+    Raises:
+        ValueError: the network does not run on the example.
+    """
+    copied = copy.deepcopy(model)
+    original = dict(zip(copied.modules(), model.modules(), strict=True))
+    wanted = {one for one, old in original.items() if old in set(norms)}
+    uses = _Uses()
+    inputs: dict[nn.Module, list[int]] = {norm: [] for norm in wanted}
+    outputs: dict[LinearLayer, list[int]] = {}
+
+    def made(layer: LinearLayer, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            uses.made[id(output)] = layer, output
+            outputs.setdefault(layer, []).append(id(output))
+
+    def enter(norm: nn.Module, args: tuple[Any, ...]) -> None:
+        taken = id(args[0]) if args else 0
+        inputs[norm].append(taken)
+        uses.inside.append((norm, taken))
+
+    def leave(norm: nn.Module, args: Any, output: Any) -> None:
+        uses.inside.pop()
+
+    def watched(module: nn.Module, args: Any, output: Any) -> None:
+        uses.use(id(tensor) for tensor in tensors_in(output))
+
+    for module in list(original):
+        if has_hooks(module):
+            module.register_forward_hook(watched)
+        if module in wanted:
+            module.register_forward_pre_hook(enter)
+            module.register_forward_hook(leave)
+        elif isinstance(module, LINEAR_LAYERS):
+            module.register_forward_hook(made)
+    with evaluating(copied), uses:
+        output = run(copied, example)
+    uses.use(id(tensor) for tensor in tensors_in(output))
+    found: dict[nn.Module, LinearLayer | str] = {}
+    for norm in wanted:
+        layer = _producer(inputs[norm], outputs, uses)
+        if not isinstance(layer, str):
+            old = original[layer]
+            assert isinstance(old, LinearLayer)
+            layer = old
+        found[original[norm]] = layer
+    return found
+
+
+def _producer(
+    inputs: list[int], outputs: Mapping[LinearLayer, list[int]], uses: _Uses
+) -> LinearLayer | str:
+    """The layer that made all inputs of a norm and nothing else, or why there is none."""
+    if not inputs:
+        return "it does not run on the example"
+    if any(taken not in uses.made for taken in inputs):
+        return "no convolution or linear layer makes its input"
+    layers = {uses.made[taken][0] for taken in inputs}
+    if len(layers) > 1:
+        return f"{len(layers)} layers make its inputs"
+    layer = layers.pop()
+    if sorted(outputs[layer]) != sorted(inputs) or uses.other & set(inputs):
+        return "something else, or a hook, takes the output of the layer in front"
+    if isinstance(layer, nn.Linear) and uses.made[inputs[0]][1].dim() != 2:
+        return "its channels are not the outputs of the linear layer in front"
+    return layer

@@ -1,0 +1,115 @@
+"""How many groups a converted layer gets, and its scale and shift."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from groupnorm.conversion.sources import SourceNorm
+from groupnorm.spec import NormSpec
+
+GROUPS_WITHOUT_DATA = (32, 16, 8, 4, 2, 1)
+CHANNELS_WITHOUT_DATA = 16
+"""Smallest group where no number of groups is asked for: with fewer channels an image's group
+statistics lie far from the stored ones."""
+MIN_CHANNELS = 4
+
+
+def groups_asked(
+    name: str,
+    channels: int,
+    to: str | NormSpec,
+    groups: Callable[[str, int], int] | None = None,
+    min_channels: int = MIN_CHANNELS,
+) -> tuple[int, str]:
+    """The number of groups of a layer, and what a reader should know about it.
+
+    Args:
+        name: of the layer.
+        channels: C.
+        to: the norm asked for. "gn" alone leaves the choice to the conversion: the most of 32, 16,
+            8, 4, 2 and 1 groups that divide C and hold at least 16 channels each. With a number of
+            groups, or of channels a group, it is the largest divisor of C that is at most the
+            number of groups and leaves `min_channels` in each.
+        groups: takes name and C and gives the number; it must divide C.
+        min_channels: of a group, where there are as many.
+
+    Raises:
+        ValueError: `groups` gives no divisor, or the kind has groups of fewer channels.
+    """
+    if groups is not None:
+        found = groups(name, channels)
+        if not isinstance(found, int) or found < 1 or channels % found:
+            raise ValueError(
+                f"groups must give a divisor of the channels, got {found!r} for {name} with "
+                f"{channels} channels"
+            )
+        return found, ""
+    if is_free(to):
+        allowed = [
+            g
+            for g in GROUPS_WITHOUT_DATA
+            if channels % g == 0 and channels // g >= min(CHANNELS_WITHOUT_DATA, channels)
+        ]
+        return allowed[0], ""
+    spec = NormSpec.parse(to)
+    asked = spec.num_groups(channels)
+    most = max(channels // min(min_channels, channels), 1)
+    if spec.groups is None and spec.size is None and asked > most:
+        raise ValueError(
+            f"{spec} has one channel in each group of {name}; the mean of a channel over an image "
+            "is then lost. min_channels=1 allows it"
+        )
+    found = next(g for g in range(min(asked, most), 0, -1) if channels % g == 0)
+    wanted = spec.groups if isinstance(spec.groups, int) else asked
+    note = "" if found == wanted else f"{wanted} groups asked for"
+    return found, note
+
+
+def is_free(to: str | NormSpec) -> bool:
+    """True for "gn" without a number of groups, which leaves it to the conversion."""
+    if isinstance(to, NormSpec):
+        return False
+    return NormSpec.parse(to).groups is not None and not {"groups", "size"} & {
+        option.partition("=")[0].strip() for option in to.lower().partition(":")[2].split(",")
+    }
+
+
+def static_affine(norm: SourceNorm, groups: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a group norm that takes the place of a norm, without data.
+
+    Were the statistics of each group in each image those that the stored ones give it, the layer
+    would compute what it did: with mean m and variance v of each channel, of the group
+    M = mean(m) and V = mean(v + m^2) - M^2::
+
+        weight' = weight * sqrt(V + eps) / sqrt(v + eps_before)
+        bias'   = bias + weight * (M - m) / sqrt(v + eps_before)
+
+    What an image's own statistics differ from these is the error that remains. A norm without
+    stored statistics keeps its scale and shift.
+
+    Args:
+        norm: the layer that is replaced.
+        groups: of the new layer.
+        eps: of the new layer.
+
+    Returns:
+        weight and bias (C,), float64.
+    """
+    weight, bias = (
+        torch.full((norm.channels,), value, dtype=torch.float64) if own is None
+        else own.detach().double().cpu()
+        for own, value in ((norm.weight, 1.0), (norm.bias, 0.0))
+    )  # fmt: skip
+    if norm.mean is None or norm.var is None:
+        return weight, bias
+    mean, var = norm.mean.double().cpu(), norm.var.double().cpu()
+    grouped = mean.view(groups, -1)
+    center = grouped.mean(1, keepdim=True)
+    spread = (var.view(groups, -1) + (grouped - center) ** 2).mean(1, keepdim=True)
+    group_mean = center.expand_as(grouped).reshape(-1)
+    group_std = (spread + eps).sqrt().expand_as(grouped).reshape(-1)
+    scale = weight / (var + norm.eps).sqrt()
+    return scale * group_std, bias + scale * (group_mean - mean)
