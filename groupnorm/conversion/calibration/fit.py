@@ -62,6 +62,9 @@ class FitLimits:
             raise ValueError(f"group_share must lie between 0 and 1, got {self.group_share}")
 
 
+DEFAULT_LIMITS = FitLimits()
+
+
 @dataclass(frozen=True)
 class LayerFit:
     """What replaces a norm: an affine per channel, statistics of groups, an affine per channel.
@@ -100,7 +103,7 @@ def fit_layer(
     groups: int,
     *,
     eps: float = 1e-5,
-    limits: FitLimits = FitLimits(),
+    limits: FitLimits = DEFAULT_LIMITS,
     seed: int = 0,
 ) -> LayerFit:
     """Fit group normalization with `groups` groups to a norm of constants.

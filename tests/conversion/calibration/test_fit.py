@@ -38,7 +38,8 @@ def planted(mean_x, weights):
         weights: (C,).
     """
     n, c = mean_x.shape
-    rest = 9 - (mean_x**2 @ weights**2)  # what the positions must add for a constant variance
+    square = mean_x**2 @ weights**2
+    rest = square.max() + 0.1 - square  # what the positions must add for a constant variance
     var_x = rest.view(n, 1) / (c * weights**2)
     assert (var_x > 0).all()
     var_y, cov = 4 * var_x, 2 * var_x
