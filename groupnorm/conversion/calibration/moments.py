@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from groupnorm.ops.group_norm.reference import statistics_dtype
+_CACHED_VALUES = 1 << 16  # of a part of the input, which then stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class LayerMoments:
 class MomentAccumulator:
     """Collects `LayerMoments` batch by batch; holds 5 N C numbers of float64 and no activation.
 
-    Moments are taken over each row about the row's own mean, so that large means do not cancel:
-    in float64 for double input and in float32 for every other, and stored in float64.
+    All are taken in float64, about the mean of each row, so that large means do not cancel.
     """
 
     def __init__(self) -> None:
@@ -93,16 +92,7 @@ class MomentAccumulator:
             if x.shape[0] == 0:
                 return
             raise ValueError(f"x has no values in a sample, its shape is {tuple(x.shape)}")
-        with torch.no_grad():
-            mean_x, centred_x = _mean_and_centred(x)
-            mean_y, centred_y = _mean_and_centred(y)
-            batch = LayerMoments(
-                mean_x,
-                (centred_x * centred_x).mean(2).double().cpu(),
-                mean_y,
-                (centred_y * centred_y).mean(2).double().cpu(),
-                (centred_x * centred_y).mean(2).double().cpu(),
-            )
+        batch = _moments(x.detach(), y.detach())
         for of, moment in (("student's input", batch.var_x), ("teacher's output", batch.var_y)):
             if not bool(moment.isfinite().all()):
                 raise ValueError(
@@ -152,11 +142,24 @@ def split(moments: LayerMoments, held_out: float = 0.25) -> tuple[LayerMoments, 
     return moments.rows(~outside), moments.rows(outside)
 
 
-def _mean_and_centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (N, C) in float64 on the CPU, and x minus them (N, C, positions)."""
-    x = x.detach().flatten(2) if x.dim() > 2 else x.detach().unsqueeze(2)
-    x = x.to(statistics_dtype(x.dtype))
-    mean = x.mean(2, keepdim=True)
-    centred = x - mean
-    rest = centred.mean(2, keepdim=True)  # what rounding of the mean left
-    return (mean.double() + rest.double()).squeeze(2).cpu(), centred - rest
+def _moments(x: Tensor, y: Tensor) -> LayerMoments:
+    """In parts that stay in a core's cache, each twice in float64."""
+    x, y = (t.flatten(2) if t.dim() > 2 else t.unsqueeze(2) for t in (x, y))
+    n, c, positions = x.shape
+    found = torch.empty(5, n, c, dtype=torch.float64, device=x.device)
+    values = _CACHED_VALUES if x.device.type == "cpu" else x.numel()
+    channels = min(max(values // positions, 1), c)
+    samples = max(values // (positions * c), 1)
+    for i in range(0, n, samples):
+        for j in range(0, c, channels):
+            part = slice(i, i + samples), slice(j, j + channels)
+            part_x, part_y = x[part].double(), y[part].double()
+            mean_x, mean_y = part_x.mean(2, keepdim=True), part_y.mean(2, keepdim=True)
+            part_x, part_y = part_x - mean_x, part_y - mean_y
+            products = [
+                torch.linalg.vecdot(left, right) / positions
+                for left, right in ((part_x, part_x), (part_y, part_y), (part_x, part_y))
+            ]
+            moments = (mean_x.squeeze(2), products[0], mean_y.squeeze(2), *products[1:])
+            found[:, part[0], part[1]] = torch.stack(moments)
+    return LayerMoments(*(moment.clone() for moment in found.cpu()))
