@@ -1,4 +1,4 @@
-"""How many groups each norm gets: a fixed number, or as many as an error budget allows."""
+"""How many groups each norm gets: as many as one error budget for the network allows."""
 
 from __future__ import annotations
 
@@ -103,34 +103,6 @@ def candidate_groups(
         if groups == 1
         or (groups <= at_most and channels % groups == 0 and channels // groups >= min_channels)
     ]
-
-
-def fixed_groups(channels: int, groups: int, min_channels: int = MIN_CHANNELS) -> tuple[int, str]:
-    """At most so many groups: the largest divisor of the channels that leaves enough of them.
-
-    Returns:
-        The number of groups, and a sentence for the report.
-
-    Raises:
-        ValueError: groups or min_channels below 1.
-    """
-    if groups < 1 or min_channels < 1:
-        raise ValueError(
-            f"groups and min_channels must be 1 or more, got {groups} and {min_channels}"
-        )
-    found = max(
-        g
-        for g in range(1, min(groups, channels) + 1)
-        if channels % g == 0 and (g == 1 or channels // g >= min_channels)
-    )
-    if found == groups:
-        return found, "as asked for"
-    if channels % groups == 0 and channels > groups:
-        left = channels // groups
-        return found, f"{groups} groups would leave {left} channels, fewer than {min_channels}"
-    return found, (
-        f"the largest divisor of {channels} channels up to {groups} that leaves {min_channels}"
-    )
 
 
 def choose_groups(

@@ -12,7 +12,6 @@ from groupnorm.conversion.calibration.group_rule import (
     ErrorBudget,
     candidate_groups,
     choose_groups,
-    fixed_groups,
     norm_weights,
 )
 from groupnorm.conversion.calibration.moments import split
@@ -41,29 +40,6 @@ def test_candidates_have_limits():
     assert candidate_groups(64, at_most=8) == [8, 4, 2, 1]
     assert candidate_groups(64, min_channels=16) == [4, 2, 1]
     assert candidate_groups(8, min_channels=1) == [8, 4, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("channels", "groups", "expected", "reason"),
-    [
-        (64, 8, 8, "as asked for"),
-        (64, 32, 16, "leave 2 channels, fewer than 4"),
-        (48, 32, 12, "largest divisor of 48 channels up to 32"),
-        (16, 32, 4, "largest divisor of 16 channels up to 32"),
-        (97, 32, 1, "largest divisor of 97"),
-        (2, 1, 1, "as asked for"),
-    ],
-)
-def test_a_fixed_number_is_the_most(channels, groups, expected, reason):
-    found, why = fixed_groups(channels, groups)
-    assert found == expected
-    assert reason in why
-
-
-def test_fewer_channels_a_group_on_request():
-    assert fixed_groups(64, 32, min_channels=2) == (32, "as asked for")
-    with pytest.raises(ValueError, match="1 or more"):
-        fixed_groups(64, 0)
 
 
 @given(st.lists(st.floats(0, 0.2), min_size=1, max_size=60), st.floats(0.01, 0.5))
