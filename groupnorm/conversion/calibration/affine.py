@@ -94,5 +94,5 @@ def _outputs_first(weight: Tensor, transposed_groups: int | None) -> Tensor:
 def _outputs_back(by_output: Tensor, weight: Tensor, transposed_groups: int | None) -> Tensor:
     if transposed_groups is None:
         return by_output
-    grouped = by_output.unflatten(0, (transposed_groups, weight.shape[1]))
+    grouped = torch.unflatten(by_output, 0, (transposed_groups, weight.shape[1]))
     return grouped.transpose(1, 2).reshape(weight.shape)

@@ -247,7 +247,7 @@ def _normalized(problem: _Problem, a: Tensor, d: Tensor) -> _Normalized:
     p = mean * r
     # n = a u r + d r - p: its moments need the sums over samples of u, u^2, u y, y times these.
     products = arrays.mT @ torch.cat([r, r * r, r * p, p], 2) / arrays.shape[1]
-    u, u2, uy, y = products.split(channels, 1)
+    u, u2, uy, y = torch.split(products, channels, 1)
     means = torch.stack([r, p, r * r, r * p, p * p]).mean(2).unsqueeze(2)
     mean_r, mean_p, mean_r2, mean_rp, mean_p2 = means
     first, second, third, fourth = (

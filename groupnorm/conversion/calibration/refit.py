@@ -80,7 +80,8 @@ class RidgeRefit:
                 order = torch.randperm(total, generator=self._generator)
                 chosen = order[: self._positions].sort().values
             where = torch.unravel_index(chosen.to(input.device), spatial)
-            windows = windows[(slice(None), slice(None), *where)].flatten(3)
+            every = slice(None)
+            windows = windows[(every, every, *where)].flatten(3)
             target = target.flatten(2)[:, :, chosen.to(target.device)]
         if target.shape[:2] != (len(windows), self._old.shape[1] * groups):
             raise ValueError(
@@ -88,7 +89,7 @@ class RidgeRefit:
                 f"the target is {tuple(target.shape)}"
             )
         count = max(1, _ROWS // max(windows.shape[2], 1))
-        for x, y in zip(windows.split(count), target.split(count), strict=True):
+        for x, y in zip(torch.split(windows, count), torch.split(target, count), strict=True):
             self._add_rows(x, y)
 
     def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
@@ -120,7 +121,7 @@ class RidgeRefit:
     def _add_rows(self, windows: Tensor, target: Tensor) -> None:
         """Args: windows (N, in_channels, P, kernel) and target (N, out_channels, P)."""
         groups, outputs, f = self._old.shape
-        x = windows.double().transpose(0, 1).unflatten(0, (groups, -1))  # G, in / G, N, P, K
+        x = torch.unflatten(windows.double().transpose(0, 1), 0, (groups, -1))  # G, in / G, N, P, K
         x = x.permute(0, 1, 4, 2, 3).reshape(groups, f, -1)
         y = target.double().transpose(0, 1).reshape(groups, outputs, -1)
         self._rows += x.shape[2]
