@@ -80,8 +80,8 @@ class RidgeRefit:
                 order = torch.randperm(total, generator=self._generator)
                 chosen = order[: self._positions].sort().values
             where = torch.unravel_index(chosen.to(input.device), spatial)
-            every = slice(None)
-            windows = windows[(every, every, *where)].flatten(3)
+            index: tuple[slice | Tensor, ...] = (slice(None), slice(None), *where)
+            windows = windows[index].flatten(3)
             target = target.flatten(2)[:, :, chosen.to(target.device)]
         if target.shape[:2] != (len(windows), self._old.shape[1] * groups):
             raise ValueError(
