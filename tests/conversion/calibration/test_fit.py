@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groupnorm.conversion.calibration import fit
 from groupnorm.conversion.calibration.fit import (
     FitLimits,
     fit_layer,
@@ -135,6 +136,15 @@ def test_never_worse_than_what_it_contains(sizes, seed):
     assert started <= signs + FORMULA_64
     assert descended <= started + FORMULA_64
     assert descended >= inherited_error(moments) - FORMULA_64
+
+
+def test_steps_that_go_too_far_lose_nothing(monkeypatch):
+    """The best of all steps is taken, scale and offset of the same one."""
+    moments = moments_of(*random_layer())
+    started = fit_layer(moments, 2, limits=FitLimits(steps=0)).error
+    monkeypatch.setattr(fit, "_LEARNING_RATE", 3.0)
+    for steps in (1, 2, 5):
+        assert fit_layer(moments, 2, limits=FitLimits(steps=steps)).error <= started + FORMULA_64
 
 
 @pytest.mark.parametrize(

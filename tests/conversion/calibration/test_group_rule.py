@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from groupnorm.conversion.calibration.fit import FitLimits, fit_layer, relative_error
 from groupnorm.conversion.calibration.group_rule import (
+    ERROR_BUDGET,
     ErrorBudget,
     candidate_groups,
     choose_groups,
@@ -46,7 +47,7 @@ def test_candidates_have_limits():
 def test_what_keeps_to_the_allowance_keeps_to_the_budget(wanted, total):
     """The product over the norms, whatever each of them needs."""
     weights = [1 + (i % 3) for i in range(len(wanted))]
-    budget = ErrorBudget(total, weights)
+    budget = ErrorBudget(weights, total)
     survival = 1.0
     for error, weight in zip(wanted, weights, strict=True):
         spent = min(error, budget.allowance())
@@ -56,8 +57,12 @@ def test_what_keeps_to_the_allowance_keeps_to_the_budget(wanted, total):
     assert budget.left == pytest.approx(1 - (1 - total) / survival, abs=FORMULA_64)
 
 
+def test_the_budget_that_nobody_names():
+    assert ErrorBudget([1.0]).left == pytest.approx(ERROR_BUDGET)
+
+
 def test_equal_shares_use_the_budget_up():
-    budget = ErrorBudget(0.1, [1.0] * 50)
+    budget = ErrorBudget([1.0] * 50, 0.1)
     for _ in range(50):
         budget.spend(budget.allowance())
     assert budget.left == pytest.approx(0, abs=FORMULA_64)
@@ -66,7 +71,7 @@ def test_equal_shares_use_the_budget_up():
 
 
 def test_what_is_saved_goes_to_later_norms_and_what_is_overspent_is_taken_from_them():
-    saving, equal, wasting = (ErrorBudget(0.1, [1.0] * 10) for _ in range(3))
+    saving, equal, wasting = (ErrorBudget([1.0] * 10, 0.1) for _ in range(3))
     saving.spend(0.0)
     equal.spend(equal.allowance())
     wasting.spend(0.05)
@@ -77,14 +82,14 @@ def test_what_is_saved_goes_to_later_norms_and_what_is_overspent_is_taken_from_t
 
 
 def test_a_heavier_norm_is_allowed_less():
-    light, heavy = ErrorBudget(0.1, [1.0, 1.0]), ErrorBudget(0.1, [4.0, 1.0])
+    light, heavy = ErrorBudget([1.0, 1.0], 0.1), ErrorBudget([4.0, 1.0], 0.1)
     assert heavy.allowance() == pytest.approx(light.allowance() / 4)
 
 
 @pytest.mark.parametrize(("total", "weights"), [(0.0, [1.0]), (1.0, [1.0]), (0.1, [1.0, 0.0])])
 def test_budgets_that_mean_nothing_are_refused(total, weights):
     with pytest.raises(ValueError, match="must"):
-        ErrorBudget(total, weights)
+        ErrorBudget(weights, total)
 
 
 def test_narrow_linear_bottlenecks_weigh_more():
@@ -95,7 +100,7 @@ def test_narrow_linear_bottlenecks_weigh_more():
 
 def test_a_large_budget_takes_the_most_groups_and_a_small_one_fewer():
     moments = moments_of(*random_layer(samples=40, channels=32))
-    choices = [choose_groups(moments, ErrorBudget(b, [1.0]), limits=QUICK) for b in (0.9, 1e-6)]
+    choices = [choose_groups(moments, ErrorBudget([1.0], b), limits=QUICK) for b in (0.9, 1e-6)]
     large, small = choices
     assert large.fit.groups == 8
     assert "the most groups" in large.reason
@@ -113,7 +118,7 @@ def test_the_first_that_keeps_to_the_budget_is_taken():
         for groups in (8, 4, 2, 1)
     }
     assert errors[4] < errors[8]
-    choice = choose_groups(moments, ErrorBudget((errors[4] + errors[8]) / 2, [1.0]), limits=QUICK)
+    choice = choose_groups(moments, ErrorBudget([1.0], (errors[4] + errors[8]) / 2), limits=QUICK)
     assert choice.fit.groups == 4
     assert choice.error == errors[4]
     assert "8 groups would lose too much" in choice.reason
@@ -122,15 +127,16 @@ def test_the_first_that_keeps_to_the_budget_is_taken():
 
 def test_a_choice_spends_what_it_adds_and_not_what_it_inherits():
     x, y = random_layer(samples=40, channels=8)
-    y = y + torch.randn(y.shape, dtype=torch.float64) * y.std((0, 2)).view(-1, 1)
-    budget = ErrorBudget(0.3, [1.0, 1.0])
+    y = y + 3 * torch.randn(y.shape, dtype=torch.float64) * y.std((0, 2)).view(-1, 1)
+    budget = ErrorBudget([1.0, 1.0], 0.8)
     before = budget.left
     choice = choose_groups(moments_of(x, y), budget, limits=QUICK)
-    assert choice.inherited > 0.3
+    assert choice.inherited > choice.allowed > choice.added
+    assert "the most groups" in choice.reason
     assert choice.added == pytest.approx(choice.error - choice.inherited)
     assert budget.left == pytest.approx(1 - (1 - before) / (1 - choice.added))
 
 
 def test_few_samples_choose_nothing():
     with pytest.raises(ValueError, match="8 samples or more, got 7"):
-        choose_groups(moments_of(*random_layer(samples=7)), ErrorBudget(0.1, [1.0]))
+        choose_groups(moments_of(*random_layer(samples=7)), ErrorBudget([1.0], 0.1))

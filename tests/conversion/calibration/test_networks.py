@@ -108,7 +108,7 @@ def test_a_network_keeps_its_accuracy_as_plain_group_norm(trained):
 
 def test_the_budget_finds_groups_that_keep_more(trained):
     teacher, calibration, test, labels = trained
-    budget = ErrorBudget(0.05, [1.0] * 7)
+    budget = ErrorBudget([1.0] * 7, 0.05)
     choices = []
 
     def choose(moments, eps):
