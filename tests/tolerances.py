@@ -55,6 +55,7 @@ DEEP = 1e-3  # through tens of layers, or where 1 / sqrt(eps) = 316 multiplies t
 DOUBLE = 1e-12  # one layer, or a sum of thousands
 ZERO_64 = 1e-14  # a mean that was subtracted: a few u of numbers near 1
 FORMULA_64 = 1e-9  # a formula with a root or an interpolation, evaluated in another way
+SOLVED_64 = 1e-6  # a linear system of normal equations, whose condition is squared
 GRID_64 = 1e-7  # an integral over a kink, as a sum over a grid of 24,001 points
 GRADIENTS_64 = {"rtol": 1e-11, "atol": 1e-13}  # of one step, summed in other chunks
 DDP_64 = {"rtol": 1e-10, "atol": 1e-12}  # of one step, averaged over processes

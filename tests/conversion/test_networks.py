@@ -14,6 +14,7 @@ from groupnorm.conversion import convert, preview
 from groupnorm.layers import GroupNorm
 from groupnorm.layers.with_activation import GroupNormWithActivation
 from tests.conversion.networks import batch_norms, train_statistics
+from tests.tolerances import NETWORK
 
 timm = pytest.importorskip("timm")
 pytestmark = pytest.mark.filterwarnings("ignore:.*converted without data:UserWarning")
@@ -227,7 +228,7 @@ def test_gradients_of_each_sample_by_vmap():
     each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
     together = torch.func.grad(loss)(parameters, x[0])
     for key, value in each.items():
-        torch.testing.assert_close(value[0], together[key], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(value[0], together[key], rtol=NETWORK, atol=NETWORK)
 
 
 def test_copies_of_a_converted_detector_are_equal():

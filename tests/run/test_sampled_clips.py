@@ -18,7 +18,7 @@ from groupnorm.training.evaluation.clips import clip_accuracies
 from groupnorm.training.tasks.video import network_input
 from tests.data.video.tiny_videos import CLASSES, RAW, SIDE, tiny_videos
 from tests.data.video.video_files import mixed_set
-from tests.tolerances import HUNDREDTH
+from tests.tolerances import FOUR_DIGITS, HUNDREDTH
 
 LONG = VideoConfig(frames=8, stride=1, test_clips=3, norm="bn", centre_time=True, steps=1)
 SHORT = LONG.model_copy(update={"frames": 4, "stride": 2})
@@ -101,7 +101,7 @@ def test_a_prediction_is_that_of_the_runs_test(config, ceilings):
                              for one in batches])  # fmt: skip
     best = chances.view(11, -1, len(CLASSES)).mean(1).amax(1)
     scores = torch.tensor([one["score"] for (one,) in found["objects"]])
-    assert (scores - best).abs().max() <= 1e-4, "rounded"
+    assert (scores - best).abs().max() <= FOUR_DIGITS, "rounded"
     assert all(1 / len(CLASSES) <= one["score"] <= 1 for (one,) in found["objects"])
 
 

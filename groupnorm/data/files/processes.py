@@ -94,7 +94,7 @@ def _limit_memory(room: int, worker: int) -> None:
         return
     import resource  # which Windows does not have
 
-    limit = int(status.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + room
+    limit = int(status.read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE") + room
     lower, upper = resource.getrlimit(resource.RLIMIT_AS)
     if all(other == resource.RLIM_INFINITY or limit < other for other in (lower, upper)):
         resource.setrlimit(resource.RLIMIT_AS, (limit, upper))
