@@ -131,11 +131,13 @@ def test_a_run_is_a_folder_inside_the_study(tmp_path):
     "out", [path.parent for path in sorted(RESULTS.glob("*/study.json"))], ids=lambda out: out.name
 )
 def test_every_record_of_the_project_is_read_unchanged(out):
-    cells = read_cells(read_manifest(out))
+    manifest = read_manifest(out)
+    cells = read_cells(manifest)
     assert cells
+    end = "partial" if manifest["shows"] == "search" else "finished"  # at its last rung
     for name in {cell.run for cell in cells}:
         record, folder = read_record(out, name), run_folder(out, name)
-        assert record.status == "finished"
+        assert record.status == end
         assert record.config == json.loads((folder / "config.json").read_text())
         assert record.env == json.loads((folder / "env.json").read_text())
         lines = (folder / "metrics.jsonl").read_text().splitlines()
