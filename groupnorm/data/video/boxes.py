@@ -23,11 +23,15 @@ _BEFORE, _AFTER = 4, 24  # bytes before a name, its length, and from it on, up t
 _BLOCK = 1 << 20
 
 
-def check_samples(path: str) -> None:
+def check_samples(path: str) -> str:
     """Raise UnreadableError when a file promises more samples, of a byte at least, than fit in it.
 
     One whose header is compressed is refused, too, for what it promises cannot be seen. Files that
     are no mp4 promise nothing.
+
+    Returns:
+        The format, by FFmpeg's name, that was taken for the file's: "mov", "matroska" or "avi". It
+        is to be opened as that, for FFmpeg might take the bytes that begin an mkv for a box.
 
     Raises:
         OSError: the file cannot be read.
@@ -35,6 +39,9 @@ def check_samples(path: str) -> None:
     size = os.path.getsize(path)
     promised = 0
     with open(path, "rb") as file:
+        container = _format(file.read(12))
+        if container != "mov":
+            return container
         for begin, end in _outside_of_frames(file, size):
             for name, count in _found(file, begin, end):
                 if name == _COMPRESSED:
@@ -42,13 +49,18 @@ def check_samples(path: str) -> None:
                 promised += count
     if promised > size:
         raise UnreadableError(f"it promises {promised:,} frames or samples in {size:,} bytes")
+    return container
+
+
+def _format(head: bytes) -> str:
+    """The format of a file by its first 12 bytes; what begins like no other is an mp4."""
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    return "avi" if (head[:4], head[8:]) == (b"RIFF", b"AVI ") else "mov"
 
 
 def _outside_of_frames(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
     """Where the boxes at the top begin and end, those of frames (mdat) left out."""
-    head = file.read(12)
-    if head[:4] == b"\x1a\x45\xdf\xa3" or (head[:4], head[8:]) == (b"RIFF", b"AVI "):
-        return  # an mkv or webm, or an avi
     offset = 0
     while offset + 8 <= size:
         file.seek(offset)

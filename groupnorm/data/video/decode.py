@@ -56,11 +56,11 @@ def open_video(path: str) -> Iterator[Video]:
             raise UnreadableError("not a regular file")
         if not found.st_size:
             raise UnreadableError("the file is empty")
-        check_samples(path)
+        file_format = check_samples(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    with _container(path) as container:
-        yield Video(path, container)
+    with _container(path, file_format) as container:
+        yield Video(path, file_format, container)
 
 
 def import_av() -> ModuleType:
@@ -87,9 +87,9 @@ class Video:
         rotated: whether a frame given out so far is stored in another orientation than it is shown.
     """
 
-    def __init__(self, path: str, container: InputContainer) -> None:
+    def __init__(self, path: str, file_format: str, container: InputContainer) -> None:
         self.rotated = False
-        self._path, self._container = path, container
+        self._path, self._format, self._container = path, file_format, container
         self._converter = _converter()
         self._shape: tuple[int, ...] | None = None
         with _refusing():
@@ -169,7 +169,7 @@ class Video:
     def _decoded_in_order(self) -> Iterator[tuple[int, VideoFrame]]:
         """Numbers and frames from the first on. The file is opened anew and sought no more."""
         self._can_seek = False
-        with _container(self._path) as container:
+        with _container(self._path, self._format) as container:
             stream = _video_stream(container)
             for number, frame in enumerate(_decode(container.demux(stream), stream)):
                 yield number, _undamaged(frame)
@@ -221,12 +221,13 @@ def _decode(packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> Iter
 
 
 @contextmanager
-def _container(path: str) -> Iterator[InputContainer]:
+def _container(path: str, file_format: str) -> Iterator[InputContainer]:
     av = import_av()
     with _refusing():
         container = av.open(
             f"file:{path}",  # or a path with a colon would be the address of something else
             mode="r",
+            format=file_format,
             options=_OF_CODECS,
             container_options=_OF_CONTAINERS,
             metadata_errors="replace",

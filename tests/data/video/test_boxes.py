@@ -1,13 +1,13 @@
 """A file that promises more samples than it has bytes is refused before FFmpeg makes room."""
 
 import zlib
-from struct import pack
+from struct import pack, unpack
 
 import av
 import pytest
 
 from groupnorm.data.files.decode import UnreadableError
-from groupnorm.data.video import boxes
+from groupnorm.data.video import boxes, decode
 from groupnorm.data.video.boxes import check_samples
 from groupnorm.data.video.decode import open_video
 from tests.data.video.video_files import numbered, peak_growth, write_video
@@ -80,7 +80,6 @@ MANY = 1 << 20
         (b"\0\0\0\4moov", 0),
         (b"RIFF", 0),
         (b"RIFF\0\0\0\0AVI " + TREE, 0),
-        (b"\x1a\x45\xdf\xa3" + TREE, 0),
         (b"RIFFmoov----" + TREE, 500),
         (box(b"moov", box(b"moov", b"")) * 50, 0),
     ],
@@ -139,4 +138,25 @@ def test_a_compressed_header_is_refused(tmp_path, name):
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames == 5, "FFmpeg reads it"
     with pytest.raises(UnreadableError, match="its header is compressed"), open_video(str(path)):
+        pass
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.mkv", "video.avi"])
+def test_a_file_is_opened_as_what_it_was_taken_for(tmp_path, name):
+    path = write_video(tmp_path / name, numbered(4))
+    taken = check_samples(str(path))
+    assert taken == {"mp4": "mov", "mkv": "matroska", "avi": "avi"}[path.suffix[1:]]
+    with open_video(str(path)) as video:
+        assert video.length == 4
+
+
+def test_an_mp4_that_begins_like_an_mkv_is_not_opened_as_an_mp4(tmp_path):
+    path = write_video(tmp_path / "video.mp4", numbered(4))
+    data = path.read_bytes()
+    begin = data.index(b"moov") - 4
+    end = begin + unpack(">I", data[begin : begin + 4])[0]
+    path.write_bytes(b"\x1a\x45\xdf\xa3" + data[begin + 4 : end] + data[begin:])
+    with decode._container(str(path), None) as container:
+        assert container.format.name.startswith("mov"), "this is what FFmpeg takes it for"
+    with pytest.raises(UnreadableError, match="Invalid data"), open_video(str(path)):
         pass
