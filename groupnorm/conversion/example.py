@@ -86,13 +86,14 @@ def input_shapes(
     wanted = set(modules)
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {module: [] for module in wanted}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if inputs and isinstance(inputs[0], Tensor):
-            shapes[originals[module]].append(tuple(inputs[0].shape))
+    def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = next((x for x in (*inputs, *named.values()) if isinstance(x, Tensor)), None)
+        if given is not None:
+            shapes[originals[module]].append(tuple(given.shape))
 
     for module, original in originals.items():
         if original in wanted:
-            module.register_forward_pre_hook(note)
+            module.register_forward_pre_hook(note, with_kwargs=True)
     with evaluating(copied):
         run(copied, example)
     return shapes

@@ -20,8 +20,8 @@ from groupnorm.spec import NormSpec
 def rebuild(model: nn.Module, report: ConversionReport) -> nn.Module:
     """A copy of a new network with the layers that a conversion gave to one like it.
 
-    Its scales are 1 and its shifts 0 where the conversion changed them: it is made to load the
-    state dict of the converted network::
+    Its values are the new network's own, not those of the conversion: it is made to load the state
+    dict of the converted network::
 
         converted, report = convert(trained)
         report.save("report.json")

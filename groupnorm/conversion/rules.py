@@ -87,7 +87,7 @@ def static_affine(norm: SourceNorm, groups: int, eps: float) -> tuple[Tensor, Te
         weight' = weight * sqrt(V + eps) / sqrt(v + eps_before)
         bias'   = bias + weight * (M - m) / sqrt(v + eps_before)
 
-    What an image's own statistics differ from these is the error that remains. A norm without
+    How far an image's own statistics differ from these is the error that remains. A norm without
     stored statistics keeps its scale and shift.
 
     Args:

@@ -109,6 +109,8 @@ def read_norm(module: nn.Module, near: Tensor | None) -> SourceNorm:
         raise Refusal("inside a scripted module; convert the network before torch.jit.script")
     if any(is_lazy(p) for p in module.parameters(recurse=False)):
         raise Refusal(f"{name} has no shape yet; run the network once")
+    if "forward" in vars(module):
+        raise Refusal("its forward was replaced on the object itself, which a new layer would lose")
     if parametrize.is_parametrized(module):
         raise Refusal("its parameters are parametrized; remove the parametrization first")
     state = {key: _own_tensor(module, key) for key in _STATE}

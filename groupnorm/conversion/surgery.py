@@ -251,7 +251,7 @@ def _check_positions(
     Raises:
         Refusal: a channel has one value in each sample, or may have.
     """
-    if shapes is None:
+    if not shapes:  # no example, or the norm did not run on it
         if isinstance(source.module, nn.BatchNorm1d) and not one_asked:
             raise Refusal(
                 "its input may be (N, C), one value per channel and sample; give an example "

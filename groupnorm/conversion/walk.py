@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+import functools
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MethodType
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_OF_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that every module has, the registered modules among them."""
 _STATE_DICT_HOOKS = (
     "_state_dict_hooks",
     "_state_dict_pre_hooks",
@@ -137,7 +141,7 @@ def irreplaceable(model: nn.Module, norms: Iterable[FoundNorm]) -> dict[nn.Modul
     holders: dict[int, str] = {}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
-            if not key.startswith("_"):
+            if key not in _OF_MODULES:
                 where = f"{name}.{key}" if name else key
                 holders |= {id(held): where for held in _held(value)}
     reasons = {}
@@ -155,14 +159,23 @@ def irreplaceable(model: nn.Module, norms: Iterable[FoundNorm]) -> dict[nn.Modul
     return reasons
 
 
-def _held(value: object) -> Iterator[object]:
-    """The modules in an attribute: itself, or the elements of a plain container."""
+def _held(value: object, within: tuple[int, ...] = ()) -> Iterator[nn.Module]:
+    """The modules in an attribute: itself, those in plain containers, and those of its methods."""
     if isinstance(value, nn.Module):
         yield value
-    elif isinstance(value, Mapping):
-        yield from value.values()
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from value
+        return
+    parts: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        parts = value
+    elif isinstance(value, functools.partial):
+        parts = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, MethodType):
+        parts = (value.__self__,)
+    if id(value) not in within:  # a container may hold itself
+        for part in parts:
+            yield from _held(part, (*within, id(value)))
 
 
 def read_chosen(norm: FoundNorm, impossible: dict[nn.Module, str]) -> SourceNorm:

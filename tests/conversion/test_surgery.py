@@ -1,6 +1,7 @@
 """Norms of every kind and library in every place, and what must not be converted."""
 
 import copy
+import functools
 import gc
 import pickle
 import warnings
@@ -246,6 +247,61 @@ def test_a_norm_in_a_plain_list_is_left_with_the_reason():
     converted, report = convert(model)
     assert reasons(report) == {"norm": "norms holds it too, which is no registered module"}
     assert converted.norms[0] is converted.norm
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda norm: [(norm, 1)],
+        lambda norm: {"one": [norm]},
+        lambda norm: functools.partial(norm),
+        lambda norm: functools.partial(map, norm),
+        lambda norm: norm.forward,
+    ],
+    ids=["nested", "in a dict", "partial", "argument", "method"],
+)
+@pytest.mark.parametrize("key", ["kept", "_kept"])
+def test_a_norm_that_anything_else_leads_to_is_left(hold, key):
+    model = conv_and(nn.BatchNorm2d(32)).append(nn.BatchNorm2d(32))
+    train_statistics(model)
+    setattr(model, key, hold(model[1]))
+    _, report = convert(model)
+    assert reasons(report) == {"1": f"{key} holds it too, which is no registered module"}
+    assert [row.name for row in report.layers] == ["2"]
+
+
+def test_a_container_that_holds_itself_has_an_end():
+    model = conv_and(nn.BatchNorm2d(32))
+    model.kept = [model[1]]
+    model.kept.append(model.kept)
+    with pytest.raises(ValueError, match="kept holds it too"):
+        convert(model)
+
+
+def test_a_forward_replaced_on_the_object_is_not_lost():
+    model = conv_and(nn.BatchNorm2d(32)).append(train_statistics(nn.BatchNorm2d(32)))
+    model[1].forward = lambda x: x + 1
+    _, report = convert(model)
+    assert list(reasons(report)) == ["1"]
+    assert "forward was replaced on the object" in reasons(report)["1"]
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.BatchNorm1d(8), nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        return self.used(input=x)
+
+
+def test_the_example_counts_for_a_norm_that_ran_and_however_it_was_called():
+    model = train_statistics(Unused())
+    _, report = convert(model, "gn:groups=2", example=torch.randn(2, 8, 5))
+    assert [row.name for row in report.layers] == ["used"]
+    assert "its input may be (N, C)" in reasons(report)["unused"]
+    with pytest.raises(ValueError, match="one value per channel and sample, input"):
+        convert(model, "gn:groups=2", example=torch.randn(2, 8), only="used")
 
 
 def test_norms_with_the_same_parameters_are_left():
