@@ -47,6 +47,9 @@ def write_atomic(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -
 def locked(path: Path, refusal: str | None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if absent); freed when the process dies.
 
+    Processes that are forked meanwhile do not hold it: those that decode files outlive a process
+    that is killed by some seconds.
+
     Args:
         refusal: what to say when another process holds it; None waits for that process.
 
@@ -63,7 +66,26 @@ def locked(path: Path, refusal: str | None) -> Iterator[None]:
             raise LockedError(refusal) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
-        yield
+        _locks.add(file.fileno())
+        try:
+            yield
+        finally:
+            _locks.discard(file.fileno())
+
+
+def _let_go() -> None:
+    """Put nothing in the place of the open locks, which a forked process would hold, too."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for lock in _locks:
+        os.dup2(nothing, lock, inheritable=False)
+    os.close(nothing)
+    _locks.clear()
+
+
+_locks: set[int] = set()
+"""Descriptors of the files that `locked` holds."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def file_above(path: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -85,6 +86,34 @@ def test_a_lock_is_exclusive_and_dies_with_its_process(tmp_path):
         holder.wait()
     with locked(path, "still busy"):
         pass
+
+
+def test_a_process_that_was_forked_does_not_hold_a_lock(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import os, sys, pathlib, time\n"
+        "from groupnorm.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'busy'):\n"
+        "    child = os.fork()\n"
+        "    if not child: time.sleep(60)\n"
+        "    print(child, flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        child = int(holder.stdout.readline())
+        with pytest.raises(LockedError, match="busy"), locked(path, "busy"):
+            pass
+        holder.kill()
+        holder.wait()
+        try:
+            with locked(path, "the child holds it"):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_lock_without_a_refusal_waits(tmp_path):
