@@ -194,33 +194,27 @@ def steps(study: Study) -> str:
 
 def detection_picture() -> str:
     """The sheet of predictions of the study of detectors, and what was found."""
-    folder = only("detection-quick-*")
-    study = read_study(folder)
-    inside = folder.relative_to(ROOT).as_posix()
-    found = describe(study, summarize_study(study))[0]
-    return "\n".join(
-        [
-            f"![Test images with what each arm finds]({inside}/figures/predictions.png)",
-            "",
-            f"The first test images, the truth, and what a detector with each norm finds. {found}",
-            f"Record: [{folder.name}]({inside}).",
-        ]
+    return _picture(
+        "detection-quick-*",
+        "![Test images with what each arm finds]({}/figures/predictions.png)",
+        "The first test images, the truth, and what a detector with each norm finds. ",
     )
 
 
 def video_picture() -> str:
     """The figure of the study of videos, and what was found."""
-    folder = only("video-quick-*")
+    picture = "![Accuracy against frames of a clip]({}/figures/accuracy-by-clip.png)"
+    return _picture("video-quick-*", picture, "")
+
+
+def _picture(pattern: str, picture: str, caption: str) -> str:
+    """A figure of a study, {} being the folder of its record, and its first finding."""
+    folder = only(pattern)
     study = read_study(folder)
     inside = folder.relative_to(ROOT).as_posix()
     found = describe(study, summarize_study(study))[0]
-    return "\n".join(
-        [
-            f"![Accuracy against frames of a clip]({inside}/figures/accuracy-by-clip.png)",
-            "",
-            f"{found} Record: [{folder.name}]({inside}).",
-        ]
-    )
+    record = f"Record: [{folder.name}]({inside})."
+    return "\n".join([picture.format(inside), "", f"{caption}{found}", record])
 
 
 def detection_section(pattern: str) -> str:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
+from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.example import Example, evaluating, run, tensors_in
 from groupnorm.conversion.producers import LINEAR_LAYERS, LinearLayer, find_producers
 from groupnorm.conversion.report import (
@@ -114,21 +115,11 @@ def folded_weights(layer: LinearLayer, norm: SourceNorm) -> tuple[Tensor, Tensor
     scale = torch.rsqrt(norm.var.double() + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight.detach().double()
-    weight = layer.weight.detach().double()
-    if isinstance(layer, _ConvTransposeNd):
-        # (in_channels, out_channels / groups, *kernel), the inputs of each group together
-        grouped = weight.view(layer.groups, -1, *weight.shape[1:])
-        by_output = scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
-        weight = (grouped * by_output).view(weight.shape)
-    else:
-        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-    bias = -norm.mean.double() * scale
-    if layer.bias is not None:
-        bias = bias + layer.bias.detach().double() * scale
+    shift = -norm.mean.double() * scale
     if norm.bias is not None:
-        bias = bias + norm.bias.detach().double()
-    dtype = layer.weight.dtype
-    return weight.to(dtype), bias.to(dtype)
+        shift = shift + norm.bias.detach().double()
+    groups = layer.groups if isinstance(layer, _ConvTransposeNd) else None
+    return fold_affine(layer.weight, layer.bias, scale, shift, transposed_groups=groups)
 
 
 def _check_constant(source: SourceNorm) -> None:

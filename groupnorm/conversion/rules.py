@@ -10,11 +10,13 @@ from torch import Tensor
 from groupnorm.conversion.sources import SourceNorm
 from groupnorm.spec import NormSpec
 
-GROUPS_WITHOUT_DATA = (32, 16, 8, 4, 2, 1)
+CANDIDATES = (32, 16, 8, 4, 2, 1)
+"""Numbers of groups that a conversion chooses from, the first that is possible."""
 CHANNELS_WITHOUT_DATA = 16
 """Smallest group where no number of groups is asked for: with fewer channels an image's group
 statistics lie far from the stored ones."""
 MIN_CHANNELS = 4
+"""Channels that a group has at least, where a layer has that many."""
 
 
 def groups_asked(
@@ -50,7 +52,7 @@ def groups_asked(
     if is_free(to):
         allowed = [
             g
-            for g in GROUPS_WITHOUT_DATA
+            for g in CANDIDATES
             if channels % g == 0 and channels // g >= min(CHANNELS_WITHOUT_DATA, channels)
         ]
         return allowed[0], ""

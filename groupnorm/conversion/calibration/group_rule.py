@@ -16,11 +16,8 @@ from groupnorm.conversion.calibration.fit import (
     relative_error,
 )
 from groupnorm.conversion.calibration.moments import LayerMoments, split
+from groupnorm.conversion.rules import CANDIDATES, MIN_CHANNELS
 
-CANDIDATES = (32, 16, 8, 4, 2, 1)
-"""Numbers of groups that are tried, in this order."""
-MIN_CHANNELS = 4
-"""Channels that a group has at least, where a layer has that many."""
 MIN_SAMPLES = 8
 """Samples without which held-out errors say nothing."""
 ERROR_BUDGET = 0.03
