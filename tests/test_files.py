@@ -95,8 +95,8 @@ def test_a_process_that_was_forked_does_not_hold_a_lock(tmp_path):
         "from groupnorm.files import locked\n"
         "with locked(pathlib.Path(sys.argv[1]), 'busy'):\n"
         "    child = os.fork()\n"
-        "    if not child: time.sleep(60)\n"
-        "    print(child, flush=True); sys.stdin.read()\n"
+        "    if not child: print(os.getpid(), flush=True); time.sleep(60)\n"
+        "    sys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)],
