@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from groupnorm.conversion.constants.producers import LINEAR_LAYERS
 from groupnorm.conversion.report import ConversionReport
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
 from groupnorm.conversion.walk import carry_over, find_norms, swap, working_copy
-from groupnorm.layers import norm_layer
+from groupnorm.layers import CalibratedGroupNorm, norm_layer
+from groupnorm.layers.with_activation import followed_by
 from groupnorm.spec import NormSpec
 
 
@@ -52,27 +54,69 @@ def rebuild(model: nn.Module, report: ConversionReport) -> nn.Module:
                 f"{row.name} has {row.channels} channels in the report, {source.channels} in the "
                 "network"
             )
-        new = build(source, spec, row.groups, row.eps)[0]
+        own_affine = row.in_front == "itself"
+        new = build(source, spec, row.groups, row.eps, own_affine, row.hybrid)[0]
         replacements.append((norms[row.name], new))
     fresh = swap(fresh, replacements)
+    add_biases(fresh, report.new_keys)
     refuse_old_states(fresh, report)
     return fresh
 
 
+def add_biases(model: nn.Module, keys: Iterable[str]) -> None:
+    """Give the linear layers that these keys of a state dict name a bias of 0, if they have none.
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for key in keys:
+        name, _, value = key.rpartition(".")
+        layer = modules.get(name)
+        if layer is None:
+            raise ValueError(f"the network has no layer {name!r}, which the report has")
+        if value == "bias" and isinstance(layer, LINEAR_LAYERS) and layer.bias is None:
+            outputs = getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)
+            assert isinstance(outputs, int)
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            layer.bias = nn.Parameter(weight.new_zeros(outputs), weight.requires_grad)
+
+
 def build(
-    source: SourceNorm, spec: NormSpec, groups: int, eps: float
+    source: SourceNorm,
+    spec: NormSpec,
+    groups: int,
+    eps: float,
+    own_affine: bool = False,
+    hybrid: float = 1.0,
 ) -> tuple[nn.Module, set[str]]:
     """A layer for the place of another, and which of its parameters are that one's own.
 
     A group norm with other groups is the same layer but for their number.
+
+    Args:
+        source: what is replaced.
+        spec: of the new layer.
+        groups: of the new layer; 0 for one without groups.
+        eps: of the new layer.
+        own_affine: have scale and offset of each channel before the norm, in a
+            `CalibratedGroupNorm`.
+        hybrid: as in `CalibratedGroupNorm`.
     """
     old = source.module
-    if isinstance(old, nn.GroupNorm):
+    if own_affine or hybrid < 1:
+        make = followed_by(CalibratedGroupNorm, source.drop, source.act)
+        new: nn.Module = make(
+            groups, source.channels, eps, source.device, source.dtype,
+            input_affine=own_affine, hybrid=hybrid, activation=getattr(old, "activation", None),
+        )  # fmt: skip
+    elif isinstance(old, nn.GroupNorm):
         regrouped = copy.copy(old)
         regrouped._parameters = dict(old._parameters)
         regrouped.num_groups, regrouped.eps = groups, eps
         regrouped.affine = True
-        new: nn.Module = regrouped
+        new = regrouped
     else:
         exact = NormSpec("gn", groups=groups) if groups else spec
         new = norm_layer(exact)(source.channels, eps=eps, **source.arguments)

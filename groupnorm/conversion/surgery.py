@@ -5,12 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from groupnorm.conversion.calibration.batches import Batches
+from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
+from groupnorm.conversion.calibration.group_rule import ERROR_BUDGET
+from groupnorm.conversion.calibration.network import Options
 from groupnorm.conversion.constants.freeze import stored_row
-from groupnorm.conversion.example import Example, input_shapes
+from groupnorm.conversion.example import Example, Forward, input_shapes
 from groupnorm.conversion.rebuild import build, refuse_old_states
 from groupnorm.conversion.report import ConversionReport, ConvertedLayer, raise_for_nothing
 from groupnorm.conversion.rules import MIN_CHANNELS, groups_asked, is_free, static_affine
@@ -30,6 +35,7 @@ from groupnorm.conversion.walk import (
     swap,
     working_copy,
 )
+from groupnorm.conversion.with_data import convert_with
 from groupnorm.spec import NormSpec
 
 _EPS_OF_NONE = 1e-5
@@ -59,12 +65,27 @@ def convert(
     min_channels: int = MIN_CHANNELS,
     example: Example | None = None,
     inplace: bool = False,
+    data: Any = None,
+    forward: Forward | None = None,
+    limits: FitLimits = DEFAULT_LIMITS,
+    hybrid: float = 1.0,
+    refit: bool = True,
+    budget: float = ERROR_BUDGET,
+    plain: bool = False,
+    finetune_steps: int = 0,
+    seed: int = 0,
+    progress: bool = False,
 ) -> tuple[nn.Module, ConversionReport]:
-    """Put group norms in the places of a network's batch norms, without data.
+    """Put group norms in the places of a network's batch norms.
 
-    Scale and shift are chosen so that the stored statistics give each layer the output that it had
-    (`static_affine`). An image's own group statistics differ from the stored ones, and the network
-    loses a part of its accuracy: measure it, and fine-tune.
+    With `data`, a few dozen to a few hundred inputs without labels, each norm is fitted to what the
+    network made of them, and the network keeps most of its accuracy: scale and offset of each
+    channel before the norm, which the layer in front takes up, its scale and shift, and the number
+    of groups.
+
+    Without data, scale and shift are chosen so that the stored statistics give each layer the
+    output that it had (`static_affine`). An image's own group statistics differ from the stored
+    ones, and the network loses a part of its accuracy: measure it, and fine-tune.
 
     Each layer keeps its device, dtype, training flag, `requires_grad`, hooks, eps, and what follows
     the norm within it, as in timm's layers. Parameters remain the same objects, so that with
@@ -75,7 +96,8 @@ def convert(
 
     Args:
         model: any network.
-        to: "gn" chooses the groups: at least 16 channels each. "gn:groups=8" or "gn:size=16" is at
+        to: "gn" chooses the groups: with data as many as `budget` allows, at least `min_channels`
+            channels each, without at least 16. "gn:groups=8" or "gn:size=16" is at
             most so many groups with at least `min_channels` channels each; "ln" is one group. With
             "bn", "syncbn" or "brn" statistics, scale and shift are kept, and so is what the network
             computes in evaluation.
@@ -88,6 +110,21 @@ def convert(
             needs it, whose input may be (N, C), where a group norm has no positions to normalize
             over.
         inplace: change the model itself, instead of a copy.
+        data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
+            lists or tuples that begin with one, or what `forward` takes. A quarter is held out, for
+            the choice of groups and for the errors in the report. It runs where the model lies.
+        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`.
+        limits: of the scales and offsets of channels before the norms.
+        hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
+            nearer to the network before, and no plain group norm.
+        refit: fit the convolutions in front of norms to give what they gave before.
+        budget: error that the norms of the network may add together, where groups are chosen.
+        plain: have no layers but plain group norms. Else a norm with no convolution or linear layer
+            in front that could take them has scale and offset of each channel itself.
+        finetune_steps: of distillation from the network before, at the end: four samples each,
+            without labels.
+        seed: of all that is drawn, by generators of its own.
+        progress: print to standard error what is done, with the time left.
 
     Returns:
         The converted network and the report.
@@ -95,14 +132,29 @@ def convert(
     Raises:
         NormSpecError: `to` cannot be read.
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
-            batch norm, `only` chooses nothing, the example does not run, or the network cannot be
-            copied.
-        TypeError: `only` is none of these.
+            batch norm, `only` chooses nothing, the example or the data does not run, the network
+            cannot be copied, or what goes with data comes without it.
+        TypeError: `only` or `data` is none of these.
     """
+    batches = None
+    _check_options(to, data, plain, forward=forward, hybrid=hybrid, finetune_steps=finetune_steps)
+    if data is not None:
+        tensors = [*model.parameters(), *model.buffers()]
+        batches = Batches(data, forward, tensors[0].device if tensors else torch.device("cpu"))
+        example = batches.example if example is None else example
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)
     if not replacements:
         raise_for_nothing("converted", report.skipped)
+    if batches is not None:
+        options = Options(
+            is_free(to) and groups is None, min_channels, limits, hybrid, refit, budget, plain,
+            finetune_steps, seed, progress,
+        )  # fmt: skip
+        norms = [one.norm for one in replacements]
+        converted, report = convert_with(batches, converted, norms, report, options)
+        refuse_old_states(converted, report)
+        return converted, report
     if NormSpec.parse(to).is_group_norm:
         warnings.warn(
             f"{len(report.layers)} layers were converted without data: the network loses a part "
@@ -173,6 +225,22 @@ def _plan(
     new_keys, removed_keys = changed_keys([(one.norm, one.new) for one in replacements])
     rows = [one.row for one in replacements]
     return replacements, ConversionReport(str(to), rows, skipped, new_keys, removed_keys, None)
+
+
+def _check_options(to: str | NormSpec, data: Any, plain: bool, **others: Any) -> None:
+    """Check what goes with data, or without, or not together.
+
+    Raises:
+        ValueError: it does not.
+    """
+    unused = {"forward": None, "hybrid": 1.0, "finetune_steps": 0}
+    for name, value in others.items():
+        if data is None and value != unused[name]:
+            raise ValueError(f"{name} goes with data: nothing is fitted without")
+    if data is not None and not NormSpec.parse(to).is_group_norm:
+        raise ValueError(f"data goes with group norms, not with {to}, which computes the same")
+    if plain and others["hybrid"] != 1:
+        raise ValueError(f"hybrid below 1 is no plain group norm, got {others['hybrid']}")
 
 
 def _check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> None:
