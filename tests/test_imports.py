@@ -124,7 +124,7 @@ def test_some_modules_import_less_than_their_part(name):
         ("study", "def plan():\n    import groupnorm.experiments.catalog"),
         ("layers", "from groupnorm import models"),
         ("conversion", "from groupnorm.models import build_model"),
-        ("models", "from groupnorm.conversion.calibrate import recompute"),
+        ("models", "from groupnorm.conversion.precise_bn import recompute"),
         ("experiments", "from groupnorm.training.loop import train"),
         ("experiments", "from groupnorm.study import execute"),
         ("ops", "import groupnorm.layers"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from groupnorm.files import first_line
 
 Example: TypeAlias = "Tensor | tuple[Any, ...] | list[Any] | Callable[[nn.Module], Any]"
+Forward: TypeAlias = "Callable[[nn.Module, Any], Any]"
 
 
 def run(model: nn.Module, example: Example) -> Any:
@@ -26,7 +27,13 @@ def run(model: nn.Module, example: Example) -> Any:
 
     Raises:
         ValueError: the network does not run on it.
+        TypeError: it is none of these.
     """
+    if not (isinstance(example, Tensor | tuple | list) or callable(example)):
+        raise TypeError(
+            "an example is a tensor, a tuple of arguments, a list, or a callable that runs the "
+            f"model it gets (lambda model: model(x=...)), got {type(example).__name__}"
+        )
     try:
         if isinstance(example, tuple):
             return model(*example)
@@ -36,6 +43,58 @@ def run(model: nn.Module, example: Example) -> Any:
     except Exception as error:
         what = first_line(error)
         raise ValueError(f"the network does not run on the example: {what}") from error
+
+
+def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
+    """The network's output on a batch, as data loaders yield it.
+
+    Args:
+        batch: without `forward` the network's input, or a list or tuple that begins with it, as
+            images before their labels.
+        forward: runs a network on a batch, where that is something else:
+            `lambda model, batch: model(batch["images"], batch["sizes"])`.
+
+    Raises:
+        ValueError: the network does not run on it.
+        TypeError: `forward` is needed.
+    """
+    if forward is None:
+        return run(model, input_of(batch))
+    return run(model, lambda network: forward(network, batch))
+
+
+def input_of(batch: Any) -> Tensor:
+    """The tensor that a batch is, or begins with.
+
+    Raises:
+        TypeError: there is none.
+    """
+    several = isinstance(batch, list | tuple)
+    first = batch[0] if several and batch else batch
+    if isinstance(first, Tensor):
+        return first
+    found = type(batch).__name__
+    if several:
+        found = f"a {found} of {type(first).__name__}" if batch else f"an empty {found}"
+    raise TypeError(
+        f"a batch is a tensor, or a list or tuple that begins with one, got {found}; "
+        "forward=lambda model, batch: ... runs the network on anything else"
+    )
+
+
+def check_batches(batches: object) -> None:
+    """Check that what a caller gives as batches is not one tensor, whose rows are no batches.
+
+    Raises:
+        TypeError: it is, or cannot be gone through.
+    """
+    if isinstance(batches, Tensor):
+        raise TypeError(
+            f"batches are a list or a data loader, got one tensor {tuple(batches.shape)}; "
+            "its batches of 32 are tensor.split(32)"
+        )
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches are a list or a data loader, got {type(batches).__name__}")
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

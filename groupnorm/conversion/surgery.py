@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from groupnorm.conversion.constants.freeze import stored_row
 from groupnorm.conversion.example import Example, input_shapes
-from groupnorm.conversion.freeze import stored_row
 from groupnorm.conversion.rebuild import build, refuse_old_states
 from groupnorm.conversion.report import ConversionReport, ConvertedLayer, raise_for_nothing
 from groupnorm.conversion.rules import MIN_CHANNELS, groups_asked, is_free, static_affine

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groupnorm.conversion.constants.freeze import frozen_layer, stored_row
 from groupnorm.conversion.example import Example, evaluating, run, tensors_in
-from groupnorm.conversion.freeze import frozen_layer, stored_row
 from groupnorm.conversion.report import ConversionReport, raise_for_nothing
 from groupnorm.conversion.sources import Refusal, SourceNorm
 from groupnorm.conversion.walk import (

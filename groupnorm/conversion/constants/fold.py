@@ -12,8 +12,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from groupnorm.conversion.calibration.affine import fold_affine
+from groupnorm.conversion.constants.producers import LINEAR_LAYERS, LinearLayer, find_producers
 from groupnorm.conversion.example import Example, evaluating, run, tensors_in
-from groupnorm.conversion.producers import LINEAR_LAYERS, LinearLayer, find_producers
 from groupnorm.conversion.report import (
     ConversionReport,
     ConvertedLayer,
