@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 
 from groupnorm.conversion import ConversionReport
-from groupnorm.data import DataError
 from groupnorm.files import first_line
 from groupnorm.memory import keep_large_blocks
 from groupnorm.study.conversions.finetuning import fine_tune
@@ -18,9 +18,6 @@ from groupnorm.study.conversions.methods import converted
 from groupnorm.study.conversions.records import write_failure, write_result
 from groupnorm.study.conversions.teacher import Teacher
 from groupnorm.study.conversions.trial import Trial
-
-_FAILURES = (ValueError, RuntimeError, MemoryError)
-"""What a trial may end in without the others' ending."""
 
 
 def run_trials_of(
@@ -49,10 +46,11 @@ def run_trials_of(
         reason = None
         try:
             write_result(folder, trial, _result(teacher, trial))
-        except DataError:
+        except OSError:  # of the disk: the next trial would meet it, too
             raise
-        except _FAILURES as error:
-            reason = first_line(error)
+        except Exception as error:
+            traceback.print_exc()  # into the run's log
+            reason = f"{type(error).__name__}: {first_line(error)}"
             write_failure(folder, trial, reason)
         on_trial(trial, reason)
 

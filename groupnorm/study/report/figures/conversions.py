@@ -1,4 +1,4 @@
-"""The figures of a study of conversions: by groups, by steps of fine-tuning, and along the layers."""
+"""The figures of a study of conversions: by groups, by steps of fine-tuning, by layer."""
 
 from __future__ import annotations
 

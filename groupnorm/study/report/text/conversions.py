@@ -1,4 +1,4 @@
-"""The words of a study of conversions: what the fit keeps, the others, and what fine-tuning adds."""
+"""The words of a study of conversions: what the fit keeps, what others do, and fine-tuning."""
 
 from __future__ import annotations
 
