@@ -54,10 +54,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """Where the report is, and the record of every run."""
+    """Where the report is, the record of every run, and how many trials of conversions failed."""
 
     report: Path
     records: list[Record]
+    failed_trials: int = 0
 
 
 def run_study(
@@ -149,16 +150,17 @@ def run_study(
                 print_line(console, left)
             runs = dict.fromkeys(cell.run for cell in plan.cells)
             records = [read_record(out, name) for name in names | runs]
+            failed_trials = 0
             if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
                 tell = partial(print_line, console)
                 _time_steps(plan, list(runs), setup, tell)
                 predict_samples(out, plan.cells, data_root, tell)
                 if plan.conversions:
-                    convert_teachers(
+                    failed_trials = convert_teachers(
                         out, plan.cells, plan.conversions, setup.share,
                         device=device, data_root=data_root, console=console,
                     )  # fmt: skip
-            return StudyOutcome(build_report(out), records)
+            return StudyOutcome(build_report(out), records, failed_trials)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
     except OSError as error:

@@ -31,7 +31,7 @@ def convert_teachers(
     device: str,
     data_root: Path | None,
     console: Console,
-) -> None:
+) -> int:
     """Do the trials that are missing of every finished run, a process for each run.
 
     What is there stays. A trial that fails costs only itself, a process that is killed the trial
@@ -41,6 +41,9 @@ def convert_teachers(
         cells: of the study's table; their label `network` names the trials.
         trials: by network.
         share: from a number of processes to how many run at a time, and the threads of each.
+
+    Returns:
+        How many failed, or were not done because their process was killed.
 
     Raises:
         StoreError: a file of the study is damaged.
@@ -65,7 +68,7 @@ def convert_teachers(
         console, f"{counted(every, 'trial')} of conversions: {done} reused, {to_do} to do{without}"
     )
     if not waiting:
-        return
+        return 0
     with _Progress(names, waiting, console) as progress:
 
         def launch(launcher: Launcher, name: str) -> LaunchedTrial:
@@ -83,6 +86,7 @@ def convert_teachers(
 
         jobs, threads = share(len(waiting))
         run_processes(list(waiting), launch, progress.on_event, ended, jobs=jobs, threads=threads)
+        return progress.failed
 
 
 class _Progress:
@@ -94,7 +98,7 @@ class _Progress:
         self._names = names
         self._waiting = waiting
         self._ended = dict.fromkeys(waiting, 0)
-        self._failed = 0
+        self.failed = 0
         self._seconds = {t.name: t.seconds for trials in waiting.values() for t in trials}
         self._total = sum(t.seconds for trials in waiting.values() for t in trials)
         self._done = 0.0
@@ -132,7 +136,7 @@ class _Progress:
         self._ended[name] += 1
         self._done += self._seconds[event["trial"]]
         if event["reason"] is not None:
-            self._failed += 1
+            self.failed += 1
             text = f"{self._names[name]}: {event['trial']} failed: {event['reason']}"
             print_line(self._console, text)
         self._bars.update(self._tasks[name], completed=self._ended[name])
@@ -146,13 +150,14 @@ class _Progress:
         """The process of a run has ended; with trials that it did not come to, it has failed."""
         self._bars.update(self._tasks[name], visible=False)
         left = len(self._waiting[name]) - self._ended[name]
+        self.failed += left
         why = f"; {counted(left, 'trial')} not done: {failure}" if left else ""
         done = counted(self._ended[name], "trial")
         print_line(self._console, f"{self._names[name]}: {done} done{why}")
 
     def _in_words(self) -> str:
         ended, every = sum(self._ended.values()), sum(map(len, self._waiting.values()))
-        failed = f", {self._failed} failed" if self._failed else ""
+        failed = f", {self.failed} failed" if self.failed else ""
         return f"{ended} of {every} trials{failed}, {self._left()}"
 
     def _left(self) -> str:

@@ -23,6 +23,14 @@ from groupnorm.study.results.format import counted, decimal_text, plain_text, se
 from groupnorm.study.results.labels import NOTHING, estimate_text, interval_text
 
 EIGHT = "gn:groups=8"
+TITLES = {
+    "kept": "Kept in percent",
+    "fits": "The fit",
+    "parts": "The fit without one of its parts",
+    "images": "Number of calibration images",
+    "steps": "Fine-tuning at 4 images a step",
+}
+"""Of the tables on the page, by their names."""
 
 
 def conversion_tables(networks: Sequence[NetworkOutcomes]) -> list[MarkedTable]:
@@ -51,8 +59,8 @@ def kept_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
         "kept",
         "Percent of the teacher's accuracy that is kept (of its mean IoU, where pixels have "
         "classes), without labels and without a training step"
-        f"{_over_seeds(networks)}. Of up to 32 groups as many as leave 4 channels in each; found: "
-        "those that the method chooses, without data at least 16 channels in each",
+        f"{_over_seeds(networks)}. Up to 32: as many groups as leave 4 channels in each. Fitted: "
+        "as many as the conversion chooses, without data at least 16 channels in each",
         ["network", "method", *heads],
         body,
     )
@@ -79,12 +87,12 @@ def fit_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
     aims = list(dict.fromkeys(to for network in networks for to in network.aims))
     return MarkedTable(
         "fits",
-        "The fit at the groups that it finds: percent of the test examples with the teacher's "
+        "The fit with fitted groups: percent of the test examples with the teacher's "
         "class, layers by number of groups in the first seed, and the part of a group's variance "
         "that offsets make, the mean over layers and seeds; and the share of the teacher's result "
         f"that is kept{_over_seeds(networks)}, with what is aimed at in brackets",
         [
-            "network", "measured", "teacher (%)", "agreement (%)", "groups found", "offset share",
+            "network", "measured", "teacher (%)", "agreement (%)", "groups", "offset share",
             *(f"kept (%): {groups_name(to)}" for to in aims), "seconds",
         ],
         body,

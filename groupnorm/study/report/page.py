@@ -20,6 +20,7 @@ from markupsafe import Markup
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
 from groupnorm.study.report.conversion_tables import (
+    TITLES,
     conversion_tables,
     trial_numbers,
     trials_csv,
@@ -287,7 +288,7 @@ def _page(
         main_metric=metric.title,
         unit_words=in_unit(metric, ", "),
         table_title=_table_title(study),
-        further_tables=conversion_tables(study.conversions)[1:],
+        further_tables=[(TITLES[t.name], t) for t in conversion_tables(study.conversions)[1:]],
         gap_unit=gap_unit(metric),
         main_title=tables.main_title_of(study, rows),
         header=header,
@@ -343,7 +344,7 @@ def _page(
 
 def _table_title(study: Study) -> str:
     if study.of_conversions:
-        return "Kept in percent"
+        return TITLES["kept"]
     return f"{capital(noun(study.metric))}{in_unit(study.metric)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from matplotlib.axes import Axes
@@ -40,6 +40,8 @@ _COLORS = {
 }  # fmt: skip
 _STYLES = {m: Style(color, MARKERS[i]) for i, (m, color) in enumerate(_COLORS.items())}
 
+_BESIDE = 0.07  # of two methods at the same groups, so that no marker hides another
+
 
 def conversion_figures(networks: Sequence[NetworkOutcomes]) -> list[FigureSpec]:
     """What is kept over groups, the score over steps, the error of each layer."""
@@ -70,11 +72,12 @@ def _groups_drawer(network: NetworkOutcomes) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         columns = group_columns([network])
         fixed = [to for to in columns if groups_name(to).isdecimal() or to == ONE_CHANNEL]
-        for method in dict.fromkeys(one.trial.method for one in network.grid):
-            style = _STYLES[method]
+        methods = list(dict.fromkeys(one.trial.method for one in network.grid))
+        for number, method in enumerate(methods):
+            style, beside = _STYLES[method], _BESIDE * (number - (len(methods) - 1) / 2)
             for part in (fixed, [to for to in columns if to not in fixed]):
                 found = {
-                    columns.index(to): one.share
+                    columns.index(to) + beside: one.share
                     for to in part
                     if (one := network.found(method, to)) and one.share
                 }
@@ -186,7 +189,7 @@ def _errors(one: Outcome | None) -> list[float]:
 
 
 def _line(
-    ax: Axes, found: dict[int, Estimate | None], style: Style, label: str, *, joined: bool
+    ax: Axes, found: Mapping[float, Estimate | None], style: Style, label: str, *, joined: bool
 ) -> None:
     estimates = {x: one for x, one in found.items() if one is not None}
     if not estimates:

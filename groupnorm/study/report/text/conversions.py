@@ -17,7 +17,7 @@ from groupnorm.study.results.format import counted, decimal_text
 from groupnorm.study.results.labels import interval_text
 
 EIGHT = "gn:groups=8"
-_AT = {FITTED: "at the groups that it finds", EIGHT: "at 8 groups",
+_AT = {FITTED: "with fitted groups", EIGHT: "at 8 groups",
        UP_TO_32: "with up to 32 groups of at least 4 channels"}  # fmt: skip
 
 
