@@ -4,17 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.network import Options, calibrate
+from groupnorm.conversion.example import Forward
 from groupnorm.conversion.rebuild import add_biases, build
 from groupnorm.conversion.report import ConversionReport
 from groupnorm.conversion.sources import read_norm
 from groupnorm.conversion.walk import FoundNorm, changed_keys, swap
 from groupnorm.spec import NormSpec
+
+
+def check_options(to: str | NormSpec, data: Any, plain: bool, **others: Any) -> None:
+    """Check what goes with data, or without, or not together.
+
+    Raises:
+        ValueError: it does not.
+    """
+    unused = {"forward": None, "hybrid": 1.0, "finetune_steps": 0}
+    for name, value in others.items():
+        if data is None and value != unused[name]:
+            raise ValueError(f"{name} goes with data: nothing is fitted without")
+    if data is not None and not NormSpec.parse(to).is_group_norm:
+        raise ValueError(f"data goes with group norms, not with {to}, which computes the same")
+    if plain and others["hybrid"] != 1:
+        raise ValueError(f"hybrid below 1 is no plain group norm, got {others['hybrid']}")
+
+
+def batches_for(model: nn.Module, data: Any, forward: Forward | None) -> Batches:
+    """The data of a conversion, which runs where the model lies.
+
+    Raises:
+        TypeError: and ValueError, as `Batches`.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    return Batches(data, forward, tensors[0].device if tensors else torch.device("cpu"))
 
 
 def convert_with(
