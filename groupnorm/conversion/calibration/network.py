@@ -29,7 +29,7 @@ from groupnorm.conversion.calibration.group_rule import (
 )
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
 from groupnorm.conversion.calibration.progress import Progress
-from groupnorm.conversion.calibration.refit import RidgeRefit
+from groupnorm.conversion.calibration.refit import HeldOutRows, RidgeRefit
 from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
 from groupnorm.conversion.calibration.states import States
 from groupnorm.conversion.calibration.tape import Holder, Untraceable
@@ -44,8 +44,8 @@ from groupnorm.conversion.walk import find_norms, swap
 from groupnorm.spec import NormSpec
 
 _ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
+_NOTHING = 1e-10  # relative error of a layer whose input is the teacher's
 _LEAST_STD = 0.1  # of a channel, in deviations that the norm has stored
-_NOTHING = 1e-8  # relative error of a layer that needs no refit
 
 
 @dataclass(frozen=True)
@@ -264,12 +264,10 @@ class _Norm:
         fitting: RidgeRefit | None = None
         for seen in walk.producer_inputs():
             if fitting is None:
-                weight = producer.weight
-                rows = max(_ROWS, 2 * weight[0].numel())
+                rows = max(_ROWS, 2 * producer.weight[0].numel())
                 positions = -(-rows // (len(seen.student) * walk.batches.fitted))
-                fitting, held_out = (
-                    RidgeRefit(producer, positions=positions, seed=self.seed) for _ in range(2)
-                )
+                fitting = RidgeRefit(producer, positions=positions, seed=self.seed)
+                held_out = HeldOutRows(producer, positions=positions, seed=self.seed)
             (held_out if seen.held_out else fitting).add(seen.student, seen.teacher)
         assert fitting is not None
         before = held_out.error(producer.weight, producer.bias)
