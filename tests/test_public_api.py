@@ -45,9 +45,10 @@ PUBLIC = {
     },
     "groupnorm.cost": {"bytes_saved", "count_flops", "measure_cost"},
     "groupnorm.models": {
-        "ResNetCifar", "build_detector", "build_model", "build_video_model", "channel_widths",
-        "check_detector", "check_model", "check_places", "check_video_model", "count_parameters",
-        "imagenet_resnet", "places_of", "usual_images", "vgg16", "widths_of_place",
+        "ResNetCifar", "build_detector", "build_model", "build_segmentation_model",
+        "build_video_model", "channel_widths", "check_detector", "check_model", "check_places",
+        "check_segmentation_model", "check_video_model", "count_parameters", "imagenet_resnet",
+        "places_of", "usual_images", "vgg16", "widths_of_place",
     },
     "groupnorm.experiments": {
         "EXPERIMENTS", "Experiment", "Options", "build", "study_plan",
@@ -107,7 +108,8 @@ COVERED_ELSEWHERE = {
     "experiments/pets.py",
     "models/classification/widths.py",  # models/test_registry.py, test_resnet_imagenet.py
     "models/detection/roi_heads.py",  # models/detection/test_mask_rcnn.py
-    "models/video/architectures.py",  # models/test_registry.py
+    "models/segmentation/architectures.py",  # models/test_registry.py, as the next one
+    "models/video/architectures.py",
     "models/video/layers.py",  # models/video/test_i3d.py, test_i3d_narrow.py
     "ops/group_norm/arguments.py",  # test_api.py and test_tensor_states.py
     "ops/group_norm/autograd.py",  # test_api.py, with every kernel

@@ -167,7 +167,8 @@ class Options(BaseModel):
     data: str | None = None
     """Data set; 'groupnorm doctor' lists them."""
     model: str | None = None
-    """resnet8, resnet14, ... resnet110, resnet18, 34, 50, 101, vgg16."""
+    """resnet8, resnet14, ... resnet110, preact_resnet8, 14, ... 110, mobilenet_narrow, resnet18,
+    34, 50, 101, vgg16."""
     norms: Norms | None = None
     """Normalizations, as bn,gn:groups=8,gn:groups=8+ws,ln,in."""
     batch_sizes: Sizes | None = None

@@ -1,7 +1,8 @@
 """Places of a model that may have a norm of their own.
 
 `stem` is what comes before the first stage; `stage1`, `stage2`, ... are the papers' stages, between
-two changes of the maps' size. A shortcut belongs to the stage of its block.
+two changes of the maps' size. A shortcut belongs to the stage of its block, and so does a norm that
+comes before the block's change of size. A U-Net has an `encoder` and a `decoder`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 _STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
 CIFAR_PLACES = ("stem", *_STAGES[:3])
 NARROW_PLACES = ("stem", *_STAGES[:3])
+MOBILENET_PLACES = ("stem", *_STAGES[:4])
 IMAGENET_PLACES = ("stem", *_STAGES[:4])
 VGG_PLACES = _STAGES
 """VGG-16 has no stem; each of its stages ends in a max pooling."""
+UNET_PLACES = ("encoder", "decoder")
+"""The lowest level of a U-Net belongs to its encoder."""
 
 
 def check_given(given: Iterable[str], places: tuple[str, ...], model: str) -> None:
@@ -54,3 +58,16 @@ def norm_of_place(
             "other places"
         )
     return norms
+
+
+def refuse_normalizer_free(norm: NormLayer, model: str) -> None:
+    """Refuse `none+nf` for a model that has no blocks for it.
+
+    Raises:
+        ValueError: the norm is `none+nf`.
+    """
+    if norm.spec.nf:
+        raise ValueError(
+            f"{norm.spec} needs blocks of another form than {model} has; it goes with the "
+            "CIFAR-type ResNets (resnet8, resnet20, ...)"
+        )

@@ -16,9 +16,14 @@ from groupnorm.models.detection.architectures import (
 from groupnorm.models.places import (
     CIFAR_PLACES,
     IMAGENET_PLACES,
+    MOBILENET_PLACES,
     NARROW_PLACES,
     VGG_PLACES,
     check_given,
+)
+from groupnorm.models.segmentation.architectures import (
+    SEGMENTATION_MODELS,
+    segmentation_architecture_of,
 )
 from groupnorm.models.video.architectures import I3D, VIDEO_MODELS, video_architecture_of
 from groupnorm.spec import NormSpec
@@ -29,9 +34,14 @@ if TYPE_CHECKING:
     from groupnorm.layers import NormLayer
 
 _CIFAR = {f"resnet{depth}": depth for depth in widths.CIFAR_DEPTHS}
+_PREACT = {f"preact_resnet{depth}": depth for depth in widths.CIFAR_DEPTHS}
+_SMALL = {**_CIFAR, **_PREACT}
 _IMAGENET = {f"resnet{depth}": depth for depth in widths.BLOCKS_PER_STAGE}
 _NARROW = widths.NARROW_RESNET
-_DEPTHS = {**_CIFAR, **_IMAGENET, "vgg16": 16, _NARROW: 14}
+_MOBILENET = widths.MOBILENET
+_DEPTHS = {
+    **_SMALL, **_IMAGENET, "vgg16": 16, _NARROW: 14, _MOBILENET: widths.MOBILENET_DEPTH,
+}  # fmt: skip
 
 
 def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int:
@@ -42,18 +52,19 @@ def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int
 
     Raises:
         ValueError: another name, in which case the message lists the known ones; a width other
-            than 1 of a model that is no CIFAR-type ResNet; or a size too small for the model.
+            than 1 of a model that is no ResNet for small images; or a size too small for the model.
     """
     if name not in _DEPTHS:
         raise ValueError(
             f"unknown model {name!r}; known: {', '.join(_CIFAR)} "
             "(ResNets for small images, of depth 6n + 2), "
+            f"{', '.join(_PREACT)} (with pre-activation), {_MOBILENET} (for small images), "
             f"{', '.join(_IMAGENET)} (ResNets for ImageNet), vgg16, {_NARROW} (of the small "
             "detectors)"
         )
-    if width != 1 and name not in _CIFAR:
+    if width != 1 and name not in _SMALL:
         raise ValueError(
-            f"{name} has its published width; width={width} goes with {', '.join(_CIFAR)}"
+            f"{name} has its published width; width={width} goes with {', '.join(_SMALL)}"
         )
     smallest = _usual_images(name).smallest
     if sizes and min(sizes) < smallest:
@@ -68,10 +79,12 @@ def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
         ValueError: as `check_model`.
     """
     depth = check_model(name, width)
-    if name in _CIFAR:
+    if name in _SMALL:
         return widths.cifar_widths(width)
     if name == _NARROW:
         return widths.NARROW_WIDTHS
+    if name == _MOBILENET:
+        return tuple(sorted(set().union(*widths.mobilenet_widths().values())))
     return widths.VGG_WIDTHS if name == "vgg16" else widths.imagenet_widths(depth)
 
 
@@ -79,13 +92,15 @@ def places_of(name: str) -> tuple[str, ...]:
     """The parts of the model that may have a norm of their own, from input to output.
 
     Args:
-        name: of a model, a detector or a network for video.
+        name: of a model, a detector, or a network for segmentation or video.
 
     Raises:
         ValueError: unknown name.
     """
     if name in DETECTORS:
         return DETECTORS[name].places
+    if name in SEGMENTATION_MODELS:
+        return SEGMENTATION_MODELS[name].places
     if name in VIDEO_MODELS:
         return VIDEO_MODELS[name].places
     check_model(name)
@@ -93,7 +108,9 @@ def places_of(name: str) -> tuple[str, ...]:
         return VGG_PLACES
     if name == _NARROW:
         return NARROW_PLACES
-    return CIFAR_PLACES if name in _CIFAR else IMAGENET_PLACES
+    if name == _MOBILENET:
+        return MOBILENET_PLACES
+    return CIFAR_PLACES if name in _SMALL else IMAGENET_PLACES
 
 
 def check_places(name: str, given: Iterable[str]) -> None:
@@ -123,6 +140,15 @@ def check_detector(name: str, given: Mapping[str, NormSpec], box_head: str) -> N
             f"box_head={box_head} is for Mask R-CNN with a feature pyramid, not for {name}"
         )
     check_box_head(box_head, given.get("box_head"))
+
+
+def check_segmentation_model(name: str, given: Iterable[str] = ()) -> None:
+    """Check that there is a network for segmentation of this name, with these places.
+
+    Raises:
+        ValueError: unknown name or place.
+    """
+    check_given(given, segmentation_architecture_of(name).places, name)
 
 
 def check_video_model(
@@ -157,6 +183,10 @@ def widths_of_place(name: str, place: str, width: float = 1.0) -> tuple[int, ...
         ValueError: as `check_places`, and a width as `check_model`.
     """
     check_places(name, [place])
+    if name in _PREACT:
+        return widths.preact_widths(width)[place]
+    if name == _MOBILENET:
+        return widths.mobilenet_widths()[place]
     found = channel_widths(name, width)
     if place == "stem":
         return found[:1]
@@ -196,7 +226,8 @@ def usual_images(name: str) -> UsualImages:
 def _usual_images(name: str) -> UsualImages:
     if name == _NARROW:
         return UsualImages(48, 16, 32, 10)
-    return UsualImages(32, 8, 8, 10) if name in _CIFAR else UsualImages(224, 32, 64, 1000)
+    small = name in _SMALL or name == _MOBILENET
+    return UsualImages(32, 8, 8, 10) if small else UsualImages(224, 32, 64, 1000)
 
 
 def build_model(
@@ -212,20 +243,24 @@ def build_model(
 ) -> nn.Module:
     """Build a model by name with freshly initialized weights from torch's default generator.
 
-    `ResNetCifar`, `imagenet_resnet`, `vgg16` or `NarrowResNet`; nothing is downloaded.
+    `ResNetCifar`, `PreactResNet`, `NarrowMobileNet`, `imagenet_resnet`, `vgg16` or `NarrowResNet`;
+    nothing is downloaded.
 
     Args:
-        name: "resnet8", "resnet14", ... "resnet110" for small images; "resnet18", "resnet34",
-            "resnet50", "resnet101" and "vgg16" for ImageNet; "resnet14_narrow".
+        name: "resnet8", "resnet14", ... "resnet110", "preact_resnet8", ... "preact_resnet110" and
+            "mobilenet_narrow" for small images; "resnet18", "resnet34", "resnet50", "resnet101" and
+            "vgg16" for ImageNet; "resnet14_narrow".
         norm: normalization of every layer.
         norms: other normalizations for parts of the model, by the names that `places_of` gives.
         num_classes: number of outputs.
         in_channels: channels of the images.
-        width: factor on the channels of a CIFAR-type ResNet.
-        shortcut: of a CIFAR-type ResNet, "A" or "B". The ImageNet ResNets always have
-            projections ("B", where the shape changes), VGG-16 has none.
+        width: factor on the channels of a ResNet for small images.
+        shortcut: of a ResNet for small images, "A" or "B". The ImageNet ResNets always have
+            projections ("B", where the shape changes), VGG-16 has none, MobileNet's only leave the
+            shape as it is.
         zero_gamma: gamma = 0 on the last norm of each residual block, so that every block starts
-            as its shortcut; else 1. VGG-16 has no residual blocks.
+            as its shortcut; else 1. VGG-16 has no residual blocks; those of the pre-activation
+            ResNets end in a convolution, and their gamma is always 1.
 
     Raises:
         ValueError: unknown name, place, shortcut or normalization, or what the model does not
@@ -258,6 +293,28 @@ def build_model(
             in_channels=in_channels,
             zero_gamma=zero_gamma,
         )
+    if name == _MOBILENET:
+        from groupnorm.models.classification import mobilenet_narrow
+
+        return mobilenet_narrow.NarrowMobileNet(
+            norm=norm,
+            norms=norms,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            zero_gamma=zero_gamma,
+        )
+    if name in _PREACT:
+        from groupnorm.models.classification import resnet_preact
+
+        return resnet_preact.PreactResNet(
+            depth,
+            norm=norm,
+            norms=norms,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            width=width,
+            shortcut=shortcut,
+        )
     from groupnorm.models.classification import resnet_cifar
 
     return resnet_cifar.ResNetCifar(
@@ -270,6 +327,33 @@ def build_model(
         shortcut=shortcut,
         zero_gamma=zero_gamma,
     )
+
+
+def build_segmentation_model(
+    name: str,
+    *,
+    norm: str | NormSpec | NormLayer,
+    norms: Mapping[str, str | NormSpec | NormLayer] | None = None,
+    num_classes: int,
+    in_channels: int = 3,
+) -> nn.Module:
+    """Build a network that labels every pixel by name, with fresh weights from torch's default
+    generator.
+
+    Args:
+        name: "unet_narrow" (`UNet`).
+        norm: normalization of every layer.
+        norms: other normalizations for parts of the network, by the names that `places_of` gives.
+        num_classes: number of classes, that of the background among them.
+        in_channels: channels of the images.
+
+    Raises:
+        ValueError: unknown name, place or normalization, or `none+nf`.
+    """
+    segmentation_architecture_of(name)
+    from groupnorm.models.segmentation import unet
+
+    return unet.UNet(norm=norm, norms=norms, num_classes=num_classes, in_channels=in_channels)
 
 
 def build_video_model(

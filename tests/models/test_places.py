@@ -7,7 +7,10 @@ from groupnorm.layers import GroupNorm
 from groupnorm.models import build_model, check_places, places_of, widths_of_place
 from groupnorm.run.classification import build
 
-MODELS = ("resnet8", "resnet18", "resnet50", "vgg16", "resnet14_narrow")
+MODELS = (
+    "resnet8", "preact_resnet8", "mobilenet_narrow", "resnet18", "resnet50", "vgg16",
+    "resnet14_narrow",
+)  # fmt: skip
 
 
 def groups_by_layer(model):
@@ -21,6 +24,8 @@ def place_of(name, layer):
         ends = (6, 13, 23, 33, 43)  # the max poolings
         return f"stage{1 + sum(index > end for end in ends)}"
     parts = layer.split(".")
+    if parts[0] == "last_norm":
+        return places_of(name)[-1]
     if parts[0] == "stages":
         return f"stage{int(parts[1]) + 1}"
     return parts[0].replace("layer", "stage") if parts[0].startswith("layer") else "stem"
@@ -50,6 +55,7 @@ def test_the_widths_of_a_place_are_those_of_its_norms(name):
 
 def test_widths_of_a_place_follow_the_factor():
     assert widths_of_place("resnet8", "stage3", 0.25) == (16,)
+    assert widths_of_place("preact_resnet8", "stage3", 0.25) == (8, 16)
 
 
 @pytest.mark.parametrize("name", MODELS)

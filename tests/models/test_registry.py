@@ -1,17 +1,22 @@
 """Models by name."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from groupnorm.models import (
     build_model,
+    build_segmentation_model,
     build_video_model,
     channel_widths,
     check_model,
+    check_segmentation_model,
     check_video_model,
     places_of,
     usual_images,
 )
+from groupnorm.models.segmentation.architectures import SEGMENTATION_MODELS
 from groupnorm.models.video.architectures import VIDEO_MODELS
 
 
@@ -21,10 +26,12 @@ def test_depths_by_name():
     assert [check_model(f"resnet{d}") for d in (18, 34, 50, 101)] == [18, 34, 50, 101]
     assert check_model("vgg16") == 16
     assert check_model("resnet14_narrow") == 14
+    assert check_model("preact_resnet20") == 20
+    assert check_model("mobilenet_narrow") == 29
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet26", "resnet152", "resnet", "vgg19", "resnet20 ", "ResNet8"]
+    "name", ["resnet26", "preact_resnet18", "resnet", "vgg19", "resnet20 ", "ResNet8"]
 )
 def test_unknown_names_list_the_known_ones(name):
     """Also depths of the form 6n + 2 that nobody has published."""
@@ -41,7 +48,7 @@ def test_resnet50_is_the_one_everybody_means():
     assert model.fc.in_features == 2048
 
 
-@pytest.mark.parametrize("name", ["resnet50", "vgg16"])
+@pytest.mark.parametrize("name", ["resnet50", "vgg16", "mobilenet_narrow"])
 def test_only_the_small_networks_have_a_width(name):
     for refused in (check_model, channel_widths):
         with pytest.raises(ValueError, match=rf"{name} has its published width; width=0\.5"):
@@ -51,7 +58,15 @@ def test_only_the_small_networks_have_a_width(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "smallest"), [("resnet8", 8), ("resnet50", 64), ("vgg16", 64), ("resnet14_narrow", 32)]
+    ("name", "smallest"),
+    [
+        ("resnet8", 8),
+        ("resnet50", 64),
+        ("vgg16", 64),
+        ("resnet14_narrow", 32),
+        ("preact_resnet8", 8),
+        ("mobilenet_narrow", 8),
+    ],
 )
 def test_images_may_not_be_too_small(name, smallest):
     check_model(name, sizes=(smallest, 100))
@@ -61,7 +76,15 @@ def test_images_may_not_be_too_small(name, smallest):
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("resnet8", 0.5), ("resnet18", 1), ("vgg16", 1), ("resnet14_narrow", 1)]
+    ("name", "width"),
+    [
+        ("resnet8", 0.5),
+        ("resnet18", 1),
+        ("vgg16", 1),
+        ("resnet14_narrow", 1),
+        ("preact_resnet8", 0.5),
+        ("mobilenet_narrow", 1),
+    ],
 )
 def test_widths_are_those_of_the_model(name, width):
     with torch.device("meta"):
@@ -80,6 +103,14 @@ def test_options_reach_the_model():
     assert model.linear.out_features == 7
     assert model.conv1.in_channels == 1
     assert len(model.stages[0]) == 2
+    model = build_model("preact_resnet8", norm="gn", num_classes=7, width=0.5, shortcut="B")
+    assert (model.linear.in_features, model.linear.out_features) == (32, 7)
+    assert isinstance(model.stages[1][0].shortcut, torch.nn.Conv2d)
+    model = build_model(
+        "mobilenet_narrow", norm="gn", num_classes=7, in_channels=1, zero_gamma=False
+    )
+    assert (model.conv1.in_channels, model.linear.out_features) == (1, 7)
+    assert model.stages[1][1].norm3.weight.min() == 1
     with torch.device("meta"):
         model = build_model("resnet34", norm="gn", num_classes=7, in_channels=1)
         assert (model.conv1.in_channels, model.fc.out_features) == (1, 7)
@@ -91,9 +122,30 @@ def test_options_reach_the_model():
 def test_usual_images():
     assert usual_images("resnet20").size == 32
     assert usual_images("vgg16") == usual_images("resnet50")
+    assert usual_images("preact_resnet20") == usual_images("mobilenet_narrow")
+    assert usual_images("mobilenet_narrow") == usual_images("resnet20")
     assert usual_images("resnet50").classes == 1000
     with pytest.raises(ValueError, match="unknown model"):
         usual_images("resnet9")
+
+
+def test_networks_for_segmentation_by_name():
+    for name, architecture in SEGMENTATION_MODELS.items():
+        assert places_of(name) == architecture.places
+        check_segmentation_model(name, architecture.places)
+        side = architecture.multiple
+        with torch.device("meta"):
+            model = build_segmentation_model(name, norm="gn", num_classes=3, in_channels=2)
+            assert model(torch.empty(1, 2, side, 2 * side)).shape == (1, 3, side, 2 * side)
+
+
+def test_what_a_network_for_segmentation_is_not():
+    with pytest.raises(ValueError, match="unet_narrow has no place 'stem'; its places: encoder, d"):
+        check_segmentation_model("unet_narrow", ["stem"])
+    for attempt in (check_segmentation_model, partial(build_segmentation_model, norm="gn",
+                                                      num_classes=3)):  # fmt: skip
+        with pytest.raises(ValueError, match="unknown network for segmentation 'resnet20'; known:"):
+            attempt("resnet20")
 
 
 def test_networks_for_video_by_name():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
 from groupnorm.models.classification.resnet_imagenet import BasicBlock
 from groupnorm.models.classification.widths import NARROW_RESNET, NARROW_WIDTHS
-from groupnorm.models.places import NARROW_PLACES, norm_of_place
+from groupnorm.models.places import NARROW_PLACES, norm_of_place, refuse_normalizer_free
 from groupnorm.spec import NormSpec
 
 _BLOCKS = 2
@@ -51,11 +51,7 @@ class NarrowResNet(nn.Module):
     ) -> None:
         super().__init__()
         stem, *of_stage = norm_of_place(norm, norms, NARROW_PLACES, NARROW_RESNET).values()
-        if stem.spec.nf:
-            raise ValueError(
-                f"{stem.spec} needs blocks of another form than {NARROW_RESNET} has; it goes with "
-                "the CIFAR-type ResNets (resnet8, resnet20, ...)"
-            )
+        refuse_normalizer_free(stem, NARROW_RESNET)
         channels = NARROW_WIDTHS[0]
         self.conv1 = conv_layer(stem)(
             in_channels, channels, 3, stride=2, padding=1, bias=not stem.spec.normalizes

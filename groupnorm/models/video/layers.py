@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from groupnorm.layers import NormLayer, conv_layer
-from groupnorm.models.places import norm_of_place
+from groupnorm.models.places import norm_of_place, refuse_normalizer_free
 from groupnorm.models.video.architectures import VIDEO_MODELS
 from groupnorm.spec import NormSpec
 
@@ -29,11 +29,7 @@ def norms_of_places(
     """
     placed = list(norm_of_place(norm, norms, VIDEO_MODELS[name].places, name).values())
     for layer in placed:
-        if layer.spec.nf:
-            raise ValueError(
-                f"{layer.spec} needs blocks of another form than {name} has; it goes with the "
-                "CIFAR-type ResNets (resnet8, resnet20, ...)"
-            )
+        refuse_normalizer_free(layer, name)
     return placed
 
 

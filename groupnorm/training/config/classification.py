@@ -29,7 +29,8 @@ class RunConfig(TrainingConfig):
     task: Literal["classification"] = "classification"
     """What is learned."""
     model: str = "resnet20"
-    """resnet8, resnet14, ... resnet110, resnet18, 34, 50, 101, vgg16."""
+    """resnet8, resnet14, ... resnet110, preact_resnet8, 14, ... 110, mobilenet_narrow, resnet18,
+    34, 50, 101, vgg16."""
     width: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 1.0
     """Factor on the channels of a ResNet for small images."""
     shortcut: Literal["A", "B"] = "A"
