@@ -10,15 +10,18 @@ from groupnorm.data.catalog import (
     DETECTION_NAMES,
     IMAGE_FILES,
     NAMES,
+    SEGMENTATION_NAMES,
     VIDEO_FILES,
     VIDEO_NAMES,
     check_detection,
     check_images,
+    check_segmentation,
     check_videos,
     find,
     load,
     load_any,
     load_detection,
+    load_segmentation,
     load_video,
 )
 from groupnorm.data.issues import DataError
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.batches import InMemory
     from groupnorm.data.memory.image_set import ImageSet
+    from groupnorm.data.segmentation.label_maps import SegmentationBatches, SegmentationSet
     from groupnorm.data.video.clips import VideoBatches, VideoSet
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "DETECTION_NAMES",
     "IMAGE_FILES",
     "NAMES",
+    "SEGMENTATION_NAMES",
     "VIDEO_FILES",
     "VIDEO_NAMES",
     "AnnotatedBatches",
@@ -49,15 +54,19 @@ __all__ = [
     "ImageFiles",
     "ImageSet",
     "InMemory",
+    "SegmentationBatches",
+    "SegmentationSet",
     "VideoBatches",
     "VideoSet",
     "check_detection",
     "check_images",
+    "check_segmentation",
     "check_videos",
     "find",
     "load",
     "load_any",
     "load_detection",
+    "load_segmentation",
     "load_video",
 ]
 
@@ -71,6 +80,8 @@ __getattr__ = lazy(
         "ImageFiles": "groupnorm.data.files.listing",
         "ImageSet": "groupnorm.data.memory.image_set",
         "InMemory": "groupnorm.data.memory.batches",
+        "SegmentationBatches": "groupnorm.data.segmentation.label_maps",
+        "SegmentationSet": "groupnorm.data.segmentation.label_maps",
         "VideoBatches": "groupnorm.data.video.clips",
         "VideoSet": "groupnorm.data.video.clips",
     },
