@@ -19,7 +19,7 @@ UP_TO_32 = "gn:groups=32"
 RATE_STEPS = 100
 """Of the fine-tuning by which the rate of a start is chosen; where there is none of this length, of
 the longest."""
-_NAMES = {ONE_CHANNEL: "1 channel each", UP_TO_32: "up to 32", FITTED: "fitted"}
+_NAMES = {ONE_CHANNEL: "one-channel", UP_TO_32: "up to 32", FITTED: "fitted"}
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def score_name(metric: Metric) -> str:
 
 
 def groups_name(to: str) -> str:
-    """The groups of a norm asked for, as a heading: "8", "1 channel each", "fitted"."""
+    """The groups of a norm asked for, as a heading: "8", "one-channel", "fitted"; "" for none."""
     return _NAMES.get(to, to.rpartition("=")[2])
 
 
