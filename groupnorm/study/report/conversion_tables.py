@@ -145,13 +145,12 @@ def steps_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
     for network in networks:
         for start, mine in network.fine_tuned().items():
             found = {one.trial.steps: one for one in mine}
-            before = network.outcomes.get(start.converted)
             body.append(
                 [
                     network.name,
                     start_name(start),
                     f"{start.rate:g}",
-                    score_text(before),
+                    score_text(network.before(start)),
                     *(score_text(found.get(steps)) for steps in lengths),
                 ]
             )

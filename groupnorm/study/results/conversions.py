@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from groupnorm.study.conversions.records import read_trial, trial_path
-from groupnorm.study.conversions.trial import FITTED, NetworkTrials, Trial
+from groupnorm.study.conversions.trial import FITTED, UNCONVERTED, NetworkTrials, Trial
 from groupnorm.study.results.estimates import Difference, Estimate, estimate, paired_difference
 from groupnorm.study.store import Cell, Record, StoreError, run_folder
 from groupnorm.training.metric import CLASSIFICATION, Metric, metrics_of
@@ -118,6 +118,13 @@ class NetworkOutcomes:
             if trial.method == "fit" and trial.to == to and not trial.steps
         ]
         return sorted(mine, key=lambda one: one.trial.images)
+
+    def before(self, start: Trial) -> Outcome | None:
+        """Where a fine-tuning begins; None for a network with fresh weights.
+
+        Batch norms, frozen or not, compute at first what the teacher does.
+        """
+        return self.teacher if start.method in UNCONVERTED else self.outcomes.get(start.converted)
 
     def fine_tuned(self) -> dict[Trial, list[Outcome]]:
         """By start (a trial without a length, with target and chosen rate) the fine-tunings.
