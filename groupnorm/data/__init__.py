@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from groupnorm.data.detection.annotations import DetectionSet
     from groupnorm.data.detection.batches import AnnotatedBatches
     from groupnorm.data.detection.targets import DetectionBatches
+    from groupnorm.data.files.folder_images import FolderImages, folder_images
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.batches import InMemory
     from groupnorm.data.memory.image_set import ImageSet
@@ -46,6 +47,7 @@ __all__ = [
     "DataError",
     "DetectionBatches",
     "DetectionSet",
+    "FolderImages",
     "ImageFiles",
     "ImageSet",
     "InMemory",
@@ -55,6 +57,7 @@ __all__ = [
     "check_images",
     "check_videos",
     "find",
+    "folder_images",
     "load",
     "load_any",
     "load_detection",
@@ -68,10 +71,12 @@ __getattr__ = lazy(
         "Batches": "groupnorm.data.batches",
         "DetectionBatches": "groupnorm.data.detection.targets",
         "DetectionSet": "groupnorm.data.detection.annotations",
+        "FolderImages": "groupnorm.data.files.folder_images",
         "ImageFiles": "groupnorm.data.files.listing",
         "ImageSet": "groupnorm.data.memory.image_set",
         "InMemory": "groupnorm.data.memory.batches",
         "VideoBatches": "groupnorm.data.video.clips",
         "VideoSet": "groupnorm.data.video.clips",
+        "folder_images": "groupnorm.data.files.folder_images",
     },
 )
