@@ -26,10 +26,10 @@ ALLOWED = {
     "data": set(),
     "training": {"data"},
     "run": {"layers", "models", "conversion", "cost", "data", "training", "environment"},
-    "study": {"models", "cost", "data", "training", "environment", "memory", "run"},
+    "study": {"models", "conversion", "cost", "data", "training", "environment", "memory", "run"},
     "experiments": {
         "training.config", "training.metric", "data", "models", "study.plan", "study.tuning",
-        "study.search", "study.results.halving",
+        "study.search", "study.results.halving", "study.conversions.trial",
     },
     "cli": {
         "ops", "models", "cost", "data", "environment", "experiments", "run", "study",

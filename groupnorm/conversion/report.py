@@ -115,7 +115,7 @@ class ConversionReport:
     def summary(self) -> str:
         """One sentence: how many layers, to what, how many are left."""
         left = f", {len(self.skipped)} left as they are" if self.skipped else ""
-        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
+        layers = plural(len(self.layers), "layer")
         error = (
             "" if self.output_error is None else f"; error of the output {self.output_error:.2g}"
         )
@@ -201,6 +201,11 @@ class ConversionReport:
             return cls.from_dict(values)
         except ValueError as error:
             raise ValueError(f"{path} holds no report of a conversion: {error}") from None
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things: "1 layer", "2 layers"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def raise_for_nothing(what: str, skipped: list[SkippedLayer]) -> None:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from groupnorm.conversion.constants.freeze import stored_row
-from groupnorm.conversion.example import Example, input_shapes
-from groupnorm.conversion.rebuild import build, refuse_old_states
-from groupnorm.conversion.report import ConversionReport, ConvertedLayer, raise_for_nothing
-from groupnorm.conversion.rules import MIN_CHANNELS, groups_asked, is_free, static_affine
+from groupnorm.conversion.example import Example, Shapes, copied, input_shapes
+from groupnorm.conversion.rebuild import build
+from groupnorm.conversion.report import (
+    ConversionReport,
+    ConvertedLayer,
+    plural,
+    raise_for_nothing,
+)
+from groupnorm.conversion.rules import (
+    MIN_CHANNELS,
+    Groups,
+    groups_asked,
+    one_group_asked,
+    static_affine,
+)
 from groupnorm.conversion.sources import (
     Refusal,
     SourceNorm,
     check_statistics,
 )
+from groupnorm.conversion.trial import check_runs
 from groupnorm.conversion.walk import (
     Filters,
     FoundNorm,
@@ -26,6 +37,8 @@ from groupnorm.conversion.walk import (
     find_norms,
     irreplaceable,
     read_chosen,
+    refuse_old_states,
+    registered_in_front,
     skipped_row,
     swap,
     working_copy,
@@ -33,7 +46,6 @@ from groupnorm.conversion.walk import (
 from groupnorm.spec import NormSpec
 
 _EPS_OF_NONE = 1e-5
-Groups = Callable[[str, int], int]
 
 
 @dataclass(frozen=True)
@@ -78,15 +90,17 @@ def convert(
         to: "gn" chooses the groups: at least 16 channels each. "gn:groups=8" or "gn:size=16" is at
             most so many groups with at least `min_channels` channels each; "ln" is one group. With
             "bn", "syncbn" or "brn" statistics, scale and shift are kept, and so is what the network
-            computes in evaluation.
+            computes in evaluation. A `NormSpec` means what the string does that it was read from.
         only: which norms to convert: the name of a module (itself and all below it), a class, a
             callable of name and module, or a list of these.
-        groups: gives the number of groups from a layer's name and channels.
+        groups: gives the number of groups from a layer's name and channels, whatever
+            `min_channels` is.
         min_channels: of each group, where a layer has as many.
-        example: an input that a copy of the network runs on once, to see what each norm gets: a
-            tensor, a tuple of arguments, or a callable that runs the model it gets. `BatchNorm1d`
-            needs it, whose input may be (N, C), where a group norm has no positions to normalize
-            over.
+        example: an input that a copy of the network runs on, to see what each norm gets, and a
+            converted copy, to see that it does: a tensor, a tuple of arguments, or a callable that
+            runs the model it gets. `BatchNorm1d` needs it, whose input may be (N, C), where a group
+            norm has no positions to normalize over; so do other norms behind a linear layer that
+            may get such an input.
         inplace: change the model itself, instead of a copy.
 
     Returns:
@@ -95,9 +109,10 @@ def convert(
     Raises:
         NormSpecError: `to` cannot be read.
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
-            batch norm, `only` chooses nothing, the example does not run, or the network cannot be
-            copied.
-        TypeError: `only` is none of these.
+            batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
+            channels or comes with `min_channels`, `only` chooses nothing, the network does not run
+            on the example, before or converted, or it cannot be copied.
+        TypeError: the model, `only` or the example is none of these.
     """
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)
@@ -105,15 +120,11 @@ def convert(
         raise_for_nothing("converted", report.skipped)
     if NormSpec.parse(to).is_group_norm:
         warnings.warn(
-            f"{len(report.layers)} layers were converted without data: the network loses a part "
-            "of its accuracy. Measure it before use, and fine-tune",
+            f"{plural(len(report.layers), 'layer')} converted without data: the network loses a "
+            "part of its accuracy. Measure it before use, and fine-tune",
             stacklevel=2,
         )
-    with torch.no_grad():
-        for replacement in replacements:
-            for parameter, values in replacement.values:
-                parameter.copy_(values)
-    converted = swap(converted, [(one.norm, one.new) for one in replacements])
+    converted = _apply(converted, replacements)
     refuse_old_states(converted, report)
     return converted, report
 
@@ -145,7 +156,10 @@ def _plan(
     min_channels: int,
     example: Example | None,
 ) -> tuple[list[_Replacement], ConversionReport]:
-    """Every layer ready to take its place, and the report; the model is not changed."""
+    """Every layer ready to take its place, and the report; the model is not changed.
+
+    With an example the replacement is tried on a copy.
+    """
     spec = NormSpec.parse(to)
     _check_target(spec, groups, min_channels)
     norms = find_norms(model, only)
@@ -163,16 +177,41 @@ def _plan(
                 )
             seen = None if shapes is None else shapes[norm.module]
             if spec.is_group_norm:
-                one = _to_groups(norm, source, to, groups, min_channels, seen)
+                front = registered_in_front(model, norm.module, source.channels)
+                one = _to_groups(norm, source, spec, groups, min_channels, seen, front)
             else:
                 one = _to_stored(norm, source, spec)
         except Refusal as refusal:
             skipped.append(skipped_row(norm, refusal))
         else:
             replacements.append(one)
+    if example is not None and replacements:
+        _try(model, replacements, example)
     new_keys, removed_keys = changed_keys([(one.norm, one.new) for one in replacements])
     rows = [one.row for one in replacements]
-    return replacements, ConversionReport(str(to), rows, skipped, new_keys, removed_keys, None)
+    return replacements, ConversionReport(
+        spec.as_given, rows, skipped, new_keys, removed_keys, None
+    )
+
+
+def _apply(model: nn.Module, replacements: list[_Replacement]) -> nn.Module:
+    """Give the parameters their values, and the layers their places."""
+    with torch.no_grad():
+        for replacement in replacements:
+            for parameter, values in replacement.values:
+                parameter.copy_(values)
+    return swap(model, [(one.norm, one.new) for one in replacements])
+
+
+def _try(model: nn.Module, replacements: list[_Replacement], example: Example) -> None:
+    """Run a converted copy of the network.
+
+    Raises:
+        ValueError: it does not run, or not with the new layers.
+    """
+    trial, copies = copied((model, replacements))
+    replaced = {one.row.name: (one.norm.module, one.new) for one in copies}
+    check_runs(_apply(trial, copies), replaced, example)
 
 
 def _check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> None:
@@ -192,15 +231,18 @@ def _check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> N
         )
     if groups is not None and not spec.is_group_norm:
         raise ValueError(f"groups goes with gn, not with {spec}")
+    if groups is not None and min_channels != MIN_CHANNELS:
+        raise ValueError("groups gives the numbers of groups itself; leave out min_channels")
 
 
 def _to_groups(
     norm: FoundNorm,
     source: SourceNorm,
-    to: str | NormSpec,
+    spec: NormSpec,
     groups: Groups | None,
     min_channels: int,
-    shapes: list[tuple[int, ...]] | None,
+    shapes: Shapes | None,
+    front: nn.Module | None,
 ) -> _Replacement:
     """A group norm for a layer.
 
@@ -210,13 +252,19 @@ def _to_groups(
     if source.mean is not None:
         check_statistics(source)
     name = norm.names[0]
-    number, note = groups_asked(name, source.channels, to, groups, min_channels)
-    one_asked = number == 1 and not is_free(to) and not note
-    _check_positions(source, number, one_asked, shapes)
+    number, note = groups_asked(name, source.channels, spec, groups, min_channels)
+    notes = [note] if note else []
+    one_asked = number == 1 and one_group_asked(spec, groups, source.channels)
+    if shapes:
+        _check_positions(source, one_asked, shapes)
+    elif source.may_take_features and not one_asked:
+        _check_front(source, front)
+        if front is None:
+            notes.append("its input may be (N, C)")
     if source.groups == number:
         raise Refusal(f"has {number} groups already")
-    eps = _eps(source, NormSpec.parse(to))
-    new, trained = build(source, NormSpec.parse(to), number, eps)
+    eps = _eps(source, spec)
+    new, trained = build(source, spec, number, eps)
     values = []
     for key, value in zip(("weight", "bias"), static_affine(source, number, eps), strict=True):
         parameter = getattr(new, key)
@@ -226,7 +274,7 @@ def _to_groups(
             values.append((parameter, value.to(parameter)))
         else:
             parameter.data.copy_(value)
-    return _Replacement(norm, new, values, _row(norm, source, new, number, eps, note, shapes))
+    return _Replacement(norm, new, values, _row(norm, source, new, number, eps, notes, shapes))
 
 
 def _to_stored(norm: FoundNorm, source: SourceNorm, spec: NormSpec) -> _Replacement:
@@ -238,31 +286,43 @@ def _to_stored(norm: FoundNorm, source: SourceNorm, spec: NormSpec) -> _Replacem
     if source.mean is None:
         raise Refusal(f"stores no statistics for {spec}")
     new = build(source, spec, 0, _eps(source, spec))[0]
-    return _Replacement(norm, new, [], stored_row(norm, source, new))
+    row = stored_row(norm, source, new)
+    notes = [f"eps was {source.eps:g}"] if source.eps != row.eps else []
+    if getattr(source.module, "momentum", new.momentum) is None:
+        notes.append(f"momentum was None, the average of all batches, and is {new.momentum:g}")
+    if getattr(source.module, "process_group", None) is not None:
+        notes.append("its process group is not kept")
+    return _Replacement(norm, new, [], replace(row, note=", ".join(notes)))
 
 
-def _check_positions(
-    source: SourceNorm, groups: int, one_asked: bool, shapes: list[tuple[int, ...]] | None
-) -> None:
-    """Check that a group norm has positions to normalize over, as far as it is known.
+def _check_positions(source: SourceNorm, one_asked: bool, shapes: Shapes) -> None:
+    """Check that a group norm has positions to normalize over.
 
     One group over (N, C) features is a layer norm, which is allowed where it is asked for.
 
     Raises:
-        Refusal: a channel has one value in each sample, or may have.
+        Refusal: a channel has one value in each sample.
     """
-    if not shapes:  # no example, or the norm did not run on it
-        if isinstance(source.module, nn.BatchNorm1d) and not one_asked:
-            raise Refusal(
-                "its input may be (N, C), one value per channel and sample; give an example "
-                "input, or ask for one group"
-            )
-        return
     for shape in shapes:
         positions = torch.Size(shape[2:]).numel()
         if positions > 1 or (one_asked and source.channels > 1):
             continue
         raise Refusal(f"one value per channel and sample, input {shape}")
+
+
+def _check_front(source: SourceNorm, front: nn.Module | None) -> None:
+    """Check what is known without an example of a norm that may get (N, C) features.
+
+    Raises:
+        Refusal: it is a `BatchNorm1d`, or a linear layer stands in front of it.
+    """
+    linear = isinstance(front, nn.Linear)
+    if linear or isinstance(source.module, nn.BatchNorm1d):
+        where = " of the linear layer in front" if linear else ""
+        raise Refusal(
+            f"its input{where} may be (N, C), one value per channel and sample; give an example "
+            "input, or ask for one group"
+        )
 
 
 def _eps(source: SourceNorm, spec: NormSpec) -> float:
@@ -276,10 +336,9 @@ def _row(
     new: nn.Module,
     groups: int,
     eps: float,
-    note: str,
-    shapes: list[tuple[int, ...]] | None,
+    notes: list[str],
+    shapes: Shapes | None,
 ) -> ConvertedLayer:
-    notes = [note] if note else []
     if source.eps != eps:
         notes.append(f"eps was {source.eps:g}")
     if shapes is not None and len(shapes) != 1:

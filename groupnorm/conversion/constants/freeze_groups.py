@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupnorm.conversion.constants.freeze import frozen_layer, stored_row
-from groupnorm.conversion.example import Example, evaluating, run, tensors_in
+from groupnorm.conversion.example import (
+    Forward,
+    check_batches,
+    evaluating,
+    first_input,
+    floats_in,
+    run_batch,
+)
+from groupnorm.conversion.pooled import Pooled, add_to
 from groupnorm.conversion.report import ConversionReport, raise_for_nothing
 from groupnorm.conversion.sources import Refusal, SourceNorm
 from groupnorm.conversion.walk import (
@@ -25,53 +35,12 @@ from groupnorm.conversion.walk import (
 )
 
 
-@dataclass
-class _Fit:
-    """Sums for the line through a norm's input and output in each channel, (C,) in float64.
-
-    Means, and sums of squares and products about them, merged batch by batch (Chan et al. 1979).
-    """
-
-    values: int
-    x: Tensor
-    y: Tensor
-    xx: Tensor
-    xy: Tensor
-    yy: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor, y: Tensor) -> _Fit:
-        """The sums of one batch, input and output (N, C, *)."""
-        x, y = (one.detach().double().transpose(0, 1).flatten(1) for one in (x, y))
-        mean_x, mean_y = x.mean(1), y.mean(1)
-        x, y = x - mean_x[:, None], y - mean_y[:, None]
-        products = (x * x).sum(1), (x * y).sum(1), (y * y).sum(1)
-        return cls(x.shape[1], mean_x, mean_y, *products)
-
-    def add(self, other: _Fit) -> None:
-        """Merge the sums of another batch into these."""
-        total = self.values + other.values
-        share = self.values * other.values / total
-        dx, dy = other.x - self.x, other.y - self.y
-        self.xx += other.xx + dx * dx * share
-        self.xy += other.xy + dx * dy * share
-        self.yy += other.yy + dy * dy * share
-        self.x += dx * (other.values / total)
-        self.y += dy * (other.values / total)
-        self.values = total
-
-    def slope(self) -> Tensor:
-        """Least squares: what one unit of the input adds to the output."""
-        return torch.where(self.xx > 0, self.xy / self.xx.clamp_min(1e-300), 0.0)
-
-    def error(self) -> float:
-        """What the lines leave, over what there is about each channel's mean."""
-        left = (self.yy - self.slope() * self.xy).clamp_min(0).sum()
-        return float(left / self.yy.sum().clamp_min(1e-300))
-
-
 def freeze_groups(
-    model: nn.Module, batches: Iterable[Example], *, only: Filters = None
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    only: Filters = None,
+    forward: Forward | None = None,
 ) -> tuple[nn.Module, ConversionReport]:
     """A copy of a network whose group norms are constants, fitted to data, for fast inference.
 
@@ -83,21 +52,24 @@ def freeze_groups(
 
     Args:
         model: runs in evaluation mode.
-        batches: inputs, each as `example` of `convert`; gone through twice.
+        batches: tensors, or lists or tuples that begin with one, as data loaders yield them; gone
+            through twice.
         only: which norms, as in `convert`.
+        forward: runs a network on a batch of another kind: `lambda model, batch: ...`.
 
     Returns:
         The network and the report.
 
     Raises:
         ValueError: nothing can be frozen (the message has the reasons), there are no batches, or
-            the network does not run on them.
-        TypeError: `only` is none of what `convert` takes, or `batches` can be gone through once
-            only.
+            the network does not run on them or gives values that are not finite.
+        TypeError: `only` is none of what `convert` takes, `batches` are one tensor or can be gone
+            through once only, or a batch needs `forward`.
     """
+    check_batches(batches)
     if iter(batches) is batches:
         raise TypeError("the batches are gone through twice: give a list or a data loader")
-    frozen = working_copy(model, inplace=False)
+    frozen = working_copy(model)
     norms = find_norms(frozen, only)
     impossible = irreplaceable(frozen, norms)
     sources, skipped = {}, []
@@ -113,38 +85,49 @@ def freeze_groups(
             skipped.append(skipped_row(norm, refusal))
     if not sources:
         raise_for_nothing("changed", skipped)
-    fits = _fits(frozen, sources.values(), batches)
+    fits = _fits(frozen, sources.values(), batches, forward)
     replacements, rows = [], []
     for norm, source in sources.items():
         fit = fits.get(norm.module)
         if fit is None:
             skipped.append(skipped_row(norm, Refusal("it does not run on the batches")))
             continue
+        if not (fit.mean.isfinite().all() and fit.about_mean.isfinite().all()):
+            raise ValueError(f"the input of {norm.names[0]} is not finite on the batches")
         new = frozen_layer(_constants(source, fit))
         replacements.append((norm, new))
         rows.append(replace(stored_row(norm, source, new), affine="fitted", statistics="fitted",
-                            error=fit.error()))  # fmt: skip
+                            error=_error(fit)))  # fmt: skip
     keys = changed_keys(replacements)
     frozen = swap(frozen, replacements)
-    error = _output_error(model, frozen, batches)
+    # of a copy, for a network may change as it runs
+    error = _output_error(working_copy(model), frozen, batches, forward)
     return frozen, ConversionReport("frozenbn", rows, skipped, *keys, error)
 
 
 def _fits(
-    model: nn.Module, sources: Iterable[SourceNorm], batches: Iterable[Example]
-) -> dict[nn.Module, _Fit]:
-    """The lines through the inputs and outputs of each norm, of all batches together.
+    model: nn.Module,
+    sources: Iterable[SourceNorm],
+    batches: Iterable[Any],
+    forward: Forward | None,
+) -> dict[nn.Module, Pooled]:
+    """Sums over the inputs and outputs of each norm, of all batches together.
 
     Raises:
         ValueError: there are no batches, or none has values.
     """
-    fits: dict[nn.Module, _Fit] = {}
+    fits: dict[nn.Module, Pooled] = {}
     handles = []
     for source in sources:
 
-        def note(module: nn.Module, args: tuple[Tensor, ...], source: SourceNorm = source) -> None:
-            x = args[0]
-            if x.numel() == 0:
+        def note(
+            module: nn.Module,
+            inputs: tuple[Any, ...],
+            named: dict[str, Any],
+            source: SourceNorm = source,
+        ) -> None:
+            x = first_input(inputs, named)
+            if x is None or x.numel() == 0:
                 return
             assert source.groups is not None
             x = x.double()
@@ -152,17 +135,13 @@ def _fits(
                 None if own is None else own.double() for own in (source.weight, source.bias)
             )
             y = F.group_norm(x, source.groups, weight, bias, source.eps)
-            fit = _Fit.of(x, y)
-            if module in fits:
-                fits[module].add(fit)
-            else:
-                fits[module] = fit
+            add_to(fits, module, Pooled.of(x, y))
 
-        handles.append(source.module.register_forward_pre_hook(note))
+        handles.append(source.module.register_forward_pre_hook(note, with_kwargs=True))
     try:
         with evaluating(model):
             for batch in batches:
-                run(model, batch)
+                run_batch(model, batch, forward)
     finally:
         for handle in handles:
             handle.remove()
@@ -171,33 +150,50 @@ def _fits(
     return fits
 
 
-def _constants(source: SourceNorm, fit: _Fit) -> SourceNorm:
+def _slope(fit: Pooled) -> Tensor:
+    """Least squares in each channel: what one unit of the input adds to the output."""
+    (xx, xy), _ = fit.about_mean
+    return torch.where(xx > 0, xy / xx.clamp_min(1e-300), 0.0)
+
+
+def _error(fit: Pooled) -> float:
+    """What the lines leave of the output, over what there is about each channel's mean."""
+    (_, xy), (_, yy) = fit.about_mean
+    left = (yy - _slope(fit) * xy).clamp_min(0).sum()
+    return float(left / yy.sum().clamp_min(1e-300))
+
+
+def _constants(source: SourceNorm, fit: Pooled) -> SourceNorm:
     """The norm with stored statistics that computes the lines."""
-    var = fit.xx / fit.values
-    weight = fit.slope() * (var + source.eps).sqrt()
-    weight, bias, mean, var = (v.to(source.dtype) for v in (weight, fit.y, fit.x, var))
+    var = fit.about_mean[0, 0] / fit.values
+    weight = _slope(fit) * (var + source.eps).sqrt()
+    mean, bias = fit.mean
+    weight, bias, mean, var = (v.to(source.dtype) for v in (weight, bias, mean, var))
     return replace(source, groups=None, weight=weight, bias=bias, mean=mean, var=var)
 
 
-def _output_error(model: nn.Module, frozen: nn.Module, batches: Iterable[Example]) -> float:
-    """The squared difference of the outputs over the model's variance about its mean."""
-    total: _Fit | None = None
+def _output_error(
+    model: nn.Module, frozen: nn.Module, batches: Iterable[Any], forward: Forward | None
+) -> float:
+    """The squared difference of the outputs over the model's variance about its mean.
+
+    Raises:
+        ValueError: an output is not finite.
+    """
+    total: dict[str, Pooled] = {}
     difference = 0.0
     with evaluating(model), evaluating(frozen):
         for batch in batches:
-            for want, got in zip(_outputs(model, batch), _outputs(frozen, batch), strict=True):
+            outputs = (floats_in(run_batch(one, batch, forward)) for one in (model, frozen))
+            for want, got in zip(*outputs, strict=True):
+                if want.numel() == 0:
+                    continue
+                want, got = want.double(), got.double()
                 difference += float((want - got).square().sum())
-                fit = _Fit.of(want, want)
-                if total is None:
-                    total = fit
-                else:
-                    total.add(fit)
-    assert total is not None
-    return difference / max(float(total.yy.sum()), 1e-300)
-
-
-def _outputs(model: nn.Module, batch: Example) -> Iterator[Tensor]:
-    """Each floating-point output as (values, 1), in float64."""
-    for tensor in tensors_in(run(model, batch)):
-        if tensor.is_floating_point() and tensor.numel():
-            yield tensor.double().reshape(-1, 1)
+                add_to(total, "", Pooled.of(want.reshape(-1, 1)))
+    if not total:
+        raise ValueError("the network has no output of floating-point values on the batches")
+    error = difference / max(float(total[""].about_mean.sum()), 1e-300)
+    if not math.isfinite(error):
+        raise ValueError("the network's output is not finite on the batches")
+    return error

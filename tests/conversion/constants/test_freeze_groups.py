@@ -77,7 +77,7 @@ def test_timms_activation_stays():
 
 def test_what_cannot_be_frozen_is_named():
     model = nn.ModuleList([GroupNorm(2, 8), GroupNorm(2, 8), GroupNormAct(2, 8), nn.BatchNorm2d(8)])
-    _, report = freeze_groups(model, [lambda m: m[0](torch.randn(2, 8, 4, 4))])
+    _, report = freeze_groups(model, [torch.randn(2, 8, 4, 4)], forward=lambda m, x: m[0](x))
     assert [row.name for row in report.layers] == ["0"]
     assert {row.name: row.reason for row in report.skipped} == {
         "1": "it does not run on the batches",
