@@ -44,7 +44,9 @@ def write_atomic(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -
         raise
 
 
-def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_together(
+    folder: Path, files: Mapping[str, bytes | str | Sequence[bytes | memoryview]]
+) -> None:
     """Write files into a folder, all of them or none where it does not exist or is empty.
 
     In a folder with other files each is the old one or the whole new one; the last of `files` is

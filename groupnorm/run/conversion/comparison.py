@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groupnorm.conversion.example import evaluating, run, tensors_in
+from groupnorm.conversion.example import evaluating, floats_in, run
+from groupnorm.conversion.pooled import Pooled, add_to
+from groupnorm.data.issues import first_few
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,28 @@ def compare(
     )
 
 
+def check_classes(network: nn.Module, images: Tensor, classes: Sequence[str], device: str) -> None:
+    """Check that a network has an output for each class.
+
+    Args:
+        network: on the device.
+        images: a batch.
+        classes: their names.
+        device: where the images go.
+
+    Raises:
+        ValueError: it has not.
+    """
+    with evaluating(network):
+        output = run(network, images[:2].to(device))
+    if not _is_logits(output) or output.shape[1] != len(classes):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(
+            f"the folder has {len(classes):,} classes ({first_few(classes)}); expected the output "
+            f"({len(images[:2])}, {len(classes)}) of the network, got {shape}"
+        )
+
+
 @dataclass
 class _Sums:
     """What is added up over batches."""
@@ -96,7 +120,7 @@ class _Sums:
     agreeing: int = 0
     right: list[int] = field(default_factory=lambda: [0, 0])
     squared: float = 0.0
-    spreads: dict[int, Tensor] = field(default_factory=dict)
+    pools: dict[int, Pooled] = field(default_factory=dict)
     largest_difference: float = 0.0
     largest_output: float = 0.0
     seconds: list[tuple[float, float]] = field(default_factory=list)
@@ -106,7 +130,8 @@ class _Sums:
     ) -> None:
         self.images += images
         self.seconds.append((seconds[0] / images, seconds[1] / images))
-        self.logits = self.logits and all(map(_is_logits, outputs))
+        same_shape = all(map(_is_logits, outputs)) and outputs[0].shape == outputs[1].shape
+        self.logits = self.logits and same_shape
         if self.logits:
             classes = [output.argmax(1) for output in outputs]
             self.agreeing += int((classes[0] == classes[1]).sum())
@@ -114,42 +139,25 @@ class _Sums:
                 for i in range(2):
                     self.right[i] += int((classes[i] == labels).sum())
         self.labelled = self.labelled and labels is not None
-        expected, found = (
-            [t.double() for t in tensors_in(output) if t.is_floating_point() and t.numel()]
-            for output in outputs
-        )
+        expected, found = ([t for t in floats_in(output) if t.numel()] for output in outputs)
         if [t.shape for t in expected] != [t.shape for t in found]:
             self.comparable = False
             return
         for number, (want, got) in enumerate(zip(expected, found, strict=True)):
-            difference = want - got
+            difference = want.double() - got.double()
             self.squared += float(difference.square().sum())
             self.largest_difference = max(self.largest_difference, float(difference.abs().max()))
             self.largest_output = max(self.largest_output, float(want.abs().max()))
-            self._add_spread(number, _by_channel(want))
-
-    def _add_spread(self, number: int, rows: Tensor) -> None:
-        """Add the values of an output to what its spread about the means follows from."""
-        sums = torch.stack([torch.ones_like(rows[0]) * len(rows), rows.sum(0), rows.square().sum(0)])
-        before = self.spreads.get(number)
-        if before is not None and before.shape != sums.shape:
-            self.comparable = False
-            return
-        self.spreads[number] = sums if before is None else before + sums
+            pooled = Pooled.of(want if want.dim() > 1 else want.reshape(-1, 1))
+            known = self.pools.get(number, pooled)
+            if known.mean.shape != pooled.mean.shape:
+                self.comparable = False
+                return
+            add_to(self.pools, number, pooled)
 
     def output_error(self) -> float | None:
-        total = sum(
-            float((squares - of.square() / count).clamp(min=0).sum())
-            for count, of, squares in self.spreads.values()
-        )
+        total = sum(float(pooled.about_mean.sum()) for pooled in self.pools.values())
         return self.squared / total if self.comparable and total > 0 else None
-
-
-def _by_channel(output: Tensor) -> Tensor:
-    """(N, C, *) as rows of C values."""
-    if output.dim() < 2:
-        return output.reshape(-1, 1)
-    return output.movedim(1, -1).flatten(0, -2)
 
 
 def _timed(network: nn.Module, images: Tensor) -> tuple[Any, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import os
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -65,20 +66,20 @@ def build_network(name: str, options: Mapping[str, str]) -> NamedNetwork:
         if not key.isidentifier():
             raise ValueError(f"expected the name of an argument, got {key!r}")
     if ":" in name:
-        make, origin, imports, call = _own(name)
+        maker = _own(name)
     else:
-        make, origin, imports, call = _known(name)
+        maker = _known(name)
         for key in _WEIGHTS:
             if key in arguments:
                 raise ValueError(f"{key} is no option: the weights are those of the checkpoint")
-    model = _make(name, make, arguments)
-    written = [f"{key}={value!r}" for key, value in arguments.items()]
-    code = (imports, f"model = {call.format(', '.join(written))}".replace("(, ", "("))
+    model = _make(name, maker.make, arguments)
+    written = [*maker.fixed, *(f"{key}={value!r}" for key, value in arguments.items())]
+    code = (maker.imports, f"model = {maker.called}({', '.join(written)})")
     usual = getattr(model, "pretrained_cfg", None)  # of timm
     usual = usual if isinstance(usual, Mapping) else {}
     return NamedNetwork(
         model,
-        origin,
+        maker.origin,
         code,
         size=usual.get("input_size", (3, _SIZE, _SIZE))[-1],
         mean=usual.get("mean", MEAN),
@@ -97,7 +98,22 @@ def current_folder_importable() -> Iterator[None]:
         sys.path.remove(folder)
 
 
-_Maker = tuple[Callable[..., Any], str, str, str]  # function, origin, import, and the call in code
+class _Maker(NamedTuple):
+    """A function that makes a network.
+
+    Attributes:
+        make: the function.
+        origin: where it comes from, in words.
+        imports: the line of Python that imports it.
+        called: what it is called there.
+        fixed: arguments that it always has there.
+    """
+
+    make: Callable[..., Any]
+    origin: str
+    imports: str
+    called: str
+    fixed: tuple[str, ...] = ()
 
 
 def _own(name: str) -> _Maker:
@@ -119,7 +135,7 @@ def _own(name: str) -> _Maker:
             "network"
         )
     top = function.partition(".")[0]
-    return found, f"{function} of {path}", f"from {path} import {top}", f"{function}({{}})"
+    return _Maker(found, f"{function} of {path}", f"from {path} import {top}", function)
 
 
 def _known(name: str) -> _Maker:
@@ -137,12 +153,9 @@ def _known(name: str) -> _Maker:
     if timm is not None and library != "torchvision":
         names += timm.list_models()
         if timm.is_model(bare):
-            return (
-                lambda **options: timm.create_model(bare, **options),
-                f"timm's {bare}",
-                "import timm",
-                f'timm.create_model("{bare}", {{}})',
-            )
+            make = functools.partial(timm.create_model, bare)
+            called = "timm.create_model"
+            return _Maker(make, f"timm's {bare}", "import timm", called, (f'"{bare}"',))
     nobody = f"{library} does not know" if library else "neither torchvision nor timm knows"
     if timm is None and not library:
         nobody = "timm is not installed, and torchvision does not know"
@@ -152,12 +165,13 @@ def _known(name: str) -> _Maker:
 def _torchvision(models: Any, name: str) -> _Maker:
     builder = models.get_model_builder(name)
     none = [key for key in ("weights", "weights_backbone") if key in _parameters(builder)]
-    written = ", ".join(f"{key}=None" for key in none)
-    return (
-        lambda **options: builder(**dict.fromkeys(none), **options),
+    fixed = (f'"{name}"', *(f"{key}=None" for key in none))
+    return _Maker(
+        functools.partial(builder, **dict.fromkeys(none)),
         f"torchvision's {name}",
         "import torchvision",
-        f'torchvision.models.get_model("{name}", {written}, {{}})',
+        "torchvision.models.get_model",
+        fixed,
     )
 
 

@@ -39,8 +39,11 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
     state = _state_dict(content, path, notes)
     own = model.state_dict()
     state = _without_prefix(state, own, notes)
-    counters = {key: own[key] for key in own.keys() - state.keys() if key.endswith(_COUNTER)}
-    state.update(counters)  # files of PyTorch before 0.4.1 have none, and nothing here counts
+    counters = [key for key in own if key.endswith(_COUNTER) and key not in state]
+    if counters:  # as in files of PyTorch before 0.4.1
+        state.update({key: own[key] for key in counters})
+        others = f" and {len(counters) - 1} more are" if len(counters) > 1 else " is"
+        notes.append(f"{counters[0]}{others} missing, which is not needed")
     check_fit(own, state, path)
     model.load_state_dict(state)
     return notes

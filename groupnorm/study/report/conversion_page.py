@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from groupnorm.printable import printable
-from groupnorm.study.report.figures.conversion import layers_figure
+from groupnorm.study.report.figures.layers import layers_figure
 from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.markup import MarkedTable, escape_markdown, markdown
 from groupnorm.study.results.format import counted, decimal_text
