@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from groupnorm.conversion.calibration.fit import FitLimits, LayerFit, fit_layer, relative_error
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, split
 from groupnorm.conversion.rules import groups_asked
+from groupnorm.data import ImageSet
 from groupnorm.data.catalog import load
 from groupnorm.data.memory.augment import normalize
 from groupnorm.environment import environment
@@ -85,11 +86,11 @@ def moments_of(model: nn.Module, images: Tensor) -> dict[str, LayerMoments]:
     }
     handles = [
         model.get_submodule(name).register_forward_hook(
-            lambda _, inputs, output, name=name: found[name].add(inputs[0], output)  # type: ignore[misc]
+            lambda _, inputs, output, name=name: found[name].add(inputs[0], output)
         )
         for name in found
     ]
-    for part in images.split(BATCH):
+    for part in images.split(BATCH):  # type: ignore[no-untyped-call]
         model(part)
     for handle in handles:
         handle.remove()
@@ -213,6 +214,7 @@ def main() -> None:
     model, config, error = teacher(arguments.epochs, arguments.width)
     print(f"error of {config.run_name()} on test images: {error:.1f} %", flush=True)
     images = load(config.data)
+    assert isinstance(images, ImageSet)
     seen = normalize(images.train_images[: arguments.images], images.mean, images.std)
     record = {
         "command": f"python benchmarks/{NAME}.py",
