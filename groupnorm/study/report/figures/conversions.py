@@ -112,8 +112,8 @@ def _by_steps(networks: Sequence[NetworkOutcomes]) -> FigureSpec:
     ]
     caption = (
         "The score after so many steps of fine-tuning with 4 images each, each length a training "
-        "of its own; the dashed line is the teacher, and the second panel the part of the first that "
-        "is near it. Every start has the rate that is better on "
+        "of its own; the dashed line is the teacher, and the second panel shows what is "
+        "near it. Every start has the rate that is better on "
         "the training images held out. Bars are standard deviations over seeds."
     )
     return FigureSpec("steps", "Fine-tuning at 4 images a step", caption, panels)
