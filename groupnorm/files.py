@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +41,36 @@ def write_atomic(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def write_together(
+    folder: Path, files: Mapping[str, bytes | str | Sequence[bytes | memoryview]]
+) -> None:
+    """Write files into a folder, all of them or none where it does not exist or is empty.
+
+    In a folder with other files each is the old one or the whole new one; the last of `files` is
+    removed at first and written when the others are there.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, data in files.items():
+            write_atomic(staged / name, data)
+        os.chmod(staged, 0o755)
+        try:
+            os.rename(staged, folder)
+        except OSError:
+            folder.mkdir(exist_ok=True)
+            (folder / list(files)[-1]).unlink(missing_ok=True)
+            for name in files:
+                os.replace(staged / name, folder / name)
+            staged.rmdir()
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
         raise
 
 

@@ -15,6 +15,7 @@ PUBLIC = {
         "WS_FORMS",
         "BatchNorm",
         "BatchRenorm",
+        "CalibratedGroupNorm",
         "EvoNormS0",
         "FilterResponseNorm",
         "FrozenBatchNorm",

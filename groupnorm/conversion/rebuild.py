@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from groupnorm.conversion.constants.producers import LINEAR_LAYERS
 from groupnorm.conversion.report import ConversionReport, ConvertedLayer
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
 from groupnorm.conversion.walk import (
@@ -16,7 +18,8 @@ from groupnorm.conversion.walk import (
     swap,
     working_copy,
 )
-from groupnorm.layers import norm_layer
+from groupnorm.layers import CalibratedGroupNorm, norm_layer
+from groupnorm.layers.with_activation import followed_by
 from groupnorm.spec import NormSpec
 
 
@@ -57,9 +60,11 @@ def rebuild(model: nn.Module, report: ConversionReport) -> nn.Module:
                 "network"
             )
         _check_groups(row, spec)
-        new = build(source, spec, row.groups, row.eps)[0]
+        own_affine = row.in_front == "itself"
+        new = build(source, spec, row.groups, row.eps, own_affine, row.hybrid)[0]
         replacements.append((norms[row.name], new))
     fresh = swap(fresh, replacements)
+    add_biases(fresh, report.new_keys)
     refuse_old_states(fresh, report)
     return fresh
 
@@ -76,23 +81,66 @@ def _check_groups(row: ConvertedLayer, spec: NormSpec) -> None:
         )
 
 
+def add_biases(model: nn.Module, keys: Iterable[str]) -> None:
+    """Give the linear layers that these keys of a state dict name a bias of 0, if they have none.
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for key in keys:
+        name, _, value = key.rpartition(".")
+        layer = modules.get(name)
+        if layer is None:
+            raise ValueError(f"the network has no layer {name!r}, which the report has")
+        if value == "bias" and isinstance(layer, LINEAR_LAYERS) and layer.bias is None:
+            outputs = getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)
+            assert isinstance(outputs, int)
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            layer.bias = nn.Parameter(weight.new_zeros(outputs), weight.requires_grad)
+
+
 _OF_BATCH_STATISTICS = ("momentum", "batch_per_worker")
 
 
 def build(
-    source: SourceNorm, spec: NormSpec, groups: int, eps: float
+    source: SourceNorm,
+    spec: NormSpec,
+    groups: int,
+    eps: float,
+    own_affine: bool = False,
+    hybrid: float = 1.0,
 ) -> tuple[nn.Module, set[str]]:
     """A layer for the place of another, and which of its parameters are that one's own.
 
     A group norm with other groups is the same layer but for their number.
+
+    Args:
+        source: what is replaced.
+        spec: of the new layer.
+        groups: of the new layer; 0 for one without groups.
+        eps: of the new layer.
+        own_affine: have scale and offset of each channel before the norm, in a
+            `CalibratedGroupNorm`.
+        hybrid: as in `CalibratedGroupNorm`.
     """
     old = source.module
-    if isinstance(old, nn.GroupNorm):
+    if own_affine or hybrid < 1:
+        make = followed_by(CalibratedGroupNorm, source.drop, source.act)
+        new: nn.Module = make(
+            groups, source.channels, eps, source.device, source.dtype,
+            input_affine=own_affine, hybrid=hybrid, activation=getattr(old, "activation", None),
+        )  # fmt: skip
+        for parameter in (new.input_weight, new.input_bias):
+            if isinstance(parameter, nn.Parameter):
+                parameter.requires_grad_(source.trainable)
+    elif isinstance(old, nn.GroupNorm):
         regrouped = copy.copy(old)
         regrouped._parameters = dict(old._parameters)
         regrouped.num_groups, regrouped.eps = groups, eps
         regrouped.affine = True
-        new: nn.Module = regrouped
+        new = regrouped
     else:
         exact = NormSpec("gn", groups=groups) if groups else spec
         new = norm_layer(exact)(source.channels, eps=eps, **source.arguments)

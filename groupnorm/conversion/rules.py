@@ -21,6 +21,32 @@ MIN_CHANNELS = 4
 """Channels that a group has at least, where a layer has that many."""
 
 
+def check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> None:
+    """Check that a conversion can go to a norm, with these arguments.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if min_channels < 1:
+        raise ValueError(f"min_channels must be at least 1, got {min_channels}")
+    if spec.ws:
+        raise ValueError(
+            f"{spec}: convert the norms first, then standardize the weights with "
+            "groupnorm.conversion.standardize_weights, which keeps what the network computes"
+        )
+    if not spec.affine:
+        raise ValueError(f"{spec}: scale and shift carry what the batch norms knew")
+    if not (spec.is_group_norm or spec.uses_batch_statistics):
+        raise ValueError(
+            f"{spec} keeps nothing of a batch norm; convert to gn, ln, in, bn, syncbn or brn. "
+            "groupnorm.conversion.freeze makes frozen batch norms"
+        )
+    if groups is not None and not spec.is_group_norm:
+        raise ValueError(f"groups goes with gn, not with {spec}")
+    if groups is not None and min_channels != MIN_CHANNELS:
+        raise ValueError("groups gives the numbers of groups itself; leave out min_channels")
+
+
 def groups_asked(
     name: str,
     channels: int,

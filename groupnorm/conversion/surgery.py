@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
+from groupnorm.conversion.calibration.group_rule import ERROR_BUDGET
+from groupnorm.conversion.calibration.network import Options
 from groupnorm.conversion.constants.freeze import stored_row
-from groupnorm.conversion.example import Example, Shapes, copied, input_shapes
+from groupnorm.conversion.example import Example, Forward, Shapes, copied, input_shapes
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import (
     ConversionReport,
@@ -20,7 +24,9 @@ from groupnorm.conversion.report import (
 from groupnorm.conversion.rules import (
     MIN_CHANNELS,
     Groups,
+    check_target,
     groups_asked,
+    is_free,
     one_group_asked,
     static_affine,
 )
@@ -43,6 +49,7 @@ from groupnorm.conversion.walk import (
     swap,
     working_copy,
 )
+from groupnorm.conversion.with_data import batches_for, check_options, convert_with
 from groupnorm.spec import NormSpec
 
 _EPS_OF_NONE = 1e-5
@@ -71,12 +78,27 @@ def convert(
     min_channels: int = MIN_CHANNELS,
     example: Example | None = None,
     inplace: bool = False,
+    data: Any = None,
+    forward: Forward | None = None,
+    limits: FitLimits = DEFAULT_LIMITS,
+    hybrid: float = 1.0,
+    refit: bool = True,
+    budget: float = ERROR_BUDGET,
+    plain: bool = False,
+    finetune_steps: int = 0,
+    seed: int = 0,
+    progress: bool = False,
 ) -> tuple[nn.Module, ConversionReport]:
-    """Put group norms in the places of a network's batch norms, without data.
+    """Put group norms in the places of a network's batch norms.
 
-    Scale and shift are chosen so that the stored statistics give each layer the output that it had
-    (`static_affine`). An image's own group statistics differ from the stored ones, and the network
-    loses a part of its accuracy: measure it, and fine-tune.
+    With `data`, a few dozen to a few hundred inputs without labels, each norm is fitted to what the
+    network made of them, and the network keeps most of its accuracy: scale and offset of each
+    channel before the norm, which the layer in front takes up, its scale and shift, and the number
+    of groups.
+
+    Without data, scale and shift are chosen so that the stored statistics give each layer the
+    output that it had (`static_affine`). An image's own group statistics differ from the stored
+    ones, and the network loses a part of its accuracy: measure it, and fine-tune.
 
     Each layer keeps its device, dtype, training flag, `requires_grad`, hooks, eps, and what follows
     the norm within it, as in timm's layers. Parameters remain the same objects, so that with
@@ -87,7 +109,8 @@ def convert(
 
     Args:
         model: any network.
-        to: "gn" chooses the groups: at least 16 channels each. "gn:groups=8" or "gn:size=16" is at
+        to: "gn" chooses the groups: with data as many as `budget` allows, at least `min_channels`
+            channels each, without at least 16. "gn:groups=8" or "gn:size=16" is at
             most so many groups with at least `min_channels` channels each; "ln" is one group. With
             "bn", "syncbn" or "brn" statistics, scale and shift are kept, and so is what the network
             computes in evaluation. A `NormSpec` means what the string does that it was read from.
@@ -102,6 +125,21 @@ def convert(
             norm has no positions to normalize over; so do other norms behind a linear layer that
             may get such an input.
         inplace: change the model itself, instead of a copy.
+        data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
+            lists or tuples that begin with one, or what `forward` takes. A quarter is held out, for
+            the choice of groups and for the errors in the report. It runs where the model lies.
+        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`.
+        limits: of the scales and offsets of channels before the norms.
+        hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
+            nearer to the network before, and no plain group norm.
+        refit: fit the convolutions in front of norms to give what they gave before.
+        budget: error that the norms of the network may add together, where groups are chosen.
+        plain: have no layers but plain group norms. Else a norm with no convolution or linear layer
+            in front that could take them has scale and offset of each channel itself.
+        finetune_steps: of distillation from the network before, at the end: four samples each,
+            without labels.
+        seed: of all that is drawn, by generators of its own.
+        progress: print to standard error what is done, with the time left.
 
     Returns:
         The converted network and the report.
@@ -111,13 +149,28 @@ def convert(
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
             batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
             channels or comes with `min_channels`, `only` chooses nothing, the network does not run
-            on the example, before or converted, or it cannot be copied.
-        TypeError: the model, `only` or the example is none of these.
+            on the example or the data, before or converted, it cannot be copied, or what goes with
+            data comes without it.
+        TypeError: the model, `only`, the example or the data is none of these.
     """
+    batches = None
+    check_options(to, data, plain, forward=forward, hybrid=hybrid, finetune_steps=finetune_steps)
+    if data is not None:
+        batches = batches_for(model, data, forward)
+        example = batches.example if example is None else example
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)
     if not replacements:
         raise_for_nothing("converted", report.skipped)
+    if batches is not None:
+        free = is_free(NormSpec.parse(to)) and groups is None
+        options = Options(
+            free, min_channels, limits, hybrid, refit, budget, plain, finetune_steps, seed, progress
+        )
+        norms = [one.norm for one in replacements]
+        converted, report = convert_with(batches, converted, norms, report, options)
+        refuse_old_states(converted, report)
+        return converted, report
     if NormSpec.parse(to).is_group_norm:
         warnings.warn(
             f"{plural(len(report.layers), 'layer')} converted without data: the network loses a "
@@ -161,7 +214,7 @@ def _plan(
     With an example the replacement is tried on a copy.
     """
     spec = NormSpec.parse(to)
-    _check_target(spec, groups, min_channels)
+    check_target(spec, groups, min_channels)
     norms = find_norms(model, only)
     shapes = None
     if example is not None:
@@ -212,27 +265,6 @@ def _try(model: nn.Module, replacements: list[_Replacement], example: Example) -
     trial, copies = copied((model, replacements))
     replaced = {one.row.name: (one.norm.module, one.new) for one in copies}
     check_runs(_apply(trial, copies), replaced, example)
-
-
-def _check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> None:
-    if min_channels < 1:
-        raise ValueError(f"min_channels must be at least 1, got {min_channels}")
-    if spec.ws:
-        raise ValueError(
-            f"{spec}: convert the norms first, then standardize the weights with "
-            "groupnorm.conversion.standardize_weights, which keeps what the network computes"
-        )
-    if not spec.affine:
-        raise ValueError(f"{spec}: scale and shift carry what the batch norms knew")
-    if not (spec.is_group_norm or spec.uses_batch_statistics):
-        raise ValueError(
-            f"{spec} keeps nothing of a batch norm; convert to gn, ln, in, bn, syncbn or brn. "
-            "groupnorm.conversion.freeze makes frozen batch norms"
-        )
-    if groups is not None and not spec.is_group_norm:
-        raise ValueError(f"groups goes with gn, not with {spec}")
-    if groups is not None and min_channels != MIN_CHANNELS:
-        raise ValueError("groups gives the numbers of groups itself; leave out min_channels")
 
 
 def _to_groups(

@@ -78,7 +78,7 @@ def fold(
             layer = producers[norm.module]
             if isinstance(layer, str):
                 raise Refusal(layer)
-            _check_layer(layer, names[layer], source, owners)
+            check_layer(layer, names[layer], source, owners)
             weight, bias = folded_weights(layer, source)
             if not (weight.isfinite().all() and bias.isfinite().all()):
                 raise Refusal(f"the weights of {names[layer]} would not be finite")
@@ -87,7 +87,7 @@ def fold(
             continue
         if layer.bias is None:
             new_keys.append(f"{names[layer]}.bias")
-        _set_weights(layer, weight, bias)
+        set_weights(layer, weight, bias)
         new = norm_layer("none")(source.channels, **source.arguments)
         new.training = norm.module.training
         replacements.append((norm, new))
@@ -134,7 +134,7 @@ def _check_constant(source: SourceNorm) -> None:
         raise Refusal("its hooks would see another input")
 
 
-def _check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
+def check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
     """Check that a layer's weights can take up a norm.
 
     Raises:
@@ -150,7 +150,8 @@ def _check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counte
         raise Refusal(f"{name} lies on another device")
 
 
-def _set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
+def set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
+    """Give a layer these values, and a bias if it has none."""
     with torch.no_grad():
         layer.weight.copy_(weight)
         if layer.bias is None:

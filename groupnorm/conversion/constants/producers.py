@@ -23,6 +23,7 @@ LINEAR_LAYERS = (
     nn.ConvTranspose3d,
     nn.Linear,
 )
+NOT_RUN = "it does not run on the example"
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -118,7 +119,7 @@ def _producer(
 ) -> LinearLayer | str:
     """The layer that made all inputs of a norm and nothing else, or why there is none."""
     if not inputs:
-        return "it does not run on the example"
+        return NOT_RUN
     if any(taken not in uses.made for taken in inputs):
         return "no convolution or linear layer makes its input"
     layers = {uses.made[taken][0] for taken in inputs}
