@@ -119,10 +119,8 @@ def _steps_drawer(network: NetworkOutcomes) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         lengths = [0, *sorted({trial.steps for trial in network.outcomes if trial.steps})]
         for start, mine in network.fine_tuned().items():
-            before = network.outcomes.get(start.converted)
+            before = network.before(start)
             found = {lengths.index(one.trial.steps): one.score for one in mine if one.score}
-            if before is None and start.method in ("frozen BN", "BN"):
-                before = network.teacher
             if before is not None and before.score is not None:
                 found = {0: before.score, **found}
             color = _STYLES[start.method]
