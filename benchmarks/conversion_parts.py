@@ -1,6 +1,7 @@
 """What signs, scales and offsets in front of a group norm do, norm by norm.
 
     python benchmarks/conversion_parts.py [--groups 8] [--images 256] [--out FOLDER]
+    python benchmarks/conversion_parts.py --redraw FOLDER
 
 Trains a ResNet-20 with batch norm on fashion-mnist-mini, takes what each of its norms sees of
 training images, and fits a group norm to each norm alone: with nothing in front of it (least
@@ -21,11 +22,13 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.fit import FitLimits, LayerFit, fit_layer, relative_error
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, split
 from groupnorm.conversion.rules import groups_asked
+from groupnorm.data import ImageSet
 from groupnorm.data.catalog import load
 from groupnorm.data.memory.augment import normalize
 from groupnorm.environment import environment
@@ -83,11 +86,11 @@ def moments_of(model: nn.Module, images: Tensor) -> dict[str, LayerMoments]:
     }
     handles = [
         model.get_submodule(name).register_forward_hook(
-            lambda _, inputs, output, name=name: found[name].add(inputs[0], output)  # type: ignore[misc]
+            lambda _, inputs, output, name=name: found[name].add(inputs[0], output)
         )
         for name in found
     ]
-    for part in images.split(BATCH):
+    for part in images.split(BATCH):  # type: ignore[no-untyped-call]
         model(part)
     for handle in handles:
         handle.remove()
@@ -145,44 +148,41 @@ def figure(record: Mapping[str, Any]) -> FigureSpec:
         "What signs, scales and offsets steady",
         "",
         [
-            Panel(
-                lambda axes: _spread(axes, shown, "mean", f"mean in each image\n({what})"),
-                alt=f"{what}: the mean in each held-out image, less its mean over the images",
-                width=3.4,
-            ),
-            Panel(
-                lambda axes: _spread(axes, shown, "deviation", "deviation in each image\n"),
-                alt=f"{what}: the deviation in each held-out image",
-                width=3.4,
+            *(
+                Panel(
+                    lambda axes, key=key: _spread(axes, shown, key),  # type: ignore[misc]
+                    alt=f"{what}: its {key} in each held-out image, for each part of the method",
+                    width=3.8,
+                )
+                for key in ("mean", "deviation")
             ),
             Panel(
                 lambda axes: _errors(axes, record["rows"]),
                 alt="relative squared error of each norm on held-out images, in order",
-                width=4.2,
             ),
         ],
         columns=3,
     )
 
 
-def _spread(axes: Axes, shown: Mapping[str, Any], key: str, title: str) -> None:
+def _spread(axes: Axes, shown: Mapping[str, Any], key: str) -> None:
     for row, part in enumerate(PARTS):
         values = shown[part][key]
         axes.plot(values, [-row] * len(values), "|", color=COLORS[part], markersize=13, alpha=0.6)
         axes.annotate(
             f"{part}: {statistics.pstdev(values):.3f}",
-            (0.02, -row + 0.34),
+            (0.02, -row + 0.4),
             xycoords=("axes fraction", "data"),
             color=COLORS[part],
             fontsize=9,
             va="center",
         )
-    axes.set_ylim(-len(PARTS) + 0.5, 0.75)
+    axes.set_ylim(-len(PARTS) + 0.5, 0.8)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("in typical deviations of the group")
-    axes.set_title(title)
+    axes.set_xlabel("in the group's typical deviation")
+    axes.set_title(f"{key} of one group in each image")
 
 
 def _errors(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -190,11 +190,11 @@ def _errors(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         errors = [row["errors"][part] for row in rows]
         axes.plot(range(1, len(rows) + 1), errors, color=COLORS[part], label=part, marker=".")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xticks(range(1, len(rows) + 1, 3))
     axes.set_xlabel("norm, from input to output")
     axes.set_ylabel("relative squared error")
     axes.set_title("error of each norm alone")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def main() -> None:
@@ -205,11 +205,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--redraw", type=Path, help="draw the figure of this folder's record")
     arguments = parser.parse_args()
+    if arguments.redraw:
+        _draw(arguments.redraw)
+        return
     torch.set_num_threads(1)
     model, config, error = teacher(arguments.epochs, arguments.width)
     print(f"error of {config.run_name()} on test images: {error:.1f} %", flush=True)
     images = load(config.data)
+    assert isinstance(images, ImageSet)
     seen = normalize(images.train_images[: arguments.images], images.mean, images.std)
     record = {
         "command": f"python benchmarks/{NAME}.py",
@@ -223,7 +228,12 @@ def main() -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(record, indent=1) + "\n"
         (arguments.out / f"{NAME}.json").write_text(text, encoding="utf-8")
-        (arguments.out / f"{NAME}.png").write_bytes(render_files(figure(record))["png"])
+        _draw(arguments.out)
+
+
+def _draw(folder: Path) -> None:
+    record = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
+    (folder / f"{NAME}.png").write_bytes(render_files(figure(record))["png"])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python scripts/keep_record.py STUDY_FOLDER NAME
 
 Keeps the store's small files (configurations, environments, metrics, sampled predictions, trials of
-conversions) of the runs that the study shows, chose by or started from. `groupnorm report` rebuilds the report from
-them, and scripts/update_readme.py draws the figures that a page shows.
+conversions) of the runs that the study shows, chose by or started from. `groupnorm report` rebuilds
+the report from them, and scripts/update_readme.py draws the figures that a page shows.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ ALLOWED = {
         "study.search", "study.results.halving", "study.conversions.trial",
     },
     "cli": {
-        "ops", "models", "cost", "data", "environment", "experiments", "run", "study",
-        "training.config", "training.device", "training.launch", "training.metric",
+        "ops", "models", "conversion", "cost", "data", "environment", "experiments", "run",
+        "study", "training.config", "training.device", "training.launch", "training.metric",
     },
     "__main__": {"cli"},
     "__init__": {"ops", "layers", "conversion"},

@@ -61,7 +61,7 @@ def examine(data_root: Path | None = None) -> dict[str, Any]:
         for index in range(torch.cuda.device_count())
     ]
     sets = []
-    for name in (*data.NAMES, *data.DETECTION_NAMES, *data.VIDEO_NAMES):
+    for name in (*data.NAMES, *data.DETECTION_NAMES, *data.SEGMENTATION_NAMES, *data.VIDEO_NAMES):
         try:
             sets.append({"name": name, "found": True, "where": data.find(name, data_root)})
         except data.DataError as error:

@@ -76,7 +76,7 @@ def memory_fit(
 ) -> None:
     """Largest batch and largest images, or longest clips, that fit into a memory, for each norm.
 
-    For classifiers and networks for video, not for detectors.
+    For classifiers and networks for video, not for detectors or networks that label pixels.
     """
     with report_interrupt(lambda: "nothing was written"), report_user_errors():
         from groupnorm.cost.fit import parse_memory
@@ -138,17 +138,19 @@ def _kind_of(model: str, image_size: int | None, frames: int | None) -> _Kind:
     """What is asked of a model by name.
 
     Raises:
-        ValueError: unknown model, a detector, clips that it does not take, or a length of clips
-            for a model that takes images.
+        ValueError: unknown model, a detector, a network for segmentation, clips that it does not
+            take, or a length of clips for a model that takes images.
     """
     from groupnorm import models
     from groupnorm.cost.fit import fit, fit_clips
     from groupnorm.models.detection.architectures import DETECTORS
+    from groupnorm.models.segmentation.architectures import SEGMENTATION_MODELS
     from groupnorm.models.video.architectures import VIDEO_MODELS
 
-    if model in DETECTORS:
+    if model in DETECTORS or model in SEGMENTATION_MODELS:
+        what = "is a detector" if model in DETECTORS else "labels pixels"
         raise ValueError(
-            f"{model} is a detector; plan counts classifiers, such as resnet50, and networks for "
+            f"{model} {what}; plan counts classifiers, such as resnet50, and networks for "
             f"video, {' and '.join(VIDEO_MODELS)}"
         )
     if model not in VIDEO_MODELS:

@@ -40,8 +40,9 @@ def train(
         typer.Argument(
             metavar="KEY=VALUE",
             help=settings_help(
-                "The fields of the run, task=detection for a detector's, task=video for those of a "
-                "classifier of videos. One of epochs and steps is needed.",
+                "The fields of the run, task=detection for a detector's, task=segmentation for "
+                "those of labels of pixels, task=video for those of a classifier of videos. One of "
+                "epochs and steps is needed.",
                 describe_fields(),
             ),
         ),

@@ -10,15 +10,18 @@ from groupnorm.data.catalog import (
     DETECTION_NAMES,
     IMAGE_FILES,
     NAMES,
+    SEGMENTATION_NAMES,
     VIDEO_FILES,
     VIDEO_NAMES,
     check_detection,
     check_images,
+    check_segmentation,
     check_videos,
     find,
     load,
     load_any,
     load_detection,
+    load_segmentation,
     load_video,
 )
 from groupnorm.data.issues import DataError
@@ -29,9 +32,11 @@ if TYPE_CHECKING:
     from groupnorm.data.detection.annotations import DetectionSet
     from groupnorm.data.detection.batches import AnnotatedBatches
     from groupnorm.data.detection.targets import DetectionBatches
+    from groupnorm.data.files.folder_images import FolderImages, folder_images
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.batches import InMemory
     from groupnorm.data.memory.image_set import ImageSet
+    from groupnorm.data.segmentation.label_maps import SegmentationBatches, SegmentationSet
     from groupnorm.data.video.clips import VideoBatches, VideoSet
 
 __all__ = [
@@ -39,6 +44,7 @@ __all__ = [
     "DETECTION_NAMES",
     "IMAGE_FILES",
     "NAMES",
+    "SEGMENTATION_NAMES",
     "VIDEO_FILES",
     "VIDEO_NAMES",
     "AnnotatedBatches",
@@ -46,18 +52,24 @@ __all__ = [
     "DataError",
     "DetectionBatches",
     "DetectionSet",
+    "FolderImages",
     "ImageFiles",
     "ImageSet",
     "InMemory",
+    "SegmentationBatches",
+    "SegmentationSet",
     "VideoBatches",
     "VideoSet",
     "check_detection",
     "check_images",
+    "check_segmentation",
     "check_videos",
     "find",
+    "folder_images",
     "load",
     "load_any",
     "load_detection",
+    "load_segmentation",
     "load_video",
 ]
 
@@ -68,10 +80,14 @@ __getattr__ = lazy(
         "Batches": "groupnorm.data.batches",
         "DetectionBatches": "groupnorm.data.detection.targets",
         "DetectionSet": "groupnorm.data.detection.annotations",
+        "FolderImages": "groupnorm.data.files.folder_images",
         "ImageFiles": "groupnorm.data.files.listing",
         "ImageSet": "groupnorm.data.memory.image_set",
         "InMemory": "groupnorm.data.memory.batches",
+        "SegmentationBatches": "groupnorm.data.segmentation.label_maps",
+        "SegmentationSet": "groupnorm.data.segmentation.label_maps",
         "VideoBatches": "groupnorm.data.video.clips",
         "VideoSet": "groupnorm.data.video.clips",
+        "folder_images": "groupnorm.data.files.folder_images",
     },
 )

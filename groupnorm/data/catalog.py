@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from groupnorm.data.detection.annotations import DetectionSet
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.image_set import ImageSet
+    from groupnorm.data.segmentation.label_maps import SegmentationSet
     from groupnorm.data.video.clips import VideoSet
     from groupnorm.data.video.listing import VideoFiles
 
@@ -37,6 +38,9 @@ _DETECTION_SETS: dict[str, tuple[str, str, str]] = {
     "garments-320": ("groupnorm.data.sets.garments", "load_320", "find_320"),
     "coco": ("groupnorm.data.sets.coco", "load", "find"),
 }
+_SEGMENTATION_SETS: dict[str, tuple[str, str, str]] = {
+    "garments-masks": ("groupnorm.data.sets.garments_masks", "load", "find"),
+}
 _VIDEO_SETS: dict[str, tuple[str, str, str]] = {
     "garments-motion": ("groupnorm.data.sets.garments_motion", "load", "find"),
     "garments-motion-24": ("groupnorm.data.sets.garments_motion", "load_24", "find_24"),
@@ -46,6 +50,8 @@ _VIDEO_SETS: dict[str, tuple[str, str, str]] = {
 NAMES: tuple[str, ...] = tuple(_SETS)
 DETECTION_NAMES: tuple[str, ...] = tuple(_DETECTION_SETS)
 """Those of images with boxes and masks."""
+SEGMENTATION_NAMES: tuple[str, ...] = tuple(_SEGMENTATION_SETS)
+"""Those of images with a label for every pixel."""
 VIDEO_NAMES: tuple[str, ...] = tuple(_VIDEO_SETS)
 """Those of labelled videos."""
 VIDEO_FILES = ("kinetics",)
@@ -86,6 +92,19 @@ def load_detection(name: str, root: Path | None = None) -> DetectionSet:
     return loaded
 
 
+def load_segmentation(name: str, root: Path | None = None) -> SegmentationSet:
+    """Load a data set of images with a label for every pixel, one of `SEGMENTATION_NAMES`; as
+    `load`.
+
+    Raises:
+        DataError: an unknown name; files that are missing or malformed.
+    """
+    check_segmentation(name)
+    module, function, _ = _SEGMENTATION_SETS[name]
+    loaded: SegmentationSet = _function(module, function)(root)
+    return loaded
+
+
 def load_video(name: str, root: Path | None = None) -> VideoSet | VideoFiles:
     """Load a data set of labelled videos, one of `VIDEO_NAMES`; as `load`.
 
@@ -102,7 +121,7 @@ def load_video(name: str, root: Path | None = None) -> VideoSet | VideoFiles:
 
 def load_any(
     name: str, root: Path | None = None
-) -> ImageSet | ImageFiles | DetectionSet | VideoSet | VideoFiles:
+) -> ImageSet | ImageFiles | DetectionSet | SegmentationSet | VideoSet | VideoFiles:
     """Load a data set of any kind; as `load`.
 
     Raises:
@@ -110,6 +129,8 @@ def load_any(
     """
     if name in _VIDEO_SETS:
         return load_video(name, root)
+    if name in _SEGMENTATION_SETS:
+        return load_segmentation(name, root)
     return load_detection(name, root) if name in _DETECTION_SETS else load(name, root)
 
 
@@ -121,6 +142,18 @@ def check_detection(name: str) -> None:
     """
     if name not in _DETECTION_SETS:
         raise DataError(f"unknown detection data set {name!r}; known: {', '.join(DETECTION_NAMES)}")
+
+
+def check_segmentation(name: str) -> None:
+    """Check that there is a data set of images with a label for every pixel of this name.
+
+    Raises:
+        DataError: there is none; the message lists the known ones.
+    """
+    if name not in _SEGMENTATION_SETS:
+        raise DataError(
+            f"unknown segmentation data set {name!r}; known: {', '.join(SEGMENTATION_NAMES)}"
+        )
 
 
 def check_videos(name: str, image_size: int | None = None, crops: int = 1) -> None:
@@ -150,9 +183,10 @@ def find(name: str, root: Path | None = None) -> str:
     Raises:
         DataError: an unknown name, or missing files.
     """
-    if name not in _DETECTION_SETS and name not in _VIDEO_SETS:
+    others = _DETECTION_SETS | _SEGMENTATION_SETS | _VIDEO_SETS
+    if name not in others:
         check_images(name)
-    module, _, function = (_SETS | _DETECTION_SETS | _VIDEO_SETS)[name]
+    module, _, function = (_SETS | others)[name]
     where: str = _function(module, function)(root)
     return where
 

@@ -8,8 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from groupnorm import data, models
-from groupnorm.training.config import DetectionConfig, RunConfig, TrainingConfig, VideoConfig
-from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, VIDEO, Metric
+from groupnorm.training.config import (
+    DetectionConfig,
+    RunConfig,
+    SegmentationConfig,
+    TrainingConfig,
+    VideoConfig,
+)
+from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, SEGMENTATION, VIDEO, Metric
 
 if TYPE_CHECKING:
     from groupnorm.run.setup import Setup
@@ -37,6 +43,11 @@ def _check_detection(config: DetectionConfig) -> None:
     models.check_detector(config.model, config.norms, config.box_head)
 
 
+def _check_segmentation(config: SegmentationConfig) -> None:
+    data.check_segmentation(config.data)
+    models.check_segmentation_model(config.model, config.norms)
+
+
 def _check_video(config: VideoConfig) -> None:
     data.check_videos(config.data, config.image_size, config.test_crops)
     models.check_video_model(
@@ -50,6 +61,9 @@ _TASKS = {
     ),
     "detection": _Entry(
         DetectionConfig, _check_detection, "groupnorm.run.detection", BOX_DETECTION[0]
+    ),
+    "segmentation": _Entry(
+        SegmentationConfig, _check_segmentation, "groupnorm.run.segmentation", SEGMENTATION[0]
     ),
     "video": _Entry(VideoConfig, _check_video, "groupnorm.run.video", VIDEO[0]),
 }

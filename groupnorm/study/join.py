@@ -63,9 +63,10 @@ class _Source:
 def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
     """Make `out` a study with the cells and the records of all `folders`.
 
-    A cell, a run or a trial of a conversion that several hold is there once. Checkpoints are not copied. Times of training
-    steps are left out, because those of different studies were not taken in turns. Predictions on
-    test images are joined where the images are the same. The same studies give the same bytes.
+    A cell, a run or a trial of a conversion that several hold is there once. Checkpoints are not
+    copied. Times of training steps are left out, because those of different studies were not taken
+    in turns. Predictions on test images are joined where the images are the same. The same studies
+    give the same bytes.
 
     Args:
         command: how a user repeats this; recorded and shown in the report.

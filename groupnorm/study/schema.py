@@ -218,6 +218,8 @@ class Epoch(_Open):
     response_percentiles: dict[str, float] | None = None
     ap_folds: dict[str, list[_Percent | None]] = {}
     precision_at_recall: dict[str, _Curve] = {}
+    class_iou: dict[str, _Percent | None] = {}
+    precise_class_iou: dict[str, _Percent | None] | None = None
     image_counts: dict[str, _Count] = {}
     timing: dict[str, float] = {}
 

@@ -75,6 +75,15 @@ BOX_DETECTION: tuple[Metric, ...] = (*(m for m in _AP if m.name.startswith("box"
 MASK_DETECTION: tuple[Metric, ...] = (*_AP, *_NOT_AP)
 """Of detectors with masks."""
 
+SEGMENTATION: tuple[Metric, ...] = (
+    Metric("val_mean_iou", "%", "higher", "mean IoU"),
+    Metric("val_pixel_accuracy", "%", "higher", "pixel accuracy"),
+    Metric("train_pixel_accuracy", "%", "higher", "training pixel accuracy"),
+    Metric("val_loss", "", "lower", "loss"),
+    TRAIN_LOSS,
+)
+"""Of networks that label every pixel, the reported one first."""
+
 VIDEO: tuple[Metric, ...] = (
     Metric("val_accuracy", "%", "higher", "top-1 accuracy"),
     Metric("val_accuracy_top5", "%", "higher", "top-5 accuracy"),

@@ -3,7 +3,7 @@
 import json
 
 from groupnorm.cli.doctor import examine
-from groupnorm.data import DETECTION_NAMES, NAMES, VIDEO_NAMES
+from groupnorm.data import DETECTION_NAMES, NAMES, SEGMENTATION_NAMES, VIDEO_NAMES
 from tests.cli.commands import typed
 
 
@@ -12,7 +12,9 @@ def test_everything_is_named(tmp_path, monkeypatch):
     found = examine()
     assert found["versions"]["torch"]
     assert found["devices"][0]["device"] == "cpu"
-    assert [entry["name"] for entry in found["data"]] == [*NAMES, *DETECTION_NAMES, *VIDEO_NAMES]
+    assert [entry["name"] for entry in found["data"]] == [
+        *NAMES, *DETECTION_NAMES, *SEGMENTATION_NAMES, *VIDEO_NAMES,
+    ]  # fmt: skip
     assert all(backend["reason"] for backend in found["backends"])
 
 

@@ -5,10 +5,10 @@ import typer
 
 from groupnorm.cli import app
 from groupnorm.experiments import EXPERIMENTS, Options
-from groupnorm.training.config import DetectionConfig, RunConfig, VideoConfig
+from groupnorm.training.config import DetectionConfig, RunConfig, SegmentationConfig, VideoConfig
 from tests.cli.commands import typed
 
-CONFIGS = (RunConfig, DetectionConfig, VideoConfig)
+CONFIGS = (RunConfig, DetectionConfig, SegmentationConfig, VideoConfig)
 FIELDS = {("train",): tuple({name: 0 for config in CONFIGS for name in config.model_fields})}
 FIELDS |= {("study", name): entry.takes for name, entry in EXPERIMENTS.items()}
 

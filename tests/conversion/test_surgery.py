@@ -185,6 +185,21 @@ def test_a_network_of_this_package_is_converted():
     assert batch_norms(converted) == []
 
 
+@pytest.mark.parametrize("channels", [16, 24, 26, 40, 72, 97, 112, 1000])
+@pytest.mark.parametrize(
+    "to", ["gn", "gn:groups=32", "gn:groups=8", "gn:size=16", "gn:groups=auto"]
+)
+def test_any_number_of_channels_is_divided(channels, to):
+    norm = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    converted, report = convert(conv_and(norm, channels), to)
+    (row,) = report.layers
+    assert channels % row.groups == 0
+    assert channels // row.groups >= 4
+    assert (row.eps, converted[1].eps) == (1e-3, 1e-3)
+    assert bool(row.note) or channels != 97
+    assert converted(torch.randn(1, 3, 5, 5)).isfinite().all()
+
+
 # ---- places ------------------------------------------------------------------------------------
 
 
@@ -473,6 +488,8 @@ def test_zero_layers_is_an_error():
 def test_a_conversion_without_data_warns():
     with pytest.warns(UserWarning, match="3 layers converted without data"):
         convert(small_network())
+    with pytest.warns(UserWarning, match="1 layer converted without data"):
+        convert(small_network(), only="stem")
 
 
 def test_a_warning_that_is_an_error_leaves_the_model_as_it_was():

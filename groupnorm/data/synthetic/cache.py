@@ -23,13 +23,13 @@ _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 def load_or_make(
     path: Path,
-    make: Callable[[str, int], tuple[NDArray[np.uint8], NDArray[np.int64]]],
+    make: Callable[[str, int], tuple[NDArray[np.uint8], NDArray[Any]]],
     counts: Mapping[str, int],
 ) -> list[NDArray[Any]]:
     """Images and labels of "train", then those of "test": from the cache file, or made and kept.
 
     Args:
-        make: from a split's name and number of images to its images and labels.
+        make: from a split's name and number of images to its images and labels, or label maps.
         counts: the number of images of each split.
     """
     arrays = read_arrays(path)

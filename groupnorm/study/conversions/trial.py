@@ -27,6 +27,8 @@ METHODS = {
 """What becomes of the batch norms, with what readers see. `methods` says what each does."""
 WITH_IMAGES = ("least squares", *(name for name in METHODS if name.startswith("fit")))
 """The methods that need calibration images."""
+UNCONVERTED = ("teacher", "frozen BN", "BN")
+"""Those that leave the network's statistics and weights as they are."""
 LABELS, DISTILLATION = "labels", "distillation"
 FITTED = "gn"
 """The groups that a conversion with data finds for each layer."""

@@ -53,8 +53,7 @@ def kept_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
         for method in dict.fromkeys(one.trial.method for one in network.grid):
             cells = [share_text(network.found(method, to)) for to in columns]
             body.append([network.name, METHODS[method], *cells])
-    names = [groups_name(to) for to in columns]
-    heads = [f"{name} groups" if name.isdecimal() else name for name in names]
+    heads = [_groups_text(to) for to in columns]
     return MarkedTable(
         "kept",
         "Percent of the teacher's accuracy that is kept (of its mean IoU, where pixels have "
@@ -146,13 +145,12 @@ def steps_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
     for network in networks:
         for start, mine in network.fine_tuned().items():
             found = {one.trial.steps: one for one in mine}
-            before = network.outcomes.get(start.converted)
             body.append(
                 [
                     network.name,
                     start_name(start),
                     f"{start.rate:g}",
-                    score_text(before),
+                    score_text(network.before(start)),
                     *(score_text(found.get(steps)) for steps in lengths),
                 ]
             )
@@ -232,8 +230,7 @@ def _skipped(network: NetworkOutcomes) -> list[list[str]]:
 
 def trial_text(trial: Trial) -> str:
     """A trial in words, e.g. "fit, 8 groups, 100 steps to labels at rate 0.001"."""
-    groups = groups_name(trial.to) if trial.to else ""
-    words = [METHODS[trial.method], f"{groups} groups" if groups.isdecimal() else groups]
+    words = [METHODS[trial.method], _groups_text(trial.to)]
     if trial.images:
         words.append(counted(trial.images, "image"))
     if trial.steps:
@@ -243,9 +240,8 @@ def trial_text(trial: Trial) -> str:
 
 def start_name(start: Trial) -> str:
     """What a fine-tuning is called by where it begins, e.g. "fit, 8 groups, labels"."""
-    groups = groups_name(start.to) if start.to else ""
-    shown = f"{groups} groups" if groups.isdecimal() else f"groups {groups}" if groups else ""
-    return ", ".join(word for word in (METHODS[start.method], shown, start.target) if word)
+    words = (METHODS[start.method], _groups_text(start.to), start.target)
+    return ", ".join(word for word in words if word)
 
 
 def share_text(one: Outcome | None) -> str:
@@ -256,6 +252,14 @@ def share_text(one: Outcome | None) -> str:
 def score_text(one: Outcome | None) -> str:
     """The score in percent, with the spread, and how many seeds lack it."""
     return _with_missing(one, None if one is None else estimate_text(one.score))
+
+
+def _groups_text(to: str) -> str:
+    """The groups of a norm asked for, as "8 groups" or "fitted groups"; empty for none."""
+    name = groups_name(to)
+    if name.isdecimal():
+        return counted(int(name), "group")
+    return f"{name} groups" if name else ""
 
 
 def _with_missing(one: Outcome | None, text: str | None) -> str:

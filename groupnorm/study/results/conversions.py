@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from groupnorm.study.conversions.records import read_trial, trial_path
-from groupnorm.study.conversions.trial import FITTED, NetworkTrials, Trial
+from groupnorm.study.conversions.trial import FITTED, UNCONVERTED, NetworkTrials, Trial
 from groupnorm.study.results.estimates import Difference, Estimate, estimate, paired_difference
 from groupnorm.study.store import Cell, Record, StoreError, run_folder
 from groupnorm.training.metric import CLASSIFICATION, Metric, metrics_of
@@ -19,7 +19,7 @@ UP_TO_32 = "gn:groups=32"
 RATE_STEPS = 100
 """Of the fine-tuning by which the rate of a start is chosen; where there is none of this length, of
 the longest."""
-_NAMES = {ONE_CHANNEL: "1 channel each", UP_TO_32: "up to 32", FITTED: "fitted"}
+_NAMES = {ONE_CHANNEL: "one-channel", UP_TO_32: "up to 32", FITTED: "fitted"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,13 @@ class NetworkOutcomes:
         ]
         return sorted(mine, key=lambda one: one.trial.images)
 
+    def before(self, start: Trial) -> Outcome | None:
+        """Where a fine-tuning begins; None for a network with fresh weights.
+
+        Batch norms, frozen or not, compute at first what the teacher does.
+        """
+        return self.teacher if start.method in UNCONVERTED else self.outcomes.get(start.converted)
+
     def fine_tuned(self) -> dict[Trial, list[Outcome]]:
         """By start (a trial without a length, with target and chosen rate) the fine-tunings.
 
@@ -191,7 +198,7 @@ def score_name(metric: Metric) -> str:
 
 
 def groups_name(to: str) -> str:
-    """The groups of a norm asked for, as a heading: "8", "1 channel each", "fitted"."""
+    """The groups of a norm asked for, as a heading: "8", "one-channel", "fitted"; "" for none."""
     return _NAMES.get(to, to.rpartition("=")[2])
 
 

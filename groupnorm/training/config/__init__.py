@@ -5,6 +5,7 @@ from groupnorm.training.config.common import TrainingConfig, digest_of
 from groupnorm.training.config.detection import DetectionConfig
 from groupnorm.training.config.errors import describe_errors
 from groupnorm.training.config.fields import Count, ImageSize, Share, is_run_name
+from groupnorm.training.config.segmentation import SegmentationConfig
 from groupnorm.training.config.video import VideoConfig
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DetectionConfig",
     "ImageSize",
     "RunConfig",
+    "SegmentationConfig",
     "Share",
     "TrainingConfig",
     "VideoConfig",

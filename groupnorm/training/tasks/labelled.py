@@ -1,4 +1,4 @@
-"""What the classifiers of images and of clips share: labelled batches and their cross-entropy."""
+"""What tasks share whose batches are examples and labels: steps, passes and cross-entropy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATISTICS_EPOCH = 0
 
 
 class LabelledData(TrainingData, Protocol):
-    """Training data of which a batch is the examples (n, ...) and their labels (n,)."""
+    """Training data of which a batch is the examples (n, ...) and their labels (n, ...)."""
 
     train_size: int
 
@@ -30,7 +30,8 @@ class LabelledData(TrainingData, Protocol):
 
 
 class LabelledTask:
-    """A task whose batch is the examples (n, ...) and their labels (n,).
+    """A task whose batch is the examples (n, ...) and their labels: one of each, (n,), or of each
+    pixel, where a subclass has losses of its own.
 
     A pass's part is some of them. The examples of a worker follow each other, and what cuts a batch
     into equal parts leaves them together.

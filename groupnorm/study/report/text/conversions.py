@@ -34,39 +34,39 @@ def conversions_text(networks: Sequence[NetworkOutcomes]) -> list[str]:
 
 
 def _headline(networks: Sequence[NetworkOutcomes]) -> str:
-    kept = [
-        f"{_share(found)} {_AT[to]}"
-        for to in (FITTED, EIGHT, UP_TO_32)
-        if (found := mean_share(networks, "fit", to))
-    ]
+    found = {to: mean_share(networks, "fit", to) for to in (FITTED, EIGHT, UP_TO_32)}
+    kept = [f"{_share(one)} {_AT[to]}" for to, one in found.items() if one is not None]
     if not kept:
         return "No conversion has a result yet."
     of = f", on the mean over {counted(len(networks), 'network')}" if len(networks) > 1 else ""
-    text = f"Without labels and without a training step the fit keeps {_listed(kept)}{of}."
-    return text + _each(networks)
-
-
-def _share(found: Estimate) -> str:
-    note = f" (95 % interval {interval_text(found.interval)}, {found.seeds} seeds)"
-    return f"{decimal_text(found.mean)} % of the teacher's result" + (
-        note if found.interval else f" ({counted(found.seeds, 'seed')}, no interval)"
+    return (
+        "Of the teacher's result on test images the fit keeps, without labels and without a "
+        f"training step, {_listed(kept)}{of}.{_each(networks)}"
     )
 
 
+def _share(found: Estimate) -> str:
+    text, seeds = f"{decimal_text(found.mean)} %", counted(found.seeds, "seed")
+    if found.interval is None:
+        return f"{text} ({seeds}, no interval)"
+    return f"{text} (95 % interval {interval_text(found.interval)}, {seeds})"
+
+
 def _each(networks: Sequence[NetworkOutcomes]) -> str:
-    """Of each of several networks what is kept, against what is aimed at."""
+    """The networks of which less is kept than is aimed at."""
     told = []
     for network in networks:
         for to, aim in network.aims.items():
             one = network.found("fit", to)
             if one is None or one.share is None:
                 continue
-            mean = one.share.mean
-            place = "" if mean >= aim else f" of {network.name} {_AT[to]}"
-            if place:
-                told.append(f"{decimal_text(mean)} %{place} ({decimal_text(aim, 0)} % aimed at)")
+            if (mean := one.share.mean) < aim:
+                told.append(
+                    f"{decimal_text(mean)} % of {network.name} {_AT[to]} ({decimal_text(aim, 0)} "
+                    "% aimed at)"
+                )
     if not told:
-        return " Every network is where it is meant to be."
+        return " That is at least what is aimed at, of every network."
     return f" Less than aimed at is kept: {_listed(told)}."
 
 

@@ -1,0 +1,67 @@
+"""SegmentationConfig: the learning rate, the hash that names a run, and what it refuses."""
+
+import pytest
+from pydantic import ValidationError
+
+from groupnorm.training.config import RunConfig, SegmentationConfig
+
+
+def test_the_learning_rate_follows_the_images():
+    for images in (32, 4, 1):
+        config = SegmentationConfig(epochs=1, batch_per_worker=images)
+        assert config.learning_rate == pytest.approx(0.1 * images / 32)
+
+
+def test_every_field_changes_the_hash():
+    start = SegmentationConfig(steps=3)
+    changes = {
+        "model": "x", "norm": "bn", "norms": {"decoder": "none"}, "data": "y", "train_images": 5,
+        "validation_images": 5, "batch_per_worker": 4, "drops": (0.5,), "decay_norms": False,
+        "seed": 1, "init": "gn-1x256-s0-52d863f086", "reported_epochs": 2, "base_lr": 0.2,
+        "memory_format": "channels_last", "clip_norm": 1.0, "precision": "bfloat16",
+    }  # fmt: skip
+    names = {SegmentationConfig(**{"steps": 3, k: v}).digest() for k, v in changes.items()}
+    assert len(names | {start.digest()}) == len(changes) + 1
+    unreadable = SegmentationConfig(steps=3, max_unreadable=0.5)
+    assert unreadable.digest() == start.digest()
+
+
+def test_a_run_keeps_its_name():
+    """As recorded: a new field must not change it."""
+    assert SegmentationConfig(norm="bn", epochs=4).run_name() == "bn-8x32-s0-993512c886"
+
+
+def test_a_run_of_another_task_has_another_name():
+    """Also where all fields are given alike."""
+    fields = {"steps": 3, "model": "x", "data": "y", "norm": "gn", "workers": 1}
+    assert SegmentationConfig(**fields).digest() != RunConfig(**fields).digest()
+    assert SegmentationConfig(steps=3).identity()["task"] == "segmentation"
+
+
+def test_workers_count_for_batch_statistics_alone():
+    for norm, same in (("gn", True), ("bn", False)):
+        one, other = (
+            SegmentationConfig(norm=norm, steps=1, workers=w, batch_per_worker=n)
+            for w, n in ((8, 2), (4, 4))
+        )
+        assert (one.digest() == other.digest()) == same
+
+
+def test_round_trip_through_json():
+    config = SegmentationConfig(norm="bn+ws", norms={"encoder": "gn"}, steps=5)
+    assert SegmentationConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"batch_per_worker": 0}, "greater than or equal to 1"),
+        ({"task": "detection"}, "'segmentation'"),
+        ({"width": 0.5}, "Extra inputs"),
+        ({"image_size": 48}, "Extra inputs"),
+        ({"epochs": 1}, "exactly one"),
+    ],
+)
+def test_what_is_refused(fields, told):
+    with pytest.raises(ValidationError, match=told):
+        SegmentationConfig(**{"steps": 1, **fields})
