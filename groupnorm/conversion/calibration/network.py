@@ -38,9 +38,9 @@ from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_
 from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer
-from groupnorm.conversion.rules import MIN_CHANNELS
+from groupnorm.conversion.rules import MIN_CHANNELS, static_affine
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
-from groupnorm.conversion.walk import find_norms, swap
+from groupnorm.conversion.walk import FoundNorm, find_norms, swap
 from groupnorm.spec import NormSpec
 
 _ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
@@ -139,6 +139,15 @@ def calibrate(
             walk.go_to(point)
             fitted = _Norm(teacher, student, point, row, spec, options, seed=options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
+        unseen = [row for row in rows if producers[row.name] == NOT_RUN]
+        if unseen:
+            _convert_statically(student, unseen, spec)
+            names = ", ".join(row.name for row in unseen)
+            verb = "has" if len(unseen) == 1 else "have"
+            notes.append(
+                f"{len(unseen)} norm{'s' * (len(unseen) > 1)} did not run on the data, and {verb} "
+                f"what is known without: {names}."
+            )
         progress.show(len(order), "the network's output")
         if options.finetune_steps:
             notes.append(
@@ -151,9 +160,6 @@ def calibrate(
         else:
             error = output_error(walk.outputs())
         notes += _notes_on(states)
-    unseen = [name for name, layer in producers.items() if layer == NOT_RUN]
-    if unseen:
-        notes.append(f"{len(unseen)} norms did not run on the data: {', '.join(unseen)}.")
     return Calibrated(student.model, list(found.values()), error, notes)
 
 
@@ -225,8 +231,7 @@ class _Norm:
         fit, error, reason = self._fit(source, fitting, held_out, budget)
         self._check(fit)
         own_affine = producer is None and not self.options.plain
-        found = next(n for n in find_norms(self.student, None) if self.point.norm in n.names)
-        own = read_norm(found.module, found.near)
+        found, own = _norm_of(self.student, self.point.norm)
         new = build(own, self.spec, fit.groups, fit.eps, own_affine, fit.hybrid)[0]
         _fill(new, fit)
         swap(self.student, [(found, new)])
@@ -328,6 +333,23 @@ class _Norm:
             transposed_groups=groups,
         )  # fmt: skip
         set_weights(producer, weight, bias)
+
+
+def _norm_of(student: Holder, name: str) -> tuple[FoundNorm, SourceNorm]:
+    """A norm of the student, by its name below the holder."""
+    found = next(norm for norm in find_norms(student, None) if name in norm.names)
+    return found, read_norm(found.module, found.near)
+
+
+def _convert_statically(student: Holder, rows: Sequence[ConvertedLayer], spec: NormSpec) -> None:
+    """Replace norms as without data."""
+    for row in rows:
+        found, own = _norm_of(student, _held(row.name))
+        values = static_affine(own, row.groups, row.eps)
+        new = build(own, spec, row.groups, row.eps)[0]
+        for key, value in zip(("weight", "bias"), values, strict=True):
+            getattr(new, key).copy_(value)
+        swap(student, [(found, new)])
 
 
 def _fill(new: nn.Module, fit: LayerFit) -> None:
