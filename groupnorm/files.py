@@ -47,31 +47,30 @@ def write_atomic(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -
 def write_together(
     folder: Path, files: Mapping[str, bytes | str | Sequence[bytes | memoryview]]
 ) -> None:
-    """Write files into a folder, all of them or none where it does not exist or is empty.
+    """Write files into a folder: all of them or none where there is no such folder yet.
 
-    In a folder with other files each is the old one or the whole new one; the last of `files` is
-    removed at first and written when the others are there.
+    In a folder that is there each is the old one or the whole new one. The last of `files` is then
+    removed at first, and written when the others are there.
 
     Raises:
         OSError: they cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    there = folder.is_dir()
+    if not there:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=folder if there else folder.parent, prefix=".writing-"))
     try:
         for name, data in files.items():
             write_atomic(staged / name, data)
-        os.chmod(staged, 0o755)
-        try:
-            os.rename(staged, folder)
-        except OSError:
-            folder.mkdir(exist_ok=True)
+        if there:
             (folder / list(files)[-1]).unlink(missing_ok=True)
             for name in files:
                 os.replace(staged / name, folder / name)
-            staged.rmdir()
-    except BaseException:
+        else:
+            os.chmod(staged, 0o755)
+            os.rename(staged, folder)
+    finally:
         shutil.rmtree(staged, ignore_errors=True)
-        raise
 
 
 @contextmanager

@@ -158,6 +158,7 @@ def convert(
     network before and after on images that were held out.
     """
     with report_interrupt(lambda: "nothing was written"), report_user_errors():
+        from groupnorm.conversion import preview
         from groupnorm.run.conversion.network import current_folder_importable
         from groupnorm.training.device import check_device
 
@@ -172,11 +173,13 @@ def convert(
         tell = _nothing if as_json else say
         with current_folder_importable():
             built, about = _load(source, network, option or [], device, tell)
+            size = built.size if size is None else size
             if dry_run:
-                _preview(built.model, to, only, size or built.size, device, as_json)
+                _preview(built.model, to, only, size, device, as_json)
                 return
             assert photos is not None
-            choice = (count, held_out, size or built.size, mean or built.mean, std or built.std)
+            preview(built.model, to, only=only or None)  # what is wrong is found at once
+            choice = (count, held_out, size, mean or built.mean, std or built.std)
             split = _split(photos, choice, labels, built.model, device, tell)
             converted, report = _converted(
                 built.model, to, split.calibration, only=only or None, hybrid=hybrid, plain=plain,
@@ -248,7 +251,7 @@ def _preview(
     if as_json:
         print_json(report.to_dict())
         return
-    console.print(report)
+    say(str(report))
     say("nothing was written; groups are those without images, which may ask for others")
 
 
@@ -293,11 +296,10 @@ def _about_images(folder: Path, split: Any, choice: tuple[Any, ...]) -> dict[str
     text = f"{folder}: {_in_words(split, choice)}"
     unreadable = split.unreadable()
     if unreadable:
-        left_out = (
-            f"{counted(len(unreadable), 'image')} cannot be decoded: {some_files(unreadable)}"
-        )
-        print_line(errors, f"note: left out: {left_out}")
-        text += f"; left out: {left_out}"
+        what = f"left out: {counted(len(unreadable), 'image')} that cannot be decoded: "
+        what += some_files(unreadable)
+        print_line(errors, f"note: {what}")
+        text += f"; {what}"
     return {"images": text}
 
 

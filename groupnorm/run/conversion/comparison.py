@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from groupnorm.conversion.example import evaluating, floats_in, run
 from groupnorm.conversion.pooled import Pooled, add_to
 from groupnorm.data.issues import first_few
+
+_REPEATS = 3  # of the first batch
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Comparison:
             None where the outputs cannot be compared.
         largest_difference: of a value; None likewise.
         largest_output: before; None likewise.
-        milliseconds: for an image, the median over the batches.
+        milliseconds: for an image, in the fastest batch.
         parameters: how many.
         buffers: how many values they have.
     """
@@ -67,11 +68,10 @@ def compare(
     with evaluating(before), evaluating(after):
         for images, labels in batches:
             images = images.to(device)
-            if not sums.images:
-                for network in networks:
-                    run(network, images)  # the first time is slower
-            outputs, seconds = zip(*(_timed(one, images) for one in networks), strict=True)
-            sums.add(len(images), outputs, seconds, None if labels is None else labels.to(device))
+            if not sums.images:  # a first time is slower
+                sums.seconds += [_run_both(networks, images)[1] for _ in range(_REPEATS)][1:]
+            outputs, seconds = _run_both(networks, images)
+            sums.add(outputs, seconds, len(images), None if labels is None else labels.to(device))
     if not sums.images:
         raise ValueError("there are no images to compare the networks on")
     return Comparison(
@@ -81,7 +81,7 @@ def compare(
         output_error=sums.output_error(),
         largest_difference=sums.largest_difference if sums.comparable else None,
         largest_output=sums.largest_output if sums.comparable else None,
-        milliseconds=_medians(sums.seconds),
+        milliseconds=_pair([1000 * min(times) for times in zip(*sums.seconds, strict=True)]),
         parameters=_pair([sum(p.numel() for p in one.parameters()) for one in networks]),
         buffers=_pair([sum(b.numel() for b in one.buffers()) for one in networks]),
     )
@@ -126,10 +126,14 @@ class _Sums:
     seconds: list[tuple[float, float]] = field(default_factory=list)
 
     def add(
-        self, images: int, outputs: Sequence[Any], seconds: Sequence[float], labels: Tensor | None
+        self,
+        outputs: Sequence[Any],
+        seconds: tuple[float, float],
+        images: int,
+        labels: Tensor | None,
     ) -> None:
         self.images += images
-        self.seconds.append((seconds[0] / images, seconds[1] / images))
+        self.seconds.append(seconds)
         same_shape = all(map(_is_logits, outputs)) and outputs[0].shape == outputs[1].shape
         self.logits = self.logits and same_shape
         if self.logits:
@@ -160,12 +164,18 @@ class _Sums:
         return self.squared / total if self.comparable and total > 0 else None
 
 
-def _timed(network: nn.Module, images: Tensor) -> tuple[Any, float]:
-    _wait(images)
-    began = time.perf_counter()
-    output = run(network, images)
-    _wait(images)
-    return output, time.perf_counter() - began
+def _run_both(
+    networks: Sequence[nn.Module], images: Tensor
+) -> tuple[list[Any], tuple[float, float]]:
+    """The outputs, and the seconds for an image."""
+    outputs, seconds = [], []
+    for network in networks:
+        _wait(images)
+        began = time.perf_counter()
+        outputs.append(run(network, images))
+        _wait(images)
+        seconds.append((time.perf_counter() - began) / len(images))
+    return outputs, _pair(seconds)
 
 
 def _wait(images: Tensor) -> None:
@@ -175,11 +185,6 @@ def _wait(images: Tensor) -> None:
 
 def _is_logits(output: Any) -> bool:
     return isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1
-
-
-def _medians(seconds: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    first, second = (statistics.median(times) for times in zip(*seconds, strict=True))
-    return 1000 * first, 1000 * second
 
 
 def _pair(values: Sequence[Any], over: int | None = None) -> tuple[Any, Any]:

@@ -30,10 +30,10 @@ def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
     if found.output_error is not None:
         rows.append(("error of the output", "0", f"{found.output_error:.2g}"))
     if found.largest_difference is not None:
-        rows.append(("largest difference of a value", "0", f"{found.largest_difference:.3g}"))
-        rows.append(("largest value", f"{found.largest_output:.3g}", ""))
+        what = f"largest difference, of values up to {found.largest_output:.3g}"
+        rows.append((what, "0", f"{found.largest_difference:.3g}"))
     times = [f"{decimal_text(value, 2)} ms" for value in found.milliseconds]
-    rows.append(("time per image", times[0], times[1]))
+    rows.append(("time per image, fastest batch", times[0], times[1]))
     for what, (before_count, after_count) in (
         ("parameters", found.parameters), ("values in buffers", found.buffers),
     ):  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def layers_figure(report: ConversionReport) -> FigureSpec:
     """
     layers = [layer for layer in report.layers if layer.error is not None]
     row = min(_ROW, _TALLEST / max(len(layers), 1))
-    height = max(1.0, row * len(layers)) + 0.7
+    height = max(1.2, row * len(layers)) + 0.6
     panels = [Panel(_errors(layers, row), "Error of each layer along the network", 5.2, height)]
     caption = (
         f"Each layer of a conversion to {report.to}, in the order of the network. The error is "
@@ -44,20 +45,24 @@ def layers_figure(report: ConversionReport) -> FigureSpec:
 
 def _errors(layers: Sequence[ConvertedLayer], row: float) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
-        # an error of 0, which no log axis has, stands at its left edge
+        # a log axis has no 0, which stands at its left edge
         errors = [layer.error or 0.0 for layer in layers]
-        least = min((error for error in errors if error > 0), default=1e-6)
-        shown = [max(error, least / 2) for error in errors]
+        found = [error for error in errors if error > 0] or [1.0]
+        low, high = math.floor(math.log10(min(found) / 1.5)), math.ceil(math.log10(2 * max(found)))
+        shown = [max(error, 10.0**low) for error in errors]
         rows = range(len(layers))
         ax.set_xscale("log")
-        ax.hlines(rows, least / 4, shown, color=BLUE, lw=0.8)
+        ax.hlines(rows, 10.0**low, shown, color=BLUE, lw=0.8)
         ax.plot(shown, rows, "o", color=BLUE, ms=min(5.0, 20 * row))
         for place, (layer, error) in enumerate(zip(layers, shown, strict=True)):
             ax.annotate(
                 str(layer.groups or "-"), (error, place), (6, 0), textcoords="offset points",
                 va="center", fontsize=_letters(row),
             )  # fmt: skip
-        ax.set_xlim(least / 4, 3 * max(shown, default=1.0))
+        ax.set_xlim(10.0**low, 10.0**high)
+        ticks = [10.0**power for power in range(low, high + 1)]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
         _layers_axis(ax, [printable(layer.name or "(the network)") for layer in layers], row)
         ax.set_xlabel("error of the output (groups at each point)")
 
