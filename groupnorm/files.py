@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +42,35 @@ def write_atomic(path: Path, data: bytes | str | Sequence[bytes | memoryview]) -
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def write_together(
+    folder: Path, files: Mapping[str, bytes | str | Sequence[bytes | memoryview]]
+) -> None:
+    """Write files into a folder: all of them or none where there is no such folder yet.
+
+    In a folder that is there each is the old one or the whole new one. The last of `files` is then
+    removed at first, and written when the others are there.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    there = folder.is_dir()
+    if not there:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=folder if there else folder.parent, prefix=".writing-"))
+    try:
+        for name, data in files.items():
+            write_atomic(staged / name, data)
+        if there:
+            (folder / list(files)[-1]).unlink(missing_ok=True)
+            for name in files:
+                os.replace(staged / name, folder / name)
+        else:
+            os.chmod(staged, 0o755)
+            os.rename(staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ a spec without loading torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 # kind -> (default eps, keys accepted in the string form, depends on the other images of the batch)
@@ -36,6 +36,8 @@ AUTO_SMALLEST_GROUP = 4
 """Channels that `groups="auto"` leaves in every group, where a layer has that many."""
 # Batch renormalization as the group norm paper ran it (Wu & He 2018, section 4.1): r, d, no ramp.
 _RENORM: dict[str, float] = {"r": 1.5, "d": 0.5, "ramp": 0}
+_MAY_BE_LEFT_OUT = ("groups", "size", "eps")
+"""Options of which a conversion must know whether they were given, be it their default."""
 _LARGEST = 10_000_000
 _WITH_ACTIVATION = ("frn", "evonorm_s0")
 
@@ -76,8 +78,11 @@ class NormSpec:
     learn_eps: bool = False
     ws: bool = False
     nf: bool = False
+    _given: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        asked = (key for key in _MAY_BE_LEFT_OUT if getattr(self, key) is not None)
+        object.__setattr__(self, "_given", frozenset(asked))
         if self.kind not in _KINDS:
             raise NormSpecError(
                 f"unknown normalization {self.kind!r}; known kinds: {', '.join(KINDS)} "
@@ -185,8 +190,36 @@ class NormSpec:
         return cls(kind, ws=suffixes == ["ws"], nf=suffixes == ["nf"], **values)
 
     def __str__(self) -> str:
+        return self._text(self._unlike_default())
+
+    @property
+    def as_given(self) -> str:
+        """The string form with the options that were given, be it as their default."""
+        return self._text(self.given)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Which of `groups`, `size` and `eps` were given, be it as their default.
+
+        The string form and `to_dict` do not tell: what is read from them has those of other values
+        than the default. It takes no part in comparisons.
+        """
+        # a spec that was pickled before it knew has none
+        given: frozenset[str] = getattr(self, "_given", self._unlike_default())
+        return given
+
+    def _unlike_default(self) -> frozenset[str]:
+        groups = self.groups not in (None, DEFAULT_NUM_GROUPS)
+        unlike = {"groups": groups, "size": self.size is not None, "eps": self.eps != self._eps}
+        return frozenset(key for key, found in unlike.items() if found)
+
+    @property
+    def _eps(self) -> float:
+        return _KINDS[self.kind][0]
+
+    def _text(self, shown: frozenset[str]) -> str:
         parts = []
-        if self.groups is not None and self.groups != DEFAULT_NUM_GROUPS:
+        if "groups" in shown:
             parts.append(f"groups={self.groups}")
         if self.size is not None:
             parts.append(f"size={self.size}")
@@ -195,7 +228,7 @@ class NormSpec:
                 parts.append(f"{key}={getattr(self, key)!r}")
         if self.learn_eps:
             parts.append("learn_eps=true")
-        if self.eps != _KINDS[self.kind][0]:
+        if "eps" in shown:
             parts.append(f"eps={self.eps!r}")
         if not self.affine:
             parts.append("affine=false")
@@ -204,17 +237,19 @@ class NormSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field as plain JSON values; `NormSpec.from_dict` reads it back."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NormSpec:
         """Inverse of `to_dict`; unknown keys raise NormSpecError."""
-        known = [field.name for field in fields(cls)]
+        known = [one.name for one in fields(cls) if one.init]
         unknown = sorted(set(values) - set(known), key=str)
         if unknown or "kind" not in values:
             problem = f"unknown keys {unknown}" if unknown else "the key 'kind' is missing"
             raise NormSpecError(f"{problem}; known keys: {', '.join(known)}")
-        return cls(**values)
+        spec = cls(**values)
+        object.__setattr__(spec, "_given", spec._unlike_default())
+        return spec
 
     def same_kind(self, other: NormSpec) -> bool:
         """True when both are one kind of norm and both or neither standardize the weights."""
@@ -238,8 +273,8 @@ class NormSpec:
 
     @property
     def own_eps(self) -> float | None:
-        """The eps, where it is another than the kind's default."""
-        return None if self.eps == _KINDS[self.kind][0] else self.eps
+        """The eps, where it was given."""
+        return self.eps if "eps" in self.given else None
 
     @property
     def is_group_norm(self) -> bool:

@@ -2,9 +2,9 @@
 
     python scripts/keep_record.py STUDY_FOLDER NAME
 
-Keeps the store's small files (configurations, environments, metrics, sampled predictions) of the
-runs that the study shows, chose by or started from. `groupnorm report` rebuilds the report from
-them, and scripts/update_readme.py draws the figures that a page shows.
+Keeps the store's small files (configurations, environments, metrics, sampled predictions, trials of
+conversions) of the runs that the study shows, chose by or started from. `groupnorm report` rebuilds
+the report from them, and scripts/update_readme.py draws the figures that a page shows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from groupnorm.study.join import RECORD_FILES
 from groupnorm.study.report.page import build_report
+from groupnorm.study.results.conversions import trial_files
 from groupnorm.study.store import (
     COST_FILE,
     INITIAL_FILE,
@@ -56,6 +57,8 @@ def copy_record(study: Path, target: Path) -> None:
     for run in shown | read_starts(study, shown):
         for name in RECORD_FILES:
             _copy_file(run_folder(study, run) / name, run_folder(target, run) / name)
+    for path in trial_files(study, manifest):
+        _copy_file(path, target / path.relative_to(study))
 
 
 def _copy_file(path: Path, target: Path) -> None:

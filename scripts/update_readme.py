@@ -61,6 +61,7 @@ STUDY = ROOT / "docs" / "study.md"
 COST = ROOT / "docs" / "cost.md"
 DETECTORS = ROOT / "docs" / "detectors.md"
 GROUPS = ROOT / "docs" / "number-of-groups.md"
+WHY = ROOT / "docs" / "why-conversion-loses.md"
 RESULTS = ROOT / "results"
 
 
@@ -822,6 +823,47 @@ def detectors_sections() -> dict[str, str]:
     return {"padding": padding_section(), "speed": detectors_speed_section()}
 
 
+def conversion_parts_section() -> str:
+    """What signs, scales and offsets in front of a group norm do, norm by norm."""
+    path = only("conversion-parts-*") / "conversion_parts.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows, shown = record["rows"], record["shown"]
+    parts = list(rows[0]["errors"])
+    inside = "../" + path.parent.relative_to(ROOT).as_posix()
+    env, config = record["environment"], record["config"]
+
+    def line(part: str) -> list[str]:
+        errors = [row["errors"][part] for row in rows]
+        return [
+            part,
+            *(f"{statistics.pstdev(shown[part][key]):.3f}" for key in ("mean", "deviation")),
+            f"{statistics.median(errors):.4f}",
+            f"{max(errors):.4f}",
+        ]
+
+    shares = [row["offset_share"] for row in rows]
+    header = ["", "mean moves by", "deviation moves by", "median error", "largest error"]
+    return "\n".join(
+        [
+            f"![The mean and the deviation of one group, and the errors of all norms]({inside}/"
+            "conversion_parts.png)",
+            "",
+            *markdown(header, [line(part) for part in parts]),
+            "",
+            f"A {config['model']} on {config['data']} ({record['test_error']:.1f} % error), "
+            f"{record['images']} training images, a quarter of them held out. Each norm alone gets "
+            "the trained network's input: at most 8 groups, 4 channels each at least. The first "
+            f"two columns are of a group of {shown['channels']} channels of {shown['norm']}, "
+            "standard deviations over the held-out images in units of the group's typical "
+            f"deviation; errors are relative and squared, over {len(rows)} norms, on held-out "
+            f"images. Offsets make {100 * statistics.median(shares):.0f} % of a group's variance "
+            f"in the median norm, {100 * max(shares):.0f} % at most. One network; "
+            f"`{record['command']}`, {env['cpu']}, torch {env['torch']}; record: "
+            f"[{path.parent.name}]({inside}).",
+        ]
+    )
+
+
 def updated(text: str, sections: dict[str, str]) -> str:
     """A document's text with every section made anew."""
     for name, body in sections.items():
@@ -863,6 +905,7 @@ def main() -> None:
         COST: cost_sections,
         DETECTORS: detectors_sections,
         GROUPS: groups_sections,
+        WHY: lambda: {"conversion-parts": conversion_parts_section()},
     }
     for path, sections in documents.items():
         text = path.read_text(encoding="utf-8")

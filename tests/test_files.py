@@ -9,7 +9,14 @@ import threading
 
 import pytest
 
-from groupnorm.files import LockedError, describe_os_error, first_line, locked, write_atomic
+from groupnorm.files import (
+    LockedError,
+    describe_os_error,
+    first_line,
+    locked,
+    write_atomic,
+    write_together,
+)
 
 
 def test_writes_and_replaces_text_and_bytes(tmp_path):
@@ -131,3 +138,77 @@ def test_a_lock_without_a_refusal_waits(tmp_path):
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+TOGETHER = {"a.txt": "one", "b.bin": [b"t", b"wo"], "last.pt": b"three"}
+WRITTEN = {"a.txt": b"one", "b.bin": b"two", "last.pt": b"three"}
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A folder with earlier files."""
+    write_atomic(tmp_path / "old" / "a.txt", "old")
+    write_atomic(tmp_path / "old" / "last.pt", "old")
+    return tmp_path / "old"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_files_are_written_together(tmp_path, old):
+    write_together(tmp_path / "new" / "deep", TOGETHER)
+    assert contents(tmp_path / "new" / "deep") == WRITTEN
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["deep"]
+    write_atomic(old / "mine.txt", "mine")
+    write_together(old, TOGETHER)
+    assert contents(old) == {**WRITTEN, "mine.txt": b"mine"}
+    assert len(list(old.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "moves", "left"),
+    [
+        ("new", 1, None),
+        ("new", 4, None),
+        ("old", 3, {"a.txt": b"old", "last.pt": b"old"}),
+        ("old", 4, {"a.txt": b"old"}),
+        ("old", 6, {"a.txt": b"one", "b.bin": b"two"}),
+    ],
+)
+def test_a_kill_leaves_no_whole_looking_part(tmp_path, old, name, moves, left):
+    """Killed when it moves a file for the `moves`-th time: three are staged first."""
+    code = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from groupnorm.files import write_together\n"
+        "moves = []\n"
+        "def counted(move):\n"
+        "    def moved(*paths):\n"
+        "        moves.append(paths)\n"
+        f"        if len(moves) == {moves}:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        move(*paths)\n"
+        "    return moved\n"
+        "os.replace, os.rename = counted(os.replace), counted(os.rename)\n"
+        f"write_together(Path({str(tmp_path / name)!r}), {TOGETHER!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    if left is None:
+        assert not (tmp_path / name).exists()
+    else:
+        assert contents(tmp_path / name) == left
+
+
+def test_files_that_cannot_be_staged_leave_the_folder_as_it_was(tmp_path, old, monkeypatch):
+    def refuse(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    for folder in (old, tmp_path / "new"):
+        with pytest.raises(OSError, match="disk full"):
+            write_together(folder, TOGETHER)
+    assert contents(old) == {"a.txt": b"old", "last.pt": b"old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert len(list(old.iterdir())) == 2

@@ -1,5 +1,8 @@
 """NormSpec: grammar, round trips, errors that list what is known, the divisor rule."""
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,3 +214,45 @@ def test_an_eps_of_its_own_and_group_norms_are_known():
         "ln",
     ]
     assert [spec.own_eps for spec in specs.values()] == [None, None, None, 1e-3, None]
+
+
+@pytest.mark.parametrize(
+    ("spec", "given_options", "text"),
+    [
+        (NormSpec("gn"), set(), "gn"),
+        (NormSpec.parse("gn"), set(), "gn"),
+        (NormSpec("gn", groups=32), {"groups"}, "gn:groups=32"),
+        (
+            NormSpec.parse("gn:groups=32,eps=1e-5+ws"),
+            {"groups", "eps"},
+            "gn:groups=32,eps=1e-05+ws",
+        ),
+        (NormSpec("gn", size=8), {"size"}, "gn:size=8"),
+        (NormSpec("bn", eps=1e-5), {"eps"}, "bn:eps=1e-05"),
+        (NormSpec("bn", eps=1e-3), {"eps"}, "bn:eps=0.001"),
+    ],
+)
+def test_a_spec_knows_which_options_were_given(spec, given_options, text):
+    for same in (spec, copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))):
+        assert same.given == given_options
+        assert same.as_given == text
+        assert same.own_eps == (spec.eps if "eps" in given_options else None)
+    assert NormSpec.parse(text).given == given_options
+
+
+def test_what_was_given_makes_no_other_spec():
+    one, other = NormSpec("gn"), NormSpec("gn", groups=32, eps=1e-5)
+    assert (one, hash(one), str(one), repr(one)) == (other, hash(other), str(other), repr(other))
+    assert one.to_dict() == other.to_dict()
+    assert "_given" not in one.to_dict()
+    assert NormSpec.from_dict(other.to_dict()).given == set()
+    assert NormSpec.from_dict(NormSpec("gn", groups=8).to_dict()).given == {"groups"}
+    with pytest.raises(NormSpecError, match="unknown keys"):
+        NormSpec.from_dict({"kind": "gn", "_given": []})
+
+
+def test_a_spec_pickled_before_it_knew_what_was_given_is_read():
+    old = object.__new__(NormSpec)
+    old.__setstate__(NormSpec("gn", groups=8).__getstate__()[:-1])
+    assert old == NormSpec("gn", groups=8)
+    assert (old.given, old.own_eps) == ({"groups"}, None)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 try:
     import typer
 
-    from groupnorm.cli import detect, doctor, memory_fit, report, study, train
+    from groupnorm.cli import convert, detect, doctor, memory_fit, report, study, train
     from groupnorm.cli.terminal import say_error
 except ModuleNotFoundError as missing:
     raise SystemExit(
@@ -25,6 +25,7 @@ app.add_typer(study.study_app, name="study")
 app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("detect")(detect.detect)
+app.command("convert")(convert.convert)
 app.command("plan")(memory_fit.memory_fit)
 app.command("doctor")(doctor.doctor)
 

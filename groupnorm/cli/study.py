@@ -247,6 +247,11 @@ def _run(
             f"{len(failed)} of {len(outcome.records)} runs failed; the report says why.{stopped} "
             f"{_how_to_go_on(failed)}"
         )
+    if outcome.failed_trials:
+        fail(
+            f"{counted(outcome.failed_trials, 'trial')} of conversions failed; the report says "
+            "why. The same command tries again."
+        )
 
 
 def _how_to_go_on(failed: list[Record]) -> str:

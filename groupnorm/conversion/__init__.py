@@ -1,12 +1,12 @@
 """Changes to existing models: norms, statistics, weights, standardized convolutions."""
 
-from groupnorm.conversion.calibrate import recompute_statistics, recomputed_statistics
 from groupnorm.conversion.checkpoints import load_published
+from groupnorm.conversion.constants.fold import fold
+from groupnorm.conversion.constants.freeze import freeze, unfreeze
+from groupnorm.conversion.constants.freeze_groups import freeze_groups
 from groupnorm.conversion.detectors import load_backbone, load_detector
-from groupnorm.conversion.fold import fold
-from groupnorm.conversion.freeze import freeze, unfreeze
-from groupnorm.conversion.freeze_groups import freeze_groups
 from groupnorm.conversion.inflate import inflate, load_inflated
+from groupnorm.conversion.precise_bn import recompute_statistics, recomputed_statistics
 from groupnorm.conversion.rebuild import rebuild
 from groupnorm.conversion.report import ConversionReport
 from groupnorm.conversion.surgery import convert, preview

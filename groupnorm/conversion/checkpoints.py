@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from groupnorm.spec import NormSpec
 
 _PUBLISHED = NormSpec.parse("gn")
+_SHOWN = 5  # keys that a message lists of each kind
 
 
 def load_published(model: nn.Module, path: str | os.PathLike[str]) -> str:
@@ -41,7 +42,7 @@ def load_published(model: nn.Module, path: str | os.PathLike[str]) -> str:
 
     Raises:
         ValueError: the model is not an ImageNet ResNet with `gn`; the file holds no state dict; or
-            keys do not fit, in which case the message names the missing, the unexpected and those
+            keys do not fit, in which case the message names some that are missing, unexpected or
             of another shape.
         FileNotFoundError: no such file.
     """
@@ -61,8 +62,8 @@ def check_fit(
         own: the model's, and `state` that of the file at `path`.
 
     Raises:
-        ValueError: it has not; the message names the missing keys, the unexpected and those of
-            another shape.
+        ValueError: it has not; the message names some of the missing keys, of the unexpected and
+            of those of another shape.
     """
     problems = {
         "missing": sorted(own.keys() - state.keys()),
@@ -74,7 +75,7 @@ def check_fit(
         ),
     }
     if any(problems.values()):
-        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
+        listed = "; ".join(f"{kind}: {_first(keys)}" for kind, keys in problems.items() if keys)
         raise ValueError(f"{path} does not fit the model. Keys {listed}")
 
 
@@ -138,8 +139,14 @@ def as_state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tenso
         raise ValueError(f"{path} holds no state dict but {type(content).__name__}")
     other = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if other:
-        raise ValueError(f"{path} holds no state dict: no tensors are {', '.join(other)}")
+        raise ValueError(f"{path} holds no state dict: no tensors are {_first(other)}")
     return {str(key): value for key, value in content.items()}
+
+
+def _first(keys: Sequence[str]) -> str:
+    """The first of some keys, and how many more there are."""
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
 
 
 def torchvision_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from groupnorm.conversion.report import ConversionReport
+from groupnorm.conversion.constants.producers import LINEAR_LAYERS
+from groupnorm.conversion.report import ConversionReport, ConvertedLayer
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
-from groupnorm.conversion.walk import carry_over, find_norms, swap, working_copy
-from groupnorm.layers import norm_layer
+from groupnorm.conversion.walk import (
+    carry_over,
+    find_norms,
+    refuse_old_states,
+    swap,
+    working_copy,
+)
+from groupnorm.layers import CalibratedGroupNorm, norm_layer
+from groupnorm.layers.with_activation import followed_by
 from groupnorm.spec import NormSpec
 
 
@@ -32,12 +38,13 @@ def rebuild(model: nn.Module, report: ConversionReport) -> nn.Module:
 
     Raises:
         ValueError: the network has no such layer by a name of the report, or one of other channels;
-            the report is one of `freeze` or `fold`, which are done again instead.
+            the report has numbers of groups that these do not divide into, or is one of `freeze` or
+            `fold`, which are done again instead.
     """
     spec = NormSpec.parse(report.to)
     if not (spec.is_group_norm or spec.uses_batch_statistics):
         raise ValueError(f"a report of a conversion to {spec} is none of `convert`")
-    fresh = working_copy(model, inplace=False)
+    fresh = working_copy(model)
     norms = {name: norm for norm in find_norms(fresh, None) for name in norm.names}
     replacements = []
     for row in report.layers:
@@ -52,30 +59,94 @@ def rebuild(model: nn.Module, report: ConversionReport) -> nn.Module:
                 f"{row.name} has {row.channels} channels in the report, {source.channels} in the "
                 "network"
             )
-        new = build(source, spec, row.groups, row.eps)[0]
+        _check_groups(row, spec)
+        own_affine = row.in_front == "itself"
+        new = build(source, spec, row.groups, row.eps, own_affine, row.hybrid)[0]
         replacements.append((norms[row.name], new))
     fresh = swap(fresh, replacements)
+    add_biases(fresh, report.new_keys)
     refuse_old_states(fresh, report)
     return fresh
 
 
+def _check_groups(row: ConvertedLayer, spec: NormSpec) -> None:
+    """Check the number of groups, which a file has."""
+    if not spec.is_group_norm:
+        fits = row.groups == 0
+    else:
+        fits = row.groups >= 1 and row.channels % row.groups == 0
+    if not fits:
+        raise ValueError(
+            f"{row.name}: {row.groups} groups of {row.channels} channels do not go with {spec}"
+        )
+
+
+def add_biases(model: nn.Module, keys: Iterable[str]) -> None:
+    """Give the linear layers that these keys of a state dict name a bias of 0, if they have none.
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for key in keys:
+        name, _, value = key.rpartition(".")
+        layer = modules.get(name)
+        if layer is None:
+            raise ValueError(f"the network has no layer {name!r}, which the report has")
+        if value == "bias" and isinstance(layer, LINEAR_LAYERS) and layer.bias is None:
+            outputs = getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)
+            assert isinstance(outputs, int)
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            layer.bias = nn.Parameter(weight.new_zeros(outputs), weight.requires_grad)
+
+
+_OF_BATCH_STATISTICS = ("momentum", "batch_per_worker")
+
+
 def build(
-    source: SourceNorm, spec: NormSpec, groups: int, eps: float
+    source: SourceNorm,
+    spec: NormSpec,
+    groups: int,
+    eps: float,
+    own_affine: bool = False,
+    hybrid: float = 1.0,
 ) -> tuple[nn.Module, set[str]]:
     """A layer for the place of another, and which of its parameters are that one's own.
 
     A group norm with other groups is the same layer but for their number.
+
+    Args:
+        source: what is replaced.
+        spec: of the new layer.
+        groups: of the new layer; 0 for one without groups.
+        eps: of the new layer.
+        own_affine: have scale and offset of each channel before the norm, in a
+            `CalibratedGroupNorm`.
+        hybrid: as in `CalibratedGroupNorm`.
     """
     old = source.module
-    if isinstance(old, nn.GroupNorm):
+    if own_affine or hybrid < 1:
+        make = followed_by(CalibratedGroupNorm, source.drop, source.act)
+        new: nn.Module = make(
+            groups, source.channels, eps, source.device, source.dtype,
+            input_affine=own_affine, hybrid=hybrid, activation=getattr(old, "activation", None),
+        )  # fmt: skip
+        for parameter in (new.input_weight, new.input_bias):
+            if isinstance(parameter, nn.Parameter):
+                parameter.requires_grad_(source.trainable)
+    elif isinstance(old, nn.GroupNorm):
         regrouped = copy.copy(old)
         regrouped._parameters = dict(old._parameters)
         regrouped.num_groups, regrouped.eps = groups, eps
         regrouped.affine = True
-        new: nn.Module = regrouped
+        new = regrouped
     else:
         exact = NormSpec("gn", groups=groups) if groups else spec
         new = norm_layer(exact)(source.channels, eps=eps, **source.arguments)
+        for key in _OF_BATCH_STATISTICS:
+            if hasattr(new, key) and getattr(old, key, None) is not None:
+                setattr(new, key, getattr(old, key))
     trained = set()
     for key in ("weight", "bias"):
         own = getattr(source, key)
@@ -91,28 +162,3 @@ def build(
             new._buffers[key] = old._buffers[key]
     carry_over(old, new)
     return new, trained
-
-
-def refuse_old_states(model: nn.Module, report: ConversionReport) -> None:
-    """Have the converted network refuse the state dict of the one with batch norms."""
-    suffix = "running_mean"
-    keys = tuple(key for key in report.removed_keys if key.rpartition(".")[2] == suffix)
-    if keys:
-        refuse = functools.partial(_refuse_state_with, removed_keys=keys)
-        model.register_load_state_dict_pre_hook(refuse)  # type: ignore[no-untyped-call]
-
-
-def _refuse_state_with(
-    module: nn.Module,
-    state_dict: Mapping[str, Tensor],
-    prefix: str,
-    *args: Any,
-    removed_keys: tuple[str, ...],
-) -> None:
-    held = [prefix + key for key in removed_keys if prefix + key in state_dict]
-    if held:
-        raise RuntimeError(
-            f"the state dict is one of the network before groupnorm.convert: it has the batch "
-            f"statistics of {len(held)} converted layers, such as {held[0]}. Load it into the "
-            "network with batch norm and convert that, or load the converted network's own"
-        )

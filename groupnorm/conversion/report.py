@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -15,7 +15,7 @@ from groupnorm.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,13 @@ class ConvertedLayer:
         statistics: what became of the stored statistics.
         trainable: whether scale or shift require a gradient, as before.
         error: of the layer's output, the sum of squares of what differs over that about the mean of
-            each channel; None where it was not measured.
+            each channel, on data that nothing was fitted to; None where it was not measured.
+        in_front: what takes scale and offset of each channel before the norm: the name of a layer,
+            "itself" for the new layer, or "" where there are none.
+        refitted: whether the layer in front was fitted to give what it gave before the conversion.
+        offset_share: part of a group's variance that these offsets make. Near 1 the layer hardly
+            normalizes any more.
+        hybrid: share of the group's statistics in the layer's; 1 for a group norm.
         note: what a reader should know about this layer; empty as a rule.
     """
 
@@ -52,6 +58,10 @@ class ConvertedLayer:
     trainable: bool
     error: float | None
     note: str
+    in_front: str = ""
+    refitted: bool = False
+    offset_share: float | None = None
+    hybrid: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ class ConversionReport:
         new_keys: of the state dict, which it did not have before.
         removed_keys: of the state dict, which it has no more.
         output_error: as `ConvertedLayer.error`, of the network's output.
+        notes: on the conversion as a whole, in sentences.
     """
 
     to: str
@@ -90,6 +101,7 @@ class ConversionReport:
     new_keys: list[str]
     removed_keys: list[str]
     output_error: float | None
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """The table as plain text."""
@@ -99,14 +111,14 @@ class ConversionReport:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in (head, *rows)
         ]
-        return "\n".join([self.summary(), "", *(lines if rows else ()), *self._skipped_lines()])
+        return "\n".join([self.summary(), "", *(lines if rows else ()), *self._lines_below()])
 
     def __rich__(self) -> Table:
         """The table for a terminal with colors."""
         from rich.table import Table
 
         head, *rows = self._rows()
-        caption = "\n".join(self._skipped_lines()).strip() or None
+        caption = "\n".join(self._lines_below()).strip() or None
         table = Table(*head, title=self.summary(), caption=caption, caption_justify="left")
         for row in rows:
             table.add_row(*row)
@@ -115,15 +127,15 @@ class ConversionReport:
     def summary(self) -> str:
         """One sentence: how many layers, to what, how many are left."""
         left = f", {len(self.skipped)} left as they are" if self.skipped else ""
-        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
+        layers = plural(len(self.layers), "layer")
         error = (
             "" if self.output_error is None else f"; error of the output {self.output_error:.2g}"
         )
         return f"{layers} to {self.to}{left}{error}"
 
     def _rows(self) -> list[tuple[str, ...]]:
-        head = ("layer", "from", "to", "channels", "groups", "eps", "affine", "statistics", "error",
-                "note")  # fmt: skip
+        head = ("layer", "from", "to", "channels", "groups", "eps", "affine", "statistics",
+                "in front", "refitted", "error", "offsets", "note")  # fmt: skip
         rows = [
             (
                 printable(", ".join([layer.name or "(the network)", *layer.aliases])),
@@ -134,13 +146,21 @@ class ConversionReport:
                 f"{layer.eps:g}",
                 layer.affine,
                 layer.statistics,
+                printable(layer.in_front),
+                "yes" if layer.refitted else "",
                 "" if layer.error is None else f"{layer.error:.2g}",
+                "" if layer.offset_share is None else f"{layer.offset_share:.0%}",
                 layer.note,
             )
             for layer in self.layers
         ]
         used = [i for i in range(len(head)) if any(row[i] for row in rows)]
         return [tuple(row[i] for i in used) for row in (head, *rows)]
+
+    def _lines_below(self) -> list[str]:
+        """What stands below the table: notes, and the norms left as they are."""
+        notes = ["", *map(printable, self.notes)] if self.notes else []
+        return [*notes, *self._skipped_lines()]
 
     def _skipped_lines(self) -> list[str]:
         """The norms left as they are, those of one reason together."""
@@ -176,6 +196,7 @@ class ConversionReport:
             new_keys=values["new_keys"],
             removed_keys=values["removed_keys"],
             output_error=values["output_error"],
+            notes=values["notes"],
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -201,6 +222,11 @@ class ConversionReport:
             return cls.from_dict(values)
         except ValueError as error:
             raise ValueError(f"{path} holds no report of a conversion: {error}") from None
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things: "1 layer", "2 layers"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def raise_for_nothing(what: str, skipped: list[SkippedLayer]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from groupnorm.conversion.sources import SourceNorm
 from groupnorm.spec import NormSpec
 
+Groups: TypeAlias = "Callable[[str, int], int]"
 CANDIDATES = (32, 16, 8, 4, 2, 1)
 """Numbers of groups that a conversion chooses from, the first that is possible."""
 CHANNELS_WITHOUT_DATA = 16
@@ -19,11 +21,37 @@ MIN_CHANNELS = 4
 """Channels that a group has at least, where a layer has that many."""
 
 
+def check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> None:
+    """Check that a conversion can go to a norm, with these arguments.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if min_channels < 1:
+        raise ValueError(f"min_channels must be at least 1, got {min_channels}")
+    if spec.ws:
+        raise ValueError(
+            f"{spec}: convert the norms first, then standardize the weights with "
+            "groupnorm.conversion.standardize_weights, which keeps what the network computes"
+        )
+    if not spec.affine:
+        raise ValueError(f"{spec}: scale and shift carry what the batch norms knew")
+    if not (spec.is_group_norm or spec.uses_batch_statistics):
+        raise ValueError(
+            f"{spec} keeps nothing of a batch norm; convert to gn, ln, in, bn, syncbn or brn. "
+            "groupnorm.conversion.freeze makes frozen batch norms"
+        )
+    if groups is not None and not spec.is_group_norm:
+        raise ValueError(f"groups goes with gn, not with {spec}")
+    if groups is not None and min_channels != MIN_CHANNELS:
+        raise ValueError("groups gives the numbers of groups itself; leave out min_channels")
+
+
 def groups_asked(
     name: str,
     channels: int,
     to: str | NormSpec,
-    groups: Callable[[str, int], int] | None = None,
+    groups: Groups | None = None,
     min_channels: int = MIN_CHANNELS,
 ) -> tuple[int, str]:
     """The number of groups of a layer, and what a reader should know about it.
@@ -49,34 +77,44 @@ def groups_asked(
                 f"{channels} channels"
             )
         return found, ""
-    if is_free(to):
-        allowed = [
-            g
-            for g in CANDIDATES
-            if channels % g == 0 and channels // g >= min(CHANNELS_WITHOUT_DATA, channels)
-        ]
-        return allowed[0], ""
     spec = NormSpec.parse(to)
+    if is_free(spec):
+        least = max(CHANNELS_WITHOUT_DATA, min_channels)
+        most = max(channels // least, 1)
+        found = next(g for g in CANDIDATES if g <= most and channels % g == 0)
+        return found, _note_of_indivisible(channels, found, most)
     asked = spec.num_groups(channels)
     most = max(channels // min(min_channels, channels), 1)
-    if spec.groups is None and spec.size is None and asked > most:
+    if spec.kind == "in" and asked > most:
         raise ValueError(
             f"{spec} has one channel in each group of {name}; the mean of a channel over an image "
             "is then lost. min_channels=1 allows it"
         )
     found = next(g for g in range(min(asked, most), 0, -1) if channels % g == 0)
+    if spec.groups == "auto":
+        return found, _note_of_indivisible(channels, found, most)
+    if spec.size is not None:
+        unlike = channels != found * min(spec.size, channels)
+        return found, f"groups of {spec.size} channels asked for" if unlike else ""
     wanted = spec.groups if isinstance(spec.groups, int) else asked
-    note = "" if found == wanted else f"{wanted} groups asked for"
-    return found, note
+    return found, "" if found == wanted else f"{wanted} groups asked for"
 
 
-def is_free(to: str | NormSpec) -> bool:
+def _note_of_indivisible(channels: int, found: int, most: int) -> str:
+    """Said of a large layer with one group, because of its divisors and not for its size."""
+    indivisible = found == 1 and most > 1
+    return f"no other number of groups divides {channels} channels" if indivisible else ""
+
+
+def is_free(spec: NormSpec) -> bool:
     """True for "gn" without a number of groups, which leaves it to the conversion."""
-    if isinstance(to, NormSpec):
-        return False
-    return NormSpec.parse(to).groups is not None and not {"groups", "size"} & {
-        option.partition("=")[0].strip() for option in to.lower().partition(":")[2].split(",")
-    }
+    return spec.kind == "gn" and spec.given.isdisjoint({"groups", "size"})
+
+
+def one_group_asked(spec: NormSpec, groups: Groups | None, channels: int) -> bool:
+    """True where one group is what the caller wants, not what the channels leave."""
+    of_all = spec.size is not None and spec.size >= channels
+    return groups is not None or spec.kind == "ln" or spec.groups == 1 or of_all
 
 
 def static_affine(norm: SourceNorm, groups: int, eps: float) -> tuple[Tensor, Tensor]:

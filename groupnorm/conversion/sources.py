@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
@@ -71,6 +72,27 @@ class SourceNorm:
     def trainable(self) -> bool:
         """True when the layer's scale or shift requires a gradient."""
         return any(p is not None and p.requires_grad for p in (self.weight, self.bias))
+
+    @property
+    def frozen(self) -> bool:
+        """True for constants: the frozen batch norms of this package and of others."""
+        return self.mean is not None and not isinstance(self.module, _NormBase)
+
+    @property
+    def may_take_features(self) -> bool:
+        """True where the layer takes an input (N, C), with one value per channel and sample."""
+        if isinstance(self.module, _InstanceNorm):
+            return False
+        check = getattr(self.module, "_check_input_dim", None)
+        if check is None:
+            return not type(self.module).__name__.endswith("2d")  # others' frozen norms
+        try:
+            check(torch.empty(2, self.channels))
+        except NotImplementedError:
+            return True
+        except ValueError:
+            return False
+        return True
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from groupnorm.conversion.example import Example, input_shapes
-from groupnorm.conversion.freeze import stored_row
-from groupnorm.conversion.rebuild import build, refuse_old_states
-from groupnorm.conversion.report import ConversionReport, ConvertedLayer, raise_for_nothing
-from groupnorm.conversion.rules import MIN_CHANNELS, groups_asked, is_free, static_affine
+from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
+from groupnorm.conversion.calibration.group_rule import ERROR_BUDGET
+from groupnorm.conversion.calibration.network import Options
+from groupnorm.conversion.constants.freeze import stored_row
+from groupnorm.conversion.example import Example, Forward, Shapes, copied, input_shapes
+from groupnorm.conversion.rebuild import build
+from groupnorm.conversion.report import (
+    ConversionReport,
+    ConvertedLayer,
+    plural,
+    raise_for_nothing,
+)
+from groupnorm.conversion.rules import (
+    MIN_CHANNELS,
+    Groups,
+    check_target,
+    groups_asked,
+    is_free,
+    one_group_asked,
+    static_affine,
+)
 from groupnorm.conversion.sources import (
     Refusal,
     SourceNorm,
     check_statistics,
 )
+from groupnorm.conversion.trial import check_runs
 from groupnorm.conversion.walk import (
     Filters,
     FoundNorm,
@@ -26,14 +43,16 @@ from groupnorm.conversion.walk import (
     find_norms,
     irreplaceable,
     read_chosen,
+    refuse_old_states,
+    registered_in_front,
     skipped_row,
     swap,
     working_copy,
 )
+from groupnorm.conversion.with_data import batches_for, check_options, convert_with
 from groupnorm.spec import NormSpec
 
 _EPS_OF_NONE = 1e-5
-Groups = Callable[[str, int], int]
 
 
 @dataclass(frozen=True)
@@ -59,12 +78,27 @@ def convert(
     min_channels: int = MIN_CHANNELS,
     example: Example | None = None,
     inplace: bool = False,
+    data: Any = None,
+    forward: Forward | None = None,
+    limits: FitLimits = DEFAULT_LIMITS,
+    hybrid: float = 1.0,
+    refit: bool = True,
+    budget: float = ERROR_BUDGET,
+    plain: bool = False,
+    finetune_steps: int = 0,
+    seed: int = 0,
+    progress: bool = False,
 ) -> tuple[nn.Module, ConversionReport]:
-    """Put group norms in the places of a network's batch norms, without data.
+    """Put group norms in the places of a network's batch norms.
 
-    Scale and shift are chosen so that the stored statistics give each layer the output that it had
-    (`static_affine`). An image's own group statistics differ from the stored ones, and the network
-    loses a part of its accuracy: measure it, and fine-tune.
+    With `data`, a few dozen to a few hundred inputs without labels, each norm is fitted to what the
+    network made of them, and the network keeps most of its accuracy: scale and offset of each
+    channel before the norm, which the layer in front takes up, its scale and shift, and the number
+    of groups.
+
+    Without data, scale and shift are chosen so that the stored statistics give each layer the
+    output that it had (`static_affine`). An image's own group statistics differ from the stored
+    ones, and the network loses a part of its accuracy: measure it, and fine-tune.
 
     Each layer keeps its device, dtype, training flag, `requires_grad`, hooks, eps, and what follows
     the norm within it, as in timm's layers. Parameters remain the same objects, so that with
@@ -75,19 +109,37 @@ def convert(
 
     Args:
         model: any network.
-        to: "gn" chooses the groups: at least 16 channels each. "gn:groups=8" or "gn:size=16" is at
+        to: "gn" chooses the groups: with data as many as `budget` allows, at least `min_channels`
+            channels each, without at least 16. "gn:groups=8" or "gn:size=16" is at
             most so many groups with at least `min_channels` channels each; "ln" is one group. With
             "bn", "syncbn" or "brn" statistics, scale and shift are kept, and so is what the network
-            computes in evaluation.
+            computes in evaluation. A `NormSpec` means what the string does that it was read from.
         only: which norms to convert: the name of a module (itself and all below it), a class, a
             callable of name and module, or a list of these.
-        groups: gives the number of groups from a layer's name and channels.
+        groups: gives the number of groups from a layer's name and channels, whatever
+            `min_channels` is.
         min_channels: of each group, where a layer has as many.
-        example: an input that a copy of the network runs on once, to see what each norm gets: a
-            tensor, a tuple of arguments, or a callable that runs the model it gets. `BatchNorm1d`
-            needs it, whose input may be (N, C), where a group norm has no positions to normalize
-            over.
+        example: an input that a copy of the network runs on, to see what each norm gets, and a
+            converted copy, to see that it does: a tensor, a tuple of arguments, or a callable that
+            runs the model it gets. `BatchNorm1d` needs it, whose input may be (N, C), where a group
+            norm has no positions to normalize over; so do other norms behind a linear layer that
+            may get such an input.
         inplace: change the model itself, instead of a copy.
+        data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
+            lists or tuples that begin with one, or what `forward` takes. A quarter is held out, for
+            the choice of groups and for the errors in the report. It runs where the model lies.
+        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`.
+        limits: of the scales and offsets of channels before the norms.
+        hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
+            nearer to the network before, and no plain group norm.
+        refit: fit the convolutions in front of norms to give what they gave before.
+        budget: error that the norms of the network may add together, where groups are chosen.
+        plain: have no layers but plain group norms. Else a norm with no convolution or linear layer
+            in front that could take them has scale and offset of each channel itself.
+        finetune_steps: of distillation from the network before, at the end: four samples each,
+            without labels.
+        seed: of all that is drawn, by generators of its own.
+        progress: print to standard error what is done, with the time left.
 
     Returns:
         The converted network and the report.
@@ -95,25 +147,37 @@ def convert(
     Raises:
         NormSpecError: `to` cannot be read.
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
-            batch norm, `only` chooses nothing, the example does not run, or the network cannot be
-            copied.
-        TypeError: `only` is none of these.
+            batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
+            channels or comes with `min_channels`, `only` chooses nothing, the network does not run
+            on the example or the data, before or converted, it cannot be copied, or what goes with
+            data comes without it.
+        TypeError: the model, `only`, the example or the data is none of these.
     """
+    batches = None
+    check_options(to, data, plain, forward=forward, hybrid=hybrid, finetune_steps=finetune_steps)
+    if data is not None:
+        batches = batches_for(model, data, forward)
+        example = batches.example if example is None else example
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)
     if not replacements:
         raise_for_nothing("converted", report.skipped)
+    if batches is not None:
+        free = is_free(NormSpec.parse(to)) and groups is None
+        options = Options(
+            free, min_channels, limits, hybrid, refit, budget, plain, finetune_steps, seed, progress
+        )
+        norms = [one.norm for one in replacements]
+        converted, report = convert_with(batches, converted, norms, report, options)
+        refuse_old_states(converted, report)
+        return converted, report
     if NormSpec.parse(to).is_group_norm:
         warnings.warn(
-            f"{len(report.layers)} layers were converted without data: the network loses a part "
-            "of its accuracy. Measure it before use, and fine-tune",
+            f"{plural(len(report.layers), 'layer')} converted without data: the network loses a "
+            "part of its accuracy. Measure it before use, and fine-tune",
             stacklevel=2,
         )
-    with torch.no_grad():
-        for replacement in replacements:
-            for parameter, values in replacement.values:
-                parameter.copy_(values)
-    converted = swap(converted, [(one.norm, one.new) for one in replacements])
+    converted = _apply(converted, replacements)
     refuse_old_states(converted, report)
     return converted, report
 
@@ -145,9 +209,12 @@ def _plan(
     min_channels: int,
     example: Example | None,
 ) -> tuple[list[_Replacement], ConversionReport]:
-    """Every layer ready to take its place, and the report; the model is not changed."""
+    """Every layer ready to take its place, and the report; the model is not changed.
+
+    With an example the replacement is tried on a copy.
+    """
     spec = NormSpec.parse(to)
-    _check_target(spec, groups, min_channels)
+    check_target(spec, groups, min_channels)
     norms = find_norms(model, only)
     shapes = None
     if example is not None:
@@ -163,44 +230,51 @@ def _plan(
                 )
             seen = None if shapes is None else shapes[norm.module]
             if spec.is_group_norm:
-                one = _to_groups(norm, source, to, groups, min_channels, seen)
+                front = registered_in_front(model, norm.module, source.channels)
+                one = _to_groups(norm, source, spec, groups, min_channels, seen, front)
             else:
                 one = _to_stored(norm, source, spec)
         except Refusal as refusal:
             skipped.append(skipped_row(norm, refusal))
         else:
             replacements.append(one)
+    if example is not None and replacements:
+        _try(model, replacements, example)
     new_keys, removed_keys = changed_keys([(one.norm, one.new) for one in replacements])
     rows = [one.row for one in replacements]
-    return replacements, ConversionReport(str(to), rows, skipped, new_keys, removed_keys, None)
+    return replacements, ConversionReport(
+        spec.as_given, rows, skipped, new_keys, removed_keys, None
+    )
 
 
-def _check_target(spec: NormSpec, groups: Groups | None, min_channels: int) -> None:
-    if min_channels < 1:
-        raise ValueError(f"min_channels must be at least 1, got {min_channels}")
-    if spec.ws:
-        raise ValueError(
-            f"{spec}: convert the norms first, then standardize the weights with "
-            "groupnorm.conversion.standardize_weights, which keeps what the network computes"
-        )
-    if not spec.affine:
-        raise ValueError(f"{spec}: scale and shift carry what the batch norms knew")
-    if not (spec.is_group_norm or spec.uses_batch_statistics):
-        raise ValueError(
-            f"{spec} keeps nothing of a batch norm; convert to gn, ln, in, bn, syncbn or brn. "
-            "groupnorm.conversion.freeze makes frozen batch norms"
-        )
-    if groups is not None and not spec.is_group_norm:
-        raise ValueError(f"groups goes with gn, not with {spec}")
+def _apply(model: nn.Module, replacements: list[_Replacement]) -> nn.Module:
+    """Give the parameters their values, and the layers their places."""
+    with torch.no_grad():
+        for replacement in replacements:
+            for parameter, values in replacement.values:
+                parameter.copy_(values)
+    return swap(model, [(one.norm, one.new) for one in replacements])
+
+
+def _try(model: nn.Module, replacements: list[_Replacement], example: Example) -> None:
+    """Run a converted copy of the network.
+
+    Raises:
+        ValueError: it does not run, or not with the new layers.
+    """
+    trial, copies = copied((model, replacements))
+    replaced = {one.row.name: (one.norm.module, one.new) for one in copies}
+    check_runs(_apply(trial, copies), replaced, example)
 
 
 def _to_groups(
     norm: FoundNorm,
     source: SourceNorm,
-    to: str | NormSpec,
+    spec: NormSpec,
     groups: Groups | None,
     min_channels: int,
-    shapes: list[tuple[int, ...]] | None,
+    shapes: Shapes | None,
+    front: nn.Module | None,
 ) -> _Replacement:
     """A group norm for a layer.
 
@@ -210,13 +284,19 @@ def _to_groups(
     if source.mean is not None:
         check_statistics(source)
     name = norm.names[0]
-    number, note = groups_asked(name, source.channels, to, groups, min_channels)
-    one_asked = number == 1 and not is_free(to) and not note
-    _check_positions(source, number, one_asked, shapes)
+    number, note = groups_asked(name, source.channels, spec, groups, min_channels)
+    notes = [note] if note else []
+    one_asked = number == 1 and one_group_asked(spec, groups, source.channels)
+    if shapes:
+        _check_positions(source, one_asked, shapes)
+    elif source.may_take_features and not one_asked:
+        _check_front(source, front)
+        if front is None:
+            notes.append("its input may be (N, C)")
     if source.groups == number:
         raise Refusal(f"has {number} groups already")
-    eps = _eps(source, NormSpec.parse(to))
-    new, trained = build(source, NormSpec.parse(to), number, eps)
+    eps = _eps(source, spec)
+    new, trained = build(source, spec, number, eps)
     values = []
     for key, value in zip(("weight", "bias"), static_affine(source, number, eps), strict=True):
         parameter = getattr(new, key)
@@ -226,7 +306,7 @@ def _to_groups(
             values.append((parameter, value.to(parameter)))
         else:
             parameter.data.copy_(value)
-    return _Replacement(norm, new, values, _row(norm, source, new, number, eps, note, shapes))
+    return _Replacement(norm, new, values, _row(norm, source, new, number, eps, notes, shapes))
 
 
 def _to_stored(norm: FoundNorm, source: SourceNorm, spec: NormSpec) -> _Replacement:
@@ -238,31 +318,43 @@ def _to_stored(norm: FoundNorm, source: SourceNorm, spec: NormSpec) -> _Replacem
     if source.mean is None:
         raise Refusal(f"stores no statistics for {spec}")
     new = build(source, spec, 0, _eps(source, spec))[0]
-    return _Replacement(norm, new, [], stored_row(norm, source, new))
+    row = stored_row(norm, source, new)
+    notes = [f"eps was {source.eps:g}"] if source.eps != row.eps else []
+    if getattr(source.module, "momentum", new.momentum) is None:
+        notes.append(f"momentum was None, the average of all batches, and is {new.momentum:g}")
+    if getattr(source.module, "process_group", None) is not None:
+        notes.append("its process group is not kept")
+    return _Replacement(norm, new, [], replace(row, note=", ".join(notes)))
 
 
-def _check_positions(
-    source: SourceNorm, groups: int, one_asked: bool, shapes: list[tuple[int, ...]] | None
-) -> None:
-    """Check that a group norm has positions to normalize over, as far as it is known.
+def _check_positions(source: SourceNorm, one_asked: bool, shapes: Shapes) -> None:
+    """Check that a group norm has positions to normalize over.
 
     One group over (N, C) features is a layer norm, which is allowed where it is asked for.
 
     Raises:
-        Refusal: a channel has one value in each sample, or may have.
+        Refusal: a channel has one value in each sample.
     """
-    if not shapes:  # no example, or the norm did not run on it
-        if isinstance(source.module, nn.BatchNorm1d) and not one_asked:
-            raise Refusal(
-                "its input may be (N, C), one value per channel and sample; give an example "
-                "input, or ask for one group"
-            )
-        return
     for shape in shapes:
         positions = torch.Size(shape[2:]).numel()
         if positions > 1 or (one_asked and source.channels > 1):
             continue
         raise Refusal(f"one value per channel and sample, input {shape}")
+
+
+def _check_front(source: SourceNorm, front: nn.Module | None) -> None:
+    """Check what is known without an example of a norm that may get (N, C) features.
+
+    Raises:
+        Refusal: it is a `BatchNorm1d`, or a linear layer stands in front of it.
+    """
+    linear = isinstance(front, nn.Linear)
+    if linear or isinstance(source.module, nn.BatchNorm1d):
+        where = " of the linear layer in front" if linear else ""
+        raise Refusal(
+            f"its input{where} may be (N, C), one value per channel and sample; give an example "
+            "input, or ask for one group"
+        )
 
 
 def _eps(source: SourceNorm, spec: NormSpec) -> float:
@@ -276,10 +368,9 @@ def _row(
     new: nn.Module,
     groups: int,
     eps: float,
-    note: str,
-    shapes: list[tuple[int, ...]] | None,
+    notes: list[str],
+    shapes: Shapes | None,
 ) -> ConvertedLayer:
-    notes = [note] if note else []
     if source.eps != eps:
         notes.append(f"eps was {source.eps:g}")
     if shapes is not None and len(shapes) != 1:

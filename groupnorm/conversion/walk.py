@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MethodType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from groupnorm.conversion.report import SkippedLayer
+from groupnorm.conversion.example import copied
+from groupnorm.conversion.report import ConversionReport, SkippedLayer, plural
 from groupnorm.conversion.sources import Refusal, SourceNorm, is_norm, read_norm
-from groupnorm.files import first_line
 
 Filter: TypeAlias = "str | type[nn.Module] | Callable[[str, nn.Module], bool]"
 Filters: TypeAlias = "Filter | Sequence[Filter] | None"
@@ -72,8 +72,9 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
 
     Raises:
         ValueError: `only` names a module that the network does not have, or chooses no norm.
-        TypeError: it is something else.
+        TypeError: it is something else, or the model is no module.
     """
+    _check_model(model)
     names: dict[nn.Module, list[str]] = {}
     places: dict[nn.Module, list[Place]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -98,6 +99,11 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
         some = ", ".join(repr(norm.names[0]) for norm in found[:3])
         raise ValueError(f"`only` chooses none of the network's {len(found)} norms: {some}, ...")
     return found
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the network must be a torch.nn.Module, got {type(model).__name__}")
 
 
 def _as_list(only: Filters) -> list[Filter]:
@@ -148,7 +154,8 @@ def irreplaceable(model: nn.Module, norms: Iterable[FoundNorm]) -> dict[nn.Modul
     for norm in norms:
         module = norm.module
         readers = [p for p, _ in norm.places if type(p).__module__.startswith("torch.ao.")]
-        if any(getattr(module, hooks, None) for hooks in _STATE_DICT_HOOKS):
+        if any(_changes_state(hook) for key in _STATE_DICT_HOOKS
+               for hook in getattr(module, key, {}).values()):  # fmt: skip
             reasons[module] = "hooks change its state dict; remove them first"
         elif any(owners[id(p)] > 1 for p in module.parameters(recurse=False)):
             reasons[module] = "another module has the same parameters"
@@ -197,13 +204,18 @@ def skipped_row(norm: FoundNorm, refusal: Refusal) -> SkippedLayer:
     return SkippedLayer(norm.names[0], type(norm.module).__name__, str(refusal))
 
 
-def working_copy(model: nn.Module, inplace: bool) -> nn.Module:
+def working_copy(model: nn.Module, inplace: bool | None = None) -> nn.Module:
     """The network to change: itself, or a deep copy.
+
+    Args:
+        inplace: None where the caller of the package cannot ask for it.
 
     Raises:
         ValueError: it cannot be copied, is wrapped for several processes, or is itself the norm
             that `inplace` cannot replace.
+        TypeError: it is no module.
     """
+    _check_model(model)
     wrapped = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     if isinstance(model, wrapped):
         raise ValueError(
@@ -214,13 +226,19 @@ def working_copy(model: nn.Module, inplace: bool) -> nn.Module:
         if is_norm(model):
             raise ValueError("a norm cannot take its own place; leave out inplace=True")
         return model
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise ValueError(
-            f"the network cannot be copied ({first_line(error)}); inplace=True changes the "
-            "network itself"
-        ) from error
+    return copied(model, "" if inplace is None else "inplace=True changes the network itself")
+
+
+def registered_in_front(model: nn.Module, norm: nn.Module, channels: int) -> nn.Module | None:
+    """The last convolution or linear layer of so many outputs that is registered before a norm."""
+    found = None
+    for module in model.modules():
+        if module is norm:
+            break
+        outputs = getattr(module, "out_channels", getattr(module, "out_features", None))
+        if isinstance(module, _ConvNd | nn.Linear) and outputs == channels:
+            found = module
+    return found
 
 
 def carry_over(old: nn.Module, new: nn.Module) -> None:
@@ -267,3 +285,35 @@ def swap(model: nn.Module, replacements: Sequence[tuple[FoundNorm, nn.Module]]) 
         if norm.module is model:
             model = new
     return model
+
+
+def refuse_old_states(model: nn.Module, report: ConversionReport) -> None:
+    """Have the converted network refuse the state dict of the one with batch norms."""
+    suffix = "running_mean"
+    keys = tuple(key for key in report.removed_keys if key.rpartition(".")[2] == suffix)
+    if keys:
+        refuse = functools.partial(_refuse_state_with, removed_keys=keys)
+        # without the module, so that a layer that takes its place may have the hook too
+        model._register_load_state_dict_pre_hook(refuse)  # type: ignore[no-untyped-call]
+
+
+def _refuse_state_with(
+    state_dict: Mapping[str, Tensor],
+    prefix: str,
+    *args: Any,
+    removed_keys: tuple[str, ...],
+) -> None:
+    held = [prefix + key for key in removed_keys if prefix + key in state_dict]
+    if held:
+        raise RuntimeError(
+            f"the state dict is one of the network before groupnorm.convert: it has the batch "
+            f"statistics of {plural(len(held), 'converted layer')}, such as {held[0]}. Load it "
+            "into the network with batch norm and convert that, or load the converted network's "
+            "own"
+        )
+
+
+def _changes_state(hook: Any) -> bool:
+    """True for a hook of a state dict but that which refuses one."""
+    function = getattr(hook, "hook", hook)
+    return getattr(function, "func", None) is not _refuse_state_with

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from groupnorm.data.detection.annotations import DetectionSet
     from groupnorm.data.detection.batches import AnnotatedBatches
     from groupnorm.data.detection.targets import DetectionBatches
+    from groupnorm.data.files.folder_images import FolderImages, folder_images
     from groupnorm.data.files.listing import ImageFiles
     from groupnorm.data.memory.batches import InMemory
     from groupnorm.data.memory.image_set import ImageSet
@@ -51,6 +52,7 @@ __all__ = [
     "DataError",
     "DetectionBatches",
     "DetectionSet",
+    "FolderImages",
     "ImageFiles",
     "ImageSet",
     "InMemory",
@@ -63,6 +65,7 @@ __all__ = [
     "check_segmentation",
     "check_videos",
     "find",
+    "folder_images",
     "load",
     "load_any",
     "load_detection",
@@ -77,6 +80,7 @@ __getattr__ = lazy(
         "Batches": "groupnorm.data.batches",
         "DetectionBatches": "groupnorm.data.detection.targets",
         "DetectionSet": "groupnorm.data.detection.annotations",
+        "FolderImages": "groupnorm.data.files.folder_images",
         "ImageFiles": "groupnorm.data.files.listing",
         "ImageSet": "groupnorm.data.memory.image_set",
         "InMemory": "groupnorm.data.memory.batches",
@@ -84,5 +88,6 @@ __getattr__ = lazy(
         "SegmentationSet": "groupnorm.data.segmentation.label_maps",
         "VideoBatches": "groupnorm.data.video.clips",
         "VideoSet": "groupnorm.data.video.clips",
+        "folder_images": "groupnorm.data.files.folder_images",
     },
 )

@@ -10,6 +10,7 @@ from groupnorm.data import DEFAULT, IMAGE_FILES, VIDEO_FILES
 from groupnorm.experiments import (
     cifar,
     coco,
+    conversion,
     detection,
     imagenet,
     kinetics,
@@ -139,6 +140,12 @@ EXPERIMENTS: dict[str, Entry] = {
         decides=_OF_SMALL_SCENES,
         summary="Video classifiers with BN and GN by clips per worker and length of clips",
     ),
+    "convert": Entry(
+        conversion.conversion,
+        conversion.SCALES,
+        decides=(*_OF_SMALL_SCENES, "train_images", "evaluate_every"),
+        summary="What conversions of batch norm networks to group norm keep of them",
+    ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),
     "imagenet-groups": _published(imagenet.groups),
@@ -214,8 +221,9 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
         metric=experiment.metric,
         also=experiment.also,
         findings=experiment.findings,
+        conversions=experiment.conversions,
         skipped=[{"labels": experiment.labels(v), "reason": why} for v, why in experiment.skipped],
-        untimed="the smoke scale measures nothing" if smoke else None,
+        untimed=_untimed(smoke, experiment),
     )
     if options.search:
         base = labelled[0][1]
@@ -230,6 +238,13 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     if options.validation_images is not None:
         raise PlanError("validation_images goes with tune or search: nothing else is held out")
     return plan
+
+
+def _untimed(smoke: bool, experiment: Experiment) -> str | None:
+    """Why training steps are not timed, if they are not."""
+    if experiment.conversions:
+        return "the study compares conversions, not training"
+    return "the smoke scale measures nothing" if smoke else None
 
 
 def _changed(variant: Variant, options: Options) -> TrainingConfig:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from groupnorm.spec import NormSpec
+from groupnorm.study.conversions.trial import NetworkTrials
 from groupnorm.study.plan import Config, Finding, ReportKind, vary
 from groupnorm.study.tuning import Tune
 from groupnorm.training.config import TrainingConfig, VideoConfig
@@ -37,8 +38,8 @@ class Experiment:
     Attributes:
         title: one line.
         source: paper, and the table, figure or section.
-        shows: what its report shows: results by batch size, by norm, by group division, by arm, or
-            by length of the clips.
+        shows: what its report shows: results by batch size, by norm, by group division, by arm, by
+            length of the clips, or of conversions.
         variants: its cells before they are repeated. Of a comparison of arms they have a label
             `arm`, and the labels that they name alone.
         published: ids of the published tables to compare with.
@@ -53,6 +54,7 @@ class Experiment:
         seeds: repetitions of every cell.
         tune: the field that is tuned for each cell, and its values; None when nothing is tuned.
         skipped: what cannot be run, and why.
+        conversions: by the label `network` of variants, the trials that are done with their runs.
     """
 
     title: str
@@ -71,10 +73,11 @@ class Experiment:
     seeds: int = 1
     tune: Tune | None = None
     skipped: tuple[tuple[Variant, str], ...] = ()
+    conversions: Mapping[str, NetworkTrials] = field(default_factory=dict)
 
     def labels(self, variant: Variant) -> dict[str, Any]:
         """The labels of a variant's cells: norm, batch size, and what else is varied."""
-        if self.shows == "arms":
+        if self.shows in ("arms", "conversions"):
             return variant.labels
         config = variant.config
         labels = {

@@ -2,6 +2,7 @@
 
 from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm, rows_per_worker
 from groupnorm.layers.batch_renorm import BatchRenorm
+from groupnorm.layers.calibrated_group_norm import CalibratedGroupNorm
 from groupnorm.layers.conv import (
     ScaledWSConv2d,
     WSConv1d,
@@ -24,6 +25,7 @@ __all__ = [
     "WS_FORMS",
     "BatchNorm",
     "BatchRenorm",
+    "CalibratedGroupNorm",
     "EvoNormS0",
     "FilterResponseNorm",
     "FrozenBatchNorm",

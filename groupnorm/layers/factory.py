@@ -100,7 +100,7 @@ def build_norm(
     Args:
         activation: for `gn`, `ln` and `in`: applied after the norm, in the same kernel. It takes
             the place of `act_layer`.
-        eps: takes the place of the kind's default; a spec whose eps differs from that keeps it.
+        eps: takes the place of the kind's default; a spec that was given its own keeps that.
         apply_act: False leaves out the activation, also one that the norm brings, for a norm that
             an addition follows.
         act_layer: makes the activation, or is timm's name of it; None leaves it out. Unsaid, it is

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from groupnorm.layers.batch_norm import BatchNorm, SyncBatchNorm
 from groupnorm.layers.batch_renorm import BatchRenorm
+from groupnorm.layers.calibrated_group_norm import CalibratedGroupNorm
 from groupnorm.layers.evonorm import EvoNormS0
 from groupnorm.layers.filter_response_norm import FilterResponseNorm
 from groupnorm.layers.frozen_batch_norm import FrozenBatchNorm
@@ -38,6 +39,10 @@ class _WithActivation(nn.Module):
 
 class GroupNormWithActivation(_WithActivation, GroupNorm):
     """`GroupNorm` and an activation that its kernels do not have."""
+
+
+class CalibratedGroupNormWithActivation(_WithActivation, CalibratedGroupNorm):
+    """`CalibratedGroupNorm` and an activation."""
 
 
 class LayerNorm2dWithActivation(_WithActivation, LayerNorm2d):
@@ -74,6 +79,7 @@ class IdentityWithActivation(_WithActivation, nn.Identity):
 
 _FOLLOWED: dict[type[nn.Module], type[nn.Module]] = {
     GroupNorm: GroupNormWithActivation,
+    CalibratedGroupNorm: CalibratedGroupNormWithActivation,
     LayerNorm2d: LayerNorm2dWithActivation,
     BatchNorm: BatchNormWithActivation,
     SyncBatchNorm: SyncBatchNormWithActivation,

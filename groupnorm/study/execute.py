@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -16,6 +16,7 @@ from groupnorm.environment import software
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
 from groupnorm.run.tasks import reported_metric
+from groupnorm.study.conversions.conversion_pass import convert_teachers
 from groupnorm.study.cost_pass import measure_costs, skip_costs
 from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
@@ -53,10 +54,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """Where the report is, and the record of every run."""
+    """Where the report is, the record of every run, and how many trials of conversions failed."""
 
     report: Path
     records: list[Record]
+    failed_trials: int = 0
 
 
 def run_study(
@@ -106,9 +108,9 @@ def run_study(
     if cluster is not None:
         check_ray()
         check_gpus(cluster, device)
-    images = datasets.load_any(plan.data, data_root)
-    _check_images({**plan.initial, **plan.configs}, images, data_root)
-    manifest = _manifest(plan, images, command)
+    read = [datasets.load_any(name, data_root) for name in plan.data_sets]
+    _check_images({**plan.initial, **plan.configs}, read, data_root)
+    manifest = _manifest(plan, read, command)
     compared_tables(manifest)  # an unknown one is found before the trials, not after them
     refusal = f"another study is at work in {out}; wait for it, or choose another --out"
     try:
@@ -118,7 +120,7 @@ def run_study(
             console = console or Console(emoji=False)
             if plan.next_stage is None and (left := _not_shown(before, out)):
                 print_line(console, left)
-            for note in images.notes:
+            for note in dict.fromkeys(note for images in read for note in images.notes):
                 print_line(console, f"note: {note}")
             if plan.prepare is not None:
                 print_line(console, plan.prepare(out, data_root))
@@ -127,11 +129,11 @@ def run_study(
             for stage in chain(_initial_stages(plan), _stages(plan, out)):
                 if stage.cells is not None:
                     plan = replace(plan, cells=stage.cells)
-                    _claim(out, _manifest(plan, images, command))
-                _check_images(stage.configs, images, data_root)
+                    _claim(out, _manifest(plan, read, command))
+                _check_images(stage.configs, read, data_root)
                 print_line(console, _work_ahead(stage, out))
                 metric = stage.metric or plan.metric
-                about = (stage.configs, console, stage.stop_epoch, metric, pixels_of(images))
+                about = (stage.configs, console, stage.stop_epoch, metric, pixels_of(read[0]))
                 show = StudyProgress(*about) if track is None else TrackedProgress(out, *about)
                 show.names |= _names_of_arms(plan, stage)
                 with show as progress:
@@ -143,16 +145,22 @@ def run_study(
             else:
                 if plan.final_cells is not None:
                     plan = replace(plan, cells=plan.final_cells(out))
-                    _claim(out, _manifest(plan, images, command))
+                    _claim(out, _manifest(plan, read, command))
             if plan.next_stage is not None and (left := _not_shown(before, out)):
                 print_line(console, left)
             runs = dict.fromkeys(cell.run for cell in plan.cells)
             records = [read_record(out, name) for name in names | runs]
+            failed_trials = 0
             if not (stop_at_first_failure and any(r.status == "failed" for r in records)):
                 tell = partial(print_line, console)
                 _time_steps(plan, list(runs), setup, tell)
                 predict_samples(out, plan.cells, data_root, tell)
-            return StudyOutcome(build_report(out), records)
+                if plan.conversions:
+                    failed_trials = convert_teachers(
+                        out, plan.cells, plan.conversions, setup.share,
+                        device=device, data_root=data_root, console=console,
+                    )  # fmt: skip
+            return StudyOutcome(build_report(out), records, failed_trials)
     except BrokenPipeError:  # of the output: nobody reads it any more
         raise
     except OSError as error:
@@ -206,7 +214,7 @@ def _initial_stages(plan: Plan) -> Iterator[Stage]:
 def _names_of_arms(plan: Plan, stage: Stage) -> dict[str, str]:
     """What the runs of a stage are called that arms are made of: by arm and seed."""
     names: dict[str, list[str]] = {}
-    for cell in plan.cells if plan.shows == "arms" else ():
+    for cell in plan.cells if plan.shows in ("arms", "conversions") else ():
         names.setdefault(cell.run, []).append(f"{label_text(cell.labels)}, seed {cell.seed}")
     return {run: "; ".join(found) for run, found in names.items() if run in stage.configs}
 
@@ -281,13 +289,13 @@ def _time_steps(
 
 
 def _check_images(
-    configs: Mapping[str, TrainingConfig], images: DataSet, data_root: Path | None
+    configs: Mapping[str, TrainingConfig], of_study: Sequence[DataSet], data_root: Path | None
 ) -> None:
     """Raise PlanError for a run that needs more training images than there are.
 
     Initial runs may have other data than the study, which is read here.
     """
-    read = {images.name: images}
+    read = {images.name: images for images in of_study}
     for config in configs.values():
         if config.data not in read:
             read[config.data] = datasets.load_any(config.data, data_root)
@@ -303,16 +311,29 @@ def _check_images(
             )
 
 
-def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
+def _data(read: Sequence[DataSet]) -> dict[str, Any]:
+    """What `study.json` says of the data; of several sets their names and versions alone."""
+    names, versions = (
+        ", ".join(texts)
+        for texts in zip(*((images.name, images.version) for images in read), strict=True)
+    )
+    if len(read) > 1:
+        return {"name": names, "version": versions}
+    (images,) = read
     data: dict[str, Any] = {
-        "name": images.name,
-        "version": images.version,
+        "name": names,
+        "version": versions,
         "train": images.train_size,
         "test": images.test_size,
         "classes": images.num_classes,
     }
     if ceilings := getattr(images, "ceilings", None):  # of videos, by the stride of clips
         data["ceilings"] = {str(stride): percent for stride, percent in ceilings.items()}
+    return data
+
+
+def _manifest(plan: Plan, read: Sequence[DataSet], command: str) -> dict[str, Any]:
+    data = _data(read)
     manifest = {
         "format": FORMAT,
         "study": plan.study,
@@ -337,6 +358,8 @@ def _manifest(plan: Plan, images: DataSet, command: str) -> dict[str, Any]:
         manifest["also"] = [asdict(metric) for metric in plan.also]
     if plan.findings:
         manifest["findings"] = [finding.as_json() for finding in plan.findings]
+    if plan.conversions:
+        manifest["conversions"] = {n: found.as_json() for n, found in plan.conversions.items()}
     return manifest
 
 
@@ -367,9 +390,9 @@ def _claim(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
             "choose another --out"
         )
     changes = [
-        f"{name} was {before.get(key)}, is {now[key]}"
+        f"{name} was {before.get(key)}, is {now.get(key)}"
         for key, name in _DATA_WORDS.items()
-        if before.get(key) != now[key]
+        if before.get(key) != now.get(key)
     ]
     if changes:
         raise PlanError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from groupnorm.files import write_atomic
 from groupnorm.run.tasks import config_class
+from groupnorm.study.results.conversions import trial_files
 from groupnorm.study.results.costs import CostPass
 from groupnorm.study.results.labels import label_text
 from groupnorm.study.results.samples import Samples, joined_samples
@@ -45,7 +46,7 @@ SAME = {
 VARIED = {"norm", "norms", "workers", "batch_per_worker", "seed", "max_unreadable"}
 _HANDLED = {
     "format", "title", "command", "scale", "options", "cells", "skipped", "shows", "published",
-    "versions", "joined", "also", "findings", *SAME,
+    "versions", "joined", "also", "findings", "conversions", *SAME,
 }  # fmt: skip
 
 
@@ -62,9 +63,10 @@ class _Source:
 def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
     """Make `out` a study with the cells and the records of all `folders`.
 
-    A cell, or a run, that several hold is there once. Checkpoints are not copied. Times of training
-    steps are left out, because those of different studies were not taken in turns. Predictions on
-    test images are joined where the images are the same. The same studies give the same bytes.
+    A cell, a run or a trial of a conversion that several hold is there once. Checkpoints are not
+    copied. Times of training steps are left out, because those of different studies were not taken
+    in turns. Predictions on test images are joined where the images are the same. The same studies
+    give the same bytes.
 
     Args:
         command: how a user repeats this; recorded and shown in the report.
@@ -88,7 +90,7 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
     for other in sources[1:]:
         _check_same(sources[0], other)
     cells = _join_cells(sources)
-    contents = _join_runs(sources)
+    contents, trials = _join_runs(sources), _join_trials(sources)
     with locked_folder(out, f"another process is at work in {out}"):
         for name, files in contents.items():
             for file in RECORD_FILES:
@@ -97,6 +99,8 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
                     write_atomic(path, files[file])
                 else:
                     path.unlink(missing_ok=True)
+        for name, content in trials.items():
+            write_atomic(out / name, content)
         reason = "the studies that were joined here were timed apart from each other"
         write_atomic(out / COST_FILE, to_json(CostPass(0, [], {}, reason).as_json()))
         _write_samples(folders, cells, out)
@@ -205,6 +209,38 @@ def _join_runs(sources: Sequence[_Source]) -> dict[str, dict[str, bytes]]:
     return {name: files for name, (_, files) in found.items()}
 
 
+def _join_trials(sources: Sequence[_Source]) -> dict[Path, bytes]:
+    """The files of all trials of conversions, by their place in a study's folder.
+
+    Of a trial that several studies hold, with one result, the first study's file is taken; one that
+    failed there gives way to one that did not.
+    """
+    found: dict[Path, tuple[Path, dict[str, Any], bytes]] = {}
+    for source in sources:
+        for path in trial_files(source.folder, source.manifest):
+            name, content = path.relative_to(source.folder), path.read_bytes()
+            result = {**(json.loads(content)["result"] or {}), "seconds": None}
+            first, before, _ = found.setdefault(name, (path, result, content))
+            if len(before) == 1:
+                found[name] = (path, result, content)
+            elif len(result) > 1 and result != before:
+                raise StoreError(
+                    f"{first} and {path} are of one trial and have different results; leave one of "
+                    "the two studies out"
+                )
+    return {name: content for name, (_, _, content) in found.items()}
+
+
+def _join_conversions(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The trials of every network, each once; of several aims those of the first study."""
+    found: dict[str, Any] = {}
+    for manifest in manifests:
+        for network, asked in (manifest.get("conversions") or {}).items():
+            mine = found.setdefault(network, {"trials": [], "aims": asked["aims"]})
+            mine["trials"] += [trial for trial in asked["trials"] if trial not in mine["trials"]]
+    return found
+
+
 def _status(source: _Source, name: str) -> str:
     return (source.initial | source.records)[name].status
 
@@ -224,7 +260,7 @@ def _join_manifests(
     first = manifests[0]
     shows = list(dict.fromkeys(m["shows"] for m in manifests))
     sizes = {cell["labels"].get("batch_per_worker") for cell in cells}
-    if len(sizes) > 1 and not {"groups", "arms", "clips"} & set(shows):
+    if len(sizes) > 1 and not {"groups", "arms", "clips", "conversions"} & set(shows):
         shows = ["batch-size"]
     asked = {(json.dumps(cell["labels"], sort_keys=True)) for cell in cells}
     skipped = {
@@ -236,7 +272,8 @@ def _join_manifests(
         for line in source.manifest.get("joined")
         or [{"folder": str(source.folder), "command": source.manifest["command"]}]
     ]
-    shown = {"metric": first.get("metric")}
+    shown: dict[str, Any] = {"metric": first.get("metric")}
+    shown["conversions"] = _join_conversions(manifests)
     shown |= {key: _each_once(manifests, key) for key in ("also", "findings")}
     return {
         "format": FORMAT,

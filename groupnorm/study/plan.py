@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from groupnorm.data import DataError
 from groupnorm.run.tasks import check
+from groupnorm.study.conversions.trial import NetworkTrials
 from groupnorm.study.results.findings import Finding as Finding
 from groupnorm.study.schema import ReportKind as ReportKind
 from groupnorm.study.store import Cell
@@ -58,8 +59,8 @@ class Plan:
         options: what the user chose, as plain values, for the record.
         initial: runs by name whose last weights others start from (`TrainingConfig.init`). They
             are trained before all others, each once, and fill no cell.
-        shows: the kind of report: "batch-size", "norms", "groups", "search", "arms" or
-            "clips".
+        shows: the kind of report: "batch-size", "norms", "groups", "search", "arms", "clips" or
+            "conversions".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every
@@ -77,6 +78,7 @@ class Plan:
         also: what the report of arms or of clips shows beside it, a column each, as do the table of
             every run and the numbers for programs.
         findings: what was published of two rows of its table, to say whether it appears.
+        conversions: by the label `network` of cells, the trials that are done with their runs.
     """
 
     study: str
@@ -100,12 +102,17 @@ class Plan:
     metric: Metric = CLASSIFICATION[0]
     also: tuple[Metric, ...] = ()
     findings: tuple[Finding, ...] = ()
+    conversions: Mapping[str, NetworkTrials] = field(default_factory=dict)
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The data sets of all runs but the initial ones: one, but where networks are converted."""
+        return tuple(dict.fromkeys(config.data for config in self.configs.values()))
 
     @property
     def data(self) -> str:
-        """The data set of all runs but the initial ones."""
-        (name,) = {config.data for config in self.configs.values()}
-        return name
+        """The same in words."""
+        return ", ".join(self.data_sets)
 
 
 def vary(config: Config, **changes: Any) -> Config:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ReportKind = Literal["batch-size", "norms", "groups", "search", "arms", "clips"]
+ReportKind = Literal["batch-size", "norms", "groups", "search", "arms", "clips", "conversions"]
 """What a report shows: the metric by images per worker, by norm, by group division, how the number
-of groups was found, a table of arms by metrics, or the metric by norm, clips per worker and length
-of the clips."""
+of groups was found, a table of arms by metrics, the metric by norm, clips per worker and length of
+the clips, or what conversions of the runs' networks keep of it."""
 
 LABELS: dict[ReportKind, tuple[str, ...]] = {
     "batch-size": ("norm", "batch_per_worker"),
@@ -18,6 +18,7 @@ LABELS: dict[ReportKind, tuple[str, ...]] = {
     "search": ("norm", "batch_per_worker", "step"),
     "arms": ("arm",),
     "clips": ("norm", "batch_per_worker", "frames", "stride"),
+    "conversions": ("network",),
 }
 """The labels that every cell has, by what the report shows; others may come beside them."""
 
@@ -39,6 +40,7 @@ class _Closed(BaseModel):
 class _Labels(_Open):
     __pydantic_extra__: dict[str, str | int | float] = Field(init=False)
     arm: str = ""
+    network: str = ""
     norm: str = ""
     batch_per_worker: Annotated[int, Field(ge=1)] = 1
     frames: Annotated[int, Field(ge=1)] = 1
@@ -115,6 +117,21 @@ class _Search(_Closed):
     same: dict[str, str]
 
 
+class _Trial(_Closed):
+    method: str
+    to: str
+    min_channels: Annotated[int, Field(ge=1)]
+    images: _Count
+    steps: _Count
+    target: str
+    rate: Annotated[float, Field(ge=0)]
+
+
+class _Trials(_Closed):
+    trials: list[_Trial]
+    aims: dict[str, _Percent]
+
+
 class Manifest(_Closed):
     """`study.json`."""
 
@@ -138,6 +155,7 @@ class Manifest(_Closed):
     metric: Metric | None = None
     also: list[Metric] | None = None
     findings: list[_Finding] | None = None
+    conversions: dict[str, _Trials] | None = None
 
 
 _Amount = Annotated[float, Field(ge=0)]
@@ -317,6 +335,38 @@ class ClipSamples(_Closed):
     runs: dict[str, _Classified]
     left_out: dict[str, str]
     unreadable: dict[str, str] = {}
+    reason: str | None
+
+
+class _TrialLayer(_Closed):
+    name: str
+    channels: Annotated[int, Field(ge=1)]
+    groups: _Count
+    error: Annotated[float, Field(ge=0)] | None
+    offset_share: Annotated[float, Field(ge=0)] | None
+
+
+class _TrialSkipped(_Closed):
+    name: str
+    source: str
+    reason: str
+
+
+class _TrialResult(_Closed):
+    value: float
+    held_out: float | None
+    agreement: _Percent
+    layers: list[_TrialLayer]
+    skipped: list[_TrialSkipped]
+    seconds: _Amount
+
+
+class TrialRecord(_Closed):
+    """A trial of a conversion, below the folder of a run."""
+
+    format: int
+    trial: _Trial
+    result: _TrialResult | None
     reason: str | None
 
 

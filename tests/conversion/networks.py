@@ -76,3 +76,23 @@ class UNet(nn.Module):
         skip = self.down[0](x)
         x = self.up(self.down[1](self.pool(skip)))
         return self.last(torch.cat([skip, x], 1))
+
+
+class Merging(nn.Linear):
+    """An adapter: for evaluation it merges a second matrix into its weights, as LoRA's layers."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.delta = nn.Parameter(torch.ones(outputs, inputs))
+        self.merged = False
+
+    def train(self, mode=True):
+        if mode == self.merged:
+            with torch.no_grad():
+                self.weight.add_(self.delta, alpha=-1 if mode else 1)
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x):
+        weight = self.weight if self.merged else self.weight + self.delta
+        return nn.functional.linear(x, weight, self.bias)

@@ -10,7 +10,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from groupnorm.conversion import convert, preview
+from groupnorm.conversion import convert, preview, recompute_statistics
 from groupnorm.layers import GroupNorm
 from groupnorm.layers.with_activation import GroupNormWithActivation
 from tests.conversion.networks import batch_norms, train_statistics
@@ -93,16 +93,24 @@ def test_a_norm_that_splits_the_batch_is_left():
 
 
 @pytest.mark.slow
-def test_the_trunk_of_a_policy_has_sixteen_channels_a_group_and_no_buffers():
-    """A moving average of its parameters is then all of it."""
+def test_the_trunk_of_a_policy_keeps_its_features_and_has_no_buffers():
+    """A moving average of its parameters is then all of it. Its weights here are random."""
+    torch.manual_seed(0)
     trunk = torchvision.models.resnet18()
     trunk.fc = nn.Identity()
-    converted, report = convert(train_statistics(trunk).eval(), "gn:size=16")
+    x = torch.rand(16, 3, 84, 84)
+    recompute_statistics(trunk, [x])
+    converted, report = convert(trunk.eval(), "gn:size=16")
     assert {(row.channels, row.groups) for row in report.layers} == {
         (64, 4), (128, 8), (256, 16), (512, 32)
     }  # fmt: skip
     assert list(converted.buffers()) == []
-    assert converted(torch.rand(2, 3, 84, 84)).shape == (2, 512)
+    with torch.no_grad():
+        want, got = trunk(x), converted(x)
+    assert got.shape == (16, 512)
+    assert nn.functional.cosine_similarity(want, got).min() > 0.95
+    apart = nn.functional.cosine_similarity(want - want.mean(0), got - want.mean(0))
+    assert apart.min() > 0.5, "what tells images apart is kept, too"
 
 
 @pytest.mark.slow
@@ -116,7 +124,7 @@ def test_a_vgg_has_parameters_alone():
 
 
 def test_a_segmentation_network_is_converted():
-    """But for the norm behind the global pooling, which gets one value per channel."""
+    """Its branch behind the global pooling has no norm."""
     model = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
         weights_backbone=None, num_classes=3
     )

@@ -1,6 +1,7 @@
 """State dicts of converted networks: into new networks, and those that do not fit."""
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
@@ -55,3 +56,16 @@ def test_a_conversion_to_other_batch_norms_is_rebuilt():
 def test_a_report_of_freezing_is_refused():
     with pytest.raises(ValueError, match="to frozenbn is none of `convert`"):
         rebuild(small_network(), freeze(small_network())[1])
+
+
+@pytest.mark.parametrize("groups", [7, 0, -2, 64])
+@pytest.mark.parametrize("to", ["gn", "bn"])
+def test_groups_that_a_file_cannot_have_are_refused(to, groups):
+    _, report = convert(small_network(), to)
+    layers = [dataclasses.replace(row, groups=groups) for row in report.layers]
+    wrong = dataclasses.replace(report, layers=layers)
+    if to == "bn" and groups == 0:
+        rebuild(small_network(), wrong)
+        return
+    with pytest.raises(ValueError, match=rf"stem.1: {groups} groups of 32 channels do not go with"):
+        rebuild(small_network(), wrong)

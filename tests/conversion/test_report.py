@@ -48,7 +48,7 @@ def test_a_report_is_saved_and_read(report, tmp_path):
     [
         (b"[]", "expected an object, got list"),
         (b"\xff\x00", "holds no report of a conversion"),
-        (b"{}", "has version 1, got None"),
+        (b"{}", "has version 2, got None"),
     ],
 )
 def test_another_file_is_no_report(content, message, tmp_path):

@@ -1,10 +1,12 @@
 """How many groups, and the scale and shift that the stored statistics give."""
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
-from groupnorm.conversion.rules import groups_asked, is_free, static_affine
+from groupnorm.conversion.rules import groups_asked, is_free, one_group_asked, static_affine
 from groupnorm.conversion.sources import read_norm
 from groupnorm.spec import NormSpec
 from tests.conversion.networks import train_statistics
@@ -17,7 +19,7 @@ from tests.tolerances import DOUBLE
      (1000, 8), (2048, 32)],
 )  # fmt: skip
 def test_without_a_number_groups_have_sixteen_channels_or_more(channels, groups):
-    assert groups_asked("", channels, "gn") == (groups, "")
+    assert groups_asked("", channels, "gn")[0] == groups
     assert channels // groups >= min(16, channels)
 
 
@@ -36,20 +38,39 @@ def test_without_a_number_groups_have_sixteen_channels_or_more(channels, groups)
         ("gn:size=2", 64, 16),
         ("gn:groups=auto", 72, 18),
         ("ln", 72, 1),
-        (NormSpec("gn"), 64, 16),
+        (NormSpec("gn", groups=32), 64, 16),
+        (NormSpec.parse("gn:groups=32"), 64, 16),
+        (NormSpec("gn"), 64, 4),
     ],
 )
 def test_a_number_is_an_upper_bound_with_four_channels_each(to, channels, groups):
     assert groups_asked("", channels, to)[0] == groups
 
 
-def test_a_number_that_was_not_reached_is_said():
-    assert groups_asked("", 97, "gn:groups=32") == (1, "32 groups asked for")
-    assert groups_asked("", 64, "gn:groups=16") == (16, "")
+@pytest.mark.parametrize(
+    ("to", "channels", "groups", "note"),
+    [
+        ("gn:groups=32", 97, 1, "32 groups asked for"),
+        ("gn:groups=16", 64, 16, ""),
+        ("gn:size=16", 97, 1, "groups of 16 channels asked for"),
+        ("gn:size=16", 34, 2, "groups of 16 channels asked for"),
+        ("gn:size=16", 24, 2, "groups of 16 channels asked for"),
+        ("gn:size=16", 8, 1, ""),
+        ("gn:size=16", 64, 4, ""),
+        ("gn", 97, 1, "no other number of groups divides 97 channels"),
+        ("gn:groups=auto", 97, 1, "no other number of groups divides 97 channels"),
+        ("gn", 16, 1, ""),
+        ("gn:groups=auto", 5, 1, ""),
+        ("ln", 97, 1, ""),
+    ],
+)
+def test_a_number_that_was_not_reached_is_said(to, channels, groups, note):
+    assert groups_asked("", channels, to) == (groups, note)
 
 
 def test_smaller_groups_are_a_wish():
     assert groups_asked("", 64, "gn:groups=32", min_channels=2) == (32, "")
+    assert groups_asked("", 64, "gn", min_channels=32) == (2, "")
     assert groups_asked("", 64, "in", min_channels=1) == (64, "")
     with pytest.raises(ValueError, match="one channel in each group of norm1"):
         groups_asked("norm1", 64, "in")
@@ -65,10 +86,22 @@ def test_a_callable_decides_for_each_layer():
 @pytest.mark.parametrize(
     ("to", "free"),
     [("gn", True), ("gn:eps=1e-3", True), ("gn:groups=32", False), ("gn:eps=1e-3, size=8", False),
-     ("ln", False), (NormSpec("gn"), False)],
+     ("ln", False), ("gn:groups=auto", False)],
 )  # fmt: skip
 def test_gn_alone_leaves_the_number_to_the_conversion(to, free):
-    assert is_free(to) is free
+    assert is_free(NormSpec.parse(to)) is free
+    assert is_free(pickle.loads(pickle.dumps(NormSpec.parse(to)))) is free
+
+
+@pytest.mark.parametrize(
+    ("to", "channels", "asked"),
+    [("ln", 5, True), ("gn:groups=1", 5, True), ("gn:size=8", 5, True), ("gn:size=4", 5, False),
+     ("gn:groups=auto", 5, False), ("gn", 5, False), ("gn:groups=32", 97, False)],
+)  # fmt: skip
+def test_one_group_is_asked_for_or_left_by_the_channels(to, channels, asked):
+    assert groups_asked("", channels, to)[0] == 1 or to == "gn:size=4"
+    assert one_group_asked(NormSpec.parse(to), None, channels) is asked
+    assert one_group_asked(NormSpec.parse("gn"), lambda name, c: 1, channels)
 
 
 def test_channels_that_are_alike_keep_their_scale_and_shift():

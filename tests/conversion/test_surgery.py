@@ -5,13 +5,13 @@ import functools
 import gc
 import pickle
 import warnings
+import weakref
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-import groupnorm
 from groupnorm.conversion import convert, preview
 from groupnorm.layers import (
     BatchNorm,
@@ -23,6 +23,7 @@ from groupnorm.layers import (
     norm_layer,
 )
 from groupnorm.models import build_model
+from groupnorm.spec import NormSpec
 from tests.conversion.networks import (
     UNet,
     batch_norms,
@@ -151,12 +152,52 @@ def test_other_batch_norms_compute_the_same_in_evaluation(to):
     assert report.new_keys == report.removed_keys == []
 
 
+@pytest.mark.parametrize("to", ["bn", "syncbn", "brn"])
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(32, momentum=0.01), BatchNorm(32, momentum=0.01)])
+def test_other_batch_norms_keep_the_momentum(to, norm):
+    converted, report = convert(conv_and(norm), to)
+    assert converted[1].momentum == 0.01
+    assert report.layers[0].note == ""
+
+
+def test_other_batch_norms_keep_the_images_of_a_worker():
+    for to in ("bn", "brn"):
+        converted, _ = convert(conv_and(BatchNorm(32, batch_per_worker=2)), to)
+        assert converted[1].batch_per_worker == 2
+
+
+def test_what_another_batch_norm_cannot_keep_is_said():
+    norm = nn.SyncBatchNorm(32, momentum=None, eps=1e-3)
+    norm.process_group = object()
+    converted, report = convert(conv_and(norm), "bn:eps=1e-5", inplace=True)
+    assert converted[1].momentum == 0.1
+    assert report.layers[0].note == (
+        "eps was 0.001, momentum was None, the average of all batches, and is 0.1, "
+        "its process group is not kept"
+    )
+
+
 def test_a_network_of_this_package_is_converted():
     """Its batch norm is no subclass of nn.BatchNorm2d."""
     model = train_statistics(build_model("resnet20", norm="bn", num_classes=10))
     converted, report = convert(model)
     assert len(report.layers) == 19
     assert batch_norms(converted) == []
+
+
+@pytest.mark.parametrize("channels", [16, 24, 26, 40, 72, 97, 112, 1000])
+@pytest.mark.parametrize(
+    "to", ["gn", "gn:groups=32", "gn:groups=8", "gn:size=16", "gn:groups=auto"]
+)
+def test_any_number_of_channels_is_divided(channels, to):
+    norm = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    converted, report = convert(conv_and(norm, channels), to)
+    (row,) = report.layers
+    assert channels % row.groups == 0
+    assert channels // row.groups >= 4
+    assert (row.eps, converted[1].eps) == (1e-3, 1e-3)
+    assert bool(row.note) or channels != 97
+    assert converted(torch.randn(1, 3, 5, 5)).isfinite().all()
 
 
 # ---- places ------------------------------------------------------------------------------------
@@ -170,6 +211,10 @@ def test_the_root_itself_is_converted():
     assert "(the network)" in str(report)
     with pytest.raises(ValueError, match="cannot take its own place"):
         convert(norm, inplace=True)
+    again, report = convert(converted, "gn:groups=4", only="")
+    assert (again.num_groups, report.skipped) == (4, [])
+    with pytest.raises(RuntimeError, match=r"before groupnorm\.convert"):
+        again.load_state_dict(norm.state_dict())
 
 
 class Dotted(nn.Module):
@@ -441,8 +486,10 @@ def test_zero_layers_is_an_error():
 
 
 def test_a_conversion_without_data_warns():
-    with pytest.warns(UserWarning, match="3 layers were converted without data"):
+    with pytest.warns(UserWarning, match="3 layers converted without data"):
         convert(small_network())
+    with pytest.warns(UserWarning, match="1 layer converted without data"):
+        convert(small_network(), only="stem")
 
 
 def test_a_warning_that_is_an_error_leaves_the_model_as_it_was():
@@ -597,6 +644,127 @@ def test_a_map_of_one_position_is_refused():
     assert reasons(report) == {"3": "one value per channel and sample, input (2, 32, 1, 1)"}
 
 
+@pytest.mark.parametrize(
+    "norm",
+    [nn.SyncBatchNorm, SyncBatchNorm, BatchNorm, BatchRenorm, FrozenBatchNorm],
+    ids=lambda norm: f"{norm.__module__.split('.')[0]}-{norm.__name__}",
+)
+@pytest.mark.parametrize("between", [[], [nn.Identity()]])
+def test_any_norm_that_takes_features_is_refused_behind_a_linear_layer(norm, between):
+    model = train_statistics(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(8, 64), *between, norm(64))
+    ).eval()
+    name = str(3 + len(between))
+    with pytest.raises(ValueError, match=r"input of the linear layer in front may be \(N, C\)"):
+        convert(model, "gn:groups=64", min_channels=1)
+    with pytest.raises(ValueError, match=r"input \(16, 64\)"):
+        convert(model, example=torch.randn(16, 3, 2, 1))
+    _, report = convert(model, "ln")
+    assert [row.name for row in report.layers] == [name]
+
+
+class AnyDimensions(nn.BatchNorm2d):
+    def _check_input_dim(self, input):
+        pass
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(4, 64), AnyDimensions(64)])
+def test_so_is_any_other(norm):
+    model = train_statistics(nn.Sequential(nn.Linear(8, 64), norm))
+    with pytest.raises(ValueError, match="of the linear layer in front"):
+        convert(model, "gn:groups=8", only="1")
+
+
+def test_a_linear_layer_of_other_outputs_does_not_stand_in_front():
+    """As in squeeze and excitation."""
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Linear(32, 8), SyncBatchNorm(32))
+    _, report = convert(train_statistics(model))
+    assert [(row.name, row.note) for row in report.layers] == [("2", "")]
+
+
+def test_a_norm_without_a_layer_in_front_is_converted_with_a_note():
+    model = train_statistics(nn.Sequential(SyncBatchNorm(32), nn.BatchNorm2d(32)))
+    _, report = convert(model)
+    assert [row.note for row in report.layers] == ["its input may be (N, C)", ""]
+
+
+def test_a_function_may_ask_for_one_group_over_features():
+    _, report = convert(features(64), groups=lambda name, c: 1)
+    assert report.layers[0].groups == 1
+    with pytest.raises(ValueError, match="leave out min_channels"):
+        convert(features(64), groups=lambda name, c: 1, min_channels=8)
+
+
+# ---- the trial on a copy -----------------------------------------------------------------------
+
+
+class Reader(nn.Module):
+    """Reads what its norm has in place of calling it."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        bn = self.bn
+        return nn.functional.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_network_that_does_not_run_converted_is_left_as_it_was(inplace):
+    model = train_statistics(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), Reader()))
+    before, state = snapshot(model), copy.deepcopy(model.state_dict())
+    for function in (functools.partial(convert, inplace=inplace), preview):
+        with pytest.raises(ValueError, match=r"does not run, though .*in 2 \(Reader\).*`only`"):
+            function(model, example=torch.randn(2, 3, 8, 8))
+    assert snapshot(model) == before
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert [row.name for row in convert(model, only="1", inplace=inplace)[1].layers] == ["1"]
+
+
+class Hidden(nn.Module):
+    """A function's closure leads to the norm too."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+        class Caller:
+            def __init__(self, norm):
+                self.norm = norm
+
+        self.caller = Caller(norm)
+
+    def forward(self, x):
+        return self.caller.norm(x)
+
+
+def test_an_old_norm_that_still_runs_is_found_by_the_example():
+    model = train_statistics(nn.Sequential(nn.Conv2d(3, 16, 3), Hidden(nn.BatchNorm2d(16))))
+    model[1].norm.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=r"still runs the old 1.norm"):
+        convert(model, example=torch.randn(2, 3, 8, 8))
+    assert batch_norms(model) == ["1.norm"]
+
+
+def test_a_network_that_cannot_be_copied_takes_no_example():
+    model = small_network()
+    model.cached = model.head.weight * 2
+    x = torch.randn(1, 3, 8, 8)
+    for function in (functools.partial(convert, inplace=True), preview):
+        with pytest.raises(ValueError, match=r"cannot be copied.*without an example it need not"):
+            function(model, example=x)
+    assert len(convert(model, inplace=True)[1].layers) == 3
+
+
+def test_what_is_no_example_and_no_network_is_said():
+    with pytest.raises(TypeError, match=r"a tuple of arguments.*got dict"):
+        convert(small_network(), example={"x": torch.randn(1, 3, 8, 8)})
+    for function in (convert, functools.partial(convert, inplace=True), preview):
+        with pytest.raises(TypeError, match=r"must be a torch.nn.Module, got int"):
+            function(5)
+
+
 # ---- averages of weights -----------------------------------------------------------------------
 
 
@@ -622,12 +790,16 @@ def test_an_average_of_weights_is_all_of_a_converted_network():
     """Batch norm's buffers are what a moving average of parameters leaves behind."""
     converted, _ = convert(small_network())
     average = torch.optim.swa_utils.AveragedModel(converted)
+    average.update_parameters(converted)
+    before = copy.deepcopy(converted.state_dict())
     with torch.no_grad():
         for parameter in converted.parameters():
             parameter.add_(1)
     average.update_parameters(converted)
-    average.update_parameters(converted)
-    assert list(average.module.buffers()) == []
+    state = average.module.state_dict()
+    assert state.keys() == before.keys() == converted.state_dict().keys()
+    for key, value in converted.state_dict().items():
+        torch.testing.assert_close(state[key], (value + before[key]) / 2, rtol=LAYER, atol=LAYER)
 
 
 # ---- networks ----------------------------------------------------------------------------------
@@ -642,18 +814,33 @@ def test_u_nets_are_converted(dims):
     assert converted(x).shape == model(x).shape
 
 
-def test_the_original_is_freed():
-    """A converted copy does not hold the original."""
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_original_is_freed(inplace):
+    """A converted network does not hold the norms before, nor a copy the rest of the original."""
     model = small_network()
-    converted, _ = convert(model)
-    originals = {id(m) for m in model.modules()}
-    assert originals.isdisjoint(id(m) for m in converted.modules())
-    assert groupnorm.convert is convert
+    x = torch.randn(1, 3, 8, 8)
+    norms = [weakref.ref(m) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    rest = [weakref.ref(m) for m in model.modules() if not isinstance(m, nn.BatchNorm2d)]
+    converted, _ = convert(model, inplace=inplace, example=x)
     del model
     gc.collect()
-    converted(torch.randn(1, 3, 8, 8))
+    assert [norm() for norm in norms] == [None] * 3
+    assert all(one() is None for one in rest) is not inplace
+    converted(x)
 
 
 def test_norm_layer_specs_are_taken_as_values():
     converted, _ = convert(small_network(), norm_layer("gn:groups=8").spec)
     assert converted.stem[1].num_groups == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"), [("gn", 2), ("gn:groups=32", 8), ("gn:size=16", 2), ("gn:eps=1e-5", 2)]
+)
+def test_a_spec_means_what_its_string_does(text, groups):
+    for spec in (text, NormSpec.parse(text), norm_layer(text).spec):
+        _, report = convert(small_network(), spec)
+        assert {row.groups for row in report.layers} == {groups}
+        assert {row.eps for row in report.layers} == ({1e-5} if "eps" in text else {1e-5, 1e-3})
+        assert report.to == text.replace("1e-5", "1e-05")
+    assert convert(small_network(), NormSpec("gn"))[1] == convert(small_network(), "gn")[1]

@@ -41,16 +41,12 @@ class FitLimits:
         offset_limit: largest |d|, in standard deviations of the channel; 0 for a norm that
             normalizes as much as group normalization does.
         steps: of gradient descent (Adam); 0 takes the best start.
-        group_share: 1 for group normalization. Below, mean and variance are this share of the
-            group's and for the rest constants, the means over the samples: no plain group
-            normalization, but nearer to the teacher.
     """
 
     signs: bool = True
     scale_limit: float = 1.5
     offset_limit: float = 4.0
     steps: int = 150
-    group_share: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("scale_limit", "offset_limit", "steps"):
@@ -58,8 +54,6 @@ class FitLimits:
                 raise ValueError(
                     f"{name} must be a finite number, 0 or more, got {getattr(self, name)}"
                 )
-        if not 0 <= self.group_share <= 1:
-            raise ValueError(f"group_share must lie between 0 and 1, got {self.group_share}")
 
 
 DEFAULT_LIMITS = FitLimits()
@@ -76,8 +70,8 @@ class LayerFit:
         input_shift: see `input_scale`.
         weight: gamma (C,), and `bias`, beta.
         bias: see `weight`.
-        group_share: as in `FitLimits`.
-        stored_mean: (G,), and `stored_var`: the constants that `group_share` below 1 mixes in.
+        hybrid: as in `fit_layer`.
+        stored_mean: (G,), and `stored_var`: the constants that `hybrid` below 1 mixes in.
         stored_var: see `stored_mean`.
         error: relative squared error over the rows of the fit, 0 for the teacher's output and 1
             for its channels' means.
@@ -91,7 +85,7 @@ class LayerFit:
     input_shift: Tensor
     weight: Tensor
     bias: Tensor
-    group_share: float
+    hybrid: float
     stored_mean: Tensor
     stored_var: Tensor
     error: float
@@ -104,6 +98,9 @@ def fit_layer(
     *,
     eps: float = 1e-5,
     limits: FitLimits = DEFAULT_LIMITS,
+    hybrid: float = 1.0,
+    least_std: Tensor | None = None,
+    in_front: bool = True,
     seed: int = 0,
 ) -> LayerFit:
     """Fit group normalization with `groups` groups to a norm of constants.
@@ -121,10 +118,17 @@ def fit_layer(
         groups: G, a divisor of the channels; neighbours share a group, as in `torch.nn.GroupNorm`.
         eps: of the norm.
         limits: of the affine in front.
+        hybrid: 1 for group normalization. Below, mean and variance are this share of the group's
+            and for the rest constants, the means over the samples: no plain group normalization,
+            but nearer to the teacher.
+        least_std: (C,), deviations that x is taken to have at least: a channel that does not move
+            on these samples may move on others, and would be blown up.
+        in_front: False where nothing can stand in front of the norm: A is 1 and B is 0.
         seed: of the starts of the search for signs, by a generator of its own.
 
     Raises:
-        ValueError: G does not divide the channels, a single row was given, or eps is not above 0.
+        ValueError: G does not divide the channels, a single row was given, eps is not above 0, or
+            hybrid lies outside of 0 to 1.
     """
     if groups < 1 or moments.channels % groups:
         raise ValueError(f"{groups} groups do not divide {moments.channels} channels")
@@ -132,12 +136,16 @@ def fit_layer(
         raise ValueError("a fit needs two samples at least, got 1: give more images")
     if not 0 < eps < float("inf"):
         raise ValueError(f"eps must be a number above 0, got {eps}")
+    if not 0 <= hybrid <= 1:
+        raise ValueError(f"hybrid must lie between 0 and 1, got {hybrid}")
     with _own_autograd():
-        problem = _standardized(moments, groups, eps, limits.group_share)
+        problem = _standardized(moments, groups, eps, hybrid, least_std)
         shape = (groups, moments.channels // groups)
         a, d = torch.ones(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
         by_moments = shape[1] == 1
-        if not by_moments:
+        if not in_front:
+            a, d = problem.std_x.view(shape), problem.mean_x.view(shape)
+        elif not by_moments:
             a, d = _search(problem, limits, torch.Generator().manual_seed(seed))
         return _fitted(problem, a, d, by_moments)
 
@@ -155,7 +163,7 @@ def relative_error(fit: LayerFit, moments: LayerMoments) -> float:
     mean = mean_v.view(shape).mean(2)
     centred = mean_v.view(shape) - mean.unsqueeze(2)
     var = (var_v.view(shape) + centred**2).mean(2)
-    k = fit.group_share
+    k = fit.hybrid
     mean = k * mean + (1 - k) * fit.stored_mean
     var = k * var + (1 - k) * fit.stored_var
     rstd = (var + fit.eps).rsqrt()
@@ -193,7 +201,7 @@ class _Problem(NamedTuple):
         std_x: see `mean_x`.
         mean_y: see `mean_x`.
         eps: of the norm.
-        group_share: of `FitLimits`.
+        hybrid: as in `fit_layer`.
     """
 
     arrays: Tensor
@@ -202,7 +210,7 @@ class _Problem(NamedTuple):
     std_x: Tensor
     mean_y: Tensor
     eps: float
-    group_share: float
+    hybrid: float
 
 
 class _Normalized(NamedTuple):
@@ -215,16 +223,20 @@ class _Normalized(NamedTuple):
     group_var: Tensor
 
 
-def _standardized(m: LayerMoments, groups: int, eps: float, group_share: float) -> _Problem:
+def _standardized(
+    m: LayerMoments, groups: int, eps: float, hybrid: float, least_std: Tensor | None
+) -> _Problem:
     mean_x, mean_y = m.mean_x.mean(0), m.mean_y.mean(0)
     std_x = (_variance(m.mean_x, m.var_x) + eps).sqrt()
+    if least_std is not None:
+        std_x = torch.maximum(std_x, least_std)
     u = (m.mean_x - mean_x) / std_x
     y = m.mean_y - mean_y
     blocks = (u, m.var_x / std_x**2 + u**2, m.cov_xy / std_x + u * y, y)
     shape = (m.samples, groups, m.channels // groups)
     arrays = torch.cat([block.view(shape).transpose(0, 1) for block in blocks], 2)
     var_y = _variance(m.mean_y, m.var_y).view(groups, -1)
-    return _Problem(arrays, var_y, mean_x, std_x, mean_y, eps, group_share)
+    return _Problem(arrays, var_y, mean_x, std_x, mean_y, eps, hybrid)
 
 
 def _normalized(problem: _Problem, a: Tensor, d: Tensor) -> _Normalized:
@@ -239,8 +251,8 @@ def _normalized(problem: _Problem, a: Tensor, d: Tensor) -> _Normalized:
     square = sums[..., k:] / channels + (d * d).mean(1, keepdim=True)
     group_var = square - group_mean**2
     mean, var = group_mean, group_var
-    if problem.group_share < 1:
-        share = problem.group_share
+    if problem.hybrid < 1:
+        share = problem.hybrid
         mean = share * mean + (1 - share) * mean.mean(1, keepdim=True)
         var = share * var + (1 - share) * var.mean(1, keepdim=True)
     r = (var.clamp(min=0) + problem.eps).rsqrt()
@@ -354,7 +366,7 @@ def _fitted(problem: _Problem, a: Tensor, d: Tensor, by_moments: bool) -> LayerF
         input_shift=d.flatten() - scale * problem.mean_x,
         weight=gamma.flatten(),
         bias=problem.mean_y - (gamma * n.mean).flatten(),
-        group_share=problem.group_share,
+        hybrid=problem.hybrid,
         stored_mean=n.group_mean.mean(1),
         stored_var=n.group_var.mean(1),
         error=_ratio(residual.clamp(min=0).sum(), problem.var_y.sum()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from groupnorm.conversion.calibration.fit import (
@@ -15,7 +15,7 @@ from groupnorm.conversion.calibration.fit import (
     inherited_error,
     relative_error,
 )
-from groupnorm.conversion.calibration.moments import LayerMoments, split
+from groupnorm.conversion.calibration.moments import LayerMoments
 from groupnorm.conversion.rules import CANDIDATES, MIN_CHANNELS
 
 MIN_SAMPLES = 8
@@ -31,8 +31,8 @@ class GroupChoice:
     """The number of groups of a norm, and why.
 
     Attributes:
-        fit: over all rows.
-        error: relative error on held-out rows, of a shorter fit without them.
+        fit: over the rows to fit on.
+        error: its relative error on held-out rows.
         inherited: what of it no choice could have avoided, `inherited_error` there.
         allowed: what the layer was allowed to add to it.
         reason: a sentence for the report.
@@ -88,7 +88,13 @@ class ErrorBudget:
         return -math.expm1(-share) / self._weights[0]
 
     def spend(self, error: float) -> None:
-        """Take off what the next norm adds, and go on to the one after it."""
+        """Take off what the next norm adds, and go on to the one after it.
+
+        Raises:
+            ValueError: every norm has spent already.
+        """
+        if not self._weights:
+            raise ValueError("every norm of the budget has spent its share")
         loss = min(self._weights.pop(0) * max(error, 0.0), 1 - 1e-9)
         self._left += math.log1p(-loss)
 
@@ -106,52 +112,50 @@ def candidate_groups(
 
 
 def choose_groups(
-    moments: LayerMoments,
+    fitting: LayerMoments,
+    held_out: LayerMoments,
     budget: ErrorBudget,
     *,
     at_most: int = CANDIDATES[0],
     min_channels: int = MIN_CHANNELS,
-    eps: float = 1e-5,
+    fit: Callable[..., LayerFit] = fit_layer,
     limits: FitLimits = DEFAULT_LIMITS,
-    seed: int = 0,
 ) -> GroupChoice:
     """The most groups whose error on held-out rows stays within the budget, which is spent.
 
-    A quarter of the rows is held out. From the most groups to one, a short fit to the other rows is
-    tried; the first that adds no more than the allowance is taken, or else the one with the
-    smallest error. The norm is then fitted to all rows.
+    From the most groups to one, a short fit is tried; the first that adds no more than the
+    allowance is taken, or else the one with the smallest error, and fitted in full.
 
     Args:
-        moments: of all rows.
+        fitting: rows to fit on.
+        held_out: other rows.
         budget: of the network, whose next norm this is.
         at_most: and min_channels, as in `candidate_groups`.
         min_channels: see `at_most`.
-        eps: and limits and seed, as in `fit_layer`.
-        limits: see `eps`.
-        seed: see `eps`.
+        fit: `fit_layer` with what the layer asks for.
+        limits: of the fit.
 
     Raises:
-        ValueError: fewer than `MIN_SAMPLES` rows.
+        ValueError: fewer than `MIN_SAMPLES` rows to fit on.
     """
-    if moments.samples < MIN_SAMPLES:
+    if fitting.samples < MIN_SAMPLES:
         raise ValueError(
-            f"the number of groups is chosen from {MIN_SAMPLES} samples or more, got "
-            f"{moments.samples}: give more images, or a fixed number of groups"
+            f"the number of groups is chosen from {MIN_SAMPLES} samples or more besides those held "
+            f"out, got {fitting.samples}: give more images, or a fixed number of groups"
         )
-    fitting, held_out = split(moments)
     inherited = inherited_error(held_out)
     allowed = budget.allowance()
     short = dataclasses.replace(limits, steps=min(limits.steps, _STEPS_OF_TRIALS))
     errors: dict[int, float] = {}
-    for groups in candidate_groups(moments.channels, at_most, min_channels):
-        trial = fit_layer(fitting, groups, eps=eps, limits=short, seed=seed)
-        errors[groups] = relative_error(trial, held_out)
+    for groups in candidate_groups(fitting.channels, at_most, min_channels):
+        errors[groups] = relative_error(fit(fitting, groups, limits=short), held_out)
         if errors[groups] - inherited <= allowed:
             break
     within = errors[groups] - inherited <= allowed
     found = groups if within else min(errors, key=errors.__getitem__)
-    fit = fit_layer(moments, found, eps=eps, limits=limits, seed=seed)
-    choice = GroupChoice(fit, errors[found], inherited, allowed, _reason(errors, found, within))
+    full = fit(fitting, found, limits=limits)
+    error = relative_error(full, held_out)
+    choice = GroupChoice(full, error, inherited, allowed, _reason(errors, found, within))
     budget.spend(choice.added)
     return choice
 

@@ -120,28 +120,6 @@ class MomentAccumulator:
         return self._batches[0]
 
 
-def split(moments: LayerMoments, held_out: float = 0.25) -> tuple[LayerMoments, LayerMoments]:
-    """Rows to fit on, and rows held out, which are spread evenly over all.
-
-    Args:
-        held_out: share of the rows that are held out, above 0 and below 1; at least one row is
-            on either side.
-
-    Raises:
-        ValueError: fewer than two rows, or a share outside (0, 1).
-    """
-    n = moments.samples
-    if n < 2 or not 0 < held_out < 1:
-        raise ValueError(
-            f"two samples at least, and a share between 0 and 1, can be split; got {n} samples and "
-            f"held_out={held_out}"
-        )
-    count = min(max(round(n * held_out), 1), n - 1)
-    outside = torch.zeros(n, dtype=torch.bool)
-    outside[(torch.arange(count) * n) // count + (n // count) // 2] = True
-    return moments.rows(~outside), moments.rows(outside)
-
-
 def _moments(x: Tensor, y: Tensor) -> LayerMoments:
     """In parts that stay in a core's cache, each twice in float64."""
     x, y = (t.flatten(2) if t.dim() > 2 else t.unsqueeze(2) for t in (x, y))

@@ -50,6 +50,7 @@ class RidgeRefit:
         self._sum_y = self._old.new_zeros(groups, outputs, 1)
         self._gram = self._old.new_zeros(groups, f, f)
         self._cross = self._old.new_zeros(groups, outputs, f)
+        self._square_y = self._old.new_zeros(groups, outputs)
 
     @torch.no_grad()
     def add(self, input: Tensor, target: Tensor) -> None:
@@ -63,6 +64,7 @@ class RidgeRefit:
             ValueError: the target has another shape than the layer's output would have.
         """
         groups = len(self._old)
+        index: tuple[slice | Tensor, ...] | None = None
         if isinstance(self._layer, nn.Linear):
             windows = input.reshape(-1, input.shape[-1], 1, 1)  # rows, features, position, kernel
             target = target.reshape(-1, target.shape[-1], 1)
@@ -80,17 +82,16 @@ class RidgeRefit:
                 order = torch.randperm(total, generator=self._generator)
                 chosen = order[: self._positions].sort().values
             where = torch.unravel_index(chosen.to(input.device), spatial)
-            index: tuple[slice | Tensor, ...] = (slice(None), slice(None), *where)
-            windows = windows[index].flatten(3)
+            index = (slice(None), slice(None), *where)
             target = target.flatten(2)[:, :, chosen.to(target.device)]
         if target.shape[:2] != (len(windows), self._old.shape[1] * groups):
             raise ValueError(
                 f"the layer has {self._old.shape[1] * groups} outputs for {len(windows)} samples, "
                 f"the target is {tuple(target.shape)}"
             )
-        count = max(1, _ROWS // max(windows.shape[2], 1))
+        count = max(1, _ROWS // max(target.shape[2], 1))
         for x, y in zip(torch.split(windows, count), torch.split(target, count), strict=True):
-            self._add_rows(x, y)
+            self._add_rows(x if index is None else x[index].flatten(3), y)
 
     def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """Weight, in the layer's shape and dtype, and bias, which no ridge pulls.
@@ -105,9 +106,7 @@ class RidgeRefit:
             raise ValueError(
                 f"a refit needs rows and a ridge of 0 or more, got {self._rows} rows and {ridge}"
             )
-        mean_x, mean_y = self._sum_x / self._rows, self._sum_y / self._rows
-        gram = self._gram / self._rows - mean_x @ mean_x.mT
-        cross = self._cross / self._rows - mean_y @ mean_x.mT
+        mean_x, mean_y, gram, cross = self._moments()
         variances = gram.diagonal(dim1=1, dim2=2)
         pull = (ridge * variances.mean(1)).clamp(min=1e-10 * float(variances.max()) + 1e-30)
         regular = gram + torch.diag_embed(pull.unsqueeze(1).expand_as(variances))
@@ -117,6 +116,32 @@ class RidgeRefit:
         old = self._layer.weight
         assert isinstance(old, Tensor)
         return weight.reshape(old.shape).to(old.dtype), bias.flatten().to(old.dtype)
+
+    def error(self, weight: Tensor, bias: Tensor | None) -> float:
+        """The squared error of a layer with these values on the rows, relative.
+
+        The mean square of what its outputs differ from the targets, summed over the outputs, over
+        the sum of the targets' variances; 0 where these do not vary.
+
+        Args:
+            weight: in the layer's shape.
+            bias: (out_channels,), or None for 0.
+        """
+        w = weight.detach().double().reshape(self._old.shape)
+        mean_x, mean_y, gram, cross = self._moments()
+        variances = self._square_y / self._rows - mean_y.squeeze(2) ** 2
+        off = mean_y - w @ mean_x
+        if bias is not None:
+            off = off - bias.detach().double().reshape(off.shape)
+        squared = variances + ((w @ gram - 2 * cross) * w).sum(2) + off.squeeze(2) ** 2
+        total = float(variances.sum())
+        return max(float(squared.sum()), 0.0) / total if total > 0 else 0.0
+
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Means of x and y, covariance of x, of y and x."""
+        mean_x, mean_y = self._sum_x / self._rows, self._sum_y / self._rows
+        gram = self._gram / self._rows - mean_x @ mean_x.mT
+        return mean_x, mean_y, gram, self._cross / self._rows - mean_y @ mean_x.mT
 
     def _add_rows(self, windows: Tensor, target: Tensor) -> None:
         """Args: windows (N, in_channels, P, kernel) and target (N, out_channels, P)."""
@@ -129,6 +154,7 @@ class RidgeRefit:
         self._sum_y += y.sum(2, keepdim=True)
         self._gram += x @ x.mT
         self._cross += y @ x.mT
+        self._square_y += y.square().sum(2)
 
 
 def _windows(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:

@@ -153,6 +153,23 @@ def list_classes(
     return found
 
 
+def list_below(folder: Path, kind: FileKind = IMAGES) -> tuple[list[str], list[str]]:
+    """The paths of the files of a kind anywhere below a folder, and notes on what is left out.
+
+    Files and links are treated as in `list_splits`; the paths are sorted, folder by folder.
+
+    Raises:
+        DataError: there are none, an unreadable folder, or a folder that is met twice by way of a
+            link.
+    """
+    found = ClassFolders(folder, kind)
+    try:
+        paths = _list_files(found, str(folder), {})
+    except OSError as error:
+        raise DataError(f"cannot list the {kind.noun}s in {folder}: {error.strerror}") from error
+    return paths, found.notes()
+
+
 def match_classes(train: ClassFolders, test: ClassFolders) -> tuple[Listing, list[str]]:
     """The test files with the labels of `train`, and a note where they lack some classes.
 
@@ -177,7 +194,14 @@ def match_classes(train: ClassFolders, test: ClassFolders) -> tuple[Listing, lis
 
 
 def _list_class(found: ClassFolders, name: str, label: int, met: dict[str, str]) -> None:
-    waiting = [os.path.join(found.folder, name)]
+    paths = _list_files(found, os.path.join(found.folder, name), met)
+    found.classes.append(as_utf8(name))
+    found.listing.extend((path, label) for path in paths)
+
+
+def _list_files(found: ClassFolders, top: str, met: dict[str, str]) -> list[str]:
+    """The paths of the files below a folder; DataError where there are none."""
+    waiting = [top]
     files: dict[str, list[str]] = {}
     endings: Counter[str] = Counter()
     while waiting:
@@ -195,13 +219,11 @@ def _list_class(found: ClassFolders, name: str, label: int, met: dict[str, str])
     if not files:
         others = f", but {plural(endings.total(), 'file')} ({_counts(endings)})" if endings else ""
         raise DataError(
-            f"no {found.kind.noun}s in {found.folder / name}{others}. The names of "
+            f"no {found.kind.noun}s in {top}{others}. The names of "
             f"{found.kind.noun}s end in {', '.join(found.kind.endings)}"
         )
-    found.classes.append(as_utf8(name))
     found.endings.update(endings)
-    for folder in sorted(files, key=os.fsencode):
-        found.listing.extend((path, label) for path in files[folder])
+    return [path for folder in sorted(files, key=os.fsencode) for path in files[folder]]
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:

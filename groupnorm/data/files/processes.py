@@ -32,6 +32,7 @@ AHEAD = 1 << 30
 ROOM = 4 << 30
 """Bytes of address space that a process may take to decode a file, besides what it makes of it."""
 _COPIES = 4  # of a batch while it is made
+_limits: list[int] = []  # on the memory of this process, set here
 
 
 def in_processes(
@@ -48,8 +49,9 @@ def in_processes(
         processes: worker processes; 0 makes the batches in this process.
         device: where they will go; for "cuda" their tensors lie in pinned memory.
         largest: bytes of a batch at most. Then no more are made ahead than `AHEAD` holds, by fewer
-            processes if need be, and a process whose file asks for far more memory does not get it
-            (on Linux). None for batches that are small, of files that are small.
+            processes if need be, and a worker process whose file asks for far more memory does not
+            get it (on Linux; this process has no such limit, with `processes` 0 either). None for
+            batches that are small, of files that are small.
 
     Raises:
         DataError: a batch's failure, or a worker process was killed.
@@ -98,6 +100,12 @@ def _limit_memory(room: int, worker: int) -> None:
     lower, upper = resource.getrlimit(resource.RLIMIT_AS)
     if all(other == resource.RLIM_INFINITY or limit < other for other in (lower, upper)):
         resource.setrlimit(resource.RLIMIT_AS, (limit, upper))
+        _limits.append(limit)
+
+
+def memory_is_limited() -> bool:
+    """True in a worker process that gets no more memory than its files should need."""
+    return bool(_limits)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -8,7 +8,7 @@ order; noise along the principal colours; a horizontal flip; evaluation on the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,14 +73,19 @@ def train_transform(image_size: int) -> Transform:
     return augment
 
 
-def evaluation_transform(image_size: int) -> Transform:
+def evaluation_transform(
+    image_size: int,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    interpolation: v2.InterpolationMode = v2.InterpolationMode.BICUBIC,
+) -> Transform:
     """Resize the short side to image_size * 256 / 224, cut out the centre, normalize."""
     prepare: Transform = v2.Compose(
         [
-            v2.Resize(round(image_size * 256 / 224), interpolation=v2.InterpolationMode.BICUBIC),
+            v2.Resize(round(image_size * 256 / 224), interpolation=interpolation),
             v2.CenterCrop(image_size),
             *_to_float(),
-            v2.Normalize(MEAN, STD),
+            v2.Normalize(mean, std),
         ]
     )
     return prepare

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groupnorm.data.files.decode import UnreadableError, check_size
+from groupnorm.data.files.processes import memory_is_limited
 from groupnorm.data.issues import DataError, plural
 from groupnorm.data.video.boxes import check_samples
 
@@ -281,7 +282,9 @@ def _refusing() -> Iterator[None]:
         raise
     except av.FFmpegError as error:  # also for memory that a damaged file asks for
         raise UnreadableError(f"{type(error).__name__}: {error.strerror}") from error
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        if not memory_is_limited():
+            raise
+        raise UnreadableError("it takes more memory than a file may") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise UnreadableError(f"{type(error).__name__}: {error}") from error

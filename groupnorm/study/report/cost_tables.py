@@ -45,12 +45,12 @@ def time_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]
     header = [
         *label_columns(study), f"training, ms/{study.example}", *(f"{part}, %" for part in SPENT)
     ]  # fmt: skip
-    arms = [[row] for row in rows] if study.axis == "arm" else []
+    arms = [[row] for row in rows] if study.axis != "norm" else []
     body = []
     for same in by_runs(rows) if study.of_clips else arms:
         row = same[0]
         records = [study.records[name] for name in row.runs]
-        done = [r for r in records if run_status(r, study.metric)[0] == "finished"]
+        done = [r for r in records if run_status(r, study.metric_of(r))[0] == "finished"]
         spent = [found for record in done if (found := time_spent(record))]
         if spent:
             shares = [100 * fmean(found.shares[part] for found in spent) for part in SPENT]

@@ -19,6 +19,12 @@ from markupsafe import Markup
 
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.study.report import tables
+from groupnorm.study.report.conversion_tables import (
+    TITLES,
+    conversion_tables,
+    trial_numbers,
+    trials_csv,
+)
 from groupnorm.study.report.cost_tables import cost_table, time_table
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.clip_strips import clip_sheet
@@ -103,7 +109,7 @@ def write_report(
     rows, tuning = _rows(out, study)
     figures = build_figures(study, rows) if rows else []
     figures += [] if tuning is None else [tuning_figure(tuning)]
-    samples = samples_of(out) if study.axis == "arm" or study.of_clips else None
+    samples = samples_of(out) if study.axis != "norm" or study.of_clips else None
     sheet = (clip_sheet if study.of_clips else prediction_sheet)(out, study, rows, samples, column)
     marked = _paper_tables(study, rows)
     bibliography = references(compared_tables(study.manifest))
@@ -152,7 +158,8 @@ def main_metric(out: Path) -> str:
     Raises:
         StoreError: `out` holds no study, or a file of it is damaged.
     """
-    return noun(load_study(out).metric)
+    study = load_study(out)
+    return "percent kept" if study.of_conversions else noun(study.metric)
 
 
 def report_numbers(out: Path) -> dict[str, Any]:
@@ -165,7 +172,10 @@ def report_numbers(out: Path) -> dict[str, Any]:
     rows, tuning = _rows(out, study)
     tried = None if tuning is None else tuning_numbers(tuning)
     searched = None if study.search is None else search_numbers(study)
-    return {**study_numbers(study, rows), "tuning": tried, "search": searched}
+    numbers = {**study_numbers(study, rows), "tuning": tried, "search": searched}
+    if study.of_conversions:
+        numbers["trials"] = trial_numbers(study.conversions)
+    return numbers
 
 
 def main_title(out: Path) -> str:
@@ -201,6 +211,8 @@ def _options(column: Column | None, labels: Sequence[str]) -> str:
 
 def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
     """The tables for a paper: the main one and the differences, where they have any lines."""
+    if study.of_conversions:
+        return conversion_tables(study.conversions)
     caption = tables.main_title_of(study, rows)
     header, body = tables.main_table_of(study, rows)
     found = [MarkedTable(slug(study.metric), caption, header, body)] if body else []
@@ -232,7 +244,8 @@ def _rows(out: Path, study: Study) -> tuple[list[Row], Tuning | None]:
 
 def _csv_files(study: Study, rows: list[Row], tuning: Tuning | None) -> dict[str, bytes | str]:
     if tuning is None:
-        return {"tables.csv": tables.tables_csv(study, rows)}
+        trials = {"trials.csv": trials_csv(study.conversions)} if study.of_conversions else {}
+        return {"tables.csv": tables.tables_csv(study, rows), **trials}
     tried = tables.tables_csv(tuning.study, tuning.rows, chosen=tuning.chosen)
     if tuning.validation_images is None:
         return {"tables.csv": tried}
@@ -258,7 +271,8 @@ def _page(
     manifest, metric = study.manifest, study.metric
     header, body = tables.main_table_of(study, rows)
     # the runs of a search are of different lengths, so that no result goes beside a cost
-    cost_header, cost_body = cost_table(study, [] if study.search else rows)
+    uncompared = study.search is not None or study.of_conversions
+    cost_header, cost_body = cost_table(study, [] if uncompared else rows)
     records = {**study.records, **(tuning.study.records if tuning else {})}.values()
     environments = [_shown_environment(study, record.env) for record in records]
     every = tuning.rows if tuning and tuning.validation_images is None else rows
@@ -273,7 +287,8 @@ def _page(
         metric=noun(metric),
         main_metric=metric.title,
         unit_words=in_unit(metric, ", "),
-        table_title=f"{capital(noun(metric))}{in_unit(metric)}",
+        table_title=_table_title(study),
+        further_tables=[(TITLES[t.name], t) for t in conversion_tables(study.conversions)[1:]],
         gap_unit=gap_unit(metric),
         main_title=tables.main_title_of(study, rows),
         header=header,
@@ -288,7 +303,7 @@ def _page(
         ],
         findings_header=findings_header(study),
         has_parts=has_parts(study),
-        row_word="arm" if study.axis == "arm" else "row",
+        row_word="arm" if study.axis != "norm" else "row",
         of_gains=any(named.get("than") for named in manifest.get("findings") or ()),
         of_equality=any(named.get("within") for named in manifest.get("findings") or ()),
         findings=findings_lines(study, appearances(study, rows)),
@@ -327,10 +342,16 @@ def _page(
     )
 
 
+def _table_title(study: Study) -> str:
+    if study.of_conversions:
+        return TITLES["kept"]
+    return f"{capital(noun(study.metric))}{in_unit(study.metric)}"
+
+
 def _shown_environment(study: Study, env: dict[str, Any]) -> dict[str, Any]:
     """What the page lists of `env.json`: its costs have a table, many metrics are their titles."""
     shown = {key: value for key, value in env.items() if key != "cost"}
-    if (study.axis == "arm" or study.of_clips) and "metrics" in env:
+    if (study.axis != "norm" or study.of_clips) and "metrics" in env:
         shown["metrics"] = ", ".join(metric["title"] for metric in env["metrics"])
     return shown
 

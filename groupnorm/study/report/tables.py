@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groupnorm.data.issues import describe_altered, describe_unreadable
+from groupnorm.study.report.conversion_tables import conversion_problems, kept_table
 from groupnorm.study.results.costs import COSTS, run_cost
 from groupnorm.study.results.estimates import Estimate
 from groupnorm.study.results.format import counted, decimal_text
@@ -75,9 +76,12 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
     """
     if study.search is not None:
         return rung_table(study, rows)
+    if study.of_conversions:
+        table = kept_table(study.conversions)
+        return list(table.header), [list(line) for line in table.body]
     if study.manifest["shows"] == "groups":
         return _groups_table(study, rows)
-    if study.axis == "arm":
+    if study.axis != "norm":
         return _arms_table(study, rows)
     if study.of_clips:
         return _clips_table(study, rows)
@@ -110,6 +114,8 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
 
 def main_title_of(study: Study, rows: list[Row]) -> str:
     """The main table's title, e.g. "Top-1 error in percent: resnet8 on digits, ..., 3 seeds"."""
+    if study.of_conversions:
+        return kept_table(study.conversions).caption
     metric = study.metric
     count = seeds_text(rows) if rows else ""
     if any(row.spread is not None for row in rows):
@@ -120,7 +126,7 @@ def main_title_of(study: Study, rows: list[Row]) -> str:
         best = f", at the best {tuned} of those tried on {on} images"
     of = ", ".join(part for part in (subject(study), epochs_rule(study), count) if part)
     title = f"{capital(metric.title)}{in_unit(metric)}"
-    if (study.axis == "arm" or study.of_clips) and study.further:
+    if (study.axis != "norm" or study.of_clips) and study.further:
         title = capital(", ".join(one.title for one in (metric, *study.further)))
     return f"{title}{title_images(study)}: {of}{best}"
 
@@ -200,6 +206,7 @@ def problems(study: Study, rows: list[Row]) -> list[list[str]]:
     bad += [[label_text(s["labels"]), "skipped", s["reason"]] for s in skipped]
     note = rules_note(study)
     bad += [[plural(study.metric), "different rules", note]] if note else []
+    bad += conversion_problems(study.conversions)
     return bad + _gaps(study, rows) + _data_problems(study)
 
 
@@ -295,7 +302,7 @@ def tables_csv(study: Study, rows: list[Row], chosen: list[Row] | None = None) -
         interval = row.result.interval if row.result else None
         for name in row.runs:
             record = study.records[name]
-            status, reason = run_status(record, metric)
+            status, reason = run_status(record, study.metric_of(record))
             done = status == "finished"
             cost = run_cost(record, times.get(name))
             writer.writerow(
@@ -416,10 +423,11 @@ def _cell_text(
 
 def _run_cells(study: Study, seed: int, name: str) -> list[str]:
     record = study.records[name]
-    status, _ = run_status(record, study.metric)
+    metric = study.metric_of(record)
+    status, _ = run_status(record, metric)
     done, last = status == "finished", study.reported_epochs
     values = [
-        final_result(record.metrics, study.metric, measure.name, last=last) if done else None
+        final_result(record.metrics, metric, measure.name, last=last) if done else None
         for measure in measures_of(study)
     ]
     memory = step_memory_bytes(record)

@@ -145,7 +145,7 @@ def compare_published(study: Study, rows: Sequence[Row]) -> list[PublishedCompar
     found = []
     for table in compared_tables(study.manifest):
         header, lines = COMPARISON_HEADER, _lines(table, study, rows)
-        if study.axis == "arm" and has_arms(table):
+        if study.axis != "norm" and has_arms(table):
             header, lines = _arm_lines(table, study, rows)
         if study.of_clips and has_clips(table):
             header, lines = _clip_lines(table, study, rows)

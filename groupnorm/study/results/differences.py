@@ -156,13 +156,13 @@ def differences_of(
     at several batch sizes is there once.
 
     A search has no differences: its runs are of different lengths, so that their results do not
-    compare.
+    compare. Nor do those of the networks that a study of conversions converts.
 
     Args:
         further: of the study's further metrics that which is compared; None: the study's metric. A
             group whose results are without it, as box detectors are without mask AP, has no lines.
     """
-    if study.search is not None:
+    if study.search is not None or study.of_conversions:
         return []
     found: dict[tuple[object, ...], DifferenceLine] = {}
     for here in groups_of(study, rows):
@@ -260,7 +260,7 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
         text = f"Above 0 the {study.axis} has {higher} than what it stands against."
     if parts := max((one.on_parts.pairs for one in found if one.on_parts), default=0):
         text += f" {ABOUT_PARTS.format(parts=parts, images=evaluation_word(study))}"
-    if study.axis == "arm":
+    if study.axis != "norm":
         same = " and ".join(group_labels(study))
         return f"{text} Each arm stands against the first one{same and f' with the same {same}'}."
     if study.of_clips:
@@ -299,7 +299,7 @@ def part_gap(found: Difference) -> str:
 
 
 def _reference(study: Study, here: Sequence[Row]) -> Row:
-    if study.axis == "arm":
+    if study.axis != "norm":
         return here[0]
     named = of_kind(BATCH_NORM, norm_names(here))
     if study.of_clips:

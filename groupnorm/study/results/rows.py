@@ -20,6 +20,7 @@ from groupnorm.study.metrics import (
     primary_metric,
     training_metric,
 )
+from groupnorm.study.results.conversions import NetworkOutcomes, read_conversions
 from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
 from groupnorm.study.results.estimates import Estimate, estimate
 from groupnorm.study.results.format import counted
@@ -36,7 +37,7 @@ from groupnorm.study.store import (
     read_record,
     read_starts,
 )
-from groupnorm.training.metric import Metric
+from groupnorm.training.metric import Metric, metrics_of
 
 # From best to worst; the status of a row is the worst one among its seeds.
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
@@ -135,7 +136,7 @@ class Study:
     `initial` are the runs that others start from, by name; one that is not in the study's folder
     has the status "missing". `names` is what the report calls a norm, or an arm, for which the
     reader chose a name. In a search every run counts as finished that has come as far as it was
-    asked to.
+    asked to. `conversions` are what trials with the runs' networks gave, by network.
     """
 
     manifest: dict[str, Any]
@@ -145,6 +146,7 @@ class Study:
     names: dict[str, str] = field(default_factory=dict)
     search: Search | None = None
     initial: dict[str, Record] = field(default_factory=dict)
+    conversions: list[NetworkOutcomes] = field(default_factory=list)
 
     def called(self, norm: str) -> str:
         """What the report calls a norm or an arm: the name chosen for it, or its own."""
@@ -154,6 +156,11 @@ class Study:
     def metric(self) -> Metric:
         """What the study compares."""
         return primary_metric(self.manifest)
+
+    def metric_of(self, record: Record) -> Metric:
+        """The same, or of a study of conversions what the run reports: networks of several tasks
+        stand there."""
+        return metrics_of(record.env)[0] if self.of_conversions else self.metric
 
     @property
     def further(self) -> tuple[Metric, ...]:
@@ -167,13 +174,18 @@ class Study:
 
     @property
     def axis(self) -> str:
-        """The label by which the report calls a configuration: its norm, or its arm."""
-        return "arm" if self.manifest["shows"] == "arms" else "norm"
+        """The label by which the report calls a configuration: its norm, arm or network."""
+        return {"arms": "arm", "conversions": "network"}.get(self.manifest["shows"], "norm")
 
     @property
     def of_clips(self) -> bool:
         """Whether norms are compared by clips per worker and by the length of the clips."""
         return bool(self.manifest["shows"] == "clips")
+
+    @property
+    def of_conversions(self) -> bool:
+        """Whether conversions of the runs' networks are compared."""
+        return bool(self.manifest["shows"] == "conversions")
 
     @property
     def example(self) -> str:
@@ -238,7 +250,8 @@ def load_study(out: Path) -> Study:
     cells = read_cells(manifest)
     names = dict.fromkeys(cell.run for cell in cells)
     records = {name: read_record(out, name) for name in names}
-    check_metrics(out, manifest, records)
+    if manifest["shows"] != "conversions":
+        check_metrics(out, manifest, records)
     search = None
     if manifest["shows"] == "search":
         search = read_search(manifest, cells, records, read_initial(out))
@@ -247,6 +260,7 @@ def load_study(out: Path) -> Study:
     return Study(
         manifest, cells, records, read_cost_pass(out), search=search,
         initial=read_starts(out, records),
+        conversions=read_conversions(out, manifest, cells, records),
     )  # fmt: skip
 
 
@@ -356,7 +370,8 @@ def step_memory_bytes(record: Record) -> int | None:
 
 
 def _row(study: Study, cells: list[Cell]) -> Row:
-    records, last, metric = study.records, study.reported_epochs, study.metric
+    records, last = study.records, study.reported_epochs
+    metric = study.metric_of(records[cells[0].run])
     statuses = [run_status(records[cell.run], metric) for cell in cells]
     done = {
         cell.seed: records[cell.run]

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -44,11 +44,21 @@ class Launcher:
             self.server.wait()
 
     def launch(
-        self, folder: Path, *, device: str, data_root: Path | None, stop_epoch: int | None
+        self,
+        folder: Path,
+        *,
+        device: str,
+        data_root: Path | None,
+        stop_epoch: int | None = None,
+        conversions: Sequence[dict[str, Any]] = (),
     ) -> LaunchedTrial:
         """Start the process that finishes the run in `folder`, or trains it up to `stop_epoch`.
 
         What it prints, and what goes wrong in it, is added to `log.txt`.
+
+        Args:
+            conversions: trials of conversions (`Trial.as_json`) to do with the run's network, in
+                place of training it.
         """
         ours, theirs = socket.socketpair()
         job = {
@@ -57,6 +67,7 @@ class Launcher:
             "device": device,
             "data_root": None if data_root is None else str(data_root),
             "stop_epoch": stop_epoch,
+            "conversions": list(conversions),
         }
         with (folder / "log.txt").open("ab") as log, ours, theirs:
             server, control = self._server(log)
@@ -96,7 +107,7 @@ class LaunchedTrial:
         self.failure: str | None = None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What the trial reports, until it has ended: {"event": "step" or "epoch", ...}.
+        """What the trial reports, until it has ended: {"event": "step", "epoch" or "trial", ...}.
 
         A process that the trial has left behind, and that holds its connection, is not waited for.
         """

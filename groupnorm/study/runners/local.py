@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +57,45 @@ def run_trials(
         The records of all runs, in the order of `configs`.
     """
     waiting = prepare(out, configs, progress, stop_epoch)
+
+    def launch(launcher: Launcher, name: str) -> LaunchedTrial:
+        folder = run_folder(out, name)
+        trial = launcher.launch(folder, device=device, data_root=data_root, stop_epoch=stop_epoch)
+        progress.started(name, configs[name])
+        return trial
+
+    def ended(name: str, failure: str) -> bool:
+        done = finish(out, name, failure, progress, stop_epoch)
+        return done or not stop_at_first_failure
+
+    def on_event(name: str, event: dict[str, Any]) -> None:
+        _handle(name, event, progress)
+
+    run_processes(waiting, launch, on_event, ended, jobs=jobs, threads=threads)
+    return [read_record(out, name) for name in configs]
+
+
+def run_processes(
+    names: Sequence[str],
+    launch: Callable[[Launcher, str], LaunchedTrial],
+    on_event: Callable[[str, dict[str, Any]], None],
+    ended: Callable[[str, str], bool],
+    *,
+    jobs: int,
+    threads: int,
+) -> None:
+    """Have a process for each of `names`, `jobs` at a time.
+
+    When this function is left by an exception (Ctrl-C), the processes are stopped.
+
+    Args:
+        launch: starts the process of a name.
+        on_event: called with what a process reports.
+        ended: called with a name and why its process may have ended without a result; the answer
+            is whether to go on. If not, the others are stopped where they are.
+        threads: of each process.
+    """
+    waiting = list(names)
     events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
 
     def read(name: str, trial: LaunchedTrial) -> None:
@@ -69,24 +108,13 @@ def run_trials(
         while waiting or running:
             while waiting and len(running) < jobs:
                 name = waiting.pop(0)
-                trial = launcher.launch(
-                    run_folder(out, name),
-                    device=device,
-                    data_root=data_root,
-                    stop_epoch=stop_epoch,
-                )
-                running[name] = trial
-                threading.Thread(target=read, args=(name, trial), daemon=True).start()
-                progress.started(name, configs[name])
+                running[name] = launch(launcher, name)
+                threading.Thread(target=read, args=(name, running[name]), daemon=True).start()
             name, event = events.get()
             if event is not None:
-                _handle(name, event, progress)
-                continue
-            failure = running.pop(name).why_unfinished()
-            done = finish(out, name, failure, progress, stop_epoch)
-            if stop_at_first_failure and not done:
+                on_event(name, event)
+            elif not ended(name, running.pop(name).why_unfinished()):
                 break
-    return [read_record(out, name) for name in configs]
 
 
 def available_cores() -> int:

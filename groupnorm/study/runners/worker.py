@@ -146,10 +146,15 @@ def run_job(connection: socket.socket) -> None:
 def work(job: dict[str, Any], send: Callable[..., None]) -> None:
     """Finish the run in the job's `folder`, or up to `stop_epoch`; its record is in the folder.
 
+    Or do trials of `conversions` with its network.
+
     Args:
         job: the arguments of `record_run`, as JSON holds them, without the configuration.
-        send: called with "step" or "epoch" and what there is to say of it.
+        send: called with "step", "epoch" or "trial" and what there is to say of it.
     """
+    if job.get("conversions"):
+        _convert(job, send)
+        return
     from groupnorm.study.record import record_run
     from groupnorm.study.store import StoreError, read_config
 
@@ -175,6 +180,21 @@ def work(job: dict[str, Any], send: Callable[..., None]) -> None:
         stop_epoch=job["stop_epoch"],
         on_step=on_step,
         on_epoch=lambda metrics: send("epoch", metrics=metrics),
+    )
+
+
+def _convert(job: dict[str, Any], send: Callable[..., None]) -> None:
+    from groupnorm.study.conversions.job import run_trials_of
+    from groupnorm.study.conversions.trial import Trial
+
+    data_root = job["data_root"]
+    run_trials_of(
+        Path(job["folder"]),
+        [Trial.from_json(values) for values in job["conversions"]],
+        threads=job["threads"],
+        device=job["device"],
+        data_root=None if data_root is None else Path(data_root),
+        on_trial=lambda trial, reason: send("trial", trial=trial.name, reason=reason),
     )
 
 

@@ -25,6 +25,7 @@ _REMEDIES = {
     "DONE": "delete it: the command that trained the run finishes it from its checkpoint",
     "FAILED": "delete it: the same command tries the run again",
 }
+_REMEDY_FOR_TRIALS = "delete it: the command that made the study does the trial again"
 _LARGEST = 2**64  # of whole numbers: seeds have up to 64 bits
 
 
@@ -134,4 +135,5 @@ def check(path: Path, value: dict[str, Any], form: type[Form], line: str = "") -
 
 def refuse(path: Path, what: str) -> NoReturn:
     """Raise StoreError for a file of the store: what is wrong with it, and what to do."""
-    raise StoreError(f"{path} {what}. Restore it, or {_REMEDIES[path.name]}") from None
+    remedy = _REMEDIES.get(path.name, _REMEDY_FOR_TRIALS)  # a trial's file has a name of its own
+    raise StoreError(f"{path} {what}. Restore it, or {remedy}") from None

@@ -34,11 +34,11 @@ def moments_of(x, y):
 def applied(fit, x):
     """What the fitted layer makes of x (N, C, P)."""
     v = x * fit.input_scale.view(-1, 1) + fit.input_shift.view(-1, 1)
-    if fit.group_share == 1:
+    if fit.hybrid == 1:
         return group_norm(v, fit.groups, fit.weight, fit.bias, fit.eps)
     n, c, _ = v.shape
     grouped = v.view(n, fit.groups, -1)
-    k = fit.group_share
+    k = fit.hybrid
     mean = k * grouped.mean(2) + (1 - k) * fit.stored_mean
     var = k * grouped.var(2, correction=0) + (1 - k) * fit.stored_var
     out = (grouped - mean.unsqueeze(2)) / (var.unsqueeze(2) + fit.eps).sqrt()
@@ -49,3 +49,12 @@ def measured_error(fit, x, y):
     """From all values: the squared error over the variance of the teacher's channels."""
     about_mean = y - y.mean((0, 2)).view(-1, 1)
     return float(((applied(fit, x) - y) ** 2).sum() / (about_mean**2).sum())
+
+
+def split(moments, held_out=0.25):
+    """Rows to fit on, and rows held out, spread evenly."""
+    n = moments.samples
+    count = round(n * held_out)
+    outside = torch.zeros(n, dtype=torch.bool)
+    outside[(torch.arange(count) * n) // count + (n // count) // 2] = True
+    return moments.rows(~outside), moments.rows(outside)

@@ -1,6 +1,7 @@
 """The fit of a layer: planted solutions are found, and its numbers are those of real layers."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -14,13 +15,14 @@ from groupnorm.conversion.calibration.fit import (
     inherited_error,
     relative_error,
 )
-from groupnorm.conversion.calibration.moments import LayerMoments, split
+from groupnorm.conversion.calibration.moments import LayerMoments
 from tests.conversion.calibration.layers import (
     applied,
     constants,
     measured_error,
     moments_of,
     random_layer,
+    split,
 )
 from tests.tolerances import CLEARLY, FORMULA_64, PRINTED
 
@@ -89,9 +91,9 @@ def test_offsets_make_the_variance_steady():
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
 def test_the_error_is_that_of_the_layer_on_its_data(groups, share):
     x, y = random_layer()
-    limits = FitLimits(steps=20, group_share=share)
+    limits = FitLimits(steps=20)
     moments = moments_of(x, y)
-    fit = fit_layer(moments, groups, limits=limits)
+    fit = fit_layer(moments, groups, limits=limits, hybrid=share)
     assert fit.error == pytest.approx(measured_error(fit, x, y), rel=FORMULA_64, abs=FORMULA_64)
     assert relative_error(fit, moments) == pytest.approx(fit.error, rel=FORMULA_64, abs=FORMULA_64)
     other_x, other_y = x[:5] + 1, y[:5] - 0.5
@@ -207,8 +209,7 @@ def test_units_of_input_and_output_do_not_matter():
 def test_half_of_the_groups_statistics_lose_less():
     moments = moments_of(*random_layer())
     errors = [
-        fit_layer(moments, 4, limits=dataclasses.replace(FOLD_AND_LEAST_SQUARES, group_share=k))
-        for k in (0.0, 0.5, 1.0)
+        fit_layer(moments, 4, limits=FOLD_AND_LEAST_SQUARES, hybrid=k) for k in (0.0, 0.5, 1.0)
     ]
     assert errors[0].error < errors[1].error < errors[2].error
 
@@ -270,11 +271,13 @@ def test_one_sample_and_no_eps_are_errors():
         fit_layer(moments.rows(torch.tensor([0])), 2)
     with pytest.raises(ValueError, match="eps must be"):
         fit_layer(moments, 2, eps=0.0)
+    with pytest.raises(ValueError, match="hybrid must"):
+        fit_layer(moments, 2, hybrid=1.5)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("scale_limit", -1), ("offset_limit", float("nan")), ("steps", -1), ("group_share", 1.5)],
+    [("scale_limit", -1), ("offset_limit", float("nan")), ("steps", -1)],
 )
 def test_limits_that_mean_nothing_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
@@ -286,3 +289,25 @@ def test_held_out_rows_tell_of_a_fit_to_few():
     fitting, held_out = split(moments, 0.9)
     fit = fit_layer(fitting, 4)
     assert relative_error(fit, held_out) > 2 * fit.error
+
+
+def test_a_channel_that_does_not_move_on_the_data_is_not_blown_up():
+    x, y = random_layer(channels=4)
+    x[:, 1] = 0.3
+    moments = moments_of(x, y)
+    stored = torch.tensor([0.1, 0.5, 0.1, 0.1], dtype=torch.float64)
+    without, bounded = (fit_layer(moments, 1, least_std=std) for std in (None, stored))
+    assert without.input_scale.abs()[1] > 60
+    assert bounded.input_scale.abs()[1] < math.exp(1.5) / 0.5 + PRINTED
+    assert torch.equal(without.input_scale.abs() > 20, torch.arange(4) == 1)
+
+
+def test_nothing_in_front_of_the_norm():
+    """Scale and shift alone, as least squares has them; the norm sees the channels' own means."""
+    x, y = random_layer()
+    fit = fit_layer(moments_of(x, y), 2, in_front=False)
+    assert torch.allclose(fit.input_scale, torch.ones(8, dtype=torch.float64))
+    assert fit.input_shift.abs().max() < FORMULA_64
+    assert fit.error == pytest.approx(measured_error(fit, x, y), rel=FORMULA_64)
+    other = dataclasses.replace(fit, bias=fit.bias + 0.01)
+    assert measured_error(other, x, y) > fit.error

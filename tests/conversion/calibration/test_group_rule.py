@@ -15,8 +15,7 @@ from groupnorm.conversion.calibration.group_rule import (
     choose_groups,
     norm_weights,
 )
-from groupnorm.conversion.calibration.moments import split
-from tests.conversion.calibration.layers import moments_of, random_layer
+from tests.conversion.calibration.layers import moments_of, random_layer, split
 from tests.tolerances import FORMULA_64
 
 QUICK = FitLimits(steps=5)
@@ -68,6 +67,8 @@ def test_equal_shares_use_the_budget_up():
     assert budget.left == pytest.approx(0, abs=FORMULA_64)
     with pytest.raises(ValueError, match="every norm"):
         budget.allowance()
+    with pytest.raises(ValueError, match="every norm"):
+        budget.spend(0.1)
 
 
 def test_what_is_saved_goes_to_later_norms_and_what_is_overspent_is_taken_from_them():
@@ -100,7 +101,9 @@ def test_narrow_linear_bottlenecks_weigh_more():
 
 def test_a_large_budget_takes_the_most_groups_and_a_small_one_fewer():
     moments = moments_of(*random_layer(samples=40, channels=32))
-    choices = [choose_groups(moments, ErrorBudget([1.0], b), limits=QUICK) for b in (0.9, 1e-6)]
+    choices = [
+        choose_groups(*split(moments), ErrorBudget([1.0], b), limits=QUICK) for b in (0.9, 1e-6)
+    ]
     large, small = choices
     assert large.fit.groups == 8
     assert "the most groups" in large.reason
@@ -118,11 +121,13 @@ def test_the_first_that_keeps_to_the_budget_is_taken():
         for groups in (8, 4, 2, 1)
     }
     assert errors[4] < errors[8]
-    choice = choose_groups(moments, ErrorBudget([1.0], (errors[4] + errors[8]) / 2), limits=QUICK)
+    choice = choose_groups(
+        *split(moments), ErrorBudget([1.0], (errors[4] + errors[8]) / 2), limits=QUICK
+    )
     assert choice.fit.groups == 4
     assert choice.error == errors[4]
     assert "8 groups would lose too much" in choice.reason
-    assert torch.equal(choice.fit.weight, fit_layer(moments, 4, limits=QUICK).weight)
+    assert torch.equal(choice.fit.weight, fit_layer(fitting, 4, limits=QUICK).weight)
 
 
 def test_a_choice_spends_what_it_adds_and_not_what_it_inherits():
@@ -130,7 +135,7 @@ def test_a_choice_spends_what_it_adds_and_not_what_it_inherits():
     y = y + 3 * torch.randn(y.shape, dtype=torch.float64) * y.std((0, 2)).view(-1, 1)
     budget = ErrorBudget([1.0, 1.0], 0.8)
     before = budget.left
-    choice = choose_groups(moments_of(x, y), budget, limits=QUICK)
+    choice = choose_groups(*split(moments_of(x, y)), budget, limits=QUICK)
     assert choice.inherited > choice.allowed > choice.added
     assert "the most groups" in choice.reason
     assert choice.added == pytest.approx(choice.error - choice.inherited)
@@ -138,5 +143,5 @@ def test_a_choice_spends_what_it_adds_and_not_what_it_inherits():
 
 
 def test_few_samples_choose_nothing():
-    with pytest.raises(ValueError, match="8 samples or more, got 7"):
-        choose_groups(moments_of(*random_layer(samples=7)), ErrorBudget([1.0], 0.1))
+    with pytest.raises(ValueError, match="8 samples or more besides those held out, got 7"):
+        choose_groups(*split(moments_of(*random_layer(samples=9))), ErrorBudget([1.0], 0.1))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, split
+from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
 from tests.tolerances import DOUBLE, FORMULA_64
 
 FIELDS = ("mean_x", "var_x", "mean_y", "var_y", "cov_xy")
@@ -115,21 +115,6 @@ def test_no_samples_are_an_error():
     accumulator.add(torch.ones(0, 3, 2), torch.ones(0, 3, 2))
     with pytest.raises(ValueError, match="no samples"):
         accumulator.moments()
-
-
-@pytest.mark.parametrize(("rows", "share", "held"), [(2, 0.25, 1), (8, 0.25, 2), (9, 0.9, 8)])
-def test_held_out_rows_are_spread_and_no_row_is_lost(rows, share, held):
-    x = torch.arange(rows, dtype=torch.float64).view(rows, 1)
-    fitting, outside = split(collected((x, x)), share)
-    assert (fitting.samples, outside.samples) == (rows - held, held)
-    together = torch.cat([fitting.mean_x, outside.mean_x]).flatten()
-    assert sorted(together.tolist()) == list(range(rows))
-
-
-@pytest.mark.parametrize(("rows", "share"), [(1, 0.25), (4, 0.0), (4, 1.0)])
-def test_what_cannot_be_split_is_an_error(rows, share):
-    with pytest.raises(ValueError, match="can be split"):
-        split(collected((torch.ones(rows, 1), torch.ones(rows, 1))), share)
 
 
 def test_channels_in_another_order():

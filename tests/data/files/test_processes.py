@@ -74,6 +74,9 @@ def test_a_lower_limit_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1 << 20, upper))
     processes._limit_memory(1 << 20, 0)
     assert found == []
+    assert not processes.memory_is_limited()
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (lower, resource.RLIM_INFINITY))
+    monkeypatch.setattr(processes, "_limits", [])
     processes._limit_memory(1 << 20, 0)
     assert [kind for kind, _ in found] == [resource.RLIMIT_AS]
+    assert processes.memory_is_limited()

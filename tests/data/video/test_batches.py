@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from struct import pack
 
+import numpy as np
 import pytest
 import torch
 
@@ -303,6 +304,33 @@ def test_a_process_does_not_get_the_memory_that_a_file_asks_for(tmp_path, monkey
     ((name, reason),) = made.data_issues()["replaced_videos"].items()
     assert name == "train/1.mp4"
     assert "truncated" not in reason, "its ten million frames were looked for"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_takes_more_memory_than_a_process_gets_is_replaced(
+    tmp_path, monkeypatch, workers
+):
+    """By Python's own error, not FFmpeg's. A process without a limit is short of memory itself."""
+    files = mixed_set(tmp_path, train=6, test=3)
+    index = decode._index
+
+    def greedy(container, stream):
+        if container.name.endswith("train/1.mp4"):
+            np.ones(1 << 29 if workers else 1 << 60, np.uint8)
+        return index(container, stream)
+
+    monkeypatch.setattr(decode, "_index", greedy)
+    monkeypatch.setattr(in_workers, "ROOM", 100 << 20)
+    made = batches(files, workers)
+    if not workers:
+        with pytest.raises(MemoryError):
+            list(made.train([Step(0, torch.tensor([1, 0]))]))
+        return
+    ((_, labels),) = made.train([Step(0, torch.tensor([1, 0]))])
+    assert len(labels) == 2
+    assert made.data_issues()["replaced_videos"] == {
+        "train/1.mp4": "it takes more memory than a file may"
+    }
 
 
 @pytest.mark.slow

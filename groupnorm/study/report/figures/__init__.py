@@ -9,6 +9,7 @@ from groupnorm.study.report.figures.clips import (
     cost_by_clip_figures,
     line_styles,
 )
+from groupnorm.study.report.figures.conversions import conversion_figures
 from groupnorm.study.report.figures.cost import cost_figures
 from groupnorm.study.report.figures.precision import precision_figures
 from groupnorm.study.report.figures.responses import response_figures
@@ -22,6 +23,8 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     if study.search is not None:
         return [search_figure(study, rows)]
     kind = study.manifest["shows"]
+    if kind == "conversions":
+        return conversion_figures(study.conversions)
     if kind == "arms":
         return [
             final.arms_figure(study, rows),

@@ -169,7 +169,7 @@ def _by_name(study: Study, rows: Sequence[Row], title: str) -> Callable[[Axes], 
             ax.annotate(decimal_text(row.result.mean), (row.result.mean, y), (0, 9), ha="center",
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, [row_name(study, row) for row in worst_first])
-        if study.axis == "arm":
+        if study.axis != "norm":
             ax.margins(x=0.15)  # the number above a marker at the edge stays inside
         ax.set_xlabel(axis_label(metric, metric.title))
         ax.set_title(title)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from groupnorm.data.catalog import IMAGE_FILES, VIDEO_FILES
 from groupnorm.study.report.text.arms import arms_headline, arms_text, pretraining_text
 from groupnorm.study.report.text.clips import clips_headline, clips_text
+from groupnorm.study.report.text.conversions import conversions_text
 from groupnorm.study.report.text.divisions import groups_headline, groups_text
 from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, headline
 from groupnorm.study.report.text.published import published_by_batch, published_by_norm
@@ -62,6 +63,8 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
     if tuning is not None and not rows:
         return [tuned_briefly(tuning)]
     kind = study.manifest["shows"]
+    if kind == "conversions":
+        return conversions_text(study.conversions)
     begins = {"groups": groups_headline, "arms": arms_headline, "clips": clips_headline}
     if study.search is not None:
         paragraphs = [*search_text(study, rows), *_incomplete(rows)] if rows else []
@@ -110,13 +113,13 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     trained = "trained" if study.begun else "is to train"
     return (
         f"This study {trained} {subject(study)}{size} with {_kinds(study, rows)}, "
-        f"{seeds_text(rows)} each. " + ("" if study.axis == "arm" else protocol)
+        f"{seeds_text(rows)} each. " + ("" if study.axis != "norm" else protocol)
     )
 
 
 def _kinds(study: Study, rows: list[Row]) -> str:
     """How many norms at which batch sizes, or how many arms."""
-    if study.axis == "arm":
+    if study.axis != "norm":
         return f"{len(rows)} {'arm' if len(rows) == 1 else 'arms'}"
     batches, count = batch_sizes(rows), len(norm_names(rows))
     kinds = f"{count} normalization{'s' if count != 1 else ''}"

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from groupnorm.conversion import recompute_statistics, recomputed_statistics
 from groupnorm.layers import BatchNorm, BatchRenorm, GroupNorm
@@ -80,6 +81,77 @@ def test_weights_and_generators_are_untouched():
     with recomputed_statistics(layer, batches()):
         assert layer.weight.grad is None
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_no_other_layers_state_moves():
+    """Nor the global generator, which dropout draws from."""
+    model = nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1)),
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.Dropout(),
+        BatchNorm(3),
+    )
+    before = copy.deepcopy(model.state_dict())
+    generator = torch.get_rng_state()
+    with recomputed_statistics(model, batches()):
+        changed = [
+            k for k, value in model.state_dict().items() if not torch.equal(value, before[k])
+        ]
+        assert changed == ["3.running_mean", "3.running_var"]
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert recompute_statistics(model, batches()) == ["3"]
+    assert torch.equal(model[1].running_mean, before["1.running_mean"])
+
+
+class Counting(nn.Module):
+    """Puts another tensor in the place of its buffer, as in `self.steps = self.steps + 1`."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = BatchNorm(3)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x):
+        self.steps = self.steps + 1
+        return self.norm(x)
+
+
+def test_a_replaced_buffer_is_put_back():
+    model = Counting()
+    steps = model.steps
+    with recomputed_statistics(model, batches()):
+        pass
+    assert model.steps is steps
+    assert steps == 0
+
+
+def test_batches_are_taken_as_data_loaders_yield_them():
+    images = torch.cat(batches())
+    labels = torch.zeros(len(images))
+    found = []
+    for data in (
+        images.split(8),
+        DataLoader(TensorDataset(images), batch_size=8),
+        DataLoader(TensorDataset(images, labels), batch_size=8),
+    ):
+        layer = BatchNorm(3)
+        recompute_statistics(layer, data)
+        found.append(layer.running_mean)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    layer = BatchNorm(3)
+    named = [{"images": x} for x in images.split(8)]
+    with pytest.raises(TypeError, match=r"got dict; forward=lambda model, batch"):
+        recompute_statistics(layer, named)
+    recompute_statistics(layer, named, forward=lambda model, batch: model(input=batch["images"]))
+    assert torch.equal(layer.running_mean, found[0])
+
+
+def test_a_tensor_is_no_batches():
+    with pytest.raises(TypeError, match=r"one tensor \(40, 3, 4, 4\).*split"):
+        recompute_statistics(BatchNorm(3), torch.cat(batches()))
+    with pytest.raises(TypeError, match="got int"):
+        recompute_statistics(BatchNorm(3), 5)
 
 
 def test_nothing_to_recompute_is_an_error():

@@ -12,8 +12,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from groupnorm.conversion.calibration.affine import fold_affine
-from groupnorm.conversion.example import Example, evaluating, run, tensors_in
-from groupnorm.conversion.producers import LINEAR_LAYERS, LinearLayer, find_producers
+from groupnorm.conversion.constants.producers import LINEAR_LAYERS, LinearLayer, find_producers
+from groupnorm.conversion.example import Example, evaluating, floats_in, run
 from groupnorm.conversion.report import (
     ConversionReport,
     ConvertedLayer,
@@ -47,8 +47,8 @@ def fold(
     so does one whose hooks would see other values. The folded network is compared with the model on
     the example, norm by norm.
 
-    Constant are frozen batch norms, and batch norms in evaluation mode. A folded network is made
-    for inference: its training is unstable.
+    Constant norms are frozen batch norms, and batch norms in evaluation mode. A folded network is
+    made for inference: its training is unstable.
 
     Args:
         model: in evaluation mode, as a rule.
@@ -63,7 +63,7 @@ def fold(
             something else, or the example does not run.
         TypeError: as `convert`.
     """
-    folded = working_copy(model, inplace=False)
+    folded = working_copy(model)
     norms = find_norms(folded, only)
     impossible = irreplaceable(folded, norms)
     producers = find_producers(folded, [norm.module for norm in norms], example)
@@ -78,7 +78,7 @@ def fold(
             layer = producers[norm.module]
             if isinstance(layer, str):
                 raise Refusal(layer)
-            _check_layer(layer, names[layer], source, owners)
+            check_layer(layer, names[layer], source, owners)
             weight, bias = folded_weights(layer, source)
             if not (weight.isfinite().all() and bias.isfinite().all()):
                 raise Refusal(f"the weights of {names[layer]} would not be finite")
@@ -87,7 +87,7 @@ def fold(
             continue
         if layer.bias is None:
             new_keys.append(f"{names[layer]}.bias")
-        _set_weights(layer, weight, bias)
+        set_weights(layer, weight, bias)
         new = norm_layer("none")(source.channels, **source.arguments)
         new.training = norm.module.training
         replacements.append((norm, new))
@@ -96,7 +96,8 @@ def fold(
         raise_for_nothing("folded", skipped)
     removed_keys = changed_keys(replacements)[1]
     folded = swap(folded, replacements)
-    _compare(model, folded, example, [row.name for row in rows])
+    # a copy of the model, for a network may change as it runs
+    _compare(working_copy(model), folded, example, [row.name for row in rows])
     return folded, ConversionReport("none", rows, skipped, new_keys, removed_keys, None)
 
 
@@ -133,7 +134,7 @@ def _check_constant(source: SourceNorm) -> None:
         raise Refusal("its hooks would see another input")
 
 
-def _check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
+def check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
     """Check that a layer's weights can take up a norm.
 
     Raises:
@@ -149,7 +150,8 @@ def _check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counte
         raise Refusal(f"{name} lies on another device")
 
 
-def _set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
+def set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
+    """Give a layer these values, and a bias if it has none."""
     with torch.no_grad():
         layer.weight.copy_(weight)
         if layer.bias is None:
@@ -189,17 +191,28 @@ def _compare(model: nn.Module, folded: nn.Module, example: Example, names: list[
             "the folded network does not run the same layers; leave some out with `only`"
         )
     for (name, want), (_, got) in zip(before, after, strict=True):
-        if want.numel() == got.numel() == 0:
-            continue
+        difference, largest = _difference(want, got)
         tolerance = 0.3 * math.sqrt(torch.finfo(want.dtype).eps)
-        largest = float(want.abs().max())
-        difference = float((want - got).abs().max()) if want.shape == got.shape else math.inf
         if not difference <= tolerance * largest:
             raise ValueError(
                 f"the folded network does not compute the same: {name or 'its output'} differs by "
                 f"{difference:.2g} where the largest value is {largest:.2g}. Leave that norm out "
                 "with `only`"
             )
+
+
+def _difference(want: Tensor, got: Tensor) -> tuple[float, float]:
+    """The largest distance between finite values, and the largest of these.
+
+    The distance is infinite where the shapes differ, or which values are infinite or NaN.
+    """
+    finite = want.isfinite()
+    largest = float(want[finite].abs().max()) if finite.any() else 0.0
+    if want.shape != got.shape or not torch.equal(got.isfinite(), finite):
+        return math.inf, largest
+    if not torch.allclose(want[~finite], got[~finite], equal_nan=True):
+        return math.inf, largest
+    return float((want - got)[finite].abs().max()) if finite.any() else 0.0, largest
 
 
 def _outputs(model: nn.Module, example: Example, names: list[str]) -> list[tuple[str, Tensor]]:
@@ -218,5 +231,4 @@ def _outputs(model: nn.Module, example: Example, names: list[str]) -> list[tuple
     finally:
         for handle in handles:
             handle.remove()
-    floats = (tensor for tensor in tensors_in(output) if tensor.is_floating_point())
-    return found + [("", tensor) for tensor in floats]
+    return found + [("", tensor) for tensor in floats_in(output)]

@@ -1,13 +1,16 @@
 """Group norms become constants, and what that loses is measured."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from groupnorm.conversion import fold, freeze_groups
 from groupnorm.layers import FrozenBatchNorm, GroupNorm, GroupNormAct
-from tests.conversion.networks import batch_norms
+from tests.conversion.networks import Merging, batch_norms
 from tests.tolerances import FORMULA_64, LAYER
 
 
@@ -77,7 +80,7 @@ def test_timms_activation_stays():
 
 def test_what_cannot_be_frozen_is_named():
     model = nn.ModuleList([GroupNorm(2, 8), GroupNorm(2, 8), GroupNormAct(2, 8), nn.BatchNorm2d(8)])
-    _, report = freeze_groups(model, [lambda m: m[0](torch.randn(2, 8, 4, 4))])
+    _, report = freeze_groups(model, [torch.randn(2, 8, 4, 4)], forward=lambda m, x: m[0](x))
     assert [row.name for row in report.layers] == ["0"]
     assert {row.name: row.reason for row in report.skipped} == {
         "1": "it does not run on the batches",
@@ -94,3 +97,86 @@ def test_batches_are_needed_twice():
         freeze_groups(model, iter([torch.randn(2, 8, 4, 4)]))
     with pytest.raises(ValueError, match="no batches"):
         freeze_groups(model, [])
+
+
+def test_batches_are_taken_as_data_loaders_yield_them():
+    model = nn.Sequential(GroupNorm(2, 8), nn.ReLU()).double()
+    images = torch.cat(batches())
+    _, want = freeze_groups(model, images.split(4))
+    for data in (
+        DataLoader(TensorDataset(images), batch_size=4),
+        DataLoader(TensorDataset(images, torch.zeros(12)), batch_size=4),
+    ):
+        assert freeze_groups(model, data)[1] == want
+    named = [{"images": x} for x in images.split(4)]
+
+    def forward(model, batch):
+        return model(batch["images"])
+
+    assert freeze_groups(model, named, forward=forward)[1] == want
+    for wrong, found in (
+        (named, "dict"),
+        ([[list(images)]], "list of list"),
+        ([()], "empty tuple"),
+    ):
+        with pytest.raises(TypeError, match=rf"got .*{found}; forward=lambda model, batch"):
+            freeze_groups(model, wrong)
+
+
+def test_a_tensor_is_no_batches():
+    """Its rows would be images (C, H, W), which a norm of H channels takes."""
+    model = nn.Sequential(nn.Conv2d(16, 16, 1), GroupNorm(2, 16))
+    with pytest.raises(TypeError, match=r"one tensor \(4, 16, 16, 16\)"):
+        freeze_groups(model, torch.randn(4, 16, 16, 16))
+
+
+class ByName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = GroupNorm(2, 8)
+
+    def forward(self, x):
+        return self.norm(input=x)
+
+
+def test_a_norm_that_is_called_by_name_is_fitted():
+    data = batches()
+    model = ByName().double()
+    _, report = freeze_groups(model, data)
+    assert report.layers[0].error == freeze_groups(model.norm, data)[1].layers[0].error
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_network_whose_weights_change_with_its_mode_is_as_it_was(merged):
+    model = nn.Sequential(Merging(8, 8), GroupNorm(2, 8)).train(not merged)
+    state = copy.deepcopy(model.state_dict())
+    frozen, report = freeze_groups(model, [torch.randn(16, 8)])
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert model[0].merged == frozen[0].merged == merged
+    assert 0 < report.output_error < 1
+    x = torch.randn(4, 8)
+    for one in (model, frozen):
+        torch.testing.assert_close(one.train()[0](x), one.eval()[0](x), rtol=LAYER, atol=LAYER)
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return x / 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "what"),
+    [((GroupNorm(2, 8), Broken()), "the network's output"), ((Broken(), GroupNorm(2, 8)), "of 1")],
+)
+def test_values_that_are_not_finite_are_an_error(layers, what):
+    with pytest.raises(ValueError, match=f"{what} is not finite on the batches"):
+        freeze_groups(nn.Sequential(*layers), [torch.randn(2, 8, 4, 4)])
+
+
+def test_an_output_without_floating_point_values_is_an_error():
+    class Classes(nn.Module):
+        def forward(self, x):
+            return x.argmax(1)
+
+    with pytest.raises(ValueError, match="no output of floating-point values"):
+        freeze_groups(nn.Sequential(GroupNorm(2, 8), Classes()), [torch.randn(2, 8, 4, 4)])

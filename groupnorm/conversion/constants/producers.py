@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -11,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from groupnorm.conversion.example import Example, evaluating, run, tensors_in
+from groupnorm.conversion.example import Example, copied, evaluating, first_input, run, tensors_in
 from groupnorm.conversion.walk import has_hooks
 
 LinearLayer: TypeAlias = _ConvNd | nn.Linear
@@ -24,6 +23,7 @@ LINEAR_LAYERS = (
     nn.ConvTranspose3d,
     nn.Linear,
 )
+NOT_RUN = "it does not run on the example"
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -67,10 +67,10 @@ def find_producers(
         norm -> the convolution, transposed convolution or linear layer; or the reason.
 
     Raises:
-        ValueError: the network does not run on the example.
+        ValueError: the network does not run on the example, or cannot be copied.
     """
-    copied = copy.deepcopy(model)
-    original = dict(zip(copied.modules(), model.modules(), strict=True))
+    network = copied(model)
+    original = dict(zip(network.modules(), model.modules(), strict=True))
     wanted = {one for one, old in original.items() if old in set(norms)}
     uses = _Uses()
     inputs: dict[nn.Module, list[int]] = {norm: [] for norm in wanted}
@@ -81,8 +81,8 @@ def find_producers(
             uses.made[id(output)] = layer, output
             outputs.setdefault(layer, []).append(id(output))
 
-    def enter(norm: nn.Module, args: tuple[Any, ...]) -> None:
-        taken = id(args[0]) if args else 0
+    def enter(norm: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        taken = id(first_input(args, named))
         inputs[norm].append(taken)
         uses.inside.append((norm, taken))
 
@@ -96,12 +96,12 @@ def find_producers(
         if has_hooks(module):
             module.register_forward_hook(watched)
         if module in wanted:
-            module.register_forward_pre_hook(enter)
+            module.register_forward_pre_hook(enter, with_kwargs=True)
             module.register_forward_hook(leave)
         elif isinstance(module, LINEAR_LAYERS):
             module.register_forward_hook(made)
-    with evaluating(copied), uses:
-        output = run(copied, example)
+    with evaluating(network), uses:
+        output = run(network, example)
     uses.use(id(tensor) for tensor in tensors_in(output))
     found: dict[nn.Module, LinearLayer | str] = {}
     for norm in wanted:
@@ -119,7 +119,7 @@ def _producer(
 ) -> LinearLayer | str:
     """The layer that made all inputs of a norm and nothing else, or why there is none."""
     if not inputs:
-        return "it does not run on the example"
+        return NOT_RUN
     if any(taken not in uses.made for taken in inputs):
         return "no convolution or linear layer makes its input"
     layers = {uses.made[taken][0] for taken in inputs}

@@ -77,7 +77,8 @@ def unfreeze(
 
     What `freeze` made is the same layer again, with the values that the frozen one has now. Frozen
     norms of other origin, torchvision's among them, become `groupnorm.layers.BatchNorm` with
-    scale and shift that require a gradient.
+    scale and shift that require a gradient. A frozen norm whose scale or shift was changed is left
+    where the layer before has none that could take it up.
 
     Args:
         model: and only, inplace: as in `convert`.
@@ -96,15 +97,13 @@ def unfreeze(
     for norm in norms:
         try:
             source = read_chosen(norm, impossible)
-            if isinstance(norm.module, _BatchNorm) or source.mean is None:
+            if not source.frozen:
                 raise Refusal("is no frozen batch norm")
             check_statistics(source)
+            new = _thawed_layer(source)
         except Refusal as refusal:
             skipped.append(skipped_row(norm, refusal))
             continue
-        new = vars(norm.module).get(_ORIGINAL)
-        if new is None:
-            new = norm_layer("bn")(source.channels, eps=source.eps, **source.arguments)
         replacements.append((norm, new))
         rows.append(stored_row(norm, source, new))
     if replacements:
@@ -112,6 +111,22 @@ def unfreeze(
             _take_values(new, norm.module)
             carry_over(norm.module, new)
     return _finish(thawed, "bn", replacements, rows, skipped)
+
+
+def _thawed_layer(source: SourceNorm) -> nn.Module:
+    """The layer that a norm was frozen from, or a new one.
+
+    Raises:
+        Refusal: it has no scale or shift to hold that of the frozen norm.
+    """
+    new: nn.Module | None = vars(source.module).get(_ORIGINAL)
+    if new is None:
+        return norm_layer("bn")(source.channels, eps=source.eps, **source.arguments)
+    for key, neutral in (("weight", 1), ("bias", 0)):
+        value = getattr(source, key)
+        if new._parameters.get(key) is None and value is not None and (value != neutral).any():
+            raise Refusal(f"its {key} was changed, and the layer that it was frozen from has none")
+    return new
 
 
 def frozen_layer(source: SourceNorm) -> nn.Module:

@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from groupnorm.conversion import fold, freeze
+from groupnorm.conversion.constants.fold import _difference
 from groupnorm.layers import BatchNorm, FrozenBatchNorm, WSConv2d
-from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
-from tests.tolerances import FORMULA_64
+from tests.conversion.networks import Merging, UNet, batch_norms, small_network, train_statistics
+from tests.tolerances import FORMULA_64, LAYER
 
 
 def reasons(report):
@@ -231,3 +232,52 @@ def test_timms_activation_stays():
     folded = assert_folded(model, torch.randn(1, 3, 32, 32))
     acts = [type(m) for m in model.modules() if isinstance(m, nn.SiLU)]
     assert [type(m) for m in folded.modules() if isinstance(m, nn.SiLU)] == acts
+
+
+class Masked(nn.Module):
+    """Logits of which some are forbidden."""
+
+    def forward(self, x):
+        return x.masked_fill(x < x.mean(), float("-inf"))
+
+
+def test_outputs_that_are_infinite_in_the_same_places_are_equal():
+    model = train_statistics(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), Masked())).eval()
+    x = torch.randn(2, 3, 4, 4)
+    folded, _ = fold(model, x)
+    assert torch.equal(folded(x).isinf(), model(x).isinf())
+
+
+@pytest.mark.parametrize("value", [float("-inf"), float("nan"), 1.0])
+def test_a_difference_where_values_are_not_finite_is_one(value):
+    want = torch.tensor([1.0, float("inf"), float("nan")])
+    assert _difference(want, want.clone()) == (0, 1)
+    for at in (1, 2):
+        got = want.clone()
+        got[at] = value
+        if not (at == 2 and value != value):
+            assert _difference(want, got) == (float("inf"), 1)
+
+
+class ByName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.norm(input=self.conv(input=x))
+
+
+def test_a_norm_that_is_called_by_name_is_folded():
+    model, x = train_statistics(ByName()).eval(), torch.randn(2, 3, 4, 4)
+    folded, _ = fold(model, x)
+    torch.testing.assert_close(folded(x), model(x), rtol=LAYER, atol=LAYER)
+
+
+def test_a_network_whose_weights_change_with_its_mode_is_as_it_was():
+    model = nn.Sequential(Merging(8, 8), nn.Linear(8, 8), FrozenBatchNorm(8)).train()
+    train_statistics(model)
+    weight = model[0].weight.detach().clone()
+    fold(model, torch.randn(4, 8))
+    assert torch.equal(model[0].weight, weight)
+    assert not model[0].merged

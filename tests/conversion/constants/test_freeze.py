@@ -125,3 +125,28 @@ def test_a_part_is_frozen():
     assert [row.name for row in report.layers] == ["blocks.0.bn", "blocks.1.bn"]
     with pytest.raises(ValueError, match="is no frozen batch norm"):
         unfreeze(small_network())
+
+
+def test_an_instance_norm_is_no_frozen_batch_norm():
+    """It stores statistics, too, and is no batch norm."""
+    norm = nn.InstanceNorm2d(32, track_running_stats=True)
+    model = train_statistics(nn.Sequential(norm, FrozenBatchNorm(32)))
+    back, report = unfreeze(model)
+    assert type(back[0]) is nn.InstanceNorm2d
+    assert [(row.name, row.reason) for row in report.skipped] == [("0", "is no frozen batch norm")]
+
+
+def test_a_changed_scale_that_has_no_place_is_not_dropped():
+    model = nn.Sequential(*(nn.BatchNorm2d(32, affine=False) for _ in range(3)))
+    frozen, _ = freeze(train_statistics(model))
+    frozen[0].weight.mul_(2)
+    frozen[1].bias.add_(1)
+    back, report = unfreeze(frozen)
+    assert [type(m) for m in back] == [FrozenBatchNorm, FrozenBatchNorm, nn.BatchNorm2d]
+    changed = "was changed, and the layer that it was frozen from has none"
+    assert [row.reason for row in report.skipped] == [
+        f"its weight {changed}",
+        f"its bias {changed}",
+    ]
+    x = torch.randn(2, 32, 4, 4)
+    torch.testing.assert_close(back.eval()(x), frozen(x), rtol=LAYER, atol=LAYER)

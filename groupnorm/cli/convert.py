@@ -1,0 +1,388 @@
+"""groupnorm convert: a pretrained network with group norm, from a checkpoint and some images."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from groupnorm.cli.options import (
+    DeviceOption,
+    existing_folder,
+    named_folder,
+    number,
+    read_settings,
+    whole,
+)
+from groupnorm.cli.terminal import (
+    console,
+    errors,
+    escaped,
+    print_json,
+    report_interrupt,
+    report_user_errors,
+    say,
+    this_command,
+)
+from groupnorm.files import write_together
+from groupnorm.printable import print_line
+from groupnorm.study.results.format import counted
+
+_FILES = ("report.json", "report.md", "layers.svg", "layers.pdf", "layers.png", "converted.pt")
+
+
+def _three(text: str) -> tuple[float, ...]:
+    values = tuple(number(part) for part in text.split(","))
+    if len(values) != 3:
+        raise typer.BadParameter(f"it takes three numbers, as 0.5,0.5,0.5, got {text}")
+    return values
+
+
+def _colours(option: str, what: str) -> Any:
+    text = (
+        f"{what} of red, green and blue, for pixels from 0 to 1; by default timm's, or ImageNet's."
+    )
+    return typer.Option(option, parser=_three, metavar="R,G,B", help=text)
+
+
+def convert(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Weights of the network with batch norm: a state dict, or a training script's "
+            "file that has it under state_dict, model, model_state_dict or state_dict_ema; .pt, "
+            ".pth or .safetensors. Only tensors and plain values are read from it.",
+        ),
+    ],
+    network: Annotated[
+        str,
+        typer.Option(
+            "--network",
+            metavar="NAME",
+            help="torchvision/resnet50, timm/resnet50, resnet50 (torchvision's, else timm's), or "
+            "MODULE:FUNCTION that makes the network. MODULE is imported from this folder or the "
+            "installed packages: its code runs.",
+        ),
+    ],
+    images: Annotated[
+        str | None,
+        typer.Option(
+            "--images",
+            metavar="FOLDER",
+            help="Images like those that the network is for, at any depth; no labels are needed.",
+        ),
+    ] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="NORM", help="As gn, gn:groups=8, gn:size=16 or ln.")
+    ] = "gn",
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Folder of the result; by default CHECKPOINT without its ending, and -gn.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a result that is there.")
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Argument of the network's function, as num_classes=10; repeatable.",
+        ),
+    ] = None,
+    count: Annotated[int, whole("--count", "Images to calibrate on.")] = 256,
+    held_out: Annotated[int, whole("--held-out", "Further images, for the comparison alone.")] = 64,
+    size: Annotated[
+        int | None,
+        whole("--size", "Side of the images in pixels; by default timm's of the network, or 224."),
+    ] = None,
+    mean: Annotated[Any, _colours("--mean", "Mean")] = None,
+    std: Annotated[Any, _colours("--std", "Deviation")] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels",
+            help="The folders in FOLDER are the classes, in the order of the outputs: compare "
+            "accuracy, too.",
+        ),
+    ] = False,
+    finetune_steps: Annotated[
+        int, whole("--finetune-steps", "Steps of distillation from the network, without labels.")
+    ] = 0,
+    hybrid: Annotated[
+        float,
+        typer.Option(
+            "--hybrid",
+            parser=number,
+            metavar="A",
+            help="Below 1: statistics that are A times the group's, and stored ones for the rest.",
+        ),
+    ] = 1.0,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Have no layers but plain group norms.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="MODULE",
+            help="Convert the norms in this module of the network, as backbone; repeatable.",
+        ),
+    ] = None,
+    seed: Annotated[int, whole("--seed", "Of all that is drawn.")] = 0,
+    device: DeviceOption = "cpu",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would become of each layer; write nothing."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report and the comparison as JSON.")
+    ] = False,
+) -> None:
+    """Put group norm into a pretrained network: groupnorm convert resnet50.pth --network
+    torchvision/resnet50 --images photos.
+
+    Writes the weights, a report of every layer and a figure of their errors, and compares the
+    network before and after on images that were held out.
+    """
+    with report_interrupt(lambda: "nothing was written"), report_user_errors():
+        from groupnorm.conversion import preview
+        from groupnorm.run.conversion.network import current_folder_importable
+        from groupnorm.training.device import check_device
+
+        check_device(device)
+        source = Path(checkpoint)
+        folder = named_folder(out, "--out") or source.with_name(f"{source.stem}-{_slug(to)}")
+        photos = existing_folder(images, "--images")
+        if photos is None and not dry_run:
+            raise ValueError("--images is needed: a folder of images like those of the network")
+        if not (dry_run or overwrite):
+            _check_free(folder)
+        tell = _nothing if as_json else say
+        with current_folder_importable():
+            built, about = _load(source, network, option or [], device, tell)
+            size = built.size if size is None else size
+            if dry_run:
+                _preview(built.model, to, only, size, device, as_json)
+                return
+            assert photos is not None
+            preview(built.model, to, only=only or None)  # what is wrong is found at once
+            choice = (count, held_out, size, mean or built.mean, std or built.std)
+            split = _split(photos, choice, labels, built.model, device, tell)
+            converted, report = _converted(
+                built.model, to, split.calibration, only=only or None, hybrid=hybrid, plain=plain,
+                finetune_steps=finetune_steps, seed=seed, progress=True,
+            )  # fmt: skip
+            found = _compared(built.model, converted, split, device)
+        unreadable = split.unreadable()
+        about |= _about_images(photos, split, choice)
+        code = _code(built.code, folder)
+        write_together(folder, _files(converted, report, found, about, code))
+        if as_json:
+            print_json(
+                {
+                    **about,
+                    "folder": str(folder),
+                    "unreadable": unreadable,
+                    "comparison": asdict(found),
+                    "report": report.to_dict(),
+                }
+            )
+            return
+        _print_result(report, found, folder, code)
+
+
+def _slug(to: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in to).split())
+
+
+def _nothing(_: str) -> None:
+    """What `say` does for --json."""
+
+
+def _check_free(folder: Path) -> None:
+    there = [name for name in _FILES if (folder / name).exists()]
+    if there:
+        raise ValueError(
+            f"{folder} holds {', '.join(there)}; name another folder with --out, or replace these "
+            "with --overwrite"
+        )
+
+
+def _load(
+    source: Path, name: str, options: Sequence[str], device: str, tell: Callable[[str], None]
+) -> tuple[Any, dict[str, str]]:
+    """The network with the weights of the checkpoint, and what is said of both."""
+    from groupnorm.run.conversion.network import build_network
+    from groupnorm.run.conversion.weights import load_weights
+
+    built = build_network(name, read_settings(options))
+    tell(f"network: {built.origin}")
+    notes = load_weights(built.model, source)
+    for note in notes:
+        tell(f"{source}: {note}")
+    built.model.to(device).eval()
+    return built, {
+        "network": built.origin,
+        "checkpoint": f"{source}{''.join(f'; {note}' for note in notes)}",
+    }
+
+
+def _preview(
+    model: Any, to: str, only: list[str] | None, size: int, device: str, as_json: bool
+) -> None:
+    import torch
+
+    from groupnorm.conversion import preview
+
+    report = preview(model, to, only=only or None, example=torch.zeros(2, 3, size, size).to(device))
+    if as_json:
+        print_json(report.to_dict())
+        return
+    say(str(report))
+    say("nothing was written; groups are those without images, which may ask for others")
+
+
+def _split(
+    folder: Path,
+    choice: tuple[Any, ...],
+    labels: bool,
+    model: Any,
+    device: str,
+    tell: Callable[[str], None],
+) -> Any:
+    """The images in two parts, of which the held-out ones can be read, and have fitting labels."""
+    from groupnorm.run.conversion.comparison import check_classes
+    from groupnorm.run.conversion.images import split_images
+
+    split = split_images(folder, *choice, with_classes=labels)
+    for note in split.held_out.notes:
+        print_line(errors, f"note: {note}")
+    first = next(iter(split.held_out))
+    if labels:
+        check_classes(model, first, split.classes, device)
+    tell(f"images: {_in_words(split, choice)}")
+    return split
+
+
+def _in_words(split: Any, choice: tuple[Any, ...]) -> str:
+    size, mean, std = choice[2:]
+    calibration, held_out = (len(part.paths) for part in (split.calibration, split.held_out))
+    colours = "; ".join(
+        f"{what} {', '.join(f'{value:g}' for value in values)}"
+        for what, values in (("mean", mean), ("deviation", std))
+    )
+    return (
+        f"{calibration:,} to calibrate on, {held_out:,} held out, {size} x {size} pixels, {colours}"
+    )
+
+
+def _about_images(folder: Path, split: Any, choice: tuple[Any, ...]) -> dict[str, str]:
+    """What is said of the images; those that cannot be decoded are named on the terminal, too."""
+    from groupnorm.data.issues import some_files
+
+    text = f"{folder}: {_in_words(split, choice)}"
+    unreadable = split.unreadable()
+    if unreadable:
+        what = f"left out: {counted(len(unreadable), 'image')} that cannot be decoded: "
+        what += some_files(unreadable)
+        print_line(errors, f"note: {what}")
+        text += f"; {what}"
+    return {"images": text}
+
+
+@contextmanager
+def _memory_in_words() -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise RuntimeError(
+            "the GPU has too little memory; take fewer images (--count), smaller ones (--size), or "
+            "--device cpu"
+        ) from None
+
+
+def _converted(model: Any, to: str, images: Any, **options: Any) -> tuple[Any, Any]:
+    from groupnorm.conversion import convert
+
+    with _memory_in_words():
+        return convert(model, to, data=images, **options)
+
+
+def _compared(before: Any, after: Any, split: Any, device: str) -> Any:
+    from groupnorm.run.conversion.comparison import compare
+
+    with _memory_in_words():
+        return compare(before, after, split.labelled(), device)
+
+
+def _code(made: Sequence[str], folder: Path) -> list[str]:
+    """Lines of Python that load the result."""
+    imports, model = made
+    return [
+        "import torch",
+        imports,
+        "",
+        "from groupnorm.conversion import ConversionReport, rebuild",
+        "",
+        model,
+        f"model = rebuild(model, ConversionReport.load({str(folder / 'report.json')!r}))",
+        f"model.load_state_dict(torch.load({str(folder / 'converted.pt')!r}))",
+        "model.eval()",
+    ]
+
+
+def _files(
+    converted: Any, report: Any, found: Any, about: dict[str, str], code: Sequence[str]
+) -> dict[str, Any]:
+    """The files of the result, the weights at the end."""
+    import torch
+
+    from groupnorm.environment import software
+    from groupnorm.study.report.conversion_page import conversion_files
+
+    about = {"command": this_command(), **about}
+    about["versions"] = ", ".join(f"{key} {value}" for key, value in software().items())
+    state = {key: value.detach().cpu() for key, value in converted.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    files: dict[str, Any] = {
+        "report.json": json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n",
+        **conversion_files(report, found, about, code),
+        "converted.pt": [buffer.getbuffer()],
+    }
+    return {name: files[name] for name in _FILES}
+
+
+def _print_result(report: Any, found: Any, folder: Path, code: Sequence[str]) -> None:
+    from groupnorm.study.report.conversion_page import HEADER, comparison_notes, comparison_rows
+
+    say(report.summary())
+    table = Table()
+    for index, title in enumerate(HEADER):
+        table.add_column(title, justify="left" if index == 0 else "right")
+    for row in comparison_rows(found):
+        table.add_row(*map(escaped, row))
+    console.print(table)
+    for note in [*comparison_notes(found), *report.notes]:
+        say(note)
+    if report.skipped:
+        say(f"{counted(len(report.skipped), 'norm')} left as they are: report.md has the reasons")
+    say(f"written: {', '.join(_FILES)} in {folder}")
+    say("To load it:")
+    for line in code:
+        say(f"    {line}".rstrip())

@@ -1,0 +1,373 @@
+"""All norms of a network, fitted to data one after another in the order in which they run."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groupnorm.conversion.calibration.affine import fold_affine
+from groupnorm.conversion.calibration.batches import Batches
+from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
+from groupnorm.conversion.calibration.fit import (
+    DEFAULT_LIMITS,
+    FitLimits,
+    LayerFit,
+    fit_layer,
+    relative_error,
+)
+from groupnorm.conversion.calibration.group_rule import (
+    ERROR_BUDGET,
+    ErrorBudget,
+    choose_groups,
+    norm_weights,
+)
+from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
+from groupnorm.conversion.calibration.progress import Progress
+from groupnorm.conversion.calibration.refit import RidgeRefit
+from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
+from groupnorm.conversion.calibration.states import States
+from groupnorm.conversion.calibration.tape import Holder, Untraceable
+from groupnorm.conversion.constants.fold import check_layer, set_weights
+from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
+from groupnorm.conversion.example import evaluating
+from groupnorm.conversion.rebuild import build
+from groupnorm.conversion.report import ConvertedLayer
+from groupnorm.conversion.rules import MIN_CHANNELS
+from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
+from groupnorm.conversion.walk import find_norms, swap
+from groupnorm.spec import NormSpec
+
+_ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
+_LEAST_STD = 0.1  # of a channel, in deviations that the norm has stored
+_NOTHING = 1e-8  # relative error of a layer that needs no refit
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is fitted; each as the keyword of `convert`.
+
+    Attributes:
+        free: whether the number of groups of each norm is chosen by the error budget.
+        min_channels: of each group, where there is a choice.
+        limits: see `convert`.
+        refit: see `convert`.
+        budget: see `convert`.
+        plain: see `convert`.
+        hybrid: see `convert`.
+        finetune_steps: see `convert`.
+        seed: see `convert`.
+        progress: see `convert`.
+    """
+
+    free: bool = True
+    min_channels: int = MIN_CHANNELS
+    limits: FitLimits = DEFAULT_LIMITS
+    hybrid: float = 1.0
+    refit: bool = True
+    budget: float = ERROR_BUDGET
+    plain: bool = False
+    finetune_steps: int = 0
+    seed: int = 0
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration found.
+
+    Attributes:
+        student: a copy of the network with the new norms.
+        rows: of the report, those of fitted norms filled in.
+        output_error: relative, of the network's outputs on what was held out; None where these
+            cannot be compared.
+        notes: for the report.
+    """
+
+    student: nn.Module
+    rows: list[ConvertedLayer]
+    output_error: float | None
+    notes: list[str]
+
+
+def calibrate(
+    model: nn.Module,
+    rows: Sequence[ConvertedLayer],
+    spec: NormSpec,
+    batches: Batches,
+    options: Options,
+) -> Calibrated:
+    """Fit a copy of a network with group norms to the network on data.
+
+    Args:
+        model: with its old norms; it is not changed.
+        rows: of the norms to replace, as they would be without data.
+        spec: of the new norms.
+        batches: the data.
+        options: how.
+
+    Raises:
+        ValueError: the network does not run on the data, values are not finite, or there are too
+            few samples.
+    """
+    teacher, student = Holder(copy.deepcopy(model)), Holder(copy.deepcopy(model))
+    with evaluating(teacher), evaluating(student), States() as states:
+        producers = _producers(teacher, rows, batches)
+        points = [
+            Point(_held(row.name), None if isinstance(layer, str) else layer[0])
+            for row, layer in ((row, producers[row.name]) for row in rows)
+            if layer != NOT_RUN
+        ]
+        if not points:
+            raise ValueError("none of the norms to convert runs on the data")
+        walk, notes = _walk(teacher, student, batches, points, states)
+        by_name = {_held(row.name): row for row in rows}
+        order = [by_name[point.norm] for point in walk.order]
+        weights = norm_weights(
+            [row.channels for row in order], [walk.linear(point) for point in walk.order]
+        )
+        budget = ErrorBudget(weights, options.budget)
+        found = {row.name: row for row in rows}
+        progress = Progress(len(order), options.progress)
+        for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
+            progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
+            walk.go_to(point)
+            fitted = _Norm(teacher, student, point, row, spec, options, seed=options.seed + i)
+            found[row.name] = fitted.replace(walk, budget)
+        progress.show(len(order), "the network's output")
+        if options.finetune_steps:
+            notes.append(
+                distill(
+                    teacher.model, student.model, batches, options.finetune_steps,
+                    seed=options.seed, progress=options.progress,
+                )
+            )  # fmt: skip
+            error = output_error(held_out_outputs(batches, teacher.model, student.model))
+        else:
+            error = output_error(walk.outputs())
+        notes += _notes_on(states)
+    unseen = [name for name, layer in producers.items() if layer == NOT_RUN]
+    if unseen:
+        notes.append(f"{len(unseen)} norms did not run on the data: {', '.join(unseen)}.")
+    return Calibrated(student.model, list(found.values()), error, notes)
+
+
+def _producers(
+    teacher: Holder, rows: Sequence[ConvertedLayer], batches: Batches
+) -> dict[str, tuple[str, LinearLayer] | str]:
+    """Of each norm the layer that makes its input, with its name, or why it cannot be changed."""
+    modules = {row.name: teacher.get_submodule(_held(row.name)) for row in rows}
+    found = find_producers(teacher.model, modules.values(), batches.example)
+    names = {module: name for name, module in teacher.named_modules()}
+    owners = Counter(id(p) for m in teacher.modules() for p in m._parameters.values())
+    producers: dict[str, tuple[str, LinearLayer] | str] = {}
+    for name, module in modules.items():
+        layer = found[module]
+        if not isinstance(layer, str):
+            try:
+                source = read_norm(module, layer.weight)
+                check_layer(layer, names[layer].removeprefix("model."), source, owners)
+            except Refusal as refusal:
+                producers[name] = str(refusal)
+                continue
+            producers[name] = names[layer], layer
+        else:
+            producers[name] = layer
+    return producers
+
+
+def _walk(
+    teacher: Holder, student: Holder, batches: Batches, points: Sequence[Point], states: States
+) -> tuple[Walk, list[str]]:
+    """The way through the network, and what is to say about it."""
+    try:
+        return Segments(teacher, student, batches, points, states), []
+    except Untraceable as reason:
+        note = f"The network ran from its beginning for each norm, which is slow: {reason}."
+        return Sweeps(teacher, student, batches, points), [note]
+
+
+@dataclass
+class _Norm:
+    """One norm on its way to be replaced.
+
+    Attributes:
+        teacher: and student, both networks.
+        student: see `teacher`.
+        point: where it stands.
+        row: of the report, without data.
+        spec: of the new norm.
+        options: of the calibration.
+        seed: of the norm.
+    """
+
+    teacher: Holder
+    student: Holder
+    point: Point
+    row: ConvertedLayer
+    spec: NormSpec
+    options: Options
+    seed: int
+
+    def replace(self, walk: Walk, budget: ErrorBudget) -> ConvertedLayer:
+        """Fit the norm and put it in its place in the student; the row of the report."""
+        source = read_norm(self.teacher.get_submodule(self.point.norm), None)
+        producer = self._producer()
+        refitted = False
+        if producer is not None and self.options.refit:
+            refitted = self._refit(producer, walk)
+        fitting, held_out = self._moments(source, walk)
+        fit, error, reason = self._fit(source, fitting, held_out, budget)
+        self._check(fit)
+        own_affine = producer is None and not self.options.plain
+        found = next(n for n in find_norms(self.student, None) if self.point.norm in n.names)
+        own = read_norm(found.module, found.near)
+        new = build(own, self.spec, fit.groups, fit.eps, own_affine, fit.hybrid)[0]
+        _fill(new, fit)
+        swap(self.student, [(found, new)])
+        if producer is not None:
+            self._fold(producer, fit)
+        return replace(
+            self.row,
+            target=type(new).__name__,
+            groups=fit.groups,
+            affine=self.row.affine.replace("from statistics", "fitted").replace("copied", "fitted"),
+            error=error,
+            note=", ".join(filter(None, [self.row.note if reason == "" else "", reason])),
+            in_front=self._in_front(own_affine),
+            refitted=refitted,
+            offset_share=fit.offset_share,
+            hybrid=fit.hybrid,
+        )
+
+    def _producer(self) -> LinearLayer | None:
+        if self.point.producer is None:
+            return None
+        layer = self.student.get_submodule(self.point.producer)
+        assert isinstance(layer, LinearLayer)
+        return layer
+
+    def _in_front(self, own_affine: bool) -> str:
+        if self.point.producer is None:
+            return "itself" if own_affine else ""
+        return self.point.producer.removeprefix("model.")
+
+    def _refit(self, producer: LinearLayer, walk: Walk) -> bool:
+        """Fit the layer in front to the teacher's, if that is nearer to it on held-out data."""
+        if isinstance(producer, nn.modules.conv._ConvTransposeNd):
+            return False
+        fitting: RidgeRefit | None = None
+        for seen in walk.producer_inputs():
+            if fitting is None:
+                weight = producer.weight
+                rows = max(_ROWS, 2 * weight[0].numel())
+                positions = -(-rows // (len(seen.student) * walk.batches.fitted))
+                fitting, held_out = (
+                    RidgeRefit(producer, positions=positions, seed=self.seed) for _ in range(2)
+                )
+            (held_out if seen.held_out else fitting).add(seen.student, seen.teacher)
+        assert fitting is not None
+        before = held_out.error(producer.weight, producer.bias)
+        if before < _NOTHING:
+            return False
+        weight, bias = fitting.solve()
+        if not held_out.error(weight, bias) < before:
+            return False
+        set_weights(producer, weight, bias)
+        return True
+
+    def _moments(self, source: SourceNorm, walk: Walk) -> tuple[LayerMoments, LayerMoments]:
+        """Of the samples to fit on, and of those held out."""
+        fitting, held_out = MomentAccumulator(), MomentAccumulator()
+        for seen in walk.norm_inputs():
+            (held_out if seen.held_out else fitting).add(
+                seen.student, _output(source, seen.teacher)
+            )
+        return fitting.moments(), held_out.moments()
+
+    def _fit(
+        self, source: SourceNorm, fitting: LayerMoments, held_out: LayerMoments, budget: ErrorBudget
+    ) -> tuple[LayerFit, float, str]:
+        """The fit, its held-out error, and why it has its groups."""
+        options = self.options
+        least = None
+        if source.var is not None:
+            least = _LEAST_STD * source.var.double().cpu().sqrt()
+        fit = functools.partial(
+            fit_layer,
+            eps=self.row.eps,
+            hybrid=options.hybrid,
+            least_std=least,
+            in_front=self.point.producer is not None or not options.plain,
+            seed=self.seed,
+        )
+        if options.free:
+            choice = choose_groups(
+                fitting, held_out, budget,
+                min_channels=options.min_channels, fit=fit, limits=options.limits,
+            )  # fmt: skip
+            return choice.fit, choice.error, choice.reason
+        fixed = fit(fitting, self.row.groups, limits=options.limits)
+        return fixed, relative_error(fixed, held_out), ""
+
+    def _check(self, fit: LayerFit) -> None:
+        for value in (fit.input_scale, fit.input_shift, fit.weight, fit.bias):
+            if not bool(value.isfinite().all()):
+                raise ValueError(
+                    f"{self.row.name}: the fit is not finite; leave it out with `only`"
+                )
+
+    def _fold(self, producer: LinearLayer, fit: LayerFit) -> None:
+        transposed = isinstance(producer, nn.modules.conv._ConvTransposeNd)
+        groups = producer.groups if transposed else None
+        weight, bias = fold_affine(
+            producer.weight, producer.bias, fit.input_scale, fit.input_shift,
+            transposed_groups=groups,
+        )  # fmt: skip
+        set_weights(producer, weight, bias)
+
+
+def _fill(new: nn.Module, fit: LayerFit) -> None:
+    """Give a new norm the values of a fit."""
+    values = {
+        "weight": fit.weight,
+        "bias": fit.bias,
+        "input_weight": fit.input_scale,
+        "input_bias": fit.input_shift,
+        "stored_mean": fit.stored_mean,
+        "stored_var": fit.stored_var,
+    }
+    for key, value in values.items():
+        own = getattr(new, key, None)
+        if isinstance(own, Tensor):
+            own.copy_(value)
+
+
+def _output(source: SourceNorm, x: Tensor) -> Tensor:
+    """What the teacher's norm makes of an input, before what follows it in its layer."""
+    if source.groups is not None:
+        return F.group_norm(x, source.groups, source.weight, source.bias, source.eps)
+    return F.batch_norm(
+        x, source.mean, source.var, source.weight, source.bias, training=False, eps=source.eps
+    )
+
+
+def _notes_on(states: States) -> list[str]:
+    notes = []
+    if states.halved:
+        notes.append("Values between the layers were held in float16, for float32 did not fit.")
+    if states.on_disk:
+        notes.append(
+            f"Up to {states.on_disk / 1e9:.1f} GB of values between the layers were held in files."
+        )
+    return notes
+
+
+def _held(name: str) -> str:
+    """The name below a `Holder` of what the network has by this name."""
+    return f"model.{name}" if name else "model"

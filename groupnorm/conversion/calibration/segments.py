@@ -1,0 +1,316 @@
+"""Teacher and student go through a network together, batch by batch, from norm to norm.
+
+Two ways. Where the network can be followed by `torch.fx`, each batch's values wait in front of the
+present norm (`Segments`): every layer runs once in the teacher and about twice in the student,
+however many norms there are. Otherwise the network runs from the beginning for each norm
+(`Sweeps`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from groupnorm.conversion.calibration.batches import Batches, Call, call_of
+from groupnorm.conversion.calibration.distill import held_out_outputs
+from groupnorm.conversion.calibration.states import States, bytes_of
+from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable
+
+
+class Point(NamedTuple):
+    """Where a norm stands.
+
+    Attributes:
+        norm: its name below the `Holder`.
+        producer: name of the layer that makes its input; None where none can be changed.
+    """
+
+    norm: str
+    producer: str | None
+
+
+class Seen(NamedTuple):
+    """What one run of a norm is about, on one batch.
+
+    Attributes:
+        held_out: whether nothing is fitted to it.
+        teacher: input of the teacher's norm.
+        student: input of the student's norm, or that of the layer that makes it.
+    """
+
+    held_out: bool
+    teacher: Tensor
+    student: Tensor
+
+
+class Walk(Protocol):
+    """Both networks on all batches, up to one norm after another.
+
+    Attributes:
+        batches: the data.
+        order: the points in the order in which their norms run.
+    """
+
+    batches: Batches
+    order: list[Point]
+
+    def linear(self, point: Point) -> bool:
+        """Whether a norm's output is added to others with no activation between, where known."""
+
+    def go_to(self, point: Point) -> None:
+        """Go on to a norm, which comes later than the present one."""
+
+    def producer_inputs(self) -> Iterator[Seen]:
+        """The student's inputs of the layer in front of the present norm."""
+
+    def norm_inputs(self) -> Iterator[Seen]:
+        """The student's inputs of the present norm."""
+
+    def outputs(self) -> Iterator[tuple[Any, Any]]:
+        """Both networks' outputs on what is held out; the walk ends."""
+
+
+class Segments:
+    """The walk by pieces of the network.
+
+    Args:
+        teacher: and student, the networks.
+        student: see `teacher`.
+        batches: the data.
+        points: of all norms, each of which runs.
+        states: where the values wait.
+
+    Attributes:
+        order: the points in the order in which their norms run. A producer that something stands
+            between is left out.
+
+    Raises:
+        Untraceable: the network cannot be run in pieces, or a norm runs more than once.
+    """
+
+    def __init__(
+        self,
+        teacher: Holder,
+        student: Holder,
+        batches: Batches,
+        points: Sequence[Point],
+        states: States,
+    ) -> None:
+        calls = [_call(teacher.model, batches, i) for i in range(len(batches))]
+        first = calls[0]
+        if not all(call.like(first) for call in calls):
+            raise Untraceable("the batches call it in different ways")
+        self._teacher, self._student = teacher, student
+        teacher.call = student.call = first
+        norms = [teacher.get_submodule(point.norm) for point in points]
+        self._tape = Tape(teacher, norms)
+        self.order = self._ordered(points)
+        stops = [self._tape.at[self._norm_node(point)] for point in self.order]
+        self._tape.check(self._teacher, first.tensors, stops)
+        self.batches, self._states = batches, states
+        self._at_teacher = self._at_student = 0
+        self._point: Point | None = None
+        for i, call in enumerate(calls):
+            for who in ("teacher", "student"):
+                states.put((who, i), self._tape.start(call.tensors))
+
+    def linear(self, point: Point) -> bool:
+        """See `Walk`."""
+        norm = self._teacher.get_submodule(point.norm)
+        if list(norm.children()) or getattr(norm, "activation", None) is not None:
+            return False
+        users = self._norm_node(point).users
+        return not users or any(_is_sum(user) for user in users)
+
+    def go_to(self, point: Point) -> None:
+        """See `Walk`."""
+        self._point = point
+        to_teacher = to_student = self._tape.at[self._norm_node(point)]
+        if point.producer is not None:
+            to_student = self._tape.at[self._producer_node(point)]
+        half = False
+        for i in range(len(self.batches)):
+            values = [
+                self._tape.run(self._teacher, self._states.take(("teacher", i)),
+                               self._at_teacher, to_teacher),
+                self._tape.run(self._student, self._states.take(("student", i)),
+                               self._at_student, to_student),
+            ]  # fmt: skip
+            if i == 0:
+                half = not self._states.fits(bytes_of(values) * len(self.batches))
+            for who, value in zip(("teacher", "student"), values, strict=True):
+                self._states.put((who, i), value, half=half)
+        self._at_teacher, self._at_student = to_teacher, to_student
+
+    def producer_inputs(self) -> Iterator[Seen]:
+        """See `Walk`."""
+        assert self._point is not None
+        producer, norm = self._producer_node(self._point), self._norm_node(self._point)
+        for i in range(len(self.batches)):
+            yield Seen(
+                self.batches.held_out(i),
+                self._states.get(("teacher", i))[_input_of(norm).name],
+                self._states.get(("student", i))[_input_of(producer).name],
+            )
+
+    def norm_inputs(self) -> Iterator[Seen]:
+        """See `Walk`."""
+        assert self._point is not None
+        node = _input_of(self._norm_node(self._point))
+        stop = self._tape.at[self._norm_node(self._point)]
+        for i in range(len(self.batches)):
+            values = self._states.get(("student", i))
+            values = self._tape.run(self._student, values, self._at_student, stop)
+            yield Seen(
+                self.batches.held_out(i),
+                self._states.get(("teacher", i))[node.name],
+                values[node.name],
+            )
+
+    def outputs(self) -> Iterator[tuple[Any, Any]]:
+        """See `Walk`."""
+        end = len(self._tape.nodes)
+        for i in filter(self.batches.held_out, range(len(self.batches))):
+            teacher, student = (
+                self._tape.output(self._tape.run(root, self._states.take((who, i)), position, end))
+                for who, root, position in (
+                    ("teacher", self._teacher, self._at_teacher),
+                    ("student", self._student, self._at_student),
+                )
+            )
+            yield teacher, student
+
+    def _ordered(self, points: Sequence[Point]) -> list[Point]:
+        for point in points:
+            if len(self._tape.calls_of(point.norm)) != 1:
+                raise Untraceable(f"{point.norm} does not run once")
+            if point.producer is not None:
+                norm, producer = self._norm_node(point), self._producer_node(point)
+                if _input_of(norm) is producer:
+                    self._tape.move(producer, norm)
+        ordered = sorted(points, key=lambda point: self._tape.at[self._norm_node(point)])
+        position = -1
+        for i, point in enumerate(ordered):
+            has_producer = point.producer is not None
+            if has_producer and self._tape.at[self._producer_node(point)] < position:
+                ordered[i] = point._replace(producer=None)
+            position = self._tape.at[self._norm_node(point)]
+        return ordered
+
+    def _norm_node(self, point: Point) -> Any:
+        return self._tape.calls_of(point.norm)[0]
+
+    def _producer_node(self, point: Point) -> Any:
+        found = self._tape.calls_of(str(point.producer))
+        if len(found) != 1:
+            raise Untraceable(f"{point.producer} does not run once")
+        return found[0]
+
+
+class _Stop(BaseException):  # passes by the handlers of whoever calls the network
+    """The present norm has run."""
+
+
+class Sweeps:
+    """The walk that runs the networks from the beginning for each norm.
+
+    Args:
+        teacher: and student, the networks.
+        student: see `teacher`.
+        batches: the data.
+        points: of all norms.
+
+    Attributes:
+        order: the points in the order in which their norms run first.
+    """
+
+    def __init__(
+        self, teacher: Holder, student: Holder, batches: Batches, points: Sequence[Point]
+    ) -> None:
+        self._roots = {"teacher": teacher, "student": student}
+        self.batches = batches
+        ran: list[nn.Module] = []
+        modules = {teacher.get_submodule(point.norm): point for point in points}
+        handles = [m.register_forward_pre_hook(lambda m, _: ran.append(m)) for m in modules]
+        try:
+            batches.run(teacher.model, 0)
+        finally:
+            _remove(handles)
+        self.order = [modules[module] for module in dict.fromkeys(ran)]
+        self._uses = Counter(modules[module].norm for module in ran)
+        self._point = self.order[0]
+
+    def linear(self, point: Point) -> bool:
+        """See `Walk`; what follows a norm is not known."""
+        return False
+
+    def go_to(self, point: Point) -> None:
+        """See `Walk`."""
+        self._point = point
+
+    def producer_inputs(self) -> Iterator[Seen]:
+        """See `Walk`."""
+        assert self._point.producer is not None
+        return self._pairs(self._point.producer)
+
+    def norm_inputs(self) -> Iterator[Seen]:
+        """See `Walk`."""
+        return self._pairs(self._point.norm)
+
+    def outputs(self) -> Iterator[tuple[Any, Any]]:
+        """See `Walk`."""
+        return held_out_outputs(
+            self.batches, self._roots["teacher"].model, self._roots["student"].model
+        )
+
+    def _pairs(self, of_student: str) -> Iterator[Seen]:
+        for i in range(len(self.batches)):
+            teacher = self._inputs("teacher", self._point.norm, i)
+            student = self._inputs("student", of_student, i)
+            for t, s in zip(teacher, student, strict=True):
+                yield Seen(self.batches.held_out(i), t, s)
+
+    def _inputs(self, who: str, name: str, index: int) -> list[Tensor]:
+        """The inputs of a module, as often as the norm runs."""
+        root = self._roots[who]
+        found: list[Tensor] = []
+        uses = self._uses[self._point.norm]
+
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+            found.append(given.clone())
+            if len(found) == uses:
+                raise _Stop
+
+        handle = root.get_submodule(name).register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            self.batches.run(root.model, index)
+        except _Stop:
+            pass
+        finally:
+            handle.remove()
+        return found
+
+
+def _call(model: nn.Module, batches: Batches, index: int) -> Call:
+    call = call_of(model, lambda network: batches.run(network, index))
+    if call is None:
+        raise Untraceable("the batches do not call it as a whole")
+    return call
+
+
+def _input_of(node: Any) -> Any:
+    return (*node.args, *node.kwargs.values())[0]
+
+
+def _is_sum(node: Any) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name in ("add", "add_", "iadd", "cat")
+
+
+def _remove(handles: Sequence[Any]) -> None:
+    for handle in handles:
+        handle.remove()

@@ -1,0 +1,1 @@
+"""What `groupnorm convert` does beside the conversion: the network, its weights, a comparison."""

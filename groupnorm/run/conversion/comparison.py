@@ -1,0 +1,192 @@
+"""A network before and after its conversion, on images that nothing was fitted to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groupnorm.conversion.example import evaluating, floats_in, run
+from groupnorm.conversion.pooled import Pooled, add_to
+from groupnorm.data.issues import first_few
+
+_REPEATS = 3  # of the first batch
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of a network's outputs; pairs are before and after.
+
+    Attributes:
+        images: that it was measured on.
+        agreement: share of them with the same largest output; None where the outputs are no logits
+            (N, K) of a classifier.
+        accuracy: share with the right label; None without labels.
+        output_error: the sum of squares of what differs, over that about the mean of each channel;
+            None where the outputs cannot be compared.
+        largest_difference: of a value; None likewise.
+        largest_output: before; None likewise.
+        milliseconds: for an image, in the fastest batch.
+        parameters: how many.
+        buffers: how many values they have.
+    """
+
+    images: int
+    agreement: float | None
+    accuracy: tuple[float, float] | None
+    output_error: float | None
+    largest_difference: float | None
+    largest_output: float | None
+    milliseconds: tuple[float, float]
+    parameters: tuple[int, int]
+    buffers: tuple[int, int]
+
+
+def compare(
+    before: nn.Module,
+    after: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    device: str = "cpu",
+) -> Comparison:
+    """Run both networks on the same images, in evaluation mode.
+
+    Args:
+        before: on the device.
+        after: on the device.
+        batches: images with their labels, or with None.
+        device: where the images go.
+
+    Raises:
+        ValueError: a network does not run on them, or there are none.
+    """
+    sums = _Sums()
+    networks = (before, after)
+    with evaluating(before), evaluating(after):
+        for images, labels in batches:
+            images = images.to(device)
+            if not sums.images:  # a first time is slower
+                sums.seconds += [_run_both(networks, images)[1] for _ in range(_REPEATS)][1:]
+            outputs, seconds = _run_both(networks, images)
+            sums.add(outputs, seconds, len(images), None if labels is None else labels.to(device))
+    if not sums.images:
+        raise ValueError("there are no images to compare the networks on")
+    return Comparison(
+        images=sums.images,
+        agreement=sums.agreeing / sums.images if sums.logits else None,
+        accuracy=_pair(sums.right, sums.images) if sums.labelled and sums.logits else None,
+        output_error=sums.output_error(),
+        largest_difference=sums.largest_difference if sums.comparable else None,
+        largest_output=sums.largest_output if sums.comparable else None,
+        milliseconds=_pair([1000 * min(times) for times in zip(*sums.seconds, strict=True)]),
+        parameters=_pair([sum(p.numel() for p in one.parameters()) for one in networks]),
+        buffers=_pair([sum(b.numel() for b in one.buffers()) for one in networks]),
+    )
+
+
+def check_classes(network: nn.Module, images: Tensor, classes: Sequence[str], device: str) -> None:
+    """Check that a network has an output for each class.
+
+    Args:
+        network: on the device.
+        images: a batch.
+        classes: their names.
+        device: where the images go.
+
+    Raises:
+        ValueError: it has not.
+    """
+    with evaluating(network):
+        output = run(network, images[:2].to(device))
+    if not _is_logits(output) or output.shape[1] != len(classes):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(
+            f"the folder has {len(classes):,} classes ({first_few(classes)}); expected the output "
+            f"({len(images[:2])}, {len(classes)}) of the network, got {shape}"
+        )
+
+
+@dataclass
+class _Sums:
+    """What is added up over batches."""
+
+    images: int = 0
+    logits: bool = True
+    labelled: bool = True
+    comparable: bool = True
+    agreeing: int = 0
+    right: list[int] = field(default_factory=lambda: [0, 0])
+    squared: float = 0.0
+    pools: dict[int, Pooled] = field(default_factory=dict)
+    largest_difference: float = 0.0
+    largest_output: float = 0.0
+    seconds: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(
+        self,
+        outputs: Sequence[Any],
+        seconds: tuple[float, float],
+        images: int,
+        labels: Tensor | None,
+    ) -> None:
+        self.images += images
+        self.seconds.append(seconds)
+        same_shape = all(map(_is_logits, outputs)) and outputs[0].shape == outputs[1].shape
+        self.logits = self.logits and same_shape
+        if self.logits:
+            classes = [output.argmax(1) for output in outputs]
+            self.agreeing += int((classes[0] == classes[1]).sum())
+            if labels is not None:
+                for i in range(2):
+                    self.right[i] += int((classes[i] == labels).sum())
+        self.labelled = self.labelled and labels is not None
+        expected, found = ([t for t in floats_in(output) if t.numel()] for output in outputs)
+        if [t.shape for t in expected] != [t.shape for t in found]:
+            self.comparable = False
+            return
+        for number, (want, got) in enumerate(zip(expected, found, strict=True)):
+            difference = want.double() - got.double()
+            self.squared += float(difference.square().sum())
+            self.largest_difference = max(self.largest_difference, float(difference.abs().max()))
+            self.largest_output = max(self.largest_output, float(want.abs().max()))
+            pooled = Pooled.of(want if want.dim() > 1 else want.reshape(-1, 1))
+            known = self.pools.get(number, pooled)
+            if known.mean.shape != pooled.mean.shape:
+                self.comparable = False
+                return
+            add_to(self.pools, number, pooled)
+
+    def output_error(self) -> float | None:
+        total = sum(float(pooled.about_mean.sum()) for pooled in self.pools.values())
+        return self.squared / total if self.comparable and total > 0 else None
+
+
+def _run_both(
+    networks: Sequence[nn.Module], images: Tensor
+) -> tuple[list[Any], tuple[float, float]]:
+    """The outputs, and the seconds for an image."""
+    outputs, seconds = [], []
+    for network in networks:
+        _wait(images)
+        began = time.perf_counter()
+        outputs.append(run(network, images))
+        _wait(images)
+        seconds.append((time.perf_counter() - began) / len(images))
+    return outputs, _pair(seconds)
+
+
+def _wait(images: Tensor) -> None:
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+
+
+def _is_logits(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1
+
+
+def _pair(values: Sequence[Any], over: int | None = None) -> tuple[Any, Any]:
+    first, second = values
+    return (first, second) if over is None else (first / over, second / over)

@@ -1,0 +1,282 @@
+"""`convert` with data: what it leaves alone, what it keeps, reports, state dicts, kinds of data."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import groupnorm
+from groupnorm.conversion import ConversionReport, rebuild
+from groupnorm.conversion.calibration.fit import FitLimits
+from groupnorm.layers import CalibratedGroupNorm
+from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
+from tests.tolerances import NETWORK
+
+QUICK = FitLimits(steps=5)
+
+
+def images(samples=40, size=8, seed=0):
+    """Images whose brightness and contrast vary, as those of photographs do."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, 3, size, size, generator=g)
+    contrast = torch.rand(samples, 1, 1, 1, generator=g) + 0.3
+    return contrast * (x + torch.randn(samples, 3, 1, 1, generator=g))
+
+
+def convert(model, to="gn:groups=4", **arguments):
+    arguments.setdefault("data", images())
+    return groupnorm.convert(model, to, **{"limits": QUICK, **arguments})
+
+
+class PreActivation(nn.Module):
+    """A norm on a sum, and one with no convolution in front."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(16) for _ in range(2)])
+        self.convs = nn.ModuleList([nn.Conv2d(16, 16, 3, padding=1) for _ in range(2)])
+
+    def forward(self, x):
+        x = self.conv(x)
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            x = x + conv(torch.relu(norm(x)))
+        return x.mean((2, 3))
+
+
+class Depthwise(nn.Sequential):
+    """Pointwise, depthwise and pointwise convolutions, as in MobileNet."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(3, 16, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(16, 8, 1, bias=False),
+            nn.BatchNorm2d(8),
+        )
+
+
+NETWORKS = {
+    "post-activation": small_network,
+    "pre-activation": lambda: train_statistics(PreActivation()),
+    "depthwise": lambda: train_statistics(Depthwise()),
+    "concatenation": lambda: train_statistics(UNet(width=8)),
+}
+
+
+def output_error(converted, model, x):
+    with torch.no_grad():
+        found, expected = converted(x), model(x)
+    spread = expected - expected.mean(0)
+    return float((found - expected).square().sum() / spread.square().sum())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_fitted_network_is_nearer_than_one_without_data(name):
+    model = NETWORKS[name]().eval()
+    fitted, report = convert(model)
+    with pytest.warns(UserWarning, match="without data"):
+        without, _ = groupnorm.convert(model, "gn:groups=4")
+    fresh = images(seed=1)
+    assert batch_norms(fitted) == []
+    assert output_error(fitted, model, fresh) < 0.7 * output_error(without, model, fresh)
+    assert all(row.error is not None and row.offset_share is not None for row in report.layers)
+    assert report.output_error == pytest.approx(output_error(fitted, model, fresh), rel=0.9)
+    assert report.notes == []
+
+
+def test_nothing_else_is_touched():
+    model = small_network()  # in training mode
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    loader = torch.utils.data.DataLoader(images(), batch_size=10, shuffle=True)
+    converted, _ = convert(model, data=loader)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert converted.training
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad for p in converted.parameters())
+
+
+def test_a_conversion_in_place_keeps_the_parameters():
+    model = small_network()
+    parameters = dict(model.named_parameters())
+    other, report = convert(copy.deepcopy(model))
+    converted, _ = convert(model, inplace=True)
+    assert converted is model
+    for name, parameter in converted.named_parameters():
+        assert parameter is parameters.get(name, parameter)
+        assert torch.equal(parameter, dict(other.named_parameters())[name])
+    assert report.new_keys == ["stem.0.bias"]
+
+
+def test_a_failure_leaves_the_model_as_it_was():
+    model = small_network()
+    before = copy.deepcopy(model.state_dict())
+    bad = images()
+    bad[30] = float("nan")
+    with pytest.raises(ValueError, match="infinite, NaN"):
+        convert(model, data=bad, inplace=True)
+    assert batch_norms(model)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_network():
+    model = small_network()
+    one, two, other = (convert(model, "gn", seed=seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: images().split(7),
+        lambda: iter([(part, torch.zeros(len(part))) for part in images().split(10)]),
+        lambda: [[part] for part in images().split(40)],
+    ],
+    ids=["tensors", "pairs, once", "a single list"],
+)
+def test_kinds_of_data(data):
+    model = small_network().eval()
+    converted, report = convert(model, data=data())
+    assert report.notes == []
+    assert output_error(converted, model, images(seed=1)) < 0.5
+
+
+def test_data_that_cannot_be_read():
+    model = small_network()
+    with pytest.raises(TypeError, match=r"begins with one, got dict.*forward="):
+        convert(model, data=[{"x": images()}])
+    with pytest.raises(TypeError, match="folder_images"):
+        convert(model, data="photographs")
+    with pytest.raises(TypeError, match="iterable of batches, got int"):
+        convert(model, data=3)
+    for nothing in ([], images()[:0]):
+        with pytest.raises(ValueError, match="no samples"):
+            convert(model, data=nothing)
+    with pytest.raises(ValueError, match="one sample alone"):
+        convert(model, data=images()[:1])
+    with pytest.raises(ValueError, match="does not run"):
+        convert(model, data=torch.zeros(10, 4, 8, 8))
+    with pytest.raises(ValueError, match="8 samples or more"):
+        convert(model, "gn", data=images()[:8])
+
+
+class Two(nn.Module):
+    """A network of two inputs, one of which has a default."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x, *, scale, power=1):
+        return torch.relu(self.norm(self.a(x))).mean((2, 3)) * scale**power
+
+
+def test_a_network_of_several_inputs():
+    model = train_statistics(Two())
+    data = [{"x": part, "scale": torch.ones(len(part), 1)} for part in images().split(8)]
+    converted, report = convert(
+        model, "ln", data=data, forward=lambda network, batch: network(**batch, power=2)
+    )
+    assert report.notes == []
+    assert report.layers[0].error < 0.5
+    assert converted(images(), scale=2.0).shape == (40, 8)
+
+
+def test_a_norm_without_a_layer_in_front_has_its_own_affine():
+    model = train_statistics(PreActivation()).eval()
+    converted, report = convert(model)
+    assert type(converted.norms[1]) is CalibratedGroupNorm
+    assert [row.in_front for row in report.layers] == ["itself", "itself"]
+    assert "norms.1.input_weight" in report.new_keys
+    plain, report = convert(model, plain=True)
+    assert type(plain.norms[1]) is groupnorm.GroupNorm
+    assert [row.in_front for row in report.layers] == ["", ""]
+    x = images(seed=1)
+    assert output_error(converted, model, x) < output_error(plain, model, x)
+
+
+def test_half_of_the_groups_statistics():
+    model = small_network().eval()
+    half, report = convert(model, hybrid=0.5)
+    whole, _ = convert(model)
+    assert {row.target for row in report.layers} == {"CalibratedGroupNorm"}
+    assert {row.hybrid for row in report.layers} == {0.5}
+    x = images(seed=1)
+    assert output_error(half, model, x) < output_error(whole, model, x)
+    with pytest.raises(ValueError, match="hybrid below 1 is no plain"):
+        convert(model, hybrid=0.5, plain=True)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"hybrid": 0.5}, {"plain": True}])
+def test_a_new_network_loads_the_state_of_a_converted_one(arguments, tmp_path):
+    model = train_statistics(nn.Sequential(small_network().stem, nn.ReLU(), nn.BatchNorm2d(32)))
+    converted, report = convert(model, **arguments)
+    report.save(tmp_path / "report.json")
+    again = ConversionReport.load(tmp_path / "report.json")
+    assert again == report
+    fresh = rebuild(
+        nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)),
+            nn.ReLU(),
+            nn.BatchNorm2d(32),
+        ),
+        again,
+    )
+    fresh.load_state_dict(converted.state_dict())
+    x = images()
+    assert torch.allclose(fresh(x), converted(x), atol=NETWORK)
+    assert set(report.new_keys) == set(converted.state_dict()) - set(model.state_dict())
+    assert set(report.removed_keys) == set(model.state_dict()) - set(converted.state_dict())
+
+
+def test_layers_with_an_activation():
+    timm = pytest.importorskip("timm.layers")
+    model = train_statistics(
+        nn.Sequential(
+            nn.Conv2d(3, 16, 3, bias=False),
+            timm.BatchNormAct2d(16, act_layer=nn.SiLU),
+            nn.Conv2d(16, 16, 3),
+            timm.BatchNormAct2d(16, apply_act=False),
+        )
+    ).eval()
+    for arguments in ({}, {"hybrid": 0.8}):
+        converted, report = convert(model, **arguments)
+        assert report.notes == []
+        assert output_error(converted, model, images(seed=1)) < 0.3
+
+
+def test_a_norm_that_runs_twice_is_fitted_to_both_uses():
+    class Siamese(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = small_network()
+
+        def forward(self, x):
+            return self.body(x) + 0.3 * self.body(2 * x - 1)
+
+    model = Siamese().eval()
+    converted, report = convert(model)
+    assert "does not run once" in report.notes[0]
+    assert "is slow" in report.notes[0]
+    with pytest.warns(UserWarning, match="without data"):
+        without, _ = groupnorm.convert(model, "gn:groups=4")
+    x = images(seed=1)
+    assert output_error(converted, model, x) < 0.7 * output_error(without, model, x)
+
+
+def test_what_goes_with_data_is_refused_without():
+    with pytest.raises(ValueError, match="hybrid goes with data"):
+        groupnorm.convert(small_network(), hybrid=0.5)
+    with pytest.raises(ValueError, match="finetune_steps goes with data"):
+        groupnorm.convert(small_network(), finetune_steps=10)
+    with pytest.raises(ValueError, match="data goes with group norms, not with bn"):
+        convert(small_network(), "bn")
