@@ -76,7 +76,7 @@ def memory_fit(
 ) -> None:
     """Largest batch and largest images, or longest clips, that fit into a memory, for each norm.
 
-    For classifiers and networks for video, not for detectors.
+    For classifiers and networks for video, not for detectors or networks that label pixels.
     """
     with report_interrupt(lambda: "nothing was written"), report_user_errors():
         from groupnorm.cost.fit import parse_memory

@@ -7,9 +7,10 @@ numbers of calibration images, and fine-tuning at 4 images a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
@@ -23,12 +24,12 @@ from groupnorm.study.conversions.trial import (
     Trial,
 )
 from groupnorm.study.plan import vary
-from groupnorm.training.config import RunConfig, TrainingConfig
+from groupnorm.training.config import RunConfig, SegmentationConfig, TrainingConfig
 
 SCALES = {
-    "quick": "a ResNet-20, one seed, under ten minutes",
-    "full": "every network, three seeds, about an hour and a half",
-    "smoke": "two steps of each network, a minute or two",
+    "quick": "a ResNet-20 and a MobileNet, one seed, few trials, under ten minutes",
+    "full": "seven networks, three seeds, about an hour and a half",
+    "smoke": "two steps of a small network, a minute or two",
 }
 SEEDS = {"quick": 1, "full": 3, "smoke": 1}
 HELD_OUT = 1024
@@ -53,6 +54,8 @@ FINE_TUNED = (
 
 AIMS = {FITTED: 99.0, EIGHT["to"]: 97.0, str(UP_TO_32["to"]): 96.0}
 """Percent of the teacher's result that the fit is meant to keep."""
+AIMS_DEPTHWISE = {FITTED: 95.0}
+"""The same of a network with depthwise convolutions."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,20 @@ GRIDS = {
 }
 
 
-def teacher(model: str, data: str, epochs: int) -> RunConfig:
+class Network(NamedTuple):
+    """A network that is converted.
+
+    Attributes:
+        whole: whether all kinds of trials are done with it.
+    """
+
+    name: str
+    config: TrainingConfig
+    whole: bool
+    aims: Mapping[str, float]
+
+
+def classifier(model: str, data: str, epochs: int) -> RunConfig:
     """A classifier with batch norm over 32 images, by the recipe of the quick scale of studies.
 
     6,000 training images, which are smaller in the first part of the run; a cosine.
@@ -115,42 +131,72 @@ def teacher(model: str, data: str, epochs: int) -> RunConfig:
     )
 
 
+def unet() -> SegmentationConfig:
+    """A small U-Net with batch norm over 16 images, for the kinds of garments at every pixel."""
+    return SegmentationConfig(
+        data="garments-masks",
+        validation_images=HELD_OUT,
+        norm=NormSpec("bn"),
+        workers=1,
+        batch_per_worker=16,
+        epochs=6,
+        schedule="cosine",
+        base_lr=3.2,
+        warmup_steps=50,
+        memory_format="channels_last",
+        reported_epochs=1,
+        evaluate_every=6,
+    )
+
+
 def conversion(options: Options) -> Experiment:
     """What reset, copied, folded and fitted group norms keep of networks with batch norm.
 
     `groupnorm study convert`. Smoke: a small network after two steps of training, few trials.
     """
     scale = options.scale or next(iter(SCALES))
-    networks = list(_networks(scale))
+    networks = networks_of(scale)
     return Experiment(
         title="Batch norm networks converted to group norm",
         source="no publication has such a table",
         shows="conversions",
-        variants=tuple(Variant(config, {"network": name}) for name, config, _ in networks),
+        variants=tuple(Variant(one.config, {"network": one.name}) for one in networks),
         published=(),
         protocol="fixed-step",
         seeds=SEEDS[scale],
         conversions={
-            name: NetworkTrials(tuple(trials_of(GRIDS[scale], whole)), AIMS)
-            for name, _, whole in networks
+            one.name: NetworkTrials(tuple(trials_of(GRIDS[scale], one.whole)), one.aims)
+            for one in networks
         },
     )
 
 
-def _networks(scale: str) -> Iterable[tuple[str, TrainingConfig, bool]]:
-    """Each network's name and recipe, and whether all kinds of trials are done with it."""
+def networks_of(scale: str) -> list[Network]:
+    """The networks of a scale; those with all kinds of trials are first."""
     if scale == "smoke":
-        yield "ResNet-8, digits", _smoke(), True
-        return
-    yield "ResNet-20, Fashion-MNIST", teacher("resnet20", "fashion-mnist-mini", 6), True
+        return [Network("ResNet-8, digits", _smoke(), True, AIMS)]
+    models = {"ResNet-20": "resnet20", "MobileNet": "mobilenet_narrow"}
     if scale == "full":
-        yield "ResNet-20, scenes", teacher("resnet20", "fashion-scenes", 10), False
+        models["Pre-activation ResNet-20"] = "preact_resnet20"
+    aims = {name: AIMS_DEPTHWISE if name == "MobileNet" else AIMS for name in models}
+    found = [
+        Network(f"{name}, Fashion-MNIST", classifier(model, "fashion-mnist-mini", 6),
+                name in ("ResNet-20", "MobileNet"), aims[name])
+        for name, model in models.items()
+    ]  # fmt: skip
+    if scale == "full":
+        found += [
+            Network(f"{name}, scenes", classifier(model, "fashion-scenes", 10), False, aims[name])
+            for name, model in models.items()
+        ]
+        found.append(Network("U-Net, garments", unet(), False, AIMS))
+    return found
 
 
 def _smoke() -> RunConfig:
-    base = teacher("resnet8", "digits", 1)
+    base = classifier("resnet8", "digits", 1)
     few = {"train_images": 64, "validation_images": 32, "epochs": None, "steps": 2}
-    return vary(base, **few, width=0.5, size_schedule=(), evaluate_every=1)
+    return vary(base, **few, width=0.25, size_schedule=(), evaluate_every=1)
 
 
 def trials_of(grid: Grid, whole: bool) -> Iterable[Trial]:

@@ -47,6 +47,7 @@ def test_bad_input_is_answered_in_words():
     for arguments, words in (
         (("resnet9", "--memory", "1GiB"), "unknown model 'resnet9'"),
         (("retinanet_narrow", "--memory", "1GiB"), "is a detector; plan counts classifiers"),
+        (("unet_narrow", "--memory", "1GiB"), "labels pixels; plan counts classifiers"),
         (("resnet8", "--memory", "much"), "as 16GiB, 800MB"),
         (("resnet8", "--memory", "1GiB", "--norms", "xn"), "unknown normalization 'xn'"),
         (("resnet8", "--memory", "1GiB", "--precision", "half"), "got 'half'"),

@@ -25,6 +25,7 @@ def test_names():
         "photo-patches",
     )
     assert data.DETECTION_NAMES == ("garments", "garments-128", "garments-320", "coco")
+    assert data.SEGMENTATION_NAMES == ("garments-masks",)
     assert data.DEFAULT == "fashion-scenes"
     assert data.DEFAULT in data.NAMES
 
@@ -72,6 +73,8 @@ def test_missing_coco(monkeypatch, tmp_path, attempt):
 def test_sets_of_one_kind_are_not_loaded_as_the_other():
     with pytest.raises(DataError, match=r"detection data set 'digits'; known: garments, .*coco"):
         data.load_detection("digits")
+    with pytest.raises(DataError, match=r"segmentation data set 'garments'; known: garments-masks"):
+        data.load_segmentation("garments")
     with pytest.raises(DataError, match=r"unknown data set 'garments'"):
         data.load("garments")
 

@@ -2,10 +2,23 @@
 
 import pytest
 
-from groupnorm.run import classification, config_class, detection, setup_of, video
+from groupnorm.run import (
+    classification,
+    config_class,
+    detection,
+    segmentation,
+    setup_of,
+    video,
+)
 from groupnorm.run.tasks import describe_fields, reported_metric
-from groupnorm.training.config import DetectionConfig, RunConfig, VideoConfig
-from groupnorm.training.metric import BOX_DETECTION, CLASSIFICATION, MASK_DETECTION, VIDEO
+from groupnorm.training.config import DetectionConfig, RunConfig, SegmentationConfig, VideoConfig
+from groupnorm.training.metric import (
+    BOX_DETECTION,
+    CLASSIFICATION,
+    MASK_DETECTION,
+    SEGMENTATION,
+    VIDEO,
+)
 
 
 def test_a_configuration_without_a_task_is_of_a_classifier():
@@ -16,7 +29,7 @@ def test_a_configuration_without_a_task_is_of_a_classifier():
 @pytest.mark.parametrize("name", ["detect", 3, None, []])
 def test_an_unknown_task_is_answered_with_the_known_ones(name):
     with pytest.raises(
-        ValueError, match=r"unknown task .*; known: classification, detection, video"
+        ValueError, match=r"unknown task .*; known: classification, detection, segmentation, video"
     ):
         config_class({"task": name})
 
@@ -24,6 +37,8 @@ def test_an_unknown_task_is_answered_with_the_known_ones(name):
 def test_other_configurations_name_their_task():
     assert config_class({"task": "detection"}) is DetectionConfig
     assert setup_of(DetectionConfig(steps=1)) is detection
+    assert config_class({"task": "segmentation"}) is SegmentationConfig
+    assert setup_of(SegmentationConfig(steps=1)) is segmentation
     assert config_class({"task": "video"}) is VideoConfig
     assert setup_of(VideoConfig(steps=1)) is video
 
@@ -31,6 +46,7 @@ def test_other_configurations_name_their_task():
 def test_the_reported_metric_is_the_first_one():
     assert reported_metric(RunConfig(epochs=1)) == CLASSIFICATION[0]
     assert reported_metric(DetectionConfig(steps=1)) == BOX_DETECTION[0] == MASK_DETECTION[0]
+    assert reported_metric(SegmentationConfig(steps=1)) == SEGMENTATION[0]
     assert reported_metric(VideoConfig(steps=1)) == VIDEO[0]
 
 
@@ -40,6 +56,7 @@ def test_a_field_is_described_once_or_for_each_task():
     assert described["model"].startswith("Classification: resnet8, ")
     assert " Detection: mask_rcnn_narrow, " in described["model"]
     assert described["width"].startswith("Classification: Factor on")
+    assert " Segmentation: unet_narrow, " in described["model"]
     assert " Video: i3d_narrow " in described["model"]
     assert described["stride"].startswith("Video: Frames of the video")
     assert described["box_head"].startswith("Detection: Of Mask R-CNN")

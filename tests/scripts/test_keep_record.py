@@ -4,6 +4,7 @@ import keep_record
 import pytest
 
 from groupnorm.study.report.page import report_numbers
+from tests.study.fake_conversions import conversion_study
 from tests.study.fake_detectors import add_samples, detector_study
 from tests.study.fake_search import search
 from tests.study.fake_store import add_costs, batch_study, tuned_study, write_run
@@ -17,7 +18,7 @@ def of_detectors(out):
     return add_samples(detector_study(out))
 
 
-@pytest.mark.parametrize("make", [batch_study, tuned_study, search, of_detectors])
+@pytest.mark.parametrize("make", [batch_study, tuned_study, search, of_detectors, conversion_study])
 def test_the_record_is_enough_for_the_report_and_has_no_other_run(make, tmp_path):
     study = tmp_path / "study"
     make(study)

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
+from groupnorm.experiments.conversion import Grid
 from groupnorm.study.join import join_studies
 from groupnorm.study.results.rows import load_study, summarize
 from groupnorm.study.results.samples import samples_of
 from groupnorm.study.store import StoreError, read_manifest
+from tests.study.fake_conversions import NETWORKS, conversion_study, spoil_trial
 from tests.study.fake_detectors import DETECTORS, Arm, add_samples, detector_study
 from tests.study.fake_search import search as fake_search
 from tests.study.fake_store import (
@@ -21,6 +23,7 @@ from tests.study.fake_store import (
 )
 
 COMMAND = "groupnorm report a b --out joined"
+RESNET, _ = NETWORKS
 
 
 def contents(folder):
@@ -231,3 +234,47 @@ def test_predictions_on_the_same_images_are_joined_and_others_left_out_in_words(
     join_studies([a, b], out, COMMAND)
     assert samples_of(out).reason == "the studies that were joined here have none"
     assert [path.name for path in (out / "samples").iterdir()] == ["samples.json"]
+
+
+@pytest.fixture
+def converted(tmp_path):
+    """Two studies of conversions, the second with one network of the first and another seed."""
+    few = Grid(("gn:groups=8",), 16, (), (100,), (1e-3,))
+    a = conversion_study(tmp_path / "a", seeds=1, grid=few)
+    b = conversion_study(tmp_path / "b", networks={RESNET: 80.0}, grid=few)
+    return a, b
+
+
+def test_trials_of_conversions_are_joined(converted, tmp_path):
+    out = tmp_path / "joined"
+    join_studies(converted, out, COMMAND)
+    first, second = load_study(out).conversions
+    assert (first.name, first.teacher.seeds, second.teacher.seeds) == (RESNET, (0, 1), (0,))
+    assert all(len(one.results) == len(one.seeds) for one in first.outcomes.values())
+    (before,) = load_study(converted[1]).conversions
+    assert {t: one.scores for t, one in first.outcomes.items()} == {
+        t: one.scores for t, one in before.outcomes.items()
+    }
+    again = contents(out)
+    join_studies(converted, out, COMMAND)
+    assert contents(out) == again
+
+
+def test_a_trial_that_failed_in_one_study_is_taken_from_the_other(converted, tmp_path):
+    spoil_trial(converted[0])
+    join_studies(converted, tmp_path / "joined", COMMAND)
+    first, _ = load_study(tmp_path / "joined").conversions
+    assert not any(one.failures for one in first.outcomes.values())
+
+
+def test_a_trial_with_another_result_is_refused(converted, tmp_path):
+    path = next(converted[0].glob("runs/network0-s0/trials/fit-gn-groups-8-*"))
+    record = json.loads(path.read_text())
+    record["result"]["seconds"] = 99.0
+    path.write_text(json.dumps(record))
+    join_studies(converted, tmp_path / "joined", COMMAND)
+    record["result"]["value"] += 1.0
+    path.write_text(json.dumps(record))
+    with pytest.raises(StoreError, match="are of one trial and have different results") as caught:
+        join_studies(converted, tmp_path / "joined", COMMAND)
+    assert str(path) in str(caught.value)

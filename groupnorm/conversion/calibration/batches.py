@@ -85,14 +85,36 @@ class Batches:
         Raises:
             ValueError: the model does not run on it.
         """
-        return self._run(model, self.pieces[index])
+        return self.run_on(model, self.pieces[index])
 
     def example(self, model: nn.Module) -> Any:
         """The model's output on one or two samples, or on a piece that cannot be cut."""
         piece = self.pieces[0]
-        return self._run(model, piece[:2] if self._forward is None else piece)
+        return self.run_on(model, piece[:2] if self._forward is None else piece)
 
-    def _run(self, model: nn.Module, piece: Any) -> Any:
+    def draws(self, samples: int, generator: torch.Generator) -> Iterator[Any]:
+        """Endlessly pieces of so many samples, all of them in one random order after another.
+
+        Where samples cannot be cut or joined, the pieces as they are. Nothing of what is held out.
+        """
+        own = [piece for i, piece in enumerate(self.pieces) if not self.held_out(i)]
+        shapes = {piece.shape[1:] if isinstance(piece, Tensor) else None for piece in own}
+        if self._forward is None and len(shapes) == 1:
+            own = [piece[i : i + 1] for piece in own for i in range(len(piece))]
+        else:
+            samples = 1
+        while True:
+            order = torch.randperm(len(own), generator=generator)
+            for chosen in order.split(samples):
+                parts = [own[i] for i in chosen]
+                yield parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def run_on(self, model: nn.Module, piece: Any) -> Any:
+        """The model's output on a piece.
+
+        Raises:
+            ValueError: as `run`.
+        """
         piece = tree_map(lambda x: x.to(self._device) if isinstance(x, Tensor) else x, piece)
         return run_batch(model, piece, self._forward)
 

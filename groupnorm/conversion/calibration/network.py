@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.calibration.batches import Batches
+from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
 from groupnorm.conversion.calibration.fit import (
     DEFAULT_LIMITS,
     FitLimits,
@@ -29,13 +28,14 @@ from groupnorm.conversion.calibration.group_rule import (
     norm_weights,
 )
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
+from groupnorm.conversion.calibration.progress import Progress
 from groupnorm.conversion.calibration.refit import RidgeRefit
 from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
 from groupnorm.conversion.calibration.states import States
 from groupnorm.conversion.calibration.tape import Holder, Untraceable
 from groupnorm.conversion.constants.fold import check_layer, set_weights
 from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
-from groupnorm.conversion.example import evaluating, tensors_in
+from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer
 from groupnorm.conversion.rules import MIN_CHANNELS
@@ -133,14 +133,23 @@ def calibrate(
         )
         budget = ErrorBudget(weights, options.budget)
         found = {row.name: row for row in rows}
-        progress = _Progress(len(order), options.progress)
+        progress = Progress(len(order), options.progress)
         for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
             fitted = _Norm(teacher, student, point, row, spec, options, seed=options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
         progress.show(len(order), "the network's output")
-        error = _output_error(walk)
+        if options.finetune_steps:
+            notes.append(
+                distill(
+                    teacher.model, student.model, batches, options.finetune_steps,
+                    seed=options.seed, progress=options.progress,
+                )
+            )  # fmt: skip
+            error = output_error(held_out_outputs(batches, teacher.model, student.model))
+        else:
+            error = output_error(walk.outputs())
         notes += _notes_on(states)
     unseen = [name for name, layer in producers.items() if layer == NOT_RUN]
     if unseen:
@@ -348,40 +357,6 @@ def _output(source: SourceNorm, x: Tensor) -> Tensor:
     )
 
 
-def _output_error(walk: Walk) -> float | None:
-    """The squared difference of the outputs over the teacher's variance, on held-out data."""
-    sums: dict[int, list[Tensor | float]] = {}
-    squared = 0.0
-    for held_out, teacher, student in walk.outputs():
-        if not held_out:
-            continue
-        expected, found = (
-            [t for t in tensors_in(output) if t.is_floating_point() and t.numel()]
-            for output in (teacher, student)
-        )
-        if [t.shape for t in expected] != [t.shape for t in found]:
-            return None
-        for i, (want, got) in enumerate(zip(expected, found, strict=True)):
-            squared += float((want.double() - got.double()).square().sum())
-            columns = (
-                want.double().reshape(len(want), -1)
-                if want.dim() < 3
-                else (want.double().transpose(0, 1).flatten(1).mT)
-            )
-            if i in sums and sums[i][1].shape != columns.sum(0).shape:
-                return None
-            before = sums.get(i, [0, 0.0, 0.0])
-            sums[i] = [
-                before[0] + len(columns),
-                before[1] + columns.sum(0),
-                before[2] + columns.square().sum(0),
-            ]
-    total = sum(
-        float((square - of * of / count).clamp(min=0).sum()) for count, of, square in sums.values()
-    )
-    return squared / total if total > 0 else None
-
-
 def _notes_on(states: States) -> list[str]:
     notes = []
     if states.halved:
@@ -391,23 +366,6 @@ def _notes_on(states: States) -> list[str]:
             f"Up to {states.on_disk / 1e9:.1f} GB of values between the layers were held in files."
         )
     return notes
-
-
-class _Progress:
-    """Lines on how far the norms are, with the time left."""
-
-    def __init__(self, norms: int, shown: bool) -> None:
-        self._norms, self._shown, self._began = norms, shown, time.monotonic()
-
-    def show(self, done: int, what: str) -> None:
-        """Say what begins, with `done` norms behind."""
-        if not self._shown:
-            return
-        left = ""
-        if done:
-            seconds = (time.monotonic() - self._began) / done * (self._norms - done)
-            left = f", {seconds:.0f} s left" if seconds < 100 else f", {seconds / 60:.0f} min left"
-        sys.stderr.write(f"{what}{left}\n")
 
 
 def _held(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.batches import Batches, Call, call_of
+from groupnorm.conversion.calibration.distill import held_out_outputs
 from groupnorm.conversion.calibration.states import States, bytes_of
 from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable
 
@@ -68,8 +69,8 @@ class Walk(Protocol):
     def norm_inputs(self) -> Iterator[Seen]:
         """The student's inputs of the present norm."""
 
-    def outputs(self) -> Iterator[tuple[bool, Any, Any]]:
-        """Of each batch: whether it is held out, the teacher's and the student's output."""
+    def outputs(self) -> Iterator[tuple[Any, Any]]:
+        """Both networks' outputs on what is held out; the walk ends."""
 
 
 class Segments:
@@ -169,10 +170,10 @@ class Segments:
                 values[node.name],
             )
 
-    def outputs(self) -> Iterator[tuple[bool, Any, Any]]:
-        """See `Walk`; the values of the batches are gone then."""
+    def outputs(self) -> Iterator[tuple[Any, Any]]:
+        """See `Walk`."""
         end = len(self._tape.nodes)
-        for i in range(len(self.batches)):
+        for i in filter(self.batches.held_out, range(len(self.batches))):
             teacher, student = (
                 self._tape.output(self._tape.run(root, self._states.take((who, i)), position, end))
                 for who, root, position in (
@@ -180,7 +181,7 @@ class Segments:
                     ("student", self._student, self._at_student),
                 )
             )
-            yield self.batches.held_out(i), teacher, student
+            yield teacher, student
 
     def _ordered(self, points: Sequence[Point]) -> list[Point]:
         for point in points:
@@ -259,11 +260,11 @@ class Sweeps:
         """See `Walk`."""
         return self._pairs(self._point.norm)
 
-    def outputs(self) -> Iterator[tuple[bool, Any, Any]]:
+    def outputs(self) -> Iterator[tuple[Any, Any]]:
         """See `Walk`."""
-        for i in range(len(self.batches)):
-            teacher, student = (self.batches.run(root.model, i) for root in self._roots.values())
-            yield self.batches.held_out(i), teacher, student
+        return held_out_outputs(
+            self.batches, self._roots["teacher"].model, self._roots["student"].model
+        )
 
     def _pairs(self, of_student: str) -> Iterator[Seen]:
         for i in range(len(self.batches)):

@@ -61,6 +61,7 @@ class _Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The module's result, of the operations within it or of one that is all of it."""
         last = next(iter(reversed(self.graph.nodes)))
+        stack = dict(self.module_stack)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
@@ -70,6 +71,8 @@ class _Tracer(fx.Tracer):
                 if node is last:
                     break
                 self.graph.erase_node(node)
+            self.module_stack.clear()  # the modules that are being followed
+            self.module_stack.update(stack)
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
 

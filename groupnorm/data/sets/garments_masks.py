@@ -1,6 +1,6 @@
 """garments-masks: one or two garments on a photograph, with the garment that each pixel shows.
 
-5,000 training and 1,000 test scenes of 48x48 colour pixels, made on first use. Garments and
+5,000 training and 1,000 test scenes of 32x32 colour pixels, made on first use. Garments and
 photographs are those of fashion-scenes; each garment is in one scene at most, and training and test
 scenes share neither garments nor photographs' regions. Of two garments the second may hide a part
 of the first.
@@ -24,7 +24,7 @@ from groupnorm.data.synthetic.sources import find_sources, load_sources
 NAME = "garments-masks"
 VERSION = 1  # raise it with every change of pixels or labels
 COUNTS = {"train": 5_000, "test": 1_000}
-CONFIG = SceneConfig(canvas=(48, 48), garments=(1, 2), size=(20.0, 40.0))
+CONFIG = SceneConfig(canvas=(32, 32), garments=(1, 2), size=(16.0, 30.0))
 BACKGROUND = "background"
 _KEYS = {"train": 1004, "test": 1005}  # of the scenes
 
@@ -46,7 +46,7 @@ def find(root: Path | None = None) -> str:
 
 
 def load(root: Path | None = None) -> SegmentationSet:
-    """48x48 colour scenes with a label for each pixel; `root` is not needed.
+    """32x32 colour scenes with a label for each pixel; `root` is not needed.
 
     They are read from the cache, or made (a few seconds) and cached. A damaged cache is made again;
     where the cache cannot be written, the scenes are made each time and a warning is logged.
@@ -67,7 +67,7 @@ def load(root: Path | None = None) -> SegmentationSet:
 
 
 def make(split: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The first `count` scenes of "train" or "test": uint8 (N, 3, 48, 48) and maps (N, 48, 48).
+    """The first `count` scenes of "train" or "test": uint8 (N, 3, 32, 32) and maps (N, 32, 32).
 
     Raises:
         DataError: a photograph or the garments are missing or damaged.

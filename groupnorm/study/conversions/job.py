@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from groupnorm.conversion import ConversionReport
 from groupnorm.files import first_line
 from groupnorm.memory import keep_large_blocks
 from groupnorm.study.conversions.finetuning import fine_tune
-from groupnorm.study.conversions.methods import converted
+from groupnorm.study.conversions.methods import Converted, converted
 from groupnorm.study.conversions.records import write_failure, write_result
 from groupnorm.study.conversions.teacher import Teacher
 from groupnorm.study.conversions.trial import Trial
@@ -42,10 +43,11 @@ def run_trials_of(
     keep_large_blocks()
     torch.set_num_threads(threads)
     teacher = Teacher(folder, device, data_root)
+    latest = _Latest(teacher)
     for trial in trials:
         reason = None
         try:
-            write_result(folder, trial, _result(teacher, trial))
+            write_result(folder, trial, _result(teacher, latest, trial))
         except OSError:  # of the disk: the next trial would meet it, too
             raise
         except Exception as error:
@@ -55,10 +57,24 @@ def run_trials_of(
         on_trial(trial, reason)
 
 
-def _result(teacher: Teacher, trial: Trial) -> dict[str, Any]:
+class _Latest:
+    """Converts, and has the latest conversion again for the trials that fine-tune it."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self._trial: Trial | None = None
+        self._converted: Converted | None = None
+
+    def __call__(self, trial: Trial) -> Converted:
+        if trial != self._trial or self._converted is None:
+            self._trial, self._converted = trial, converted(self._teacher, trial)
+        return copy.deepcopy(self._converted)
+
+
+def _result(teacher: Teacher, latest: _Latest, trial: Trial) -> dict[str, Any]:
     """What a trial gives, as `schema.TrialResult` has it."""
     begun = time.perf_counter()
-    network, report = converted(teacher, trial)
+    network, report = latest(trial.converted)
     if trial.steps:
         fine_tune(network, teacher, trial)
     seconds = time.perf_counter() - begun
@@ -78,7 +94,7 @@ def _layers(report: ConversionReport | None) -> list[dict[str, Any]]:
             "channels": row.channels,
             "groups": row.groups,
             "error": row.error,
-            "offset_share": getattr(row, "offset_share", None),
+            "offset_share": row.offset_share,
         }
         for row in report.layers
     ]  # fmt: skip

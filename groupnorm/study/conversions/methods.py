@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -37,11 +38,12 @@ WITHOUT_REFIT = ("least squares", "fit, no refit")
 """Methods that leave the convolution in front as it is but for that affine."""
 
 
-def converted(teacher: Teacher, trial: Trial) -> tuple[nn.Module, ConversionReport | None]:
-    """The network of a trial before its fine-tuning.
+Converted: TypeAlias = tuple[nn.Module, ConversionReport | None]
+"""A network, and the report of its conversion; None where no layer is converted."""
 
-    Returns:
-        The network, and the report of the conversion; None where no layer is converted.
+
+def converted(teacher: Teacher, trial: Trial) -> Converted:
+    """The network of a trial before its fine-tuning.
 
     Raises:
         ValueError: it cannot be converted.

@@ -36,8 +36,8 @@ def test_each_garment_is_in_one_scene_at_most():
 def test_contents(cache):
     scenes = data.load_segmentation("garments-masks")
     assert (scenes.name, scenes.version) == ("garments-masks", str(garments_masks.VERSION))
-    assert scenes.train_images.shape == (12, 3, 48, 48)
-    assert scenes.test_maps.shape == (8, 48, 48)
+    assert scenes.train_images.shape == (12, 3, 32, 32)
+    assert scenes.test_maps.shape == (8, 32, 32)
     assert scenes.class_names == ("background", *fashion_mnist_mini.CLASS_NAMES)
     mini = fashion_mnist_mini.load()
     for split, labels in (("train", mini.train_labels), ("test", mini.test_labels)):

@@ -40,6 +40,7 @@ _COLORS = {
 }  # fmt: skip
 _STYLES = {m: Style(color, MARKERS[i]) for i, (m, color) in enumerate(_COLORS.items())}
 
+_NEAR = 8.0  # points below the teacher that the second panel shows
 _BESIDE = 0.07  # of two methods at the same groups, so that no marker hides another
 
 
@@ -99,23 +100,26 @@ def _tick(to: str) -> str:
 def _by_steps(networks: Sequence[NetworkOutcomes]) -> FigureSpec:
     panels = [
         Panel(
-            _steps_drawer(network),
-            f"{capital(network.score_name)} against steps of fine-tuning, {network.name}",
+            _steps_drawer(network, near),
+            f"{capital(network.score_name)} against steps of fine-tuning, {network.name}"
+            + ", near the teacher" * near,
             width=4.4,
             height=3.2,
         )
         for network in networks
         if len({trial.steps for trial in network.outcomes if trial.steps}) > 1
+        for near in (False, True)
     ]
     caption = (
         "The score after so many steps of fine-tuning with 4 images each, each length a training "
-        "of its own; the dashed line is the teacher. Every start has the rate that is better on "
+        "of its own; the dashed line is the teacher, and the second panel shows what is "
+        "near it. Every start has the rate that is better on "
         "the training images held out. Bars are standard deviations over seeds."
     )
     return FigureSpec("steps", "Fine-tuning at 4 images a step", caption, panels)
 
 
-def _steps_drawer(network: NetworkOutcomes) -> Callable[[Axes], None]:
+def _steps_drawer(network: NetworkOutcomes, near: bool) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         lengths = [0, *sorted({trial.steps for trial in network.outcomes if trial.steps})]
         for start, mine in network.fine_tuned().items():
@@ -128,11 +132,14 @@ def _steps_drawer(network: NetworkOutcomes) -> Callable[[Axes], None]:
             style = Style(color.color, color.marker, dashes)
             _line(ax, found, style, _start(start), joined=True)
         if network.teacher.score is not None:
-            ax.axhline(network.teacher.score.mean, color=GREY, lw=1, ls="--")
+            teacher = network.teacher.score.mean
+            ax.axhline(teacher, color=GREY, lw=1, ls="--")
+            if near:
+                ax.set_ylim(teacher - _NEAR, teacher + _NEAR / 4)
         ax.set_xticks(range(len(lengths)), list(map(str, lengths)))
         ax.set_xlabel("steps")
         ax.set_ylabel(f"{network.score_name} (%)")
-        ax.set_title(network.name)
+        ax.set_title(f"{network.name}, near the teacher" if near else network.name)
 
     return draw
 

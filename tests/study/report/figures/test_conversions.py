@@ -34,7 +34,8 @@ def lines(axes):
 def test_each_has_a_panel_for_every_network_that_was_studied_so(figures):
     titles = {name: [drawn(p).get_title() for p in f.panels] for name, f in figures.items()}
     assert titles == {
-        "kept": [RESNET, MOBILENET], "steps": [RESNET], "layers": [RESNET, MOBILENET]
+        "kept": [RESNET, MOBILENET], "steps": [RESNET, f"{RESNET}, near the teacher"],
+        "layers": [RESNET, MOBILENET]
     }  # fmt: skip
 
 
@@ -63,6 +64,9 @@ def test_fine_tuning_begins_at_what_is_converted(figures):
     assert frozen[1][0] == pytest.approx(80.25)
     assert scratch[0] == [1, 2]
     assert len(found) == 7
+    low, high = drawn(figures["steps"].panels[1]).get_ylim()
+    assert low < 80.25 < high
+    assert high - low == pytest.approx(10.0)
 
 
 def test_layers_are_in_the_order_of_the_network(figures):
