@@ -26,7 +26,7 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.fit import FitLimits, LayerFit, fit_layer, relative_error
-from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, split
+from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
 from groupnorm.conversion.rules import groups_asked
 from groupnorm.data import ImageSet
 from groupnorm.data.catalog import load
@@ -116,7 +116,7 @@ def measure(model: nn.Module, images: Tensor, groups: int) -> dict[str, Any]:
     for number, (name, moments) in enumerate(found.items()):
         eps = float(model.get_submodule(name).eps)  # type: ignore[arg-type]
         count, _ = groups_asked(name, moments.channels, f"gn:groups={groups}")
-        fitting, held_out = split(moments)
+        fitting, held_out = _split(moments)
         fits = {
             part: fit_layer(fitting, count, eps=eps, limits=limits)
             for part, limits in PARTS.items()
@@ -195,6 +195,15 @@ def _errors(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlabel("norm, from input to output")
     axes.set_ylabel("relative squared error")
     axes.set_title("error of each norm alone")
+
+
+def _split(moments: LayerMoments) -> tuple[LayerMoments, LayerMoments]:
+    """Rows to fit on, and a quarter of all, spread evenly, that is held out."""
+    n = moments.samples
+    count = max(round(n / 4), 1)
+    outside = torch.zeros(n, dtype=torch.bool)
+    outside[(torch.arange(count) * n) // count + (n // count) // 2] = True
+    return moments.rows(~outside), moments.rows(outside)
 
 
 def main() -> None:
