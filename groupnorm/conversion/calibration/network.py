@@ -37,7 +37,7 @@ from groupnorm.conversion.constants.fold import check_layer, set_weights
 from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
 from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
-from groupnorm.conversion.report import ConvertedLayer
+from groupnorm.conversion.report import ConvertedLayer, plural
 from groupnorm.conversion.rules import MIN_CHANNELS, static_affine
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
 from groupnorm.conversion.walk import FoundNorm, find_norms, swap
@@ -143,10 +143,9 @@ def calibrate(
         if unseen:
             _convert_statically(student, unseen, spec)
             names = ", ".join(row.name for row in unseen)
-            verb = "has" if len(unseen) == 1 else "have"
             notes.append(
-                f"{len(unseen)} norm{'s' * (len(unseen) > 1)} did not run on the data, and {verb} "
-                f"what is known without: {names}."
+                f"{plural(len(unseen), 'norm')} did not run on the data: {names}. Converted "
+                "as without data."
             )
         progress.show(len(order), "the network's output")
         if options.finetune_steps:

@@ -84,7 +84,9 @@ class LayerRows:
             x = x if index is None else x[index].flatten(3)  # N, in_channels, positions, kernel
             x = torch.unflatten(x.transpose(0, 1), 0, (self.groups, -1))
             x = x.permute(0, 1, 4, 2, 3).reshape(self.groups, self.inputs, -1)
-            yield x, y.transpose(0, 1).reshape(self.groups, self.outputs, -1)
+            y = y.transpose(0, 1).reshape(self.groups, self.outputs, -1)
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            yield x.to(dtype), y.to(dtype)
 
 
 class RidgeRefit:
@@ -195,8 +197,11 @@ class HeldOutRows:
         groups, outputs = self._of.groups, self._of.outputs
         w = weight.detach().reshape(groups, outputs, -1)
         b = 0.0 if bias is None else bias.detach().reshape(groups, outputs, 1)
-        squared = sum(float((w @ x + b - y).double().square().sum()) for x, y in self._rows)
-        return squared / max(sum(float(y.double().square().sum()) for _, y in self._rows), 1e-300)
+        squared = total = 0.0
+        for x, y in self._rows:
+            squared += float((w.to(x.dtype) @ x + b - y).double().square().sum())
+            total += float(y.double().square().sum())
+        return squared / max(total, 1e-300)
 
 
 def _windows(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def test_a_norm_that_does_not_run_is_left_to_its_statistics():
             return self.body(x)
 
     converted, report = convert(train_statistics(Unused()))
-    assert report.notes == ["1 norm did not run on the data, and has what is known without: spare."]
+    assert report.notes == ["1 norm did not run on the data: spare. Converted as without data."]
     row = next(row for row in report.layers if row.name == "spare")
     assert row.error is None
     assert isinstance(converted.spare, nn.GroupNorm)
