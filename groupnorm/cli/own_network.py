@@ -123,7 +123,8 @@ def convert_own_network(
         held_out=OWN_IMAGES[1],
         labels=given["labels"],
     )
+    at_a_time = jobs or (available_cores() if device == "cpu" else 1)
     return convert_own(
-        asked, own_trials, out, command=this_command(), jobs=jobs or (available_cores() if device == "cpu" else 1),
-        device=device, console=console,
+        asked, own_trials, out, command=this_command(), jobs=at_a_time, device=device,
+        console=console,
     )  # fmt: skip
