@@ -124,7 +124,9 @@ def _steps_drawer(network: NetworkOutcomes, near: bool) -> Callable[[Axes], None
         lengths = [0, *sorted({trial.steps for trial in network.outcomes if trial.steps})]
         for start, mine in network.fine_tuned().items():
             before = network.before(start)
-            found = {lengths.index(one.trial.steps): one.score for one in mine if one.score}
+            found: dict[float, Estimate | None] = {
+                lengths.index(one.trial.steps): one.score for one in mine
+            }
             if before is not None and before.score is not None:
                 found = {0: before.score, **found}
             color = _STYLES[start.method]
