@@ -179,7 +179,7 @@ def _layers_drawer(network: NetworkOutcomes) -> Callable[[Axes], None]:
                 ax.plot(range(1, len(errors) + 1), errors, color=style.color, marker=style.marker,
                         ms=4, label=METHODS[method])  # fmt: skip
         shown = [error for errors in lines.values() for error in errors]
-        low, high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)))
+        low, high = math.floor(math.log10(min(shown))), math.floor(math.log10(max(shown))) + 1
         ticks = [10.0**power for power in range(low, high + 1)]
         ax.set_yscale("log")
         ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
