@@ -129,8 +129,9 @@ def _add_command(name: str, entry: Entry) -> None:
             if any(own.values()):
                 others = {"--data-root": root, "--cluster": on, "--track": track,
                           "--stop-at-first-failure": stop_at_first_failure}  # fmt: skip
-                for name in (*options.given(), *(name for name, value in others.items() if value)):
-                    raise ValueError(f"{name} does not go with a network of your own")
+                more = [*options.given(), *(key for key, value in others.items() if value)]
+                if more:
+                    raise ValueError(f"{more[0]} does not go with a network of your own")
                 _run_own(own, folder, jobs, device)
                 return
             _run(name, options, folder, jobs, device, root, on, track, stop_at_first_failure)
