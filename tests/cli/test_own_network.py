@@ -13,7 +13,7 @@ OWN = ("study", "convert", "--network", "mine_for_tests:make", "--images", "phot
 
 @pytest.mark.slow
 def test_tables_for_a_network_of_ones_own(tmp_path):
-    own_network(tmp_path)
+    own_network(tmp_path, images=20)
     done = groupnorm(*OWN, "--labels", "--out", "tables", cwd=tmp_path)
     assert "39 trials of conversions: 0 reused, 39 to do" in done.stdout
     assert "mine_for_tests:make" in done.stdout
