@@ -26,7 +26,7 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.fit import FitLimits, LayerFit, fit_layer, relative_error
-from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, split
+from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
 from groupnorm.conversion.rules import groups_asked
 from groupnorm.data import ImageSet
 from groupnorm.data.catalog import load
@@ -110,13 +110,14 @@ def group_statistics(fit: LayerFit, moments: LayerMoments, group: int) -> tuple[
 
 def measure(model: nn.Module, images: Tensor, groups: int) -> dict[str, Any]:
     """The errors of every norm, and the statistics of one group of the norm in the middle."""
-    found = moments_of(model, images)
+    held = torch.arange(len(images)) % 4 == 2
+    found, held_out_of = (moments_of(model, images[part]) for part in (~held, held))
     rows: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}
-    for number, (name, moments) in enumerate(found.items()):
+    for number, (name, fitting) in enumerate(found.items()):
+        held_out = held_out_of[name]
         eps = float(model.get_submodule(name).eps)  # type: ignore[arg-type]
-        count, _ = groups_asked(name, moments.channels, f"gn:groups={groups}")
-        fitting, held_out = split(moments)
+        count, _ = groups_asked(name, fitting.channels, f"gn:groups={groups}")
         fits = {
             part: fit_layer(fitting, count, eps=eps, limits=limits)
             for part, limits in PARTS.items()
@@ -124,14 +125,14 @@ def measure(model: nn.Module, images: Tensor, groups: int) -> dict[str, Any]:
         rows.append(
             {
                 "norm": name,
-                "channels": moments.channels,
+                "channels": fitting.channels,
                 "groups": count,
                 "errors": {part: relative_error(fit, held_out) for part, fit in fits.items()},
                 "offset_share": fits["and offsets"].offset_share,
             }
         )
         if number == len(found) // 2:
-            shown = {"norm": name, "group": 0, "channels": moments.channels // count}
+            shown = {"norm": name, "group": 0, "channels": fitting.channels // count}
             for part, fit in fits.items():
                 mean, deviation = group_statistics(fit, held_out, 0)
                 shown[part] = {"mean": mean.tolist(), "deviation": deviation.tolist()}

@@ -29,6 +29,7 @@ from groupnorm.cli.options import (
     read_settings,
     whole_number,
 )
+from groupnorm.cli.own_network import PARAMETERS, convert_own_network
 from groupnorm.cli.report import print_main_table
 from groupnorm.cli.terminal import (
     console,
@@ -121,9 +122,13 @@ def _add_command(name: str, entry: Entry) -> None:
         with report_user_errors():
             root = existing_folder(data_root, "--data-root")
             on = _cluster(cluster, cpus_per_trial, gpus_per_trial, device)
+            own = {p.name: chosen.pop(p.name) for p in _own(entry)}
             options = _read_options(entry, settings or [], chosen)
             usual = f"groupnorm-study-{name}{'-search' if options.search else ''}"
             folder = named_folder(out, "--out") or Path(usual)
+            if any(own.values()):
+                _run_own(own, options, folder, jobs, device)
+                return
             _run(name, options, folder, jobs, device, root, on, track, stop_at_first_failure)
 
     _give_options(command, entry)
@@ -138,9 +143,15 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
     text = f"What to change, as {key}=3 for --{key} 3. Keys: {', '.join(entry.takes)}."
     argument = typer.Argument(metavar="KEY=VALUE", help=text)
     settings = settings.replace(annotation=Annotated[list[str] | None, argument])
-    parameters = [settings, *(_parameter(key, entry) for key in entry.takes), *own]
+    taken = [_parameter(key, entry) for key in entry.takes]
+    parameters = [settings, *taken, *_own(entry), *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _own(entry: Entry) -> list[inspect.Parameter]:
+    """The options for a network of the user's own, where the experiment takes one."""
+    return PARAMETERS if entry.own_network else []
 
 
 def _parameter(key: str, entry: Entry) -> inspect.Parameter:
@@ -237,9 +248,8 @@ def _run(
             track=track,
             stop_at_first_failure=stop_at_first_failure,
         )
-    print_main_table(out)
-    say(f"report: {outcome.report}")
     failed = [record for record in outcome.records if record.status == "failed"]
+    _print_end(out, outcome.report, 0 if failed else outcome.failed_trials)
     if failed:
         left = sum(record.status in ("partial", "missing") for record in outcome.records)
         stopped = f" {left} others were stopped, or not begun." if stop_at_first_failure else ""
@@ -247,10 +257,28 @@ def _run(
             f"{len(failed)} of {len(outcome.records)} runs failed; the report says why.{stopped} "
             f"{_how_to_go_on(failed)}"
         )
-    if outcome.failed_trials:
+
+
+def _run_own(
+    own: dict[str, Any], options: Options, out: Path, jobs: int | None, device: str
+) -> None:
+    """Convert a network of the user's own in place of those that the study trains."""
+    if given := options.given():
+        raise ValueError(f"{next(iter(given))} does not go with a network of your own")
+    with report_interrupt(
+        lambda: f"what was finished is kept in {out}. To continue: {this_command(errors.encoding)}"
+    ):
+        page, failed = convert_own_network(own, out, jobs, device)
+    _print_end(out, page, failed)
+
+
+def _print_end(out: Path, page: Path, failed_trials: int) -> None:
+    print_main_table(out)
+    say(f"report: {page}")
+    if failed_trials:
         fail(
-            f"{counted(outcome.failed_trials, 'trial')} of conversions failed; the report says "
-            "why. The same command tries again."
+            f"{counted(failed_trials, 'trial')} of conversions failed; the report says why. The "
+            "same command tries again."
         )
 
 

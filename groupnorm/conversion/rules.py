@@ -85,7 +85,7 @@ def groups_asked(
         return found, _note_of_indivisible(channels, found, most)
     asked = spec.num_groups(channels)
     most = max(channels // min(min_channels, channels), 1)
-    if spec.kind == "in" and asked > most:
+    if not _has_number(spec) and asked > most:
         raise ValueError(
             f"{spec} has one channel in each group of {name}; the mean of a channel over an image "
             "is then lost. min_channels=1 allows it"
@@ -108,13 +108,19 @@ def _note_of_indivisible(channels: int, found: int, most: int) -> str:
 
 def is_free(spec: NormSpec) -> bool:
     """True for "gn" without a number of groups, which leaves it to the conversion."""
-    return spec.kind == "gn" and spec.given.isdisjoint({"groups", "size"})
+    return _has_number(spec) and spec.given.isdisjoint({"groups", "size"})
 
 
 def one_group_asked(spec: NormSpec, groups: Groups | None, channels: int) -> bool:
     """True where one group is what the caller wants, not what the channels leave."""
-    of_all = spec.size is not None and spec.size >= channels
-    return groups is not None or spec.kind == "ln" or spec.groups == 1 or of_all
+    if groups is not None or not _has_number(spec):
+        return groups is not None or spec.num_groups(2) == 1
+    return spec.groups == 1 or (spec.size is not None and spec.size >= channels)
+
+
+def _has_number(spec: NormSpec) -> bool:
+    """True for a kind that takes a number of groups or their size; others have one or C groups."""
+    return spec.groups is not None or spec.size is not None
 
 
 def static_affine(norm: SourceNorm, groups: int, eps: float) -> tuple[Tensor, Tensor]:

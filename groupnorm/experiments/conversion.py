@@ -94,6 +94,10 @@ GRIDS = {
 }
 
 
+OWN_IMAGES = (128, 256)
+"""Of a user's own network: images to calibrate with, and to measure on, at most."""
+
+
 class Network(NamedTuple):
     """A network that is converted.
 
@@ -229,3 +233,13 @@ def trials_of(grid: Grid, whole: bool) -> Iterable[Trial]:
 def _trial(grid: Grid, method: str, *, to: str, min_channels: int = 1) -> Trial:
     least = 4 if to == FITTED else min_channels
     return Trial(method, to, least, grid.images if method in WITH_IMAGES else 0)
+
+
+def own_trials(images: int) -> NetworkTrials:
+    """The trials of a user's own network: every method by number of groups, without training.
+
+    Args:
+        images: to calibrate with.
+    """
+    grid = replace(FULL, images=min(images, FULL.images), rates=())
+    return NetworkTrials(tuple(trials_of(grid, whole=False)))

@@ -45,7 +45,8 @@ class EpochTotals:
 
 
 class Task(Protocol):
-    """What differs between classification, detection and video: batches, losses, evaluation.
+    """What differs between classification, detection, segmentation and video: batches, losses,
+    evaluation.
 
     A batch is the task's own: the loop takes it from `data` and hands it to `split`, and its parts
     to `losses`, without looking into them. Which examples are one worker's, and that no pass cuts a

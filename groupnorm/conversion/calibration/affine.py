@@ -51,38 +51,6 @@ def fold_affine(
     )
 
 
-def permute_outputs(
-    weight: Tensor,
-    bias: Tensor | None,
-    order: Tensor,
-    *,
-    transposed_groups: int | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of the layer whose output channel i is the channel order[i] of the given one.
-
-    Of a dense or linear layer. A depthwise convolution has its inputs in the new order as well; a
-    grouped one only where the order leaves every channel in its group.
-
-    Args:
-        weight: and bias and transposed_groups, as in `fold_affine`.
-        order: a permutation (out_channels,).
-    """
-    by_output = _outputs_first(weight.detach(), transposed_groups)[order]
-    permuted = _outputs_back(by_output, weight, transposed_groups)
-    return permuted, None if bias is None else bias.detach()[order]
-
-
-def permute_inputs(weight: Tensor, order: Tensor, *, transposed: bool = False) -> Tensor:
-    """Weight of the dense or linear layer that takes input channels in a new order.
-
-    Args:
-        weight: as in `fold_affine`, of a layer with one group.
-        order: new input channel i is the old channel order[i].
-        transposed: whether it is a transposed convolution.
-    """
-    return weight.detach().index_select(0 if transposed else 1, order)
-
-
 def _outputs_first(weight: Tensor, transposed_groups: int | None) -> Tensor:
     """(out_channels, ...), of a transposed convolution (out_channels, in / groups, *kernel)."""
     if transposed_groups is None:

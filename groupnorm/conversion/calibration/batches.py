@@ -41,7 +41,7 @@ class Batches:
         self._forward, self._device = forward, device
         if isinstance(data, str | os.PathLike):
             raise TypeError(
-                "data takes batches; groupnorm.data.folder_images gives those of a folder"
+                "data takes batches; groupnorm.data.folder_images(folder) gives those of a folder"
             )
         if isinstance(data, Tensor):
             data = [data]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -48,14 +47,7 @@ class LayerMoments:
         Args:
             index: of the rows, or a mask over them.
         """
-        return self._mapped(lambda moment: moment[index])
-
-    def permuted(self, order: Tensor) -> LayerMoments:
-        """With the channels in another order: new channel i is the old channel order[i]."""
-        return self._mapped(lambda moment: moment[:, order])
-
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> LayerMoments:
-        return LayerMoments(*(function(getattr(self, field.name)) for field in fields(self)))
+        return LayerMoments(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 class MomentAccumulator:

@@ -29,7 +29,7 @@ from groupnorm.conversion.calibration.group_rule import (
 )
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
 from groupnorm.conversion.calibration.progress import Progress
-from groupnorm.conversion.calibration.refit import RidgeRefit
+from groupnorm.conversion.calibration.refit import HeldOutRows, RidgeRefit
 from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
 from groupnorm.conversion.calibration.states import States
 from groupnorm.conversion.calibration.tape import Holder, Untraceable
@@ -37,15 +37,15 @@ from groupnorm.conversion.constants.fold import check_layer, set_weights
 from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
 from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
-from groupnorm.conversion.report import ConvertedLayer
-from groupnorm.conversion.rules import MIN_CHANNELS
+from groupnorm.conversion.report import ConvertedLayer, plural
+from groupnorm.conversion.rules import MIN_CHANNELS, static_affine
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
-from groupnorm.conversion.walk import find_norms, swap
+from groupnorm.conversion.walk import FoundNorm, find_norms, swap
 from groupnorm.spec import NormSpec
 
 _ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
+_NOTHING = 1e-10  # relative error of a layer whose input is the teacher's
 _LEAST_STD = 0.1  # of a channel, in deviations that the norm has stored
-_NOTHING = 1e-8  # relative error of a layer that needs no refit
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,14 @@ def calibrate(
             walk.go_to(point)
             fitted = _Norm(teacher, student, point, row, spec, options, seed=options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
+        unseen = [row for row in rows if producers[row.name] == NOT_RUN]
+        if unseen:
+            _convert_statically(student, unseen, spec)
+            names = ", ".join(row.name for row in unseen)
+            notes.append(
+                f"{plural(len(unseen), 'norm')} did not run on the data: {names}. Converted "
+                "as without data."
+            )
         progress.show(len(order), "the network's output")
         if options.finetune_steps:
             notes.append(
@@ -151,9 +159,6 @@ def calibrate(
         else:
             error = output_error(walk.outputs())
         notes += _notes_on(states)
-    unseen = [name for name, layer in producers.items() if layer == NOT_RUN]
-    if unseen:
-        notes.append(f"{len(unseen)} norms did not run on the data: {', '.join(unseen)}.")
     return Calibrated(student.model, list(found.values()), error, notes)
 
 
@@ -225,8 +230,7 @@ class _Norm:
         fit, error, reason = self._fit(source, fitting, held_out, budget)
         self._check(fit)
         own_affine = producer is None and not self.options.plain
-        found = next(n for n in find_norms(self.student, None) if self.point.norm in n.names)
-        own = read_norm(found.module, found.near)
+        found, own = _norm_of(self.student, self.point.norm)
         new = build(own, self.spec, fit.groups, fit.eps, own_affine, fit.hybrid)[0]
         _fill(new, fit)
         swap(self.student, [(found, new)])
@@ -264,12 +268,10 @@ class _Norm:
         fitting: RidgeRefit | None = None
         for seen in walk.producer_inputs():
             if fitting is None:
-                weight = producer.weight
-                rows = max(_ROWS, 2 * weight[0].numel())
+                rows = max(_ROWS, 2 * producer.weight[0].numel())
                 positions = -(-rows // (len(seen.student) * walk.batches.fitted))
-                fitting, held_out = (
-                    RidgeRefit(producer, positions=positions, seed=self.seed) for _ in range(2)
-                )
+                fitting = RidgeRefit(producer, positions=positions, seed=self.seed)
+                held_out = HeldOutRows(producer, positions=positions, seed=self.seed)
             (held_out if seen.held_out else fitting).add(seen.student, seen.teacher)
         assert fitting is not None
         before = held_out.error(producer.weight, producer.bias)
@@ -330,6 +332,23 @@ class _Norm:
             transposed_groups=groups,
         )  # fmt: skip
         set_weights(producer, weight, bias)
+
+
+def _norm_of(student: Holder, name: str) -> tuple[FoundNorm, SourceNorm]:
+    """A norm of the student, by its name below the holder."""
+    found = next(norm for norm in find_norms(student, None) if name in norm.names)
+    return found, read_norm(found.module, found.near)
+
+
+def _convert_statically(student: Holder, rows: Sequence[ConvertedLayer], spec: NormSpec) -> None:
+    """Replace norms as without data."""
+    for row in rows:
+        found, own = _norm_of(student, _held(row.name))
+        values = static_affine(own, row.groups, row.eps)
+        new = build(own, spec, row.groups, row.eps)[0]
+        for key, value in zip(("weight", "bias"), values, strict=True):
+            getattr(new, key).copy_(value)
+        swap(student, [(found, new)])
 
 
 def _fill(new: nn.Module, fit: LayerFit) -> None:

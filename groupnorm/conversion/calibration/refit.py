@@ -7,24 +7,23 @@ networks are reconstructed by He et al. 2017, arXiv 1707.06168, section 3.1).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 RIDGE = 0.03
 """Pull towards the old weights, in units of the mean variance of an input."""
-_ROWS = 8192  # of the patches that are held at a time
+_ROWS = 8192  # of the patches that are copied at a time
 
 
-class RidgeRefit:
-    """Collects the normal equations of a layer batch by batch; never holds a batch's patches whole.
-
-    With F = in_channels / groups * kernel it holds groups * F * (F + out_channels / groups) numbers
-    of float64, 170 MB for a 3x3 convolution of 512 channels.
+class LayerRows:
+    """What a layer sees at some positions of its output, and what it shall give there.
 
     Args:
         layer: `nn.Conv1d`, `nn.Conv2d`, `nn.Conv3d` (dense, grouped or depthwise, any padding) or
-            `nn.Linear`, whose weights are pulled towards; it is not changed.
+            `nn.Linear`.
         positions: take so many random positions of each sample's output, the same for all samples
             of a batch; None takes all.
         seed: of these positions.
@@ -41,29 +40,20 @@ class RidgeRefit:
         self._layer = layer
         self._positions = positions
         self._generator = torch.Generator().manual_seed(seed)
-        weight = layer.weight.detach()
-        groups = 1 if isinstance(layer, nn.Linear) else layer.groups
-        self._old = weight.double().reshape(groups, weight.shape[0] // groups, -1)
-        f, outputs = self._old.shape[2], self._old.shape[1]
-        self._rows = 0
-        self._sum_x = self._old.new_zeros(groups, f, 1)
-        self._sum_y = self._old.new_zeros(groups, outputs, 1)
-        self._gram = self._old.new_zeros(groups, f, f)
-        self._cross = self._old.new_zeros(groups, outputs, f)
-        self._square_y = self._old.new_zeros(groups, outputs)
+        self.groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+        self.outputs = layer.weight.shape[0] // self.groups
+        self.inputs = layer.weight[0].numel()
 
-    @torch.no_grad()
-    def add(self, input: Tensor, target: Tensor) -> None:
-        """Add a batch.
+    def of(self, input: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows of a batch in parts: (groups, inputs, rows) and (groups, outputs, rows).
 
         Args:
-            input: of the student's layer, (N, in_channels, *), or of a linear layer (*, in).
-            target: output of the teacher's layer, in the shape that the layer gives.
+            input: of the layer, (N, in_channels, *), or of a linear layer (*, in).
+            target: in the shape that the layer gives.
 
         Raises:
             ValueError: the target has another shape than the layer's output would have.
         """
-        groups = len(self._old)
         index: tuple[slice | Tensor, ...] | None = None
         if isinstance(self._layer, nn.Linear):
             windows = input.reshape(-1, input.shape[-1], 1, 1)  # rows, features, position, kernel
@@ -84,17 +74,75 @@ class RidgeRefit:
             where = torch.unravel_index(chosen.to(input.device), spatial)
             index = (slice(None), slice(None), *where)
             target = target.flatten(2)[:, :, chosen.to(target.device)]
-        if target.shape[:2] != (len(windows), self._old.shape[1] * groups):
+        if target.shape[:2] != (len(windows), self.outputs * self.groups):
             raise ValueError(
-                f"the layer has {self._old.shape[1] * groups} outputs for {len(windows)} samples, "
+                f"the layer has {self.outputs * self.groups} outputs for {len(windows)} samples, "
                 f"the target is {tuple(target.shape)}"
             )
         count = max(1, _ROWS // max(target.shape[2], 1))
         for x, y in zip(torch.split(windows, count), torch.split(target, count), strict=True):
-            self._add_rows(x if index is None else x[index].flatten(3), y)
+            x = x if index is None else x[index].flatten(3)  # N, in_channels, positions, kernel
+            x = torch.unflatten(x.transpose(0, 1), 0, (self.groups, -1))
+            x = x.permute(0, 1, 4, 2, 3).reshape(self.groups, self.inputs, -1)
+            y = y.transpose(0, 1).reshape(self.groups, self.outputs, -1)
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            yield x.to(dtype), y.to(dtype)
 
+
+class RidgeRefit:
+    """Collects the normal equations of a layer batch by batch; never holds a batch's patches whole.
+
+    It holds groups * inputs * (inputs + outputs) numbers of float64, 190 MB for a 3x3 convolution
+    of 512 channels, and twice as much while it solves.
+
+    Args:
+        layer: as in `LayerRows`, whose weights are pulled towards; it is not changed.
+        positions: as in `LayerRows`.
+        seed: as in `LayerRows`.
+
+    Raises:
+        ValueError: as `LayerRows`.
+    """
+
+    def __init__(self, layer: nn.Module, *, positions: int | None = None, seed: int = 0) -> None:
+        self._of = LayerRows(layer, positions=positions, seed=seed)
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        self._weight = weight.detach()
+        groups, outputs, f = self._of.groups, self._of.outputs, self._of.inputs
+        self._rows = 0
+        zeros = {"dtype": torch.float64, "device": weight.device}
+        self._sum_x = torch.zeros(groups, f, 1, **zeros)
+        self._sum_y = torch.zeros(groups, outputs, 1, **zeros)
+        self._gram = torch.zeros(groups, f, f, **zeros)
+        self._cross = torch.zeros(groups, outputs, f, **zeros)
+
+    @torch.no_grad()
+    def add(self, input: Tensor, target: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            input: of the student's layer, as in `LayerRows.of`.
+            target: output of the teacher's layer.
+
+        Raises:
+            ValueError: as `LayerRows.of`.
+        """
+        for x, y in self._of.of(input, target):
+            if self._rows == 0:
+                self._shift = x.mean(2, keepdim=True)
+            x = x - self._shift  # so that the products are not large beside the covariance
+            self._rows += x.shape[2]
+            self._sum_x += x.sum(2, keepdim=True, dtype=torch.float64)
+            self._sum_y += y.sum(2, keepdim=True, dtype=torch.float64)
+            self._gram += x @ x.mT
+            self._cross += y @ x.mT
+
+    @torch.no_grad()
     def solve(self, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """Weight, in the layer's shape and dtype, and bias, which no ridge pulls.
+
+        Where the equations have no stable solution, the old weight.
 
         Args:
             ridge: 0 for least squares.
@@ -106,55 +154,54 @@ class RidgeRefit:
             raise ValueError(
                 f"a refit needs rows and a ridge of 0 or more, got {self._rows} rows and {ridge}"
             )
-        mean_x, mean_y, gram, cross = self._moments()
-        variances = gram.diagonal(dim1=1, dim2=2)
+        old = self._weight.double().reshape(self._cross.shape)
+        mean_x, mean_y = self._sum_x / self._rows, self._sum_y / self._rows
+        covariance = (self._gram / self._rows).baddbmm_(mean_x, mean_x.mT, alpha=-1)
+        cross = self._cross / self._rows - mean_y @ mean_x.mT - old @ covariance
+        variances = covariance.diagonal(dim1=1, dim2=2)
         pull = (ridge * variances.mean(1)).clamp(min=1e-10 * float(variances.max()) + 1e-30)
-        regular = gram + torch.diag_embed(pull.unsqueeze(1).expand_as(variances))
-        change = torch.linalg.solve(regular, (cross - self._old @ gram).mT).mT
-        weight = self._old + change
-        bias = mean_y - weight @ mean_x
-        old = self._layer.weight
-        assert isinstance(old, Tensor)
-        return weight.reshape(old.shape).to(old.dtype), bias.flatten().to(old.dtype)
+        variances += pull.unsqueeze(1)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        weight = old if failed.any() else old + torch.cholesky_solve(cross.mT, factor).mT
+        bias = mean_y - weight @ (mean_x + self._shift)
+        found = weight.reshape(self._weight.shape), bias.flatten()
+        return found[0].to(self._weight.dtype), found[1].to(self._weight.dtype)
 
+
+class HeldOutRows:
+    """Rows that a refit is judged by; they are held, so that `positions` should be few.
+
+    Args:
+        layer: and positions and seed, as in `LayerRows`.
+        positions: see `layer`.
+        seed: see `layer`.
+    """
+
+    def __init__(self, layer: nn.Module, *, positions: int | None = None, seed: int = 0) -> None:
+        self._of = LayerRows(layer, positions=positions, seed=seed)
+        self._rows: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def add(self, input: Tensor, target: Tensor) -> None:
+        """Add a batch, as `RidgeRefit.add`."""
+        self._rows += self._of.of(input, target)
+
+    @torch.no_grad()
     def error(self, weight: Tensor, bias: Tensor | None) -> float:
-        """The squared error of a layer with these values on the rows, relative.
-
-        The mean square of what its outputs differ from the targets, summed over the outputs, over
-        the sum of the targets' variances; 0 where these do not vary.
+        """The squared error of a layer with these values on all rows, over that of zeros.
 
         Args:
             weight: in the layer's shape.
             bias: (out_channels,), or None for 0.
         """
-        w = weight.detach().double().reshape(self._old.shape)
-        mean_x, mean_y, gram, cross = self._moments()
-        variances = self._square_y / self._rows - mean_y.squeeze(2) ** 2
-        off = mean_y - w @ mean_x
-        if bias is not None:
-            off = off - bias.detach().double().reshape(off.shape)
-        squared = variances + ((w @ gram - 2 * cross) * w).sum(2) + off.squeeze(2) ** 2
-        total = float(variances.sum())
-        return max(float(squared.sum()), 0.0) / total if total > 0 else 0.0
-
-    def _moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Means of x and y, covariance of x, of y and x."""
-        mean_x, mean_y = self._sum_x / self._rows, self._sum_y / self._rows
-        gram = self._gram / self._rows - mean_x @ mean_x.mT
-        return mean_x, mean_y, gram, self._cross / self._rows - mean_y @ mean_x.mT
-
-    def _add_rows(self, windows: Tensor, target: Tensor) -> None:
-        """Args: windows (N, in_channels, P, kernel) and target (N, out_channels, P)."""
-        groups, outputs, f = self._old.shape
-        x = torch.unflatten(windows.double().transpose(0, 1), 0, (groups, -1))  # G, in / G, N, P, K
-        x = x.permute(0, 1, 4, 2, 3).reshape(groups, f, -1)
-        y = target.double().transpose(0, 1).reshape(groups, outputs, -1)
-        self._rows += x.shape[2]
-        self._sum_x += x.sum(2, keepdim=True)
-        self._sum_y += y.sum(2, keepdim=True)
-        self._gram += x @ x.mT
-        self._cross += y @ x.mT
-        self._square_y += y.square().sum(2)
+        groups, outputs = self._of.groups, self._of.outputs
+        w = weight.detach().reshape(groups, outputs, -1)
+        b = 0.0 if bias is None else bias.detach().reshape(groups, outputs, 1)
+        squared = total = 0.0
+        for x, y in self._rows:
+            squared += float((w.to(x.dtype) @ x + b - y).double().square().sum())
+            total += float(y.double().square().sum())
+        return squared / max(total, 1e-300)
 
 
 def _windows(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:

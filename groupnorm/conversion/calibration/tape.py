@@ -88,7 +88,8 @@ class Tape:
         try:
             self._graph = _Tracer(norms).trace(root)
         except Exception as error:  # the network's code meets stand-ins for tensors
-            raise Untraceable(first_line(error)) from error
+            why = first_line(error).partition(". ")[0]
+            raise Untraceable(f"torch.fx cannot follow it ({why})") from error
         self._order()
 
     def _order(self) -> None:

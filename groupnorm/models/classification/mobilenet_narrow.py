@@ -137,7 +137,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        out = self.act2(self.norm2(self.conv2(self.expand(x))))
+        out: Tensor = self.act2(self.norm2(self.conv2(self.expand(x))))
         out = self.norm3(self.conv3(out))
         return x + out if self.has_shortcut else out
 

@@ -77,7 +77,7 @@ def preact_widths(width: float) -> dict[str, tuple[int, ...]]:
 
 def mobilenet_widths() -> dict[str, tuple[int, ...]]:
     """Channels that the norms of each place of the narrow MobileNet see, in rising order."""
-    found = {"stem": (MOBILENET_STEM,)}
+    found: dict[str, tuple[int, ...]] = {"stem": (MOBILENET_STEM,)}
     channels = MOBILENET_STEM
     for number, stage in enumerate(MOBILENET_STAGES, 1):
         seen = {stage.channels}

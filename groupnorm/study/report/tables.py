@@ -240,7 +240,7 @@ def _gaps(study: Study, rows: list[Row]) -> list[list[str]]:
     for same in by_runs(rows):
         for name in same[0].runs:
             record = study.records[name]
-            if record.status not in ("finished", "diverged"):
+            if record.status not in ("finished", "diverged") or not study.trained:
                 continue
             for file, held in (("config.json", record.config), ("env.json", record.env)):
                 if not held:

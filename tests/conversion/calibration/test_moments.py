@@ -115,10 +115,3 @@ def test_no_samples_are_an_error():
     accumulator.add(torch.ones(0, 3, 2), torch.ones(0, 3, 2))
     with pytest.raises(ValueError, match="no samples"):
         accumulator.moments()
-
-
-def test_channels_in_another_order():
-    x = torch.randn(4, 3, 5)
-    order = torch.tensor([2, 0, 1])
-    found = collected((x, x)).permuted(order)
-    assert max(differences(found, collected((x[:, order], x[:, order])))) < DOUBLE

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.conversion.calibration.refit import RidgeRefit
+from groupnorm.conversion.calibration.refit import HeldOutRows, LayerRows, RidgeRefit
 from tests.tolerances import DOUBLE, FORMULA_64, NETWORK, SOLVED_64
 
 LAYERS = {
@@ -124,10 +124,11 @@ def test_a_strong_ridge_keeps_the_weights_and_moves_the_bias():
 def test_inputs_that_never_vary_keep_their_weights():
     layer, x = layer_and_input("dense")
     x[:, 1] = 0
-    refit = RidgeRefit(far_away(layer))
+    student = far_away(layer)
+    refit = RidgeRefit(student)
     refit.add(x, layer(x))
     weight, _ = refit.solve()
-    assert torch.allclose(weight[:, 1], refit._layer.weight[:, 1])
+    assert torch.allclose(weight[:, 1], student.weight[:, 1])
     constant = RidgeRefit(layer)
     constant.add(torch.zeros_like(x), layer(x))
     weight, bias = constant.solve(0)
@@ -172,3 +173,36 @@ def test_what_cannot_be_refitted_is_refused():
     refit.add(x, layer(x))
     with pytest.raises(ValueError, match="ridge of 0 or more"):
         refit.solve(-1.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LAYERS)
+def test_held_out_rows_judge_by_the_squared_error(name):
+    layer, x = layer_and_input(name)
+    other = far_away(layer)
+    held_out = HeldOutRows(layer)
+    for part in x.split(5):
+        held_out.add(part, other(part))
+    wanted = other(x)
+    expected = float((layer(x) - wanted).square().sum() / wanted.square().sum())
+    assert held_out.error(layer.weight, layer.bias) == pytest.approx(expected, rel=SOLVED_64)
+    assert held_out.error(other.weight, other.bias) < SOLVED_64
+
+
+def test_patches_are_copied_for_few_samples_at_a_time():
+    conv = nn.Conv2d(16, 4, 3, padding=1)
+    x = torch.randn(16, 16, 32, 32)
+    parts = [part[0].numel() for part in LayerRows(conv).of(x, conv(x))]
+    assert len(parts) == 2
+    assert parts[0] == 8 * 16 * 9 * 32 * 32
+
+
+def test_inputs_far_from_zero_in_single_precision():
+    conv = nn.Conv2d(4, 5, 1)
+    x = torch.randn(30, 4, 8, 8) + 1000
+    other = far_away(conv)
+    refit = RidgeRefit(conv)
+    for part in x.split(10):
+        refit.add(part, other(part))
+    weight, _ = refit.solve(ridge=0)
+    assert torch.allclose(weight, other.weight, atol=1e-2)
