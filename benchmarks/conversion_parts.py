@@ -110,13 +110,14 @@ def group_statistics(fit: LayerFit, moments: LayerMoments, group: int) -> tuple[
 
 def measure(model: nn.Module, images: Tensor, groups: int) -> dict[str, Any]:
     """The errors of every norm, and the statistics of one group of the norm in the middle."""
-    found = moments_of(model, images)
+    held = torch.arange(len(images)) % 4 == 2
+    found, held_out_of = (moments_of(model, images[part]) for part in (~held, held))
     rows: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}
-    for number, (name, moments) in enumerate(found.items()):
+    for number, (name, fitting) in enumerate(found.items()):
+        held_out = held_out_of[name]
         eps = float(model.get_submodule(name).eps)  # type: ignore[arg-type]
-        count, _ = groups_asked(name, moments.channels, f"gn:groups={groups}")
-        fitting, held_out = _split(moments)
+        count, _ = groups_asked(name, fitting.channels, f"gn:groups={groups}")
         fits = {
             part: fit_layer(fitting, count, eps=eps, limits=limits)
             for part, limits in PARTS.items()
@@ -124,14 +125,14 @@ def measure(model: nn.Module, images: Tensor, groups: int) -> dict[str, Any]:
         rows.append(
             {
                 "norm": name,
-                "channels": moments.channels,
+                "channels": fitting.channels,
                 "groups": count,
                 "errors": {part: relative_error(fit, held_out) for part, fit in fits.items()},
                 "offset_share": fits["and offsets"].offset_share,
             }
         )
         if number == len(found) // 2:
-            shown = {"norm": name, "group": 0, "channels": moments.channels // count}
+            shown = {"norm": name, "group": 0, "channels": fitting.channels // count}
             for part, fit in fits.items():
                 mean, deviation = group_statistics(fit, held_out, 0)
                 shown[part] = {"mean": mean.tolist(), "deviation": deviation.tolist()}
@@ -195,15 +196,6 @@ def _errors(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlabel("norm, from input to output")
     axes.set_ylabel("relative squared error")
     axes.set_title("error of each norm alone")
-
-
-def _split(moments: LayerMoments) -> tuple[LayerMoments, LayerMoments]:
-    """Rows to fit on, and a quarter of all, spread evenly, that is held out."""
-    n = moments.samples
-    count = max(round(n / 4), 1)
-    outside = torch.zeros(n, dtype=torch.bool)
-    outside[(torch.arange(count) * n) // count + (n // count) // 2] = True
-    return moments.rows(~outside), moments.rows(outside)
 
 
 def main() -> None:

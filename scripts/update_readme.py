@@ -864,6 +864,11 @@ def conversion_parts_section() -> str:
     )
 
 
+def why_sections() -> dict[str, str]:
+    """Name of each section of docs/why-conversion-loses.md, and its text."""
+    return {"conversion-parts": conversion_parts_section()}
+
+
 def updated(text: str, sections: dict[str, str]) -> str:
     """A document's text with every section made anew."""
     for name, body in sections.items():
@@ -905,7 +910,7 @@ def main() -> None:
         COST: cost_sections,
         DETECTORS: detectors_sections,
         GROUPS: groups_sections,
-        WHY: lambda: {"conversion-parts": conversion_parts_section()},
+        WHY: why_sections,
     }
     for path, sections in documents.items():
         text = path.read_text(encoding="utf-8")

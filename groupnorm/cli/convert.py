@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -157,19 +158,26 @@ def convert(
     Writes the weights, a report of every layer and a figure of their errors, and compares the
     network before and after on images that were held out.
     """
-    with report_interrupt(lambda: "nothing was written"), report_user_errors():
+    written: list[Path] = []
+
+    def kept() -> str:
+        return f"the result is in {written[0]}" if written else "nothing was written"
+
+    with report_interrupt(kept), report_user_errors():
         from groupnorm.conversion import preview
         from groupnorm.run.conversion.network import current_folder_importable
         from groupnorm.training.device import check_device
 
         check_device(device)
         source = Path(checkpoint)
+        if not source.is_file():
+            raise ValueError(f"there is no file {checkpoint!r}; expected the network's weights")
         folder = named_folder(out, "--out") or source.with_name(f"{source.stem}-{_slug(to)}")
         photos = existing_folder(images, "--images")
         if photos is None and not dry_run:
             raise ValueError("--images is needed: a folder of images like those of the network")
-        if not (dry_run or overwrite):
-            _check_free(folder)
+        if not dry_run:
+            _check_folder(folder, overwrite)
         tell = _nothing if as_json else say
         with current_folder_importable():
             built, about = _load(source, network, option or [], device, tell)
@@ -190,6 +198,7 @@ def convert(
         about |= _about_images(photos, split, choice)
         code = _code(built.code, folder)
         write_together(folder, _files(converted, report, found, about, code))
+        written.append(folder)
         if as_json:
             print_json(
                 {
@@ -212,13 +221,17 @@ def _nothing(_: str) -> None:
     """What `say` does for --json."""
 
 
-def _check_free(folder: Path) -> None:
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Check that the result can be written, before anything is converted."""
     there = [name for name in _FILES if (folder / name).exists()]
-    if there:
+    if there and not overwrite:
         raise ValueError(
             f"{folder} holds {', '.join(there)}; name another folder with --out, or replace these "
             "with --overwrite"
         )
+    exists = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(exists, os.W_OK):
+        raise ValueError(f"{exists} cannot be written to; name another folder with --out")
 
 
 def _load(

@@ -29,6 +29,7 @@ from groupnorm.cli.options import (
     read_settings,
     whole_number,
 )
+from groupnorm.cli.own_network import PARAMETERS, convert_own_network
 from groupnorm.cli.report import print_main_table
 from groupnorm.cli.terminal import (
     console,
@@ -121,9 +122,18 @@ def _add_command(name: str, entry: Entry) -> None:
         with report_user_errors():
             root = existing_folder(data_root, "--data-root")
             on = _cluster(cluster, cpus_per_trial, gpus_per_trial, device)
+            own = {p.name: chosen.pop(p.name) for p in _own(entry)}
             options = _read_options(entry, settings or [], chosen)
             usual = f"groupnorm-study-{name}{'-search' if options.search else ''}"
             folder = named_folder(out, "--out") or Path(usual)
+            if any(own.values()):
+                others = {"--data-root": root, "--cluster": on, "--track": track,
+                          "--stop-at-first-failure": stop_at_first_failure}  # fmt: skip
+                more = [*options.given(), *(key for key, value in others.items() if value)]
+                if more:
+                    raise ValueError(f"{more[0]} does not go with a network of your own")
+                _run_own(own, folder, jobs, device)
+                return
             _run(name, options, folder, jobs, device, root, on, track, stop_at_first_failure)
 
     _give_options(command, entry)
@@ -138,9 +148,15 @@ def _give_options(command: Callable[..., None], entry: Entry) -> None:
     text = f"What to change, as {key}=3 for --{key} 3. Keys: {', '.join(entry.takes)}."
     argument = typer.Argument(metavar="KEY=VALUE", help=text)
     settings = settings.replace(annotation=Annotated[list[str] | None, argument])
-    parameters = [settings, *(_parameter(key, entry) for key in entry.takes), *own]
+    taken = [_parameter(key, entry) for key in entry.takes]
+    parameters = [settings, *taken, *_own(entry), *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _own(entry: Entry) -> list[inspect.Parameter]:
+    """The options for a network of the user's own, where the experiment takes one."""
+    return PARAMETERS if entry.own_network else []
 
 
 def _parameter(key: str, entry: Entry) -> inspect.Parameter:
@@ -247,10 +263,26 @@ def _run(
             f"{len(failed)} of {len(outcome.records)} runs failed; the report says why.{stopped} "
             f"{_how_to_go_on(failed)}"
         )
-    if outcome.failed_trials:
+    _end_with(outcome.failed_trials)
+
+
+def _run_own(own: dict[str, Any], out: Path, jobs: int | None, device: str) -> None:
+    """Convert a network of the user's own in place of those that the study trains."""
+    with report_interrupt(
+        lambda: f"what was finished is kept in {out}. To continue: {this_command(errors.encoding)}"
+    ):
+        page, failed = convert_own_network(own, out, jobs, device)
+    print_main_table(out)
+    say(f"report: {page}")
+    _end_with(failed)
+
+
+def _end_with(failed_trials: int) -> None:
+    """The end of a command whose trials of conversions may have failed."""
+    if failed_trials:
         fail(
-            f"{counted(outcome.failed_trials, 'trial')} of conversions failed; the report says "
-            "why. The same command tries again."
+            f"{counted(failed_trials, 'trial')} of conversions failed; the report says why. The "
+            "same command tries again."
         )
 
 

@@ -38,6 +38,7 @@ class Entry:
         data: the data set where the user names none; None: the experiment's own.
         summary: what it compares, in a few words that no option changes; None: its title.
         one_size: it has one batch size.
+        own_network: it can be done with a network of the user's own in place of its runs.
     """
 
     make: Callable[[Options], Experiment]
@@ -46,6 +47,7 @@ class Entry:
     data: str | None = None
     summary: str | None = None
     one_size: bool = False
+    own_network: bool = False
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -145,6 +147,7 @@ EXPERIMENTS: dict[str, Entry] = {
         conversion.SCALES,
         decides=(*_OF_SMALL_SCENES, "train_images", "evaluate_every"),
         summary="What conversions of batch norm networks to group norm keep of them",
+        own_network=True,
     ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),

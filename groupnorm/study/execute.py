@@ -156,8 +156,10 @@ def run_study(
                 _time_steps(plan, list(runs), setup, tell)
                 predict_samples(out, plan.cells, data_root, tell)
                 if plan.conversions:
+                    if cluster is not None:
+                        tell("conversions are done on this machine, not on the cluster")
                     failed_trials = convert_teachers(
-                        out, plan.cells, plan.conversions, setup.share,
+                        out, plan.cells, plan.conversions, jobs=setup.jobs_at_most,
                         device=device, data_root=data_root, console=console,
                     )  # fmt: skip
             return StudyOutcome(build_report(out), records, failed_trials)
@@ -181,11 +183,15 @@ class _Setup:
     cluster: Cluster | None
     stop_at_first_failure: bool
 
+    @property
+    def jobs_at_most(self) -> int:
+        """How many trials run at a time on this machine, if there are enough."""
+        return self.jobs or (available_cores() if self.device == "cpu" else 1)
+
     def share(self, trials: int) -> tuple[int, int]:
         """How many of so many trials run at a time on this machine, and the threads of each."""
-        cores = available_cores()
-        jobs = min(self.jobs or (cores if self.device == "cpu" else 1), max(1, trials))
-        return jobs, max(1, cores // jobs)
+        jobs = min(self.jobs_at_most, max(1, trials))
+        return jobs, max(1, available_cores() // jobs)
 
 
 def _stages(plan: Plan, out: Path) -> Iterator[Stage]:

@@ -370,6 +370,21 @@ class TrialRecord(_Closed):
     reason: str | None
 
 
+class OwnNetwork(_Closed):
+    """`network.json`: a network that the study did not train, and the images for it."""
+
+    network: str
+    options: dict[str, str]
+    checkpoint: str | None
+    images: str
+    size: Annotated[int, Field(ge=1)]
+    mean: _Channels
+    std: _Channels
+    calibration: Annotated[int, Field(ge=1)]
+    held_out: Annotated[int, Field(ge=1)]
+    labels: bool
+
+
 class Done(_Closed):
     """`DONE`."""
 

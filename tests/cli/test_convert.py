@@ -3,17 +3,21 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+import typer
 from PIL import Image
 
+from groupnorm.cli import app
 from groupnorm.conversion import ConversionReport, convert
 from groupnorm.conversion.calibration.fit import FitLimits
 from groupnorm.run.conversion.network import current_folder_importable
@@ -174,7 +178,8 @@ def test_a_result_is_not_overwritten_without_leave(place):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"tiny.pt": "none.pt"}, "none.pt: No such file or directory"),
+        ({"tiny.pt": "none.pt"}, "there is no file 'none.pt'; expected the network's weights"),
+        ({"tiny.pt": "photos"}, "there is no file 'photos'"),
         ({"tiny.pt": "tiny_nets.py"}, "tiny_nets.py cannot be read as weights"),
         ({"tiny.pt": "features.pt"}, "does not fit the model. Keys missing: 8.bias, 8.weight"),
         ({"tiny_nets:net": "tiny_nets:nett"}, "tiny_nets has no nett (did you mean net?)"),
@@ -209,6 +214,15 @@ def test_what_is_wrong_is_one_sentence(place, change, words):
     assert not (place / "tiny-gn").exists()
 
 
+def test_a_folder_that_cannot_be_written_to_is_found_at_once(place, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "out")
+    (place / "out").mkdir()
+    done = typed("convert", *USUAL, "--out", "out/deep")
+    assert done.returncode == 2
+    assert done.stderr == "error: out cannot be written to; name another folder with --out\n"
+    assert done.stdout == ""
+
+
 def test_classes_that_the_network_has_not(place):
     write(place / "photos" / "emu" / "1.jpg", (place / "photos/cat/1.jpg").read_bytes())
     done = typed("convert", *USUAL, "--labels")
@@ -241,6 +255,16 @@ def test_an_interrupt_is_one_line_and_nothing_is_written(place, monkeypatch):
     assert sorted(os.listdir()) == before
 
 
+def test_an_interrupt_at_the_end_says_where_the_result_is(place, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("groupnorm.cli.convert._print_result", interrupted)
+    done = typed("convert", *USUAL)
+    assert done.returncode == 130
+    assert done.stderr.endswith("stopped; the result is in tiny-gn\n")
+
+
 def test_too_little_memory_of_a_gpu_is_a_sentence(place, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -249,6 +273,15 @@ def test_too_little_memory_of_a_gpu_is_a_sentence(place, monkeypatch):
     done = typed("convert", *USUAL)
     assert done.returncode == 2
     assert "the GPU has too little memory; take fewer images (--count)" in done.stderr
+
+
+def test_the_page_names_options_that_there_are():
+    page = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
+    section = page.partition("## From the command line")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`?(--[a-z-]+)", section))
+    options = typer.main.get_command(app).commands["convert"].params
+    assert named <= {name for option in options for name in option.opts}
+    assert len(named) > 10
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_what_is_refused(field, told):
 @pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_rows(tmp_path):
     """kill -9 of a real process after two of its epochs; then the same command."""
-    fields = [*FEW, "norm=bn", "accumulate=2", "steps=60", "warmup_steps=10", "seed=3"]
+    fields = [*FEW, "norm=bn", "accumulate=2", "steps=45", "schedule=cosine", "seed=3"]
     line = [sys.executable, "-c", COMMAND, "train", *fields, "--json", "--out"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -97,6 +97,7 @@ def test_killed_it_goes_on_to_the_same_rows(tmp_path):
     for name in ("killed", "whole"):
         subprocess.run([*line, str(tmp_path / name)], check=True, capture_output=True, timeout=600)
         rows[name] = [{**row, "timing": None} for row in read_metrics(tmp_path / name)]
-    assert len(rows["whole"]) == 20
+    assert len(rows["whole"]) == 15
     assert rows["killed"] == rows["whole"]
-    assert rows["whole"][-1]["val_mean_iou"] > 50, "it has learned something to compare"
+    first, *_, last = (row["val_mean_iou"] for row in rows["whole"])
+    assert last > first + 3, "it has learned something to compare"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,22 @@ def convert_teachers(
     out: Path,
     cells: Sequence[Cell],
     trials: Mapping[str, NetworkTrials],
-    share: Callable[[int], tuple[int, int]],
     *,
+    jobs: int,
     device: str,
     data_root: Path | None,
     console: Console,
 ) -> int:
-    """Do the trials that are missing of every finished run, a process for each run.
+    """Do the trials that are missing of every finished run, `jobs` processes at a time.
 
-    What is there stays. A trial that fails costs only itself, a process that is killed the trial
-    it was at; the next start does what is missing.
+    What is there stays. A trial that fails costs only itself, a process that is killed the trials
+    that it did not come to; the next start does what is missing. A process does the trials of one
+    run, or a part of them where there are fewer runs than `jobs`. It has one thread, so that a
+    trial gives the same bits however many there are.
 
     Args:
         cells: of the study's table; their label `network` names the trials.
         trials: by network.
-        share: from a number of processes to how many run at a time, and the threads of each.
 
     Returns:
         How many failed, or were not done because their process was killed.
@@ -69,24 +70,46 @@ def convert_teachers(
     )
     if not waiting:
         return 0
-    with _Progress(names, waiting, console) as progress:
+    work = _shared_out(waiting, jobs)
+    titles = {job: names[run] for job, (run, _) in work.items()}
+    with _Progress(titles, {job: mine for job, (_, mine) in work.items()}, console) as progress:
 
         def launch(launcher: Launcher, name: str) -> LaunchedTrial:
             progress.started(name)
+            run, mine = work[name]
             return launcher.launch(
-                run_folder(out, name),
+                run_folder(out, run),
                 device=device,
                 data_root=data_root,
-                conversions=[trial.as_json() for trial in waiting[name]],
+                conversions=[trial.as_json() for trial in mine],
             )
 
         def ended(name: str, failure: str) -> bool:
             progress.ended(name, failure)
             return True
 
-        jobs, threads = share(len(waiting))
-        run_processes(list(waiting), launch, progress.on_event, ended, jobs=jobs, threads=threads)
+        run_processes(list(work), launch, progress.on_event, ended, jobs=jobs, threads=1)
         return progress.failed
+
+
+def _shared_out(
+    waiting: Mapping[str, Sequence[Trial]], jobs: int
+) -> dict[str, tuple[str, list[Trial]]]:
+    """The run and the trials of every process, by a name of it.
+
+    Trials that follow each other, which may begin with the same conversion, stay together. The
+    parts of a run take about the same time.
+    """
+    parts = -(-jobs // len(waiting))
+    work: dict[str, tuple[str, list[Trial]]] = {}
+    for run, trials in waiting.items():
+        share = sum(trial.seconds for trial in trials) / parts
+        done = 0.0
+        for trial in trials:
+            part = min(int(done / share), parts - 1)
+            work.setdefault(f"{run}, part {part}", (run, []))[1].append(trial)
+            done += trial.seconds
+    return work
 
 
 class _Progress:

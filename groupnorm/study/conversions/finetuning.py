@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from groupnorm.data.batches import Step, TrainingData
 from groupnorm.study.conversions.methods import of_four
-from groupnorm.study.conversions.teacher import Teacher
+from groupnorm.study.conversions.teacher import RunTeacher
 from groupnorm.study.conversions.trial import DISTILLATION, Trial
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.distributed import ALONE
@@ -27,7 +27,7 @@ WARMUP_SHARE = 0.2
 calibration."""
 
 
-def fine_tune(network: nn.Module, teacher: Teacher, trial: Trial) -> None:
+def fine_tune(network: nn.Module, teacher: RunTeacher, trial: Trial) -> None:
     """Train a network in place as a trial says.
 
     SGD with momentum 0.9 on the training examples of the teacher's run, 4 a step, in the order and

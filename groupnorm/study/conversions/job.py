@@ -16,8 +16,9 @@ from groupnorm.files import first_line
 from groupnorm.memory import keep_large_blocks
 from groupnorm.study.conversions.finetuning import fine_tune
 from groupnorm.study.conversions.methods import Converted, converted
+from groupnorm.study.conversions.own_network import OwnTeacher, read_own_network
 from groupnorm.study.conversions.records import write_failure, write_result
-from groupnorm.study.conversions.teacher import Teacher
+from groupnorm.study.conversions.teacher import RunTeacher, Teacher
 from groupnorm.study.conversions.trial import Trial
 
 
@@ -38,11 +39,15 @@ def run_trials_of(
         on_trial: called after each with None or the reason.
 
     Raises:
-        CheckpointError, StoreError, DataError, ValueError: as `Teacher`.
+        CheckpointError, StoreError, DataError, ValueError: as `RunTeacher` and `OwnTeacher`.
     """
     keep_large_blocks()
     torch.set_num_threads(threads)
-    teacher = Teacher(folder, device, data_root)
+    teacher: Teacher
+    if (asked := read_own_network(folder)) is not None:
+        teacher = OwnTeacher(asked, device)
+    else:
+        teacher = RunTeacher(folder, device, data_root)
     latest = _Latest(teacher)
     for trial in trials:
         reason = None
@@ -76,6 +81,7 @@ def _result(teacher: Teacher, latest: _Latest, trial: Trial) -> dict[str, Any]:
     begun = time.perf_counter()
     network, report = latest(trial.converted)
     if trial.steps:
+        assert isinstance(teacher, RunTeacher)
         fine_tune(network, teacher, trial)
     seconds = time.perf_counter() - begun
     score = teacher.score(network, held_out=trial.steps > 0)

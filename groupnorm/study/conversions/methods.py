@@ -9,6 +9,7 @@ and nowhere else in the package:
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from torch import nn
 from groupnorm.conversion import ConversionReport, convert, freeze
 from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
 from groupnorm.spec import NormSpec
-from groupnorm.study.conversions.teacher import Teacher
+from groupnorm.study.conversions.teacher import RunTeacher, Teacher
 from groupnorm.study.conversions.trial import Trial
 from groupnorm.training.config import TrainingConfig
 
@@ -49,15 +50,12 @@ def converted(teacher: Teacher, trial: Trial) -> Converted:
         ValueError: it cannot be converted.
     """
     if trial.method == "teacher":
-        return teacher.copied(), None
+        return copy.deepcopy(teacher.network), None
     if trial.method == "frozen BN":
-        return freeze(teacher.copied())[0], None
-    if trial.method == "BN":
-        return teacher.build(of_four(teacher.config)), None
-    if trial.method == "scratch":
-        norms = {"norm": NormSpec.parse(trial.to), "norms": {}}
-        config = of_four(teacher.config).model_copy(update=norms)
-        return teacher.setup.build(config, teacher.data, teacher.device), None
+        return freeze(teacher.network)[0], None
+    if trial.method in ("BN", "scratch"):
+        assert isinstance(teacher, RunTeacher)
+        return _trained(teacher, trial), None
     if trial.images:
         return convert(
             teacher.network,
@@ -66,7 +64,7 @@ def converted(teacher: Teacher, trial: Trial) -> Converted:
             data=teacher.calibration_images(trial.images),
             limits=LIMITS[trial.method],
             refit=trial.method not in WITHOUT_REFIT,
-            seed=teacher.config.seed,
+            seed=teacher.seed,
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*without data", UserWarning)
@@ -74,6 +72,15 @@ def converted(teacher: Teacher, trial: Trial) -> Converted:
     if trial.method != "data-free":
         _set_affine(network, teacher.network, report, copied=trial.method == "copy")
     return network, report
+
+
+def _trained(teacher: RunTeacher, trial: Trial) -> nn.Module:
+    """The teacher with batch norm over the 4 images of a step, or fresh group norm."""
+    config = of_four(teacher.config)
+    if trial.method == "BN":
+        return teacher.build(config)
+    config = config.model_copy(update={"norm": NormSpec.parse(trial.to), "norms": {}})
+    return teacher.setup.build(config, teacher.data, teacher.device)
 
 
 def of_four(config: TrainingConfig) -> TrainingConfig:

@@ -1,12 +1,11 @@
-"""A teacher: a run's trained network with its data, and how other networks compare with it."""
+"""Teachers: trained networks with their data, and how other networks compare with them."""
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +33,31 @@ class Score(NamedTuple):
     agreement: float
 
 
-class Teacher:
+class Teacher(Protocol):
+    """What trials ask of a teacher.
+
+    Attributes:
+        network: in evaluation mode; nothing changes it.
+        seed: of all that is drawn.
+    """
+
+    network: nn.Module
+    seed: int
+
+    def calibration_images(self, count: int) -> Tensor:
+        """The first `count` images to calibrate with, in a fixed order, as the network takes them.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        ...
+
+    def score(self, network: nn.Module, *, held_out: bool = False) -> Score:
+        """A network's results on the test examples, and on those held out."""
+        ...
+
+
+class RunTeacher:
     """A finished run's network, its data and its predictions.
 
     The run holds out a part of the training examples (`validation_images`). Conversions are
@@ -56,6 +79,7 @@ class Teacher:
         if not found.config.validation_images:
             raise ValueError(f"{folder} holds a run without validation_images, and no teacher")
         self.config: TrainingConfig = found.config
+        self.seed = found.config.seed
         self.device = device
         self.setup: Setup = setup_of(self.config)
         self.data = self.setup.load(self.config, device, data_root)
@@ -78,22 +102,15 @@ class Teacher:
         network.load_state_dict(self.weights)
         return network
 
-    def copied(self) -> nn.Module:
-        """A copy of the network, in evaluation mode."""
-        return copy.deepcopy(self.network)
-
     def calibration_images(self, count: int) -> Tensor:
-        """The first `count` images of those held out, in an order by the run's seed.
+        """Images of those held out, in an order by the run's seed.
 
         They are as the test images are, without augmentation.
-
-        Raises:
-            ValueError: fewer are held out.
         """
         if self._images is None:
             batches = [inputs for inputs, *_ in self.data.test()]
             images = torch.cat(batches)
-            generator = torch.Generator().manual_seed(self.config.seed)
+            generator = torch.Generator().manual_seed(self.seed)
             self._images = images[torch.randperm(len(images), generator=generator)]
         if count > len(self._images):
             raise ValueError(

@@ -319,7 +319,7 @@ def _page(
         sheet=sheet,
         photo="" if sheet is None else b64encode(sheet.png).decode(),
         run_header=tables.run_header(study),
-        run_groups=tables.run_groups(study, every),
+        run_groups=tables.run_groups(study, every) if study.trained else [],
         problems=problems,
         runs=len(records),
         each_result=f"{each_result(study)}{title_images(study)}",

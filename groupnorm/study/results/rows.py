@@ -43,6 +43,8 @@ from groupnorm.training.metric import Metric, metrics_of
 STATUSES = ("finished", "partial", "missing", "diverged", "failed")
 # How many last epochs a result is the median of in records that do not say it: the paper's rule.
 LAST_EPOCHS = 5
+# The protocol of a study whose networks come from elsewhere.
+NO_TRAINING = "no training"
 # Said of a norm that one training, with each seed, stands for at several batch sizes.
 ONCE = "(trained once)"
 
@@ -186,6 +188,11 @@ class Study:
     def of_conversions(self) -> bool:
         """Whether conversions of the runs' networks are compared."""
         return bool(self.manifest["shows"] == "conversions")
+
+    @property
+    def trained(self) -> bool:
+        """Whether its runs were trained; a user's own network comes as it is."""
+        return bool(self.manifest["protocol"] != NO_TRAINING)
 
     @property
     def example(self) -> str:

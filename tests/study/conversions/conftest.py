@@ -3,7 +3,7 @@
 import pytest
 
 from groupnorm.experiments import Options, study_plan
-from groupnorm.study.conversions.teacher import Teacher
+from groupnorm.study.conversions.teacher import RunTeacher
 from groupnorm.study.plan import vary
 from groupnorm.study.record import record_run
 
@@ -24,4 +24,4 @@ def teacher_run(tmp_path_factory, teacher_config):
 
 @pytest.fixture(scope="session")
 def teacher(teacher_run):
-    return Teacher(teacher_run, "cpu", None)
+    return RunTeacher(teacher_run, "cpu", None)

@@ -32,12 +32,14 @@ def processes(monkeypatch):
 
     class Processes:
         def __init__(self):
-            self.done, self.asked, self.fails = {}, {}, None
+            self.done, self.asked, self.fails, self.names = {}, {}, None, []
 
         def run(self, names, launch, on_event, ended, *, jobs, threads):
             for name in names:
                 launch(self, name)
-                for values in self.asked[name][: self.done.get(name, 99)]:
+                self.names.append(name)
+                run = self.folder.name
+                for values in self.asked[run][: self.done.get(run, 99)]:
                     trial = Trial.from_json(values)
                     reason = "ValueError: made up" if trial.method == self.fails else None
                     if reason:
@@ -56,11 +58,11 @@ def processes(monkeypatch):
     return found
 
 
-def convert(out):
+def convert(out, jobs=2):
     """How many trials failed, and what was said."""
     stream = io.StringIO()
     failed = convert_teachers(
-        out, read_cells(read_manifest(out)), TRIALS, lambda trials: (2, 1), device="cpu",
+        out, read_cells(read_manifest(out)), TRIALS, jobs=jobs, device="cpu",
         data_root=None, console=Console(file=stream, width=200),
     )  # fmt: skip
     return failed, stream.getvalue()
@@ -102,3 +104,13 @@ def test_runs_that_did_not_finish_are_left_out(out, processes):
     _, text = convert(out)
     assert "0 reused, 6 to do, 2 of networks that did not finish are left out" in text
     assert "network1-s0" not in processes.asked
+
+
+def test_a_run_is_divided_where_there_are_fewer_runs_than_jobs(out, processes):
+    assert convert(out, jobs=8)[0] == 0
+    assert len(processes.names) == 8
+    processes.names.clear()
+    path = next((out / "runs" / "network1-s0" / "trials").iterdir())
+    path.unlink()
+    convert(out, jobs=8)
+    assert processes.names == ["network1-s0, part 0"]

@@ -1,21 +1,23 @@
 """Teachers: their images, their results and agreement with them."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from groupnorm.data import load
-from groupnorm.study.conversions.teacher import Predictions, Teacher
+from groupnorm.study.conversions.teacher import Predictions, RunTeacher
 from groupnorm.study.plan import vary
 from groupnorm.study.record import record_run
 from groupnorm.study.store import read_run
 
 
 def test_its_results_are_those_of_its_run(teacher, teacher_run):
-    score = teacher.score(teacher.copied(), held_out=True)
+    score = teacher.score(copy.deepcopy(teacher.network), held_out=True)
     assert score.held_out == read_run(teacher_run).metrics[-1]["val_error"]
     assert score.agreement == 100.0
-    assert teacher.score(teacher.copied()).held_out is None
+    assert teacher.score(copy.deepcopy(teacher.network)).held_out is None
 
 
 def test_it_is_tested_on_all_test_images(teacher):
@@ -50,7 +52,7 @@ def test_a_run_that_holds_nothing_out_is_no_teacher(teacher_config, tmp_path):
     config = vary(teacher_config, validation_images=None, steps=1)
     record_run(config, tmp_path, threads=1)
     with pytest.raises(ValueError, match="without validation_images"):
-        Teacher(tmp_path, "cpu", None)
+        RunTeacher(tmp_path, "cpu", None)
 
 
 def test_agreement_counts_every_prediction():

@@ -75,6 +75,7 @@ def _offsets(layers: Sequence[ConvertedLayer], row: float) -> Callable[[Axes], N
                 color=VERMILLION)  # fmt: skip
         ax.set_xlim(0, 1)
         _layers_axis(ax, [""] * len(layers), row)
+        ax.tick_params(left=False)
         ax.set_xlabel("offset share of the variance")
 
     return draw

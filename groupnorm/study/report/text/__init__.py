@@ -64,7 +64,7 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
         return [tuned_briefly(tuning)]
     kind = study.manifest["shows"]
     if kind == "conversions":
-        return conversions_text(study.conversions)
+        return conversions_text(study.conversions, study.trained)
     begins = {"groups": groups_headline, "arms": arms_headline, "clips": clips_headline}
     if study.search is not None:
         paragraphs = [*search_text(study, rows), *_incomplete(rows)] if rows else []

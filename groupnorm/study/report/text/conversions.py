@@ -21,13 +21,17 @@ _AT = {FITTED: "with fitted groups", EIGHT: "at 8 groups",
        UP_TO_32: "with up to 32 groups of at least 4 channels"}  # fmt: skip
 
 
-def conversions_text(networks: Sequence[NetworkOutcomes]) -> list[str]:
-    """The report's opening paragraphs."""
+def conversions_text(networks: Sequence[NetworkOutcomes], trained: bool = True) -> list[str]:
+    """The report's opening paragraphs.
+
+    Args:
+        trained: by the study; otherwise they are a user's own.
+    """
     paragraphs = [
         _headline(networks),
         _others(networks),
         _fine_tuning(networks),
-        _what_was_done(networks),
+        _what_was_done(networks, trained),
         _incomplete(networks),
     ]
     return [paragraph for paragraph in paragraphs if paragraph]
@@ -66,7 +70,8 @@ def _each(networks: Sequence[NetworkOutcomes]) -> str:
                     "% aimed at)"
                 )
     if not told:
-        return " That is at least what is aimed at, of every network."
+        aimed = any(network.aims for network in networks)
+        return " That is at least what is aimed at, of every network." if aimed else ""
     return f" Less than aimed at is kept: {_listed(told)}."
 
 
@@ -120,14 +125,20 @@ def _gap(found: Difference) -> str:
     return text + (f" (95 % interval {interval_text(size.interval)})" if size.interval else "")
 
 
-def _what_was_done(networks: Sequence[NetworkOutcomes]) -> str:
+def _what_was_done(networks: Sequence[NetworkOutcomes], trained: bool) -> str:
     trials = sum(one.asked for network in networks for one in network.outcomes.values())
     images = next((network.images for network in networks if network.images), 0)
+    asked = f"{counted(trials, 'trial')} with {counted(len(networks), 'network')}."
+    if not trained:
+        return (
+            f"{asked} Conversions with data were calibrated with {images} images of the folder, "
+            "without labels, and measured on others. Shares are of the result of the network "
+            "before its conversion; an agreement is the share of images that get its class."
+        )
     return (
-        f"{counted(trials, 'trial')} with {counted(len(networks), 'network')}. A teacher was "
-        "trained with batch norm and kept away from a part of the training images. "
-        f"Conversions with data were calibrated with {images} of these, without labels, as the "
-        "test images are: without augmentation. Shares are of the teacher's result on the test "
+        f"{asked} A teacher was trained with batch norm and kept away from a part of the training "
+        f"images. Conversions with data were calibrated with {images} of these, without labels, as "
+        "the test images are: without augmentation. Shares are of the teacher's result on the test "
         "images, seed by seed."
     )
 

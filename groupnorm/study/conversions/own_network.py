@@ -1,0 +1,149 @@
+"""A network of the user's own as a teacher: any that a name, a checkpoint and images describe.
+
+It takes the place of a run: its folder holds `network.json` in place of a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from groupnorm.data import DataError
+from groupnorm.run.conversion.comparison import check_classes
+from groupnorm.run.conversion.images import SplitImages, split_images
+from groupnorm.run.conversion.network import build_network, current_folder_importable
+from groupnorm.run.conversion.weights import load_weights
+from groupnorm.study import schema
+from groupnorm.study.conversions.teacher import Score
+from groupnorm.study.store.json_files import read_checked
+from groupnorm.training.metric import CLASSIFICATION, Metric
+
+OWN_FILE = "network.json"
+AGREEMENT = Metric("agreement", "%", "higher", "agreement")
+"""With the network before its conversion: what is measured where no labels are there."""
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """What makes the teacher.
+
+    Attributes:
+        network: its name, as `build_network` reads it.
+        options: arguments of the function of that name.
+        checkpoint: a file with its weights; None: they are those that the function gives it.
+        images: the folder of images.
+        size: of them, in pixels; and `mean` and `std` of their colours, which it takes.
+        mean: see `size`.
+        std: see `size`.
+        calibration: how many are there to calibrate with.
+        held_out: how many others it is measured on.
+        labels: whether the folders of images are the classes.
+    """
+
+    network: str
+    options: Mapping[str, str]
+    checkpoint: str | None
+    images: str
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    calibration: int
+    held_out: int
+    labels: bool
+
+    @property
+    def metric(self) -> Metric:
+        """What is measured."""
+        return CLASSIFICATION[0] if self.labels else AGREEMENT
+
+
+class OwnTeacher:
+    """A network of the user's own on its images.
+
+    Raises:
+        ValueError: the network cannot be made, or the weights or the labels do not fit it.
+        DataError: there are too few images.
+    """
+
+    seed = 0
+
+    def __init__(self, asked: OwnNetwork, device: str) -> None:
+        with current_folder_importable():
+            self.network = build_network(asked.network, asked.options).model
+        if asked.checkpoint is not None:
+            load_weights(self.network, Path(asked.checkpoint))
+        self.network.to(device).eval()
+        self._device = device
+        self._split: SplitImages = split_images(
+            Path(asked.images), asked.calibration, asked.held_out, asked.size, asked.mean,
+            asked.std, with_classes=asked.labels,
+        )  # fmt: skip
+        if asked.labels:
+            first = next(iter(self._split.held_out))
+            check_classes(self.network, first, self._split.classes, device)
+        self._images = torch.cat(list(self._split.calibration)).to(device)
+        self._labels = self._read_labels()
+        self._classes = self._predictions(self.network)
+
+    def calibration_images(self, count: int) -> Tensor:
+        """Images of the folder, none of which is measured on, in the order of their paths."""
+        if count > len(self._images):
+            raise ValueError(
+                f"{count} images to calibrate with, but the folder has {len(self._images)} beside "
+                "those that are measured on"
+            )
+        return self._images[:count]
+
+    @property
+    def images(self) -> int:
+        """How many there are to calibrate with: those that could be decoded."""
+        return len(self._images)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The images that cannot be decoded, with the reason; they are left out."""
+        return self._split.unreadable()
+
+    def score(self, network: nn.Module, *, held_out: bool = False) -> Score:
+        """The error in percent where there are labels, else the agreement with this network."""
+        classes = self._predictions(network)
+        agreement = 100.0 * float((classes == self._classes).double().mean())
+        value = agreement
+        if self._labels is not None:
+            value = 100.0 * float((classes != self._labels).double().mean())
+        return Score(value, None, agreement)
+
+    def _read_labels(self) -> Tensor | None:
+        """Of the images that are measured on, as far as they can be decoded."""
+        found = [labels for _, labels in self._split.labelled() if labels is not None]
+        return torch.cat(found) if found else None
+
+    @torch.no_grad()
+    def _predictions(self, network: nn.Module) -> Tensor:
+        """The class of each image that is measured on, or of each of its pixels."""
+        found = []
+        network.eval()
+        for images in self._split.held_out:
+            logits = network(images.to(self._device))
+            if not isinstance(logits, Tensor) or logits.dim() < 2:
+                kind = type(logits).__name__
+                got = tuple(logits.shape) if isinstance(logits, Tensor) else kind
+                raise ValueError(f"expected logits (N, K) or (N, K, *) of the network, got {got}")
+            found.append(logits.argmax(1).cpu())
+        if not found:
+            raise DataError("no image of the folder can be decoded")
+        return torch.cat(found)
+
+
+def read_own_network(folder: Path) -> OwnNetwork | None:
+    """What `network.json` in the folder of a run says; None for a run that the study trained.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    found = read_checked(folder / OWN_FILE, schema.OwnNetwork)
+    return None if found is None else OwnNetwork(**found)
