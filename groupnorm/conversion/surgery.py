@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
 from groupnorm.conversion.calibration.group_rule import ERROR_BUDGET
-from groupnorm.conversion.calibration.network import Options
+from groupnorm.conversion.calibration.norm import Options
 from groupnorm.conversion.constants.freeze import stored_row
 from groupnorm.conversion.example import Example, Forward, Shapes, copied, input_shapes
 from groupnorm.conversion.rebuild import build

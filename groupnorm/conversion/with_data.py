@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
-from groupnorm.conversion.calibration.network import Options, calibrate
+from groupnorm.conversion.calibration.network import calibrate
+from groupnorm.conversion.calibration.norm import Options
 from groupnorm.conversion.example import Forward
 from groupnorm.conversion.rebuild import add_biases, build
 from groupnorm.conversion.report import ConversionReport

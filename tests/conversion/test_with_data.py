@@ -8,7 +8,8 @@ from torch import nn
 
 import groupnorm
 from groupnorm.conversion import ConversionReport, rebuild
-from groupnorm.conversion.calibration.fit import FitLimits
+from groupnorm.conversion.calibration import norm as norm_fit
+from groupnorm.conversion.calibration.fit import FitLimits, fit_layer
 from groupnorm.layers import CalibratedGroupNorm
 from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
 from tests.tolerances import NETWORK
@@ -280,3 +281,18 @@ def test_what_goes_with_data_is_refused_without():
         groupnorm.convert(small_network(), finetune_steps=10)
     with pytest.raises(ValueError, match="data goes with group norms, not with bn"):
         convert(small_network(), "bn")
+
+
+@pytest.mark.parametrize(("to", "size", "rows"), [("ln", 8, 60), ("ln", 5, 12), ("gn", 8, 12)])
+def test_large_groups_of_few_images_are_fitted_to_parts_of_maps_too(monkeypatch, to, size, rows):
+    """With more scales and offsets than images, a fit to these is one to how they happen to be."""
+    seen = []
+
+    def noted(moments, groups, **arguments):
+        seen.append(moments.samples)
+        return fit_layer(moments, groups, **arguments)
+
+    monkeypatch.setattr(norm_fit, "fit_layer", noted)
+    model = train_statistics(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)))
+    convert(model, "ln" if to == "ln" else "gn:groups=4", data=images(16, size))
+    assert seen == [rows]

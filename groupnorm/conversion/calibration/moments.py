@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+_SHORTEST = 4  # side of a map that is cut
 _CACHED_VALUES = 1 << 16  # of a part of the input, which then stays in a core's cache
 
 
@@ -48,6 +51,15 @@ class LayerMoments:
             index: of the rows, or a mask over them.
         """
         return LayerMoments(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def joined(self, other: LayerMoments) -> LayerMoments:
+        """With the rows of others behind these."""
+        return LayerMoments(
+            *(
+                torch.cat([getattr(self, field.name), getattr(other, field.name)])
+                for field in fields(self)
+            )
+        )
 
 
 class MomentAccumulator:
@@ -110,6 +122,21 @@ class MomentAccumulator:
             )
         ]
         return self._batches[0]
+
+
+def halves(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Indices of the halves of a map along each of its last two sides, if these have 4 values.
+
+    Four quarters of a picture; none where no side is that long.
+    """
+    sides = [
+        (slice(0, size // 2), slice(size // 2, size))
+        if size >= _SHORTEST and axis >= len(shape) - 2
+        else (slice(None),)
+        for axis, size in enumerate(shape)
+    ]
+    if any(len(side) > 1 for side in sides):
+        yield from itertools.product(*sides)
 
 
 def _moments(x: Tensor, y: Tensor) -> LayerMoments:

@@ -3,78 +3,32 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
-from groupnorm.conversion.calibration.fit import (
-    DEFAULT_LIMITS,
-    FitLimits,
-    LayerFit,
-    fit_layer,
-    relative_error,
-)
 from groupnorm.conversion.calibration.group_rule import (
-    ERROR_BUDGET,
     ErrorBudget,
-    choose_groups,
     norm_weights,
 )
-from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
+from groupnorm.conversion.calibration.norm import NormFit, Options, norm_of
 from groupnorm.conversion.calibration.progress import Progress
-from groupnorm.conversion.calibration.refit import HeldOutRows, RidgeRefit
 from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
 from groupnorm.conversion.calibration.states import States
 from groupnorm.conversion.calibration.tape import Holder, Untraceable
-from groupnorm.conversion.constants.fold import check_layer, set_weights
+from groupnorm.conversion.constants.fold import check_layer
 from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
 from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer, plural
-from groupnorm.conversion.rules import MIN_CHANNELS, static_affine
-from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
-from groupnorm.conversion.walk import FoundNorm, find_norms, swap
+from groupnorm.conversion.rules import static_affine
+from groupnorm.conversion.sources import Refusal, read_norm
+from groupnorm.conversion.walk import swap
 from groupnorm.spec import NormSpec
-
-_ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
-_NOTHING = 1e-10  # relative error of a layer whose input is the teacher's
-_LEAST_STD = 0.1  # of a channel, in deviations that the norm has stored
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a network is fitted; each as the keyword of `convert`.
-
-    Attributes:
-        free: whether the number of groups of each norm is chosen by the error budget.
-        min_channels: of each group, where there is a choice.
-        limits: see `convert`.
-        refit: see `convert`.
-        budget: see `convert`.
-        plain: see `convert`.
-        hybrid: see `convert`.
-        finetune_steps: see `convert`.
-        seed: see `convert`.
-        progress: see `convert`.
-    """
-
-    free: bool = True
-    min_channels: int = MIN_CHANNELS
-    limits: FitLimits = DEFAULT_LIMITS
-    hybrid: float = 1.0
-    refit: bool = True
-    budget: float = ERROR_BUDGET
-    plain: bool = False
-    finetune_steps: int = 0
-    seed: int = 0
-    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +91,7 @@ def calibrate(
         for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
-            fitted = _Norm(teacher, student, point, row, spec, options, seed=options.seed + i)
+            fitted = NormFit(teacher, student, point, row, spec, options, seed=options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
         unseen = [row for row in rows if producers[row.name] == NOT_RUN]
         if unseen:
@@ -197,184 +151,15 @@ def _walk(
         return Sweeps(teacher, student, batches, points), [note]
 
 
-@dataclass
-class _Norm:
-    """One norm on its way to be replaced.
-
-    Attributes:
-        teacher: and student, both networks.
-        student: see `teacher`.
-        point: where it stands.
-        row: of the report, without data.
-        spec: of the new norm.
-        options: of the calibration.
-        seed: of the norm.
-    """
-
-    teacher: Holder
-    student: Holder
-    point: Point
-    row: ConvertedLayer
-    spec: NormSpec
-    options: Options
-    seed: int
-
-    def replace(self, walk: Walk, budget: ErrorBudget) -> ConvertedLayer:
-        """Fit the norm and put it in its place in the student; the row of the report."""
-        source = read_norm(self.teacher.get_submodule(self.point.norm), None)
-        producer = self._producer()
-        refitted = False
-        if producer is not None and self.options.refit:
-            refitted = self._refit(producer, walk)
-        fitting, held_out = self._moments(source, walk)
-        fit, error, reason = self._fit(source, fitting, held_out, budget)
-        self._check(fit)
-        own_affine = producer is None and not self.options.plain
-        found, own = _norm_of(self.student, self.point.norm)
-        new = build(own, self.spec, fit.groups, fit.eps, own_affine, fit.hybrid)[0]
-        _fill(new, fit)
-        swap(self.student, [(found, new)])
-        if producer is not None:
-            self._fold(producer, fit)
-        return replace(
-            self.row,
-            target=type(new).__name__,
-            groups=fit.groups,
-            affine=self.row.affine.replace("from statistics", "fitted").replace("copied", "fitted"),
-            error=error,
-            note=", ".join(filter(None, [self.row.note if reason == "" else "", reason])),
-            in_front=self._in_front(own_affine),
-            refitted=refitted,
-            offset_share=fit.offset_share,
-            hybrid=fit.hybrid,
-        )
-
-    def _producer(self) -> LinearLayer | None:
-        if self.point.producer is None:
-            return None
-        layer = self.student.get_submodule(self.point.producer)
-        assert isinstance(layer, LinearLayer)
-        return layer
-
-    def _in_front(self, own_affine: bool) -> str:
-        if self.point.producer is None:
-            return "itself" if own_affine else ""
-        return self.point.producer.removeprefix("model.")
-
-    def _refit(self, producer: LinearLayer, walk: Walk) -> bool:
-        """Fit the layer in front to the teacher's, if that is nearer to it on held-out data."""
-        if isinstance(producer, nn.modules.conv._ConvTransposeNd):
-            return False
-        fitting: RidgeRefit | None = None
-        for seen in walk.producer_inputs():
-            if fitting is None:
-                rows = max(_ROWS, 2 * producer.weight[0].numel())
-                positions = -(-rows // (len(seen.student) * walk.batches.fitted))
-                fitting = RidgeRefit(producer, positions=positions, seed=self.seed)
-                held_out = HeldOutRows(producer, positions=positions, seed=self.seed)
-            (held_out if seen.held_out else fitting).add(seen.student, seen.teacher)
-        assert fitting is not None
-        before = held_out.error(producer.weight, producer.bias)
-        if before < _NOTHING:
-            return False
-        weight, bias = fitting.solve()
-        if not held_out.error(weight, bias) < before:
-            return False
-        set_weights(producer, weight, bias)
-        return True
-
-    def _moments(self, source: SourceNorm, walk: Walk) -> tuple[LayerMoments, LayerMoments]:
-        """Of the samples to fit on, and of those held out."""
-        fitting, held_out = MomentAccumulator(), MomentAccumulator()
-        for seen in walk.norm_inputs():
-            (held_out if seen.held_out else fitting).add(
-                seen.student, _output(source, seen.teacher)
-            )
-        return fitting.moments(), held_out.moments()
-
-    def _fit(
-        self, source: SourceNorm, fitting: LayerMoments, held_out: LayerMoments, budget: ErrorBudget
-    ) -> tuple[LayerFit, float, str]:
-        """The fit, its held-out error, and why it has its groups."""
-        options = self.options
-        least = None
-        if source.var is not None:
-            least = _LEAST_STD * source.var.double().cpu().sqrt()
-        fit = functools.partial(
-            fit_layer,
-            eps=self.row.eps,
-            hybrid=options.hybrid,
-            least_std=least,
-            in_front=self.point.producer is not None or not options.plain,
-            seed=self.seed,
-        )
-        if options.free:
-            choice = choose_groups(
-                fitting, held_out, budget,
-                min_channels=options.min_channels, fit=fit, limits=options.limits,
-            )  # fmt: skip
-            return choice.fit, choice.error, choice.reason
-        fixed = fit(fitting, self.row.groups, limits=options.limits)
-        return fixed, relative_error(fixed, held_out), ""
-
-    def _check(self, fit: LayerFit) -> None:
-        for value in (fit.input_scale, fit.input_shift, fit.weight, fit.bias):
-            if not bool(value.isfinite().all()):
-                raise ValueError(
-                    f"{self.row.name}: the fit is not finite; leave it out with `only`"
-                )
-
-    def _fold(self, producer: LinearLayer, fit: LayerFit) -> None:
-        groups = None
-        if isinstance(producer, nn.modules.conv._ConvTransposeNd):
-            groups = producer.groups
-        weight, bias = fold_affine(
-            producer.weight, producer.bias, fit.input_scale, fit.input_shift,
-            transposed_groups=groups,
-        )  # fmt: skip
-        set_weights(producer, weight, bias)
-
-
-def _norm_of(student: Holder, name: str) -> tuple[FoundNorm, SourceNorm]:
-    """A norm of the student, by its name below the holder."""
-    found = next(norm for norm in find_norms(student, None) if name in norm.names)
-    return found, read_norm(found.module, found.near)
-
-
 def _convert_statically(student: Holder, rows: Sequence[ConvertedLayer], spec: NormSpec) -> None:
     """Replace norms as without data."""
     for row in rows:
-        found, own = _norm_of(student, _held(row.name))
+        found, own = norm_of(student, _held(row.name))
         values = static_affine(own, row.groups, row.eps)
         new = build(own, spec, row.groups, row.eps)[0]
         for key, value in zip(("weight", "bias"), values, strict=True):
             getattr(new, key).copy_(value)
         swap(student, [(found, new)])
-
-
-def _fill(new: nn.Module, fit: LayerFit) -> None:
-    """Give a new norm the values of a fit."""
-    values = {
-        "weight": fit.weight,
-        "bias": fit.bias,
-        "input_weight": fit.input_scale,
-        "input_bias": fit.input_shift,
-        "stored_mean": fit.stored_mean,
-        "stored_var": fit.stored_var,
-    }
-    for key, value in values.items():
-        own = getattr(new, key, None)
-        if isinstance(own, Tensor):
-            own.copy_(value)
-
-
-def _output(source: SourceNorm, x: Tensor) -> Tensor:
-    """What the teacher's norm makes of an input, before what follows it in its layer."""
-    if source.groups is not None:
-        return F.group_norm(x, source.groups, source.weight, source.bias, source.eps)
-    return F.batch_norm(
-        x, source.mean, source.var, source.weight, source.bias, training=False, eps=source.eps
-    )
 
 
 def _notes_on(states: States) -> list[str]:

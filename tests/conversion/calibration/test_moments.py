@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
+from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, halves
 from tests.tolerances import DOUBLE, FORMULA_64
 
 FIELDS = ("mean_x", "var_x", "mean_y", "var_y", "cov_xy")
@@ -115,3 +115,23 @@ def test_no_samples_are_an_error():
     accumulator.add(torch.ones(0, 3, 2), torch.ones(0, 3, 2))
     with pytest.raises(ValueError, match="no samples"):
         accumulator.moments()
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [((), 0), ((3,), 0), ((4,), 2), ((3, 3), 0), ((5, 4), 4), ((2, 8), 2), ((8, 4, 6), 4)],
+)
+def test_maps_are_cut_along_their_last_two_sides(shape, parts):
+    x = torch.arange(int(torch.Size(shape).numel())).reshape(1, 1, *shape)
+    found = [x[:, :, *index] for index in halves(shape)]
+    assert len(found) == parts
+    if parts:
+        together = torch.cat([part.flatten() for part in found])
+        assert sorted(together.tolist()) == x.flatten().tolist()
+
+
+def test_rows_of_two_are_joined():
+    x, y = torch.randn(2, 7, 3, 4, dtype=torch.float64)
+    one = collected((x, y))
+    other = collected((x[:4], y[:4])).joined(collected((x[4:], y[4:])))
+    assert max(differences(other, one)) == 0
