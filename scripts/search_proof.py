@@ -97,8 +97,9 @@ def table(proofs: list[Proof]) -> tuple[list[str], list[list[str]]]:
     """Header and a line for every search."""
     header = [
         "network", "images per worker", "search picked", "its error in the grid",
-        "best of the rules it tried", "best of the grid", "its error", "behind the best, 95 % interval",
-        "within the best's spread", "search, full trainings", "grid, full trainings",
+        "best of the rules it tried", "best of the grid", "its error",
+        "behind the best, 95 % interval", "within the best's spread",
+        "search, full trainings", "grid, full trainings",
     ]  # fmt: skip
     return header, [_line(proof) for proof in proofs]
 

@@ -3,17 +3,21 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+import typer
 from PIL import Image
 
+from groupnorm.cli import app
 from groupnorm.conversion import ConversionReport, convert
 from groupnorm.conversion.calibration.fit import FitLimits
 from groupnorm.run.conversion.network import current_folder_importable
@@ -269,6 +273,15 @@ def test_too_little_memory_of_a_gpu_is_a_sentence(place, monkeypatch):
     done = typed("convert", *USUAL)
     assert done.returncode == 2
     assert "the GPU has too little memory; take fewer images (--count)" in done.stderr
+
+
+def test_the_page_names_options_that_there_are():
+    page = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
+    section = page.partition("## From the command line")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`?(--[a-z-]+)", section))
+    options = typer.main.get_command(app).commands["convert"].params
+    assert named <= {name for option in options for name in option.opts}
+    assert len(named) > 10
 
 
 @pytest.mark.slow

@@ -44,7 +44,8 @@ def test_the_pick_is_read_from_the_search_and_its_error_from_the_grid(searched, 
     assert proof.cost == pytest.approx(60 / 42)
     assert proof.grid_cost == 30
     assert table([proof])[1][0][2:8] == [
-        "gn:groups=8", "27.3 ± 0.3", "gn:groups=8, 27.3 ± 0.3", "gn:groups=8", "27.3 ± 0.3", "the same",
+        "gn:groups=8", "27.3 ± 0.3", "gn:groups=8, 27.3 ± 0.3", "gn:groups=8", "27.3 ± 0.3",
+        "the same",
     ]  # fmt: skip
 
 

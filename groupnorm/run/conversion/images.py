@@ -89,12 +89,12 @@ def split_images(
         raise DataError(f"{folder} has {plural(len(chosen), 'image')}; expected 3 at least")
     measured = max(1, round(len(chosen) * held_out / (count + held_out)))
     kept = set(spread(range(len(chosen)), min(measured, len(chosen) - 2)))
-    parts = [
+    calibration, measured_on = (
         FolderImages(
             [path for number, (path, _) in enumerate(chosen) if (number in kept) == held],
             size, batch=BATCH, mean=mean, std=std, notes=notes,
         )
         for held in (False, True)
-    ]  # fmt: skip
+    )  # fmt: skip
     labels = [label for number, (_, label) in enumerate(chosen) if number in kept]
-    return SplitImages(*parts, labels if with_classes else None, classes)
+    return SplitImages(calibration, measured_on, labels if with_classes else None, classes)

@@ -78,6 +78,8 @@ def test_outputs_of_other_shapes_cannot_be_compared():
     boxes = Scores(wrap=lambda x: x[: int((x[:, 0] > 0).sum())])
     found = compare(boxes, Scores(added=1.0, wrap=boxes.wrap), batches(8))
     assert found.output_error is None
+    by_batch = Scores(wrap=lambda x: x[:, : len(x), None])
+    assert compare(by_batch, by_batch, batches(2, 3)).output_error is None
 
 
 def test_the_networks_are_left_as_they_were_and_no_images_are_an_error():

@@ -54,6 +54,13 @@ def test_every_form(trained, tmp_path, under, prefix):
     assert notes == expected
 
 
+def test_a_prefix_that_the_network_has_itself_stays(trained, tmp_path):
+    path = saved(nn.ModuleDict({"net": trained}).state_dict(), tmp_path / "c.pt")
+    model = nn.ModuleDict({"net": network()})
+    assert load_weights(model, path) == []
+    assert same(model.net, trained)
+
+
 def test_of_several_state_dicts_the_one_taken_is_named(trained, tmp_path):
     content = {"state_dict_ema": network().state_dict(), "state_dict": trained.state_dict()}
     model, (note,) = loaded(saved(content, tmp_path / "c.pt"))
