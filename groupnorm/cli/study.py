@@ -127,7 +127,12 @@ def _add_command(name: str, entry: Entry) -> None:
             usual = f"groupnorm-study-{name}{'-search' if options.search else ''}"
             folder = named_folder(out, "--out") or Path(usual)
             if any(own.values()):
-                _run_own(own, options, folder, jobs, device)
+                others = {"--data-root": root, "--cluster": on, "--track": track,
+                          "--stop-at-first-failure": stop_at_first_failure}  # fmt: skip
+                more = [*options.given(), *(key for key, value in others.items() if value)]
+                if more:
+                    raise ValueError(f"{more[0]} does not go with a network of your own")
+                _run_own(own, folder, jobs, device)
                 return
             _run(name, options, folder, jobs, device, root, on, track, stop_at_first_failure)
 
@@ -248,8 +253,9 @@ def _run(
             track=track,
             stop_at_first_failure=stop_at_first_failure,
         )
+    print_main_table(out)
+    say(f"report: {outcome.report}")
     failed = [record for record in outcome.records if record.status == "failed"]
-    _print_end(out, outcome.report, 0 if failed else outcome.failed_trials)
     if failed:
         left = sum(record.status in ("partial", "missing") for record in outcome.records)
         stopped = f" {left} others were stopped, or not begun." if stop_at_first_failure else ""
@@ -257,24 +263,22 @@ def _run(
             f"{len(failed)} of {len(outcome.records)} runs failed; the report says why.{stopped} "
             f"{_how_to_go_on(failed)}"
         )
+    _end_with(outcome.failed_trials)
 
 
-def _run_own(
-    own: dict[str, Any], options: Options, out: Path, jobs: int | None, device: str
-) -> None:
+def _run_own(own: dict[str, Any], out: Path, jobs: int | None, device: str) -> None:
     """Convert a network of the user's own in place of those that the study trains."""
-    if given := options.given():
-        raise ValueError(f"{next(iter(given))} does not go with a network of your own")
     with report_interrupt(
         lambda: f"what was finished is kept in {out}. To continue: {this_command(errors.encoding)}"
     ):
         page, failed = convert_own_network(own, out, jobs, device)
-    _print_end(out, page, failed)
-
-
-def _print_end(out: Path, page: Path, failed_trials: int) -> None:
     print_main_table(out)
     say(f"report: {page}")
+    _end_with(failed)
+
+
+def _end_with(failed_trials: int) -> None:
+    """The end of a command whose trials of conversions may have failed."""
     if failed_trials:
         fail(
             f"{counted(failed_trials, 'trial')} of conversions failed; the report says why. The "

@@ -16,6 +16,7 @@ from groupnorm.conversion.rebuild import add_biases, build
 from groupnorm.conversion.report import ConversionReport
 from groupnorm.conversion.sources import read_norm
 from groupnorm.conversion.walk import FoundNorm, changed_keys, swap
+from groupnorm.layers import CalibratedGroupNorm
 from groupnorm.spec import NormSpec
 
 
@@ -86,10 +87,10 @@ def convert_with(
         for name, parameter in model.named_parameters():
             parameter.copy_(values[name])
         for (_, new), row in zip(replacements, fitted.rows, strict=True):
-            if row.hybrid < 1:
-                ours = fitted.student.get_submodule(row.name)
-                new.stored_mean.copy_(ours.stored_mean)
-                new.stored_var.copy_(ours.stored_var)
+            if isinstance(new, CalibratedGroupNorm) and new.hybrid < 1:
+                ours = dict(fitted.student.get_submodule(row.name).named_buffers())
+                new.stored_mean.copy_(ours["stored_mean"])
+                new.stored_var.copy_(ours["stored_var"])
     return model, replace(
         report,
         layers=fitted.rows,

@@ -35,9 +35,9 @@ SEEDS = {"quick": 1, "full": 3, "smoke": 1}
 HELD_OUT = 1024
 """Training images that no network is trained on. Some of them calibrate conversions, without their
 labels; with all of them rates of fine-tuning are chosen."""
-UP_TO_32 = {"to": "gn:groups=32", "min_channels": 4}
-EIGHT = {"to": "gn:groups=8"}
-ONE_CHANNEL = "gn:size=1"
+EIGHT, UP_TO_32, ONE_CHANNEL = "gn:groups=8", "gn:groups=32", "gn:size=1"
+FOUR_CHANNELS = (UP_TO_32, FITTED)
+"""What leaves at least 4 channels in each group; fixed numbers of groups leave what they leave."""
 NAIVE, METHODS = ("reset", "copy"), ("data-free", "least squares", "fit")
 PARTS = ("no signs", "no scales", "no offsets", "no descent", "no refit")
 FINE_TUNED = (
@@ -52,7 +52,7 @@ FINE_TUNED = (
 """What is fine-tuned, and to what."""
 
 
-AIMS = {FITTED: 99.0, EIGHT["to"]: 97.0, str(UP_TO_32["to"]): 96.0}
+AIMS = {FITTED: 99.0, EIGHT: 97.0, UP_TO_32: 96.0}
 """Percent of the teacher's result that the fit is meant to keep."""
 AIMS_DEPTHWISE = {FITTED: 95.0}
 """The same of a network with depthwise convolutions."""
@@ -213,25 +213,25 @@ def trials_of(grid: Grid, whole: bool) -> Iterable[Trial]:
     yield Trial("teacher")
     for method in (*NAIVE, *METHODS):
         for to in grid.groups:
-            yield _trial(grid, method, to=to)
-        yield _trial(grid, method, **UP_TO_32)
+            yield _trial(grid, method, to)
+        yield _trial(grid, method, UP_TO_32)
         if method in METHODS:
-            yield _trial(grid, method, to=FITTED)
+            yield _trial(grid, method, FITTED)
     if whole:
         for part in PARTS:
-            yield _trial(grid, f"fit, {part}", **EIGHT)
+            yield _trial(grid, f"fit, {part}", EIGHT)
         if "gn:groups=8" not in grid.groups:
-            yield _trial(grid, "fit", **EIGHT)
+            yield _trial(grid, "fit", EIGHT)
         for images in grid.other_images:
-            yield replace(_trial(grid, "fit", **EIGHT), images=images)
+            yield replace(_trial(grid, "fit", EIGHT), images=images)
     starts = FINE_TUNED if whole else [("fit", FITTED, DISTILLATION)]
     lengths = grid.steps if whole else [steps for steps in grid.steps if steps >= 100][:1]
     for (method, to, target), steps, rate in product(starts, lengths, grid.rates):
-        yield replace(_trial(grid, method, to=to), steps=steps, target=target, rate=rate)
+        yield replace(_trial(grid, method, to), steps=steps, target=target, rate=rate)
 
 
-def _trial(grid: Grid, method: str, *, to: str, min_channels: int = 1) -> Trial:
-    least = 4 if to == FITTED else min_channels
+def _trial(grid: Grid, method: str, to: str) -> Trial:
+    least = 4 if to in FOUR_CHANNELS else 1
     return Trial(method, to, least, grid.images if method in WITH_IMAGES else 0)
 
 

@@ -31,6 +31,11 @@ class CalibratedGroupNorm(GroupNorm):
         ValueError: as `GroupNorm`, or hybrid is outside of 0 to 1.
     """
 
+    input_weight: nn.Parameter | None
+    input_bias: nn.Parameter | None
+    stored_mean: Tensor
+    stored_var: Tensor
+
     def __init__(
         self,
         num_groups: int,
@@ -45,15 +50,15 @@ class CalibratedGroupNorm(GroupNorm):
     ) -> None:
         if not 0 <= hybrid <= 1:
             raise ValueError(f"hybrid must lie between 0 and 1, got {hybrid}")
-        place = {"device": device, "dtype": dtype}
-        super().__init__(num_groups, num_channels, eps, activation=activation, **place)
+        super().__init__(num_groups, num_channels, eps, True, device, dtype, activation=activation)
         self.hybrid = hybrid
         for name, value in (("input_weight", 1.0), ("input_bias", 0.0)):
-            values = torch.full((num_channels,), value, **place)
+            values = torch.full((num_channels,), value, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(values) if input_affine else None)
         if hybrid < 1:
-            self.register_buffer("stored_mean", torch.zeros(num_groups, **place))
-            self.register_buffer("stored_var", torch.ones(num_groups, **place))
+            for name, value in (("stored_mean", 0.0), ("stored_var", 1.0)):
+                values = torch.full((num_groups,), value, device=device, dtype=dtype)
+                self.register_buffer(name, values)
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalized input, in its shape and dtype."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -118,8 +119,13 @@ def make_task(
     config: DetectionConfig, data: AnnotatedBatches, model: nn.Module, processes: Processes
 ) -> Detection:
     """Detection, with recomputed statistics where a norm has running ones."""
-    recompute = recomputed_statistics if running_statistics(model) else None
+    recompute = _recomputed if running_statistics(model) else None
     return Detection(config, data, recompute, processes, masks=_has_masks(config))
+
+
+def _recomputed(model: nn.Module, parts: Iterator[Any]) -> AbstractContextManager[None]:
+    """`recomputed_statistics` over what the passes of a training take."""
+    return recomputed_statistics(model, parts, lambda model, inputs: model(*inputs))
 
 
 def _has_masks(config: DetectionConfig) -> bool:

@@ -156,6 +156,8 @@ def run_study(
                 _time_steps(plan, list(runs), setup, tell)
                 predict_samples(out, plan.cells, data_root, tell)
                 if plan.conversions:
+                    if cluster is not None:
+                        tell("conversions are done on this machine, not on the cluster")
                     failed_trials = convert_teachers(
                         out, plan.cells, plan.conversions, jobs=setup.jobs_at_most,
                         device=device, data_root=data_root, console=console,

@@ -99,8 +99,8 @@ def join_studies(folders: Sequence[Path], out: Path, command: str) -> None:
                     write_atomic(path, files[file])
                 else:
                     path.unlink(missing_ok=True)
-        for name, content in trials.items():
-            write_atomic(out / name, content)
+        for place, content in trials.items():
+            write_atomic(out / place, content)
         reason = "the studies that were joined here were timed apart from each other"
         write_atomic(out / COST_FILE, to_json(CostPass(0, [], {}, reason).as_json()))
         _write_samples(folders, cells, out)

@@ -43,8 +43,9 @@ def test_the_pick_is_read_from_the_search_and_its_error_from_the_grid(searched, 
     assert proof.within
     assert proof.cost == pytest.approx(60 / 42)
     assert proof.grid_cost == 30
-    assert table([proof])[1][0][2:7] == [
-        "gn:groups=8", "27.3 ± 0.3", "gn:groups=8", "27.3 ± 0.3", "the same",
+    assert table([proof])[1][0][2:8] == [
+        "gn:groups=8", "27.3 ± 0.3", "gn:groups=8, 27.3 ± 0.3", "gn:groups=8", "27.3 ± 0.3",
+        "the same",
     ]  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def test_the_pick_is_read_from_the_search_and_its_error_from_the_grid(searched, 
 def test_within_is_one_standard_deviation_of_the_best(best, within, searched, tmp_path):
     proof = prove(searched, grid(tmp_path / "grid", searched, GRID | {"gn:size=1": best}))
     assert proof.best.labels["norm"] == "gn:size=1"
+    assert proof.best_tried.labels["norm"] == "gn:groups=8"
     assert proof.behind.mean == pytest.approx(27.0 - best)
     assert proof.within is within
 

@@ -58,7 +58,9 @@ class Batches:
         self.pieces: list[Any] = []
         for batch in batches:
             whole = forward is not None or not isinstance(batch, Tensor)
-            self.pieces += [batch] if whole else [part for part in batch.split(size) if len(part)]
+            self.pieces += (
+                [batch] if whole else [part for part in torch.split(batch, size) if len(part)]
+            )
         if len(self.pieces) < 2:
             raise ValueError(
                 "data has one batch alone, none to hold out: give two batches or more"
@@ -105,7 +107,7 @@ class Batches:
             samples = 1
         while True:
             order = torch.randperm(len(own), generator=generator)
-            for chosen in order.split(samples):
+            for chosen in torch.split(order, samples):
                 parts = [own[i] for i in chosen]
                 yield parts[0] if len(parts) == 1 else torch.cat(parts)
 

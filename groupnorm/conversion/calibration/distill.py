@@ -17,7 +17,7 @@ from groupnorm.conversion.example import floats_in
 TEMPERATURE = 2.0
 """Of the logits (Hinton et al. 2015, arXiv 1503.02531)."""
 _LR, _MOMENTUM, _CLIP, _SAMPLES = 1e-3, 0.9, 5.0, 4
-_WARM = 3  # the rate rises over one step in so many
+_WARM = 0.1  # part of the steps over which the rate rises; then it falls as a cosine
 
 
 def distill(
@@ -31,8 +31,8 @@ def distill(
 ) -> str:
     """Train the student to give what the teacher gives, without labels.
 
-    SGD with momentum at a low rate, which rises at first: a fitted student loses what it has to a
-    high one. Both networks stay in the mode in which they are, evaluation as a rule. Pieces that
+    SGD with momentum at a low rate, which rises at first and falls to 0: a fitted student loses
+    what it has to a high one. Both networks stay in the mode in which they are, evaluation as a rule. Pieces that
     are held out are not trained on.
 
     Args:
@@ -53,7 +53,6 @@ def distill(
     if not trained:
         raise ValueError("finetune_steps: no parameter of the network requires a gradient")
     optimizer = torch.optim.SGD(trained, lr=_LR, momentum=_MOMENTUM)
-    warm = max(steps // _WARM, 1)
     drawn = batches.draws(_SAMPLES, torch.Generator().manual_seed(seed))
     shown, kind = Progress(steps, progress), ""
     for step in range(steps):
@@ -70,7 +69,7 @@ def distill(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, _CLIP)
-        optimizer.param_groups[0]["lr"] = _LR * min((step + 1) / warm, 1.0)
+        optimizer.param_groups[0]["lr"] = _LR * _share(step, steps)
         optimizer.step()
     return f"Distilled over {steps} steps, by {kind}."
 
@@ -114,6 +113,12 @@ def held_out_outputs(
     for i in range(len(batches)):
         if batches.held_out(i):
             yield batches.run(teacher, i), batches.run(student, i)
+
+
+def _share(step: int, steps: int) -> float:
+    """Of the highest rate, at a step."""
+    rising = min((step + 1) / max(_WARM * steps, 1), 1.0)
+    return rising * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _loss(found: list[Tensor], expected: list[Tensor]) -> tuple[Tensor, str]:

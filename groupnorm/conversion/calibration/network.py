@@ -325,8 +325,9 @@ class _Norm:
                 )
 
     def _fold(self, producer: LinearLayer, fit: LayerFit) -> None:
-        transposed = isinstance(producer, nn.modules.conv._ConvTransposeNd)
-        groups = producer.groups if transposed else None
+        groups = None
+        if isinstance(producer, nn.modules.conv._ConvTransposeNd):
+            groups = producer.groups
         weight, bias = fold_affine(
             producer.weight, producer.bias, fit.input_scale, fit.input_shift,
             transposed_groups=groups,

@@ -111,11 +111,11 @@ class RidgeRefit:
         self._weight = weight.detach()
         groups, outputs, f = self._of.groups, self._of.outputs, self._of.inputs
         self._rows = 0
-        zeros = {"dtype": torch.float64, "device": weight.device}
-        self._sum_x = torch.zeros(groups, f, 1, **zeros)
-        self._sum_y = torch.zeros(groups, outputs, 1, **zeros)
-        self._gram = torch.zeros(groups, f, f, **zeros)
-        self._cross = torch.zeros(groups, outputs, f, **zeros)
+        empty = torch.empty(0, dtype=torch.float64, device=weight.device)
+        self._sum_x = empty.new_zeros(groups, f, 1)
+        self._sum_y = empty.new_zeros(groups, outputs, 1)
+        self._gram = empty.new_zeros(groups, f, f)
+        self._cross = empty.new_zeros(groups, outputs, f)
 
     @torch.no_grad()
     def add(self, input: Tensor, target: Tensor) -> None:

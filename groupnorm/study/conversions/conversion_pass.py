@@ -101,7 +101,7 @@ def _shared_out(
     parts of a run take about the same time.
     """
     parts = -(-jobs // len(waiting))
-    work = {}
+    work: dict[str, tuple[str, list[Trial]]] = {}
     for run, trials in waiting.items():
         share = sum(trial.seconds for trial in trials) / parts
         done = 0.0

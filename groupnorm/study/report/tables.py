@@ -77,8 +77,8 @@ def main_table_of(study: Study, rows: list[Row]) -> tuple[list[str], list[list[s
     if study.search is not None:
         return rung_table(study, rows)
     if study.of_conversions:
-        table = kept_table(study.conversions)
-        return list(table.header), [list(line) for line in table.body]
+        kept = kept_table(study.conversions)
+        return list(kept.header), [list(line) for line in kept.body]
     if study.manifest["shows"] == "groups":
         return _groups_table(study, rows)
     if study.axis != "norm":

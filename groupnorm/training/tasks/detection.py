@@ -62,7 +62,8 @@ class Detection:
 
     Args:
         data: images with objects.
-        recompute: the context manager that recomputes statistics; None when no layer has any.
+        recompute: the context manager that recomputes statistics over the inputs of parts; None
+            when no layer has any.
         masks: whether the model has masks.
 
     Raises:
@@ -146,7 +147,7 @@ class Detection:
             image = next(model.parameters())
             with (
                 self._autocast(image),
-                self.recompute(_OnParts(model), self._parts_for_statistics()),
+                self.recompute(model, self._parts_for_statistics()),
             ):
                 recomputed = self._test(model, 0)
             precise = recomputed.metrics
@@ -212,14 +213,3 @@ class _Tested:
     def metrics(self) -> dict[str, float | None]:
         at = self.at_threshold
         return {**self.ap.metrics, "recall": at.recall, "precision": at.precision}
-
-
-class _OnParts(nn.Module):
-    """A model that takes what a part holds as one argument."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: Sequence[Any]) -> Any:
-        return self.model(*inputs)

@@ -63,7 +63,7 @@ def test_the_budget_finds_groups_that_keep_more(trained):
     teacher, calibration, test, labels = trained
     chosen, report = convert(teacher, "gn", data=calibration, budget=0.05)
     most, _ = convert(teacher, "gn:groups=8", data=calibration)
-    assert {row.groups for row in report.layers} > {1}
+    assert max(row.groups for row in report.layers) > 1
     assert accuracy(chosen, test, labels) > 0.98 * accuracy(teacher, test, labels)
     assert logits_error(chosen, teacher, test) < logits_error(most, teacher, test)
 

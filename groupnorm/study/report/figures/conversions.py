@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
@@ -124,7 +125,9 @@ def _steps_drawer(network: NetworkOutcomes, near: bool) -> Callable[[Axes], None
         lengths = [0, *sorted({trial.steps for trial in network.outcomes if trial.steps})]
         for start, mine in network.fine_tuned().items():
             before = network.before(start)
-            found = {lengths.index(one.trial.steps): one.score for one in mine if one.score}
+            found: dict[float, Estimate | None] = {
+                lengths.index(one.trial.steps): one.score for one in mine
+            }
             if before is not None and before.score is not None:
                 found = {0: before.score, **found}
             color = _STYLES[start.method]
@@ -169,11 +172,19 @@ def _by_layer(networks: Sequence[NetworkOutcomes]) -> FigureSpec:
 
 def _layers_drawer(network: NetworkOutcomes) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
-        for method in ("least squares", "fit"):
-            errors, style = _errors(network.found(method, EIGHT)), _STYLES[method]
-            ax.plot(range(1, len(errors) + 1), errors, color=style.color, marker=style.marker,
-                    ms=4, label=METHODS[method])  # fmt: skip
+        lines = {m: _errors(network.found(m, EIGHT)) for m in ("least squares", "fit")}
+        for method, errors in lines.items():
+            if errors:
+                style = _STYLES[method]
+                ax.plot(range(1, len(errors) + 1), errors, color=style.color, marker=style.marker,
+                        ms=4, label=METHODS[method])  # fmt: skip
+        shown = [error for errors in lines.values() for error in errors]
+        low, high = math.floor(math.log10(min(shown))), math.floor(math.log10(max(shown))) + 1
+        ticks = [10.0**power for power in range(low, high + 1)]
         ax.set_yscale("log")
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
+        ax.set_ylim(ticks[0], ticks[-1])
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("norm layer")
         ax.set_ylabel("relative error")

@@ -74,3 +74,4 @@ def test_layers_are_in_the_order_of_the_network(figures):
     assert [line.get_label() for line in axes.lines] == ["least squares", "fit"]
     assert list(axes.lines[0].get_ydata()) == pytest.approx([0.01, 0.02, 0.03])
     assert axes.get_yscale() == "log"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.01", "0.1"]
