@@ -126,6 +126,20 @@ def test_a_failure_leaves_the_model_as_it_was():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+def test_a_weight_that_cannot_be_changed_leaves_the_model_as_it_was():
+    with torch.inference_mode():
+        conv = nn.Conv2d(3, 16, 3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 1), train_statistics(nn.BatchNorm2d(3)), conv,
+        train_statistics(nn.BatchNorm2d(16)),
+    )  # fmt: skip
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"2\.weight was made in inference mode"):
+        convert(model, inplace=True)
+    assert batch_norms(model) == ["1", "3"]
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
 def test_the_same_seed_gives_the_same_network():
     model = small_network()
     one, two, other = (convert(model, "gn", seed=seed)[0].state_dict() for seed in (0, 0, 1))
