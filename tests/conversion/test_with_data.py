@@ -287,6 +287,33 @@ def test_a_norm_that_runs_twice_is_fitted_to_both_uses():
     assert output_error(converted, model, x) < 0.7 * output_error(without, model, x)
 
 
+class Centered(nn.Module):
+    """A network that changes its input in place."""
+
+    def __init__(self, branching):
+        super().__init__()
+        self.body, self.branching = small_network(), branching
+
+    def forward(self, x):
+        if self.branching and x.sum() > 1e9:
+            return x
+        x -= 0.5
+        return self.body(x)
+
+
+@pytest.mark.parametrize("branching", [False, True])
+def test_a_network_that_changes_its_input_does_not_change_the_data(branching):
+    data, model = images(), Centered(branching).eval()
+    converted, report = convert(model, data=data, finetune_steps=1)
+    assert torch.equal(data, images())
+    fresh = images(seed=1)
+    with torch.no_grad():
+        expected, found = model(fresh.clone()), converted(fresh.clone())
+    spread = expected - expected.mean(0)
+    error = float((found - expected).square().sum() / spread.square().sum())
+    assert report.output_error == pytest.approx(error, rel=0.5)
+
+
 def test_what_goes_with_data_is_refused_without():
     with pytest.raises(ValueError, match="hybrid goes with data"):
         groupnorm.convert(small_network(), hybrid=0.5)
