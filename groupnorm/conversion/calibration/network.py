@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,8 +92,13 @@ def calibrate(
         for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
-            fitted = NormFit(teacher, student, point, row, spec, options, seed=options.seed + i)
+            fitted = NormFit(
+                teacher, student, point, row, spec, options, options.seed + i, first=i == 0
+            )
             found[row.name] = fitted.replace(walk, budget)
+            if fitted.odd:
+                notes.append(fitted.odd)
+                warnings.warn(fitted.odd, stacklevel=4)
         unseen = [row for row in rows if producers[row.name] == NOT_RUN]
         if unseen:
             _convert_statically(student, unseen, spec)
