@@ -10,6 +10,7 @@ import groupnorm
 from groupnorm.conversion import ConversionReport, rebuild
 from groupnorm.conversion.calibration import norm as norm_fit
 from groupnorm.conversion.calibration.fit import FitLimits, fit_layer
+from groupnorm.conversion.calibration.refit import RidgeRefit
 from groupnorm.layers import CalibratedGroupNorm
 from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
 from tests.tolerances import NETWORK
@@ -350,3 +351,15 @@ def test_large_groups_of_few_images_are_fitted_to_parts_of_maps_too(monkeypatch,
     model = train_statistics(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)))
     convert(model, "ln" if to == "ln" else "gn:groups=4", data=images(16, size))
     assert seen == [rows]
+
+
+def test_a_refit_that_is_worse_on_held_out_images_is_not_taken(monkeypatch):
+    model = small_network().eval()
+    expected, without = convert(model, refit=False)
+    assert any(row.refitted for row in convert(model)[1].layers)
+    solve = RidgeRefit.solve
+    monkeypatch.setattr(RidgeRefit, "solve", lambda self: tuple(9 * v for v in solve(self)))
+    converted, report = convert(model)
+    assert report == without
+    states = expected.state_dict(), converted.state_dict()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

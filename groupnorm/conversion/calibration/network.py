@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from groupnorm.conversion.calibration.states import States
 from groupnorm.conversion.calibration.tape import Holder, Untraceable
 from groupnorm.conversion.constants.fold import check_layer
 from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
-from groupnorm.conversion.example import evaluating
+from groupnorm.conversion.example import copied, evaluating
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer, plural
 from groupnorm.conversion.rules import static_affine
@@ -67,10 +66,10 @@ def calibrate(
         options: how.
 
     Raises:
-        ValueError: the network does not run on the data, values are not finite, or there are too
-            few samples.
+        ValueError: the network does not run on the data or cannot be copied, values are not finite,
+            or there are too few samples.
     """
-    teacher, student = Holder(copy.deepcopy(model)), Holder(copy.deepcopy(model))
+    teacher, student = (Holder(copied(model, "with data it must be")) for _ in range(2))
     with evaluating(teacher), evaluating(student), States() as states:
         producers = _producers(teacher, rows, batches)
         points = [
