@@ -79,17 +79,22 @@ class _Tracer(fx.Tracer):
 class Tape:
     """The operations of a network in the order in which they run, and what lives between them.
 
+    Tensors that the network makes itself, of numbers, are constants of the tape.
+
     Attributes:
         nodes: the operations.
         at: the position of each.
     """
 
     def __init__(self, root: Holder, norms: Iterable[nn.Module]) -> None:
+        own = set(vars(root))
         try:
             self._graph = _Tracer(norms).trace(root)
         except Exception as error:  # the network's code meets stand-ins for tensors
             why = first_line(error).partition(". ")[0]
             raise Untraceable(f"torch.fx cannot follow it ({why})") from error
+        finally:  # fx gives them to the root of the one network that it followed
+            self._constants = {key: vars(root).pop(key) for key in set(vars(root)) - own}
         self._order()
 
     def _order(self) -> None:
@@ -148,7 +153,9 @@ class Tape:
 
         def value_of(node: fx.Node) -> Any:
             if node.op == "get_attr":  # never held, for the network has it
-                return _attribute(root, str(node.target))
+                name = str(node.target)
+                constant = self._constants.get(name)
+                return _attribute(root, name) if constant is None else constant.clone()
             return values[node.name]
 
         for position in range(start, stop):

@@ -106,3 +106,22 @@ def test_a_norm_that_does_not_run_is_left_to_its_statistics():
     assert isinstance(converted.spare, nn.GroupNorm)
     fresh = train_statistics(Unused()).spare
     assert not torch.equal(converted.spare.weight, fresh.weight)
+
+
+class Normalizing(nn.Module):
+    """A network that normalizes its images itself, by tensors that it makes as it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = small_network()
+
+    def forward(self, x):
+        mean = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
+        return self.body((x - mean) / torch.tensor([0.9, 1.0, 1.1]).view(1, 3, 1, 1))
+
+
+def test_constants_that_a_network_makes_as_it_runs():
+    model = Normalizing()
+    _, report = convert(model)
+    assert report.notes == []
+    assert report.output_error < 0.5
