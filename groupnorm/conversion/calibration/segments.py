@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from groupnorm.conversion.calibration.batches import Batches, Call, call_of
 from groupnorm.conversion.calibration.distill import held_out_outputs
 from groupnorm.conversion.calibration.states import States, bytes_of
-from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable
+from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable, copied_tensor
 
 
 class Point(NamedTuple):
@@ -108,8 +109,9 @@ class Segments:
         norms = [teacher.get_submodule(point.norm) for point in points]
         self._tape = Tape(teacher, norms)
         self.order = self._ordered(points)
-        stops = [self._tape.at[self._norm_node(point)] for point in self.order]
-        self._tape.check(self._teacher, first.tensors, stops)
+        for root, stop_of in ((teacher, self._norm_node), (student, self._student_node)):
+            stops = [self._tape.at[stop_of(point)] for point in self.order]
+            self._tape.check(root, first.tensors, stops)
         self.batches, self._states = batches, states
         self._at_teacher = self._at_student = 0
         self._point: Point | None = None
@@ -128,9 +130,8 @@ class Segments:
     def go_to(self, point: Point) -> None:
         """See `Walk`."""
         self._point = point
-        to_teacher = to_student = self._tape.at[self._norm_node(point)]
-        if point.producer is not None:
-            to_student = self._tape.at[self._producer_node(point)]
+        to_teacher = self._tape.at[self._norm_node(point)]
+        to_student = self._tape.at[self._student_node(point)]
         half = False
         for i in range(len(self.batches)):
             values = [
@@ -163,6 +164,8 @@ class Segments:
         stop = self._tape.at[self._norm_node(self._point)]
         for i in range(len(self.batches)):
             values = self._states.get(("student", i))
+            if stop > self._at_student + 1:  # operations behind the producer may work in place
+                values = tree_map(copied_tensor, values)
             values = self._tape.run(self._student, values, self._at_student, stop)
             yield Seen(
                 self.batches.held_out(i),
@@ -202,6 +205,10 @@ class Segments:
 
     def _norm_node(self, point: Point) -> Any:
         return self._tape.calls_of(point.norm)[0]
+
+    def _student_node(self, point: Point) -> Any:
+        """The operation before which the student's values wait."""
+        return self._norm_node(point) if point.producer is None else self._producer_node(point)
 
     def _producer_node(self, point: Point) -> Any:
         found = self._tape.calls_of(str(point.producer))

@@ -132,7 +132,7 @@ class Tape:
         values, position = self.start(tensors), 0
         try:
             for stop in (*sorted(stops), len(self.nodes)):
-                values = self.run(root, tree_map(_copy, values), position, stop)
+                values = self.run(root, tree_map(copied_tensor, values), position, stop)
                 position = stop
             found = list(tensors_in(self.output(values)))
             expected = list(tensors_in(root(tensors)))
@@ -196,7 +196,8 @@ def _attribute(root: nn.Module, path: str) -> Any:
     return found
 
 
-def _copy(value: Any) -> Any:
+def copied_tensor(value: Any) -> Any:
+    """A copy of a tensor; anything else as it is."""
     return value.clone() if isinstance(value, Tensor) else value
 
 

@@ -125,3 +125,31 @@ def test_constants_that_a_network_makes_as_it_runs():
     _, report = convert(model)
     assert report.notes == []
     assert report.output_error < 0.5
+
+
+class InPlaceBetween(nn.Module):
+    """An operation in place between a convolution and its norm, on what is used later."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(3, 16, 1), nn.Conv2d(3, 16, 1)
+        self.drop, self.norm = nn.Dropout(0.1), nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        z = self.other(x)
+        h = self.drop(self.conv(x))
+        z.add_(1.0)
+        return torch.relu(self.norm(h)) + z
+
+
+def test_an_operation_in_place_between_a_convolution_and_its_norm_runs_once():
+    model = train_statistics(InPlaceBetween()).eval()
+    converted, report = convert(model)
+    assert report.notes == []
+    assert report.layers[0].in_front == "conv"
+    held = torch.cat([part for i, part in enumerate(DATA.split(5)) if i % 4 == 2])
+    with torch.no_grad():
+        found, expected = converted(held), model(held)
+    spread = expected - expected.mean((0, 2, 3), keepdim=True)
+    error = float((found - expected).square().sum() / spread.square().sum())
+    assert report.output_error == pytest.approx(error, rel=1e-3)
