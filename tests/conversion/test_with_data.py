@@ -327,6 +327,29 @@ def test_data_of_another_scale_than_those_of_the_training():
         assert convert(model, data=ordinary * images())[1].notes == []
 
 
+class Tied(nn.Module):
+    """An autoencoder whose decoder takes the weights of its encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        code = torch.relu(self.norm(self.conv(x)))
+        return nn.functional.conv_transpose2d(code, self.conv.weight, padding=1)
+
+
+def test_weights_that_something_else_takes_are_left_alone():
+    model = train_statistics(Tied()).eval()
+    converted, report = convert(model)
+    assert torch.equal(converted.conv.weight, model.conv.weight)
+    assert [row.in_front for row in report.layers] == ["itself"]
+    with pytest.warns(UserWarning, match="without data"):
+        without, _ = groupnorm.convert(model, "gn:groups=4")
+    fresh = images(seed=1)
+    assert output_error(converted, model, fresh) < output_error(without, model, fresh)
+
+
 def test_what_goes_with_data_is_refused_without():
     with pytest.raises(ValueError, match="hybrid goes with data"):
         groupnorm.convert(small_network(), hybrid=0.5)
