@@ -128,7 +128,8 @@ def convert(
         data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
             lists or tuples that begin with one, or what `forward` takes. A quarter is held out, for
             the choice of groups and for the errors in the report. It runs where the model lies.
-        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`.
+        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`. The
+            norms are fitted to what the network computes in it, the error is that of its result.
         limits: of the scales and offsets of channels before the norms.
         hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
             nearer to the network before, and no plain group norm.

@@ -205,6 +205,40 @@ def test_a_network_of_several_inputs():
     assert converted(images(), scale=2.0).shape == (40, 8)
 
 
+def test_a_network_that_is_called_twice_for_a_batch_is_fitted_to_both_inputs():
+    model = small_network().eval()
+    pairs = list(zip(images().split(8), (4 * images(seed=5) + 3).split(8), strict=True))
+    converted, report = convert(
+        model, data=pairs, forward=lambda network, batch: network(batch[0]) - network(batch[1])
+    )
+    assert "forward does more with a batch than call the network once" in report.notes[0]
+    joined, _ = convert(model, data=torch.cat([torch.cat(pair) for pair in pairs]))
+    for x in (images(seed=7), 4 * images(seed=8) + 3):
+        assert output_error(converted, model, x) < 2 * output_error(joined, model, x)
+
+
+def test_the_error_is_that_of_what_forward_gives():
+    model = small_network().eval()
+    data = images().split(8)
+    errors = []
+    for factor in (1.0, 50.0):
+        _, report = convert(
+            model, data=data, forward=lambda network, x, f=factor: (f * network(x)).softmax(1)
+        )
+        assert report.notes == []
+        errors.append(report.output_error)
+    assert errors[0] != errors[1]
+
+
+def test_a_network_that_runs_under_autocast_is_fitted_under_it():
+    def forward(network, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(x)
+
+    _, report = convert(small_network().eval(), data=images().split(8), forward=forward)
+    assert "forward runs it under autocast" in report.notes[0]
+
+
 def test_a_norm_without_a_layer_in_front_has_its_own_affine():
     model = train_statistics(PreActivation()).eval()
     converted, report = convert(model)

@@ -31,6 +31,8 @@ class Batches:
 
     Attributes:
         pieces: what `run` takes.
+        device: where they run.
+        direct: whether the network is called with a piece and nothing else is done.
 
     Raises:
         TypeError: data or a batch of it is none of these.
@@ -38,7 +40,7 @@ class Batches:
     """
 
     def __init__(self, data: Any, forward: Forward | None, device: torch.device) -> None:
-        self._forward, self._device = forward, device
+        self._forward, self.device, self.direct = forward, device, forward is None
         if isinstance(data, str | os.PathLike):
             raise TypeError(
                 "data takes batches; groupnorm.data.folder_images(folder) gives those of a folder"
@@ -121,7 +123,7 @@ class Batches:
         return run_batch(model, piece, self._forward)
 
     def _copy(self, value: Any) -> Any:
-        return value.to(self._device, copy=True) if isinstance(value, Tensor) else value
+        return value.to(self.device, copy=True) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,7 @@ def calibrate(
                     seed=options.seed, progress=options.progress,
                 )
             )  # fmt: skip
-            error = output_error(held_out_outputs(batches, teacher.model, student.model))
-        else:
-            error = output_error(walk.outputs())
+        error = output_error(held_out_outputs(batches, teacher.model, student.model))
         notes += _notes_on(states)
     return Calibrated(student.model, list(found.values()), error, notes)
 

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from groupnorm.conversion.calibration.batches import Batches, Call, call_of
-from groupnorm.conversion.calibration.distill import held_out_outputs
 from groupnorm.conversion.calibration.states import States, bytes_of
 from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable, copied_tensor
 
@@ -70,9 +70,6 @@ class Walk(Protocol):
     def norm_inputs(self) -> Iterator[Seen]:
         """The student's inputs of the present norm."""
 
-    def outputs(self) -> Iterator[tuple[Any, Any]]:
-        """Both networks' outputs on what is held out; the walk ends."""
-
 
 class Segments:
     """The walk by pieces of the network.
@@ -102,6 +99,7 @@ class Segments:
     ) -> None:
         calls = [_call(teacher.model, batches, i) for i in range(len(batches))]
         first = calls[0]
+        _check_forward(teacher.model, batches, [teacher.get_submodule(p.norm) for p in points])
         if not all(call.like(first) for call in calls):
             raise Untraceable("the batches call it in different ways")
         self._teacher, self._student = teacher, student
@@ -172,19 +170,6 @@ class Segments:
                 self._states.get(("teacher", i))[node.name],
                 values[node.name],
             )
-
-    def outputs(self) -> Iterator[tuple[Any, Any]]:
-        """See `Walk`."""
-        end = len(self._tape.nodes)
-        for i in filter(self.batches.held_out, range(len(self.batches))):
-            teacher, student = (
-                self._tape.output(self._tape.run(root, self._states.take((who, i)), position, end))
-                for who, root, position in (
-                    ("teacher", self._teacher, self._at_teacher),
-                    ("student", self._student, self._at_student),
-                )
-            )
-            yield teacher, student
 
     def _ordered(self, points: Sequence[Point]) -> list[Point]:
         for point in points:
@@ -267,12 +252,6 @@ class Sweeps:
         """See `Walk`."""
         return self._pairs(self._point.norm)
 
-    def outputs(self) -> Iterator[tuple[Any, Any]]:
-        """See `Walk`."""
-        return held_out_outputs(
-            self.batches, self._roots["teacher"].model, self._roots["student"].model
-        )
-
     def _pairs(self, of_student: str) -> Iterator[Seen]:
         for i in range(len(self.batches)):
             teacher = self._inputs("teacher", self._point.norm, i)
@@ -307,6 +286,35 @@ def _call(model: nn.Module, batches: Batches, index: int) -> Call:
     if call is None:
         raise Untraceable("the batches do not call it as a whole")
     return call
+
+
+def _check_forward(model: nn.Module, batches: Batches, norms: Sequence[nn.Module]) -> None:
+    """Check that what the caller does with a batch is one call of the network, in its precision.
+
+    Raises:
+        Untraceable: it is not.
+    """
+    if batches.direct:
+        return
+    kind = batches.device.type
+    cast = torch.is_autocast_enabled(kind)
+    for i in range(len(batches)):
+        ran: Counter[nn.Module] = Counter()
+        casts: set[bool] = set()
+
+        def note(module: nn.Module, _: Any, ran: Any = ran, casts: Any = casts) -> None:
+            ran[module] += 1
+            casts.add(torch.is_autocast_enabled(kind))
+
+        handles = [module.register_forward_pre_hook(note) for module in {model, *norms}]
+        try:
+            batches.run(model, i)
+        finally:
+            _remove(handles)
+        if set(ran.values()) != {1}:
+            raise Untraceable("forward does more with a batch than call the network once")
+        if casts != {cast}:
+            raise Untraceable("forward runs it under autocast")
 
 
 def _input_of(node: Any) -> Any:
