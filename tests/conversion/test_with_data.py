@@ -115,11 +115,12 @@ def test_a_conversion_in_place_keeps_the_parameters():
     assert report.new_keys == ["stem.0.bias"]
 
 
-def test_a_failure_leaves_the_model_as_it_was():
+@pytest.mark.parametrize("image", [0, 30])
+def test_a_failure_leaves_the_model_as_it_was(image):
     model = small_network()
     before = copy.deepcopy(model.state_dict())
     bad = images()
-    bad[30] = float("nan")
+    bad[image] = float("nan")
     with pytest.raises(ValueError, match="infinite, NaN"):
         convert(model, data=bad, inplace=True)
     assert batch_norms(model)
