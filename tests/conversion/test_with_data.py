@@ -385,6 +385,19 @@ def test_weights_that_something_else_takes_are_left_alone():
     assert output_error(converted, model, fresh) < output_error(without, model, fresh)
 
 
+def test_a_network_that_draws_random_numbers_is_refused():
+    class Drops(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = small_network()
+
+        def forward(self, x):
+            return nn.functional.dropout(self.body(x), 0.5, training=True)
+
+    with pytest.raises(ValueError, match="another output each time that it runs"):
+        convert(Drops())
+
+
 def test_what_goes_with_data_is_refused_without():
     with pytest.raises(ValueError, match="hybrid goes with data"):
         groupnorm.convert(small_network(), hybrid=0.5)

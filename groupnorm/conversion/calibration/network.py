@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.calibration.batches import Batches
-from groupnorm.conversion.calibration.data_checks import odd_variance
+from groupnorm.conversion.calibration.data_checks import check_repeatable, odd_variance
 from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
 from groupnorm.conversion.calibration.fit import (
     DEFAULT_LIMITS,
@@ -114,11 +114,12 @@ def calibrate(
         options: how.
 
     Raises:
-        ValueError: the network does not run on the data, values are not finite, or there are too
-            few samples.
+        ValueError: the network does not run on the data or gives another output each time, values
+            are not finite, the data hardly vary, or there are too few samples.
     """
     teacher, student = Holder(copy.deepcopy(model)), Holder(copy.deepcopy(model))
     with evaluating(teacher), evaluating(student), States() as states:
+        check_repeatable(teacher.model, batches)
         producers = _producers(teacher, rows, batches)
         points = [
             Point(_held(row.name), None if isinstance(layer, str) else layer[0])
