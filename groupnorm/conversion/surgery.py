@@ -139,7 +139,8 @@ def convert(
             in front that could take them has scale and offset of each channel itself.
         finetune_steps: of distillation from the network before, at the end: four samples each,
             without labels.
-        seed: of all that is drawn, by generators of its own.
+        seed: of all that is drawn, the order of a data loader that shuffles included, unless it has
+            a generator of its own.
         progress: print to standard error what is done, with the time left.
 
     Returns:
@@ -157,7 +158,7 @@ def convert(
     batches = None
     check_options(to, data, plain, forward=forward, hybrid=hybrid, finetune_steps=finetune_steps)
     if data is not None:
-        batches = batches_for(model, data, forward)
+        batches = batches_for(model, data, forward, seed)
         example = batches.example if example is None else example
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)

@@ -148,6 +148,16 @@ def test_the_same_seed_gives_the_same_network():
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
+def test_the_same_seed_gives_a_data_loader_the_same_order():
+    model = small_network()
+    loader = torch.utils.data.DataLoader(images(), batch_size=10, shuffle=True)
+    states = []
+    for caller in (1, 2):
+        torch.manual_seed(caller)
+        states.append(convert(model, data=loader)[0].state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
 @pytest.mark.parametrize(
     "data",
     [
