@@ -9,7 +9,7 @@ however many norms there are. Otherwise the network runs from the beginning for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -80,6 +80,8 @@ class Segments:
         batches: the data.
         points: of all norms, each of which runs.
         states: where the values wait.
+        norms: all that are to be converted, whether they run or not, for what runs may depend on
+            the values of modules that have them.
 
     Attributes:
         order: the points in the order in which their norms run. A producer that something stands
@@ -96,6 +98,7 @@ class Segments:
         batches: Batches,
         points: Sequence[Point],
         states: States,
+        norms: Sequence[nn.Module],
     ) -> None:
         calls = [_call(teacher.model, batches, i) for i in range(len(batches))]
         first = calls[0]
@@ -104,7 +107,6 @@ class Segments:
             raise Untraceable("the batches call it in different ways")
         self._teacher, self._student = teacher, student
         teacher.call = student.call = first
-        norms = [teacher.get_submodule(point.norm) for point in points]
         self._tape = Tape(teacher, norms)
         self.order = self._ordered(points)
         for root, stop_of in ((teacher, self._norm_node), (student, self._student_node)):
@@ -213,10 +215,11 @@ class Sweeps:
         teacher: and student, the networks.
         student: see `teacher`.
         batches: the data.
-        points: of all norms.
+        points: of norms.
 
     Attributes:
-        order: the points in the order in which their norms run first.
+        order: the points in the order in which their norms run first, of those that run both on
+            what is fitted to and on what is held out.
     """
 
     def __init__(
@@ -224,16 +227,34 @@ class Sweeps:
     ) -> None:
         self._roots = {"teacher": teacher, "student": student}
         self.batches = batches
-        ran: list[nn.Module] = []
         modules = {teacher.get_submodule(point.norm): point for point in points}
-        handles = [m.register_forward_pre_hook(lambda m, _: ran.append(m)) for m in modules]
+        self._uses = [self._runs(modules, i) for i in range(len(batches))]
+        order: list[Point] = []
+        for uses in self._uses:
+            place = 0
+            for point in uses:
+                if point not in order:
+                    order.insert(place, point)
+                place = order.index(point) + 1
+        self.order = [
+            point
+            for point in order
+            if len({batches.held_out(i) for i, uses in enumerate(self._uses) if uses[point]}) == 2
+        ]
+
+    def _runs(self, modules: Mapping[nn.Module, Point], index: int) -> Counter[Point]:
+        """How often each norm runs on a batch, in the order in which they run first."""
+        ran: Counter[Point] = Counter()
+
+        def note(module: nn.Module, _: Any) -> None:
+            ran[modules[module]] += 1
+
+        handles = [module.register_forward_pre_hook(note) for module in modules]
         try:
-            batches.run(teacher.model, 0)
+            self.batches.run(self._roots["teacher"].model, index)
         finally:
             _remove(handles)
-        self.order = [modules[module] for module in dict.fromkeys(ran)]
-        self._uses = Counter(modules[module].norm for module in ran)
-        self._point = self.order[0]
+        return ran
 
     def linear(self, point: Point) -> bool:
         """See `Walk`; what follows a norm is not known."""
@@ -253,17 +274,26 @@ class Sweeps:
         return self._pairs(self._point.norm)
 
     def _pairs(self, of_student: str) -> Iterator[Seen]:
-        for i in range(len(self.batches)):
-            teacher = self._inputs("teacher", self._point.norm, i)
-            student = self._inputs("student", of_student, i)
+        for i, runs in enumerate(self._uses):
+            uses = runs[self._point]
+            if not uses:
+                continue
+            teacher = self._inputs("teacher", self._point.norm, i, uses)
+            student = self._inputs("student", of_student, i, uses)
+            if len(student) != len(teacher):
+                name = self._point.norm.removeprefix("model.")
+                raise ValueError(
+                    f"{name} runs {len(teacher)} times on a batch in the network before, and "
+                    f"{len(student)} times in the one with group norms: what runs depends on "
+                    "values that these change. Leave it out with `only`"
+                )
             for t, s in zip(teacher, student, strict=True):
                 yield Seen(self.batches.held_out(i), t, s)
 
-    def _inputs(self, who: str, name: str, index: int) -> list[Tensor]:
-        """The inputs of a module, as often as the norm runs."""
+    def _inputs(self, who: str, name: str, index: int, uses: int) -> list[Tensor]:
+        """The inputs of a module, at most as often as the norm runs in the teacher."""
         root = self._roots[who]
         found: list[Tensor] = []
-        uses = self._uses[self._point.norm]
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))

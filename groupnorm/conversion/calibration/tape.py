@@ -42,6 +42,11 @@ class Holder(nn.Module):
         return self.model(*args, **kwargs)
 
 
+def held_name(name: str) -> str:
+    """The name below a `Holder` of what the network has by this name."""
+    return f"model.{name}" if name else "model"
+
+
 class _Tracer(fx.Tracer):
     """Follows a network down to norms, linear layers and what cannot be followed.
 
