@@ -100,10 +100,9 @@ class Segments:
         states: States,
         norms: Sequence[nn.Module],
     ) -> None:
-        calls = [_call(teacher.model, batches, i) for i in range(len(batches))]
-        first = calls[0]
+        first = _call(teacher.model, batches, 0)
         _check_forward(teacher.model, batches, [teacher.get_submodule(p.norm) for p in points])
-        if not all(call.like(first) for call in calls):
+        if not all(_call(teacher.model, batches, i).like(first) for i in range(1, len(batches))):
             raise Untraceable("the batches call it in different ways")
         self._teacher, self._student = teacher, student
         teacher.call = student.call = first
@@ -115,9 +114,10 @@ class Segments:
         self.batches, self._states = batches, states
         self._at_teacher = self._at_student = 0
         self._point: Point | None = None
-        for i, call in enumerate(calls):
+        for i in range(len(batches)):
+            tensors = _call(teacher.model, batches, i).tensors
             for who in ("teacher", "student"):
-                states.put((who, i), self._tape.start(call.tensors))
+                states.put((who, i), self._tape.start(tensors))
 
     def linear(self, point: Point) -> bool:
         """See `Walk`."""

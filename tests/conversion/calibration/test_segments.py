@@ -1,5 +1,7 @@
 """Both ways through a network give the same, wherever values wait."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -62,6 +64,19 @@ def test_values_in_files_and_in_half_precision(monkeypatch):
         assert 0 < difference(expected, found) < 0.05
         for one, other in zip(report.layers, of.layers, strict=True):
             assert one.error == pytest.approx(other.error, rel=0.02)
+
+
+def test_a_few_batches_at_a_time_lie_where_the_network_runs():
+    refs, most = [], 0
+
+    def forward(network, batch):
+        nonlocal most
+        refs.append(weakref.ref(batch))
+        most = max(most, sum(ref() is not None for ref in refs))
+        return network(batch)
+
+    assert convert(small_network(), DATA.split(4), forward=forward)[1].notes == []
+    assert most <= 3
 
 
 class Branches(nn.Module):
