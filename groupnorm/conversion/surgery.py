@@ -125,9 +125,10 @@ def convert(
             norm has no positions to normalize over; so do other norms behind a linear layer that
             may get such an input.
         inplace: change the model itself, instead of a copy.
-        data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
-            lists or tuples that begin with one, or what `forward` takes. A quarter is held out, for
-            the choice of groups and for the errors in the report. It runs where the model lies.
+        data: a tensor (N, *), or any iterable of batches, which is gone through once and whose
+            batches stay in memory: tensors, lists or tuples that begin with one, or what `forward`
+            takes, prepared as in the training. A quarter is held out, for the choice of groups and
+            for the errors in the report. It runs where the model lies.
         forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`. The
             norms are fitted to what the network computes in it, the error is that of its result.
         limits: of the scales and offsets of channels before the norms.
@@ -151,8 +152,8 @@ def convert(
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
             batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
             channels or comes with `min_channels`, `only` chooses nothing, the network does not run
-            on the example or the data, before or converted, it cannot be copied, or what goes with
-            data comes without it.
+            on the example or the data, before or converted, or gives another output each time, the
+            data hardly vary, it cannot be copied, or what goes with data comes without it.
         TypeError: the model, `only`, the example or the data is none of these.
     """
     batches = None

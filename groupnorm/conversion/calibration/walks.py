@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -44,10 +45,8 @@ def choose_walk(
         return Segments(teacher, student, batches, points, states, norms), []
     except Untraceable as reason:
         note = f"The network ran from its beginning for each norm, which is slow: {reason}."
-    found = [
-        _producers(teacher, rows, lambda network, i=i: batches.run(network, i))
-        for i in range(len(batches))
-    ]
+    examples = [functools.partial(batches.run, index=i) for i in range(len(batches))]
+    found = [_producers(teacher, rows, example) for example in examples]
     walk = Sweeps(teacher, student, batches, _points(_on_all(found)))
     if not walk.order:
         raise ValueError("none of the norms to convert runs on the data, or on enough batches")
