@@ -125,10 +125,12 @@ def convert(
             norm has no positions to normalize over; so do other norms behind a linear layer that
             may get such an input.
         inplace: change the model itself, instead of a copy.
-        data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
-            lists or tuples that begin with one, or what `forward` takes. A quarter is held out, for
-            the choice of groups and for the errors in the report. It runs where the model lies.
-        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`.
+        data: a tensor (N, *), or any iterable of batches, which is gone through once and whose
+            batches stay in memory: tensors, lists or tuples that begin with one, or what `forward`
+            takes, prepared as in the training. A quarter is held out, for the choice of groups and
+            for the errors in the report. It runs where the model lies.
+        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`. The
+            norms are fitted to what the network computes in it, the error is that of its result.
         limits: of the scales and offsets of channels before the norms.
         hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
             nearer to the network before, and no plain group norm.
@@ -138,7 +140,8 @@ def convert(
             in front that could take them has scale and offset of each channel itself.
         finetune_steps: of distillation from the network before, at the end: four samples each,
             without labels.
-        seed: of all that is drawn, by generators of its own.
+        seed: of all that is drawn, the order of a data loader that shuffles included, unless it has
+            a generator of its own.
         progress: print to standard error what is done, with the time left.
 
     Returns:
@@ -149,14 +152,14 @@ def convert(
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
             batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
             channels or comes with `min_channels`, `only` chooses nothing, the network does not run
-            on the example or the data, before or converted, it cannot be copied, or what goes with
-            data comes without it.
+            on the example or the data, before or converted, or gives another output each time, the
+            data hardly vary, it cannot be copied, or what goes with data comes without it.
         TypeError: the model, `only`, the example or the data is none of these.
     """
     batches = None
     check_options(to, data, plain, forward=forward, hybrid=hybrid, finetune_steps=finetune_steps)
     if data is not None:
-        batches = batches_for(model, data, forward)
+        batches = batches_for(model, data, forward, seed)
         example = batches.example if example is None else example
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)

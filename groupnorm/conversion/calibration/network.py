@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
+from groupnorm.conversion.calibration.data_checks import check_repeatable
 from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
-from groupnorm.conversion.calibration.group_rule import (
-    ErrorBudget,
-    norm_weights,
-)
+from groupnorm.conversion.calibration.group_rule import ErrorBudget, norm_weights
 from groupnorm.conversion.calibration.norm import NormFit, Options, norm_of
 from groupnorm.conversion.calibration.progress import Progress
-from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
 from groupnorm.conversion.calibration.states import States
-from groupnorm.conversion.calibration.tape import Holder, Untraceable
-from groupnorm.conversion.constants.fold import check_layer
-from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
+from groupnorm.conversion.calibration.tape import Holder, held_name
+from groupnorm.conversion.calibration.walks import choose_walk
 from groupnorm.conversion.example import copied, evaluating
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer, plural
 from groupnorm.conversion.rules import static_affine
-from groupnorm.conversion.sources import Refusal, read_norm
 from groupnorm.conversion.walk import swap
 from groupnorm.spec import NormSpec
 
@@ -66,21 +60,14 @@ def calibrate(
         options: how.
 
     Raises:
-        ValueError: the network does not run on the data or cannot be copied, values are not finite,
-            or there are too few samples.
+        ValueError: the network does not run on the data, gives another output each time or cannot
+            be copied, values are not finite, the data hardly vary, or there are too few samples.
     """
     teacher, student = (Holder(copied(model, "with data it must be")) for _ in range(2))
     with evaluating(teacher), evaluating(student), States() as states:
-        producers = _producers(teacher, rows, batches)
-        points = [
-            Point(_held(row.name), None if isinstance(layer, str) else layer[0])
-            for row, layer in ((row, producers[row.name]) for row in rows)
-            if layer != NOT_RUN
-        ]
-        if not points:
-            raise ValueError("none of the norms to convert runs on the data")
-        walk, notes = _walk(teacher, student, batches, points, states)
-        by_name = {_held(row.name): row for row in rows}
+        check_repeatable(teacher.model, batches)
+        walk, notes = choose_walk(teacher, student, rows, batches, states)
+        by_name = {held_name(row.name): row for row in rows}
         order = [by_name[point.norm] for point in walk.order]
         weights = norm_weights(
             [row.channels for row in order], [walk.linear(point) for point in walk.order]
@@ -98,13 +85,13 @@ def calibrate(
             if fitted.odd:
                 notes.append(fitted.odd)
                 warnings.warn(fitted.odd, stacklevel=4)
-        unseen = [row for row in rows if producers[row.name] == NOT_RUN]
+        unseen = [row for row in rows if row not in order]
         if unseen:
             _convert_statically(student, unseen, spec)
             names = ", ".join(row.name for row in unseen)
             notes.append(
-                f"{plural(len(unseen), 'norm')} did not run on the data: {names}. Converted "
-                "as without data."
+                f"{plural(len(unseen), 'norm')} did not run on the data, or on too few batches: "
+                f"{names}. Converted as without data."
             )
         progress.show(len(order), "the network's output")
         if options.finetune_steps:
@@ -114,52 +101,15 @@ def calibrate(
                     seed=options.seed, progress=options.progress,
                 )
             )  # fmt: skip
-            error = output_error(held_out_outputs(batches, teacher.model, student.model))
-        else:
-            error = output_error(walk.outputs())
+        error = output_error(held_out_outputs(batches, teacher.model, student.model))
         notes += _notes_on(states)
     return Calibrated(student.model, list(found.values()), error, notes)
-
-
-def _producers(
-    teacher: Holder, rows: Sequence[ConvertedLayer], batches: Batches
-) -> dict[str, tuple[str, LinearLayer] | str]:
-    """Of each norm the layer that makes its input, with its name, or why it cannot be changed."""
-    modules = {row.name: teacher.get_submodule(_held(row.name)) for row in rows}
-    found = find_producers(teacher.model, modules.values(), batches.example)
-    names = {module: name for name, module in teacher.named_modules()}
-    owners = Counter(id(p) for m in teacher.modules() for p in m._parameters.values())
-    producers: dict[str, tuple[str, LinearLayer] | str] = {}
-    for name, module in modules.items():
-        layer = found[module]
-        if not isinstance(layer, str):
-            try:
-                source = read_norm(module, layer.weight)
-                check_layer(layer, names[layer].removeprefix("model."), source, owners)
-            except Refusal as refusal:
-                producers[name] = str(refusal)
-                continue
-            producers[name] = names[layer], layer
-        else:
-            producers[name] = layer
-    return producers
-
-
-def _walk(
-    teacher: Holder, student: Holder, batches: Batches, points: Sequence[Point], states: States
-) -> tuple[Walk, list[str]]:
-    """The way through the network, and what is to say about it."""
-    try:
-        return Segments(teacher, student, batches, points, states), []
-    except Untraceable as reason:
-        note = f"The network ran from its beginning for each norm, which is slow: {reason}."
-        return Sweeps(teacher, student, batches, points), [note]
 
 
 def _convert_statically(student: Holder, rows: Sequence[ConvertedLayer], spec: NormSpec) -> None:
     """Replace norms as without data."""
     for row in rows:
-        found, own = norm_of(student, _held(row.name))
+        found, own = norm_of(student, held_name(row.name))
         values = static_affine(own, row.groups, row.eps)
         new = build(own, spec, row.groups, row.eps)[0]
         for key, value in zip(("weight", "bias"), values, strict=True):
@@ -176,8 +126,3 @@ def _notes_on(states: States) -> list[str]:
             f"Up to {states.on_disk / 1e9:.1f} GB of values between the layers were held in files."
         )
     return notes
-
-
-def _held(name: str) -> str:
-    """The name below a `Holder` of what the network has by this name."""
-    return f"model.{name}" if name else "model"
