@@ -25,6 +25,7 @@ from groupnorm.study.conversions.trial import (
 )
 from groupnorm.study.plan import vary
 from groupnorm.training.config import RunConfig, SegmentationConfig, TrainingConfig
+from groupnorm.training.metric import SEGMENTATION
 
 SCALES = {
     "quick": "a ResNet-20 and a MobileNet, one seed, few trials, under ten minutes",
@@ -171,6 +172,7 @@ def conversion(options: Options) -> Experiment:
         published=(),
         protocol="fixed-step",
         seeds=SEEDS[scale],
+        also=SEGMENTATION[:1] if any(one.config.task == "segmentation" for one in networks) else (),
         conversions={
             one.name: NetworkTrials(tuple(trials_of(GRIDS[scale], one.whole)), one.aims)
             for one in networks

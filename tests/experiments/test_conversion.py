@@ -45,6 +45,7 @@ def test_the_networks_of_full_and_what_is_aimed_at():
     }  # fmt: skip
     assert plan.data_sets == ("fashion-mnist-mini", "fashion-scenes", "garments-masks")
     assert len(plan.cells) == 21
+    assert [metric.name for metric in plan.also] == ["val_mean_iou"]
 
 
 def test_the_grid_of_full_is_from_one_group_to_one_channel():
