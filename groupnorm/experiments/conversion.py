@@ -183,22 +183,22 @@ def conversion(options: Options) -> Experiment:
 def networks_of(scale: str) -> list[Network]:
     """The networks of a scale; those with all kinds of trials are first."""
     if scale == "smoke":
-        return [Network("ResNet-8, digits", _smoke(), True, AIMS)]
+        return [Network("ResNet-8 on digits", _smoke(), True, AIMS)]
     models = {"ResNet-20": "resnet20", "MobileNet": "mobilenet_narrow"}
     if scale == "full":
         models["Pre-activation ResNet-20"] = "preact_resnet20"
     aims = {name: AIMS_DEPTHWISE if name == "MobileNet" else AIMS for name in models}
     found = [
-        Network(f"{name}, Fashion-MNIST", classifier(model, "fashion-mnist-mini", 6),
+        Network(f"{name} on Fashion-MNIST", classifier(model, "fashion-mnist-mini", 6),
                 name in ("ResNet-20", "MobileNet"), aims[name])
         for name, model in models.items()
     ]  # fmt: skip
     if scale == "full":
         found += [
-            Network(f"{name}, scenes", classifier(model, "fashion-scenes", 10), False, aims[name])
+            Network(f"{name} on scenes", classifier(model, "fashion-scenes", 10), False, aims[name])
             for name, model in models.items()
         ]
-        found.append(Network("U-Net, garments", unet(), False, AIMS))
+        found.append(Network("U-Net on garments", unet(), False, AIMS))
     return found
 
 
