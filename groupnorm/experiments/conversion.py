@@ -147,13 +147,13 @@ def unet() -> SegmentationConfig:
         norm=NormSpec("bn"),
         workers=1,
         batch_per_worker=16,
-        epochs=6,
+        epochs=12,
         schedule="cosine",
         base_lr=3.2,
         warmup_steps=50,
         memory_format="channels_last",
         reported_epochs=1,
-        evaluate_every=6,
+        evaluate_every=12,
     )
 
 
