@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from groupnorm.layers.base import check_channels
 from groupnorm.layers.group_norm import GroupNorm
 from groupnorm.ops.group_norm.activations import activate
+from groupnorm.ops.group_norm.reference import grouped
+from groupnorm.ops.per_channel import in_statistics_dtype, scale_and_shift
 
 
 class CalibratedGroupNorm(GroupNorm):
@@ -61,21 +64,34 @@ class CalibratedGroupNorm(GroupNorm):
                 self.register_buffer(name, values)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The normalized input, in its shape and dtype."""
-        if self.input_weight is not None and self.input_bias is not None:
-            shape = (-1, *[1] * (input.dim() - 2))
-            input = input * self.input_weight.view(shape) + self.input_bias.view(shape)
-        if self.hybrid == 1:
+        """The normalized input, in its shape, dtype and memory format.
+
+        Half input is computed in float32.
+        """
+        if self.input_weight is None and self.hybrid == 1:
             return super().forward(input)
-        grouped = input.reshape(input.shape[0], self.num_groups, -1)
-        var, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
-        a = self.hybrid
-        mean = a * mean + (1 - a) * self.stored_mean.unsqueeze(1)
-        var = a * var + (1 - a) * self.stored_var.unsqueeze(1)
-        normalized = ((grouped - mean) * torch.rsqrt(var + self.eps)).view(input.shape)
-        shape = (-1, *[1] * (input.dim() - 2))
-        output = normalized * self.weight.view(shape) + self.bias.view(shape)
-        return activate(output, self.activation)
+        check_channels(input, self.num_channels, self)
+        x = scale_and_shift(in_statistics_dtype(input), self.input_weight, self.input_bias)
+        output = super().forward(x) if self.hybrid == 1 else self._mixed(x)
+        return output.to(input.dtype)
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """The norm with the group's statistics and the stored ones."""
+        axes = tuple(range(2, x.dim() + 1))  # of x with its groups apart
+        mean = grouped(x, self.num_groups).mean(axes)
+        centred = x - self._to_channels(mean, x)
+        var = grouped(centred * centred, self.num_groups).mean(axes)
+        stored = 1 - self.hybrid
+        var = self.hybrid * var + stored * self.stored_var.to(x.dtype)
+        moved = stored * (mean - self.stored_mean.to(x.dtype))  # the group's mean to the mixed one
+        rstd = torch.rsqrt(var + self.eps)
+        normalized = (centred + self._to_channels(moved, x)) * self._to_channels(rstd, x)
+        return activate(scale_and_shift(normalized, self.weight, self.bias), self.activation)
+
+    def _to_channels(self, values: Tensor, x: Tensor) -> Tensor:
+        """Values of groups, (N, num_groups), in the shape (N, C, 1, ...) that goes with x."""
+        shape = (x.shape[0], self.num_channels, *[1] * (x.dim() - 2))
+        return values.repeat_interleave(self.channels_per_group, 1).view(shape)
 
     def extra_repr(self) -> str:
         """As `GroupNorm`, and what it has besides."""

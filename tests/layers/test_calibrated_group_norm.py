@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from groupnorm.layers import CalibratedGroupNorm, GroupNorm
-from tests.tolerances import FORMULA_64
+from tests.tolerances import FORMULA_64, bound
+
+VARIANTS = {
+    "affine": {},
+    "mixed": {"input_affine": False, "hybrid": 0.5},
+    "both": {"hybrid": 0.5, "activation": "silu"},
+}
+variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def filled(layer):
@@ -68,3 +75,68 @@ def test_it_holds_what_it_needs():
 def test_shares_that_mean_nothing_are_refused(hybrid):
     with pytest.raises(ValueError, match="between 0 and 1"):
         CalibratedGroupNorm(2, 4, hybrid=hybrid)
+
+
+@variants
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_half_input_is_computed_in_single_precision(variant, dtype, memory):
+    """In the input's dtype and layout, with gradients in theirs, and parameters of float32."""
+    generator = torch.Generator().manual_seed(1)
+    x = (2 * torch.randn(6, 8, 5, 3, generator=generator) + 3).to(dtype)
+    x = x.contiguous(memory_format=memory).requires_grad_()
+    layer = filled(CalibratedGroupNorm(2, 8, **VARIANTS[variant]))
+    true = copy.deepcopy(layer).double()(x.detach().double())
+    y = layer(x)
+    largest = float(true.detach().abs().max())
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=memory)
+    assert (y.double() - true).abs().max() <= bound(dtype, 5, 2 * largest, largest)
+    gradient, *others = torch.autograd.grad(y, (x, *layer.parameters()), torch.ones_like(y))
+    assert gradient.dtype == dtype
+    assert gradient.is_contiguous(memory_format=memory)
+    assert {other.dtype for other in others} == {torch.float32}
+
+
+@variants
+@pytest.mark.parametrize(("dtype", "offset"), [(torch.float32, 1e4), (torch.float16, 2e3)], ids=str)
+def test_values_far_from_zero(variant, dtype, offset):
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(3, 8, 9, generator=generator)
+    for x in (noise + offset, noise * offset):  # squares of the second are beyond float16
+        x = x.to(dtype)
+        layer = filled(CalibratedGroupNorm(2, 8, **VARIANTS[variant]))
+        if layer.hybrid < 1:
+            layer.stored_mean.fill_(float(x.double().mean()))
+            layer.stored_var.fill_(float(x.double().var()))
+        true = copy.deepcopy(layer).double()(x.double())
+        m = float(x.double().abs().max() / x.double().std())
+        largest = float(true.detach().abs().max())
+        error = (layer(x).double() - true).abs().max()
+        assert error <= bound(dtype, 4 * m, 2 * largest, largest)  # the affine spreads the channels
+
+
+@variants
+@pytest.mark.parametrize("shape", [(0, 8, 5, 3), (6, 8, 0, 3)], ids=str)
+def test_an_input_without_values(variant, shape):
+    layer = filled(CalibratedGroupNorm(2, 8, **VARIANTS[variant]))
+    x = torch.randn(shape, requires_grad=True)
+    y = layer(x)
+    assert y.shape == shape
+    y.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+
+
+@variants
+def test_gradients_by_finite_differences(variant):
+    layer = filled(CalibratedGroupNorm(2, 4, dtype=torch.float64, **VARIANTS[variant]))
+    x = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))
+
+
+@variants
+def test_other_channels_are_refused(variant):
+    layer = CalibratedGroupNorm(2, 8, **VARIANTS[variant])
+    for shape in ((2, 4, 3), (2, 1, 3), (8,)):
+        with pytest.raises(ValueError, match=r"expected input \(N, 8, \*\), got"):
+            layer(torch.randn(shape))

@@ -32,8 +32,8 @@ def distill(
     """Train the student to give what the teacher gives, without labels.
 
     SGD with momentum at a low rate, which rises at first and falls to 0: a fitted student loses
-    what it has to a high one. Both networks stay in the mode in which they are, evaluation as a rule. Pieces that
-    are held out are not trained on.
+    what it has to a high one. Both networks stay in the mode in which they are, evaluation as a
+    rule. Pieces that are held out are not trained on.
 
     Args:
         teacher: is not changed.
