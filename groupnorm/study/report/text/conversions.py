@@ -41,7 +41,7 @@ def _headline(networks: Sequence[NetworkOutcomes]) -> str:
     found = {to: mean_share(networks, "fit", to) for to in (FITTED, EIGHT, UP_TO_32)}
     kept = [f"{_share(one)} {_AT[to]}" for to, one in found.items() if one is not None]
     if not kept:
-        return "No conversion has a result yet."
+        return "The fit has no result yet."
     of = f", on the mean over {counted(len(networks), 'network')}" if len(networks) > 1 else ""
     return (
         "Of the teacher's result on test images the fit keeps, without labels and without a "
