@@ -25,6 +25,7 @@ from groupnorm.study.conversions.trial import (
 )
 from groupnorm.study.plan import vary
 from groupnorm.training.config import RunConfig, SegmentationConfig, TrainingConfig
+from groupnorm.training.metric import SEGMENTATION
 
 SCALES = {
     "quick": "a ResNet-20 and a MobileNet, one seed, few trials, under ten minutes",
@@ -146,13 +147,13 @@ def unet() -> SegmentationConfig:
         norm=NormSpec("bn"),
         workers=1,
         batch_per_worker=16,
-        epochs=6,
+        epochs=12,
         schedule="cosine",
         base_lr=3.2,
         warmup_steps=50,
         memory_format="channels_last",
         reported_epochs=1,
-        evaluate_every=6,
+        evaluate_every=12,
     )
 
 
@@ -171,6 +172,7 @@ def conversion(options: Options) -> Experiment:
         published=(),
         protocol="fixed-step",
         seeds=SEEDS[scale],
+        also=SEGMENTATION[:1] if any(one.config.task == "segmentation" for one in networks) else (),
         conversions={
             one.name: NetworkTrials(tuple(trials_of(GRIDS[scale], one.whole)), one.aims)
             for one in networks
@@ -181,22 +183,22 @@ def conversion(options: Options) -> Experiment:
 def networks_of(scale: str) -> list[Network]:
     """The networks of a scale; those with all kinds of trials are first."""
     if scale == "smoke":
-        return [Network("ResNet-8, digits", _smoke(), True, AIMS)]
+        return [Network("ResNet-8 on digits", _smoke(), True, AIMS)]
     models = {"ResNet-20": "resnet20", "MobileNet": "mobilenet_narrow"}
     if scale == "full":
         models["Pre-activation ResNet-20"] = "preact_resnet20"
     aims = {name: AIMS_DEPTHWISE if name == "MobileNet" else AIMS for name in models}
     found = [
-        Network(f"{name}, Fashion-MNIST", classifier(model, "fashion-mnist-mini", 6),
+        Network(f"{name} on Fashion-MNIST", classifier(model, "fashion-mnist-mini", 6),
                 name in ("ResNet-20", "MobileNet"), aims[name])
         for name, model in models.items()
     ]  # fmt: skip
     if scale == "full":
         found += [
-            Network(f"{name}, scenes", classifier(model, "fashion-scenes", 10), False, aims[name])
+            Network(f"{name} on scenes", classifier(model, "fashion-scenes", 10), False, aims[name])
             for name, model in models.items()
         ]
-        found.append(Network("U-Net, garments", unet(), False, AIMS))
+        found.append(Network("U-Net on garments", unet(), False, AIMS))
     return found
 
 

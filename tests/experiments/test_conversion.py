@@ -38,19 +38,20 @@ def test_the_networks_of_full_and_what_is_aimed_at():
     plan = study_plan("convert", Options(scale="full"))
     aims = {name: found.aims["gn"] for name, found in plan.conversions.items()}
     assert aims == {
-        "ResNet-20, Fashion-MNIST": 99.0, "MobileNet, Fashion-MNIST": 95.0,
-        "Pre-activation ResNet-20, Fashion-MNIST": 99.0, "ResNet-20, scenes": 99.0,
-        "MobileNet, scenes": 95.0, "Pre-activation ResNet-20, scenes": 99.0,
-        "U-Net, garments": 99.0,
+        "ResNet-20 on Fashion-MNIST": 99.0, "MobileNet on Fashion-MNIST": 95.0,
+        "Pre-activation ResNet-20 on Fashion-MNIST": 99.0, "ResNet-20 on scenes": 99.0,
+        "MobileNet on scenes": 95.0, "Pre-activation ResNet-20 on scenes": 99.0,
+        "U-Net on garments": 99.0,
     }  # fmt: skip
     assert plan.data_sets == ("fashion-mnist-mini", "fashion-scenes", "garments-masks")
     assert len(plan.cells) == 21
+    assert [metric.name for metric in plan.also] == ["val_mean_iou"]
 
 
 def test_the_grid_of_full_is_from_one_group_to_one_channel():
     trials = study_plan("convert", Options(scale="full")).conversions
     for name, found in trials.items():
-        studied = name in ("ResNet-20, Fashion-MNIST", "MobileNet, Fashion-MNIST")
+        studied = name in ("ResNet-20 on Fashion-MNIST", "MobileNet on Fashion-MNIST")
         numbers = (1, 2, 4, 8, 16, 32) if studied else (1, 4, 8, 16, 32)
         for method in (*NAIVE, *METHODS):
             asked = {t.to for t in found.trials if t.method == method and not t.steps}
@@ -61,7 +62,7 @@ def test_the_grid_of_full_is_from_one_group_to_one_channel():
 
 @pytest.mark.parametrize("name", ["ResNet-20", "MobileNet"])
 def test_parts_images_and_fine_tuning_are_studied_with_two_networks(name):
-    found = study_plan("convert", Options(scale="full")).conversions[f"{name}, Fashion-MNIST"]
+    found = study_plan("convert", Options(scale="full")).conversions[f"{name} on Fashion-MNIST"]
     methods = {trial.method for trial in found.trials}
     assert methods >= {*(f"fit, {part}" for part in PARTS), "BN", "frozen BN", "scratch"}
     at_8 = {t.images for t in found.trials if (t.method, t.to) == ("fit", "gn:groups=8")}

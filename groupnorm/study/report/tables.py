@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groupnorm.data.issues import describe_altered, describe_unreadable
+from groupnorm.data.validation import validation_note
 from groupnorm.study.report.conversion_tables import conversion_problems, kept_table
 from groupnorm.study.results.costs import COSTS, run_cost
 from groupnorm.study.results.estimates import Estimate
@@ -255,7 +256,10 @@ def _data_problems(study: Study) -> list[list[str]]:
     found: dict[tuple[str, str, str], str] = {}
     for name, record in {**study.initial, **study.records}.items():
         where = of_study if name in study.records else record.config.get("data", "data")
+        held_out = record.config.get("validation_images")
         for note in record.env.get("data_notes", []):
+            if study.of_conversions and held_out and note == validation_note(held_out):
+                continue  # that is so of teachers alone, not of what is shown
             found.setdefault((where, "data", note), "")
         counts = record.metrics[-1].get("image_counts", {}) if record.metrics else {}
         if text := describe_unreadable(counts):

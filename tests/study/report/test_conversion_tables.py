@@ -107,7 +107,7 @@ def test_a_study_without_any_trial_has_a_report(tmp_path):
         path.unlink()
     write_report(out)
     page = (out / "report.html").read_text()
-    assert "No conversion has a result yet." in page
+    assert "The fit has no result yet." in page
     assert "missing" in page
 
 

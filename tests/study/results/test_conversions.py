@@ -1,6 +1,7 @@
 """What trials of conversions gave, over seeds."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -14,10 +15,11 @@ from groupnorm.study.results.conversions import (
     score_name,
     trial_files,
 )
-from groupnorm.study.results.rows import load_study
+from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import StoreError, read_manifest
-from groupnorm.training.metric import CLASSIFICATION, Metric
+from groupnorm.training.metric import CLASSIFICATION, SEGMENTATION, Metric
 from tests.study.fake_conversions import FIT, conversion_study, spoil_trial
+from tests.study.fake_store import add_to_manifest
 
 EIGHT = "gn:groups=8"
 
@@ -102,6 +104,28 @@ def test_more_is_better_of_every_score():
     assert score_name(CLASSIFICATION[0]) == "accuracy"
     iou = Metric("mean_iou", "%", "higher", "mean IoU")
     assert (score(iou, 60.0), score_name(iou)) == (60.0, "mean IoU")
+
+
+def test_a_network_of_another_task_has_its_own_metric(tmp_path):
+    """Its result stands in a column of its own, and its score is that metric."""
+    out = conversion_study(tmp_path, seeds=1)
+    folder = out / "runs" / "network1-s0"
+    env = json.loads((folder / "env.json").read_text())
+    env["metrics"] = [asdict(metric) for metric in SEGMENTATION]
+    (folder / "env.json").write_text(json.dumps(env))
+    rows = [{"epoch": epoch, "val_mean_iou": 61.0} for epoch in range(1, 9)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    add_to_manifest(out, also=[asdict(SEGMENTATION[0])])
+    study = load_study(out)
+    first, second = summarize_study(study)
+    assert (first.status, second.status) == ("finished", "finished")
+    assert (second.results, second.further["val_mean_iou"]) == ({}, {0: 61.0})
+    assert first.results
+    assert (study.conversions[0].score_name, study.conversions[1].score_name) == (
+        "accuracy", "mean IoU"
+    )  # fmt: skip
+    value = study.conversions[1].teacher.results[0]["value"]
+    assert study.conversions[1].teacher.scores == {0: value}
 
 
 def test_the_files_are_those_that_the_study_shows(tmp_path):

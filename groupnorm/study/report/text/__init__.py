@@ -50,6 +50,8 @@ PROTOCOLS = {
 def protocol_words(study: Study) -> str:
     """What the protocol of a study is; empty where it is unknown."""
     known = PROTOCOLS.get(study.manifest.get("protocol", ""), "")
+    if study.of_conversions:  # whose networks are not compared with each other
+        return ""
     return known.format(example=study.example)
 
 

@@ -13,7 +13,7 @@ from groupnorm.study.results.conversions import (
     mean_share,
 )
 from groupnorm.study.results.estimates import Difference, Estimate
-from groupnorm.study.results.format import counted, decimal_text
+from groupnorm.study.results.format import counted, decimal_text, plain_text
 from groupnorm.study.results.labels import interval_text
 
 EIGHT = "gn:groups=8"
@@ -41,7 +41,7 @@ def _headline(networks: Sequence[NetworkOutcomes]) -> str:
     found = {to: mean_share(networks, "fit", to) for to in (FITTED, EIGHT, UP_TO_32)}
     kept = [f"{_share(one)} {_AT[to]}" for to, one in found.items() if one is not None]
     if not kept:
-        return "No conversion has a result yet."
+        return "The fit has no result yet."
     of = f", on the mean over {counted(len(networks), 'network')}" if len(networks) > 1 else ""
     return (
         "Of the teacher's result on test images the fit keeps, without labels and without a "
@@ -101,14 +101,15 @@ def _fine_tuning(networks: Sequence[NetworkOutcomes]) -> str:
             if start.method == "fit" and start.target == DISTILLATION and last is not None:
                 found = against(last, network.teacher)
                 if found:
-                    told.append(f"{network.name} {_gap(found)}")
+                    told.append(f"{network.name} {_points(found)}")
     if not told:
         return ""
     steps = {one.trial.steps for n in networks for mine in n.fine_tuned().values() for one in mine}
     length = 100 if 100 in steps else max(steps)
     return (
         f"After {length} steps of distillation with 4 images each, which takes no labels, the "
-        f"{networks[0].score_name} is {'; '.join(told)}."
+        "result of the fit with fitted groups less that of the teacher is, in points: "
+        f"{'; '.join(told)}."
     )
 
 
@@ -116,13 +117,9 @@ def _at_100(mine: Sequence[Outcome]) -> Outcome | None:
     return next((one for one in mine if one.trial.steps == 100), None)
 
 
-def _gap(found: Difference) -> str:
-    if not found.mean:
-        return "that of the teacher"
-    word = "above" if found.mean > 0 else "below"
-    size = found if found.mean > 0 else found.negated
-    text = f"{decimal_text(abs(found.mean))} points {word} the teacher's"
-    return text + (f" (95 % interval {interval_text(size.interval)})" if size.interval else "")
+def _points(found: Difference) -> str:
+    interval = f" (95 % interval {interval_text(found.interval)})" if found.interval else ""
+    return f"{plain_text(found.shown)}{interval}"
 
 
 def _what_was_done(networks: Sequence[NetworkOutcomes], trained: bool) -> str:
