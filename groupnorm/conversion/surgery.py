@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
 from groupnorm.conversion.calibration.group_rule import ERROR_BUDGET
-from groupnorm.conversion.calibration.network import Options
+from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.constants.freeze import stored_row
 from groupnorm.conversion.example import Example, Forward, Shapes, copied, input_shapes
 from groupnorm.conversion.rebuild import build
@@ -149,12 +149,17 @@ def convert(
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
             batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
             channels or comes with `min_channels`, `only` chooses nothing, the network does not run
-            on the example or the data, before or converted, it cannot be copied, or what goes with
-            data comes without it.
-        TypeError: the model, `only`, the example or the data is none of these.
+            on the example or the data, before or converted, it cannot be copied, what goes with
+            data comes without it, an option is out of its range, or the network that
+            `finetune_steps` shall train has nothing to be trained or to be compared.
+        TypeError: the model, `only`, the example, the data or `limits` is none of these.
     """
     batches = None
-    check_options(to, data, plain, forward=forward, hybrid=hybrid, finetune_steps=finetune_steps)
+    options = Options(
+        is_free(NormSpec.parse(to)) and groups is None, min_channels,
+        limits, hybrid, refit, budget, plain, finetune_steps, seed, progress,
+    )  # fmt: skip
+    check_options(to, data, forward, options)
     if data is not None:
         batches = batches_for(model, data, forward)
         example = batches.example if example is None else example
@@ -163,10 +168,6 @@ def convert(
     if not replacements:
         raise_for_nothing("converted", report.skipped)
     if batches is not None:
-        free = is_free(NormSpec.parse(to)) and groups is None
-        options = Options(
-            free, min_channels, limits, hybrid, refit, budget, plain, finetune_steps, seed, progress
-        )
         norms = [one.norm for one in replacements]
         converted, report = convert_with(batches, converted, norms, report, options)
         refuse_old_states(converted, report)

@@ -8,6 +8,7 @@ from torch import nn
 
 import groupnorm
 from groupnorm.conversion import ConversionReport, rebuild
+from groupnorm.conversion.calibration import network
 from groupnorm.conversion.calibration.fit import FitLimits
 from groupnorm.layers import CalibratedGroupNorm
 from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
@@ -280,3 +281,81 @@ def test_what_goes_with_data_is_refused_without():
         groupnorm.convert(small_network(), finetune_steps=10)
     with pytest.raises(ValueError, match="data goes with group norms, not with bn"):
         convert(small_network(), "bn")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"limits": QUICK},
+        {"refit": False},
+        {"budget": 0.1},
+        {"plain": True},
+        {"seed": 1},
+        {"progress": True},
+        {"forward": lambda network, batch: network(batch)},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_no_option_of_a_fit_is_dropped_without_data(arguments):
+    with pytest.raises(ValueError, match=f"^{next(iter(arguments))} goes with data"):
+        groupnorm.convert(small_network(), **arguments)
+
+
+def test_a_budget_goes_with_groups_that_are_chosen():
+    with pytest.raises(ValueError, match=r'budget goes with to="gn".* gn:groups=4 has them fixed'):
+        convert(small_network(), budget=0.1)
+    with pytest.raises(ValueError, match="budget goes with"):
+        convert(small_network(), "gn", budget=0.1, groups=lambda name, channels: 4)
+
+
+class Counting:
+    """Data that notes whether anyone has looked at it."""
+
+    seen = False
+
+    def __iter__(self):
+        self.seen = True
+        return iter(images().split(10))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"hybrid": 2}, ValueError, "hybrid must be a number from 0 to 1, got 2"),
+        ({"hybrid": float("nan")}, ValueError, "hybrid must be"),
+        ({"budget": 2}, ValueError, "budget must be a number between 0 and 1, got 2"),
+        ({"finetune_steps": -5}, ValueError, "finetune_steps must be a whole number, 0 or more"),
+        ({"finetune_steps": 1.5}, ValueError, "finetune_steps must be a whole number"),
+        ({"seed": 2**70}, ValueError, "seed must be a whole number from 0"),
+        ({"limits": None}, TypeError, "limits must be FitLimits, got None"),
+    ],
+)
+def test_options_are_checked_before_the_data_are_read(arguments, kind, message):
+    data = Counting()
+    with pytest.raises(kind, match=message):
+        convert(small_network(), "gn", data=data, **arguments)
+    assert not data.seen
+
+
+class Finds(nn.Module):
+    """A network that gives as many boxes as it finds."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = small_network()
+
+    def forward(self, x):
+        scores = self.body(x).flatten()
+        return scores[scores > 0.5 * scores.std()]
+
+
+def test_a_distillation_that_cannot_be_is_refused_before_anything_is_fitted(monkeypatch):
+    def fitted(*args):
+        raise AssertionError("a norm was fitted")
+
+    monkeypatch.setattr(network._Norm, "replace", fitted)
+    frozen = small_network().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
+        convert(frozen, finetune_steps=5)
+    with pytest.raises(ValueError, match="have not the same shapes"):
+        convert(Finds(), finetune_steps=5)

@@ -13,21 +13,16 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.calibration.batches import Batches
-from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
-from groupnorm.conversion.calibration.fit import (
-    DEFAULT_LIMITS,
-    FitLimits,
-    LayerFit,
-    fit_layer,
-    relative_error,
+from groupnorm.conversion.calibration.distill import (
+    check_distillation,
+    distill,
+    held_out_outputs,
+    output_error,
 )
-from groupnorm.conversion.calibration.group_rule import (
-    ERROR_BUDGET,
-    ErrorBudget,
-    choose_groups,
-    norm_weights,
-)
+from groupnorm.conversion.calibration.fit import LayerFit, fit_layer, relative_error
+from groupnorm.conversion.calibration.group_rule import ErrorBudget, choose_groups, norm_weights
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
+from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.calibration.progress import Progress
 from groupnorm.conversion.calibration.refit import HeldOutRows, RidgeRefit
 from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
@@ -38,7 +33,7 @@ from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_
 from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer, plural
-from groupnorm.conversion.rules import MIN_CHANNELS, static_affine
+from groupnorm.conversion.rules import static_affine
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
 from groupnorm.conversion.walk import FoundNorm, find_norms, swap
 from groupnorm.spec import NormSpec
@@ -46,35 +41,6 @@ from groupnorm.spec import NormSpec
 _ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
 _NOTHING = 1e-10  # relative error of a layer whose input is the teacher's
 _LEAST_STD = 0.1  # of a channel, in deviations that the norm has stored
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a network is fitted; each as the keyword of `convert`.
-
-    Attributes:
-        free: whether the number of groups of each norm is chosen by the error budget.
-        min_channels: of each group, where there is a choice.
-        limits: see `convert`.
-        refit: see `convert`.
-        budget: see `convert`.
-        plain: see `convert`.
-        hybrid: see `convert`.
-        finetune_steps: see `convert`.
-        seed: see `convert`.
-        progress: see `convert`.
-    """
-
-    free: bool = True
-    min_channels: int = MIN_CHANNELS
-    limits: FitLimits = DEFAULT_LIMITS
-    hybrid: float = 1.0
-    refit: bool = True
-    budget: float = ERROR_BUDGET
-    plain: bool = False
-    finetune_steps: int = 0
-    seed: int = 0
-    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,11 +78,16 @@ def calibrate(
         options: how.
 
     Raises:
-        ValueError: the network does not run on the data, values are not finite, or there are too
-            few samples.
+        ValueError: the network does not run on the data, values are not finite, there are too few
+            samples, or `check_distillation` refuses the distillation that is asked for.
     """
     teacher, student = Holder(copy.deepcopy(model)), Holder(copy.deepcopy(model))
     with evaluating(teacher), evaluating(student), States() as states:
+        if options.finetune_steps:
+            trial = copy.deepcopy(student)
+            _convert_statically(trial, rows, spec)
+            check_distillation(teacher.model, trial.model, batches)
+            del trial
         producers = _producers(teacher, rows, batches)
         points = [
             Point(_held(row.name), None if isinstance(layer, str) else layer[0])
