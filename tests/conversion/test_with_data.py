@@ -163,8 +163,14 @@ def test_data_that_cannot_be_read():
             convert(model, data=nothing)
     with pytest.raises(ValueError, match="one sample alone"):
         convert(model, data=images()[:1])
-    with pytest.raises(ValueError, match="does not run"):
+    message = r"^the network does not run on a batch of shape \(1, 4, 8, 8\), whose first "
+    with pytest.raises(ValueError, match=message + "dimension counts the samples: (?!the network)"):
         convert(model, data=torch.zeros(10, 4, 8, 8))
+    for single in (images()[0], list(images())):  # no dimension of samples
+        with pytest.raises(ValueError, match=r"of shape \([12], 8, 8\), whose first dimension"):
+            convert(model, data=single)
+    with pytest.raises(ValueError, match="^the network does not run on a batch: (?!the network)"):
+        convert(model, data=[images()] * 2, forward=lambda network, batch: network(batch[:, :2]))
     with pytest.raises(ValueError, match="8 samples or more"):
         convert(model, "gn", data=images()[:8])
 
