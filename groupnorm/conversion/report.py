@@ -40,7 +40,7 @@ class ConvertedLayer:
             "itself" for the new layer, or "" where there are none.
         refitted: whether the layer in front was fitted to give what it gave before the conversion.
         offset_share: part of a group's variance that these offsets make. Near 1 the layer hardly
-            normalizes any more.
+            normalizes any more. None where there are none.
         hybrid: share of the group's statistics in the layer's; 1 for a group norm.
         note: what a reader should know about this layer; empty as a rule.
     """

@@ -169,7 +169,7 @@ def test_data_that_cannot_be_read():
     for single in (images()[0], list(images())):  # no dimension of samples
         with pytest.raises(ValueError, match=r"of shape \([12], 8, 8\), whose first dimension"):
             convert(model, data=single)
-    with pytest.raises(ValueError, match="^the network does not run on a batch: (?!the network)"):
+    with pytest.raises(ValueError, match=r"^the network does not run on a batch: (?!the network)"):
         convert(model, data=[images()] * 2, forward=lambda network, batch: network(batch[:, :2]))
     with pytest.raises(ValueError, match="8 samples or more"):
         convert(model, "gn", data=images()[:8])
@@ -207,6 +207,8 @@ def test_a_norm_without_a_layer_in_front_has_its_own_affine():
     plain, report = convert(model, plain=True)
     assert type(plain.norms[1]) is groupnorm.GroupNorm
     assert [row.in_front for row in report.layers] == ["", ""]
+    assert [row.offset_share for row in report.layers] == [None, None]
+    assert "offsets" not in str(report).splitlines()[2]
     x = images(seed=1)
     assert output_error(converted, model, x) < output_error(plain, model, x)
 
