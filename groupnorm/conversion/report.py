@@ -15,6 +15,8 @@ from groupnorm.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+NONE_STORED = "none stored"
+"""`ConvertedLayer.statistics` of a norm that takes each sample's own."""
 _VERSION = 2
 
 

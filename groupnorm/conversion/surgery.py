@@ -16,6 +16,7 @@ from groupnorm.conversion.constants.freeze import stored_row
 from groupnorm.conversion.example import Example, Forward, Shapes, copied, input_shapes
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import (
+    NONE_STORED,
     ConversionReport,
     ConvertedLayer,
     plural,
@@ -390,7 +391,7 @@ def _row(
         source_eps=source.eps,
         eps=eps,
         affine=affine,
-        statistics="in scale and shift" if stored else "none stored",
+        statistics="in scale and shift" if stored else NONE_STORED,
         trainable=source.trainable,
         error=None,
         note=", ".join(notes),

@@ -114,6 +114,7 @@ def test_a_conversion_in_place_keeps_the_parameters():
         assert parameter is parameters.get(name, parameter)
         assert torch.equal(parameter, dict(other.named_parameters())[name])
     assert report.new_keys == ["stem.0.bias"]
+    assert {(row.affine, row.statistics) for row in report.layers} == {("fitted", "left out")}
 
 
 def test_a_failure_leaves_the_model_as_it_was():
@@ -213,12 +214,31 @@ def test_a_norm_without_a_layer_in_front_has_its_own_affine():
     assert output_error(converted, model, x) < output_error(plain, model, x)
 
 
+def test_the_report_says_why_nothing_in_front_of_a_norm_takes_its_offsets():
+    model = train_statistics(PreActivation())
+    shared = "something else, or a hook, takes the output of the layer in front"
+    none = "no convolution or linear layer makes its input"
+    notes = [row.note for row in convert(model)[1].layers]
+    assert notes == [f"own scale and offset before it: {why}" for why in (shared, none)]
+    notes = [row.note for row in convert(model, plain=True)[1].layers]
+    assert notes == [f"no scale and offset before it: {why}" for why in (shared, none)]
+    model = small_network()
+    nn.utils.parametrizations.weight_norm(model.blocks[0]["conv"])
+    first, second, third = convert(model, "gn")[1].layers
+    assert second.note.endswith(
+        ", own scale and offset before it: the weights of blocks.0.conv are computed; remove the "
+        "parametrization first"
+    )
+    assert "before it" not in first.note + third.note
+
+
 def test_half_of_the_groups_statistics():
     model = small_network().eval()
     half, report = convert(model, hybrid=0.5)
     whole, _ = convert(model)
     assert {row.target for row in report.layers} == {"CalibratedGroupNorm"}
     assert {row.hybrid for row in report.layers} == {0.5}
+    assert {row.statistics for row in report.layers} == {"the data's, in part"}
     x = images(seed=1)
     assert output_error(half, model, x) < output_error(whole, model, x)
     with pytest.raises(ValueError, match="hybrid below 1 is no plain"):

@@ -76,7 +76,8 @@ class LayerFit:
         error: relative squared error over the rows of the fit, 0 for the teacher's output and 1
             for its channels' means.
         offset_share: part of a group's variance that the offsets make, 0 to 1, the mean over the
-            groups. Near 1 a layer hardly normalizes any more. None where nothing can stand in front.
+            groups. Near 1 a layer hardly normalizes any more. None where nothing can stand in
+            front.
     """
 
     groups: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from groupnorm.conversion.constants.fold import check_layer, set_weights
 from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
 from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
-from groupnorm.conversion.report import ConvertedLayer, plural
+from groupnorm.conversion.report import NONE_STORED, ConvertedLayer, plural
 from groupnorm.conversion.rules import static_affine
 from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
 from groupnorm.conversion.walk import FoundNorm, find_norms, swap
@@ -108,7 +109,8 @@ def calibrate(
         for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
-            fitted = _Norm(teacher, student, point, row, spec, options, seed=options.seed + i)
+            why = "" if point.producer is not None else _why_none(producers[row.name])
+            fitted = _Norm(teacher, student, point, row, why, spec, options, seed=options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
         unseen = [row for row in rows if producers[row.name] == NOT_RUN]
         if unseen:
@@ -157,6 +159,13 @@ def _producers(
     return producers
 
 
+def _why_none(producer: tuple[str, LinearLayer] | str) -> str:
+    """Why the layer in front of a norm cannot take its scale and offset."""
+    if isinstance(producer, str):
+        return producer
+    return f"another norm runs between it and {producer[0].removeprefix('model.')}"
+
+
 def _walk(
     teacher: Holder, student: Holder, batches: Batches, points: Sequence[Point], states: States
 ) -> tuple[Walk, list[str]]:
@@ -177,6 +186,7 @@ class _Norm:
         student: see `teacher`.
         point: where it stands.
         row: of the report, without data.
+        why_none: why no layer in front takes its scale and offset; empty where one does.
         spec: of the new norm.
         options: of the calibration.
         seed: of the norm.
@@ -186,6 +196,7 @@ class _Norm:
     student: Holder
     point: Point
     row: ConvertedLayer
+    why_none: str
     spec: NormSpec
     options: Options
     seed: int
@@ -201,6 +212,9 @@ class _Norm:
         fit, error, reason = self._fit(source, fitting, held_out, budget)
         self._check(fit)
         own_affine = producer is None and not self.options.plain
+        why = self.why_none
+        if why:
+            why = f"{'own' if own_affine else 'no'} scale and offset before it: {why}"
         found, own = _norm_of(self.student, self.point.norm)
         new = build(own, self.spec, fit.groups, fit.eps, own_affine, fit.hybrid)[0]
         _fill(new, fit)
@@ -212,8 +226,9 @@ class _Norm:
             target=type(new).__name__,
             groups=fit.groups,
             affine=self.row.affine.replace("from statistics", "fitted").replace("copied", "fitted"),
+            statistics=self._statistics(fit),
             error=error,
-            note=", ".join(filter(None, [self.row.note if reason == "" else "", reason])),
+            note=", ".join(filter(None, [reason or self.row.note, why])),
             in_front=self._in_front(own_affine),
             refitted=refitted,
             offset_share=fit.offset_share,
@@ -231,6 +246,12 @@ class _Norm:
         if self.point.producer is None:
             return "itself" if own_affine else ""
         return self.point.producer.removeprefix("model.")
+
+    def _statistics(self, fit: LayerFit) -> str:
+        """What became of the stored statistics."""
+        if fit.hybrid < 1:
+            return "the data's, in part"
+        return self.row.statistics if self.row.statistics == NONE_STORED else "left out"
 
     def _refit(self, producer: LinearLayer, walk: Walk) -> bool:
         """Fit the layer in front to the teacher's, if that is nearer to it on held-out data."""
@@ -353,9 +374,9 @@ def _notes_on(states: States) -> list[str]:
     if states.halved:
         notes.append("Values between the layers were held in float16, for float32 did not fit.")
     if states.on_disk:
-        notes.append(
-            f"Up to {states.on_disk / 1e9:.1f} GB of values between the layers were held in files."
-        )
+        size = states.on_disk
+        shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{math.ceil(size / 1e6)} MB"
+        notes.append(f"Up to {shown} of values between the layers were held in files.")
     return notes
 
 
