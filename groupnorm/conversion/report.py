@@ -37,7 +37,8 @@ class ConvertedLayer:
         statistics: what became of the stored statistics.
         trainable: whether scale or shift require a gradient, as before.
         error: of the layer's output, the sum of squares of what differs over that about the mean of
-            each channel, on data that nothing was fitted to; None where it was not measured.
+            each channel, on data that no values were fitted to (the number of groups, and whether
+            to refit, are chosen on them); None where it was not measured.
         in_front: what takes scale and offset of each channel before the norm: the name of a layer,
             "itself" for the new layer, or "" where there are none.
         refitted: whether the layer in front was fitted to give what it gave before the conversion.

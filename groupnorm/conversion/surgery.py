@@ -127,8 +127,9 @@ def convert(
             may get such an input.
         inplace: change the model itself, instead of a copy.
         data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
-            lists or tuples that begin with one, or what `forward` takes. A quarter is held out, for
-            the choice of groups and for the errors in the report. It runs where the model lies.
+            lists or tuples that begin with one, or what `forward` takes. About a quarter is held
+            out, for errors in the report, the choice of groups, and whether a layer stays refitted:
+            on other data expect a little more than these errors. It runs where the model lies.
         forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`.
         limits: of the scales and offsets of channels before the norms.
         hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
@@ -193,9 +194,10 @@ def preview(
     min_channels: int = MIN_CHANNELS,
     example: Example | None = None,
 ) -> ConversionReport:
-    """What `convert` would do with these arguments; the model is not touched.
+    """What `convert` would do without data; the model is not touched.
 
-    Where `convert` would convert nothing and raise, the report has no layers.
+    With data it chooses other numbers of groups where `to` leaves them open, and fits the rest.
+    Where it would convert nothing and raise, the report has no layers.
 
     Raises:
         NormSpecError, ValueError, TypeError: as `convert`.
