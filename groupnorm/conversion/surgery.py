@@ -31,11 +31,7 @@ from groupnorm.conversion.rules import (
     one_group_asked,
     static_affine,
 )
-from groupnorm.conversion.sources import (
-    Refusal,
-    SourceNorm,
-    check_statistics,
-)
+from groupnorm.conversion.sources import Refusal, SourceNorm, check_statistics
 from groupnorm.conversion.trial import check_runs
 from groupnorm.conversion.walk import (
     Filters,
@@ -155,6 +151,7 @@ def convert(
             data comes without it, an option is out of its range, or the network that
             `finetune_steps` shall train has nothing to be trained or to be compared.
         TypeError: the model, `only`, the example, the data or `limits` is none of these.
+        RuntimeError: what waits between the layers does not fit in the temporary folder.
     """
     batches = None
     options = Options(

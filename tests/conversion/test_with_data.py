@@ -10,6 +10,7 @@ import groupnorm
 from groupnorm.conversion import ConversionReport, rebuild
 from groupnorm.conversion.calibration import network
 from groupnorm.conversion.calibration.fit import FitLimits
+from groupnorm.conversion.calibration.states import States
 from groupnorm.layers import CalibratedGroupNorm
 from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
 from tests.tolerances import NETWORK
@@ -363,6 +364,23 @@ def test_options_are_checked_before_the_data_are_read(arguments, kind, message):
     with pytest.raises(kind, match=message):
         convert(small_network(), "gn", data=data, **arguments)
     assert not data.seen
+
+
+def test_a_distillation_holds_no_values_between_the_layers(monkeypatch):
+    made = []
+
+    def states():
+        made.append(States(0))
+        return made[-1]
+
+    def distill(*args, **options):
+        assert made[0].on_disk > 0
+        assert made[0]._slots == {}
+        return "Distilled."
+
+    monkeypatch.setattr(network, "States", states)
+    monkeypatch.setattr(network, "distill", distill)
+    assert convert(small_network(), finetune_steps=5)[1].notes[0] == "Distilled."
 
 
 class Finds(nn.Module):

@@ -122,6 +122,7 @@ def calibrate(
             )
         progress.show(len(order), "the network's output")
         if options.finetune_steps:
+            states.clear()
             notes.append(
                 distill(
                     teacher.model, student.model, batches, options.finetune_steps,
