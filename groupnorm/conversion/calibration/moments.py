@@ -41,14 +41,6 @@ class LayerMoments:
         """C."""
         return self.mean_x.shape[1]
 
-    def rows(self, index: Tensor) -> LayerMoments:
-        """Those of some samples.
-
-        Args:
-            index: of the rows, or a mask over them.
-        """
-        return LayerMoments(*(getattr(self, field.name)[index] for field in fields(self)))
-
 
 class MomentAccumulator:
     """Collects `LayerMoments` batch by batch; holds 5 N C numbers of float64 and no activation.
