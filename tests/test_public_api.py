@@ -93,7 +93,6 @@ def test_every_source_file_has_a_test_file():
 COVERED_ELSEWHERE = {
     "__main__.py",  # cli/test_train_processes.py starts it
     "conversion/calibration/network.py",  # conversion/test_with_data.py
-    "conversion/calibration/options.py",  # conversion/test_with_data.py
     "conversion/constants/producers.py",  # conversion/constants/test_fold.py
     "conversion/example.py",  # conversion/test_surgery.py, as the next three
     "conversion/sources.py",

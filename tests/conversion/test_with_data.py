@@ -88,7 +88,7 @@ def test_a_fitted_network_is_nearer_than_one_without_data(name):
     assert batch_norms(fitted) == []
     assert output_error(fitted, model, fresh) < 0.7 * output_error(without, model, fresh)
     assert all(row.error is not None and row.offset_share is not None for row in report.layers)
-    assert report.output_error == pytest.approx(output_error(fitted, model, fresh), rel=0.9)
+    assert 0.5 < report.output_error / output_error(fitted, model, fresh) < 2
     assert report.notes == []
 
 
