@@ -23,6 +23,7 @@ import choose_recipe
 import search_proof
 
 from groupnorm.files import write_atomic
+from groupnorm.study.report.conversion_tables import conversion_tables
 from groupnorm.study.report.cost_tables import cost_table
 from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.predictions import prediction_sheet
@@ -30,6 +31,7 @@ from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.figures.sheet import Sheet
 from groupnorm.study.report.tables import main_table_of
 from groupnorm.study.report.text import describe
+from groupnorm.study.report.text.conversions import conversions_text
 from groupnorm.study.results.compare import compare_published
 from groupnorm.study.results.costs import how_timed
 from groupnorm.study.results.differences import (
@@ -61,6 +63,7 @@ STUDY = ROOT / "docs" / "study.md"
 COST = ROOT / "docs" / "cost.md"
 DETECTORS = ROOT / "docs" / "detectors.md"
 GROUPS = ROOT / "docs" / "number-of-groups.md"
+CONVERSION = ROOT / "docs" / "conversion.md"
 WHY = ROOT / "docs" / "why-conversion-loses.md"
 RESULTS = ROOT / "results"
 
@@ -869,6 +872,40 @@ def why_sections() -> dict[str, str]:
     return {"conversion-parts": conversion_parts_section()}
 
 
+def conversion_sections() -> dict[str, str]:
+    """Name of each section of docs/conversion.md, and its text; none before a study is kept."""
+    kept = sorted(RESULTS.glob("convert-full-*"))
+    return {"conversions": conversions_section(only("convert-full-*"))} if kept else {}
+
+
+def conversions_section(folder: Path) -> str:
+    """A study of conversions: its figures, its text, its tables, and the source."""
+    study = read_study(folder)
+    inside = f"../results/{folder.name}"
+    env = next(iter(study.records.values())).env
+    networks = study.conversions
+    seconds = [
+        result["seconds"]
+        for network in networks
+        for one in network.outcomes.values()
+        for result in one.results.values()
+    ]
+    lines = [f"![Kept of the teacher's result]({inside}/figures/kept.png)", ""]
+    for paragraph in conversions_text(networks):
+        lines += [paragraph, ""]
+    for table in conversion_tables(networks):
+        lines += [*markdown(list(table.header), list(map(list, table.body))), ""]
+        lines += [f"{table.caption}.", ""]
+    for name, shown in (("steps", "Fine-tuning"), ("layers", "Error of each layer")):
+        lines += [f"![{shown}]({inside}/figures/{name}.png)", ""]
+    lines.append(
+        f"Made by `{study.manifest['command']}` with torch {env['torch']} on {env['cpu']}; "
+        f"converting and fine-tuning took {sum(seconds) / 60:.0f} minutes of one core. Record: "
+        f"[{folder.name}]({inside})."
+    )
+    return "\n".join(lines)
+
+
 def updated(text: str, sections: dict[str, str]) -> str:
     """A document's text with every section made anew."""
     for name, body in sections.items():
@@ -911,6 +948,7 @@ def main() -> None:
         DETECTORS: detectors_sections,
         GROUPS: groups_sections,
         WHY: why_sections,
+        CONVERSION: conversion_sections,
     }
     for path, sections in documents.items():
         text = path.read_text(encoding="utf-8")

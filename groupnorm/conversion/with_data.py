@@ -78,8 +78,13 @@ def convert_with(
         options: of the fit.
 
     Raises:
-        ValueError: as `calibrate`.
+        ValueError: as `calibrate`, or a parameter cannot be changed.
     """
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise ValueError(
+                f"{name} was made in inference mode and cannot be changed; make the network outside"
+            )
     spec = NormSpec.parse(report.to)
     fitted = calibrate(model, report.layers, spec, batches, options)
     replacements = [
@@ -95,9 +100,9 @@ def convert_with(
     new_keys, removed_keys = changed_keys(replacements)
     biases = [key for key in fitted.student.state_dict() if key not in model.state_dict()]
     new_keys = list(dict.fromkeys([*new_keys, *biases]))
+    values = dict(fitted.student.named_parameters())
     model = swap(model, replacements)
     add_biases(model, biases)
-    values = dict(fitted.student.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(values[name])

@@ -64,6 +64,7 @@ class Grid:
 
     Attributes:
         groups: numbers of groups of every method.
+        fewer_groups: the same of networks with which not all kinds of trials are done.
         images: to calibrate with.
         other_images: other numbers of them, for the fit at 8 groups.
         steps: lengths of fine-tuning, 4 images a step.
@@ -72,6 +73,7 @@ class Grid:
     """
 
     groups: tuple[str, ...]
+    fewer_groups: tuple[str, ...]
     images: int
     other_images: tuple[int, ...]
     steps: tuple[int, ...]
@@ -80,6 +82,7 @@ class Grid:
 
 FULL = Grid(
     groups=(*(f"gn:groups={number}" for number in (1, 2, 4, 8, 16)), ONE_CHANNEL),
+    fewer_groups=(*(f"gn:groups={number}" for number in (1, 4, 8, 16)), ONE_CHANNEL),
     images=128,
     other_images=(8, 32, 512),
     steps=(10, 30, 100, 300),
@@ -90,7 +93,7 @@ GRIDS = {
         FULL, groups=("gn:groups=1", "gn:groups=8", ONE_CHANNEL), other_images=(8,), steps=(10, 100)
     ),
     "full": FULL,
-    "smoke": Grid(("gn:groups=2",), 16, (), (2,), (1e-3,)),
+    "smoke": Grid(("gn:groups=2",), (), 16, (), (2,), (1e-3,)),
 }
 
 
@@ -211,8 +214,9 @@ def trials_of(grid: Grid, whole: bool) -> Iterable[Trial]:
             every fine-tuning; without, one length of distillation.
     """
     yield Trial("teacher")
+    groups = grid.groups if whole else grid.fewer_groups
     for method in (*NAIVE, *METHODS):
-        for to in grid.groups:
+        for to in groups:
             yield _trial(grid, method, to)
         yield _trial(grid, method, UP_TO_32)
         if method in METHODS:
@@ -220,7 +224,7 @@ def trials_of(grid: Grid, whole: bool) -> Iterable[Trial]:
     if whole:
         for part in PARTS:
             yield _trial(grid, f"fit, {part}", EIGHT)
-        if "gn:groups=8" not in grid.groups:
+        if EIGHT not in groups:
             yield _trial(grid, "fit", EIGHT)
         for images in grid.other_images:
             yield replace(_trial(grid, "fit", EIGHT), images=images)

@@ -129,6 +129,20 @@ def test_a_failure_leaves_the_model_as_it_was():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+def test_a_weight_that_cannot_be_changed_leaves_the_model_as_it_was():
+    with torch.inference_mode():
+        conv = nn.Conv2d(3, 16, 3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 1), train_statistics(nn.BatchNorm2d(3)), conv,
+        train_statistics(nn.BatchNorm2d(16)),
+    )  # fmt: skip
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"2\.weight was made in inference mode"):
+        convert(model, inplace=True)
+    assert batch_norms(model) == ["1", "3"]
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
 def test_the_same_seed_gives_the_same_network():
     model = small_network()
     one, two, other = (convert(model, "gn", seed=seed)[0].state_dict() for seed in (0, 0, 1))
@@ -301,6 +315,46 @@ def test_a_norm_that_runs_twice_is_fitted_to_both_uses():
         without, _ = groupnorm.convert(model, "gn:groups=4")
     x = images(seed=1)
     assert output_error(converted, model, x) < 0.7 * output_error(without, model, x)
+
+
+class Centered(nn.Module):
+    """A network that changes its input in place."""
+
+    def __init__(self, branching):
+        super().__init__()
+        self.body, self.branching = small_network(), branching
+
+    def forward(self, x):
+        if self.branching and x.sum() > 1e9:
+            return x
+        x -= 0.5
+        return self.body(x)
+
+
+@pytest.mark.parametrize("branching", [False, True])
+def test_a_network_that_changes_its_input_does_not_change_the_data(branching):
+    data, model = images(), Centered(branching).eval()
+    converted, report = convert(model, data=data, finetune_steps=1)
+    assert torch.equal(data, images())
+    fresh = images(seed=1)
+    with torch.no_grad():
+        expected, found = model(fresh.clone()), converted(fresh.clone())
+    spread = expected - expected.mean(0)
+    error = float((found - expected).square().sum() / spread.square().sum())
+    assert report.output_error == pytest.approx(error, rel=0.5)
+
+
+def test_data_of_another_scale_than_those_of_the_training():
+    model = small_network().eval()
+    for refused in (0.0, 1 / 255):
+        with pytest.raises(ValueError, match=r"stem\.1, the first norm, varies .*normalized"):
+            convert(model, data=refused * images())
+    for factor in (0.2, 20.0):
+        with pytest.warns(UserWarning, match="times as much on the data"):
+            _, report = convert(model, data=factor * images())
+        assert report.notes[0].startswith("The input of stem.1, the first norm, varies")
+    for ordinary in (0.7, 2.0):
+        assert convert(model, data=ordinary * images())[1].notes == []
 
 
 def test_what_goes_with_data_is_refused_without():

@@ -49,10 +49,12 @@ def test_the_networks_of_full_and_what_is_aimed_at():
 
 def test_the_grid_of_full_is_from_one_group_to_one_channel():
     trials = study_plan("convert", Options(scale="full")).conversions
-    for found in trials.values():
+    for name, found in trials.items():
+        studied = name in ("ResNet-20, Fashion-MNIST", "MobileNet, Fashion-MNIST")
+        numbers = (1, 2, 4, 8, 16, 32) if studied else (1, 4, 8, 16, 32)
         for method in (*NAIVE, *METHODS):
             asked = {t.to for t in found.trials if t.method == method and not t.steps}
-            fixed = {*(f"gn:groups={n}" for n in (1, 2, 4, 8, 16, 32)), "gn:size=1"}
+            fixed = {*(f"gn:groups={n}" for n in numbers), "gn:size=1"}
             assert asked == fixed | ({FITTED} if method in METHODS else set())
         assert any(t.steps == 100 and t.target == DISTILLATION for t in found.trials)
 

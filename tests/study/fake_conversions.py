@@ -12,7 +12,8 @@ from groupnorm.study.conversions.trial import FITTED, NetworkTrials, Trial
 from tests.study.fake_store import add_to_manifest, fake_metrics, write_manifest, write_run
 
 NETWORKS = {"ResNet-20, made up": 80.0, "MobileNet, made up": 70.0}
-GRID = Grid(("gn:groups=1", "gn:groups=8", "gn:size=1"), 16, (4,), (10, 100), (1e-3, 1e-2))
+_GROUPS = ("gn:groups=1", "gn:groups=8", "gn:size=1")
+GRID = Grid(_GROUPS, _GROUPS, 16, (4,), (10, 100), (1e-3, 1e-2))
 AIMS = {FITTED: 99.0, "gn:groups=8": 97.0}
 _KEPT = {
     "teacher": 1.0, "reset": 0.12, "copy": 0.36, "data-free": 0.88, "least squares": 0.9,

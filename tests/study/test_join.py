@@ -239,7 +239,7 @@ def test_predictions_on_the_same_images_are_joined_and_others_left_out_in_words(
 @pytest.fixture
 def converted(tmp_path):
     """Two studies of conversions, the second with one network of the first and another seed."""
-    few = Grid(("gn:groups=8",), 16, (), (100,), (1e-3,))
+    few = Grid(("gn:groups=8",), ("gn:groups=8",), 16, (), (100,), (1e-3,))
     a = conversion_study(tmp_path / "a", seeds=1, grid=few)
     b = conversion_study(tmp_path / "b", networks={RESNET: 80.0}, grid=few)
     return a, b

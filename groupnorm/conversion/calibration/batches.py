@@ -112,13 +112,16 @@ class Batches:
                 yield parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def run_on(self, model: nn.Module, piece: Any) -> Any:
-        """The model's output on a piece.
+        """The model's output on a copy of a piece, for a network may change its input in place.
 
         Raises:
             ValueError: as `run`.
         """
-        piece = tree_map(lambda x: x.to(self._device) if isinstance(x, Tensor) else x, piece)
+        piece = tree_map(self._copy, piece)
         return run_batch(model, piece, self._forward)
+
+    def _copy(self, value: Any) -> Any:
+        return value.to(self._device, copy=True) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.calibration.batches import Batches
+from groupnorm.conversion.calibration.data_checks import odd_variance
 from groupnorm.conversion.calibration.distill import (
     check_distillation,
     distill,
@@ -110,8 +112,13 @@ def calibrate(
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
             why = "" if point.producer is not None else _why_none(producers[row.name])
-            fitted = _Norm(teacher, student, point, row, why, spec, options, seed=options.seed + i)
+            fitted = _Norm(
+                teacher, student, point, row, why, spec, options, options.seed + i, first=i == 0
+            )
             found[row.name] = fitted.replace(walk, budget)
+            if fitted.odd:
+                notes.append(fitted.odd)
+                warnings.warn(fitted.odd, stacklevel=4)
         unseen = [row for row in rows if producers[row.name] == NOT_RUN]
         if unseen:
             _convert_statically(student, unseen, spec)
@@ -191,6 +198,8 @@ class _Norm:
         spec: of the new norm.
         options: of the calibration.
         seed: of the norm.
+        first: whether it is the first to run.
+        odd: what is to say about the variance of its input, once it is replaced.
     """
 
     teacher: Holder
@@ -201,6 +210,8 @@ class _Norm:
     spec: NormSpec
     options: Options
     seed: int
+    first: bool = False
+    odd: str = ""
 
     def replace(self, walk: Walk, budget: ErrorBudget) -> ConvertedLayer:
         """Fit the norm and put it in its place in the student; the row of the report."""
@@ -210,6 +221,8 @@ class _Norm:
         if producer is not None and self.options.refit:
             refitted = self._refit(producer, walk)
         fitting, held_out = self._moments(source, walk)
+        if self.first:
+            self.odd = odd_variance(self.row.name, source, fitting)
         fit, error, reason = self._fit(source, fitting, held_out, budget)
         self._check(fit)
         own_affine = producer is None and not self.options.plain
