@@ -122,11 +122,14 @@ def convert(
             norm has no positions to normalize over; so do other norms behind a linear layer that
             may get such an input.
         inplace: change the model itself, instead of a copy.
-        data: a tensor (N, *), or any iterable of batches, which is gone through once: tensors,
-            lists or tuples that begin with one, or what `forward` takes. About a quarter is held
-            out, for errors in the report, the choice of groups, and whether a layer stays refitted:
-            on other data expect a little more than these errors. It runs where the model lies.
-        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`.
+        data: a tensor (N, *), or any iterable of batches, which is gone through once and whose
+            batches stay in memory: tensors, lists or tuples that begin with one, or what `forward`
+            takes, prepared as in the training. About a quarter is held out, for errors in the
+            report, the choice of groups, and whether a layer stays refitted: on other data expect a
+            little more than these errors. It runs where the model lies.
+        forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`. The
+            norms are fitted to what the network computes in it, the error is that of its result.
+            It gets whole batches: 16 samples in each are enough, and more take more memory.
         limits: of the scales and offsets of channels before the norms.
         hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
             nearer to the network before, and no plain group norm.
@@ -136,7 +139,8 @@ def convert(
             in front that could take them has scale and offset of each channel itself.
         finetune_steps: of distillation from the network before, at the end: four samples each,
             without labels.
-        seed: of all that is drawn, by generators of its own.
+        seed: of all that is drawn, the order of a data loader that shuffles included, unless it has
+            a generator of its own.
         progress: print to standard error what is done, with the time left.
 
     Returns:
@@ -147,9 +151,9 @@ def convert(
         ValueError: nothing can be converted (the message has the reasons), `to` keeps nothing of a
             batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
             channels or comes with `min_channels`, `only` chooses nothing, the network does not run
-            on the example or the data, before or converted, it cannot be copied, what goes with
-            data comes without it, an option is out of its range, or the network that
-            `finetune_steps` shall train has nothing to be trained or to be compared.
+            on the example or the data, before or converted, or gives another output each time, the
+            data hardly vary, it cannot be copied, what goes with data comes without it, an option
+            is out of its range, or `finetune_steps` has nothing to train or to compare.
         TypeError: the model, `only`, the example, the data or `limits` is none of these.
         RuntimeError: what waits between the layers does not fit in the temporary folder.
     """
@@ -160,7 +164,7 @@ def convert(
     )  # fmt: skip
     check_options(to, data, forward, options)
     if data is not None:
-        batches = batches_for(model, data, forward)
+        batches = batches_for(model, data, forward, seed)
         example = batches.example if example is None else example
     converted = working_copy(model, inplace)
     replacements, report = _plan(converted, to, only, groups, min_channels, example)
@@ -169,15 +173,14 @@ def convert(
     if batches is not None:
         norms = [one.norm for one in replacements]
         converted, report = convert_with(batches, converted, norms, report, options)
-        refuse_old_states(converted, report)
-        return converted, report
-    if NormSpec.parse(to).is_group_norm:
-        warnings.warn(
-            f"{plural(len(report.layers), 'layer')} converted without data: the network loses a "
-            "part of its accuracy. Measure it before use, and fine-tune",
-            stacklevel=2,
-        )
-    converted = _apply(converted, replacements)
+    else:
+        if NormSpec.parse(to).is_group_norm:
+            warnings.warn(
+                f"{plural(len(report.layers), 'layer')} converted without data: the network loses "
+                "a part of its accuracy. Measure it before use, and fine-tune",
+                stacklevel=2,
+            )
+        converted = _apply(converted, replacements)
     refuse_old_states(converted, report)
     return converted, report
 

@@ -51,14 +51,14 @@ def check_options(to: str | NormSpec, data: Any, forward: Forward | None, option
         raise ValueError(f"hybrid below 1 is no plain group norm, got {options.hybrid}")
 
 
-def batches_for(model: nn.Module, data: Any, forward: Forward | None) -> Batches:
+def batches_for(model: nn.Module, data: Any, forward: Forward | None, seed: int) -> Batches:
     """The data of a conversion, which runs where the model lies.
 
     Raises:
         TypeError: and ValueError, as `Batches`.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    return Batches(data, forward, tensors[0].device if tensors else torch.device("cpu"))
+    return Batches(data, forward, tensors[0].device if tensors else torch.device("cpu"), seed)
 
 
 def convert_with(

@@ -118,11 +118,12 @@ def test_a_conversion_in_place_keeps_the_parameters():
     assert {(row.affine, row.statistics) for row in report.layers} == {("fitted", "left out")}
 
 
-def test_a_failure_leaves_the_model_as_it_was():
+@pytest.mark.parametrize("image", [0, 30])
+def test_a_failure_leaves_the_model_as_it_was(image):
     model = small_network()
     before = copy.deepcopy(model.state_dict())
     bad = images()
-    bad[30] = float("nan")
+    bad[image] = float("nan")
     with pytest.raises(ValueError, match="infinite, NaN"):
         convert(model, data=bad, inplace=True)
     assert batch_norms(model)
@@ -148,6 +149,16 @@ def test_the_same_seed_gives_the_same_network():
     one, two, other = (convert(model, "gn", seed=seed)[0].state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_same_seed_gives_a_data_loader_the_same_order():
+    model = small_network()
+    loader = torch.utils.data.DataLoader(images(), batch_size=10, shuffle=True)
+    states = []
+    for caller in (1, 2):
+        torch.manual_seed(caller)
+        states.append(convert(model, data=loader)[0].state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 @pytest.mark.parametrize(
@@ -212,6 +223,40 @@ def test_a_network_of_several_inputs():
     assert report.notes == []
     assert report.layers[0].error < 0.5
     assert converted(images(), scale=2.0).shape == (40, 8)
+
+
+def test_a_network_that_is_called_twice_for_a_batch_is_fitted_to_both_inputs():
+    model = small_network().eval()
+    pairs = list(zip(images().split(8), (4 * images(seed=5) + 3).split(8), strict=True))
+    converted, report = convert(
+        model, data=pairs, forward=lambda network, batch: network(batch[0]) - network(batch[1])
+    )
+    assert "forward does more with a batch than call the network once" in report.notes[0]
+    joined, _ = convert(model, data=torch.cat([torch.cat(pair) for pair in pairs]))
+    for x in (images(seed=7), 4 * images(seed=8) + 3):
+        assert output_error(converted, model, x) < 2 * output_error(joined, model, x)
+
+
+def test_the_error_is_that_of_what_forward_gives():
+    model = small_network().eval()
+    data = images().split(8)
+    errors = []
+    for factor in (1.0, 50.0):
+        _, report = convert(
+            model, data=data, forward=lambda network, x, f=factor: (f * network(x)).softmax(1)
+        )
+        assert report.notes == []
+        errors.append(report.output_error)
+    assert errors[0] != errors[1]
+
+
+def test_a_network_that_runs_under_autocast_is_fitted_under_it():
+    def forward(network, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(x)
+
+    _, report = convert(small_network().eval(), data=images().split(8), forward=forward)
+    assert "forward runs it under autocast" in report.notes[0]
 
 
 def test_a_norm_without_a_layer_in_front_has_its_own_affine():
@@ -344,17 +389,27 @@ def test_a_network_that_changes_its_input_does_not_change_the_data(branching):
     assert report.output_error == pytest.approx(error, rel=0.5)
 
 
-def test_data_of_another_scale_than_those_of_the_training():
-    model = small_network().eval()
-    for refused in (0.0, 1 / 255):
-        with pytest.raises(ValueError, match=r"stem\.1, the first norm, varies .*normalized"):
-            convert(model, data=refused * images())
-    for factor in (0.2, 20.0):
-        with pytest.warns(UserWarning, match="times as much on the data"):
-            _, report = convert(model, data=factor * images())
-        assert report.notes[0].startswith("The input of stem.1, the first norm, varies")
-    for ordinary in (0.7, 2.0):
-        assert convert(model, data=ordinary * images())[1].notes == []
+class Tied(nn.Module):
+    """An autoencoder whose decoder takes the weights of its encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        code = torch.relu(self.norm(self.conv(x)))
+        return nn.functional.conv_transpose2d(code, self.conv.weight, padding=1)
+
+
+def test_weights_that_something_else_takes_are_left_alone():
+    model = train_statistics(Tied()).eval()
+    converted, report = convert(model)
+    assert torch.equal(converted.conv.weight, model.conv.weight)
+    assert [row.in_front for row in report.layers] == ["itself"]
+    with pytest.warns(UserWarning, match="without data"):
+        without, _ = groupnorm.convert(model, "gn:groups=4")
+    fresh = images(seed=1)
+    assert output_error(converted, model, fresh) < output_error(without, model, fresh)
 
 
 def test_what_goes_with_data_is_refused_without():

@@ -28,17 +28,22 @@ class Batches:
         data: a tensor (N, *), or any iterable of batches, which is gone through once.
         forward: as in `run_batch`.
         device: where the pieces go when they run.
+        seed: of the order in which a data loader without a generator of its own shuffles.
 
     Attributes:
         pieces: what `run` takes.
+        device: where they run.
+        direct: whether the network is called with a piece and nothing else is done.
 
     Raises:
         TypeError: data or a batch of it is none of these.
         ValueError: there are no batches, or only one that cannot be cut.
     """
 
-    def __init__(self, data: Any, forward: Forward | None, device: torch.device) -> None:
-        self._forward, self._device = forward, device
+    def __init__(
+        self, data: Any, forward: Forward | None, device: torch.device, seed: int = 0
+    ) -> None:
+        self._forward, self.device, self.direct = forward, device, forward is None
         if isinstance(data, str | os.PathLike):
             raise TypeError(
                 "data takes batches; groupnorm.data.folder_images(folder) gives those of a folder"
@@ -50,6 +55,7 @@ class Batches:
                 f"data must be a tensor or an iterable of batches, got {type(data).__name__}"
             )
         with torch.random.fork_rng(devices=()):  # a data loader draws its order from it
+            torch.default_generator.manual_seed(seed)
             batches = [batch if forward is not None else input_of(batch) for batch in data]
         sizes = [len(b) if isinstance(b, Tensor) and b.dim() else 0 for b in batches]
         if not batches or (forward is None and not sum(sizes)):
@@ -121,7 +127,7 @@ class Batches:
         return run_batch(model, piece, self._forward)
 
     def _copy(self, value: Any) -> Any:
-        return value.to(self._device, copy=True) if isinstance(value, Tensor) else value
+        return value.to(self.device, copy=True) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.moments import LayerMoments
+from groupnorm.conversion.calibration.tape import same
+from groupnorm.conversion.example import floats_in
 from groupnorm.conversion.sources import SourceNorm
 
 _ODD = 10.0  # factor of the median variance that is worth a warning, either way
 _LEAST_RATIO = 1e-3  # of the median variance, below which no fit means anything
+_AGAIN = 1e-2  # of the largest output: how far apart two runs on the same data may be
+
+
+def check_repeatable(model: nn.Module, batches: Batches) -> None:
+    """Check that a network gives the same output each time that it runs on the same data.
+
+    Raises:
+        ValueError: it does not, so that there is nothing to be fitted to.
+    """
+    first, second = (list(floats_in(batches.example(model))) for _ in range(2))
+    alike = len(first) == len(second)
+    if not alike or not all(same(a, b, _AGAIN) for a, b in zip(first, second, strict=True)):
+        raise ValueError(
+            "the network gives another output each time that it runs on the same data: "
+            "turn off what it draws in evaluation mode, as dropout with training=True"
+        )
 
 
 def odd_variance(name: str, source: SourceNorm, seen: LayerMoments) -> str:

@@ -6,7 +6,6 @@ import copy
 import functools
 import math
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.calibration.batches import Batches
-from groupnorm.conversion.calibration.data_checks import odd_variance
+from groupnorm.conversion.calibration.data_checks import check_repeatable, odd_variance
 from groupnorm.conversion.calibration.distill import (
     check_distillation,
     distill,
@@ -28,16 +27,17 @@ from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumul
 from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.calibration.progress import Progress
 from groupnorm.conversion.calibration.refit import HeldOutRows, RidgeRefit
-from groupnorm.conversion.calibration.segments import Point, Segments, Sweeps, Walk
+from groupnorm.conversion.calibration.segments import Point, Walk
 from groupnorm.conversion.calibration.states import States
-from groupnorm.conversion.calibration.tape import Holder, Untraceable
-from groupnorm.conversion.constants.fold import check_layer, set_weights
-from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_producers
+from groupnorm.conversion.calibration.tape import Holder, held_name
+from groupnorm.conversion.calibration.walks import choose_walk
+from groupnorm.conversion.constants.fold import set_weights
+from groupnorm.conversion.constants.producers import LinearLayer
 from groupnorm.conversion.example import evaluating
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import NONE_STORED, ConvertedLayer, plural
 from groupnorm.conversion.rules import static_affine
-from groupnorm.conversion.sources import Refusal, SourceNorm, read_norm
+from groupnorm.conversion.sources import SourceNorm, read_norm
 from groupnorm.conversion.walk import FoundNorm, find_norms, swap
 from groupnorm.spec import NormSpec
 
@@ -81,26 +81,20 @@ def calibrate(
         options: how.
 
     Raises:
-        ValueError: the network does not run on the data, values are not finite, there are too few
-            samples, or `check_distillation` refuses the distillation that is asked for.
+        ValueError: the network does not run on the data or gives another output each time, values
+            are not finite, the data hardly vary, there are too few samples, or
+            `check_distillation` refuses the distillation that is asked for.
     """
     teacher, student = Holder(copy.deepcopy(model)), Holder(copy.deepcopy(model))
     with evaluating(teacher), evaluating(student), States() as states:
+        check_repeatable(teacher.model, batches)
         if options.finetune_steps:
             trial = copy.deepcopy(student)
             _convert_statically(trial, rows, spec)
             check_distillation(teacher.model, trial.model, batches)
             del trial
-        producers = _producers(teacher, rows, batches)
-        points = [
-            Point(_held(row.name), None if isinstance(layer, str) else layer[0])
-            for row, layer in ((row, producers[row.name]) for row in rows)
-            if layer != NOT_RUN
-        ]
-        if not points:
-            raise ValueError("none of the norms to convert runs on the data")
-        walk, notes = _walk(teacher, student, batches, points, states)
-        by_name = {_held(row.name): row for row in rows}
+        walk, notes = choose_walk(teacher, student, rows, batches, states)
+        by_name = {held_name(row.name): row for row in rows}
         order = [by_name[point.norm] for point in walk.order]
         weights = norm_weights(
             [row.channels for row in order], [walk.linear(point) for point in walk.order]
@@ -111,78 +105,33 @@ def calibrate(
         for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
-            why = "" if point.producer is not None else _why_none(producers[row.name])
             fitted = _Norm(
-                teacher, student, point, row, why, spec, options, options.seed + i, first=i == 0
+                teacher, student, point, row, spec, options, options.seed + i, first=i == 0
             )
             found[row.name] = fitted.replace(walk, budget)
             if fitted.odd:
                 notes.append(fitted.odd)
                 warnings.warn(fitted.odd, stacklevel=4)
-        unseen = [row for row in rows if producers[row.name] == NOT_RUN]
+        unseen = [row for row in rows if row not in order]
         if unseen:
             _convert_statically(student, unseen, spec)
             names = ", ".join(row.name for row in unseen)
             notes.append(
-                f"{plural(len(unseen), 'norm')} did not run on the data: {names}. Converted "
-                "as without data."
+                f"{plural(len(unseen), 'norm')} did not run on the data, or on too few batches: "
+                f"{names}. Converted as without data."
             )
         progress.show(len(order), "the network's output")
+        states.clear()
         if options.finetune_steps:
-            states.clear()
             notes.append(
                 distill(
                     teacher.model, student.model, batches, options.finetune_steps,
                     seed=options.seed, progress=options.progress,
                 )
             )  # fmt: skip
-            error = output_error(held_out_outputs(batches, teacher.model, student.model))
-        else:
-            error = output_error(walk.outputs())
+        error = output_error(held_out_outputs(batches, teacher.model, student.model))
         notes += _notes_on(states)
     return Calibrated(student.model, list(found.values()), error, notes)
-
-
-def _producers(
-    teacher: Holder, rows: Sequence[ConvertedLayer], batches: Batches
-) -> dict[str, tuple[str, LinearLayer] | str]:
-    """Of each norm the layer that makes its input, with its name, or why it cannot be changed."""
-    modules = {row.name: teacher.get_submodule(_held(row.name)) for row in rows}
-    found = find_producers(teacher.model, modules.values(), batches.example)
-    names = {module: name for name, module in teacher.named_modules()}
-    owners = Counter(id(p) for m in teacher.modules() for p in m._parameters.values())
-    producers: dict[str, tuple[str, LinearLayer] | str] = {}
-    for name, module in modules.items():
-        layer = found[module]
-        if not isinstance(layer, str):
-            try:
-                source = read_norm(module, layer.weight)
-                check_layer(layer, names[layer].removeprefix("model."), source, owners)
-            except Refusal as refusal:
-                producers[name] = str(refusal)
-                continue
-            producers[name] = names[layer], layer
-        else:
-            producers[name] = layer
-    return producers
-
-
-def _why_none(producer: tuple[str, LinearLayer] | str) -> str:
-    """Why the layer in front of a norm cannot take its scale and offset."""
-    if isinstance(producer, str):
-        return producer
-    return f"another norm runs between it and {producer[0].removeprefix('model.')}"
-
-
-def _walk(
-    teacher: Holder, student: Holder, batches: Batches, points: Sequence[Point], states: States
-) -> tuple[Walk, list[str]]:
-    """The way through the network, and what is to say about it."""
-    try:
-        return Segments(teacher, student, batches, points, states), []
-    except Untraceable as reason:
-        note = f"The network ran from its beginning for each norm, which is slow: {reason}."
-        return Sweeps(teacher, student, batches, points), [note]
 
 
 @dataclass
@@ -194,7 +143,6 @@ class _Norm:
         student: see `teacher`.
         point: where it stands.
         row: of the report, without data.
-        why_none: why no layer in front takes its scale and offset; empty where one does.
         spec: of the new norm.
         options: of the calibration.
         seed: of the norm.
@@ -206,7 +154,6 @@ class _Norm:
     student: Holder
     point: Point
     row: ConvertedLayer
-    why_none: str
     spec: NormSpec
     options: Options
     seed: int
@@ -226,7 +173,7 @@ class _Norm:
         fit, error, reason = self._fit(source, fitting, held_out, budget)
         self._check(fit)
         own_affine = producer is None and not self.options.plain
-        why = self.why_none
+        why = self.point.why_none
         if why:
             why = f"{'own' if own_affine else 'no'} scale and offset before it: {why}"
         found, own = _norm_of(self.student, self.point.norm)
@@ -350,7 +297,7 @@ def _norm_of(student: Holder, name: str) -> tuple[FoundNorm, SourceNorm]:
 def _convert_statically(student: Holder, rows: Sequence[ConvertedLayer], spec: NormSpec) -> None:
     """Replace norms as without data."""
     for row in rows:
-        found, own = _norm_of(student, _held(row.name))
+        found, own = _norm_of(student, held_name(row.name))
         values = static_affine(own, row.groups, row.eps)
         new = build(own, spec, row.groups, row.eps)[0]
         for key, value in zip(("weight", "bias"), values, strict=True):
@@ -392,8 +339,3 @@ def _notes_on(states: States) -> list[str]:
         shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{math.ceil(size / 1e6)} MB"
         notes.append(f"Up to {shown} of values between the layers were held in files.")
     return notes
-
-
-def _held(name: str) -> str:
-    """The name below a `Holder` of what the network has by this name."""
-    return f"model.{name}" if name else "model"

@@ -9,15 +9,16 @@ however many norms there are. Otherwise the network runs from the beginning for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from groupnorm.conversion.calibration.batches import Batches, Call, call_of
-from groupnorm.conversion.calibration.distill import held_out_outputs
 from groupnorm.conversion.calibration.states import States, bytes_of
-from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable
+from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable, copied_tensor
 
 
 class Point(NamedTuple):
@@ -26,10 +27,12 @@ class Point(NamedTuple):
     Attributes:
         norm: its name below the `Holder`.
         producer: name of the layer that makes its input; None where none can be changed.
+        why_none: why there is none.
     """
 
     norm: str
     producer: str | None
+    why_none: str = ""
 
 
 class Seen(NamedTuple):
@@ -69,9 +72,6 @@ class Walk(Protocol):
     def norm_inputs(self) -> Iterator[Seen]:
         """The student's inputs of the present norm."""
 
-    def outputs(self) -> Iterator[tuple[Any, Any]]:
-        """Both networks' outputs on what is held out; the walk ends."""
-
 
 class Segments:
     """The walk by pieces of the network.
@@ -82,6 +82,8 @@ class Segments:
         batches: the data.
         points: of all norms, each of which runs.
         states: where the values wait.
+        norms: all that are to be converted, whether they run or not, for what runs may depend on
+            the values of modules that have them.
 
     Attributes:
         order: the points in the order in which their norms run. A producer that something stands
@@ -98,24 +100,26 @@ class Segments:
         batches: Batches,
         points: Sequence[Point],
         states: States,
+        norms: Sequence[nn.Module],
     ) -> None:
-        calls = [_call(teacher.model, batches, i) for i in range(len(batches))]
-        first = calls[0]
-        if not all(call.like(first) for call in calls):
+        first = _call(teacher.model, batches, 0)
+        _check_forward(teacher.model, batches, [teacher.get_submodule(p.norm) for p in points])
+        if not all(_call(teacher.model, batches, i).like(first) for i in range(1, len(batches))):
             raise Untraceable("the batches call it in different ways")
         self._teacher, self._student = teacher, student
         teacher.call = student.call = first
-        norms = [teacher.get_submodule(point.norm) for point in points]
         self._tape = Tape(teacher, norms)
         self.order = self._ordered(points)
-        stops = [self._tape.at[self._norm_node(point)] for point in self.order]
-        self._tape.check(self._teacher, first.tensors, stops)
+        for root, stop_of in ((teacher, self._norm_node), (student, self._student_node)):
+            stops = [self._tape.at[stop_of(point)] for point in self.order]
+            self._tape.check(root, first.tensors, stops)
         self.batches, self._states = batches, states
         self._at_teacher = self._at_student = 0
         self._point: Point | None = None
-        for i, call in enumerate(calls):
+        for i in range(len(batches)):
+            tensors = _call(teacher.model, batches, i).tensors
             for who in ("teacher", "student"):
-                states.put((who, i), self._tape.start(call.tensors))
+                states.put((who, i), self._tape.start(tensors))
 
     def linear(self, point: Point) -> bool:
         """See `Walk`."""
@@ -128,9 +132,8 @@ class Segments:
     def go_to(self, point: Point) -> None:
         """See `Walk`."""
         self._point = point
-        to_teacher = to_student = self._tape.at[self._norm_node(point)]
-        if point.producer is not None:
-            to_student = self._tape.at[self._producer_node(point)]
+        to_teacher = self._tape.at[self._norm_node(point)]
+        to_student = self._tape.at[self._student_node(point)]
         half = False
         for i in range(len(self.batches)):
             values = [
@@ -163,25 +166,14 @@ class Segments:
         stop = self._tape.at[self._norm_node(self._point)]
         for i in range(len(self.batches)):
             values = self._states.get(("student", i))
+            if stop > self._at_student + 1:  # operations behind the producer may work in place
+                values = tree_map(copied_tensor, values)
             values = self._tape.run(self._student, values, self._at_student, stop)
             yield Seen(
                 self.batches.held_out(i),
                 self._states.get(("teacher", i))[node.name],
                 values[node.name],
             )
-
-    def outputs(self) -> Iterator[tuple[Any, Any]]:
-        """See `Walk`."""
-        end = len(self._tape.nodes)
-        for i in filter(self.batches.held_out, range(len(self.batches))):
-            teacher, student = (
-                self._tape.output(self._tape.run(root, self._states.take((who, i)), position, end))
-                for who, root, position in (
-                    ("teacher", self._teacher, self._at_teacher),
-                    ("student", self._student, self._at_student),
-                )
-            )
-            yield teacher, student
 
     def _ordered(self, points: Sequence[Point]) -> list[Point]:
         for point in points:
@@ -196,12 +188,18 @@ class Segments:
         for i, point in enumerate(ordered):
             has_producer = point.producer is not None
             if has_producer and self._tape.at[self._producer_node(point)] < position:
-                ordered[i] = point._replace(producer=None)
+                producer = str(point.producer).removeprefix("model.")
+                why = f"another norm runs between it and {producer}"
+                ordered[i] = Point(point.norm, None, why)
             position = self._tape.at[self._norm_node(point)]
         return ordered
 
     def _norm_node(self, point: Point) -> Any:
         return self._tape.calls_of(point.norm)[0]
+
+    def _student_node(self, point: Point) -> Any:
+        """The operation before which the student's values wait."""
+        return self._norm_node(point) if point.producer is None else self._producer_node(point)
 
     def _producer_node(self, point: Point) -> Any:
         found = self._tape.calls_of(str(point.producer))
@@ -221,10 +219,11 @@ class Sweeps:
         teacher: and student, the networks.
         student: see `teacher`.
         batches: the data.
-        points: of all norms.
+        points: of norms.
 
     Attributes:
-        order: the points in the order in which their norms run first.
+        order: the points in the order in which their norms run first, of those that run both on
+            what is fitted to and on what is held out.
     """
 
     def __init__(
@@ -232,16 +231,34 @@ class Sweeps:
     ) -> None:
         self._roots = {"teacher": teacher, "student": student}
         self.batches = batches
-        ran: list[nn.Module] = []
         modules = {teacher.get_submodule(point.norm): point for point in points}
-        handles = [m.register_forward_pre_hook(lambda m, _: ran.append(m)) for m in modules]
+        self._uses = [self._runs(modules, i) for i in range(len(batches))]
+        order: list[Point] = []
+        for uses in self._uses:
+            place = 0
+            for point in uses:
+                if point not in order:
+                    order.insert(place, point)
+                place = order.index(point) + 1
+        self.order = [
+            point
+            for point in order
+            if len({batches.held_out(i) for i, uses in enumerate(self._uses) if uses[point]}) == 2
+        ]
+
+    def _runs(self, modules: Mapping[nn.Module, Point], index: int) -> Counter[Point]:
+        """How often each norm runs on a batch, in the order in which they run first."""
+        ran: Counter[Point] = Counter()
+
+        def note(module: nn.Module, _: Any) -> None:
+            ran[modules[module]] += 1
+
+        handles = [module.register_forward_pre_hook(note) for module in modules]
         try:
-            batches.run(teacher.model, 0)
+            self.batches.run(self._roots["teacher"].model, index)
         finally:
             _remove(handles)
-        self.order = [modules[module] for module in dict.fromkeys(ran)]
-        self._uses = Counter(modules[module].norm for module in ran)
-        self._point = self.order[0]
+        return ran
 
     def linear(self, point: Point) -> bool:
         """See `Walk`; what follows a norm is not known."""
@@ -260,24 +277,27 @@ class Sweeps:
         """See `Walk`."""
         return self._pairs(self._point.norm)
 
-    def outputs(self) -> Iterator[tuple[Any, Any]]:
-        """See `Walk`."""
-        return held_out_outputs(
-            self.batches, self._roots["teacher"].model, self._roots["student"].model
-        )
-
     def _pairs(self, of_student: str) -> Iterator[Seen]:
-        for i in range(len(self.batches)):
-            teacher = self._inputs("teacher", self._point.norm, i)
-            student = self._inputs("student", of_student, i)
+        for i, runs in enumerate(self._uses):
+            uses = runs[self._point]
+            if not uses:
+                continue
+            teacher = self._inputs("teacher", self._point.norm, i, uses)
+            student = self._inputs("student", of_student, i, uses)
+            if len(student) != len(teacher):
+                name = self._point.norm.removeprefix("model.")
+                raise ValueError(
+                    f"{name} runs {len(teacher)} times on a batch in the network before, and "
+                    f"{len(student)} times in the one with group norms: what runs depends on "
+                    "values that these change. Leave it out with `only`"
+                )
             for t, s in zip(teacher, student, strict=True):
                 yield Seen(self.batches.held_out(i), t, s)
 
-    def _inputs(self, who: str, name: str, index: int) -> list[Tensor]:
-        """The inputs of a module, as often as the norm runs."""
+    def _inputs(self, who: str, name: str, index: int, uses: int) -> list[Tensor]:
+        """The inputs of a module, at most as often as the norm runs in the teacher."""
         root = self._roots[who]
         found: list[Tensor] = []
-        uses = self._uses[self._point.norm]
 
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
@@ -300,6 +320,35 @@ def _call(model: nn.Module, batches: Batches, index: int) -> Call:
     if call is None:
         raise Untraceable("the batches do not call it as a whole")
     return call
+
+
+def _check_forward(model: nn.Module, batches: Batches, norms: Sequence[nn.Module]) -> None:
+    """Check that what the caller does with a batch is one call of the network, in its precision.
+
+    Raises:
+        Untraceable: it is not.
+    """
+    if batches.direct:
+        return
+    kind = batches.device.type
+    cast = torch.is_autocast_enabled(kind)
+    for i in range(len(batches)):
+        ran: Counter[nn.Module] = Counter()
+        casts: set[bool] = set()
+
+        def note(module: nn.Module, _: Any, ran: Any = ran, casts: Any = casts) -> None:
+            ran[module] += 1
+            casts.add(torch.is_autocast_enabled(kind))
+
+        handles = [module.register_forward_pre_hook(note) for module in {model, *norms}]
+        try:
+            batches.run(model, i)
+        finally:
+            _remove(handles)
+        if set(ran.values()) != {1}:
+            raise Untraceable("forward does more with a batch than call the network once")
+        if casts != {cast}:
+            raise Untraceable("forward runs it under autocast")
 
 
 def _input_of(node: Any) -> Any:

@@ -42,6 +42,11 @@ class Holder(nn.Module):
         return self.model(*args, **kwargs)
 
 
+def held_name(name: str) -> str:
+    """The name below a `Holder` of what the network has by this name."""
+    return f"model.{name}" if name else "model"
+
+
 class _Tracer(fx.Tracer):
     """Follows a network down to norms, linear layers and what cannot be followed.
 
@@ -79,17 +84,22 @@ class _Tracer(fx.Tracer):
 class Tape:
     """The operations of a network in the order in which they run, and what lives between them.
 
+    Tensors that the network makes itself, of numbers, are constants of the tape.
+
     Attributes:
         nodes: the operations.
         at: the position of each.
     """
 
     def __init__(self, root: Holder, norms: Iterable[nn.Module]) -> None:
+        own = set(vars(root))
         try:
             self._graph = _Tracer(norms).trace(root)
         except Exception as error:  # the network's code meets stand-ins for tensors
             why = first_line(error).partition(". ")[0]
             raise Untraceable(f"torch.fx cannot follow it ({why})") from error
+        finally:  # fx gives them to the root of the one network that it followed
+            self._constants = {key: vars(root).pop(key) for key in set(vars(root)) - own}
         self._order()
 
     def _order(self) -> None:
@@ -127,13 +137,13 @@ class Tape:
         values, position = self.start(tensors), 0
         try:
             for stop in (*sorted(stops), len(self.nodes)):
-                values = self.run(root, tree_map(_copy, values), position, stop)
+                values = self.run(root, tree_map(copied_tensor, values), position, stop)
                 position = stop
             found = list(tensors_in(self.output(values)))
             expected = list(tensors_in(root(tensors)))
         except Exception as error:  # as above
             raise Untraceable(first_line(error)) from error
-        if len(found) != len(expected) or not all(map(_same, found, expected)):
+        if len(found) != len(expected) or not all(map(same, found, expected)):
             raise Untraceable("its operations one by one give another output")
 
     def run(self, root: nn.Module, values: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
@@ -148,7 +158,9 @@ class Tape:
 
         def value_of(node: fx.Node) -> Any:
             if node.op == "get_attr":  # never held, for the network has it
-                return _attribute(root, str(node.target))
+                name = str(node.target)
+                constant = self._constants.get(name)
+                return _attribute(root, name) if constant is None else constant.clone()
             return values[node.name]
 
         for position in range(start, stop):
@@ -189,14 +201,16 @@ def _attribute(root: nn.Module, path: str) -> Any:
     return found
 
 
-def _copy(value: Any) -> Any:
+def copied_tensor(value: Any) -> Any:
+    """A copy of a tensor; anything else as it is."""
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
+def same(found: Tensor, expected: Tensor, tolerance: float = _TOLERANCE) -> bool:
+    """Whether a tensor is another one up to a part of that one's largest finite value."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     if not found.is_floating_point() or found.numel() == 0:
         return torch.equal(found, expected)
-    tolerance = _TOLERANCE * float(expected.abs().max())
-    return bool(torch.allclose(found, expected, rtol=0, atol=tolerance, equal_nan=True))
+    largest = float(expected.where(expected.isfinite(), 0).abs().max())
+    return torch.allclose(found, expected, rtol=0, atol=tolerance * largest, equal_nan=True)

@@ -34,19 +34,31 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
             gets the id.
         inside: the norms that run now.
         other: ids of outputs that something else than the norm they are the input of takes.
+        running: the layers that run now.
+        weights: id of a parameter -> the layers that have it.
+        borrowed: layers whose parameters something else takes while they do not run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Iterable[LinearLayer]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.made: dict[int, tuple[LinearLayer, Tensor]] = {}
         self.inside: list[tuple[nn.Module, int]] = []
         self.other: set[int] = set()
+        self.running: list[LinearLayer] = []
+        self.weights: dict[int, set[LinearLayer]] = {}
+        for layer in layers:
+            for parameter in layer.parameters(recurse=False):
+                self.weights.setdefault(id(parameter), set()).add(layer)
+        self.borrowed: set[LinearLayer] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         taken = {id(leaf) for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)}
         self.use(taken & self.made.keys())
+        for one in taken & self.weights.keys():
+            if self.weights[one].isdisjoint(self.running):
+                self.borrowed |= self.weights[one]
         return func(*args, **(kwargs or {}))
 
     def use(self, ids: Iterable[int]) -> None:
@@ -72,11 +84,16 @@ def find_producers(
     network = copied(model)
     original = dict(zip(network.modules(), model.modules(), strict=True))
     wanted = {one for one, old in original.items() if old in set(norms)}
-    uses = _Uses()
+    linear = {one for one in original if isinstance(one, LINEAR_LAYERS)}
+    uses = _Uses(linear)
     inputs: dict[nn.Module, list[int]] = {norm: [] for norm in wanted}
     outputs: dict[LinearLayer, list[int]] = {}
 
+    def start(layer: LinearLayer, args: Any) -> None:
+        uses.running.append(layer)
+
     def made(layer: LinearLayer, args: Any, output: Any) -> None:
+        uses.running.pop()
         if isinstance(output, Tensor):
             uses.made[id(output)] = layer, output
             outputs.setdefault(layer, []).append(id(output))
@@ -98,7 +115,8 @@ def find_producers(
         if module in wanted:
             module.register_forward_pre_hook(enter, with_kwargs=True)
             module.register_forward_hook(leave)
-        elif isinstance(module, LINEAR_LAYERS):
+        elif module in linear:
+            module.register_forward_pre_hook(start)
             module.register_forward_hook(made)
     with evaluating(network), uses:
         output = run(network, example)
@@ -128,6 +146,8 @@ def _producer(
     layer = layers.pop()
     if sorted(outputs[layer]) != sorted(inputs) or uses.other & set(inputs):
         return "something else, or a hook, takes the output of the layer in front"
+    if layer in uses.borrowed:
+        return "something else takes the weights of the layer in front"
     if isinstance(layer, nn.Linear) and uses.made[inputs[0]][1].dim() != 2:
         return "its channels are not the outputs of the linear layer in front"
     return layer
