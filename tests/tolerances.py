@@ -109,7 +109,7 @@ SAMPLED_HUNDREDS = 0.2  # two hundred
 SAMPLED_MEAN = 0.06  # of 4,000 draws, in their deviation: 4 / sqrt(n)
 SAMPLED_LOG_ASPECT = 0.03  # absolute: 4 / sqrt(n) of 600 draws of deviation 0.17
 SAMPLED_COVARIANCE = 0.08  # absolute, 4,000 draws of three numbers
-OTHER_IMAGES = 0.9  # relative: errors of a network on two draws of tens of images
+OTHER_IMAGES = 0.5  # relative: errors of a network on two draws of tens of images
 SAMPLED_DEEP = 0.25  # through 20 layers with zero padding at the border
 
 # ---- Measured -----------------------------------------------------------------------------------
