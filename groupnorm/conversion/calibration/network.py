@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
-from groupnorm.conversion.calibration.data_checks import check_repeatable
+from groupnorm.conversion.calibration.data_checks import check_repeatable, odd_variance
 from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
 from groupnorm.conversion.calibration.group_rule import ErrorBudget, norm_weights
 from groupnorm.conversion.calibration.norm import NormFit, Options, norm_of
@@ -66,7 +66,11 @@ def calibrate(
     teacher, student = (Holder(copied(model, "with data it must be")) for _ in range(2))
     with evaluating(teacher), evaluating(student), States() as states:
         check_repeatable(teacher.model, batches)
+        odd = odd_variance(teacher.model, batches)
         walk, notes = choose_walk(teacher, student, rows, batches, states)
+        if odd:
+            notes.append(odd)
+            warnings.warn(odd, stacklevel=4)
         by_name = {held_name(row.name): row for row in rows}
         order = [by_name[point.norm] for point in walk.order]
         weights = norm_weights(
@@ -78,13 +82,8 @@ def calibrate(
         for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
-            fitted = NormFit(
-                teacher, student, point, row, spec, options, options.seed + i, first=i == 0
-            )
+            fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
-            if fitted.odd:
-                notes.append(fitted.odd)
-                warnings.warn(fitted.odd, stacklevel=4)
         unseen = [row for row in rows if row not in order]
         if unseen:
             _convert_statically(student, unseen, spec)
