@@ -39,8 +39,8 @@ PUBLIC = {
         "standardize",
     },
     "groupnorm.conversion": {
-        "ConversionReport", "RescaledWeightStandardization", "WeightStandardization", "convert",
-        "fold", "freeze", "freeze_groups", "inflate", "load_backbone", "load_detector",
+        "ConversionReport", "FitLimits", "RescaledWeightStandardization", "WeightStandardization",
+        "convert", "fold", "freeze", "freeze_groups", "inflate", "load_backbone", "load_detector",
         "load_inflated", "load_published", "preview", "rebuild", "recompute_statistics",
         "recomputed_statistics", "standardize_convolutions", "standardize_weights", "unfreeze",
     },

@@ -79,11 +79,14 @@ ANY_STATE_HALF = 5e-2  # the same where PyTorch rounds to half several times
 # of the last ten, where such differences average out. They begin near 2.3.
 AUTOCAST_LOSS = 0.1
 AUTOCAST_LOSS_AT_END = 0.03
+HALF_STATES = 0.02  # relative: errors of fits, where what lies between two layers was float16
+FAR_SINGLE = 1e-2  # weights solved for from float32 numbers near 1,000: four of seven digits go
 QUANTIZED = 0.2  # 8-bit integers in every layer, relative to the largest output
 
 # ---- Exact but for what a test leaves out -------------------------------------------------------
 EPS = 1e-3  # the variance of a normalized output is var / (var + eps), not 1
 SIGN = 1e-2  # x / sqrt(x^2 + eps) of an x near 0 is not quite its sign
+MADE_UP = 0.5  # points: by less do results that a test makes up differ between seeds
 CLEARLY = 0.1  # not a tolerance: what differs by more is another result
 COSINE_END = 1e-5  # the last of 1,000 steps of a cosine is not quite 0
 SUBNORMAL = 1e-37  # absolute: below it float32 has fewer digits, and kernels may flush to zero
@@ -106,6 +109,7 @@ SAMPLED_HUNDREDS = 0.2  # two hundred
 SAMPLED_MEAN = 0.06  # of 4,000 draws, in their deviation: 4 / sqrt(n)
 SAMPLED_LOG_ASPECT = 0.03  # absolute: 4 / sqrt(n) of 600 draws of deviation 0.17
 SAMPLED_COVARIANCE = 0.08  # absolute, 4,000 draws of three numbers
+OTHER_IMAGES = 0.9  # relative: errors of a network on two draws of tens of images
 SAMPLED_DEEP = 0.25  # through 20 layers with zero padding at the border
 
 # ---- Measured -----------------------------------------------------------------------------------

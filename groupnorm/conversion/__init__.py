@@ -1,5 +1,6 @@
 """Changes to existing models: norms, statistics, weights, standardized convolutions."""
 
+from groupnorm.conversion.calibration.fit import FitLimits
 from groupnorm.conversion.checkpoints import load_published
 from groupnorm.conversion.constants.fold import fold
 from groupnorm.conversion.constants.freeze import freeze, unfreeze
@@ -19,6 +20,7 @@ from groupnorm.conversion.weight_standardize import (
 
 __all__ = [
     "ConversionReport",
+    "FitLimits",
     "RescaledWeightStandardization",
     "WeightStandardization",
     "convert",

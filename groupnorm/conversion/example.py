@@ -19,6 +19,10 @@ Shapes: TypeAlias = "list[tuple[int, ...]]"
 T = TypeVar("T")
 
 
+class NotRunError(ValueError):
+    """A network does not run on what it was given."""
+
+
 def run(model: nn.Module, example: Example) -> Any:
     """The network's output on an example.
 
@@ -28,7 +32,7 @@ def run(model: nn.Module, example: Example) -> Any:
             images.
 
     Raises:
-        ValueError: the network does not run on it.
+        NotRunError: the network does not run on it.
         TypeError: it is none of these.
     """
     if not (isinstance(example, Tensor | tuple | list) or callable(example)):
@@ -36,15 +40,21 @@ def run(model: nn.Module, example: Example) -> Any:
             "an example is a tensor, a tuple of arguments, a list, or a callable that runs the "
             f"model it gets (lambda model: model(x=...)), got {type(example).__name__}"
         )
+    return _run(model, example, "the example")
+
+
+def _run(model: nn.Module, example: Example, what: str) -> Any:
     try:
         if isinstance(example, tuple):
             return model(*example)
         if isinstance(example, Tensor | list):
             return model(example)
         return example(model)
+    except NotRunError:  # of a run within this one, which says more
+        raise
     except Exception as error:
-        what = first_line(error)
-        raise ValueError(f"the network does not run on the example: {what}") from error
+        reason = first_line(error)
+        raise NotRunError(f"the network does not run on {what}: {reason}") from error
 
 
 def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
@@ -57,12 +67,15 @@ def run_batch(model: nn.Module, batch: Any, forward: Forward | None = None) -> A
             `lambda model, batch: model(batch["images"], batch["sizes"])`.
 
     Raises:
-        ValueError: the network does not run on it.
+        NotRunError: the network does not run on it.
         TypeError: `forward` is needed.
     """
     if forward is None:
-        return run(model, input_of(batch))
-    return run(model, lambda network: forward(network, batch))
+        input = input_of(batch)
+        shape = tuple(input.shape)
+        what = f"a batch of shape {shape}, whose first dimension counts the samples"
+        return _run(model, input, what)
+    return _run(model, lambda network: forward(network, batch), "a batch")
 
 
 def input_of(batch: Any) -> Tensor:

@@ -15,6 +15,8 @@ from groupnorm.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+NONE_STORED = "none stored"
+"""`ConvertedLayer.statistics` of a norm that takes each sample's own."""
 _VERSION = 2
 
 
@@ -35,12 +37,13 @@ class ConvertedLayer:
         statistics: what became of the stored statistics.
         trainable: whether scale or shift require a gradient, as before.
         error: of the layer's output, the sum of squares of what differs over that about the mean of
-            each channel, on data that nothing was fitted to; None where it was not measured.
+            each channel, on data that no values were fitted to (the number of groups, and whether
+            to refit, are chosen on them); None where it was not measured.
         in_front: what takes scale and offset of each channel before the norm: the name of a layer,
             "itself" for the new layer, or "" where there are none.
         refitted: whether the layer in front was fitted to give what it gave before the conversion.
         offset_share: part of a group's variance that these offsets make. Near 1 the layer hardly
-            normalizes any more.
+            normalizes any more. None where there are none.
         hybrid: share of the group's statistics in the layer's; 1 for a group norm.
         note: what a reader should know about this layer; empty as a rule.
     """

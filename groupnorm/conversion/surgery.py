@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
 from groupnorm.conversion.calibration.group_rule import ERROR_BUDGET
-from groupnorm.conversion.calibration.norm import Options
+from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.constants.freeze import stored_row
 from groupnorm.conversion.example import Example, Forward, Shapes, copied, input_shapes
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import (
+    NONE_STORED,
     ConversionReport,
     ConvertedLayer,
     plural,
@@ -30,11 +31,7 @@ from groupnorm.conversion.rules import (
     one_group_asked,
     static_affine,
 )
-from groupnorm.conversion.sources import (
-    Refusal,
-    SourceNorm,
-    check_statistics,
-)
+from groupnorm.conversion.sources import Refusal, SourceNorm, check_statistics
 from groupnorm.conversion.trial import check_runs
 from groupnorm.conversion.walk import (
     Filters,
@@ -127,10 +124,12 @@ def convert(
         inplace: change the model itself, instead of a copy.
         data: a tensor (N, *), or any iterable of batches, which is gone through once and whose
             batches stay in memory: tensors, lists or tuples that begin with one, or what `forward`
-            takes, prepared as in the training. A quarter is held out, for the choice of groups and
-            for the errors in the report. It runs where the model lies.
+            takes, prepared as in the training. About a quarter is held out, for errors in the
+            report, the choice of groups, and whether a layer stays refitted: on other data expect a
+            little more than these errors. It runs where the model lies.
         forward: runs a model on a batch: `lambda model, batch: model(batch["a"], batch["b"])`. The
             norms are fitted to what the network computes in it, the error is that of its result.
+            It gets whole batches: 16 samples in each are enough, and more take more memory.
         limits: of the scales and offsets of channels before the norms.
         hybrid: below 1, mean and variance are this share of the group's and for the rest constants:
             nearer to the network before, and no plain group norm.
@@ -153,11 +152,17 @@ def convert(
             batch norm, `to` is "in" without min_channels=1, `groups` gives no divisor of a layer's
             channels or comes with `min_channels`, `only` chooses nothing, the network does not run
             on the example or the data, before or converted, or gives another output each time, the
-            data hardly vary, it cannot be copied, or what goes with data comes without it.
-        TypeError: the model, `only`, the example or the data is none of these.
+            data hardly vary, it cannot be copied, what goes with data comes without it, an option
+            is out of its range, or `finetune_steps` has nothing to train or to compare.
+        TypeError: the model, `only`, the example, the data or `limits` is none of these.
+        RuntimeError: what waits between the layers does not fit in the temporary folder.
     """
     batches = None
-    check_options(to, data, plain, forward=forward, hybrid=hybrid, finetune_steps=finetune_steps)
+    options = Options(
+        is_free(NormSpec.parse(to)) and groups is None, min_channels,
+        limits, hybrid, refit, budget, plain, finetune_steps, seed, progress,
+    )  # fmt: skip
+    check_options(to, data, forward, options)
     if data is not None:
         batches = batches_for(model, data, forward, seed)
         example = batches.example if example is None else example
@@ -166,21 +171,16 @@ def convert(
     if not replacements:
         raise_for_nothing("converted", report.skipped)
     if batches is not None:
-        free = is_free(NormSpec.parse(to)) and groups is None
-        options = Options(
-            free, min_channels, limits, hybrid, refit, budget, plain, finetune_steps, seed, progress
-        )
         norms = [one.norm for one in replacements]
         converted, report = convert_with(batches, converted, norms, report, options)
-        refuse_old_states(converted, report)
-        return converted, report
-    if NormSpec.parse(to).is_group_norm:
-        warnings.warn(
-            f"{plural(len(report.layers), 'layer')} converted without data: the network loses a "
-            "part of its accuracy. Measure it before use, and fine-tune",
-            stacklevel=2,
-        )
-    converted = _apply(converted, replacements)
+    else:
+        if NormSpec.parse(to).is_group_norm:
+            warnings.warn(
+                f"{plural(len(report.layers), 'layer')} converted without data: the network loses "
+                "a part of its accuracy. Measure it before use, and fine-tune",
+                stacklevel=2,
+            )
+        converted = _apply(converted, replacements)
     refuse_old_states(converted, report)
     return converted, report
 
@@ -194,9 +194,10 @@ def preview(
     min_channels: int = MIN_CHANNELS,
     example: Example | None = None,
 ) -> ConversionReport:
-    """What `convert` would do with these arguments; the model is not touched.
+    """What `convert` would do without data; the model is not touched.
 
-    Where `convert` would convert nothing and raise, the report has no layers.
+    With data it chooses other numbers of groups where `to` leaves them open, and fits the rest.
+    Where it would convert nothing and raise, the report has no layers.
 
     Raises:
         NormSpecError, ValueError, TypeError: as `convert`.
@@ -392,7 +393,7 @@ def _row(
         source_eps=source.eps,
         eps=eps,
         affine=affine,
-        statistics="in scale and shift" if stored else "none stored",
+        statistics="in scale and shift" if stored else NONE_STORED,
         trainable=source.trainable,
         error=None,
         note=", ".join(notes),

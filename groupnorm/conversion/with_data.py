@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.network import calibrate
-from groupnorm.conversion.calibration.norm import Options
+from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.example import Forward
 from groupnorm.conversion.rebuild import add_biases, build
 from groupnorm.conversion.report import ConversionReport
@@ -20,21 +20,35 @@ from groupnorm.conversion.walk import FoundNorm, changed_keys, swap
 from groupnorm.layers import CalibratedGroupNorm
 from groupnorm.spec import NormSpec
 
+_WITHOUT_DATA = ("free", "min_channels")  # what a conversion without data has, too
 
-def check_options(to: str | NormSpec, data: Any, plain: bool, **others: Any) -> None:
+
+def check_options(to: str | NormSpec, data: Any, forward: Forward | None, options: Options) -> None:
     """Check what goes with data, or without, or not together.
 
     Raises:
         ValueError: it does not.
     """
-    unused = {"forward": None, "hybrid": 1.0, "finetune_steps": 0}
-    for name, value in others.items():
-        if data is None and value != unused[name]:
-            raise ValueError(f"{name} goes with data: nothing is fitted without")
+    unused = Options()
+    given = [
+        field.name
+        for field in fields(Options)
+        if field.name not in _WITHOUT_DATA
+        and getattr(options, field.name) != getattr(unused, field.name)
+    ]
+    if forward is not None:
+        given.append("forward")
+    if data is None and given:
+        verb = "goes" if len(given) == 1 else "go"
+        raise ValueError(f"{', '.join(given)} {verb} with data: nothing is fitted without")
     if data is not None and not NormSpec.parse(to).is_group_norm:
         raise ValueError(f"data goes with group norms, not with {to}, which computes the same")
-    if plain and others["hybrid"] != 1:
-        raise ValueError(f"hybrid below 1 is no plain group norm, got {others['hybrid']}")
+    if "budget" in given and not options.free:
+        raise ValueError(
+            f'budget goes with to="gn", which chooses the numbers of groups; {to} has them fixed'
+        )
+    if options.plain and options.hybrid != 1:
+        raise ValueError(f"hybrid below 1 is no plain group norm, got {options.hybrid}")
 
 
 def batches_for(model: nn.Module, data: Any, forward: Forward | None, seed: int) -> Batches:

@@ -8,9 +8,11 @@ from torch import nn
 
 import groupnorm
 from groupnorm.conversion import ConversionReport, rebuild
+from groupnorm.conversion.calibration import network
 from groupnorm.conversion.calibration import norm as norm_fit
 from groupnorm.conversion.calibration.fit import FitLimits, fit_layer
 from groupnorm.conversion.calibration.refit import RidgeRefit
+from groupnorm.conversion.calibration.states import States
 from groupnorm.layers import CalibratedGroupNorm
 from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
 from tests.tolerances import NETWORK
@@ -88,7 +90,7 @@ def test_a_fitted_network_is_nearer_than_one_without_data(name):
     assert batch_norms(fitted) == []
     assert output_error(fitted, model, fresh) < 0.7 * output_error(without, model, fresh)
     assert all(row.error is not None and row.offset_share is not None for row in report.layers)
-    assert report.output_error == pytest.approx(output_error(fitted, model, fresh), rel=0.9)
+    assert 0.5 < report.output_error / output_error(fitted, model, fresh) < 2
     assert report.notes == []
 
 
@@ -115,6 +117,7 @@ def test_a_conversion_in_place_keeps_the_parameters():
         assert parameter is parameters.get(name, parameter)
         assert torch.equal(parameter, dict(other.named_parameters())[name])
     assert report.new_keys == ["stem.0.bias"]
+    assert {(row.affine, row.statistics) for row in report.layers} == {("fitted", "left out")}
 
 
 @pytest.mark.parametrize("image", [0, 30])
@@ -189,8 +192,14 @@ def test_data_that_cannot_be_read():
             convert(model, data=nothing)
     with pytest.raises(ValueError, match="one sample alone"):
         convert(model, data=images()[:1])
-    with pytest.raises(ValueError, match="does not run"):
+    message = r"^the network does not run on a batch of shape \(1, 4, 8, 8\), whose first "
+    with pytest.raises(ValueError, match=message + "dimension counts the samples: (?!the network)"):
         convert(model, data=torch.zeros(10, 4, 8, 8))
+    for single in (images()[0], list(images())):  # no dimension of samples
+        with pytest.raises(ValueError, match=r"of shape \([12], 8, 8\), whose first dimension"):
+            convert(model, data=single)
+    with pytest.raises(ValueError, match=r"^the network does not run on a batch: (?!the network)"):
+        convert(model, data=[images()] * 2, forward=lambda network, batch: network(batch[:, :2]))
     with pytest.raises(ValueError, match="8 samples or more"):
         convert(model, "gn", data=images()[:8])
 
@@ -261,8 +270,28 @@ def test_a_norm_without_a_layer_in_front_has_its_own_affine():
     plain, report = convert(model, plain=True)
     assert type(plain.norms[1]) is groupnorm.GroupNorm
     assert [row.in_front for row in report.layers] == ["", ""]
+    assert [row.offset_share for row in report.layers] == [None, None]
+    assert "offsets" not in str(report).splitlines()[2]
     x = images(seed=1)
     assert output_error(converted, model, x) < output_error(plain, model, x)
+
+
+def test_the_report_says_why_nothing_in_front_of_a_norm_takes_its_offsets():
+    model = train_statistics(PreActivation())
+    shared = "something else, or a hook, takes the output of the layer in front"
+    none = "no convolution or linear layer makes its input"
+    notes = [row.note for row in convert(model)[1].layers]
+    assert notes == [f"own scale and offset before it: {why}" for why in (shared, none)]
+    notes = [row.note for row in convert(model, plain=True)[1].layers]
+    assert notes == [f"no scale and offset before it: {why}" for why in (shared, none)]
+    model = small_network()
+    nn.utils.parametrizations.weight_norm(model.blocks[0]["conv"])
+    first, second, third = convert(model, "gn")[1].layers
+    assert second.note.endswith(
+        ", own scale and offset before it: the weights of blocks.0.conv are computed; remove the "
+        "parametrization first"
+    )
+    assert "before it" not in first.note + third.note
 
 
 def test_half_of_the_groups_statistics():
@@ -271,6 +300,7 @@ def test_half_of_the_groups_statistics():
     whole, _ = convert(model)
     assert {row.target for row in report.layers} == {"CalibratedGroupNorm"}
     assert {row.hybrid for row in report.layers} == {0.5}
+    assert {row.statistics for row in report.layers} == {"the data's, in part"}
     x = images(seed=1)
     assert output_error(half, model, x) < output_error(whole, model, x)
     with pytest.raises(ValueError, match="hybrid below 1 is no plain"):
@@ -418,3 +448,98 @@ def test_a_refit_that_is_worse_on_held_out_images_is_not_taken(monkeypatch):
     assert report == without
     states = expected.state_dict(), converted.state_dict()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"limits": QUICK},
+        {"refit": False},
+        {"budget": 0.1},
+        {"plain": True},
+        {"seed": 1},
+        {"progress": True},
+        {"forward": lambda network, batch: network(batch)},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_no_option_of_a_fit_is_dropped_without_data(arguments):
+    with pytest.raises(ValueError, match=f"^{next(iter(arguments))} goes with data"):
+        groupnorm.convert(small_network(), **arguments)
+
+
+def test_a_budget_goes_with_groups_that_are_chosen():
+    with pytest.raises(ValueError, match=r'budget goes with to="gn".* gn:groups=4 has them fixed'):
+        convert(small_network(), budget=0.1)
+    with pytest.raises(ValueError, match="budget goes with"):
+        convert(small_network(), "gn", budget=0.1, groups=lambda name, channels: 4)
+
+
+class Counting:
+    """Data that notes whether anyone has looked at it."""
+
+    seen = False
+
+    def __iter__(self):
+        self.seen = True
+        return iter(images().split(10))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"hybrid": 2}, ValueError, "hybrid must be a number from 0 to 1, got 2"),
+        ({"hybrid": float("nan")}, ValueError, "hybrid must be"),
+        ({"budget": 2}, ValueError, "budget must be a number between 0 and 1, got 2"),
+        ({"finetune_steps": -5}, ValueError, "finetune_steps must be a whole number, 0 or more"),
+        ({"finetune_steps": 1.5}, ValueError, "finetune_steps must be a whole number"),
+        ({"seed": 2**70}, ValueError, "seed must be a whole number from 0"),
+        ({"limits": None}, TypeError, "limits must be FitLimits, got None"),
+    ],
+)
+def test_options_are_checked_before_the_data_are_read(arguments, kind, message):
+    data = Counting()
+    with pytest.raises(kind, match=message):
+        convert(small_network(), "gn", data=data, **arguments)
+    assert not data.seen
+
+
+def test_a_distillation_holds_no_values_between_the_layers(monkeypatch):
+    made = []
+
+    def states():
+        made.append(States(0))
+        return made[-1]
+
+    def distill(*args, **options):
+        assert made[0].on_disk > 0
+        assert made[0]._slots == {}
+        return "Distilled."
+
+    monkeypatch.setattr(network, "States", states)
+    monkeypatch.setattr(network, "distill", distill)
+    assert convert(small_network(), finetune_steps=5)[1].notes[0] == "Distilled."
+
+
+class Finds(nn.Module):
+    """A network that gives as many boxes as it finds."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = small_network()
+
+    def forward(self, x):
+        scores = self.body(x).flatten()
+        return scores[scores > 0.5 * scores.std()]
+
+
+def test_a_distillation_that_cannot_be_is_refused_before_anything_is_fitted(monkeypatch):
+    def fitted(*args):
+        raise AssertionError("a norm was fitted")
+
+    monkeypatch.setattr(network.NormFit, "replace", fitted)
+    frozen = small_network().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
+        convert(frozen, finetune_steps=5)
+    with pytest.raises(ValueError, match="have not the same shapes"):
+        convert(Finds(), finetune_steps=5)

@@ -150,13 +150,13 @@ class Call:
 
     def arguments(self, tensors: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """args and kwargs of a call like this one with other tensors."""
-        place: Iterator[int] = iter(range(len(self.tensors)))
-        leaves = [tensors[next(place)] if one is _TENSOR else one for one in self.constants]
+        index: Iterator[int] = iter(range(len(self.tensors)))
+        leaves = [tensors[next(index)] if one is _TENSOR else one for one in self.constants]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return args, kwargs
 
 
-class _CalledError(BaseException):  # passes by the handlers of whoever calls the network
+class _Called(BaseException):  # passes by the handlers of whoever calls the network
     """The network was called."""
 
 
@@ -169,12 +169,12 @@ def call_of(model: nn.Module, run: Callable[[nn.Module], Any]) -> Call | None:
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((args, kwargs))
-        raise _CalledError
+        raise _Called
 
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
         run(model)
-    except _CalledError:
+    except _Called:
         leaves, spec = tree_flatten(calls[0])
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         return Call(tensors, [_TENSOR if isinstance(x, Tensor) else x for x in leaves], spec)

@@ -20,6 +20,23 @@ _LR, _MOMENTUM, _CLIP, _SAMPLES = 1e-3, 0.9, 5.0, 4
 _WARM = 0.1  # part of the steps over which the rate rises; then it falls as a cosine
 
 
+def check_distillation(teacher: nn.Module, student: nn.Module, batches: Batches) -> None:
+    """Check that a student can be trained to give what its teacher gives.
+
+    Args:
+        teacher: and student, which has other norms already: how many objects a detector finds
+            shows only then.
+        student: see `teacher`.
+        batches: the data, of which the first piece runs.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    _trained(student)
+    expected, found = (list(floats_in(batches.run(one, 0))) for one in (teacher, student))
+    _loss(found, expected)
+
+
 def distill(
     teacher: nn.Module,
     student: nn.Module,
@@ -44,14 +61,12 @@ def distill(
         progress: whether to say how far it is.
 
     Returns:
-        A sentence for the report.
+        Two sentences for the report.
 
     Raises:
         ValueError: nothing can be trained, or the loss is not finite.
     """
-    trained = [p for p in student.parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("finetune_steps: no parameter of the network requires a gradient")
+    trained = _trained(student)
     optimizer = torch.optim.SGD(trained, lr=_LR, momentum=_MOMENTUM)
     drawn = batches.draws(_SAMPLES, torch.Generator().manual_seed(seed))
     shown, kind = Progress(steps, progress), ""
@@ -71,7 +86,10 @@ def distill(
         torch.nn.utils.clip_grad_norm_(trained, _CLIP)
         optimizer.param_groups[0]["lr"] = _LR * _share(step, steps)
         optimizer.step()
-    return f"Distilled over {steps} steps, by {kind}."
+    return (
+        f"Distilled over {steps} steps, by {kind}. Errors and offset shares of layers are those "
+        "before it, the error of the output is that after it."
+    )
 
 
 def output_error(outputs: Iterable[tuple[Any, Any]]) -> float | None:
@@ -121,9 +139,18 @@ def _share(step: int, steps: int) -> float:
     return rising * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def _trained(student: nn.Module) -> list[nn.Parameter]:
+    trained = [p for p in student.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("finetune_steps: no parameter of the network requires a gradient")
+    return trained
+
+
 def _loss(found: list[Tensor], expected: list[Tensor]) -> tuple[Tensor, str]:
     """What is trained on: of logits (N, K) their distributions, of other outputs the values."""
-    if [t.shape for t in found] != [t.shape for t in expected] or not found:
+    if not sum(t.numel() for t in expected):
+        raise ValueError("finetune_steps: the network's output has no numbers to be compared")
+    if [t.shape for t in found] != [t.shape for t in expected]:
         raise ValueError(
             "finetune_steps: the outputs of both networks have not the same shapes, so that they "
             "cannot be compared"

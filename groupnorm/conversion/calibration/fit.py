@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -76,7 +76,8 @@ class LayerFit:
         error: relative squared error over the rows of the fit, 0 for the teacher's output and 1
             for its channels' means.
         offset_share: part of a group's variance that the offsets make, 0 to 1, the mean over the
-            groups. Near 1 a layer hardly normalizes any more.
+            groups. Near 1 a layer hardly normalizes any more. None where nothing can stand in
+            front.
     """
 
     groups: int
@@ -89,7 +90,7 @@ class LayerFit:
     stored_mean: Tensor
     stored_var: Tensor
     error: float
-    offset_share: float
+    offset_share: float | None
 
 
 def fit_layer(
@@ -147,7 +148,8 @@ def fit_layer(
             a, d = problem.std_x.view(shape), problem.mean_x.view(shape)
         elif not by_moments:
             a, d = _search(problem, limits, torch.Generator().manual_seed(seed))
-        return _fitted(problem, a, d, by_moments)
+        fit = _fitted(problem, a, d, by_moments)
+        return fit if in_front else replace(fit, offset_share=None)
 
 
 def relative_error(fit: LayerFit, moments: LayerMoments) -> float:

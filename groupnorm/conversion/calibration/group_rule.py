@@ -99,15 +99,12 @@ class ErrorBudget:
         self._left += math.log1p(-loss)
 
 
-def candidate_groups(
-    channels: int, at_most: int = CANDIDATES[0], min_channels: int = MIN_CHANNELS
-) -> list[int]:
+def candidate_groups(channels: int, min_channels: int = MIN_CHANNELS) -> list[int]:
     """Those of `CANDIDATES` that divide the channels and leave enough of them, and always 1."""
     return [
         groups
         for groups in CANDIDATES
-        if groups == 1
-        or (groups <= at_most and channels % groups == 0 and channels // groups >= min_channels)
+        if groups == 1 or (channels % groups == 0 and channels // groups >= min_channels)
     ]
 
 
@@ -116,7 +113,6 @@ def choose_groups(
     held_out: LayerMoments,
     budget: ErrorBudget,
     *,
-    at_most: int = CANDIDATES[0],
     min_channels: int = MIN_CHANNELS,
     fit: Callable[..., LayerFit] = fit_layer,
     limits: FitLimits = DEFAULT_LIMITS,
@@ -130,8 +126,7 @@ def choose_groups(
         fitting: rows to fit on.
         held_out: other rows.
         budget: of the network, whose next norm this is.
-        at_most: and min_channels, as in `candidate_groups`.
-        min_channels: see `at_most`.
+        min_channels: of each group.
         fit: `fit_layer` with what the layer asks for.
         limits: of the fit.
 
@@ -147,7 +142,7 @@ def choose_groups(
     allowed = budget.allowance()
     short = dataclasses.replace(limits, steps=min(limits.steps, _STEPS_OF_TRIALS))
     errors: dict[int, float] = {}
-    for groups in candidate_groups(fitting.channels, at_most, min_channels):
+    for groups in candidate_groups(fitting.channels, min_channels):
         errors[groups] = relative_error(fit(fitting, groups, limits=short), held_out)
         if errors[groups] - inherited <= allowed:
             break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +12,15 @@ from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.data_checks import check_repeatable, odd_variance
-from groupnorm.conversion.calibration.distill import distill, held_out_outputs, output_error
+from groupnorm.conversion.calibration.distill import (
+    check_distillation,
+    distill,
+    held_out_outputs,
+    output_error,
+)
 from groupnorm.conversion.calibration.group_rule import ErrorBudget, norm_weights
-from groupnorm.conversion.calibration.norm import NormFit, Options, norm_of
+from groupnorm.conversion.calibration.norm import NormFit, norm_of
+from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.calibration.progress import Progress
 from groupnorm.conversion.calibration.states import States
 from groupnorm.conversion.calibration.tape import Holder, held_name
@@ -61,12 +69,18 @@ def calibrate(
 
     Raises:
         ValueError: the network does not run on the data, gives another output each time or cannot
-            be copied, values are not finite, the data hardly vary, or there are too few samples.
+            be copied, values are not finite, the data hardly vary, there are too few samples, or
+            `check_distillation` refuses the distillation that is asked for.
     """
     teacher, student = (Holder(copied(model, "with data it must be")) for _ in range(2))
     with evaluating(teacher), evaluating(student), States() as states:
         check_repeatable(teacher.model, batches)
         odd = odd_variance(teacher.model, batches)
+        if options.finetune_steps:
+            trial = copy.deepcopy(student)
+            _convert_statically(trial, rows, spec)
+            check_distillation(teacher.model, trial.model, batches)
+            del trial
         walk, notes = choose_walk(teacher, student, rows, batches, states)
         if odd:
             notes.append(odd)
@@ -93,6 +107,7 @@ def calibrate(
                 f"{names}. Converted as without data."
             )
         progress.show(len(order), "the network's output")
+        states.clear()
         if options.finetune_steps:
             notes.append(
                 distill(
@@ -121,7 +136,7 @@ def _notes_on(states: States) -> list[str]:
     if states.halved:
         notes.append("Values between the layers were held in float16, for float32 did not fit.")
     if states.on_disk:
-        notes.append(
-            f"Up to {states.on_disk / 1e9:.1f} GB of values between the layers were held in files."
-        )
+        size = states.on_disk
+        shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{math.ceil(size / 1e6)} MB"
+        notes.append(f"Up to {shown} of values between the layers were held in files.")
     return notes

@@ -11,26 +11,24 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.affine import fold_affine
 from groupnorm.conversion.calibration.fit import (
-    DEFAULT_LIMITS,
     FitLimits,
     LayerFit,
     fit_layer,
     relative_error,
 )
 from groupnorm.conversion.calibration.group_rule import (
-    ERROR_BUDGET,
     ErrorBudget,
     choose_groups,
 )
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, halves
+from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.calibration.refit import HeldOutRows, RidgeRefit
 from groupnorm.conversion.calibration.segments import Point, Walk
 from groupnorm.conversion.calibration.tape import Holder
 from groupnorm.conversion.constants.fold import set_weights
 from groupnorm.conversion.constants.producers import LinearLayer
 from groupnorm.conversion.rebuild import build
-from groupnorm.conversion.report import ConvertedLayer
-from groupnorm.conversion.rules import MIN_CHANNELS
+from groupnorm.conversion.report import NONE_STORED, ConvertedLayer
 from groupnorm.conversion.sources import SourceNorm, read_norm
 from groupnorm.conversion.walk import FoundNorm, find_norms, swap
 from groupnorm.spec import NormSpec
@@ -38,35 +36,6 @@ from groupnorm.spec import NormSpec
 _ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
 _NOTHING = 1e-10  # relative error of a layer whose input is the teacher's
 _LEAST_STD = 0.1  # of a channel, in deviations that the norm has stored
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a network is fitted; each as the keyword of `convert`.
-
-    Attributes:
-        free: whether the number of groups of each norm is chosen by the error budget.
-        min_channels: of each group, where there is a choice.
-        limits: see `convert`.
-        refit: see `convert`.
-        budget: see `convert`.
-        plain: see `convert`.
-        hybrid: see `convert`.
-        finetune_steps: see `convert`.
-        seed: see `convert`.
-        progress: see `convert`.
-    """
-
-    free: bool = True
-    min_channels: int = MIN_CHANNELS
-    limits: FitLimits = DEFAULT_LIMITS
-    hybrid: float = 1.0
-    refit: bool = True
-    budget: float = ERROR_BUDGET
-    plain: bool = False
-    finetune_steps: int = 0
-    seed: int = 0
-    progress: bool = False
 
 
 @dataclass
@@ -103,6 +72,9 @@ class NormFit:
         fit, error, reason = self._fit(source, fitting, held_out, more, budget)
         self._check(fit)
         own_affine = producer is None and not self.options.plain
+        why = self.point.why_none
+        if why:
+            why = f"{'own' if own_affine else 'no'} scale and offset before it: {why}"
         found, own = norm_of(self.student, self.point.norm)
         new = build(own, self.spec, fit.groups, fit.eps, own_affine, fit.hybrid)[0]
         _fill(new, fit)
@@ -114,8 +86,9 @@ class NormFit:
             target=type(new).__name__,
             groups=fit.groups,
             affine=self.row.affine.replace("from statistics", "fitted").replace("copied", "fitted"),
+            statistics=self._statistics(fit),
             error=error,
-            note=", ".join(filter(None, [self.row.note if reason == "" else "", reason])),
+            note=", ".join(filter(None, [reason or self.row.note, why])),
             in_front=self._in_front(own_affine),
             refitted=refitted,
             offset_share=fit.offset_share,
@@ -133,6 +106,12 @@ class NormFit:
         if self.point.producer is None:
             return "itself" if own_affine else ""
         return self.point.producer.removeprefix("model.")
+
+    def _statistics(self, fit: LayerFit) -> str:
+        """What became of the stored statistics."""
+        if fit.hybrid < 1:
+            return "the data's, in part"
+        return self.row.statistics if self.row.statistics == NONE_STORED else "left out"
 
     def _refit(self, producer: LinearLayer, walk: Walk) -> bool:
         """Fit the layer in front to the teacher's, if that is nearer to it on held-out data."""

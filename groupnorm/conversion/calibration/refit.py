@@ -93,7 +93,7 @@ class RidgeRefit:
     """Collects the normal equations of a layer batch by batch; never holds a batch's patches whole.
 
     It holds groups * inputs * (inputs + outputs) numbers of float64, 190 MB for a 3x3 convolution
-    of 512 channels, and twice as much while it solves.
+    of 512 channels, and three times as much while it solves.
 
     Args:
         layer: as in `LayerRows`, whose weights are pulled towards; it is not changed.

@@ -27,10 +27,12 @@ class Point(NamedTuple):
     Attributes:
         norm: its name below the `Holder`.
         producer: name of the layer that makes its input; None where none can be changed.
+        why_none: why there is none.
     """
 
     norm: str
     producer: str | None
+    why_none: str = ""
 
 
 class Seen(NamedTuple):
@@ -186,7 +188,9 @@ class Segments:
         for i, point in enumerate(ordered):
             has_producer = point.producer is not None
             if has_producer and self._tape.at[self._producer_node(point)] < position:
-                ordered[i] = point._replace(producer=None)
+                producer = str(point.producer).removeprefix("model.")
+                why = f"another norm runs between it and {producer}"
+                ordered[i] = Point(point.norm, None, why)
             position = self._tape.at[self._norm_node(point)]
         return ordered
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from groupnorm.files import first_line
+
 MEMORY = 1_200_000_000
 """Bytes of values that are held in memory."""
 _HALF = (1e-3, 6e4)  # largest values that float16 holds with its full precision
@@ -42,8 +44,9 @@ class _Slot:
 class States:
     """Values by key: nests of lists, tuples and dicts with tensors.
 
-    Up to `memory` bytes stay in memory, the rest goes to files of a temporary folder, which is
-    gone on leaving the context. Tensors are not copied while they stay in memory.
+    Up to `memory` bytes stay in memory, the rest goes to files of a temporary folder (in TMPDIR,
+    where that is set), which is gone on leaving the context, also after Ctrl-C; only a process that
+    is killed leaves it. Tensors are not copied while they stay in memory.
 
     Args:
         memory: in bytes.
@@ -72,9 +75,15 @@ class States:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Hold no values any more, in memory or in files."""
         self._slots.clear()
+        self._used = self._written = 0
         if self._folder is not None:
             self._folder.cleanup()
+            self._folder = None
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes can be held in memory."""
@@ -87,6 +96,9 @@ class States:
             key: a new one.
             value: what is held.
             half: float32 tensors in float16, unless their largest value is out of its range.
+
+        Raises:
+            RuntimeError: a file cannot be written.
         """
         leaves, spec = tree_flatten(value)
         tensors = [leaf if isinstance(leaf, Tensor) else None for leaf in leaves]
@@ -146,9 +158,15 @@ class States:
         slot.file = Path(self._folder.name) / f"{self._count}.pt"
         leaves = slot.leaves
         assert leaves is not None
-        torch.save(
-            [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves], slot.file
-        )
+        copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        try:
+            torch.save(copies, slot.file)
+        except (OSError, RuntimeError) as error:  # PyTorch's own about a full disk is the second
+            raise RuntimeError(
+                f"values between the layers cannot be written to {self._folder.name}: "
+                f"{first_line(error)}. Set TMPDIR to a folder of a disk with more space, or give "
+                "fewer or smaller inputs"
+            ) from error
         slot.leaves = None
         self._written += slot.size
         self.on_disk = max(self.on_disk, self._written)

@@ -56,7 +56,9 @@ def choose_walk(
 def _points(producers: Mapping[str, Producer]) -> list[Point]:
     """Of the norms that run."""
     return [
-        Point(held_name(name), None if isinstance(layer, str) else layer[0])
+        Point(held_name(name), None, layer)
+        if isinstance(layer, str)
+        else Point(held_name(name), layer[0])
         for name, layer in producers.items()
         if layer != NOT_RUN
     ]

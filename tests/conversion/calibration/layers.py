@@ -1,9 +1,11 @@
 """Layers to convert, of random numbers: inputs of a norm and what its teacher makes of them."""
 
+from dataclasses import fields
+
 import torch
 
 from groupnorm import group_norm
-from groupnorm.conversion.calibration.moments import MomentAccumulator
+from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator
 
 
 def random_layer(samples=24, channels=8, positions=6, seed=0, common=3):
@@ -57,4 +59,9 @@ def split(moments, held_out=0.25):
     count = round(n * held_out)
     outside = torch.zeros(n, dtype=torch.bool)
     outside[(torch.arange(count) * n) // count + (n // count) // 2] = True
-    return moments.rows(~outside), moments.rows(outside)
+    return rows(moments, ~outside), rows(moments, outside)
+
+
+def rows(moments, index):
+    """Those of some samples."""
+    return LayerMoments(*(getattr(moments, field.name)[index] for field in fields(moments)))

@@ -22,6 +22,7 @@ from tests.conversion.calibration.layers import (
     measured_error,
     moments_of,
     random_layer,
+    rows,
     split,
 )
 from tests.tolerances import CLEARLY, FORMULA_64, PRINTED
@@ -268,7 +269,7 @@ def test_groups_must_divide(groups):
 def test_one_sample_and_no_eps_are_errors():
     moments = moments_of(*random_layer())
     with pytest.raises(ValueError, match="two samples"):
-        fit_layer(moments.rows(torch.tensor([0])), 2)
+        fit_layer(rows(moments, torch.tensor([0])), 2)
     with pytest.raises(ValueError, match="eps must be"):
         fit_layer(moments, 2, eps=0.0)
     with pytest.raises(ValueError, match="hybrid must"):

@@ -37,7 +37,6 @@ def test_candidates_divide_and_leave_four_channels(channels, expected):
 
 
 def test_candidates_have_limits():
-    assert candidate_groups(64, at_most=8) == [8, 4, 2, 1]
     assert candidate_groups(64, min_channels=16) == [4, 2, 1]
     assert candidate_groups(8, min_channels=1) == [8, 4, 2, 1]
 

@@ -1,5 +1,6 @@
 """Values that wait: in memory, in float16, in files; what comes back is what went in."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,31 @@ def test_memory_holds_so_much_and_files_the_rest():
         assert all(same(states.take(i), VALUE) for i in (1, 2, 4))
         assert list(folder.iterdir()) == []
     assert not folder.exists()
+
+
+def test_what_is_cleared_is_held_nowhere():
+    size = bytes_of(VALUE)
+    with States(size) as states:
+        states.put(0, VALUE)
+        states.put(1, VALUE)
+        folder = Path(states._folder.name)
+        states.clear()
+        assert not folder.exists()
+        states.put(0, VALUE)  # there is room for one again, and a new folder for the next
+        states.put(1, VALUE)
+        assert same(states.take(1), VALUE)
+        assert states.on_disk == size
+
+
+def test_a_full_disk_is_named():
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with States(0) as states:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(RuntimeError, match=r"cannot be written to /.*\. Set TMPDIR"):
+                states.put(0, VALUE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_view_is_written_without_its_base():
