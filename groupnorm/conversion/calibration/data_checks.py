@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.batches import Batches
-from groupnorm.conversion.calibration.moments import LayerMoments
 from groupnorm.conversion.calibration.tape import same
-from groupnorm.conversion.example import floats_in
-from groupnorm.conversion.sources import SourceNorm
+from groupnorm.conversion.example import first_input, floats_in
 
 _ODD = 10.0  # factor of the median variance that is worth a warning, either way
 _LEAST_RATIO = 1e-3  # of the median variance, below which no fit means anything
@@ -31,38 +33,55 @@ def check_repeatable(model: nn.Module, batches: Batches) -> None:
         )
 
 
-def odd_variance(name: str, source: SourceNorm, seen: LayerMoments) -> str:
+class _Stop(BaseException):  # passes by the handlers of whoever calls the network
+    """The first norm is about to run."""
+
+
+def odd_variance(model: nn.Module, batches: Batches) -> str:
     """What is to say about data that vary much more or less than those of the training, or "".
 
-    The variance of the norm's input is read off its output, and compared with the stored one by the
-    median over the channels. Other photographs, darker ones or a subset change it by less.
-
-    Args:
-        name: of the norm that runs first.
-        source: the norm.
-        seen: y is its output.
+    The variance of the input of the first norm to run, whether it is to be converted or not, is
+    compared with the one that it has stored, by the median over the channels. Other photographs,
+    darker ones or a subset change it by less.
 
     Raises:
         ValueError: the data hardly vary, so that nothing can be fitted to them.
     """
-    if source.var is None or bool((source.var == 1).all()):  # of a network that was not trained
+    inputs: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = first_input(args, named)
+        if given is not None and given.dim() > 1:
+            x = given.transpose(0, 1).flatten(1).double()
+            inputs.append((module, x.mean(1).cpu(), x.square().mean(1).cpu()))
+        raise _Stop
+
+    norms = {m: n for n, m in model.named_modules() if m._buffers.get("running_var") is not None}
+    handles = [norm.register_forward_pre_hook(note, with_kwargs=True) for norm in norms]
+    try:
+        for i in range(len(batches)):
+            with suppress(_Stop):
+                batches.run(model, i)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not inputs:
         return ""
-    stored = source.var.detach().double().cpu()
-    weight = torch.ones_like(stored)
-    if source.weight is not None:
-        weight = source.weight.detach().double().cpu()
-    alive = (weight != 0) & (stored > source.eps)
-    if not bool(alive.any()):
+    first = inputs[0][0]
+    stored = first.get_buffer("running_var").double().cpu()
+    alive = stored > float(getattr(first, "eps", 0.0))
+    untrained = bool((stored == 1).all())
+    seen = [(mean, square) for norm, mean, square in inputs if norm is first]
+    if untrained or not bool(alive.any()) or seen[0][0].shape != stored.shape:
         return ""
-    outputs = seen.var_y.mean(0) + seen.mean_y.var(0, correction=0)
-    inputs = outputs.cpu() / weight.square() * (stored + source.eps)
-    ratio = float((inputs / stored)[alive].median())
+    mean, square = (torch.stack(values).mean(0) for values in zip(*seen, strict=True))
+    ratio = float(((square - mean.square()).clamp(min=0) / stored)[alive].median())
     said = (
-        f"the input of {name}, the first norm, varies {ratio:.2g} times as much on the data as in "
-        "the training: are the data normalized as they were there?"
+        f"the input of {norms[first]}, the first norm, varies {ratio:.2g} times as much on the "
+        "data as in the training: are the data normalized as they were there?"
     )
     if ratio < _LEAST_RATIO:
         raise ValueError(said)
-    if 1 / _ODD <= ratio <= _ODD:
+    if not math.isfinite(ratio) or 1 / _ODD <= ratio <= _ODD:  # the fit names what is not finite
         return ""
     return said[0].upper() + said[1:]

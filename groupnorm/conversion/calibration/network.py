@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
-from groupnorm.conversion.calibration.data_checks import check_repeatable
+from groupnorm.conversion.calibration.data_checks import check_repeatable, odd_variance
 from groupnorm.conversion.calibration.distill import (
     check_distillation,
     distill,
@@ -75,12 +75,16 @@ def calibrate(
     teacher, student = (Holder(copied(model, "with data it must be")) for _ in range(2))
     with evaluating(teacher), evaluating(student), States() as states:
         check_repeatable(teacher.model, batches)
+        odd = odd_variance(teacher.model, batches)
         if options.finetune_steps:
             trial = copy.deepcopy(student)
             _convert_statically(trial, rows, spec)
             check_distillation(teacher.model, trial.model, batches)
             del trial
         walk, notes = choose_walk(teacher, student, rows, batches, states)
+        if odd:
+            notes.append(odd)
+            warnings.warn(odd, stacklevel=4)
         by_name = {held_name(row.name): row for row in rows}
         order = [by_name[point.norm] for point in walk.order]
         weights = norm_weights(
@@ -92,13 +96,8 @@ def calibrate(
         for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
             progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
             walk.go_to(point)
-            fitted = NormFit(
-                teacher, student, point, row, spec, options, options.seed + i, first=i == 0
-            )
+            fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
-            if fitted.odd:
-                notes.append(fitted.odd)
-                warnings.warn(fitted.odd, stacklevel=4)
         unseen = [row for row in rows if row not in order]
         if unseen:
             _convert_statically(student, unseen, spec)

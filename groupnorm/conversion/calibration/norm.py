@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupnorm.conversion.calibration.affine import fold_affine
-from groupnorm.conversion.calibration.data_checks import odd_variance
 from groupnorm.conversion.calibration.fit import (
     FitLimits,
     LayerFit,
@@ -51,8 +50,6 @@ class NormFit:
         spec: of the new norm.
         options: of the calibration.
         seed: of the norm.
-        first: whether it is the first to run.
-        odd: what is to say about the variance of its input, once it is replaced.
     """
 
     teacher: Holder
@@ -62,8 +59,6 @@ class NormFit:
     spec: NormSpec
     options: Options
     seed: int
-    first: bool = False
-    odd: str = ""
 
     def replace(self, walk: Walk, budget: ErrorBudget) -> ConvertedLayer:
         """Fit the norm and put it in its place in the student; the row of the report."""
@@ -73,8 +68,6 @@ class NormFit:
         if producer is not None and self.options.refit:
             refitted = self._refit(producer, walk)
         fitting, held_out = self._moments(source, walk)
-        if self.first:
-            self.odd = odd_variance(self.row.name, source, fitting)
         more = functools.cache(lambda: self._parts(source, walk))
         fit, error, reason = self._fit(source, fitting, held_out, more, budget)
         self._check(fit)
