@@ -38,7 +38,7 @@ class FitLimits:
     Attributes:
         signs: whether channels may be negated.
         scale_limit: largest magnitude of the logarithm of a scale; 0 for signs and offsets alone.
-        offset_limit: largest magnitude of d, in standard deviations of the channel; 0 for a norm that
+        offset_limit: largest magnitude of d, in deviations of the channel; 0 for a norm that
             normalizes as much as group normalization does.
         steps: of gradient descent (Adam); 0 takes the best start.
     """
