@@ -29,21 +29,22 @@ def readers():
     return texts
 
 
-def home_of(name, texts):
-    """The modules that define a name."""
-    defines = re.compile(rf"^(class {name}\b|def {name}\b|{name}\b.* = )", re.MULTILINE)
-    return [path for path, text in texts.items() if ROOT in path.parents and defines.search(text)]
+def defined(source):
+    """The names that a module defines at its top level, or assigns."""
+    found = re.finditer(r"^(?:class |def )?(\w+)\b(.*)", source, re.MULTILINE)
+    return {m[1] for m in found if m[0].startswith(("class ", "def ")) or " = " in m[2]}
 
 
 def unused_names(names, texts):
     """Those of `names` that only their own module, its test and a package's list have."""
+    words = {path: set(re.findall(r"\w+", text)) for path, text in texts.items()}
+    homes = {path: defined(text) for path, text in texts.items() if ROOT in path.parents}
     for name in names:
-        homes = home_of(name, texts)
-        own = {*homes, *(f"test_{home.stem}.py" for home in homes)}
-        word = re.compile(rf"\b{name}\b")
+        modules = [path for path, found in homes.items() if name in found]
+        own = {*modules, *(f"test_{module.stem}.py" for module in modules)}
         if not any(
-            word.search(text)
-            for path, text in texts.items()
+            name in found
+            for path, found in words.items()
             if path.name != "__init__.py" and path not in own and path.name not in own
         ):
             yield name
