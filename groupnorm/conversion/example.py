@@ -142,10 +142,15 @@ def copied(network: T, otherwise: str = "") -> T:
         ValueError: it cannot be copied.
     """
     try:
-        return copy.deepcopy(network)
+        with torch.no_grad():  # or copies of parameters in TorchScript would be no leaves
+            made = copy.deepcopy(network)
     except Exception as error:
         advice = f"; {otherwise}" if otherwise else ""
         raise ValueError(f"the network cannot be copied ({first_line(error)}){advice}") from error
+    if isinstance(made, nn.Module) and isinstance(network, nn.Module):
+        for new, old in zip(made.parameters(), network.parameters(), strict=True):
+            new.requires_grad_(old.requires_grad)  # which TorchScript does not copy so
+    return made
 
 
 @contextmanager
@@ -208,7 +213,7 @@ def input_shapes(
             shapes[originals[module]].append(tuple(given.shape))
 
     for module, original in originals.items():
-        if original in wanted:
+        if original in wanted and not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
             module.register_forward_pre_hook(note, with_kwargs=True)
     with evaluating(network):
         run(network, example)

@@ -543,3 +543,18 @@ def test_a_distillation_that_cannot_be_is_refused_before_anything_is_fitted(monk
         convert(frozen, finetune_steps=5)
     with pytest.raises(ValueError, match="have not the same shapes"):
         convert(Finds(), finetune_steps=5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_part_in_torchscript_is_left_and_the_rest_is_fitted():
+    model = small_network().eval()
+    part = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval())
+    converted, report = convert(nn.Sequential(part, model).eval())
+    assert {row.name for row in report.layers} == {
+        f"1.{row.name}" for row in convert(model)[1].layers
+    }
+    assert [row.name for row in report.skipped] == ["0.1"]
+    assert converted(images()).isfinite().all()
+    assert all(
+        parameter.is_leaf and parameter.requires_grad for parameter in converted.parameters()
+    )

@@ -56,7 +56,12 @@ def odd_variance(model: nn.Module, batches: Batches) -> str:
             inputs.append((module, x.mean(1).cpu(), x.square().mean(1).cpu()))
         raise _Stop
 
-    norms = {m: n for n, m in model.named_modules() if m._buffers.get("running_var") is not None}
+    norms = {
+        module: name
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+        and module._buffers.get("running_var") is not None
+    }
     handles = [norm.register_forward_pre_hook(note, with_kwargs=True) for norm in norms]
     try:
         for i in range(len(batches)):

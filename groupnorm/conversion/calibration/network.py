@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -77,7 +76,7 @@ def calibrate(
         check_repeatable(teacher.model, batches)
         odd = odd_variance(teacher.model, batches)
         if options.finetune_steps:
-            trial = copy.deepcopy(student)
+            trial = copied(student)
             _convert_statically(trial, rows, spec)
             check_distillation(teacher.model, trial.model, batches)
             del trial
