@@ -67,6 +67,7 @@ def kept_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
 
 def fit_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
     """The networks, and what the fit keeps of each beside what it is meant to keep."""
+    aims = list(dict.fromkeys(to for network in networks for to in network.aims))
     body = []
     for network in networks:
         teacher = network.teacher
@@ -79,11 +80,10 @@ def fit_table(networks: Sequence[NetworkOutcomes]) -> MarkedTable:
                 _agreement(found),
                 _groups_found(found),
                 _offset_share(found),
-                *(_aimed(network, to) for to in network.aims),
+                *(_aimed(network, to) for to in aims),
                 _seconds(found),
             ]
         )
-    aims = list(dict.fromkeys(to for network in networks for to in network.aims))
     return MarkedTable(
         "fits",
         "The fit with fitted groups: percent of the test examples with the teacher's "
@@ -287,7 +287,9 @@ def _difference_cells(found: Difference | None) -> list[str]:
 
 
 def _aimed(network: NetworkOutcomes, to: str) -> str:
-    return f"{share_text(network.found('fit', to))} ({decimal_text(network.aims[to], 0)})"
+    """What is kept with these groups, and what is aimed at, if anything."""
+    aim = f" ({decimal_text(network.aims[to], 0)})" if to in network.aims else ""
+    return f"{share_text(network.found('fit', to))}{aim}"
 
 
 def _agreement(one: Outcome | None) -> str:

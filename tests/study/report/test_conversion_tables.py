@@ -2,10 +2,11 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
-from groupnorm.study.conversions.trial import Trial
+from groupnorm.study.conversions.trial import FITTED, Trial
 from groupnorm.study.report.conversion_tables import (
     conversion_problems,
     conversion_tables,
@@ -110,6 +111,15 @@ def test_a_study_without_any_trial_has_a_report(tmp_path):
     page = (out / "report.html").read_text()
     assert "The fit has no result yet." in page
     assert "missing" in page
+
+
+def test_a_network_with_fewer_aims_has_the_same_columns(networks):
+    (first, *rest), asked = networks, {FITTED: 99.0}
+    table = conversion_tables([replace(first, aims=asked | {FIT.to: 97.0}),
+                               *(replace(one, aims=asked) for one in rest)])[1]  # fmt: skip
+    assert {len(line) for line in table.body} == {len(table.header)}
+    assert table.body[0][-2] == "98.0 ± 0.01 (97)"
+    assert table.body[1][-2] == "98.0 ± 0.01"
 
 
 def test_every_number_is_there_for_programs(study, networks):
