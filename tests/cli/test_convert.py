@@ -300,7 +300,15 @@ def test_the_installed_command_with_torchvisions_and_timms_networks(there):
     model = train_statistics(timm.create_model("resnet18", num_classes=3))
     torch.save({"model": model.state_dict()}, "t18.pt")
     line = [command(), "convert", "t18.pt", "--network", "timm/resnet18", *usual]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background job ignores it
+    ) as child:
         while "norm 2 of" not in child.stderr.readline():
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
