@@ -37,10 +37,10 @@ class Pooled:
     def add(self, other: Pooled) -> None:
         """Merge the sums of another batch into these (Chan et al. 1979)."""
         total = self.values + other.values
-        apart = other.mean - self.mean
-        between = apart[:, None] * apart[None] * (self.values * other.values / total)
+        delta = other.mean - self.mean
+        between = delta[:, None] * delta[None] * (self.values * other.values / total)
         self.about_mean = self.about_mean + other.about_mean + between
-        self.mean = self.mean + apart * (other.values / total)
+        self.mean = self.mean + delta * (other.values / total)
         self.values = total
 
 

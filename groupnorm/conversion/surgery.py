@@ -383,18 +383,12 @@ def _row(
     affine = "from statistics" if stored else "copied"
     if source.weight is None:
         affine += ", not trained"
-    return ConvertedLayer(
-        name=norm.names[0],
-        aliases=list(norm.names[1:]),
-        source=type(source.module).__name__,
-        target=type(new).__name__,
-        channels=source.channels,
+    return replace(
+        stored_row(norm, source, new),
         groups=groups,
-        source_eps=source.eps,
         eps=eps,
         affine=affine,
         statistics="in scale and shift" if stored else NONE_STORED,
         trainable=source.trainable,
-        error=None,
         note=", ".join(notes),
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.progress import Progress
 from groupnorm.conversion.example import floats_in
+from groupnorm.conversion.output_error import OutputError
 
 TEMPERATURE = 2.0
 """Of the logits (Hinton et al. 2015, arXiv 1503.02531)."""
@@ -92,45 +91,13 @@ def distill(
     )
 
 
-def output_error(outputs: Iterable[tuple[Any, Any]]) -> float | None:
-    """The squared difference of outputs over the variance of those expected.
-
-    The variance is that about the mean of each channel (dimension 1) of maps, or of each number.
-
-    Args:
-        outputs: of each batch what is expected, and what there is.
-
-    Returns:
-        None where the outputs have not the same shapes, as lists of detections.
-    """
-    squared, sums = 0.0, dict[int, tuple[int, Tensor, Tensor]]()
-    for pair in outputs:
-        expected, found = ([t for t in floats_in(output) if t.numel()] for output in pair)
-        if [t.shape for t in expected] != [t.shape for t in found]:
-            return None
-        for i, (want, got) in enumerate(zip(expected, found, strict=True)):
-            want = want.double()
-            squared += float((got.double() - want).square().sum())
-            rows = want.movedim(1, -1).flatten(0, -2) if want.dim() > 2 else want
-            rows = rows.reshape(len(rows), -1) if rows.dim() else rows.view(1, 1)
-            count, first, second = sums.get(i, (0, rows.new_zeros(()), rows.new_zeros(())))
-            if first.dim() and first.shape != rows.shape[1:]:
-                return None
-            sums[i] = count + len(rows), first + rows.sum(0), second + rows.square().sum(0)
-    variance = sum(
-        float((second - first.square() / count).clamp(min=0).sum())
-        for count, first, second in sums.values()
-    )
-    return squared / variance if variance > 0 else None
-
-
-def held_out_outputs(
-    batches: Batches, teacher: nn.Module, student: nn.Module
-) -> Iterator[tuple[Any, Any]]:
-    """Both networks' outputs on what is held out."""
+def held_out_error(batches: Batches, teacher: nn.Module, student: nn.Module) -> float | None:
+    """`OutputError` on what is held out."""
+    error = OutputError()
     for i in range(len(batches)):
         if batches.held_out(i):
-            yield batches.run(teacher, i), batches.run(student, i)
+            error.add(batches.run(teacher, i), batches.run(student, i))
+    return error.value
 
 
 def _share(step: int, steps: int) -> float:

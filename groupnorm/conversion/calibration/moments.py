@@ -44,14 +44,6 @@ class LayerMoments:
         """C."""
         return self.mean_x.shape[1]
 
-    def rows(self, index: Tensor) -> LayerMoments:
-        """Those of some samples.
-
-        Args:
-            index: of the rows, or a mask over them.
-        """
-        return LayerMoments(*(getattr(self, field.name)[index] for field in fields(self)))
-
     def joined(self, other: LayerMoments) -> LayerMoments:
         """With the rows of others behind these."""
         return LayerMoments(

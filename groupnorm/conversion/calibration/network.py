@@ -11,12 +11,7 @@ from torch import nn
 
 from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.data_checks import check_repeatable, odd_variance
-from groupnorm.conversion.calibration.distill import (
-    check_distillation,
-    distill,
-    held_out_outputs,
-    output_error,
-)
+from groupnorm.conversion.calibration.distill import check_distillation, distill, held_out_error
 from groupnorm.conversion.calibration.group_rule import ErrorBudget, norm_weights
 from groupnorm.conversion.calibration.norm import NormFit, norm_of
 from groupnorm.conversion.calibration.options import Options
@@ -114,7 +109,7 @@ def calibrate(
                     seed=options.seed, progress=options.progress,
                 )
             )  # fmt: skip
-        error = output_error(held_out_outputs(batches, teacher.model, student.model))
+        error = held_out_error(batches, teacher.model, student.model)
         notes += _notes_on(states)
     return Calibrated(student.model, list(found.values()), error, notes)
 

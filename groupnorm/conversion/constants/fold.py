@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from groupnorm.conversion.calibration.affine import fold_affine
+from groupnorm.conversion.constants.freeze import stored_row
 from groupnorm.conversion.constants.producers import LINEAR_LAYERS, LinearLayer, find_producers
 from groupnorm.conversion.example import Example, evaluating, floats_in, run
 from groupnorm.conversion.report import (
@@ -161,20 +163,11 @@ def set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
 
 
 def _row(norm: FoundNorm, source: SourceNorm, new: nn.Module, layer: str) -> ConvertedLayer:
-    return ConvertedLayer(
-        name=norm.names[0],
-        aliases=list(norm.names[1:]),
-        source=type(norm.module).__name__,
-        target=type(new).__name__,
-        channels=source.channels,
-        groups=0,
-        source_eps=source.eps,
-        eps=source.eps,
+    return replace(
+        stored_row(norm, source, new),
         affine=f"in {layer}",
         statistics=f"in {layer}",
         trainable=source.trainable,
-        error=None,
-        note="",
     )
 
 

@@ -52,16 +52,7 @@ class ImageSet:
             images: Tensor = getattr(self, f"{split}_images")
             labels: Tensor = getattr(self, f"{split}_labels")
             what = f"{self.name}, {split}"
-            if images.dtype != torch.uint8 or images.dim() != 4 or not images.is_contiguous():
-                raise DataError(
-                    f"{what}: expected contiguous uint8 images (N, C, H, W), "
-                    f"got {images.dtype} {tuple(images.shape)}"
-                )
-            if images.shape[1:] != self.train_images.shape[1:] or not len(images):
-                raise DataError(
-                    f"{what}: expected images of shape {tuple(self.train_images.shape[1:])}, "
-                    f"at least one, got {tuple(images.shape)}"
-                )
+            check_images(what, images, self.train_images)
             check_labels(what, labels, len(images), self.num_classes)
 
     @property
@@ -124,6 +115,29 @@ class ImageSet:
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         return pixel_moments(self.train_images, 1)
+
+
+def check_images(what: str, images: Tensor, train_images: Tensor) -> None:
+    """Check that images are uint8 (N, C, H, W), contiguous, at least one, and of one shape.
+
+    Args:
+        what: begins the message.
+        images: of either split.
+        train_images: whose channels and size all images have.
+
+    Raises:
+        DataError: they are not.
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4 or not images.is_contiguous():
+        raise DataError(
+            f"{what}: expected contiguous uint8 images (N, C, H, W), "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+    if images.shape[1:] != train_images.shape[1:] or not len(images):
+        raise DataError(
+            f"{what}: expected images of shape {tuple(train_images.shape[1:])}, "
+            f"at least one, got {tuple(images.shape)}"
+        )
 
 
 def check_labels(what: str, labels: Tensor, examples: int, num_classes: int) -> None:

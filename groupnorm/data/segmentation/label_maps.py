@@ -12,6 +12,7 @@ from torch import Tensor
 
 from groupnorm.data.batches import ALL, Step, TrainingData
 from groupnorm.data.issues import DataError
+from groupnorm.data.memory.image_set import check_images
 from groupnorm.data.memory.moments import pixel_moments
 from groupnorm.data.validation import validation_note
 
@@ -82,16 +83,7 @@ class SegmentationSet:
         for split in ("train", "test"):
             images: Tensor = getattr(self, f"{split}_images")
             what = f"{self.name}, {split}"
-            if images.dtype != torch.uint8 or images.dim() != 4 or not images.is_contiguous():
-                raise DataError(
-                    f"{what}: expected contiguous uint8 images (N, C, H, W), "
-                    f"got {images.dtype} {tuple(images.shape)}"
-                )
-            if images.shape[1:] != self.train_images.shape[1:] or not len(images):
-                raise DataError(
-                    f"{what}: expected images of shape {tuple(self.train_images.shape[1:])}, "
-                    f"at least one, got {tuple(images.shape)}"
-                )
+            check_images(what, images, self.train_images)
             _check_maps(what, getattr(self, f"{split}_maps"), images, self.num_classes)
 
     @property

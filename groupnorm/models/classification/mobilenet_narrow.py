@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
+from groupnorm.layers import NormLayer, norm_and_activation
+from groupnorm.models.classification.padded_conv import padded_conv
 from groupnorm.models.classification.widths import (
     MOBILENET,
     MOBILENET_LAST,
@@ -67,7 +68,7 @@ class NarrowMobileNet(nn.Module):
         stem, *norm_of_stage = norm_of_place(norm, norms, MOBILENET_PLACES, MOBILENET).values()
         refuse_normalizer_free(stem, MOBILENET)
         channels, last = MOBILENET_STEM, norm_of_stage[-1]
-        self.conv1 = _conv(stem, in_channels, channels, 3)
+        self.conv1 = padded_conv(stem, in_channels, channels, 3)
         self.norm1, self.act1 = norm_and_activation(stem, channels, _relu6)
         stages = []
         for stage, placed in zip(MOBILENET_STAGES, norm_of_stage, strict=True):
@@ -79,7 +80,7 @@ class NarrowMobileNet(nn.Module):
                 channels = stage.channels
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
-        self.last_conv = _conv(last, channels, MOBILENET_LAST, 1)
+        self.last_conv = padded_conv(last, channels, MOBILENET_LAST, 1)
         self.last_norm, self.last_act = norm_and_activation(last, MOBILENET_LAST, _relu6)
         self.linear = nn.Linear(MOBILENET_LAST, num_classes)
         self._initialize(zero_gamma)
@@ -129,10 +130,10 @@ class InvertedResidual(nn.Module):
         self.expand: nn.Module = nn.Identity()
         if expansion > 1:
             norm1, act1 = norm_and_activation(norm, hidden, _relu6)
-            self.expand = nn.Sequential(_conv(norm, in_channels, hidden, 1), norm1, act1)
-        self.conv2 = _conv(norm, hidden, hidden, 3, stride, groups=hidden)
+            self.expand = nn.Sequential(padded_conv(norm, in_channels, hidden, 1), norm1, act1)
+        self.conv2 = padded_conv(norm, hidden, hidden, 3, stride, groups=hidden)
         self.norm2, self.act2 = norm_and_activation(norm, hidden, _relu6)
-        self.conv3 = _conv(norm, hidden, out_channels, 1)
+        self.conv3 = padded_conv(norm, hidden, out_channels, 1)
         self.norm3 = norm(out_channels, apply_act=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,23 +144,3 @@ class InvertedResidual(nn.Module):
 
 
 _relu6 = functools.partial(nn.ReLU6, inplace=True)
-
-
-def _conv(
-    norm: NormLayer,
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int = 1,
-    groups: int = 1,
-) -> nn.Module:
-    """A convolution with zero padding; without norms it has a bias."""
-    return conv_layer(norm)(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        groups=groups,
-        bias=not norm.spec.normalizes,
-    )

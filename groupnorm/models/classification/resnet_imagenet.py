@@ -10,8 +10,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
+from groupnorm.layers import NormLayer, norm_and_activation
 from groupnorm.layers import norm_layer as make_norm
+from groupnorm.models.classification.padded_conv import padded_conv
 from groupnorm.models.classification.widths import BLOCKS_PER_STAGE
 from groupnorm.models.optional import torchvision_models
 from groupnorm.models.places import IMAGENET_PLACES, norm_of_place
@@ -83,7 +84,7 @@ def imagenet_resnet(
         num_classes=num_classes,
         norm_layer=norm,
     )
-    model.conv1 = _conv(stem, in_channels, 64, 7, 2)
+    model.conv1 = padded_conv(stem, in_channels, 64, 7, 2)
     model.bn1, model.relu = norm_and_activation(stem, 64, _relu)
     model.norm_spec = norm.spec  # type: ignore[assignment]
     _initialize(model, zero_gamma)
@@ -182,9 +183,9 @@ class BasicBlock(nn.Module):
     ) -> None:
         super().__init__()
         norm = make_norm(norm_layer)
-        self.conv1 = _conv(norm, inplanes, planes, 3, stride)
+        self.conv1 = padded_conv(norm, inplanes, planes, 3, stride)
         self.bn1, self.act1 = norm_and_activation(norm, planes, _relu)
-        self.conv2 = _conv(norm, planes, planes, 3)
+        self.conv2 = padded_conv(norm, planes, planes, 3)
         self.bn2 = norm(planes, apply_act=False)
         self.downsample = (
             _shortcut(norm, inplanes, planes, stride) if downsample is not None else None
@@ -229,11 +230,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         norm = make_norm(norm_layer)
         outplanes = planes * self.expansion
-        self.conv1 = _conv(norm, inplanes, planes, 1)
+        self.conv1 = padded_conv(norm, inplanes, planes, 1)
         self.bn1, self.act1 = norm_and_activation(norm, planes, _relu)
-        self.conv2 = _conv(norm, planes, planes, 3, stride)
+        self.conv2 = padded_conv(norm, planes, planes, 3, stride)
         self.bn2, self.act2 = norm_and_activation(norm, planes, _relu)
-        self.conv3 = _conv(norm, planes, outplanes, 1)
+        self.conv3 = padded_conv(norm, planes, outplanes, 1)
         self.bn3 = norm(outplanes, apply_act=False)
         self.downsample = (
             _shortcut(norm, inplanes, outplanes, stride) if downsample is not None else None
@@ -254,19 +255,6 @@ class Bottleneck(nn.Module):
 _relu = functools.partial(nn.ReLU, inplace=True)
 
 
-def _conv(
-    norm: NormLayer, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
-) -> nn.Module:
-    return conv_layer(norm)(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        bias=not norm.spec.normalizes,
-    )
-
-
 def _shortcut(norm: NormLayer, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    conv = _conv(norm, in_channels, out_channels, 1, stride)
+    conv = padded_conv(norm, in_channels, out_channels, 1, stride)
     return nn.Sequential(conv, norm(out_channels, apply_act=False))

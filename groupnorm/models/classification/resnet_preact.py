@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
+from groupnorm.layers import NormLayer, norm_and_activation
+from groupnorm.models.classification.padded_conv import padded_conv
 from groupnorm.models.classification.resnet_cifar import SubsampleAndPad
 from groupnorm.models.classification.widths import cifar_widths
 from groupnorm.models.places import CIFAR_PLACES, norm_of_place, refuse_normalizer_free
@@ -71,7 +72,7 @@ class PreactResNet(nn.Module):
         stem, *norm_of_stage = norm_of_place(norm, norms, CIFAR_PLACES, name).values()
         refuse_normalizer_free(stem, name)
         widths = cifar_widths(width)
-        self.conv1 = _conv(stem, in_channels, widths[0], 3)
+        self.conv1 = padded_conv(stem, in_channels, widths[0], 3)
         self.norm1, self.act1 = norm_and_activation(stem, widths[0], _relu)
         channels = widths[0]
         stages = []
@@ -140,15 +141,15 @@ class PreactBlock(nn.Module):
             # where nothing normalizes, act1 gets the block's input, which the addition needs
             first = functools.partial(nn.ReLU, inplace=norm.spec.normalizes)
             self.norm1, self.act1 = norm_and_activation(norm, in_channels, first)
-        self.conv1 = _conv(norm, in_channels, out_channels, 3, stride)
+        self.conv1 = padded_conv(norm, in_channels, out_channels, 3, stride)
         self.norm2, self.act2 = norm_and_activation(norm, out_channels, _relu)
-        self.conv2 = _conv(norm, out_channels, out_channels, 3)
+        self.conv2 = padded_conv(norm, out_channels, out_channels, 3)
         self.shortcut: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
             self.shortcut = (
                 SubsampleAndPad(stride, out_channels - in_channels)
                 if shortcut == "A"
-                else _conv(norm, in_channels, out_channels, 1, stride)
+                else padded_conv(norm, in_channels, out_channels, 1, stride)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,17 +160,3 @@ class PreactBlock(nn.Module):
 
 
 _relu = functools.partial(nn.ReLU, inplace=True)
-
-
-def _conv(
-    norm: NormLayer, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
-) -> nn.Module:
-    """A convolution with zero padding; without norms it has a bias."""
-    return conv_layer(norm)(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        bias=not norm.spec.normalizes,
-    )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.conversion.example import evaluating, floats_in, run
-from groupnorm.conversion.pooled import Pooled, add_to
+from groupnorm.conversion.output_error import OutputError
 from groupnorm.data.issues import first_few
 
 _REPEATS = 3  # of the first batch
@@ -78,9 +78,9 @@ def compare(
         images=sums.images,
         agreement=sums.agreeing / sums.images if sums.logits else None,
         accuracy=_pair(sums.right, sums.images) if sums.labelled and sums.logits else None,
-        output_error=sums.output_error(),
-        largest_difference=sums.largest_difference if sums.comparable else None,
-        largest_output=sums.largest_output if sums.comparable else None,
+        output_error=sums.error.value,
+        largest_difference=sums.largest_difference if sums.error.comparable else None,
+        largest_output=sums.largest_output if sums.error.comparable else None,
         milliseconds=_pair([1000 * min(times) for times in zip(*sums.seconds, strict=True)]),
         parameters=_pair([sum(p.numel() for p in one.parameters()) for one in networks]),
         buffers=_pair([sum(b.numel() for b in one.buffers()) for one in networks]),
@@ -116,11 +116,9 @@ class _Sums:
     images: int = 0
     logits: bool = True
     labelled: bool = True
-    comparable: bool = True
     agreeing: int = 0
     right: list[int] = field(default_factory=lambda: [0, 0])
-    squared: float = 0.0
-    pools: dict[int, Pooled] = field(default_factory=dict)
+    error: OutputError = field(default_factory=OutputError)
     largest_difference: float = 0.0
     largest_output: float = 0.0
     seconds: list[tuple[float, float]] = field(default_factory=list)
@@ -143,25 +141,14 @@ class _Sums:
                 for i in range(2):
                     self.right[i] += int((classes[i] == labels).sum())
         self.labelled = self.labelled and labels is not None
-        expected, found = ([t for t in floats_in(output) if t.numel()] for output in outputs)
-        if [t.shape for t in expected] != [t.shape for t in found]:
-            self.comparable = False
+        self.error.add(*outputs)
+        if not self.error.comparable:
             return
-        for number, (want, got) in enumerate(zip(expected, found, strict=True)):
-            difference = want.double() - got.double()
-            self.squared += float(difference.square().sum())
-            self.largest_difference = max(self.largest_difference, float(difference.abs().max()))
+        expected, found = ([t for t in floats_in(output) if t.numel()] for output in outputs)
+        for want, got in zip(expected, found, strict=True):
+            distance = (want.double() - got.double()).abs().max()
+            self.largest_difference = max(self.largest_difference, float(distance))
             self.largest_output = max(self.largest_output, float(want.abs().max()))
-            pooled = Pooled.of(want if want.dim() > 1 else want.reshape(-1, 1))
-            known = self.pools.get(number, pooled)
-            if known.mean.shape != pooled.mean.shape:
-                self.comparable = False
-                return
-            add_to(self.pools, number, pooled)
-
-    def output_error(self) -> float | None:
-        total = sum(float(pooled.about_mean.sum()) for pooled in self.pools.values())
-        return self.squared / total if self.comparable and total > 0 else None
 
 
 def _run_both(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from groupnorm.printable import print_line
 from groupnorm.study.conversions.records import is_done
@@ -16,7 +15,7 @@ from groupnorm.study.conversions.trial import NetworkTrials, Trial
 from groupnorm.study.results.format import counted
 from groupnorm.study.runners.launcher import LaunchedTrial, Launcher
 from groupnorm.study.runners.local import run_processes
-from groupnorm.study.runners.progress import clock
+from groupnorm.study.runners.progress import clock, trial_bars
 from groupnorm.study.store import Cell, read_record, run_folder
 
 _LINE_EVERY = 30.0  # seconds between two lines where they are not live
@@ -128,15 +127,7 @@ class _Progress:
         self._began = time.monotonic()
         self._said = self._began
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bars = trial_bars(console)
         self._whole = self._bars.add_task("all trials", total=1.0, note="")
         self._tasks: dict[str, Any] = {}
 

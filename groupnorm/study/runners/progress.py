@@ -63,6 +63,19 @@ def _measured(metrics: dict[str, Any], metric: Metric) -> str:
     return "" if value is None else f"{noun(metric)} {value_text(metric, value)}"
 
 
+def trial_bars(console: Console) -> Progress:
+    """Bars with a note and the time that has passed; none where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class StudyProgress:
     """Shows one line a trial (epoch, metric, speed, time left) and one for the whole.
 
@@ -98,15 +111,7 @@ class StudyProgress:
         self.latest: dict[str, dict[str, Any]] = {}
         self.said: set[str] = set()  # lines about files that are printed once
         self.lost: set[str] = set()  # trials that were moved: what they had was made in this start
-        self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self.bars = trial_bars(console)
         self.total = self.bars.add_task("all trials", total=1.0, note="")
 
     def __enter__(self) -> StudyProgress:

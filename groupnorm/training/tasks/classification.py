@@ -76,10 +76,7 @@ class Classification(LabelledTask):
             loss, error = self._test(model)
         precise = None
         if reported and self.recompute is not None:
-            with (
-                self.autocast(next(model.parameters())),
-                self.recompute(model, self.batches_for_statistics()),
-            ):
+            with self.recomputed(model):
                 precise = self._test(model)[1]
         finite = loss if math.isfinite(loss) else None  # JSON has no NaN
         return {

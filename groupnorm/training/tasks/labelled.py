@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
 import torch
@@ -13,7 +15,8 @@ from groupnorm.data.batches import ALL, Step, TrainingData, epoch_order, epoch_s
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.memory_format import in_memory_format
-from groupnorm.training.task import Part, RecomputeStatistics, whole_steps
+from groupnorm.training.metric import PRECISE
+from groupnorm.training.task import Metrics, Part, RecomputeStatistics, whole_steps
 
 STATISTICS_EPOCH = 0
 """Epochs count from 1: batch norm's statistics are recomputed over examples of their own."""
@@ -95,6 +98,40 @@ class LabelledTask:
         with self.autocast(inputs):
             found: Tensor = model(self.prepared(inputs))
         return found.float()
+
+    def tested(self, model: nn.Module) -> Metrics:
+        """Metrics of the test examples, over all processes, with `val_loss` among them; of a task
+        that leaves `evaluate` as it is."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
+        """What is `tested` in evaluation mode, and of each the one with recomputed statistics: in
+        reported epochs, None in others."""
+        found = self._tested(model)
+        precise: Metrics = dict.fromkeys(found)
+        if reported and self.recompute is not None:
+            with self.recomputed(model):
+                precise = self._tested(model)
+        return found | {PRECISE + name: value for name, value in precise.items()}
+
+    def _tested(self, model: nn.Module) -> Metrics:
+        model.eval()
+        found = self.tested(model)
+        model.train()
+        if not math.isfinite(found["val_loss"]):  # JSON has no NaN
+            found["val_loss"] = None
+        return found
+
+    @contextmanager
+    def recomputed(self, model: nn.Module) -> Iterator[None]:
+        """Within this context batch norms have recomputed statistics."""
+        assert self.recompute is not None
+        with (
+            self.autocast(next(model.parameters())),
+            self.recompute(model, self.batches_for_statistics()),
+        ):
+            yield
 
     def batches_for_statistics(self) -> Iterator[Tensor]:
         """The examples that statistics are recomputed over: the same whatever the norm.

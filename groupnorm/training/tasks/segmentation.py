@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
 
-import torch
 from torch import Tensor, nn
 
 from groupnorm.data.segmentation.label_maps import IGNORED, SegmentationBatches
 from groupnorm.training.config import SegmentationConfig
 from groupnorm.training.evaluation.iou import image_losses, mean_iou
-from groupnorm.training.metric import PRECISE, SEGMENTATION
+from groupnorm.training.metric import SEGMENTATION
 from groupnorm.training.task import EpochTotals, Metrics, Part
 from groupnorm.training.tasks.labelled import LabelledTask
 
@@ -53,25 +51,8 @@ class Segmentation(LabelledTask):
         right = 100.0 * (1 - totals.counts["wrong"] / pixels) if pixels else None
         return {"train_pixel_accuracy": right}
 
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
+    def tested(self, model: nn.Module) -> Metrics:
         """Metrics of the test images, over all processes."""
-        found = self._test(model)
-        precise: Metrics = dict.fromkeys(found)
-        if reported and self.recompute is not None:
-            with (
-                self.autocast(next(model.parameters())),
-                self.recompute(model, self.batches_for_statistics()),
-            ):
-                precise = self._test(model)
-        return found | {PRECISE + name: value for name, value in precise.items()}
-
-    def _test(self, model: nn.Module) -> Metrics:
-        model.eval()
         batches = self.data.test(self.processes.rank, self.processes.count)
         device, logits = next(model.parameters()).device, functools.partial(self.logits, model)
-        found: Metrics = mean_iou(logits, batches, self.data.class_names, device, self.processes)
-        model.train()
-        if not math.isfinite(found["val_loss"]):  # JSON has no NaN
-            found["val_loss"] = None
-        return found
+        return mean_iou(logits, batches, self.data.class_names, device, self.processes)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 
-import torch
 from torch import Tensor, nn
 
 from groupnorm.data.video.clips import VideoBatches
 from groupnorm.training.config import VideoConfig
 from groupnorm.training.evaluation.clips import clip_accuracies
 from groupnorm.training.memory_format import in_memory_format
-from groupnorm.training.metric import PRECISE, VIDEO
+from groupnorm.training.metric import VIDEO
 from groupnorm.training.task import EpochTotals, Metrics
 from groupnorm.training.tasks.labelled import LabelledTask
 
@@ -56,25 +54,8 @@ class VideoClassification(LabelledTask):
         """`train_accuracy`, in percent of the epoch's clips as they were seen."""
         return {"train_accuracy": 100.0 * (1 - totals.counts["wrong"] / totals.examples)}
 
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, *, reported: bool) -> Metrics:
+    def tested(self, model: nn.Module) -> Metrics:
         """Accuracies in percent and the mean loss over the test videos, over all processes."""
-        found = self._test(model)
-        precise: Metrics = dict.fromkeys(found)
-        if reported and self.recompute is not None:
-            with (
-                self.autocast(next(model.parameters())),
-                self.recompute(model, self.batches_for_statistics()),
-            ):
-                precise = self._test(model)
-        return found | {PRECISE + name: value for name, value in precise.items()}
-
-    def _test(self, model: nn.Module) -> Metrics:
-        model.eval()
         batches = self.data.test(self.processes.rank, self.processes.count)
         device, logits = next(model.parameters()).device, functools.partial(self.logits, model)
-        found: Metrics = dict(clip_accuracies(logits, batches, device, self.processes))
-        model.train()
-        if not math.isfinite(found["val_loss"]):  # JSON has no NaN
-            found["val_loss"] = None
-        return found
+        return dict(clip_accuracies(logits, batches, device, self.processes))
