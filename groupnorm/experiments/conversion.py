@@ -40,7 +40,7 @@ EIGHT, UP_TO_32, ONE_CHANNEL = "gn:groups=8", "gn:groups=32", "gn:size=1"
 FOUR_CHANNELS = (UP_TO_32, FITTED)
 """What leaves at least 4 channels in each group; fixed numbers of groups leave what they leave."""
 NAIVE, METHODS = ("reset", "copy"), ("data-free", "least squares", "fit")
-PARTS = ("no signs", "no scales", "no offsets", "no descent", "no refit")
+PARTS = ("no signs", "no scales", "no offsets", "small offsets", "no descent", "no refit")
 FINE_TUNED = (
     ("fit", FITTED, LABELS),
     ("fit", FITTED, DISTILLATION),

@@ -31,6 +31,7 @@ LIMITS = {
     "fit, no signs": dataclasses.replace(DEFAULT_LIMITS, signs=False),
     "fit, no scales": dataclasses.replace(DEFAULT_LIMITS, scale_limit=0.0),
     "fit, no offsets": dataclasses.replace(DEFAULT_LIMITS, offset_limit=0.0),
+    "fit, small offsets": dataclasses.replace(DEFAULT_LIMITS, offset_limit=1.0),
     "fit, no descent": dataclasses.replace(DEFAULT_LIMITS, steps=0),
     "fit, no refit": DEFAULT_LIMITS,
 }

@@ -18,6 +18,7 @@ METHODS = {
     "fit, no signs": "without signs",
     "fit, no scales": "without scales",
     "fit, no offsets": "without offsets",
+    "fit, small offsets": "offsets up to 1",
     "fit, no descent": "without descent",
     "fit, no refit": "without refit",
     "frozen BN": "frozen BN",

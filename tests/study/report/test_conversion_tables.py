@@ -66,10 +66,10 @@ def test_the_other_tables(networks):
     ]  # fmt: skip
     assert fits.body[0][6:8] == ["99.0 ± 0.00 (99)", "98.0 ± 0.01 (97)"]
     assert [line[1] for line in parts.body] == [
-        "the whole", "without signs", "without scales", "without offsets", "without descent",
-        "without refit", "least squares",
+        "the whole", "without signs", "without scales", "without offsets", "offsets up to 1",
+        "without descent", "without refit", "least squares",
     ]  # fmt: skip
-    assert parts.body[1][3] == "-1.6"
+    assert parts.body[1][4] == "-1.6"
     assert images.header == ["network", "4 images", "16 images"]
     assert steps.header[3:] == ["0 steps", "10 steps", "100 steps"]
     lines = {line[1]: line for line in steps.body if line[0] == RESNET}
