@@ -485,6 +485,44 @@ def training_section() -> str:
     return "\n".join(markdown(header, rows))
 
 
+def clips_section() -> str:
+    """Norms on clips, and training steps of the video networks, milliseconds."""
+    path = only("bench-video-*") / "bench_video.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    inside = path.parent.relative_to(ROOT).as_posix()
+    kernels = [row for row in record["rows"] if row["direction"] != "training step"]
+    steps = [row for row in record["rows"] if row["direction"] == "training step"]
+    environment = record["environment"]
+    return "\n".join(
+        [
+            *markdown(*_least_milliseconds(kernels, "maps", 3)),
+            "",
+            *markdown(*_least_milliseconds(steps, "clips", 1)),
+            "",
+            f"`{record['command']}`, one thread, torch {environment['torch']}, "
+            f"{environment['cpu']}; record: [{path.parent.name}](../{inside}).",
+        ]
+    )
+
+
+def _least_milliseconds(
+    rows: list[dict[str, Any]], of: str, places: int
+) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of rows of a benchmark: each variant's least CPU time."""
+    names = list(rows[0]["seconds"])
+    header = ["milliseconds", of, "layout", *names]
+    lines = [
+        [
+            f"{row['cell'].removesuffix(' step')}, {row['direction'].replace('+', ' + ')}",
+            " x ".join(map(str, row["shape"])),
+            row["layout"],
+            *(f"{row['seconds'][name]['least'] * 1e3:.{places}f}" for name in names),
+        ]
+        for row in rows
+    ]
+    return header, lines
+
+
 def gpu_record() -> tuple[Path, dict[str, Any]]:
     """The newest benchmark of the Triton kernels: its folder, and what it holds."""
     folder = only("bench-ops-h200-*")
@@ -606,6 +644,7 @@ def kernels_sections() -> dict[str, str]:
         "memory": memory_section(),
         "training": training_section(),
         "call": call_section(),
+        "clips": clips_section(),
     }
 
 
