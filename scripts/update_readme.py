@@ -510,12 +510,12 @@ def _least_milliseconds(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and lines of rows of a benchmark: each variant's least CPU time."""
     names = list(rows[0]["seconds"])
-    header = ["milliseconds", of, "layout", *names]
+    header = ["milliseconds", of, "layout and passes", *names]
     lines = [
         [
-            f"{row['cell'].removesuffix(' step')}, {row['direction'].replace('+', ' + ')}",
+            row["cell"].replace(" step", ""),
             " x ".join(map(str, row["shape"])),
-            row["layout"],
+            f"{row['layout']}, {row['direction'].replace('+', ' + ')}",
             *(f"{row['seconds'][name]['least'] * 1e3:.{places}f}" for name in names),
         ]
         for row in rows
