@@ -118,11 +118,11 @@ def with_last_epoch(pattern: str, caption: str) -> str:
     return "\n".join(lines)
 
 
-def tuned_section(pattern: str, untuned: str) -> str:
+def tuned_section(pattern: str, untuned: str | None = None) -> str:
     """A tuned study: what was tried on validation images, and the tables of what was chosen.
 
     Args:
-        untuned: the record of the same study with one value for all.
+        untuned: the record of the same study with one value for all; None without a comparison.
     """
     folder = only(pattern)
     study = read_study(folder)
@@ -146,13 +146,22 @@ def tuned_section(pattern: str, untuned: str) -> str:
             "",
             *markdown(difference_header(study), difference_lines(study, differences)),
             "",
-            "What the choice changed, over the same seeds of the record that was not tuned:",
-            "",
-            *markdown(*tuned_against(rows, summarize_study(read_study(only(untuned))))),
-            "",
+            *_change(rows, untuned),
             source(study, rows, folder.name, f"../results/{folder.name}"),
         ]
     )
+
+
+def _change(rows: list[Row], untuned: str | None) -> list[str]:
+    """What tuning changed, where there is a record without it."""
+    if untuned is None:
+        return []
+    return [
+        "What the choice changed, over the same seeds of the record that was not tuned:",
+        "",
+        *markdown(*tuned_against(rows, summarize_study(read_study(only(untuned))))),
+        "",
+    ]
 
 
 def tuned_against(tuned: list[Row], untuned: list[Row]) -> tuple[list[str], list[list[str]]]:
