@@ -14,8 +14,8 @@ from groupnorm.study.report.conversion_page import (
 )
 
 FOUND = Comparison(
-    images=64, agreement=0.984375, by_position=False, accuracy=(0.75, 0.734375), output_error=0.0123,
-    largest_difference=1.5, largest_output=20.25, milliseconds=(1.234, 1.4),
+    images=64, agreement=0.984375, by_position=False, accuracy=(0.75, 0.734375),
+    output_error=0.0123, largest_difference=1.5, largest_output=20.25, milliseconds=(1.234, 1.4),
     parameters=(1000, 1064), buffers=(130, 0),
 )  # fmt: skip
 REPORT = ConversionReport("gn", [], [], [], [], None)
