@@ -8,15 +8,33 @@ from typing import Any, NoReturn
 
 try:
     import typer
+    from typer.core import TyperGroup
 
     from groupnorm.cli import convert, detect, doctor, memory_fit, report, study, train
-    from groupnorm.cli.terminal import say_error
+    from groupnorm.cli.terminal import say_error, say_stopped
+except KeyboardInterrupt:  # these imports take a second or more
+    sys.stderr.write("stopped\n")
+    raise SystemExit(130) from None
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"the command line needs {missing.name}; install it with: pip install 'groupnorm[study]'"
     ) from None
 
+
+class _Group(TyperGroup):
+    """Commands that end with one line and status 130 on Ctrl-C, whatever they are at."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say_stopped()
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Group Normalization for PyTorch, and the study that compares normalizations.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,6 +60,9 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # what it cannot hold stops no command
     try:
         sys.exit(app(prog_name="groupnorm", standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):  # before or after a command
+        say_stopped()
+        sys.exit(130)
     except _UsageError as error:
         # where typer leaves the check of a value to pydantic, that says so first
         message = error.format_message().replace(": Value error, ", ": ", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -131,6 +132,17 @@ def convert(
             help="Below 1: statistics that are A times the group's, and stored ones for the rest.",
         ),
     ] = 1.0,
+    offset_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--offset-limit",
+            parser=number,
+            metavar="D",
+            help="Largest offset of a channel before its norm, in deviations of the channel; 4 by "
+            "default. With less, layers normalize more and the network loses more; 0 has no "
+            "offsets.",
+        ),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Have no layers but plain group norms.")
     ] = False,
@@ -172,7 +184,9 @@ def convert(
         source = Path(checkpoint)
         if not source.is_file():
             raise ValueError(f"there is no file {checkpoint!r}; expected the network's weights")
-        folder = named_folder(out, "--out") or source.with_name(f"{source.stem}-{_slug(to)}")
+        default = source.with_name(f"{source.stem}-{_slug(to)}")
+        folder = named_folder(str(default) if out is None else out, "--out")
+        assert folder is not None
         photos = existing_folder(images, "--images")
         if photos is None and not dry_run:
             raise ValueError("--images is needed: a folder of images like those of the network")
@@ -187,15 +201,15 @@ def convert(
                 return
             assert photos is not None
             preview(built.model, to, only=only or None)  # what is wrong is found at once
+            limits = _limits(offset_limit)
             choice = (count, held_out, size, mean or built.mean, std or built.std)
             split = _split(photos, choice, labels, built.model, device, tell)
             converted, report = _converted(
-                built.model, to, split.calibration, only=only or None, hybrid=hybrid, plain=plain,
-                finetune_steps=finetune_steps, seed=seed, progress=True,
+                built.model, to, split, only=only or None, hybrid=hybrid, plain=plain,
+                finetune_steps=finetune_steps, seed=seed, progress=True, **limits,
             )  # fmt: skip
             found = _compared(built.model, converted, split, device)
-        unreadable = split.unreadable()
-        about |= _about_images(photos, split, choice)
+        about["images"] = "; ".join([f"{photos}: {_in_words(split, choice)}", *split.notes])
         code = _code(built.code, folder)
         write_together(folder, _files(converted, report, found, about, code))
         written.append(folder)
@@ -204,13 +218,14 @@ def convert(
                 {
                     **about,
                     "folder": str(folder),
-                    "unreadable": unreadable,
+                    "unreadable": split.unreadable,
+                    "notes": list(split.notes),
                     "comparison": asdict(found),
                     "report": report.to_dict(),
                 }
             )
             return
-        _print_result(report, found, folder, code)
+        _print_result(report, found, split, folder, code)
 
 
 def _slug(to: str) -> str:
@@ -229,9 +244,28 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
             f"{folder} holds {', '.join(there)}; name another folder with --out, or replace these "
             "with --overwrite"
         )
+    for name in there:
+        if (folder / name).is_dir():
+            raise ValueError(f"{folder / name} is a folder; name another folder with --out")
     exists = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(exists, os.W_OK):
-        raise ValueError(f"{exists} cannot be written to; name another folder with --out")
+    try:  # permissions do not tell all: some places take no files from anybody
+        os.rmdir(tempfile.mkdtemp(dir=exists, prefix=".writing-"))
+    except OSError as error:
+        raise ValueError(
+            f"{exists} cannot be written to ({error.strerror}); name another folder with --out"
+        ) from None
+
+
+def _limits(offset_limit: float | None) -> dict[str, Any]:
+    """The argument of `convert` for the limits that are asked for."""
+    from groupnorm.conversion import FitLimits
+
+    if offset_limit is None:
+        return {}
+    try:
+        return {"limits": FitLimits(offset_limit=offset_limit)}
+    except ValueError as error:
+        raise ValueError(f"--offset-limit: {error}") from None
 
 
 def _load(
@@ -259,7 +293,9 @@ def _preview(
     import torch
 
     from groupnorm.conversion import preview
+    from groupnorm.run.conversion.images import check_memory
 
+    check_memory(2, size)
     report = preview(model, to, only=only or None, example=torch.zeros(2, 3, size, size).to(device))
     if as_json:
         print_json(report.to_dict())
@@ -276,23 +312,22 @@ def _split(
     device: str,
     tell: Callable[[str], None],
 ) -> Any:
-    """The images in two parts, of which the held-out ones can be read, and have fitting labels."""
+    """The images in two parts, of which the held-out ones have fitting labels."""
     from groupnorm.run.conversion.comparison import check_classes
     from groupnorm.run.conversion.images import split_images
 
     split = split_images(folder, *choice, with_classes=labels)
-    for note in split.held_out.notes:
+    for note in split.notes:
         print_line(errors, f"note: {note}")
-    first = next(iter(split.held_out))
     if labels:
-        check_classes(model, first, split.classes, device)
+        check_classes(model, split.held_out[0], split.classes, device)
     tell(f"images: {_in_words(split, choice)}")
     return split
 
 
 def _in_words(split: Any, choice: tuple[Any, ...]) -> str:
     size, mean, std = choice[2:]
-    calibration, held_out = (len(part.paths) for part in (split.calibration, split.held_out))
+    calibration, held_out = map(len, split.paths)
     colours = "; ".join(
         f"{what} {', '.join(f'{value:g}' for value in values)}"
         for what, values in (("mean", mean), ("deviation", std))
@@ -300,20 +335,6 @@ def _in_words(split: Any, choice: tuple[Any, ...]) -> str:
     return (
         f"{calibration:,} to calibrate on, {held_out:,} held out, {size} x {size} pixels, {colours}"
     )
-
-
-def _about_images(folder: Path, split: Any, choice: tuple[Any, ...]) -> dict[str, str]:
-    """What is said of the images; those that cannot be decoded are named on the terminal, too."""
-    from groupnorm.data.issues import some_files
-
-    text = f"{folder}: {_in_words(split, choice)}"
-    unreadable = split.unreadable()
-    if unreadable:
-        what = f"left out: {counted(len(unreadable), 'image')} that cannot be decoded: "
-        what += some_files(unreadable)
-        print_line(errors, f"note: {what}")
-        text += f"; {what}"
-    return {"images": text}
 
 
 @contextmanager
@@ -329,17 +350,29 @@ def _memory_in_words() -> Iterator[None]:
         ) from None
 
 
-def _converted(model: Any, to: str, images: Any, **options: Any) -> tuple[Any, Any]:
+@contextmanager
+def _file_named(paths: Sequence[str]) -> Iterator[None]:
+    """An error about a sample says which file that is."""
+    from groupnorm.conversion.finite import NotFiniteError
+
+    try:
+        yield
+    except NotFiniteError as error:
+        which = "" if error.sample is None else f"; that is {paths[error.sample]}"
+        raise ValueError(f"{error}{which}") from None
+
+
+def _converted(model: Any, to: str, split: Any, **options: Any) -> tuple[Any, Any]:
     from groupnorm.conversion import convert
 
-    with _memory_in_words():
-        return convert(model, to, data=images, **options)
+    with _memory_in_words(), _file_named(split.paths[0]):
+        return convert(model, to, data=split.calibration, **options)
 
 
 def _compared(before: Any, after: Any, split: Any, device: str) -> Any:
     from groupnorm.run.conversion.comparison import compare
 
-    with _memory_in_words():
+    with _memory_in_words(), _file_named(split.paths[1]):
         return compare(before, after, split.labelled(), device)
 
 
@@ -381,7 +414,7 @@ def _files(
     return {name: files[name] for name in _FILES}
 
 
-def _print_result(report: Any, found: Any, folder: Path, code: Sequence[str]) -> None:
+def _print_result(report: Any, found: Any, split: Any, folder: Path, code: Sequence[str]) -> None:
     from groupnorm.study.report.conversion_page import HEADER, comparison_notes, comparison_rows
 
     say(report.summary())
@@ -391,7 +424,7 @@ def _print_result(report: Any, found: Any, folder: Path, code: Sequence[str]) ->
     for row in comparison_rows(found):
         table.add_row(*map(escaped, row))
     console.print(table)
-    for note in [*comparison_notes(found), *report.notes]:
+    for note in [*split.notes, *comparison_notes(found), *report.notes]:
         say(note)
     if report.skipped:
         say(f"{counted(len(report.skipped), 'norm')} left as they are: report.md has the reasons")

@@ -60,7 +60,7 @@ def report_interrupt(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print_line(errors, f"stopped; {kept()}")
+        say_stopped(kept())
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -78,6 +78,11 @@ def say(text: str) -> None:
 def say_error(message: str) -> None:
     """Say what is wrong, on standard error."""
     print_line(errors, f"error: {message}")
+
+
+def say_stopped(more: str = "") -> None:
+    """Say on standard error that Ctrl-C ended the command, and what more there is to say."""
+    print_line(errors, f"stopped; {more}" if more else "stopped")
 
 
 def fail(message: str) -> NoReturn:

@@ -97,6 +97,26 @@ def input_of(batch: Any) -> Tensor:
     )
 
 
+def check_not_compiled(model: nn.Module) -> None:
+    """Check that no part of a network is a wrapper of torch.compile, which runs what it was.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name, module in model.named_modules():
+        if "_orig_mod" not in module._modules:
+            continue
+        if name:
+            raise ValueError(
+                f"{name} is compiled by torch.compile: put {name}._orig_mod in its place, and "
+                "compile it afterwards"
+            )
+        raise ValueError(
+            "the network is compiled by torch.compile: give the network itself (model._orig_mod), "
+            "and compile it afterwards"
+        )
+
+
 def check_batches(batches: object) -> None:
     """Check that what a caller gives as batches is not one tensor, whose rows are no batches.
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from groupnorm.conversion.example import (
     Forward,
     check_batches,
+    check_not_compiled,
     first_input,
     input_of,
     kept_generators,
@@ -46,10 +47,12 @@ def recomputed_statistics(
         forward: runs the model on a batch of another kind: `lambda model, batch: ...`.
 
     Raises:
-        ValueError: `batches` is empty, or the model has no batch norm with running statistics.
+        ValueError: `batches` is empty, or the model has no batch norm with running statistics or is
+            compiled.
         TypeError: `batches` are one tensor, or a batch needs `forward`.
     """
     check_batches(batches)
+    check_not_compiled(model)
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:
         raise ValueError("the model has no batch norm layer whose statistics could be recomputed")

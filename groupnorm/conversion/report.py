@@ -94,7 +94,9 @@ class ConversionReport:
         skipped: the norms left as they are.
         new_keys: of the state dict, which it did not have before.
         removed_keys: of the state dict, which it has no more.
-        output_error: as `ConvertedLayer.error`, of the network's output.
+        output_error: as `ConvertedLayer.error`, of the network's output, for `convert`; for
+            `freeze_groups` on all batches. None where it was not measured, the outputs have not the
+            same shapes, or those of the network before do not vary.
         notes: on the conversion as a whole, in sentences.
     """
 
@@ -132,8 +134,9 @@ class ConversionReport:
         left = f", {len(self.skipped)} left as they are" if self.skipped else ""
         layers = plural(len(self.layers), "layer")
         error = (
-            "" if self.output_error is None else f"; error of the output {self.output_error:.2g}"
-        )
+            "" if self.output_error is None
+            else f"; calibration output error {self.output_error:.2g}"
+        )  # fmt: skip
         return f"{layers} to {self.to}{left}{error}"
 
     def _rows(self) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from groupnorm.conversion.example import copied
+from groupnorm.conversion.example import check_not_compiled, copied
 from groupnorm.conversion.report import ConversionReport, SkippedLayer, plural
 from groupnorm.conversion.sources import Refusal, SourceNorm, is_norm, read_norm
 
@@ -71,7 +71,8 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
             chooses all.
 
     Raises:
-        ValueError: `only` names a module that the network does not have, or chooses no norm.
+        ValueError: `only` names a module that the network does not have, or chooses no norm; or
+            the network is compiled.
         TypeError: it is something else, or the model is no module.
     """
     _check_model(model)
@@ -104,6 +105,7 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
 def _check_model(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"the network must be a torch.nn.Module, got {type(model).__name__}")
+    check_not_compiled(model)
 
 
 def _as_list(only: Filters) -> list[Filter]:
@@ -211,8 +213,8 @@ def working_copy(model: nn.Module, inplace: bool | None = None) -> nn.Module:
         inplace: None where the caller of the package cannot ask for it.
 
     Raises:
-        ValueError: it cannot be copied, is wrapped for several processes, or is itself the norm
-            that `inplace` cannot replace.
+        ValueError: it cannot be copied, is compiled or wrapped for several processes, or is itself
+            the norm that `inplace` cannot replace.
         TypeError: it is no module.
     """
     _check_model(model)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
+from groupnorm.conversion.example import check_not_compiled
 from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.weight_standardization import (
     WS_FORMS,
@@ -143,7 +144,8 @@ def standardize_convolutions(
 
     Raises:
         ValueError: a name in `skip` is no convolution; a convolution has filters of one weight,
-            or is standardized already; unknown form, eps outside (0, 1). The model is unchanged.
+            or is standardized already; the model is compiled; unknown form, eps outside (0, 1). The
+            model is unchanged.
     """
 
     def plain(conv: _ConvNd, groups: int | None) -> WeightStandardization:
@@ -161,6 +163,7 @@ def _parametrize(
 ) -> list[str]:
     """Register what `make` gives for each convolution, once all of them fit."""
     check_form(form, eps)
+    check_not_compiled(model)
     found = {name: m for name, m in model.named_modules() if isinstance(m, _ConvNd)}
     unknown = sorted(set(skip) - set(found))
     if unknown:

@@ -1,5 +1,6 @@
 """groupnorm convert: a network of the user's own, a checkpoint and a folder of photographs."""
 
+import errno
 import functools
 import json
 import os
@@ -37,6 +38,13 @@ def net(classes=2, features=False):
     if not features:
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)]
     return nn.Sequential(*layers)
+
+class Contrast(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x / x.std((1, 2, 3), keepdim=True))
+
+def contrast():
+    return Contrast(*net())
 
 def plain():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
@@ -99,17 +107,28 @@ def test_a_network_is_converted_compared_and_written(place):
     assert first == "network: net of tiny_nets"
     assert "tiny.pt: the prefix 'module.' of all keys is taken off" in said
     assert "images: 13 to calibrate on, 3 held out, 12 x 12 pixels, mean 0.485, 0.456" in said
-    assert "2 layers to gn; error of the output" in said
-    for what in ("same top-1 as before", "largest difference", "time per image", "parameters"):
+    assert (
+        "there are 16 different images, fewer than the 256 to calibrate on and the 64 to " in said
+    )
+    assert "2 layers to gn; calibration output error" in said
+    for what in (
+        "same class as before",
+        "held-out output error",
+        "largest difference",
+        "time per image",
+        "parameters",
+    ):
         assert what in said
     assert "accuracy" not in said
-    assert "Measured on 3 images that nothing was fitted to." in said
+    assert "Measured on 3 images that had no part in the conversion: those held out." in said
+    assert said.count("output error is ") == 2  # each explained once
     report = ConversionReport.load("tiny-gn/report.json")
     assert [layer.name for layer in report.layers] == ["1", "4"]
     page = (place / "tiny-gn" / "report.md").read_text()
     assert "![Error and offset share of each layer](layers.svg)" in page
     assert str(report) in page
-    assert "same top-1 as before | 100.0 %" in page
+    assert "same class as before | 100.0 %" in page
+    assert "only 3 images are held out: one of them is 33 points of a share" in page
     state = torch.load("tiny-gn/converted.pt")
     assert not [key for key in state if "running" in key]
     names = {}
@@ -126,7 +145,8 @@ def test_json_has_the_comparison_and_the_report(place):
     assert found["unreadable"] == {"photos/cat/2.jpg": "OSError: Truncated File Read"}
     assert "note: left out: 1 image that cannot be decoded: photos/cat/2.jpg (OSErr" in done.stderr
     comparison = found["comparison"]
-    assert comparison["images"] == 2  # the broken one was held out
+    assert comparison["images"] == 3
+    assert found["notes"][0].startswith("left out: 1 image that cannot be decoded")
     assert min(comparison["agreement"], *comparison["accuracy"]) >= 0
     assert comparison["output_error"] >= 0
     assert comparison["buffers"] == [34, 0]
@@ -144,11 +164,11 @@ def test_the_same_command_gives_the_same_weights(place):
     assert "4.running_mean" not in states[0]
 
 
-def test_outputs_that_are_no_logits_have_an_error_alone(place):
+def test_maps_are_compared_position_by_position(place):
     done = typed("convert", "features.pt", *USUAL[1:], "--option", "features=True")
-    assert "same top-1" not in done.stdout
-    assert "The output is no (N, K) of a classifier's logits" in done.stdout
-    assert "error of the output" in done.stdout
+    assert "same largest channel at each position" in done.stdout
+    assert "the largest is the class there, where the network gives a class at" in done.stdout
+    assert "held-out output error" in done.stdout
 
 
 def test_a_dry_run_writes_nothing_and_needs_no_images(place):
@@ -186,7 +206,16 @@ def test_a_result_is_not_overwritten_without_leave(place):
         ({"tiny.pt": "plain.pt", "tiny_nets:net": "tiny_nets:plain"}, "0 layers converted"),
         ({"photos": "nothing"}, "--images takes a folder, nothing does not exist"),
         ({"photos": "photos/cat", "12": ["12", "--labels"]}, "photos/cat has no class folders"),
-        ({"12": "0"}, "expected size and batch of at least 1"),
+        ({"12": "0"}, "expected images of 1 to 4,096 pixels a side, got a size of 0"),
+        ({"12": "100000"}, "expected images of 1 to 4,096 pixels a side, got a size of 100,000"),
+        ({"12": ["100000", "--dry-run"]}, "expected images of 1 to 4,096 pixels a side"),
+        (
+            {"12": ["12", "--mean", "123.7,116.3,103.5"]},
+            "expected a mean from 0 to 1, as of pixels in that range, got 123.7, 116.3, 103.5 (of "
+            "pixels from 0 to 255? Here it is 0.485, 0.456, 0.406)",
+        ),
+        ({"12": ["12", "--std", "58.4,57.1,57.4"]}, "Here it is 0.229, 0.224, 0.225)"),
+        ({"12": ["12", "--offset-limit", "-1"]}, "--offset-limit: offset_limit must be a finite"),
         ({"12": "x"}, "it takes a whole number, got 'x'"),
         ({"12": ["12", "--mean", "0.5"]}, "it takes three numbers, as 0.5,0.5,0.5, got 0.5"),
         ({"12": ["12", "--std", "0,1,1"]}, "expected a std above 0"),
@@ -198,8 +227,10 @@ def test_a_result_is_not_overwritten_without_leave(place):
         ({"12": ["12", "--only", "9"]}, "9"),
         ({"12": ["12", "--hybrid", "0.5", "--plain"]}, "plain"),
         ({"12": ["12", "--device", "tpu"]}, "unknown device 'tpu'"),
-        ({"12": ["12", "--held-out", "0"]}, "expected at least 1 image to calibrate on and 1 held"),
+        ({"12": ["12", "--held-out", "1"]}, "at least 6 images to calibrate on and 2 held out"),
+        ({"12": ["12", "--count", "1"]}, "at least 6 images to calibrate on and 2 held out, got 1"),
         ({"12": ["12", "--out", "tiny.pt"]}, "--out takes a folder, tiny.pt is a file"),
+        ({"12": ["12", "--out", "tiny.pt/deep/er"]}, "tiny.pt is a file; name another"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence(place, change, words):
@@ -215,12 +246,78 @@ def test_what_is_wrong_is_one_sentence(place, change, words):
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_at_once(place, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "out")
+    def refused(*, dir, prefix):
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
     (place / "out").mkdir()
     done = typed("convert", *USUAL, "--out", "out/deep")
     assert done.returncode == 2
-    assert done.stderr == "error: out cannot be written to; name another folder with --out\n"
     assert done.stdout == ""
+    assert done.stderr == (
+        "error: out cannot be written to (Read-only file system); name another folder with --out\n"
+    )
+
+
+def test_names_that_something_else_has_are_found_at_once(place):
+    (place / "tiny-gn").write_text("mine")
+    done = typed("convert", *USUAL)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--out takes a folder, tiny-gn is a file" in done.stderr
+    (place / "out" / "report.md").mkdir(parents=True)
+    done = typed("convert", *USUAL, "--out", "out", "--overwrite")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "out/report.md is a folder; name another folder with --out" in done.stderr
+
+
+def test_a_checkpoint_that_was_converted_already_is_said_to_be_one(place):
+    converted()
+    done = typed("convert", "tiny-gn/converted.pt", *USUAL[1:])
+    assert done.returncode == 2
+    assert "tiny-gn/converted.pt has no batch statistics for 2 norms of the network" in done.stderr
+    assert "with its report, tiny-gn/report.json: rebuild(" in done.stderr
+    (place / "tiny-gn" / "report.json").unlink()
+    done = typed("convert", "tiny-gn/converted.pt", *USUAL[1:])
+    assert "tiny-gn/report.json, which is not there" in done.stderr
+
+
+def test_without_offsets_there_are_no_offset_shares(place):
+    converted("--offset-limit", "0", "--to", "gn:groups=2")
+    report = ConversionReport.load("tiny-gn-groups-2/report.json")
+    assert {layer.offset_share for layer in report.layers} == {0.0}
+    (help_of,) = (
+        one.help for one in typer.main.get_command(app).commands["convert"].params
+        if one.name == "offset_limit"
+    )  # fmt: skip
+    assert f"{FitLimits().offset_limit:g} by default" in help_of
+
+
+def test_copies_of_an_image_count_once(place):
+    first = place / "photos" / "cat" / "0.jpg"
+    for number in range(4):
+        shutil.copy(first, place / "photos" / "dog" / f"copy{number}.jpg")
+    done = converted()
+    words = "left out: 4 images with the pixels of others: copy0.jpg, copy1.jpg, copy2.jpg and 1 "
+    assert words in done.stdout
+    assert words in done.stderr
+    assert words in (place / "tiny-gn" / "report.md").read_text()
+    for path in (place / "photos").rglob("*.jpg"):
+        if path != first:
+            shutil.copy(first, path)
+    done = typed("convert", *USUAL, "--out", "other")
+    assert done.returncode == 2
+    assert "photos has 1 different image that can be decoded; expected 8 at least" in done.stderr
+    assert "left out: 19 images with the pixels of others" in done.stderr
+
+
+def test_the_layer_and_the_file_of_a_value_that_is_not_finite_are_named(place):
+    write(place / "photos" / "cat" / "3.jpg", Image.new("RGB", (20, 20)))
+    grey = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
+    done = typed("convert", "tiny.pt", "--network", "tiny_nets:contrast", *USUAL[3:], *grey)
+    assert done.returncode == 2
+    assert "the input of 0 (Conv2d) in the network has values that are infinite" in done.stderr
+    assert "; that is photos/cat/3.jpg\n" in done.stderr
+    assert not (place / "tiny-gn").exists()
 
 
 def test_classes_that_the_network_has_not(place):
@@ -241,7 +338,7 @@ def test_all_held_out_images_broken(place):
         path.write_bytes(BROKEN)
     done = typed("convert", *USUAL)
     assert done.returncode == 2
-    assert "none of 3 images can be decoded" in done.stderr
+    assert "none of 16 images can be decoded" in done.stderr
 
 
 def test_an_interrupt_is_one_line_and_nothing_is_written(place, monkeypatch):
@@ -251,7 +348,8 @@ def test_an_interrupt_is_one_line_and_nothing_is_written(place, monkeypatch):
     monkeypatch.setattr("groupnorm.conversion.convert", interrupted)
     before = sorted(os.listdir())
     done = typed("convert", *USUAL)
-    assert (done.returncode, done.stderr) == (130, "stopped; nothing was written\n")
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[3:] == ["stopped; nothing was written"]
     assert sorted(os.listdir()) == before
 
 

@@ -1,6 +1,8 @@
 """What every command has: help, errors in words, and text that leaves the terminal as it is."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -255,3 +257,30 @@ def test_the_command_to_repeat_a_study_is_recorded_for_a_shell(monkeypatch, tmp_
     )
     done = typed(*line, encoding="ascii")
     assert done.stderr.endswith(r"--out $'\xc3\xa9\x1b:80:'" + "\n")
+
+
+def test_an_interrupt_of_a_command_that_keeps_nothing_is_one_line(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "examine", interrupted)
+    done = typed("doctor")
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+INTERRUPTED = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "groupnorm.cli.study":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Finder())
+from groupnorm.cli import main
+"""
+
+
+def test_an_interrupt_while_the_command_line_is_imported_is_one_line():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")

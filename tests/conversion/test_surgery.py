@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from groupnorm import conversion
 from groupnorm.conversion import convert, preview
 from groupnorm.layers import (
     BatchNorm,
@@ -520,6 +521,51 @@ def test_a_wrapped_network_is_refused():
     model = nn.DataParallel(small_network())
     with pytest.raises(ValueError, match="convert the network itself"):
         convert(model)
+
+
+CHANGES = {
+    "convert": convert,
+    "convert in place": lambda model: convert(model, inplace=True),
+    "convert with data": lambda model: convert(model, data=torch.randn(8, 3, 8, 8)),
+    "preview": preview,
+    "freeze": conversion.freeze,
+    "unfreeze": conversion.unfreeze,
+    "fold": lambda model: conversion.fold(model, torch.randn(2, 3, 8, 8)),
+    "freeze_groups": lambda model: conversion.freeze_groups(model, [torch.randn(2, 3, 8, 8)]),
+    "recompute_statistics": lambda model: conversion.recompute_statistics(
+        model, [torch.randn(2, 3, 8, 8)]
+    ),
+    "rebuild": lambda model: conversion.rebuild(model, preview(small_network())),
+    "standardize_weights": conversion.standardize_weights,
+    "standardize_convolutions": conversion.standardize_convolutions,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_compiled_network_is_refused_as_a_whole_and_in_part(change):
+    network = small_network()
+    compiled = torch.compile(network, backend="eager")
+    part = nn.Sequential(nn.Identity(), compiled)
+    before = copy.deepcopy(network.state_dict())
+    for model, words in (
+        (compiled, r"the network itself \(model\._orig_mod\), and compile it afterwards"),
+        (part, r"1 is compiled by torch\.compile: put 1\._orig_mod in its place, and compile"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            change(model)
+    assert list(network.state_dict()) == list(before)
+    assert batch_norms(network)
+
+
+@pytest.mark.slow
+def test_a_network_that_compiles_itself_is_converted():
+    network = small_network().eval()
+    network.compile(backend="eager")
+    x = torch.randn(4, 3, 8, 8)
+    before = network(x)
+    changed, _ = convert(network, "ln", inplace=True)
+    assert changed is network
+    assert not torch.equal(network(x), before)
 
 
 # ---- layers that are left, with the reason -----------------------------------------------------

@@ -13,6 +13,7 @@ from groupnorm.conversion.calibration import norm as norm_fit
 from groupnorm.conversion.calibration.fit import FitLimits, fit_layer
 from groupnorm.conversion.calibration.refit import RidgeRefit
 from groupnorm.conversion.calibration.states import States
+from groupnorm.conversion.finite import NotFiniteError
 from groupnorm.layers import CalibratedGroupNorm
 from tests.conversion.networks import UNet, batch_norms, small_network, train_statistics
 from tests.tolerances import NETWORK, OTHER_IMAGES
@@ -126,10 +127,52 @@ def test_a_failure_leaves_the_model_as_it_was(image):
     before = copy.deepcopy(model.state_dict())
     bad = images()
     bad[image] = float("nan")
-    with pytest.raises(ValueError, match="infinite, NaN"):
+    words = f"the input of the network has values .* NaN, first for sample {image} of the data"
+    with pytest.raises(NotFiniteError, match=words) as raised:
         convert(model, data=bad, inplace=True)
+    assert raised.value.sample == image
     assert batch_norms(model)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+class Contrast(nn.Module):
+    """Divides by the contrast of the images, which black ones have none of."""
+
+    def forward(self, x, images):
+        return x / images.std((1, 2, 3)).view(-1, *[1] * (x.dim() - 1))
+
+
+class WithContrast(nn.Module):
+    def __init__(self, at):
+        super().__init__()
+        self.inner, self.contrast, self.at = small_network(), Contrast(), at
+
+    def forward(self, x):
+        if self.at == "before":
+            return self.inner(self.contrast(x, x))
+        if self.at == "after":
+            return self.contrast(self.inner(x), x)
+        return self.inner(x / x.std((1, 2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("before", r"the output of contrast \(Contrast\) in the network"),
+        ("after", r"the output of contrast \(Contrast\) in the network"),
+        ("between", r"the input of inner \(Residual\) in the network"),
+    ],
+)
+def test_the_first_layer_whose_values_are_not_finite_is_named(at, words):
+    data = [(batch, torch.zeros(len(batch))) for batch in images().split(10)]
+    data[3][0][3] = 0
+    with pytest.raises(NotFiniteError, match=f"{words} .* first for sample 33 of the data"):
+        convert(WithContrast(at), data=data)
+    batches = [{"x": x} for x, _ in data]
+    batches[2]["x"][0] = 0  # held out
+    with pytest.raises(NotFiniteError, match=f"{words} .* first for batch 2 of the data") as raised:
+        convert(WithContrast(at), data=batches, forward=lambda model, batch: model(batch["x"]))
+    assert raised.value.sample is None
 
 
 def test_a_weight_that_cannot_be_changed_leaves_the_model_as_it_was():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from groupnorm.conversion.calibration.batches import Batches
 from groupnorm.conversion.calibration.progress import Progress
 from groupnorm.conversion.example import floats_in
+from groupnorm.conversion.finite import NotFiniteError, all_finite
 from groupnorm.conversion.output_error import OutputError
 
 TEMPERATURE = 2.0
@@ -87,16 +88,23 @@ def distill(
         optimizer.step()
     return (
         f"Distilled over {steps} steps, by {kind}. Errors and offset shares of layers are those "
-        "before it, the error of the output is that after it."
+        "before it, the calibration output error is that after it."
     )
 
 
 def held_out_error(batches: Batches, teacher: nn.Module, student: nn.Module) -> float | None:
-    """`OutputError` on what is held out."""
+    """`OutputError` on what is held out.
+
+    Raises:
+        NotFiniteError: an output is not finite.
+    """
     error = OutputError()
     for i in range(len(batches)):
         if batches.held_out(i):
-            error.add(batches.run(teacher, i), batches.run(student, i))
+            outputs = batches.run(teacher, i), batches.run(student, i)
+            if not all_finite(outputs):
+                raise NotFiniteError("the network's output is not finite on the data")
+            error.add(*outputs)
     return error.value
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from groupnorm.conversion.finite import NotFiniteError
+
 _SHORTEST = 4  # side of a map that is cut
 _CACHED_VALUES = 1 << 16  # of a part of the input, which then stays in a core's cache
 
@@ -72,7 +74,8 @@ class MomentAccumulator:
 
         Raises:
             ValueError: shapes differ, have no channels or no positions, or differ in channels from
-                earlier batches; or a value is infinite or NaN.
+                earlier batches.
+            NotFiniteError: a value is infinite or NaN.
         """
         if x.shape != y.shape or x.dim() < 2:
             raise ValueError(
@@ -91,9 +94,8 @@ class MomentAccumulator:
         batch = _moments(x.detach(), y.detach())
         for of, moment in (("student's input", batch.var_x), ("teacher's output", batch.var_y)):
             if not bool(moment.isfinite().all()):
-                raise ValueError(
-                    f"the {of} has values that are infinite, NaN or too large to square: check the "
-                    "images and the network on them"
+                raise NotFiniteError(
+                    f"the {of} has values that are infinite, NaN or too large to square"
                 )
         self._batches.append(batch)
 

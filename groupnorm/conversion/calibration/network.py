@@ -20,6 +20,7 @@ from groupnorm.conversion.calibration.states import States
 from groupnorm.conversion.calibration.tape import Holder, held_name
 from groupnorm.conversion.calibration.walks import choose_walk
 from groupnorm.conversion.example import copied, evaluating
+from groupnorm.conversion.finite import NotFiniteError, check_finite
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer, plural
 from groupnorm.conversion.rules import static_affine
@@ -63,54 +64,72 @@ def calibrate(
 
     Raises:
         ValueError: the network does not run on the data, gives another output each time or cannot
-            be copied, values are not finite, the data hardly vary, there are too few samples, or
+            be copied, the data hardly vary, there are too few samples, or
             `check_distillation` refuses the distillation that is asked for.
+        NotFiniteError: values are not finite; the message names the first layer and sample.
     """
     teacher, student = (Holder(copied(model, "with data it must be")) for _ in range(2))
     with evaluating(teacher), evaluating(student), States() as states:
-        check_repeatable(teacher.model, batches)
-        odd = odd_variance(teacher.model, batches)
-        if options.finetune_steps:
-            trial = copied(student)
-            _convert_statically(trial, rows, spec)
-            check_distillation(teacher.model, trial.model, batches)
-            del trial
-        walk, notes = choose_walk(teacher, student, rows, batches, states)
-        if odd:
-            notes.append(odd)
-            warnings.warn(odd, stacklevel=4)
-        by_name = {held_name(row.name): row for row in rows}
-        order = [by_name[point.norm] for point in walk.order]
-        weights = norm_weights(
-            [row.channels for row in order], [walk.linear(point) for point in walk.order]
+        try:
+            return _calibrated(teacher, student, rows, spec, batches, options, states)
+        except NotFiniteError:
+            for name, root in (("the network", teacher), ("the converted network", student)):
+                check_finite(name, root.model, batches.pieces, batches.run_on)
+            raise
+
+
+def _calibrated(
+    teacher: Holder,
+    student: Holder,
+    rows: Sequence[ConvertedLayer],
+    spec: NormSpec,
+    batches: Batches,
+    options: Options,
+    states: States,
+) -> Calibrated:
+    check_repeatable(teacher.model, batches)
+    odd = odd_variance(teacher.model, batches)
+    if options.finetune_steps:
+        trial = copied(student)
+        _convert_statically(trial, rows, spec)
+        check_distillation(teacher.model, trial.model, batches)
+        del trial
+    walk, notes = choose_walk(teacher, student, rows, batches, states)
+    if odd:
+        notes.append(odd)
+        warnings.warn(odd, stacklevel=5)
+    by_name = {held_name(row.name): row for row in rows}
+    order = [by_name[point.norm] for point in walk.order]
+    weights = norm_weights(
+        [row.channels for row in order], [walk.linear(point) for point in walk.order]
+    )
+    budget = ErrorBudget(weights, options.budget)
+    found = {row.name: row for row in rows}
+    progress = Progress(len(order), options.progress)
+    for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
+        progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
+        walk.go_to(point)
+        fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
+        found[row.name] = fitted.replace(walk, budget)
+    unseen = [row for row in rows if row not in order]
+    if unseen:
+        _convert_statically(student, unseen, spec)
+        names = ", ".join(row.name for row in unseen)
+        notes.append(
+            f"{plural(len(unseen), 'norm')} did not run on the data, or on too few batches: "
+            f"{names}. Converted as without data."
         )
-        budget = ErrorBudget(weights, options.budget)
-        found = {row.name: row for row in rows}
-        progress = Progress(len(order), options.progress)
-        for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
-            progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
-            walk.go_to(point)
-            fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
-            found[row.name] = fitted.replace(walk, budget)
-        unseen = [row for row in rows if row not in order]
-        if unseen:
-            _convert_statically(student, unseen, spec)
-            names = ", ".join(row.name for row in unseen)
-            notes.append(
-                f"{plural(len(unseen), 'norm')} did not run on the data, or on too few batches: "
-                f"{names}. Converted as without data."
+    progress.show(len(order), "the network's output")
+    states.clear()
+    if options.finetune_steps:
+        notes.append(
+            distill(
+                teacher.model, student.model, batches, options.finetune_steps,
+                seed=options.seed, progress=options.progress,
             )
-        progress.show(len(order), "the network's output")
-        states.clear()
-        if options.finetune_steps:
-            notes.append(
-                distill(
-                    teacher.model, student.model, batches, options.finetune_steps,
-                    seed=options.seed, progress=options.progress,
-                )
-            )  # fmt: skip
-        error = held_out_error(batches, teacher.model, student.model)
-        notes += _notes_on(states)
+        )  # fmt: skip
+    error = held_out_error(batches, teacher.model, student.model)
+    notes += _notes_on(states)
     return Calibrated(student.model, list(found.values()), error, notes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,8 @@ from groupnorm.conversion.example import (
     floats_in,
     run_batch,
 )
+from groupnorm.conversion.finite import NotFiniteError, all_finite, check_finite
+from groupnorm.conversion.output_error import OutputError
 from groupnorm.conversion.pooled import Pooled, add_to
 from groupnorm.conversion.report import ConversionReport, raise_for_nothing
 from groupnorm.conversion.sources import Refusal, SourceNorm
@@ -62,7 +64,8 @@ def freeze_groups(
 
     Raises:
         ValueError: nothing can be frozen (the message has the reasons), there are no batches, or
-            the network does not run on them or gives values that are not finite.
+            the network does not run on them or gives values that are not finite (the message names
+            the first layer and sample).
         TypeError: `only` is none of what `convert` takes, `batches` are one tensor or can be gone
             through once only, or a batch needs `forward`.
     """
@@ -93,7 +96,10 @@ def freeze_groups(
             skipped.append(skipped_row(norm, Refusal("it does not run on the batches")))
             continue
         if not (fit.mean.isfinite().all() and fit.about_mean.isfinite().all()):
-            raise ValueError(f"the input of {norm.names[0]} is not finite on the batches")
+            with evaluating(frozen):
+                run = functools.partial(run_batch, forward=forward)
+                check_finite("the network", frozen, batches, run)
+            raise NotFiniteError(f"the input of {norm.names[0]} is not finite on the batches")
         new = frozen_layer(_constants(source, fit))
         replacements.append((norm, new))
         rows.append(replace(stored_row(norm, source, new), affine="fitted", statistics="fitted",
@@ -174,26 +180,24 @@ def _constants(source: SourceNorm, fit: Pooled) -> SourceNorm:
 
 def _output_error(
     model: nn.Module, frozen: nn.Module, batches: Iterable[Any], forward: Forward | None
-) -> float:
-    """The squared difference of the outputs over the model's variance about its mean.
+) -> float | None:
+    """`OutputError` on the batches.
 
     Raises:
-        ValueError: an output is not finite.
+        ValueError: there is no output of floating-point values.
+        NotFiniteError: an output is not finite.
     """
-    total: dict[str, Pooled] = {}
-    difference = 0.0
+    error = OutputError()
+    values = 0
     with evaluating(model), evaluating(frozen):
         for batch in batches:
-            outputs = (floats_in(run_batch(one, batch, forward)) for one in (model, frozen))
-            for want, got in zip(*outputs, strict=True):
-                if want.numel() == 0:
-                    continue
-                want, got = want.double(), got.double()
-                difference += float((want - got).square().sum())
-                add_to(total, "", Pooled.of(want.reshape(-1, 1)))
-    if not total:
+            outputs = [run_batch(one, batch, forward) for one in (model, frozen)]
+            if not all_finite(outputs):
+                for name, one in (("the network", model), ("the frozen network", frozen)):
+                    check_finite(name, one, batches, functools.partial(run_batch, forward=forward))
+                raise NotFiniteError("the network's output is not finite on the batches")
+            values += sum(tensor.numel() for tensor in floats_in(outputs[0]))
+            error.add(*outputs)
+    if not values:
         raise ValueError("the network has no output of floating-point values on the batches")
-    error = difference / max(float(total[""].about_mean.sum()), 1e-300)
-    if not math.isfinite(error):
-        raise ValueError("the network's output is not finite on the batches")
-    return error
+    return error.value

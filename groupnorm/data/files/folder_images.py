@@ -58,7 +58,7 @@ class FolderImages:
         paths: of the images.
         size: height and width S of the images made, in pixels.
         batch: images in a batch, at most.
-        mean: of the three colours, for pixels in [0, 1]; ImageNet's by default.
+        mean: of the three colours, for pixels from 0 to 1; ImageNet's by default.
         std: likewise.
         notes: on the folder, in sentences.
 
@@ -68,7 +68,7 @@ class FolderImages:
         notes: on the folder.
 
     Raises:
-        ValueError: size or batch below 1, or other than three finite numbers as mean and std,
+        ValueError: size or batch below 1, or other than three numbers as mean and std, from 0 to 1,
             those of std above 0.
     """
 
@@ -89,6 +89,15 @@ class FolderImages:
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
                 raise ValueError(f"expected three numbers as {name}, got {tuple(values)}")
+            if not all(0 <= value <= 1 for value in values):
+                shown = ", ".join(f"{value:g}" for value in values)
+                divided = ", ".join(f"{value / 255:.3g}" for value in values)
+                hint = (
+                    f" (of pixels from 0 to 255? Here it is {divided})" if max(values) > 1 else ""
+                )
+                raise ValueError(
+                    f"expected a {name} from 0 to 1, as of pixels in that range, got {shown}{hint}"
+                )
         if min(std) <= 0:
             raise ValueError(f"expected a std above 0, got {tuple(std)}")
         self.paths, self.notes = tuple(paths), tuple(notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.conversion.example import evaluating, floats_in, run
+from groupnorm.conversion.finite import all_finite, check_finite
 from groupnorm.conversion.output_error import OutputError
 from groupnorm.data.issues import first_few
 
+SCORES = ("out", "logits")
+"""Where a dict has the scores of classes: in torchvision's segmentation networks, and others'."""
+_NAMES = ("the network", "the converted network")
 _REPEATS = 3  # of the first batch
 
 
@@ -23,11 +27,12 @@ class Comparison:
 
     Attributes:
         images: that it was measured on.
-        agreement: share of them with the same largest output; None where the outputs are no logits
-            (N, K) of a classifier.
+        agreement: share of them with the same largest score; of positions where each has scores
+            (N, K, *); None where the outputs are no `class_scores`.
+        by_position: whether the agreement is one of positions.
         accuracy: share with the right label; None without labels.
-        output_error: the sum of squares of what differs, over that about the mean of each channel;
-            None where the outputs cannot be compared.
+        output_error: the sum of squares of what differs, over that of the outputs before about the
+            mean of each channel; None where the outputs cannot be compared.
         largest_difference: of a value; None likewise.
         largest_output: before; None likewise.
         milliseconds: for an image, in the fastest batch.
@@ -37,6 +42,7 @@ class Comparison:
 
     images: int
     agreement: float | None
+    by_position: bool
     accuracy: tuple[float, float] | None
     output_error: float | None
     largest_difference: float | None
@@ -62,6 +68,7 @@ def compare(
 
     Raises:
         ValueError: a network does not run on them, or there are none.
+        NotFiniteError: an output is not finite; the message names the first layer and sample.
     """
     sums = _Sums()
     networks = (before, after)
@@ -71,13 +78,17 @@ def compare(
             if not sums.images:  # a first time is slower
                 sums.seconds += [_run_both(networks, images)[1] for _ in range(_REPEATS)][1:]
             outputs, seconds = _run_both(networks, images)
+            if not all_finite(outputs):
+                for name, one in zip(_NAMES, networks, strict=True):
+                    check_finite(name, one, [images], run, sums.images)
             sums.add(outputs, seconds, len(images), None if labels is None else labels.to(device))
     if not sums.images:
         raise ValueError("there are no images to compare the networks on")
     return Comparison(
         images=sums.images,
-        agreement=sums.agreeing / sums.images if sums.logits else None,
-        accuracy=_pair(sums.right, sums.images) if sums.labelled and sums.logits else None,
+        agreement=sums.agreeing / sums.classes if sums.scored else None,
+        by_position=sums.scored and sums.by_position,
+        accuracy=_pair(sums.right, sums.images) if sums.labelled and sums.scored else None,
         output_error=sums.error.value,
         largest_difference=sums.largest_difference if sums.error.comparable else None,
         largest_output=sums.largest_output if sums.error.comparable else None,
@@ -101,12 +112,33 @@ def check_classes(network: nn.Module, images: Tensor, classes: Sequence[str], de
     """
     with evaluating(network):
         output = run(network, images[:2].to(device))
-    if not _is_logits(output) or output.shape[1] != len(classes):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    scores = class_scores(output)
+    if scores is None or scores.shape[1:] != (len(classes),):
         raise ValueError(
             f"the folder has {len(classes):,} classes ({first_few(classes)}); expected the output "
-            f"({len(images[:2])}, {len(classes)}) of the network, got {shape}"
+            f"({len(images[:2])}, {len(classes)}) of the network, got {described(output)}"
         )
+
+
+def class_scores(output: Any) -> Tensor | None:
+    """The scores of classes in an output: of images (N, K), or of positions (N, K, *).
+
+    None for an output that is neither such a tensor with K above 1 nor a dict that has one under
+    one of `SCORES`.
+    """
+    if isinstance(output, Mapping):
+        output = next((output[key] for key in SCORES if key in output), None)
+    if isinstance(output, Tensor) and output.dim() >= 2 and output.shape[1] > 1:
+        return output
+    return None
+
+
+def described(output: Any) -> str:
+    """An output in a few words: its shape, the keys of a dict, or its class."""
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    kind = type(output).__name__
+    return f"{kind} of {first_few(list(map(str, output)))}" if isinstance(output, Mapping) else kind
 
 
 @dataclass
@@ -114,8 +146,10 @@ class _Sums:
     """What is added up over batches."""
 
     images: int = 0
-    logits: bool = True
+    scored: bool = True
+    by_position: bool = False
     labelled: bool = True
+    classes: int = 0
     agreeing: int = 0
     right: list[int] = field(default_factory=lambda: [0, 0])
     error: OutputError = field(default_factory=OutputError)
@@ -132,11 +166,14 @@ class _Sums:
     ) -> None:
         self.images += images
         self.seconds.append(seconds)
-        same_shape = all(map(_is_logits, outputs)) and outputs[0].shape == outputs[1].shape
-        self.logits = self.logits and same_shape
-        if self.logits:
-            classes = [output.argmax(1) for output in outputs]
+        before, after = map(class_scores, outputs)
+        if before is None or after is None or before.shape != after.shape:
+            self.scored = False
+        else:
+            classes = [scores.argmax(1) for scores in (before, after)]
             self.agreeing += int((classes[0] == classes[1]).sum())
+            self.classes += classes[0].numel()
+            self.by_position = self.by_position or before.dim() > 2
             if labels is not None:
                 for i in range(2):
                     self.right[i] += int((classes[i] == labels).sum())
@@ -168,10 +205,6 @@ def _run_both(
 def _wait(images: Tensor) -> None:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
-
-
-def _is_logits(output: Any) -> bool:
-    return isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1
 
 
 def _pair(values: Sequence[Any], over: int | None = None) -> tuple[Any, Any]:

@@ -10,10 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from groupnorm.conversion.checkpoints import as_state_dict, check_fit, load_tensors
+from groupnorm.data.issues import plural
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 """Where a training script's checkpoint has the state dict, the first that is there."""
 _COUNTER = "num_batches_tracked"
+_OF_CONVERTED = {"bias", "input_weight", "input_bias", "stored_mean", "stored_var"}
+"""What keys of a converted network may end with that the network before has not."""
 
 
 def load_weights(model: nn.Module, path: Path) -> list[str]:
@@ -31,7 +34,8 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
         Sentences on what was found.
 
     Raises:
-        ValueError: it holds no state dict, or keys or shapes do not fit the network.
+        ValueError: it holds no state dict, or keys or shapes do not fit the network, as those of a
+            network that was converted already.
         OSError: it cannot be opened.
     """
     content = _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
@@ -44,9 +48,37 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
         state.update({key: own[key] for key in counters})
         others = f" and {len(counters) - 1} more are" if len(counters) > 1 else " is"
         notes.append(f"{counters[0]}{others} missing, which is not needed")
+    _check_not_converted(own, state, path)
     check_fit(own, state, path)
     model.load_state_dict(state)
     return notes
+
+
+def _check_not_converted(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
+) -> None:
+    """Check that it is not the statistics of norms alone that a state dict lacks.
+
+    Raises:
+        ValueError: it is.
+    """
+    missing = own.keys() - state.keys()
+    more = {key.rpartition(".")[2] for key in state.keys() - own.keys()}
+    shapes = all(own[key].shape == state[key].shape for key in own.keys() & state.keys())
+    if not (missing and shapes and more <= _OF_CONVERTED):
+        return
+    if {key.rpartition(".")[2] for key in missing} != {"running_mean", "running_var"}:
+        return
+    norms = plural(len(missing) // 2, "norm")
+    report = path.with_name("report.json")
+    there = "" if report.is_file() else ", which is not there"
+    raise ValueError(
+        f"{path} has no batch statistics for {norms} of the network, as the checkpoint of one that "
+        "was converted already, or trained with group norms. Convert the checkpoint of the network "
+        "with batch norm. A converted one is loaded with its report, "
+        f"{report}{there}: rebuild(model, ConversionReport.load(...)).load_state_dict(...), as in "
+        "report.md beside it"
+    )
 
 
 def _load_safetensors(path: Path) -> Any:

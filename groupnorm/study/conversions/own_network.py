@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from groupnorm.data import DataError
-from groupnorm.run.conversion.comparison import check_classes
+from groupnorm.run.conversion.comparison import SCORES, check_classes, class_scores, described
 from groupnorm.run.conversion.images import SplitImages, split_images
 from groupnorm.run.conversion.network import build_network, current_folder_importable
 from groupnorm.run.conversion.weights import load_weights
@@ -83,9 +82,9 @@ class OwnTeacher:
             asked.std, with_classes=asked.labels,
         )  # fmt: skip
         if asked.labels:
-            first = next(iter(self._split.held_out))
+            first = self._split.held_out[0]
             check_classes(self.network, first, self._split.classes, device)
-        self._images = torch.cat(list(self._split.calibration)).to(device)
+        self._images = torch.cat(self._split.calibration).to(device)
         self._labels = self._read_labels()
         self._classes = self._predictions(self.network)
 
@@ -104,9 +103,9 @@ class OwnTeacher:
         return len(self._images)
 
     @property
-    def unreadable(self) -> dict[str, str]:
-        """The images that cannot be decoded, with the reason; they are left out."""
-        return self._split.unreadable()
+    def notes(self) -> Sequence[str]:
+        """On the images and how they are divided, in sentences."""
+        return self._split.notes
 
     def score(self, network: nn.Module, *, held_out: bool = False) -> Score:
         """The error in percent where there are labels, else the agreement with this network."""
@@ -128,14 +127,16 @@ class OwnTeacher:
         found = []
         network.eval()
         for images in self._split.held_out:
-            logits = network(images.to(self._device))
-            if not isinstance(logits, Tensor) or logits.dim() < 2:
-                kind = type(logits).__name__
-                got = tuple(logits.shape) if isinstance(logits, Tensor) else kind
-                raise ValueError(f"expected logits (N, K) or (N, K, *) of the network, got {got}")
-            found.append(logits.argmax(1).cpu())
-        if not found:
-            raise DataError("no image of the folder can be decoded")
+            output = network(images.to(self._device))
+            scores = class_scores(output)
+            if scores is None:
+                keys = " or ".join(SCORES)
+                raise ValueError(
+                    "expected scores of classes (N, K) or (N, K, *) of the network, or a dict with "
+                    f"them under {keys}, got {described(output)}; --network MODULE:FUNCTION can "
+                    "name a function that makes a network that gives the scores alone"
+                )
+            found.append(scores.argmax(1).cpu())
         return torch.cat(found)
 
 

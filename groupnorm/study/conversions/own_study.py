@@ -67,8 +67,8 @@ def convert_own(
         if (out / "study.json").exists() and before != asked:
             raise PlanError(f"{out} holds another study; choose another --out")
         teacher = OwnTeacher(asked, device)  # what is wrong is found before anything is written
-        for name, why in teacher.unreadable.items():
-            print_line(console, f"left out: {name}, which cannot be decoded: {why}")
+        for note in teacher.notes:
+            print_line(console, f"note: {note}")
         if before is None:
             _write_run(folder, asked, teacher)
         trials = trials_with(teacher.images)

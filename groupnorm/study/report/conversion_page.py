@@ -23,12 +23,15 @@ def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
     rows = []
     if found.agreement is not None:
         agreement = f"{decimal_text(100 * found.agreement)} %"
-        rows.append(("same top-1 as before", "100.0 %", agreement))
+        what = "same class as before"
+        if found.by_position:
+            what = "same largest channel at each position"
+        rows.append((what, "100.0 %", agreement))
     if found.accuracy is not None:
         before, after = (f"{decimal_text(100 * share)} %" for share in found.accuracy)
         rows.append(("accuracy (top-1)", before, after))
     if found.output_error is not None:
-        rows.append(("error of the output", "0", f"{found.output_error:.2g}"))
+        rows.append(("held-out output error", "0", f"{found.output_error:.2g}"))
     if found.largest_difference is not None:
         what = f"largest difference, of values up to {found.largest_output:.3g}"
         rows.append((what, "0", f"{found.largest_difference:.3g}"))
@@ -43,17 +46,29 @@ def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
 
 def comparison_notes(found: Comparison) -> list[str]:
     """What a reader of the table should know, in sentences."""
-    notes = [f"Measured on {counted(found.images, 'image')} that nothing was fitted to."]
+    notes = [
+        f"Measured on {counted(found.images, 'image')} that had no part in the conversion: those "
+        "held out."
+    ]
     if found.output_error is None:
         notes.append("The outputs of the two networks cannot be compared value by value.")
     else:
         notes.append(
-            "The error is the sum of squares of what differs, over that about the mean of each "
-            "channel."
+            "The held-out output error is the sum of squares of what differs in the outputs, over "
+            "that of the outputs before about the mean of each channel. The calibration output "
+            "error is the same on a quarter of the images to calibrate on, to which no values were "
+            "fitted, but by which groups and refits were chosen: it is a little smaller as a rule."
         )
     if found.agreement is None:
         notes.append(
-            "The output is no (N, K) of a classifier's logits: there is no top-1 to compare."
+            "The output is neither a tensor (N, K) or (N, K, *) with the scores of K classes nor a "
+            "dict with one under out or logits: there is no class to compare. --network "
+            "MODULE:FUNCTION can name a function that makes a network that gives it alone."
+        )
+    elif found.by_position:
+        notes.append(
+            "The output has K channels at each position; the largest is the class there, where "
+            "the network gives a class at every pixel."
         )
     return notes
 

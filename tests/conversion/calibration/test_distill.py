@@ -42,7 +42,8 @@ def test_outputs_come_nearer(last, kind):
     note = distill(teacher, student, data(), 200)
     assert note == (
         f"Distilled over 200 steps, by the {kind}{' of the outputs' * (last == 1)}. Errors and "
-        "offset shares of layers are those before it, the error of the output is that after it."
+        "offset shares of layers are those before it, the calibration output error is that after "
+        "it."
     )
     assert error_of(student, teacher, x) < 0.8 * error
     assert all(torch.equal(old[key], value) for key, value in teacher.state_dict().items())

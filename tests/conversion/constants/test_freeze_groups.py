@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from groupnorm.conversion import fold, freeze_groups
+from groupnorm.conversion.finite import NotFiniteError
 from groupnorm.layers import FrozenBatchNorm, GroupNorm, GroupNormAct
 from tests.conversion.networks import Merging, batch_norms
 from tests.tolerances import FORMULA_64, LAYER
@@ -39,16 +39,17 @@ def test_each_channel_has_the_line_of_least_squares():
     assert type(frozen[0]) is FrozenBatchNorm
 
 
-def test_the_error_of_the_output_is_measured():
+def test_the_error_of_the_output_is_over_the_variance_of_each_channel():
     model = nn.Sequential(nn.Conv2d(8, 8, 3), GroupNorm(2, 8), nn.ReLU()).double().train()
     data = batches()
     frozen, report = freeze_groups(model, data)
     with torch.no_grad():
         want, got = model(torch.cat(data)), frozen(torch.cat(data))
-    error = float(F.mse_loss(got, want) / want.var(correction=0))
+    about = want - want.mean((0, 2, 3), keepdim=True)
+    error = float((got - want).square().sum() / about.square().sum())
     assert report.output_error == pytest.approx(error, rel=FORMULA_64)
     assert 0 < error < 0.5
-    assert f"error of the output {error:.2g}" in str(report)
+    assert f"calibration output error {error:.2g}" in str(report)
     assert model.training
 
 
@@ -160,17 +161,28 @@ def test_a_network_whose_weights_change_with_its_mode_is_as_it_was(merged):
 
 
 class Broken(nn.Module):
+    """Infinite for what has a sample of equal values, as black images."""
+
     def forward(self, x):
-        return x / 0
+        return x / x.std((1, 2, 3), keepdim=True)
 
 
 @pytest.mark.parametrize(
     ("layers", "what"),
-    [((GroupNorm(2, 8), Broken()), "the network's output"), ((Broken(), GroupNorm(2, 8)), "of 1")],
+    [((GroupNorm(2, 8), Broken()), "1"), ((Broken(), GroupNorm(2, 8)), "0")],
 )
-def test_values_that_are_not_finite_are_an_error(layers, what):
-    with pytest.raises(ValueError, match=f"{what} is not finite on the batches"):
-        freeze_groups(nn.Sequential(*layers), [torch.randn(2, 8, 4, 4)])
+def test_values_that_are_not_finite_are_an_error_that_names_the_first_layer(layers, what):
+    words = rf"the output of {what} \(Broken\) in the network .* first for sample 4 of the data"
+    with pytest.raises(NotFiniteError, match=words) as raised:
+        freeze_groups(nn.Sequential(*layers), [torch.randn(2, 8, 4, 4), images()])
+    assert raised.value.sample == 4
+
+
+def images():
+    """A batch with labels, whose image at 2 is black."""
+    x = torch.randn(3, 8, 4, 4)
+    x[2] = 0
+    return x, torch.zeros(3)
 
 
 def test_an_output_without_floating_point_values_is_an_error():

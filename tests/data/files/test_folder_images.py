@@ -51,7 +51,7 @@ def test_prepared_as_torchvision_evaluates_its_networks(tmp_path):
     torch.testing.assert_close(ours[0], theirs, rtol=0, atol=FOUR_DIGITS)
     plain = np.full((30, 40, 3), (255, 0, 51), np.uint8)
     Image.fromarray(plain).save(tmp_path / "1.png")
-    (colour,) = folder_images(tmp_path, size=8, mean=(0.5, 0.5, 0.2), std=(0.5, 0.25, 2))
+    (colour,) = folder_images(tmp_path, size=8, mean=(0.5, 0.5, 0.2), std=(0.5, 0.25, 1))
     assert colour.mean((0, 2, 3)).tolist() == pytest.approx([1, -2, 0], abs=FOUR_DIGITS)
 
 
@@ -129,6 +129,9 @@ def test_links_are_followed_and_a_circle_is_an_error(folder, tmp_path):
         ({"mean": (0.5,)}, "expected three numbers as mean"),
         ({"std": (1, 1, float("nan"))}, "expected three numbers as std"),
         ({"std": (1, 0, 1)}, "expected a std above 0"),
+        ({"mean": (123.7, 116.3, 103.5)}, "mean from 0 to 1, .* 255. Here it is 0.485, 0.456, 0.4"),
+        ({"mean": (-0.1, 0.5, 0.5)}, "mean from 0 to 1, as of pixels in that range, got -0.1, 0.5"),
+        ({"std": (58.4, 57.1, 57.4)}, "std from 0 to 1, .* Here it is 0.229, 0.224, 0.225"),
     ],
 )
 def test_what_is_no_choice_of_images(folder, wrong, message):

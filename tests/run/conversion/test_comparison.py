@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from groupnorm.conversion.finite import NotFiniteError
 from groupnorm.run.conversion.comparison import check_classes, compare
 from tests.tolerances import FOUR_DIGITS
 
@@ -58,18 +59,44 @@ def test_accuracy_follows_from_labels():
 
 @pytest.mark.parametrize(
     "wrap",
-    [
-        lambda x: {"out": x[:, :, None, None]},
-        lambda x: [x[:, 0], x],
-        lambda x: x[:, :1],
-        lambda x: x[..., None],
-    ],
+    [lambda x: {"boxes": x}, lambda x: [x[:, 0], x], lambda x: x[:, :1], lambda x: {"out": [x]}],
 )
-def test_outputs_that_are_no_logits_have_an_error_alone(wrap):
+def test_outputs_without_scores_of_classes_have_an_error_alone(wrap):
     found = compare(Scores(wrap=wrap), Scores(added=0.5, wrap=wrap), batches(4, 3))
     assert (found.agreement, found.accuracy) == (None, None)
     assert found.largest_difference == pytest.approx(0.5)
     assert found.output_error > 0
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"aux": -x, "out": x}])
+def test_maps_agree_by_position(wrap):
+    class Maps(Scores):
+        def forward(self, x):
+            return self.wrap(x + self.added * torch.arange(3).view(1, 3, 1, 1))
+
+    before, after = Maps(wrap=wrap), Maps(added=0.5, wrap=wrap)
+    found = compare(before, after, batches(4, 3))
+    x = torch.cat([x for x, _ in batches(4, 3)])
+    moved = x + 0.5 * torch.arange(3).view(1, 3, 1, 1)
+    assert found.agreement == pytest.approx(float((x.argmax(1) == moved.argmax(1)).double().mean()))
+    assert 0 < found.agreement < 1
+    assert found.by_position
+    assert not compare(Scores(), Scores(), batches(2)).by_position
+
+
+def test_the_layer_and_the_image_of_an_output_that_is_not_finite_are_named():
+    class Logarithm(nn.Module):
+        def forward(self, x):
+            return x.log()
+
+    network = nn.Sequential(nn.Flatten(), Logarithm(), nn.Linear(12, 2))
+    images = [(torch.ones(4, 3, 2, 2), None) for _ in range(2)]
+    assert compare(network, network, images).images == 8
+    images[1][0][2, 0] = -1
+    words = r"the output of 1 \(Logarithm\) in the converted network .* first for sample 6"
+    with pytest.raises(NotFiniteError, match=words) as raised:
+        compare(Scores(classes=2), network, images)
+    assert raised.value.sample == 6
 
 
 def test_outputs_of_other_shapes_cannot_be_compared():
@@ -95,5 +122,6 @@ def test_classes_have_an_output_each():
     check_classes(Scores(), images, ["a", "b", "c"], "cpu")
     with pytest.raises(ValueError, match=r"has 2 classes \(a, b\); expected the output \(2, 2\)"):
         check_classes(Scores(), images, ["a", "b"], "cpu")
-    with pytest.raises(ValueError, match="got dict"):
-        check_classes(Scores(wrap=lambda x: {"out": x}), images, ["a", "b", "c"], "cpu")
+    check_classes(Scores(wrap=lambda x: {"logits": x}), images, ["a", "b", "c"], "cpu")
+    with pytest.raises(ValueError, match="got dict of boxes"):
+        check_classes(Scores(wrap=lambda x: {"boxes": x}), images, ["a", "b", "c"], "cpu")

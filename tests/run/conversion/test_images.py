@@ -2,21 +2,28 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from groupnorm.data import DataError
 from groupnorm.data.files.transforms import MEAN, STD
-from groupnorm.run.conversion.images import split_images
-from tests.data.files.image_trees import BROKEN, class_folders, photo, write
+from groupnorm.run.conversion import images as images_module
+from groupnorm.run.conversion.images import check_memory, split_images
+from tests.data.files.image_trees import BROKEN, class_folders, encoded, photo, write
 
 
 def split(folder, count=6, held_out=2, **options):
     return split_images(folder, count, held_out, 8, MEAN, STD, **options)
 
 
-def names(part):
-    return ["/".join(path.split(os.sep)[-2:]) for path in part.paths]
+def names(paths):
+    return ["/".join(path.split(os.sep)[-2:]) for path in paths]
+
+
+def sizes(parts):
+    return tuple(len(paths) for paths in parts.paths)
 
 
 @pytest.fixture
@@ -26,39 +33,98 @@ def folder(tmp_path):
 
 def test_both_parts_are_spread_over_the_folder_and_share_no_image(folder):
     parts = split(folder)
-    assert names(parts.held_out) == ["cat/3.jpg", "dog/3.jpg"]
-    assert names(parts.calibration) == [
+    assert names(parts.paths[1]) == ["cat/3.jpg", "dog/3.jpg"]
+    assert names(parts.paths[0]) == [
         "cat/0.jpg", "cat/2.jpg", "cat/5.jpg", "dog/0.jpg", "dog/2.jpg", "dog/5.jpg",
     ]  # fmt: skip
     assert parts.labels is None
     ((images, labels),) = parts.labelled()
     assert (images.shape, labels) == ((2, 3, 8, 8), None)
+    assert [len(batch) for batch in parts.calibration] == [6]
 
 
-def test_few_images_are_divided_in_proportion(folder):
-    parts = split(folder, 96, 32)
-    assert [len(part.paths) for part in (parts.calibration, parts.held_out)] == [9, 3]
-    parts = split(folder, 1, 1000)
-    assert [len(part.paths) for part in (parts.calibration, parts.held_out)] == [2, 10]
+def test_few_images_are_divided_in_proportion_but_neither_part_starves(folder):
+    assert sizes(split(folder, 96, 32)) == (9, 3)
+    assert sizes(split(folder, 6, 1000)) == (6, 6)
+    assert sizes(split(folder, 1000, 2)) == (10, 2)
+    for number in range(12, 40):
+        write(folder / "cat" / f"{number}.jpg", photo(number))
+    assert sizes(split(folder, 1000, 10)) == (32, 8)
+    assert sizes(split(folder, 10, 1000)) == (8, 32)
+    assert sizes(split(folder, 1000, 3)) == (37, 3)
+    assert sizes(split(folder, 32, 6)) == (32, 6)
+    parts = split(folder, 1000, 10)
+    assert parts.notes == [
+        "there are 40 different images, fewer than the 1,000 to calibrate on and the 10 to hold "
+        "out: 32 and 8 are taken",
+        "only 8 images are held out: one of them is 12 points of a share",
+    ]
 
 
 def test_labels_follow_the_folders_and_skip_what_cannot_be_decoded(folder):
     write(folder / "cat" / "3.jpg", BROKEN)
     write(folder / "z.jpg", photo())
-    parts = split(folder, with_classes=True)
+    parts = split(folder, 6, 6, with_classes=True)
     assert parts.classes == ["cat", "dog"]
-    assert "left out: 1 image in" in parts.held_out.notes[0]
+    assert "left out: 1 image in" in parts.notes[0]
+    assert parts.notes[1].startswith("left out: 1 image that cannot be decoded: ")
     ((images, labels),) = parts.labelled()
-    assert len(images) == 1
-    assert torch.equal(labels, torch.tensor([1]))
-    assert [path[-9:] for path in parts.unreadable()] == ["cat/3.jpg"]
+    right = [["cat", "dog"].index(name.split("/")[0]) for name in names(parts.paths[1])]
+    assert len(images) == len(right) == 5
+    assert torch.equal(labels, torch.tensor(right))
+    assert [path[-9:] for path in parts.unreadable] == ["cat/3.jpg"]
+
+
+def test_copies_are_left_out_by_their_pixels(folder):
+    first = photo(0)
+    write(folder / "cat" / "0.jpg", encoded(first, "PNG"))
+    write(folder / "dog" / "again.jpg", encoded(first, "BMP"))
+    parts = split(folder, 20, 20)
+    assert sum(sizes(parts)) == 12
+    assert "left out: 1 image with the pixels of others: again.jpg" in parts.notes
+    both = torch.cat([*parts.calibration, *parts.held_out])
+    assert len({image.numpy().tobytes() for image in both}) == 12
+
+
+def test_frames_of_a_video_are_said_to_be_alike(tmp_path):
+    still = np.asarray(photo(0)).astype(int)
+    noise = np.random.default_rng(0)
+    for number in range(12):
+        frame = (still + noise.integers(-4, 5, still.shape)).clip(0, 255).astype(np.uint8)
+        write(tmp_path / f"{number}.png", encoded(Image.fromarray(frame), "PNG"))
+    assert split(tmp_path).notes[-1].startswith("7 of 8 images look nearly like earlier ones")
+
+
+def test_large_images_are_in_small_batches(folder, monkeypatch):
+    monkeypatch.setattr(images_module, "_LARGE", 3)
+    parts = split(folder)
+    assert [len(batch) for batch in parts.calibration] == [4, 2]
+    assert [len(images) for images, _ in parts.labelled()] == [2]
+
+
+def test_images_that_do_not_fit_in_memory(folder, monkeypatch):
+    monkeypatch.setattr(images_module, "_free_memory", lambda: 1_000_000_000)
+    check_memory(100, 512)
+    with pytest.raises(
+        ValueError, match=r"1,000 images of 512 x 512 pixels take 3\.1 GB, and 1\.0"
+    ):
+        check_memory(1000, 512)
+    with pytest.raises(ValueError, match="of 1 to 4,096 pixels a side, got a size of 5,000"):
+        check_memory(1, 5000)
+    monkeypatch.setattr(images_module, "_free_memory", lambda: 1000)
+    with pytest.raises(ValueError, match=r"8 images of 8 x 8 pixels take 0\.0 GB"):
+        split(folder)
 
 
 def test_too_few(tmp_path):
     write(tmp_path / "1.jpg", photo())
-    with pytest.raises(DataError, match="has 1 image; expected 3 at least"):
+    write(tmp_path / "2.jpg", BROKEN)
+    message = (
+        "has 1 different image that can be decoded; expected 8 at least, 6 to .* left out: 1 i"
+    )
+    with pytest.raises(DataError, match=message):
         split(tmp_path)
     with pytest.raises(ValueError, match="got 0 and 2"):
         split(tmp_path, 0)
-    with pytest.raises(DataError, match="has no class folders, but 1 image in it directly"):
+    with pytest.raises(DataError, match="has no class folders, but 2 images in it directly"):
         split(tmp_path, with_classes=True)

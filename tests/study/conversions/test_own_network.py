@@ -62,13 +62,24 @@ def test_what_does_not_fit_is_said(folder, changes, message):
 
 def test_a_network_without_logits_is_refused(folder):
     asked = own_network(folder, labels=False)
-    with pytest.raises(ValueError, match=r"expected logits .* got tuple"):
-        OwnTeacher(asked, "cpu").score(_Pair())
+    teacher = OwnTeacher(asked, "cpu")
+    with pytest.raises(
+        ValueError, match=r"expected scores .* got tuple; --network MODULE:FUNCTION"
+    ):
+        teacher.score(Wrapped(lambda x: (x, x)))
+    maps = teacher.score(Wrapped(lambda x: {"aux": x, "out": x}))
+    assert maps == teacher.score(Wrapped(lambda x: x))
 
 
-class _Pair(nn.Module):
+class Wrapped(nn.Module):
+    """The means of the first two colours, in what a function makes of them."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap = wrap
+
     def forward(self, x):
-        return x, x
+        return self.wrap(x[:, :2].mean((2, 3)))
 
 
 def test_the_file_is_read_back_and_checked(folder):

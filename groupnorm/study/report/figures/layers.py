@@ -64,7 +64,7 @@ def _errors(layers: Sequence[ConvertedLayer], row: float) -> Callable[[Axes], No
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
         _layers_axis(ax, [printable(layer.name or "(the network)") for layer in layers], row)
-        ax.set_xlabel("error of the output (groups at each point)")
+        ax.set_xlabel("error of the layer's output (groups at each point)")
 
     return draw
 
