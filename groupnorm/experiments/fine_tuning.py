@@ -31,7 +31,7 @@ STEP_IMAGES = 8
 """Of a step, whatever the number of workers that share them."""
 SIZES = (1, 2, 4)
 """Images per worker."""
-RATES = (1.6, 3.2, 6.4)
+RATES = (6.4, 12.8, 25.6)
 """Values of `base_lr` that the full scale chooses from, for each arm."""
 TRAIN_IMAGES = 400
 """50 steps make an epoch then, after which the network is evaluated."""
@@ -56,7 +56,7 @@ def recipe() -> SegmentationConfig:
     """The U-Net on 400 scenes of garments-masks for 1,000 steps of 8 images, each seen 20 times.
 
     The decoder is new and has group norm with 8 groups, in every arm. As in other fine-tuning gamma
-    and beta do not decay. The learning rate is 0.1 for the 8 images of a step, after 50 steps of
+    and beta do not decay. The learning rate is 0.4 for the 8 images of a step, after 50 steps of
     warm-up, and falls along a cosine.
     """
     return SegmentationConfig(
