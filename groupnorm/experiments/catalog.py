@@ -12,6 +12,7 @@ from groupnorm.experiments import (
     coco,
     conversion,
     detection,
+    fine_tuning,
     imagenet,
     kinetics,
     pets,
@@ -149,6 +150,21 @@ EXPERIMENTS: dict[str, Entry] = {
         summary="What conversions of batch norm networks to group norm keep of them",
         own_network=True,
     ),
+    "fine-tuning": Entry(
+        fine_tuning.fine_tuning,
+        fine_tuning.SCALES,
+        decides=(
+            "data",
+            "model",
+            "norms",
+            "batch_sizes",
+            "protocol",
+            "epochs",
+            "image_size",
+            *_OF_A_SEARCH,
+        ),
+        summary="Converted networks fine-tuned on another task at 1, 2 and 4 images per worker",
+    ),
     "imagenet-batch-size": _published(imagenet.batch_size),
     "imagenet-norms": _published(imagenet.norms),
     "imagenet-groups": _published(imagenet.groups),
@@ -247,7 +263,7 @@ def _untimed(smoke: bool, experiment: Experiment) -> str | None:
     """Why training steps are not timed, if they are not."""
     if experiment.conversions:
         return "the study compares conversions, not training"
-    return "the smoke scale measures nothing" if smoke else None
+    return "the smoke scale measures nothing" if smoke else experiment.untimed
 
 
 def _changed(variant: Variant, options: Options) -> TrainingConfig:

@@ -39,7 +39,7 @@ class Experiment:
         title: one line.
         source: paper, and the table, figure or section.
         shows: what its report shows: results by batch size, by norm, by group division, by arm, by
-            length of the clips, or of conversions.
+            length of the clips, of fine-tuning by step, or of conversions.
         variants: its cells before they are repeated. Of a comparison of arms they have a label
             `arm`, and the labels that they name alone.
         published: ids of the published tables to compare with.
@@ -54,6 +54,7 @@ class Experiment:
         seeds: repetitions of every cell.
         tune: the field that is tuned for each cell, and its values; None when nothing is tuned.
         skipped: what cannot be run, and why.
+        untimed: why the training steps are not timed; None: they are.
         conversions: by the label `network` of variants, the trials that are done with their runs.
     """
 
@@ -73,11 +74,12 @@ class Experiment:
     seeds: int = 1
     tune: Tune | None = None
     skipped: tuple[tuple[Variant, str], ...] = ()
+    untimed: str | None = None
     conversions: Mapping[str, NetworkTrials] = field(default_factory=dict)
 
     def labels(self, variant: Variant) -> dict[str, Any]:
         """The labels of a variant's cells: norm, batch size, and what else is varied."""
-        if self.shows in ("arms", "conversions"):
+        if self.shows in ("arms", "fine-tuning", "conversions"):
             return variant.labels
         config = variant.config
         labels = {

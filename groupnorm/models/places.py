@@ -23,6 +23,8 @@ VGG_PLACES = _STAGES
 """VGG-16 has no stem; each of its stages ends in a max pooling."""
 UNET_PLACES = ("encoder", "decoder")
 """The lowest level of a U-Net belongs to its encoder."""
+UNET_ENCODER_PLACES = _STAGES[:4]
+"""As a classifier it has a stage for each level, up to the max pooling."""
 
 
 def check_given(given: Iterable[str], places: tuple[str, ...], model: str) -> None:

@@ -18,11 +18,15 @@ from groupnorm.models.places import (
     IMAGENET_PLACES,
     MOBILENET_PLACES,
     NARROW_PLACES,
+    UNET_ENCODER_PLACES,
     VGG_PLACES,
     check_given,
 )
 from groupnorm.models.segmentation.architectures import (
     SEGMENTATION_MODELS,
+    UNET_ENCODER,
+    UNET_ENCODER_DEPTH,
+    UNET_WIDTHS,
     segmentation_architecture_of,
 )
 from groupnorm.models.video.architectures import I3D, VIDEO_MODELS, video_architecture_of
@@ -41,6 +45,7 @@ _NARROW = widths.NARROW_RESNET
 _MOBILENET = widths.MOBILENET
 _DEPTHS = {
     **_SMALL, **_IMAGENET, "vgg16": 16, _NARROW: 14, _MOBILENET: widths.MOBILENET_DEPTH,
+    UNET_ENCODER: UNET_ENCODER_DEPTH,
 }  # fmt: skip
 
 
@@ -60,7 +65,7 @@ def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int
             "(ResNets for small images, of depth 6n + 2), "
             f"{', '.join(_PREACT)} (with pre-activation), {_MOBILENET} (for small images), "
             f"{', '.join(_IMAGENET)} (ResNets for ImageNet), vgg16, {_NARROW} (of the small "
-            "detectors)"
+            f"detectors), {UNET_ENCODER} (of the small U-Net)"
         )
     if width != 1 and name not in _SMALL:
         raise ValueError(
@@ -85,6 +90,8 @@ def channel_widths(name: str, width: float = 1.0) -> tuple[int, ...]:
         return widths.NARROW_WIDTHS
     if name == _MOBILENET:
         return tuple(sorted(set().union(*widths.mobilenet_widths().values())))
+    if name == UNET_ENCODER:
+        return UNET_WIDTHS
     return widths.VGG_WIDTHS if name == "vgg16" else widths.imagenet_widths(depth)
 
 
@@ -110,6 +117,8 @@ def places_of(name: str) -> tuple[str, ...]:
         return NARROW_PLACES
     if name == _MOBILENET:
         return MOBILENET_PLACES
+    if name == UNET_ENCODER:
+        return UNET_ENCODER_PLACES
     return CIFAR_PLACES if name in _SMALL else IMAGENET_PLACES
 
 
@@ -226,6 +235,8 @@ def usual_images(name: str) -> UsualImages:
 def _usual_images(name: str) -> UsualImages:
     if name == _NARROW:
         return UsualImages(48, 16, 32, 10)
+    if name == UNET_ENCODER:
+        return UsualImages(32, 8, 16, 10)
     small = name in _SMALL or name == _MOBILENET
     return UsualImages(32, 8, 8, 10) if small else UsualImages(224, 32, 64, 1000)
 
@@ -243,13 +254,13 @@ def build_model(
 ) -> nn.Module:
     """Build a model by name with freshly initialized weights from torch's default generator.
 
-    `ResNetCifar`, `PreactResNet`, `NarrowMobileNet`, `imagenet_resnet`, `vgg16` or `NarrowResNet`;
-    nothing is downloaded.
+    `ResNetCifar`, `PreactResNet`, `NarrowMobileNet`, `imagenet_resnet`, `vgg16`, `NarrowResNet`
+    or `UNetEncoder`; nothing is downloaded.
 
     Args:
         name: "resnet8", "resnet14", ... "resnet110", "preact_resnet8", ... "preact_resnet110" and
             "mobilenet_narrow" for small images; "resnet18", "resnet34", "resnet50", "resnet101" and
-            "vgg16" for ImageNet; "resnet14_narrow".
+            "vgg16" for ImageNet; "resnet14_narrow"; "unet_encoder".
         norm: normalization of every layer.
         norms: other normalizations for parts of the model, by the names that `places_of` gives.
         num_classes: number of outputs.
@@ -259,8 +270,9 @@ def build_model(
             projections ("B", where the shape changes), VGG-16 has none, MobileNet's only leave the
             shape as it is.
         zero_gamma: gamma = 0 on the last norm of each residual block, so that every block starts
-            as its shortcut; else 1. VGG-16 has no residual blocks; those of the pre-activation
-            ResNets end in a convolution, and their gamma is always 1.
+            as its shortcut; else 1. VGG-16 and the encoder of the U-Net have no
+            residual blocks; those of the pre-activation ResNets end in a convolution, and their
+            gamma is always 1.
 
     Raises:
         ValueError: unknown name, place, shortcut or normalization, or what the model does not
@@ -314,6 +326,12 @@ def build_model(
             in_channels=in_channels,
             width=width,
             shortcut=shortcut,
+        )
+    if name == UNET_ENCODER:
+        from groupnorm.models.classification import unet_encoder
+
+        return unet_encoder.UNetEncoder(
+            norm=norm, norms=norms, num_classes=num_classes, in_channels=in_channels
         )
     from groupnorm.models.classification import resnet_cifar
 

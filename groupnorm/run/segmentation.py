@@ -6,24 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from groupnorm import data as datasets
 from groupnorm import models
-from groupnorm.conversion import recomputed_statistics
+from groupnorm.conversion import convert, recomputed_statistics
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import SegmentationBatches
+from groupnorm.data.batches import Step
 from groupnorm.data.segmentation.memory import MapsInMemory
+from groupnorm.layers import norm_modules
+from groupnorm.models.segmentation.architectures import segmentation_architecture_of
 from groupnorm.run.setup import built, check_held_out, labelled_step
+from groupnorm.spec import DEFAULT_NUM_GROUPS, NormSpec
 from groupnorm.training.config import SegmentationConfig
 from groupnorm.training.distributed import ALONE, Processes
-from groupnorm.training.memory_format import in_memory_format
+from groupnorm.training.memory_format import in_memory_format, weights_in_memory_format
 from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.segmentation import Segmentation
-from groupnorm.training.warm_start import WarmStart, WarmStartError, check_norms
+from groupnorm.training.warm_start import WarmStart, WarmStartError, check_norm, check_norms
 
 SAMPLED = None  # what such a network predicts is not recorded
-_LAST_LAYER = "logits."
+CONVERSION_IMAGES = 128
+"""Training images, without their labels, that the encoder's norms are fitted to."""
+_ENCODER, _LAST_LAYER = "encoder.", "logits."
+_BN = NormSpec("bn")
 
 
 def load(config: SegmentationConfig, device: str, data_root: Path | None) -> SegmentationBatches:
@@ -39,7 +47,13 @@ def load(config: SegmentationConfig, device: str, data_root: Path | None) -> Seg
 
 
 def build(config: SegmentationConfig, data: SegmentationBatches, device: str) -> nn.Module:
-    """The network of a configuration with its first weights, for the classes of the data."""
+    """The network of a configuration with its first weights, for the classes of the data.
+
+    An encoder that gets the weights of a classifier with batch norm, and is converted then, has
+    batch norm itself (`init_norms=convert`).
+    """
+    if config.converts_start:
+        config = config.model_copy(update={"norms": {**config.norms, "encoder": _BN}})
     return built(
         config,
         device,
@@ -82,17 +96,82 @@ def notes(config: SegmentationConfig, data: SegmentationBatches) -> list[str]:
 
 
 def warm_start(config: SegmentationConfig, model: nn.Module, other: Mapping[str, Any]) -> WarmStart:
-    """All weights are taken; those of the last layer only if the data set is the same.
+    """All weights of a run of the same network, but those of the last layer only if the data set is
+    the same; of a classifier those of the encoder, whose norms become what `init_norms` says.
 
     Raises:
-        WarmStartError: a run with another norm (`check_norms`), or of another network.
+        WarmStartError: a run with another norm (`check_norms`), or of another network; norms that
+            cannot become that.
     """
-    check_norms(config, other)
+    body = segmentation_architecture_of(config.model).body
+    if other["model"] == body:
+        return _from_classifier(config, model, other)
     if other["model"] != config.model:
-        raise WarmStartError(f"they are of {other['model']}, it takes those of {config.model}")
+        raise WarmStartError(
+            f"they are of {other['model']}, it takes those of {config.model}, or its encoder those "
+            f"of {body}"
+        )
+    if config.init_norms != "keep":
+        raise WarmStartError(
+            f"init_norms={config.init_norms} goes with the weights of {body}, these are of "
+            f"{config.model}"
+        )
+    check_norms(config, other)
     if other["data"] == config.data:
         return WarmStart()
     return WarmStart(lambda key: None if key.startswith(_LAST_LAYER) else key, [_LAST_LAYER])
+
+
+def _from_classifier(
+    config: SegmentationConfig, model: nn.Module, other: Mapping[str, Any]
+) -> WarmStart:
+    """The encoder gets a classifier's weights; all else keeps its first ones."""
+    trained = {NormSpec.parse(norm) for norm in (other["norm"], *other.get("norms", {}).values())}
+    for norm in sorted(trained, key=str):
+        _check_becomes(config, norm)
+    fresh = [key for key in model.state_dict() if not key.startswith(_ENCODER)]
+    if config.init_norms == "reset":
+        own = tuple(f"{name}." for name, _ in norm_modules(model) if name.startswith(_ENCODER))
+        left_out = ("fc.", *own)
+        fresh += own
+    else:
+        left_out = ("fc.",)
+    return WarmStart(
+        lambda key: None if key.startswith(left_out) else key,
+        fresh,
+        finish=(lambda data: _convert(config, model, data)) if config.converts_start else None,
+    )
+
+
+def _check_becomes(config: SegmentationConfig, trained: NormSpec) -> None:
+    """Refuse a classifier's norm that cannot become what `init_norms` says."""
+    own = config.encoder_norm
+    if config.init_norms == "keep":
+        check_norm(own, trained)
+    elif config.init_norms == "convert" and not _BN.may_take_weights_of(trained):
+        raise WarmStartError(
+            f"init_norms=convert converts batch norms without ws, they were trained with {trained}"
+        )
+    elif own.ws != trained.ws:
+        raise WarmStartError(
+            f"they were trained with {trained}; convolutions with {own} compute something else of "
+            "the same weights"
+        )
+
+
+def _convert(
+    config: SegmentationConfig, model: nn.Module, data: SegmentationBatches
+) -> dict[str, Any]:
+    """Convert the encoder's batch norms in place; the report, for the record."""
+    norm, count = config.encoder_norm, min(CONVERSION_IMAGES, data.train_size)
+    images, _ = next(iter(data.train([Step(config.seed, torch.arange(count))])))
+    chosen = norm.kind == "gn" and norm.size is None and norm.groups == DEFAULT_NUM_GROUPS
+    least = {} if chosen else {"min_channels": 1}  # as many groups as from scratch
+    _, report = convert(
+        model.encoder, str(norm), data=images, inplace=True, seed=config.seed, **least
+    )
+    weights_in_memory_format(model, config.memory_format)
+    return {"conversion": report.to_dict()}
 
 
 def first_step(

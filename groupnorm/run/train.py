@@ -64,7 +64,7 @@ def run(
         with_cost: count the training step's memory and arithmetic first (`count_cost`).
         checkpoint: file to save to after every epoch and to continue from when it exists.
         init: the checkpoint of the run that `config.init` names. It is read by the first process,
-            unless the run goes on from its own checkpoint.
+            unless the run goes on from its own checkpoint and `config.converts_start` is false.
         stop_epoch: stop after so many epochs; a later call goes on from the checkpoint (`train`).
         on_start: called once with the environment (versions, machine, metrics, parameter count,
             cost, what the network is built for, and what was taken of the weights it starts from).
@@ -85,7 +85,7 @@ def run(
     with processes.rank0_first():  # it may put the data into the cache
         data = setup.load(config, device, data_root)
     model = setup.build(config, data, device)
-    taken = _start_from(config, setup, model, init, checkpoint, processes)
+    taken = _start_from(config, setup, data, model, init, checkpoint, processes)
     task = setup.make_task(config, data, model, processes)
     env = {
         **environment(),
@@ -141,6 +141,7 @@ def run(
 def _start_from(
     config: TrainingConfig,
     setup: Setup,
+    data: Any,
     model: torch.nn.Module,
     init: Path | None,
     checkpoint: Path | None,
@@ -149,8 +150,9 @@ def _start_from(
     """Load the weights that a run starts from; what was taken, None where nothing was to be."""
     if config.init is None:
         return None
-    content, begins = None, checkpoint is None or not checkpoint.exists()
-    if processes.first and begins:
+    content = None
+    needed = config.converts_start or checkpoint is None or not checkpoint.exists()
+    if processes.first and needed:
         content = read_checkpoint(init) if init is not None else None
         if content is None:
             where = f"{init} is missing" if init else "no checkpoint of it was given"
@@ -160,7 +162,9 @@ def _start_from(
         return None
     weights, other = read_weights(content, init or Path(config.init), config.init)
     try:
-        return load_weights(model, weights, setup.warm_start(config, model, other))
+        how = setup.warm_start(config, model, other)
+        taken = load_weights(model, weights, how)
     except WarmStartError as error:
         what = f"the weights of {config.init} do not fit this run's {config.model}"
         raise ValueError(f"{what}: {error}") from None
+    return taken if how.finish is None else taken | how.finish(data)

@@ -220,7 +220,7 @@ def _initial_stages(plan: Plan) -> Iterator[Stage]:
 def _names_of_arms(plan: Plan, stage: Stage) -> dict[str, str]:
     """What the runs of a stage are called that arms are made of: by arm and seed."""
     names: dict[str, list[str]] = {}
-    for cell in plan.cells if plan.shows in ("arms", "conversions") else ():
+    for cell in plan.cells if plan.shows in ("arms", "fine-tuning", "conversions") else ():
         names.setdefault(cell.run, []).append(f"{label_text(cell.labels)}, seed {cell.seed}")
     return {run: "; ".join(found) for run, found in names.items() if run in stage.configs}
 

@@ -260,7 +260,9 @@ def _join_manifests(
     first = manifests[0]
     shows = list(dict.fromkeys(m["shows"] for m in manifests))
     sizes = {cell["labels"].get("batch_per_worker") for cell in cells}
-    if len(sizes) > 1 and not {"groups", "arms", "clips", "conversions"} & set(shows):
+    if len(sizes) > 1 and not {"groups", "arms", "clips", "fine-tuning", "conversions"} & set(
+        shows
+    ):
         shows = ["batch-size"]
     asked = {(json.dumps(cell["labels"], sort_keys=True)) for cell in cells}
     skipped = {

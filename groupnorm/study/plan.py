@@ -59,8 +59,8 @@ class Plan:
         options: what the user chose, as plain values, for the record.
         initial: runs by name whose last weights others start from (`TrainingConfig.init`). They
             are trained before all others, each once, and fill no cell.
-        shows: the kind of report: "batch-size", "norms", "groups", "search", "arms", "clips" or
-            "conversions".
+        shows: the kind of report: "batch-size", "norms", "groups", "search", "arms", "clips",
+            "fine-tuning" or "conversions".
         published: ids of the published tables to compare with, the main figure's first.
         skipped: what could not be run, {"labels", "reason"} each.
         tuned_over: the label, as "base_lr", whose best value is shown for each configuration; every

@@ -6,10 +6,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ReportKind = Literal["batch-size", "norms", "groups", "search", "arms", "clips", "conversions"]
+ReportKind = Literal[
+    "batch-size",
+    "norms",
+    "groups",
+    "search",
+    "arms",
+    "clips",
+    "fine-tuning",
+    "conversions",
+]
 """What a report shows: the metric by images per worker, by norm, by group division, how the number
 of groups was found, a table of arms by metrics, the metric by norm, clips per worker and length of
-the clips, or what conversions of the runs' networks keep of it."""
+the clips, the metric of arms by images per worker and step, or what conversions of the runs'
+networks keep of it."""
 
 LABELS: dict[ReportKind, tuple[str, ...]] = {
     "batch-size": ("norm", "batch_per_worker"),
@@ -18,6 +28,7 @@ LABELS: dict[ReportKind, tuple[str, ...]] = {
     "search": ("norm", "batch_per_worker", "step"),
     "arms": ("arm",),
     "clips": ("norm", "batch_per_worker", "frames", "stride"),
+    "fine-tuning": ("arm", "images per worker"),
     "conversions": ("network",),
 }
 """The labels that every cell has, by what the report shows; others may come beside them."""

@@ -23,12 +23,15 @@ class WarmStart:
     Attributes:
         rename: from a key of the other run's model to that of this one; None leaves it out.
         fresh: how keys of this model begin that keep their first values where the other has none.
+        finish: from the training data, once the model has the weights, to what else is done to it,
+            for the record; None for nothing (`TrainingConfig.converts_start`).
         convert: from the renamed weights to those of this model, key by key; what it raises is a
             `WarmStartError`.
     """
 
     rename: Callable[[str], str | None] = lambda key: key
     fresh: Sequence[str] = ()
+    finish: Callable[[Any], dict[str, Any]] | None = None
     convert: Callable[[dict[str, Tensor]], Mapping[str, Tensor]] = lambda weights: weights
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from groupnorm.models.places import UNET_PLACES
 
 UNET = "unet_narrow"
+UNET_ENCODER = "unet_encoder"
 UNET_WIDTHS = (16, 32, 64, 128)
 """Channels of the levels, from full size down; each level halves the maps."""
+UNET_ENCODER_DEPTH = 2 * len(UNET_WIDTHS) + 1
 
 
 @dataclass(frozen=True)
@@ -17,15 +19,17 @@ class SegmentationArchitecture:
 
     Attributes:
         places: parts that may have a norm of their own, from input to output.
+        body: the classifier whose weights its encoder can start from.
         multiple: the sides of its images are multiples of it, for it halves its maps so often.
     """
 
     places: tuple[str, ...]
+    body: str
     multiple: int
 
 
 SEGMENTATION_MODELS = {
-    UNET: SegmentationArchitecture(UNET_PLACES, 2 ** (len(UNET_WIDTHS) - 1)),
+    UNET: SegmentationArchitecture(UNET_PLACES, UNET_ENCODER, 2 ** (len(UNET_WIDTHS) - 1)),
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groupnorm.layers import NormLayer, conv_layer, norm_and_activation
@@ -52,12 +53,8 @@ class UNet(nn.Module):
         super().__init__()
         encoder, decoder = norm_of_place(norm, norms, UNET_PLACES, UNET).values()
         refuse_normalizer_free(encoder, UNET)
-        self.encoder = nn.ModuleList()
-        channels = in_channels
-        for width in UNET_WIDTHS:
-            self.encoder.append(DoubleConv(channels, width, encoder))
-            channels = width
-        self.pool = nn.MaxPool2d(2)
+        self.encoder = Encoder([encoder] * len(UNET_WIDTHS), in_channels)
+        channels = UNET_WIDTHS[-1]
         self.upsample, self.decoder = nn.ModuleList(), nn.ModuleList()
         transposed = conv_layer(decoder, transposed=True)
         for width in reversed(UNET_WIDTHS[:-1]):
@@ -81,17 +78,35 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, num_classes, H, W) logits."""
-        *levels, lowest = self.encoder
-        skipped = []
-        for level in levels:
-            x = level(x)
-            skipped.append(x)
-            x = self.pool(x)
-        x = lowest(x)
+        *skipped, x = self.encoder(x)
         for upsample, level in zip(self.upsample, self.decoder, strict=True):
             x = level(torch.cat([skipped.pop(), upsample(x)], 1))
         logits: Tensor = self.logits(x)
         return logits
+
+
+class Encoder(nn.ModuleList):
+    """The way down of the U-Net, with the lowest level.
+
+    (N, in_channels, H, W) -> the maps of each level: (N, 16, H, W), (N, 32, H / 2, W / 2),
+    (N, 64, H / 4, W / 4) and (N, 128, H / 8, W / 8).
+
+    Args:
+        norms: normalization of each level.
+        in_channels: channels of the images.
+    """
+
+    def __init__(self, norms: Sequence[NormLayer], in_channels: int) -> None:
+        channels = (in_channels, *UNET_WIDTHS[:-1])
+        super().__init__(map(DoubleConv, channels, UNET_WIDTHS, norms))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """See the class."""
+        maps: list[Tensor] = []
+        for level in self:
+            x = level(F.max_pool2d(x, 2) if maps else x)
+            maps.append(x)
+        return maps
 
 
 class DoubleConv(nn.Sequential):

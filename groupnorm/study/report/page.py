@@ -40,6 +40,8 @@ from groupnorm.study.report.figures.sheet import Sheet
 from groupnorm.study.report.figures.style import FigureSpec
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.markup import MarkedTable, latex, markdown
+from groupnorm.study.report.step_tables import TITLES as STEP_TITLES
+from groupnorm.study.report.step_tables import step_tables
 from groupnorm.study.report.text import describe, protocol_words
 from groupnorm.study.report.unrounded import (
     differences_csv,
@@ -216,6 +218,7 @@ def _paper_tables(study: Study, rows: list[Row]) -> list[MarkedTable]:
     caption = tables.main_title_of(study, rows)
     header, body = tables.main_table_of(study, rows)
     found = [MarkedTable(slug(study.metric), caption, header, body)] if body else []
+    found += _by_step(study, rows)
     if lines := difference_lines(study, differences_of(study, rows)):
         caption = tables.differences_title_of(study)
         found.append(MarkedTable("differences", caption, difference_header(study), lines))
@@ -288,7 +291,11 @@ def _page(
         main_metric=metric.title,
         unit_words=in_unit(metric, ", "),
         table_title=_table_title(study),
-        further_tables=[(TITLES[t.name], t) for t in conversion_tables(study.conversions)[1:]],
+        further_tables=[
+            *((TITLES[t.name], t) for t in conversion_tables(study.conversions)[1:]),
+            *((STEP_TITLES[t.name], t) for t in _by_step(study, rows)),
+        ],
+        all_numbers="trials.csv" if study.of_conversions else "tables.csv",
         gap_unit=gap_unit(metric),
         main_title=tables.main_title_of(study, rows),
         header=header,
@@ -342,6 +349,10 @@ def _page(
     )
 
 
+def _by_step(study: Study, rows: list[Row]) -> list[MarkedTable]:
+    return step_tables(study, rows) if study.of_fine_tuning else []
+
+
 def _table_title(study: Study) -> str:
     if study.of_conversions:
         return TITLES["kept"]
@@ -351,6 +362,8 @@ def _table_title(study: Study) -> str:
 def _shown_environment(study: Study, env: dict[str, Any]) -> dict[str, Any]:
     """What the page lists of `env.json`: its costs have a table, many metrics are their titles."""
     shown = {key: value for key, value in env.items() if key != "cost"}
+    if "init" in env:  # the report of a conversion is long; a paragraph has what it comes to
+        shown["init"] = {k: value for k, value in env["init"].items() if k != "conversion"}
     if (study.axis != "norm" or study.of_clips) and "metrics" in env:
         shown["metrics"] = ", ".join(metric["title"] for metric in env["metrics"])
     return shown

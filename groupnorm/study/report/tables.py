@@ -354,14 +354,16 @@ def _means(study: Study) -> dict[str, Callable[[Row], Estimate | None]]:
 def _arms_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """A line for each arm, and a column for each metric; then what the arm starts from.
 
+    What the same runs give at several numbers of images per worker is there once.
+
     An arm that has results with recomputed statistics has a second line of them.
     """
     shown = (study.metric, *study.further)
     titles = [axis_label(metric, metric.title) for metric in shown]
     header = [*label_columns(study), *titles, *pretraining_header(study)]
     body = []
-    for row in rows:
-        name, *others = label_cells(study, [row])
+    for same in by_runs(rows):
+        row, (name, *others) = same[0], label_cells(study, same)
         for recomputed in (False, True) if row.precise else (False,):
             results = [row.precise if recomputed else row.result]
             results += [row.further_result(other, recomputed) for other in study.further]

@@ -177,7 +177,13 @@ class Study:
     @property
     def axis(self) -> str:
         """The label by which the report calls a configuration: its norm, arm or network."""
-        return {"arms": "arm", "conversions": "network"}.get(self.manifest["shows"], "norm")
+        axes = {"arms": "arm", "fine-tuning": "arm", "conversions": "network"}
+        return axes.get(self.manifest["shows"], "norm")
+
+    @property
+    def of_fine_tuning(self) -> bool:
+        """Whether arms are compared by images per worker and by step."""
+        return bool(self.manifest["shows"] == "fine-tuning")
 
     @property
     def of_clips(self) -> bool:

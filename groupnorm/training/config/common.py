@@ -153,6 +153,12 @@ class TrainingConfig(BaseModel):
         return self.uses_batch_statistics
 
     @property
+    def converts_start(self) -> bool:
+        """True when the weights that training starts from are converted: the network's layers then
+        follow from them too, so that a run needs them also to go on from its checkpoint."""
+        return False
+
+    @property
     def norm_text(self) -> str:
         """The norm and those of places, as "gn:groups=8" or "gn:groups=8 stage3=gn:groups=16"."""
         return " ".join([str(self.norm), *(f"{k}={v}" for k, v in self._norms_that_differ())])

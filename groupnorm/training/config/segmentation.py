@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import model_validator
+
+from groupnorm.spec import NormSpec
 from groupnorm.training.config.common import TrainingConfig
 from groupnorm.training.config.fields import Count, Norm
 
@@ -29,6 +32,11 @@ class SegmentationConfig(TrainingConfig):
     norms: dict[str, Norm] = {}  # noqa: RUF012 - pydantic copies it
     """Other normalizations for parts of the network, as norms.decoder=gn:groups=8; the parts are
     encoder and decoder."""
+    init_norms: Literal["keep", "convert", "reset"] = "keep"
+    """With init, of a classifier whose body is the encoder: what becomes of its batch norms. keep:
+    the encoder has the same norms, or frozenbn; convert: they are converted to the encoder's group
+    norm, fitted to training images (gn lets the conversion choose the groups); reset: the encoder's
+    norms are new, and only the convolutions are the classifier's."""
     data: str = "garments-masks"
     """Data set with a label for every pixel; 'groupnorm doctor' lists them."""
     train_images: Count | None = None
@@ -39,3 +47,31 @@ class SegmentationConfig(TrainingConfig):
     reported_epochs: Count = 1
     """The reported number is the median over so many last epochs; batch norm's statistics are
     recomputed after each of them, and after no other."""
+
+    @model_validator(mode="after")
+    def _init_norms_that_fit(self) -> SegmentationConfig:
+        if self.init_norms == "keep":
+            return self
+        if self.init is None:
+            raise ValueError(
+                f"init_norms={self.init_norms} is about the norms of the run that init names; give "
+                "init, or leave init_norms out"
+            )
+        norm = self.encoder_norm
+        if self.converts_start and not (norm.is_group_norm and norm.affine and not norm.ws):
+            raise ValueError(
+                "init_norms=convert makes group norms of the encoder's batch norms: "
+                f"norms.encoder must be gn, ln or in, with scale and shift and without ws, got "
+                f"{norm}"
+            )
+        return self
+
+    @property
+    def encoder_norm(self) -> NormSpec:
+        """The normalization of the encoder."""
+        return self.norms.get("encoder", self.norm)
+
+    @property
+    def converts_start(self) -> bool:
+        """True with init_norms=convert."""
+        return self.init_norms == "convert"

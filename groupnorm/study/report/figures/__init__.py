@@ -32,6 +32,8 @@ def build_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
             *precision_figures(study, rows),
             *cost_figures(study, rows),
         ]
+    if kind == "fine-tuning":
+        return [curves.step_figure(study, rows)]
     if kind == "clips":
         return [
             clip_figure(study, rows),

@@ -1,4 +1,5 @@
-"""Curves of results against epoch: by norm, by batch size, by group division, by arm."""
+"""Curves of results against epoch: by norm, by batch size, by group division, by arm; and of arms
+against the step."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -19,11 +21,13 @@ from groupnorm.study.report.figures.style import (
     sequence_colors,
 )
 from groupnorm.study.results.clips import clips_of, families, line_name, lines_of
+from groupnorm.study.results.differences import groups_of
 from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.rows import (
     ONCE,
     Row,
     Study,
+    by_runs,
     norm_names,
     run_status,
     subject,
@@ -40,6 +44,7 @@ CAPTION = (
 )
 
 
+Axis = Literal["epoch", "step"]
 LEAST_EPOCHS = 5
 """Of a study of clips: runs of small ones have two or three epochs, which are no curve."""
 
@@ -143,6 +148,36 @@ def arm_figure(study: Study, rows: list[Row]) -> FigureSpec:
     return FigureSpec("curves-by-arm", "Curves per arm", caption, panels)
 
 
+def step_figure(study: Study, rows: list[Row]) -> FigureSpec:
+    """Test curves of every arm against the step, a panel for each number of images per worker."""
+    styles = norm_styles(row.labels["arm"] for row in rows)
+    metric, evaluated = study.metric, _evaluated(study)
+    groups = {
+        here[0].labels["images per worker"]: [
+            Series(study.label(row.labels), _records(study, row), styles[row.labels["arm"]])
+            for row in here
+        ]
+        for here in groups_of(study, rows)
+    }
+    everything = [series for group in groups.values() for series in group]
+    limits = _limits(metric, everything, (metric.name,))
+    panels = []
+    for size, series in groups.items():
+        title = f"{size} {'image' if size == 1 else 'images'} per worker"
+        draw = _drawer(study, series, metric.name, evaluated, limits, title, "step")
+        panels.append(Panel(draw, f"{capital(evaluated)} against step, {title}"))
+    caption = f"{capital(evaluated)} against the optimizer step. {CAPTION}"
+    if once := [label for label, count in _times_drawn(rows).items() if count > 1]:
+        names = ", ".join(study.called(arm) for arm in once)
+        caption += f" Trained once, with the same line in every panel: {names}."
+    return FigureSpec("curves-by-step", "Curves by step", caption, panels, columns=len(panels))
+
+
+def _times_drawn(rows: Sequence[Row]) -> dict[str, int]:
+    """By arm, how many rows its runs fill at most."""
+    return {same[0].labels["arm"]: len(same) for same in by_runs(rows)}
+
+
 def clip_figures(
     study: Study, rows: list[Row], styles: Mapping[tuple[str, int | None], Style]
 ) -> list[FigureSpec]:
@@ -200,24 +235,25 @@ def _drawer(
     name: str,
     limits: tuple[float, float] | None,
     title: str,
+    axis: Axis = "epoch",
 ) -> Callable[[Axes], None]:
     def draw(ax: Axes) -> None:
         for line in series:
-            _draw_series(ax, study.metric, line, key)
+            _draw_series(ax, study.metric, line, key, axis)
         if limits:
             ax.set_ylim(*limits)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        ax.set_xlabel("epoch")
+        ax.set_xlabel(axis)
         ax.set_ylabel(axis_label(study.metric, name))
         ax.set_title(title)
 
     return draw
 
 
-def _draw_series(ax: Axes, metric: Metric, series: Series, key: str) -> None:
+def _draw_series(ax: Axes, metric: Metric, series: Series, key: str, axis: Axis) -> None:
     color = series.style.color
     done = [r for r in series.records if run_status(r, metric)[0] == "finished"]
-    columns = [_values(record, key) for record in done]
+    columns = [_values(record, key, axis) for record in done]
     epochs = sorted(set.intersection(*(set(c) for c in columns))) if columns else []
     across = [[column[epoch] for column in columns] for epoch in epochs]
     means = [fmean(values) for values in across]
@@ -231,7 +267,7 @@ def _draw_series(ax: Axes, metric: Metric, series: Series, key: str) -> None:
         high = [m + s for m, s in zip(means, spreads, strict=True)]
         ax.fill_between(epochs, low, high, color=color, alpha=0.18, linewidth=0)
     for record in series.records:
-        if record in done or not (values := _values(record, key)):
+        if record in done or not (values := _values(record, key, axis)):
             continue
         ax.plot(list(values), list(values.values()), color=color, ls="--", lw=1.0)
         if run_status(record, metric)[0] in ("diverged", "failed"):
@@ -239,8 +275,8 @@ def _draw_series(ax: Axes, metric: Metric, series: Series, key: str) -> None:
             ax.plot(last, values[last], "X", color=color, ms=8, mec="white", clip_on=False)
 
 
-def _values(record: Record, key: str) -> dict[int, float]:
-    return {row["epoch"]: row[key] for row in record.metrics if row.get(key) is not None}
+def _values(record: Record, key: str, axis: Axis = "epoch") -> dict[int, float]:
+    return {row[axis]: row[key] for row in record.metrics if row.get(key) is not None}
 
 
 def _limits(

@@ -40,7 +40,7 @@ def tuning_figure(tuning: Tuning) -> FigureSpec:
     images = "test images" if tuning.validation_images is None else "validation images"
     metric, shows = tuning.study.metric, tuning.study.manifest["shows"]
     what = capital(noun(metric))
-    grouped = {"groups": _by_division, "arms": _by_arm}.get(shows, _by_batch)(tuning)
+    grouped = _GROUPED.get(shows, _by_batch)(tuning)
     panels = []
     for title, lines in grouped.items():
         draw = _drawer(tuning, lines, title, axis_label(metric, f"{noun(metric)} on {images}"))
@@ -84,6 +84,18 @@ def _by_arm(tuning: Tuning) -> dict[str, Lines]:
     return {"every arm": lines}
 
 
+def _by_arm_and_size(tuning: Tuning) -> dict[str, Lines]:
+    styles = norm_styles(row.labels["arm"] for row in tuning.rows)
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in tuning.rows:
+        panel = found.setdefault(f"images per worker: {row.labels['images per worker']}", {})
+        panel.setdefault(row.labels["arm"], []).append(row)
+    return {
+        title: [(tuning.study.called(arm), styles[arm], rows) for arm, rows in panel.items()]
+        for title, panel in found.items()
+    }
+
+
 def _by_division(tuning: Tuning) -> dict[str, Lines]:
     found: dict[str, Lines] = {}
     for division, words in DIVISIONS.items():
@@ -97,6 +109,13 @@ def _by_division(tuning: Tuning) -> dict[str, Lines]:
                 if (rows := _rows(tuning, division=division, value=value))
             ]
     return found
+
+
+_GROUPED: dict[str, Callable[[Tuning], dict[str, Lines]]] = {
+    "groups": _by_division,
+    "arms": _by_arm,
+    "fine-tuning": _by_arm_and_size,
+}
 
 
 def _rows(tuning: Tuning, **labels: Any) -> list[Row]:

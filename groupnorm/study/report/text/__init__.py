@@ -12,6 +12,11 @@ from groupnorm.study.report.text.clips import clips_headline, clips_text
 from groupnorm.study.report.text.conversions import conversions_text
 from groupnorm.study.report.text.divisions import groups_headline, groups_text
 from groupnorm.study.report.text.findings import at_batch, batch_norm_loss, headline
+from groupnorm.study.report.text.fine_tuning import (
+    conversions_note,
+    fine_tuning_headline,
+    fine_tuning_text,
+)
 from groupnorm.study.report.text.published import published_by_batch, published_by_norm
 from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
@@ -67,7 +72,10 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
     kind = study.manifest["shows"]
     if kind == "conversions":
         return conversions_text(study.conversions, study.trained)
-    begins = {"groups": groups_headline, "arms": arms_headline, "clips": clips_headline}
+    begins = {
+        "groups": groups_headline, "arms": arms_headline, "clips": clips_headline,
+        "fine-tuning": fine_tuning_headline,
+    }  # fmt: skip
     if study.search is not None:
         paragraphs = [*search_text(study, rows), *_incomplete(rows)] if rows else []
         return [paragraph for paragraph in paragraphs if paragraph]
@@ -83,6 +91,10 @@ def describe(study: Study, rows: list[Row], tuning: Tuning | None = None) -> lis
     if kind == "arms":
         paragraphs += [arms_text(study, rows), pretraining_text(study, rows)]
         paragraphs.append(findings_sentence(appearances(study, rows)))
+        return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
+    if kind == "fine-tuning":
+        paragraphs += [fine_tuning_text(study, rows), conversions_note(study)]
+        paragraphs.append(pretraining_text(study, rows))
         return [paragraph for paragraph in [*paragraphs, *incomplete] if paragraph]
     if kind == "clips":
         paragraphs += clips_text(study, rows)
@@ -115,12 +127,18 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
     trained = "trained" if study.begun else "is to train"
     return (
         f"This study {trained} {subject(study)}{size} with {_kinds(study, rows)}, "
-        f"{seeds_text(rows)} each. " + ("" if study.axis != "norm" else protocol)
+        f"{seeds_text(rows)} each. "
+        + ("" if study.axis != "norm" and not study.of_fine_tuning else protocol)
     )
 
 
 def _kinds(study: Study, rows: list[Row]) -> str:
     """How many norms at which batch sizes, or how many arms."""
+    if study.of_fine_tuning:
+        arms, sizes = ({row.labels[name] for row in rows} for name in ("arm", "images per worker"))
+        return (
+            f"{counted(len(arms), 'arm')} at {', '.join(map(str, sorted(sizes)))} images per worker"
+        )
     if study.axis != "norm":
         return f"{len(rows)} {'arm' if len(rows) == 1 else 'arms'}"
     batches, count = batch_sizes(rows), len(norm_names(rows))
