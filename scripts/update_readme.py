@@ -29,6 +29,7 @@ from groupnorm.study.report.figures import build_figures
 from groupnorm.study.report.figures.predictions import prediction_sheet
 from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.figures.sheet import Sheet
+from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.report.tables import main_table_of
 from groupnorm.study.report.text import describe
 from groupnorm.study.report.text.conversions import conversions_text
@@ -74,20 +75,29 @@ def read_study(folder: Path) -> Study:
     return load_study(folder)
 
 
-def study_section(pattern: str, caption: str, *, figure: bool, above: str = "") -> str:
+def study_section(pattern: str, caption: str, *, above: str = "") -> str:
     """A figure, the main table, and where the numbers come from; `above` leads to the root."""
     folder = only(pattern)
     study = read_study(folder)
     rows = summarize_study(study)
     inside = above + folder.relative_to(ROOT).as_posix()
-    lines = [f"![Error against images per worker]({inside}/figures/error-by-batch.png)", ""]
-    lines = lines if figure else []
     if study.manifest["protocol"] == "paper":
         caption += steps(study)
     found = describe(study, rows)[0]
     table = markdown(*main_table_of(study, rows))
-    lines += [caption, "", *table, "", found, "", source(study, rows, folder.name, inside)]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"![Error against images per worker]({inside}/figures/error-by-batch.png)",
+            "",
+            caption,
+            "",
+            *table,
+            "",
+            found,
+            "",
+            source(study, rows, folder.name, inside),
+        ]
+    )
 
 
 def with_last_epoch(pattern: str, caption: str) -> str:
@@ -104,7 +114,7 @@ def with_last_epoch(pattern: str, caption: str) -> str:
     study = replace(study, records=ends)
     rows = summarize_study(study)
     lines = [
-        study_section(pattern, caption, figure=True, above="../"),
+        study_section(pattern, caption, above="../"),
         "",
         "The same after the last epoch:",
         "",
@@ -132,8 +142,11 @@ def tuned_section(pattern: str, untuned: str | None = None) -> str:
         raise SystemExit(f"results/{folder.name} is no tuned study")
     found = describe(study, rows, tuning)[0]
     differences = differences_of(study, rows)
+    figure = f"../results/{folder.name}/figures/error-by-{tuning.field}.png"
     return "\n".join(
         [
+            f"![Error on the validation images against {tuning.field}]({figure})",
+            "",
             *markdown(*tuning_table(tuning)),
             "",
             " ".join(how_tuned(tuning)),
@@ -636,7 +649,6 @@ def readme_sections() -> dict[str, str]:
             "Every step sees the same images at the same learning rate; only the number of "
             "images per worker, from which batch norm takes its statistics, changes. A norm that "
             "does not look at other images is trained once:",
-            figure=True,
         ),
         "detectors": detection_picture(),
         "videos": video_picture(),
@@ -670,13 +682,7 @@ def study_sections() -> dict[str, str]:
         "all norms": with_last_epoch(
             "all-norms-*", "Every normalization, protocol `fixed-step`, one seed:"
         ),
-        "paper study": study_section(
-            "batch-size-paper-protocol-*",
-            "ResNet-8 with the paper's protocol, one seed. There are 8 workers, and the step and "
-            "its learning rate follow the images per worker, so that the number of steps changes:",
-            figure=False,
-            above="../",
-        ),
+        "paper protocol, tuned": tuned_section("tuned-batch-size-paper-*"),
         "detectors": detection_section("detection-quick-*"),
         "detectors, standard": detection_section("detection-standard-*"),
         "video": video_section("video-quick-*"),
@@ -978,7 +984,9 @@ def draw_figures(text: str) -> None:
                 raise SystemExit(f"results/{name} has no predictions to draw")
             write_atomic(path, sheet.png)
             continue
-        figure = next(one for one in build_figures(study, rows) if one.name == wanted)
+        tuning = read_tuning(RESULTS / name, study)
+        figures = build_figures(study, rows) + ([tuning_figure(tuning)] if tuning else [])
+        figure = next(one for one in figures if one.name == wanted)
         write_atomic(path, render_files(figure)["png"])
 
 

@@ -16,7 +16,7 @@ from groupnorm.study.store import read_cells, read_record
 RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))
 # Made before every field of today's configurations existed, so under other names.
-OLDER = ("batch-norm-40-epochs", "batch-size-paper-protocol")
+OLDER = ("batch-norm-40-epochs",)
 # Made with 64 images a step, gamma = 0, images of 32 pixels throughout, and one seed by default.
 OLDER_RECIPE = (*OLDER, "all-norms", "batch-size-resnet20")
 DATE = "2026-11-21"
