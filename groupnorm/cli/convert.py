@@ -351,12 +351,18 @@ def _memory_in_words() -> Iterator[None]:
 
 
 @contextmanager
-def _file_named(paths: Sequence[str]) -> Iterator[None]:
-    """An error about a sample says which file that is."""
+def _in_words_of_the_command(paths: Sequence[str]) -> Iterator[None]:
+    """An error about a sample says which file that is; one about the input, what to do."""
+    from groupnorm.conversion.example import NotRunError
     from groupnorm.conversion.finite import NotFiniteError
 
     try:
         yield
+    except NotRunError as error:
+        raise ValueError(
+            f"{error}. Where it takes anything but colour images (N, 3, S, S), --network "
+            "MODULE:FUNCTION can name a function that makes a module around it"
+        ) from None
     except NotFiniteError as error:
         which = "" if error.sample is None else f"; that is {paths[error.sample]}"
         raise ValueError(f"{error}{which}") from None
@@ -365,14 +371,14 @@ def _file_named(paths: Sequence[str]) -> Iterator[None]:
 def _converted(model: Any, to: str, split: Any, **options: Any) -> tuple[Any, Any]:
     from groupnorm.conversion import convert
 
-    with _memory_in_words(), _file_named(split.paths[0]):
+    with _memory_in_words(), _in_words_of_the_command(split.paths[0]):
         return convert(model, to, data=split.calibration, **options)
 
 
 def _compared(before: Any, after: Any, split: Any, device: str) -> Any:
     from groupnorm.run.conversion.comparison import compare
 
-    with _memory_in_words(), _file_named(split.paths[1]):
+    with _memory_in_words(), _in_words_of_the_command(split.paths[1]):
         return compare(before, after, split.labelled(), device)
 
 

@@ -56,7 +56,7 @@ def check_finite(
     seen: int | None = before
     for number, batch in enumerate(batches):
         samples = _samples(batch)
-        found = _first(model, lambda one, batch=batch: run(one, batch))
+        found = _first(model, batch, run)
         if found is not None:
             rows = _rows(found.values, samples)
             sample = None if rows is None or seen is None else seen + rows
@@ -75,7 +75,7 @@ def all_finite(value: Any) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in floats_in(value))
 
 
-def _first(model: nn.Module, run: Callable[[nn.Module], Any]) -> _Place | None:
+def _first(model: nn.Module, batch: Any, run: Callable[[nn.Module, Any], Any]) -> _Place | None:
     """The first input or output of a module with such values; inner modules end before outer."""
     found: list[_Place] = []
 
@@ -102,7 +102,7 @@ def _first(model: nn.Module, run: Callable[[nn.Module], Any]) -> _Place | None:
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave))
     try:
-        output = run(model)
+        output = run(model, batch)
     finally:
         for handle in handles:
             handle.remove()

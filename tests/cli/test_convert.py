@@ -39,6 +39,18 @@ def net(classes=2, features=False):
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)]
     return nn.Sequential(*layers)
 
+class Two(nn.Sequential):
+    def forward(self, x, y):
+        return super().forward(x + y)
+
+def two():
+    return Two(*net())
+
+def compiled():
+    wrapper = nn.Module()  # as torch.compile makes it
+    wrapper._orig_mod = net()
+    return wrapper
+
 class Contrast(nn.Sequential):
     def forward(self, x):
         return super().forward(x / x.std((1, 2, 3), keepdim=True))
@@ -325,6 +337,19 @@ def test_classes_that_the_network_has_not(place):
     done = typed("convert", *USUAL, "--labels")
     assert done.returncode == 2
     assert "the folder has 3 classes (cat, dog, emu); expected the output (2, 3)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("two", "missing 1 required positional argument: 'y'. Where it takes anything but colour"),
+        ("compiled", "tiny_nets:compiled: the network is compiled by torch.compile: give the netw"),
+    ],
+)
+def test_a_network_that_cannot_be_used_as_it_is_says_what_to_do(place, network, words):
+    done = typed("convert", "tiny.pt", "--network", f"tiny_nets:{network}", *USUAL[3:])
+    assert done.returncode == 2
+    assert words in done.stderr
 
 
 def test_without_images_there_is_a_sentence(place):

@@ -161,7 +161,8 @@ def _free_memory() -> int | None:
 
 def _different(files: FolderImages) -> tuple[list[int], dict[int, Tensor], list[str]]:
     """The images' numbers among the files, the images, and the paths of others equal to them."""
-    numbers, copies = [], []
+    numbers: list[int] = []
+    copies: list[str] = []
     images: dict[int, Tensor] = {}
     seen = set()
     for batch, (number,) in files.numbered():

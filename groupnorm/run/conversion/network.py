@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from groupnorm.conversion.example import check_not_compiled
 from groupnorm.data.files.transforms import MEAN, STD
 from groupnorm.files import first_line
 from groupnorm.models.optional import torchvision_models
@@ -196,6 +197,10 @@ def _make(name: str, make: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         raise ValueError(f"{name} fails with ({given}): {_described(error)}") from None
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} makes a {type(model).__name__}; expected a torch.nn.Module")
+    try:
+        check_not_compiled(model)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     return model
 
 

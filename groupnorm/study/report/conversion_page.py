@@ -57,7 +57,7 @@ def comparison_notes(found: Comparison) -> list[str]:
             "The held-out output error is the sum of squares of what differs in the outputs, over "
             "that of the outputs before about the mean of each channel. The calibration output "
             "error is the same on a quarter of the images to calibrate on, to which no values were "
-            "fitted, but by which groups and refits were chosen: it is a little smaller as a rule."
+            "fitted, but by which groups and refits were chosen."
         )
     if found.agreement is None:
         notes.append(
