@@ -165,8 +165,8 @@ def _convert(
     """Convert the encoder's batch norms in place; the report, for the record."""
     norm, count = config.encoder_norm, min(CONVERSION_IMAGES, data.train_size)
     images, _ = next(iter(data.train([Step(config.seed, torch.arange(count))])))
-    chosen = norm.kind == "gn" and norm.size is None and norm.groups == DEFAULT_NUM_GROUPS
-    least = {} if chosen else {"min_channels": 1}  # as many groups as from scratch
+    chosen = norm.groups == DEFAULT_NUM_GROUPS  # by the conversion; else as many as from scratch
+    least = {} if chosen else {"min_channels": 1}
     _, report = convert(
         model.encoder, str(norm), data=images, inplace=True, seed=config.seed, **least
     )

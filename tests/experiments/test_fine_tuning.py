@@ -55,8 +55,8 @@ def test_only_trained_batch_norm_depends_on_the_images_per_worker():
 
 
 def test_what_becomes_of_the_encoder():
-    found, _ = arms()
-    assert {arm: (str(found[arm, 1, 0].encoder_norm), found[arm, 1, 0].init_norms) for arm in ARMS} == {
+    made = {arm: arms()[0][arm, 1, 0] for arm in ARMS}
+    assert {arm: (str(one.encoder_norm), one.init_norms) for arm, one in made.items()} == {
         "converted": ("gn", "convert"), "converted, 8 groups": ("gn:groups=8", "convert"),
         "reset GN": ("gn:groups=8", "reset"), "frozen BN": ("frozenbn", "keep"),
         "BN trained": ("bn", "keep"), "GN from scratch": ("gn:groups=8", "keep"),
