@@ -12,6 +12,7 @@ from torch import nn
 from groupnorm import data as datasets
 from groupnorm import models
 from groupnorm.conversion import convert, recomputed_statistics
+from groupnorm.conversion.rules import MIN_CHANNELS
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import SegmentationBatches
 from groupnorm.data.batches import Step
@@ -165,10 +166,14 @@ def _convert(
     """Convert the encoder's batch norms in place; the report, for the record."""
     norm, count = config.encoder_norm, min(CONVERSION_IMAGES, data.train_size)
     images, _ = next(iter(data.train([Step(config.seed, torch.arange(count))])))
-    chosen = norm.kind == "gn" and norm.size is None and norm.groups == DEFAULT_NUM_GROUPS
-    least = {} if chosen else {"min_channels": 1}  # as many groups as from scratch
+    chosen = norm.groups == DEFAULT_NUM_GROUPS  # by the conversion; else as many as from scratch
     _, report = convert(
-        model.encoder, str(norm), data=images, inplace=True, seed=config.seed, **least
+        model.get_submodule("encoder"),
+        str(norm),
+        min_channels=MIN_CHANNELS if chosen else 1,
+        data=images,
+        inplace=True,
+        seed=config.seed,
     )
     weights_in_memory_format(model, config.memory_format)
     return {"conversion": report.to_dict()}

@@ -218,10 +218,17 @@ def _initial_stages(plan: Plan) -> Iterator[Stage]:
 
 
 def _names_of_arms(plan: Plan, stage: Stage) -> dict[str, str]:
-    """What the runs of a stage are called that arms are made of: by arm and seed."""
+    """What the runs of a stage are called that arms are made of: by arm and seed.
+
+    Of one that stands for several numbers of images per worker these are left out.
+    """
     names: dict[str, list[str]] = {}
     for cell in plan.cells if plan.shows in ("arms", "fine-tuning", "conversions") else ():
         names.setdefault(cell.run, []).append(f"{label_text(cell.labels)}, seed {cell.seed}")
+    if plan.shows == "fine-tuning":
+        for cell in plan.cells:
+            if len(names[cell.run]) > 1:
+                names[cell.run] = [f"{cell.labels['arm']}, seed {cell.seed}"]
     return {run: "; ".join(found) for run, found in names.items() if run in stage.configs}
 
 

@@ -9,13 +9,18 @@ import torch
 
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.layers import norm_layer
-from groupnorm.models import build_detector, build_model, build_video_model
+from groupnorm.models import (
+    build_detector,
+    build_model,
+    build_segmentation_model,
+    build_video_model,
+)
 from groupnorm.run import run
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
 from groupnorm.study.results import published
 from groupnorm.study.store import read_cells
-from groupnorm.training.config import DetectionConfig, RunConfig, VideoConfig
+from groupnorm.training.config import DetectionConfig, RunConfig, SegmentationConfig, VideoConfig
 
 SCALES = [(name, scale) for name, entry in EXPERIMENTS.items() for scale in entry.scales]
 PUBLISHED = [name for name in EXPERIMENTS if build(name).result is not None]
@@ -68,7 +73,8 @@ def test_plans_are_consistent(name, scale):
     seeds = [variant.seeds or experiment.seeds for variant in experiment.variants]
     assert len(plan.cells) == sum(seeds)
     assert {cell.run for cell in plan.cells} == set(plan.configs)
-    assert (plan.untimed is None) == (scale != "smoke" and not plan.conversions)
+    timed = scale != "smoke" and not plan.conversions and experiment.untimed is None
+    assert (plan.untimed is None) == timed
     labels = []
     for cell in plan.cells:
         config = plan.configs[cell.run]
@@ -96,6 +102,10 @@ def on_meta(config):
             )  # fmt: skip
         if isinstance(config, VideoConfig):
             return build_video_model(config.model, norm=config.norm, num_classes=10)
+        if isinstance(config, SegmentationConfig):
+            return build_segmentation_model(
+                config.model, norm=config.norm, norms=config.norms, num_classes=11
+            )
         return build_model(config.model, norm=config.norm, num_classes=10)
 
 

@@ -9,7 +9,7 @@ from groupnorm.run.classification import build
 
 MODELS = (
     "resnet8", "preact_resnet8", "mobilenet_narrow", "resnet18", "resnet50", "vgg16",
-    "resnet14_narrow",
+    "resnet14_narrow", "unet_encoder",
 )  # fmt: skip
 
 
@@ -24,6 +24,8 @@ def place_of(name, layer):
         ends = (6, 13, 23, 33, 43)  # the max poolings
         return f"stage{1 + sum(index > end for end in ends)}"
     parts = layer.split(".")
+    if parts[0] == "encoder":
+        return f"stage{int(parts[1]) + 1}"
     if parts[0] == "last_norm":
         return places_of(name)[-1]
     if parts[0] == "stages":

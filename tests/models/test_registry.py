@@ -28,6 +28,7 @@ def test_depths_by_name():
     assert check_model("resnet14_narrow") == 14
     assert check_model("preact_resnet20") == 20
     assert check_model("mobilenet_narrow") == 29
+    assert check_model("unet_encoder") == 9
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_only_the_small_networks_have_a_width(name):
         ("resnet14_narrow", 32),
         ("preact_resnet8", 8),
         ("mobilenet_narrow", 8),
+        ("unet_encoder", 16),
     ],
 )
 def test_images_may_not_be_too_small(name, smallest):
@@ -84,6 +86,7 @@ def test_images_may_not_be_too_small(name, smallest):
         ("resnet14_narrow", 1),
         ("preact_resnet8", 0.5),
         ("mobilenet_narrow", 1),
+        ("unet_encoder", 1),
     ],
 )
 def test_widths_are_those_of_the_model(name, width):

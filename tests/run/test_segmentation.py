@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from torch import nn
 
 from groupnorm.data import DataError, catalog
-from groupnorm.models import build_segmentation_model
+from groupnorm.layers import BatchNorm, FrozenBatchNorm, GroupNorm
+from groupnorm.models import build_model, build_segmentation_model
 from groupnorm.run import check, config_class, run
 from groupnorm.run.segmentation import build, first_step, load, notes, warm_start
+from groupnorm.training.checkpoint import Progress, save_checkpoint
 from groupnorm.training.config import RunConfig
+from groupnorm.training.optimizer import sgd
 from groupnorm.training.warm_start import WarmStartError, load_weights
 from tests.data.segmentation import tiny_maps
 from tests.tolerances import NETWORK
@@ -156,7 +160,173 @@ def test_weights_of_another_run_but_not_its_last_layer_where_the_data_differ():
 
 def test_weights_that_do_not_fit():
     other = RunConfig(model="resnet20", norm="bn", epochs=1).identity()
-    with pytest.raises(WarmStartError, match="they are of resnet20, it takes those of unet_narrow"):
+    told = "they are of resnet20, it takes those of unet_narrow, or its encoder those of unet_encod"
+    with pytest.raises(WarmStartError, match=told):
         warm_start(config(), torch.nn.Linear(1, 1), other)
     with pytest.raises(WarmStartError, match="trained with gn; with bn"):
         warm_start(config(), torch.nn.Linear(1, 1), config(norm="gn").identity())
+
+
+CLASSIFIER = RunConfig(model="unet_encoder", norm="bn", data="digits", epochs=1)
+ENCODERS = {
+    "converted": {"norms": {"encoder": "gn"}, "init_norms": "convert"},
+    "eight groups": {"norms": {"encoder": "gn:groups=8"}, "init_norms": "convert"},
+    "reset": {"norms": {"encoder": "gn:groups=8"}, "init_norms": "reset"},
+    "frozen": {"norms": {"encoder": "frozenbn"}},
+    "trained": {"norms": {"encoder": "bn"}},
+}
+CONVERTED = ("converted", "eight groups")
+ARMS = [pytest.param(arm, marks=pytest.mark.slow if arm in CONVERTED else ()) for arm in ENCODERS]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A classifier whose statistics are those of the images, and the file of its checkpoint."""
+    torch.manual_seed(0)
+    model = build_model("unet_encoder", norm="bn", num_classes=10)
+    images = tiny_maps.load(None).train_images.float()
+    images = (images - images.mean((0, 2, 3), keepdim=True)) / images.std()
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, BatchNorm):
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.normal_(0, 0.3)
+        for _ in range(60):
+            model(images)
+    path = tmp_path_factory.mktemp("classifier") / "checkpoint.pt"
+    save_checkpoint(
+        path, config=CLASSIFIER, progress=Progress(), model=model, optimizer=sgd(CLASSIFIER, model)
+    )
+    return model.eval(), path
+
+
+def encoder_config(arm, **changes):
+    fields = {"norm": "gn:groups=8", "init": CLASSIFIER.run_name(), **ENCODERS[arm], **changes}
+    return config(**fields)
+
+
+def started(classifier, arm, **changes):
+    """The U-Net of an arm before its first step, and what the record says of its start."""
+    made, model = encoder_config(arm, **changes), classifier[0]
+    data = load(made, "cpu", None)
+    unet = build(made, data, "cpu")
+    how = warm_start(made, unet, CLASSIFIER.identity())
+    found = load_weights(unet, model.state_dict(), how)
+    return unet, found | ({} if how.finish is None else how.finish(data))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_weight_of_the_encoder_is_the_classifiers(classifier, arm):
+    unet, found = started(classifier, arm)
+    reset = arm == "reset"
+    assert found["loaded"] == (8 if reset else 48)
+    norms = 8 * 5 if reset else 0
+    assert len(found["left_out"]) == 2 + norms
+    assert {"fc.weight", "fc.bias"} <= set(found["left_out"])
+    of_encoder = [key for key in found["fresh"] if key.startswith("encoder.")]
+    assert len(of_encoder) == (16 if reset else 0), "gamma and beta of 8 norms"
+    if arm in ("frozen", "trained", "reset"):
+        assert torch.equal(unet.encoder[3][3].weight, classifier[0].encoder[3][3].weight)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_norms_are_what_the_arm_says(classifier, arm):
+    kinds = {"frozen": FrozenBatchNorm, "trained": BatchNorm}
+    unet, found = started(classifier, arm)
+    norms = [layers[place] for layers in unet.encoder for place in (1, 4)]
+    assert all(isinstance(norm, kinds.get(arm, GroupNorm)) for norm in norms)
+    decoder = [m for m in unet.decoder.modules() if isinstance(m, GroupNorm)]
+    assert [norm.num_groups for norm in decoder] == [8] * 6
+    if arm in ("eight groups", "reset"):
+        assert [norm.num_groups for norm in norms] == [8] * 8
+    if arm == "reset":
+        assert all((n.weight == 1).all() and (n.bias == 0).all() for n in norms)
+    if arm == "trained":
+        assert norms[0].batch_per_worker == 4
+    assert ("conversion" in found) == (arm in CONVERTED)
+    if arm in CONVERTED:
+        assert len(found["conversion"]["layers"]) == 8
+        assert found["conversion"]["skipped"] == []
+
+
+@pytest.mark.slow
+def test_what_the_encoder_gives_before_the_first_step(classifier):
+    """That of frozen and trained batch norm is the classifier's, that of converted ones near it."""
+    model, _ = classifier
+    made = encoder_config("trained")
+    images = next(iter(load(made, "cpu", None).test()))[0]
+
+    def distance(arm):
+        with torch.no_grad():
+            ours = started(classifier, arm)[0].eval().encoder(images)
+            theirs = model.encoder(images)
+        pairs = list(zip(ours, theirs, strict=True))
+        return max(float((a - b).square().sum() / (b - b.mean()).square().sum()) for a, b in pairs)
+
+    assert distance("trained") == 0.0
+    assert distance("frozen") < NETWORK
+    far = distance("reset")
+    for arm in CONVERTED:
+        assert NETWORK < distance(arm) < far / 4
+
+
+@pytest.mark.slow
+def test_a_conversion_is_the_same_each_time(classifier):
+    first, second = (started(classifier, "converted", memory_format="channels_last")
+                     for _ in range(2))  # fmt: skip
+    assert first[1] == second[1]
+    for a, b in zip(first[0].state_dict().values(), second[0].state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    weight = first[0].encoder[1][0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(first[0].encoder[1][0], nn.Conv2d)
+
+
+@pytest.mark.parametrize("arm", [pytest.param("converted", marks=pytest.mark.slow), "reset"])
+def test_stopped_and_continued_it_ends_with_the_same_bits(classifier, arm, tmp_path):
+    made = encoder_config(arm, steps=6)
+    init = classifier[1]
+    env = {}
+    whole = run(made, with_cost=False, init=init, on_start=env.update)
+    assert ("conversion" in env["init"]) == (arm == "converted")
+    assert env["parameters"] == sum(p.numel() for p in whole.model.parameters())
+    checkpoint = tmp_path / "checkpoint.pt"
+    begun = run(made, with_cost=False, init=init, checkpoint=checkpoint, stop_epoch=1)
+    assert begun.status == "stopped"
+    if arm == "converted":
+        with pytest.raises(ValueError, match="and no checkpoint of it was given"):
+            run(made, with_cost=False, checkpoint=checkpoint)
+    again = run(made, with_cost=False, init=init, checkpoint=checkpoint)
+    assert without_timing(again.metrics) == without_timing(whole.metrics)
+    for a, b in zip(
+        whole.model.state_dict().values(), again.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("arm", "other", "told"),
+    [
+        ("trained", {"norm": "gn"}, "trained with gn; with bn"),
+        ("trained", {"norms": {"stage2": "gn"}}, "trained with gn; with bn"),
+        ("converted", {"norm": "gn"}, "init_norms=convert converts batch norms without ws, they w"),
+        ("converted", {"norm": "bn+ws"}, r"without ws, they were trained with bn\+ws"),
+        (
+            "reset",
+            {"norm": "bn+ws"},
+            r"they were trained with bn\+ws; convolutions with gn:groups=8",
+        ),
+    ],
+)
+def test_norms_of_a_classifier_that_cannot_become_that(arm, other, told):
+    made = encoder_config(arm)
+    model = build(made, load(made, "cpu", None), "cpu")
+    identity = CLASSIFIER.model_copy(update={}).identity() | other
+    with pytest.raises(WarmStartError, match=told):
+        warm_start(made, model, identity)
+
+
+def test_only_a_classifiers_norms_become_something():
+    made = encoder_config("reset")
+    with pytest.raises(WarmStartError, match="goes with the weights of unet_encoder, these are of"):
+        warm_start(made, nn.Linear(1, 1), config().identity())

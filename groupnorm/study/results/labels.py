@@ -17,6 +17,8 @@ RECOMPUTED = "(recomputed statistics)"
 BATCH_NORM, GROUP_NORM = NormSpec("bn"), NormSpec("gn")
 FIRST_LABELS_OF_CLIPS = ("norm", "frames", "stride", "batch_per_worker")
 """What every row of a study of clips is labelled with; further labels come after them."""
+SIZE = "images per worker"
+"""The label of arms beside which the numbers of images of their workers are varied."""
 _NO_NORM = NormSpec("none")
 
 
@@ -118,6 +120,8 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
         text = ", ".join([text, *further])
     elif "batch_per_worker" in labels:
         text = f"{labels.get('norm', '?')}, {labels['batch_per_worker']} images per worker"
+    elif SIZE in labels:
+        text = f"{labels.get('arm', '?')}, {labels[SIZE]} {SIZE}"
     else:
         text = ", ".join(str(value) for name, value in labels.items() if name != tuned_over)
     return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
@@ -125,6 +129,9 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
 
 def label_of(same: Sequence[Row], tuned_over: str | None = None) -> str:
     """What the runs of some rows stand for, e.g. "gn, 32, 2 images per worker (trained once)"."""
+    if SIZE in same[0].labels:
+        sizes = ", ".join(dict.fromkeys(str(row.labels[SIZE]) for row in same))
+        return label_text({**same[0].labels, SIZE: sizes}, tuned_over)
     if "batch_per_worker" not in same[0].labels:
         return "; ".join(dict.fromkeys(label_text(row.labels, tuned_over) for row in same))
     batches = _batches(same)

@@ -26,6 +26,30 @@ def test_every_field_changes_the_hash():
     assert unreadable.digest() == start.digest()
 
 
+def test_what_becomes_of_the_norms_changes_the_hash():
+    kinds = ("keep", "convert", "reset")
+    init = "bn-1x32-s0-52d863f086"
+    made = [SegmentationConfig(steps=3, init=init, init_norms=kind) for kind in kinds]
+    assert len({config.digest() for config in made}) == 3
+    assert made[0].digest() == SegmentationConfig(steps=3, init=init).digest()
+    assert [config.converts_start for config in made] == [False, True, False]
+
+
+@pytest.mark.parametrize("kind", ["convert", "reset"])
+def test_norms_become_something_only_where_training_starts_from_a_run(kind):
+    with pytest.raises(ValidationError, match=f"init_norms={kind} is about .* give init, or leave"):
+        SegmentationConfig(steps=1, init_norms=kind)
+
+
+@pytest.mark.parametrize("norm", ["bn", "frozenbn", "gn+ws", "none", "gn:affine=false"])
+def test_a_converted_encoder_has_group_norm(norm):
+    fields = {"steps": 1, "init": "bn-1x32-s0-52d863f086", "init_norms": "convert"}
+    told = r"norms.encoder must be gn, ln or in, with scale and shift and without ws, got "
+    with pytest.raises(ValidationError, match=told):
+        SegmentationConfig(norm=norm, **fields)
+    SegmentationConfig(norm=norm, norms={"encoder": "gn:groups=8"}, **fields)
+
+
 def test_a_run_keeps_its_name():
     """As recorded: a new field must not change it."""
     assert SegmentationConfig(norm="bn", epochs=4).run_name() == "bn-8x32-s0-993512c886"

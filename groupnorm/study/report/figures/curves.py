@@ -22,7 +22,7 @@ from groupnorm.study.report.figures.style import (
 )
 from groupnorm.study.results.clips import clips_of, families, line_name, lines_of
 from groupnorm.study.results.differences import groups_of
-from groupnorm.study.results.labels import row_name
+from groupnorm.study.results.labels import SIZE, row_name
 from groupnorm.study.results.rows import (
     ONCE,
     Row,
@@ -149,18 +149,27 @@ def arm_figure(study: Study, rows: list[Row]) -> FigureSpec:
 
 
 def step_figure(study: Study, rows: list[Row]) -> FigureSpec:
-    """Test curves of every arm against the step, a panel for each number of images per worker."""
+    """Test curves of every arm against the step, a panel for each number of images per worker.
+
+    All panels have the same axis, from the first evaluation on: the first steps are in question.
+    """
     styles = norm_styles(row.labels["arm"] for row in rows)
     metric, evaluated = study.metric, _evaluated(study)
     groups = {
-        here[0].labels["images per worker"]: [
+        here[0].labels[SIZE]: [
             Series(study.label(row.labels), _records(study, row), styles[row.labels["arm"]])
             for row in here
         ]
         for here in groups_of(study, rows)
     }
-    everything = [series for group in groups.values() for series in group]
-    limits = _limits(metric, everything, (metric.name,))
+    values = [
+        value
+        for series in (one for group in groups.values() for one in group)
+        for record in series.records
+        for value in _values(record, metric.name).values()
+    ]
+    margin = 0.06 * (max(values) - min(values)) or 0.5 if values else 0.0
+    limits = (min(values) - margin, max(values) + margin) if values else None
     panels = []
     for size, series in groups.items():
         title = f"{size} {'image' if size == 1 else 'images'} per worker"

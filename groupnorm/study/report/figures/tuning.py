@@ -16,7 +16,7 @@ from groupnorm.study.report.figures.style import (
     norm_styles,
     sequence_colors,
 )
-from groupnorm.study.results.labels import row_name
+from groupnorm.study.results.labels import SIZE, row_name
 from groupnorm.study.results.published import DIVISIONS
 from groupnorm.study.results.rows import Row, batch_sizes, norm_names
 from groupnorm.study.results.tuning import Tuning
@@ -88,7 +88,7 @@ def _by_arm_and_size(tuning: Tuning) -> dict[str, Lines]:
     styles = norm_styles(row.labels["arm"] for row in tuning.rows)
     found: dict[str, dict[str, list[Row]]] = {}
     for row in tuning.rows:
-        panel = found.setdefault(f"images per worker: {row.labels['images per worker']}", {})
+        panel = found.setdefault(f"{row.labels[SIZE]} {SIZE}", {})
         panel.setdefault(row.labels["arm"], []).append(row)
     return {
         title: [(tuning.study.called(arm), styles[arm], rows) for arm, rows in panel.items()]

@@ -10,10 +10,9 @@ from groupnorm.study.results.by_step import difference_at, shown_steps
 from groupnorm.study.results.differences import groups_of, row_difference
 from groupnorm.study.results.estimates import Difference
 from groupnorm.study.results.format import counted
+from groupnorm.study.results.labels import SIZE
 from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.wording import is_better, noun
-
-SIZE = "images per worker"
 
 
 def fine_tuning_headline(study: Study, rows: list[Row]) -> str:
@@ -60,9 +59,10 @@ def conversions_note(study: Study) -> str:
         f"({counted(len(reports), 'conversion')}"
     )
     if errors:
+        ends = " to ".join(dict.fromkeys(f"{end:.2g}" for end in (min(errors), max(errors))))
         text += (
-            f"; error of the encoder's maps {min(errors):.2g} to {max(errors):.2g} of their "
-            "variance, on images that nothing was fitted to"
+            f"; error of the encoder's maps {ends} of their variance, on images that nothing was "
+            "fitted to"
         )
     return f"{text}). {_skipped(reports)} The reports are in `env.json` of the runs."
 
@@ -111,6 +111,8 @@ def _first_against_others(
         parts.append(f"has a higher {noun(study.metric)} than {better}")
     if worse:
         parts.append(f"has a lower {noun(study.metric)} than {worse}")
+    if untold := [name for name, one in found.items() if one is None or one.told_apart is None]:
+        parts.append(f"has no interval of its difference from {' and '.join(untold)}")
     if equal:
         parts.append(f"cannot be told apart from {' and '.join(equal)}")
     return f"{name[0].upper()}{name[1:]}{where} {'; it '.join(parts)}."
@@ -128,7 +130,7 @@ def _listed(study: Study, found: dict[str, Difference | None]) -> str:
         assert one is not None
         size = one if one.mean > 0 else one.negated
         texts.append(f"{name} by {gap(study.metric, one)} ({uncertainty(size)})")
-    return ", ".join(texts)
+    return " and ".join(texts)
 
 
 def _name(study: Study, row: Row) -> str:

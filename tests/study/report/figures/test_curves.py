@@ -5,11 +5,18 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from groupnorm.study.report.figures.curves import Series, _limits, batch_figure, norm_figure
+from groupnorm.study.report.figures.curves import (
+    Series,
+    _limits,
+    batch_figure,
+    norm_figure,
+    step_figure,
+)
 from groupnorm.study.report.figures.style import BLACK, Style
 from groupnorm.study.results.rows import load_study, summarize_study
 from groupnorm.study.store import Record
-from tests.study.fake_store import BOX_AP, ERROR, batch_study, configured
+from tests.study.fake_fine_tuning import STEPS, fine_tuning_study
+from tests.study.fake_store import BOX_AP, ERROR, batch_study, configured, loaded
 
 
 @pytest.fixture
@@ -69,3 +76,23 @@ def test_the_first_epochs_of_a_metric_that_rises_do_not_stretch_it_either():
     record = Record("run", "finished", None, {}, {}, rows)
     low, high = _limits(BOX_AP, [Series("bn", [record], Style(BLACK))], ("box_ap",))
     assert 29 < low < 30 < high < 31
+
+
+def test_arms_against_the_step_have_a_panel_for_each_number_of_images(tmp_path):
+    figure = step_figure(*loaded(fine_tuning_study(tmp_path)))
+    assert len(figure.panels) == figure.columns == 3
+    assert "in every panel: converted, reset GN, frozen BN." in figure.caption
+    limits = set()
+    for panel in figure.panels:
+        drawn, axes = plt.subplots()
+        panel.draw(axes)
+        assert [line.get_label() for line in axes.lines] == [
+            "converted", "reset GN", "frozen BN", "BN trained",
+        ]  # fmt: skip
+        assert all(tuple(line.get_xdata()) == STEPS for line in axes.lines)
+        assert axes.get_xlabel() == "step"
+        low, high = axes.get_ylim()
+        assert all(low < value < high for line in axes.lines for value in line.get_ydata())
+        limits.add((low, high))
+        plt.close(drawn)
+    assert len(limits) == 1, "panels have one axis"
