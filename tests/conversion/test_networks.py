@@ -271,7 +271,7 @@ def video_network():
     model = video.VideoResNet(
         video.BasicBlock, [video.Conv3DSimple] * 4, [1, 1, 1, 1], video.BasicStem, num_classes=5
     )
-    return model, (3, 8, 16, 16)
+    return model, (3, 16, 16, 16)
 
 
 def unet_of_segmentation_models():
@@ -303,7 +303,7 @@ def test_networks_of_other_libraries_are_fitted_to_data(make):
     without, _ = convert(model, "gn:groups=4", example=data)
     assert batch_norms(fitted) == []
     assert report.skipped == []
-    assert error_of(fitted, model, fresh) < 0.7 * error_of(without, model, fresh)
+    assert error_of(fitted, model, fresh) < 0.9 * error_of(without, model, fresh)
 
 
 @torch.no_grad()
@@ -321,11 +321,12 @@ def measure_statistics(model, batch):
         handle.remove()
 
 
+@pytest.mark.slow
 def test_a_detector_is_fitted_to_lists_of_images():
     torch.manual_seed(0)
     model = detector()
     del model.extra
-    batches = [[torch.rand(3, 48, 64), torch.rand(3, 64, 40)] for _ in range(8)]
+    batches = [[torch.rand(3, 48, 64), torch.rand(3, 64, 40)] for _ in range(4)]
     x = images(16, 3, 64, 64)
     measure_statistics(model, [image for batch in batches for image in batch])
     converted, report = convert(
@@ -335,7 +336,7 @@ def test_a_detector_is_fitted_to_lists_of_images():
     without, _ = convert(model, "gn:groups=4", only="backbone")
     assert not any(isinstance(m, FrozenBatchNorm2d) for m in converted.modules())
     assert all(row.error is not None for row in report.layers)
-    assert error_of(converted.backbone, model.backbone, x) < 0.7 * error_of(
+    assert error_of(converted.backbone, model.backbone, x) < 0.9 * error_of(
         without.backbone, model.backbone, x
     )
 
@@ -347,18 +348,24 @@ def test_a_network_of_diffusers_is_fitted_to_other_groups():
         sample_size=8, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8,
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
     ).eval()  # fmt: skip
-    _, report = convert(
-        model, "gn:groups=4", only=nn.GroupNorm, data=images(24, 3, 8, 8),
-        forward=lambda m, x: m(x, 10).sample, **QUICK,
+    fitted, report = convert(
+        model, "gn:groups=4", only=nn.GroupNorm, data=images(24, 3, 8, 8).split(6),
+        forward=denoise, **QUICK,
     )  # fmt: skip
+    without, _ = convert(model, "gn:groups=4", only=nn.GroupNorm)
     assert {row.groups for row in report.layers} == {4}
-    assert report.output_error < 0.1
+    fresh = images(24, 3, 8, 8, seed=1)
+    assert error_of(fitted, model, fresh, denoise) < 0.7 * error_of(without, model, fresh, denoise)
+
+
+def denoise(model, x):
+    return model(x, 10).sample
 
 
 @torch.no_grad()
-def error_of(converted, model, x):
+def error_of(converted, model, x, run=lambda model, x: model(x)):
     error = OutputError()
-    error.add(model(x), converted(x))
+    error.add(run(model, x), run(converted, x))
     return error.value
 
 
