@@ -150,18 +150,18 @@ def crops(path: Path, count: int, generator: torch.Generator) -> Tensor:
     Returns:
         (count, 3, 224, 224), normalized as ImageNet's.
     """
-    image = Image.open(path)
-    image.draft("RGB", (1024, 1024))
-    image = image.convert("RGB")
+    with Image.open(path) as file:
+        file.draft("RGB", (1024, 1024))
+        image = file.convert("RGB")
     found = []
     for number in range(count):
         share = 0.9 if number == 0 else 0.35 + 0.55 * _draw_number(generator)
         side = int(share * min(image.size))
-        corner = [
+        left, top = (
             int((0.5 if number == 0 else _draw_number(generator)) * (length - side))
             for length in image.size
-        ]
-        box = (*corner, corner[0] + side, corner[1] + side)
+        )
+        box = (left, top, left + side, top + side)
         pixels = np.asarray(image.crop(box).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
         found.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -206,8 +206,9 @@ def efficientnet_lite0() -> nn.Module:
 
 
 def _plain(conv: nn.Conv2d) -> nn.Module:
+    (height, width), (down, right) = conv.kernel_size, conv.stride
     new = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,
+        conv.in_channels, conv.out_channels, (height, width), (down, right),
         groups=conv.groups, bias=conv.bias is not None,
     )  # fmt: skip
     new.load_state_dict(conv.state_dict())
