@@ -14,6 +14,7 @@ import json
 import re
 import statistics
 import sys
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -927,9 +928,79 @@ def why_sections() -> dict[str, str]:
 
 
 def conversion_sections() -> dict[str, str]:
-    """Name of each section of docs/conversion.md, and its text; none before a study is kept."""
-    kept = sorted(RESULTS.glob("convert-full-*"))
-    return {"conversions": conversions_section(only("convert-full-*"))} if kept else {}
+    """Name of each section of docs/conversion.md, and its text."""
+    sections = {"published": published_section()}
+    if sorted(RESULTS.glob("convert-full-*")):  # none before the study is kept
+        sections["conversions"] = conversions_section(only("convert-full-*"))
+    return sections
+
+
+def published_section() -> str:
+    """Conversions of published networks, and what one of a ResNet-50 takes."""
+    folder = only("conversion-published-*")
+    inside = f"../results/{folder.name}"
+    lite0, resnet50 = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("lite0", "resnet50")
+    )
+    load = resnet50["load_average"]
+    beside = f" Other work had {load:.1f} processes running then." if load > 0.5 else ""
+    return "\n".join(
+        [
+            f"![Agreement of EfficientNet-Lite0 before and after]({inside}/lite0.png)",
+            "",
+            *markdown(*lite0_table(lite0["trials"])),
+            "",
+            f"EfficientNet-Lite0 with its published ImageNet weights, {lite0['test_crops']} crops "
+            f"of {len(lite0['test_photographs'])} photographs, ± standard error over the "
+            f"photographs; calibrated with crops of {len(lite0['calibration_photographs'])} other "
+            "photographs. In brackets are the "
+            f"{lite0['trials'][0]['confident']} crops whose class had a probability above "
+            f"{lite0['confident_above']:g} before. KL is the divergence of the probabilities from "
+            "those before; the offset share is that of the median layer.",
+            "",
+            f"A conversion of torchvision's ResNet-50 with {resnet50['images']} images of "
+            f"{resnet50['side']} x {resnet50['side']} took {resnet50['cpu_seconds']:.0f} seconds "
+            f"of CPU time, {resnet50['seconds']:.0f} seconds by the clock, with "
+            f"{resnet50['environment']['threads']} threads, and "
+            f"{resnet50['peak_bytes'] / 1e9:.1f} GB at its peak, the images and the network "
+            f"included.{beside}",
+            "",
+            f"`{lite0['command']}`, and the same with `resnet50`; torch "
+            f"{lite0['environment']['torch']}, {lite0['environment']['cpu']}; record: "
+            f"[{folder.name}]({inside}).",
+        ]
+    )
+
+
+def lite0_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the conversions of a classifier."""
+    header = ["EfficientNet-Lite0", "same class, %", "KL", "offset share",
+              "layers with groups", "CPU seconds"]  # fmt: skip
+    lines = [
+        [
+            row["name"],
+            f"{row['top1']:.0f} ± {row['top1_standard_error']:.0f} ({row['top1_confident']:.0f})",
+            f"{row['kl']:.2f}",
+            share_of(row["layers"]),
+            groups_of(row["layers"]),
+            f"{row['cpu_seconds']:.0f}" if row.get("images") else "",
+        ]
+        for row in rows
+    ]
+    return header, lines
+
+
+def share_of(layers: list[dict[str, Any]]) -> str:
+    """The offset share of the median layer."""
+    shares = [layer["offset_share"] for layer in layers if layer["offset_share"] is not None]
+    return f"{statistics.median(shares):.2f}" if shares else ""
+
+
+def groups_of(layers: list[dict[str, Any]]) -> str:
+    """How many layers have how many groups."""
+    counts = Counter(layer["groups"] for layer in layers)
+    return ", ".join(f"{counts[groups]} with {groups}" for groups in sorted(counts))
 
 
 def conversions_section(folder: Path) -> str:

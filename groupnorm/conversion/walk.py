@@ -237,8 +237,10 @@ def registered_in_front(model: nn.Module, norm: nn.Module, channels: int) -> nn.
     for module in model.modules():
         if module is norm:
             break
-        outputs = getattr(module, "out_channels", getattr(module, "out_features", None))
-        if isinstance(module, _ConvNd | nn.Linear) and outputs == channels:
+        if not isinstance(module, _ConvNd | nn.Linear):
+            continue
+        outputs = module.out_channels if isinstance(module, _ConvNd) else module.out_features
+        if outputs == channels:
             found = module
     return found
 
