@@ -376,6 +376,37 @@ def test_a_channel_of_many_values_in_one_chunk(way):
     compare((1, 4, 512, 512), 1, torch.float32, channels_last=way != "rows")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # PyTorch's own rules of forward mode
+@pytest.mark.parametrize("transform", ["grad", "jvp", "vmap", "forward mode"])
+@pytest.mark.parametrize("images", [2, 4])
+@pytest.mark.parametrize(
+    "way", ["rows", "channels_last", "kernels, rows", "kernels, channels_last"]
+)
+def test_transforms(way, images, transform):
+    torch.manual_seed(0)
+    x, tangent = torch.randn(2, 4, 3, 7, 5).double()
+    if way.endswith("channels_last"):
+        x = x.contiguous(memory_format=torch.channels_last)
+    w, b = torch.rand(2, 3).double()
+
+    def results(function):
+        def outputs(x):
+            return function(x, w, b, 1e-5, images)[0]
+
+        if transform == "grad":
+            return torch.func.grad(lambda x: (outputs(x) * tangent).sum())(x)
+        if transform == "jvp":
+            return torch.func.jvp(outputs, (x,), (tangent,))[1]
+        if transform == "vmap":
+            return torch.func.vmap(outputs)(torch.stack([x, tangent]))
+        with torch.autograd.forward_ad.dual_level():
+            y = outputs(torch.autograd.forward_ad.make_dual(x, tangent))
+            assert y.is_contiguous() == x.is_contiguous()
+            return torch.autograd.forward_ad.unpack_dual(y).tangent
+
+    assert (results(chunked_batch_norm) - results(by_definition)).abs().max() <= DOUBLE
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_images_that_fill_no_chunk_are_refused(layout):
     with pytest.raises(ValueError, match="expected a multiple of 2 images, got 5"):
