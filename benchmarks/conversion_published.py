@@ -339,7 +339,7 @@ def lite0(folder: Path) -> dict[str, Any]:
 def resnet50(threads: int) -> dict[str, Any]:
     """The record of a ResNet-50, measured in a process of its own."""
     command = [sys.executable, __file__, "resnet50", "--threads", str(threads), "--measure"]
-    found: dict[str, Any] = json.loads(subprocess.check_output(command, text=True))
+    found: dict[str, Any] = json.loads(subprocess.check_output(command, encoding="utf-8"))
     print({key: value for key, value in found.items() if key != "layers"})
     return found
 
