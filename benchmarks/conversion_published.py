@@ -339,7 +339,7 @@ def lite0(folder: Path) -> dict[str, Any]:
 def resnet50(threads: int) -> dict[str, Any]:
     """The record of a ResNet-50, measured in a process of its own."""
     command = [sys.executable, __file__, "resnet50", "--threads", str(threads), "--measure"]
-    found: dict[str, Any] = json.loads(subprocess.check_output(command, text=True))
+    found: dict[str, Any] = json.loads(subprocess.check_output(command, encoding="utf-8"))
     print({key: value for key, value in found.items() if key != "layers"})
     return found
 
@@ -425,7 +425,7 @@ def _bars(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     places = range(len(rows))
     for offset, key, color, label in (
         (-0.2, "top1", BLUE, "all crops"),
-        (0.2, "top1_confident", ORANGE, f"the network was {CONFIDENT:.0%} sure"),
+        (0.2, "top1_confident", ORANGE, f"crops of which it was {100 * CONFIDENT:.0f} % sure"),
     ):
         axes.barh([p + offset for p in places], [row[key] for row in rows], 0.38,
                   color=color, label=label)  # fmt: skip
@@ -434,20 +434,21 @@ def _bars(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(0, 100)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("same class as before, %")
-    axes.legend(loc="upper right", fontsize=8)
 
 
 def _errors(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    for row, color in zip(rows, (BLUE, GREEN, ORANGE, VERMILLION), strict=True):
+    styles = ((BLUE, "--"), (GREEN, "-"), (ORANGE, "-"), (VERMILLION, "-"))
+    for order, (row, (color, dashes)) in enumerate(zip(rows, styles, strict=True)):
         errors = [layer["error"] for layer in row["layers"]]
-        axes.plot(range(1, len(errors) + 1), errors, color=color, marker=".",
-                  label=row["name"])  # fmt: skip
+        axes.plot(
+            range(1, len(errors) + 1), errors, color=color, linestyle=dashes, marker=".",
+            zorder=len(rows) - order + 2, label=row["name"],
+        )  # fmt: skip
     axes.axhline(1, color=GREY, linewidth=0.8)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("norm, from input to output")
     axes.set_ylabel("relative squared error")
-    axes.legend(fontsize=8)
 
 
 def main() -> None:
