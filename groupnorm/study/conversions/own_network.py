@@ -132,9 +132,9 @@ class OwnTeacher:
             if scores is None:
                 keys = " or ".join(SCORES)
                 raise ValueError(
-                    "expected scores of classes (N, K) or (N, K, *) of the network, or a dict with "
-                    f"them under {keys}, got {described(output)}; --network MODULE:FUNCTION can "
-                    "name a function that makes a network that gives the scores alone"
+                    "expected scores of classes (N, K), (N, K, H, W) or (N, K, D, H, W) of the "
+                    f"network, or a dict with them under {keys}, got {described(output)}; "
+                    "--network MODULE:FUNCTION can name a function that wraps the network and returns the scores alone"
                 )
             found.append(scores.argmax(1).cpu())
         return torch.cat(found)
