@@ -202,7 +202,7 @@ def convert(
             preview(built.model, to, only=only or None)  # what is wrong is found at once
             limits = _limits(offset_limit)
             choice = (count, held_out, size, mean or built.mean, std or built.std)
-            split = _split(photos, choice, labels, built.model, device, tell)
+            split = _split(photos, choice, to, labels, built.model, device, tell)
             converted, report = _converted(
                 built.model, to, split, only=only or None, hybrid=hybrid, plain=plain,
                 finetune_steps=finetune_steps, seed=seed, progress=True, **limits,
@@ -306,6 +306,7 @@ def _preview(
 def _split(
     folder: Path,
     choice: tuple[Any, ...],
+    to: str,
     labels: bool,
     model: Any,
     device: str,
@@ -315,7 +316,7 @@ def _split(
     from groupnorm.run.conversion.comparison import check_classes, check_outputs
     from groupnorm.run.conversion.images import split_images
 
-    split = split_images(folder, *choice, with_classes=labels)
+    split = split_images(folder, *choice, to=to, with_classes=labels)
     for note in split.notes:
         print_line(errors, f"note: {note}")
     for part, paths in zip((split.calibration, split.held_out), split.paths, strict=True):

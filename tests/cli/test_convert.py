@@ -246,8 +246,8 @@ def test_a_result_is_not_overwritten_without_leave(place):
         ({"12": ["12", "--only", "9"]}, "9"),
         ({"12": ["12", "--hybrid", "0.5", "--plain"]}, "plain"),
         ({"12": ["12", "--device", "tpu"]}, "unknown device 'tpu'"),
-        ({"12": ["12", "--held-out", "1"]}, "at least 6 images to calibrate on and 2 held out"),
-        ({"12": ["12", "--count", "1"]}, "at least 6 images to calibrate on and 2 held out, got 1"),
+        ({"12": ["12", "--held-out", "1"]}, "at least 10 images to calibrate on and 2 held out"),
+        ({"12": ["12", "--count", "1"]}, "10 images to calibrate on and 2 held out, got 1 and 64"),
         ({"12": ["12", "--out", "tiny.pt"]}, "--out takes a folder, tiny.pt is a file"),
         ({"12": ["12", "--out", "tiny.pt/deep/er"]}, "tiny.pt is a file; name another"),
     ],
@@ -325,7 +325,7 @@ def test_copies_of_an_image_count_once(place):
             shutil.copy(first, path)
     done = typed("convert", *USUAL, "--out", "other")
     assert done.returncode == 2
-    assert "photos has 1 different image that can be decoded; expected 8 at least" in done.stderr
+    assert "photos has 1 different image that can be decoded; expected 12 at least" in done.stderr
     assert "left out: 19 images with the pixels of others" in done.stderr
 
 

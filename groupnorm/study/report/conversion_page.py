@@ -62,10 +62,10 @@ def comparison_notes(found: Comparison) -> list[str]:
         )
     if found.agreement is None:
         notes.append(
-            "The output is neither a tensor (N, K), (N, K, H, W) or (N, K, D, H, W) with the scores "
-            "of K classes nor a dict with one under out or logits: there is no class to compare. "
-            "--network MODULE:FUNCTION can name a function that wraps the network and returns the "
-            "scores alone."
+            "The output is neither a tensor (N, K), (N, K, H, W) or (N, K, D, H, W) with the "
+            "scores of K classes nor a dict with one under out or logits: there is no class to "
+            "compare. --network MODULE:FUNCTION can name a function that wraps the network and "
+            "returns the scores alone."
         )
     elif found.scores is not None and len(found.scores) > 1:
         notes.append(
