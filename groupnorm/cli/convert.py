@@ -18,7 +18,6 @@ from rich.table import Table
 from groupnorm.cli.options import (
     DeviceOption,
     existing_folder,
-    named_folder,
     number,
     read_settings,
     whole,
@@ -33,7 +32,7 @@ from groupnorm.cli.terminal import (
     say,
     this_command,
 )
-from groupnorm.files import write_together
+from groupnorm.files import check_folder_name, write_together
 from groupnorm.printable import print_line
 from groupnorm.study.results.format import counted
 
@@ -139,8 +138,7 @@ def convert(
             parser=number,
             metavar="D",
             help="Largest offset of a channel before its norm, in deviations of the channel; 4 by "
-            "default. With less, layers normalize more and the network loses more; 0 has no "
-            "offsets.",
+            "default. With less, layers normalize more and the network loses more; 0 allows none.",
         ),
     ] = None,
     plain: Annotated[
@@ -185,8 +183,9 @@ def convert(
         if not source.is_file():
             raise ValueError(f"there is no file {checkpoint!r}; expected the network's weights")
         default = source.with_name(f"{source.stem}-{_slug(to)}")
-        folder = named_folder(str(default) if out is None else out, "--out")
-        assert folder is not None
+        chosen = str(default) if out is None else out
+        check_folder_name(chosen, "--out")
+        folder = Path(chosen)
         photos = existing_folder(images, "--images")
         if photos is None and not dry_run:
             raise ValueError("--images is needed: a folder of images like those of the network")
@@ -203,7 +202,7 @@ def convert(
             preview(built.model, to, only=only or None)  # what is wrong is found at once
             limits = _limits(offset_limit)
             choice = (count, held_out, size, mean or built.mean, std or built.std)
-            split = _split(photos, choice, labels, built.model, device, tell)
+            split = _split(photos, choice, to, labels, built.model, device, tell)
             converted, report = _converted(
                 built.model, to, split, only=only or None, hybrid=hybrid, plain=plain,
                 finetune_steps=finetune_steps, seed=seed, progress=True, **limits,
@@ -307,18 +306,22 @@ def _preview(
 def _split(
     folder: Path,
     choice: tuple[Any, ...],
+    to: str,
     labels: bool,
     model: Any,
     device: str,
     tell: Callable[[str], None],
 ) -> Any:
     """The images in two parts, of which the held-out ones have fitting labels."""
-    from groupnorm.run.conversion.comparison import check_classes
+    from groupnorm.run.conversion.comparison import check_classes, check_outputs
     from groupnorm.run.conversion.images import split_images
 
-    split = split_images(folder, *choice, with_classes=labels)
+    split = split_images(folder, *choice, to=to, with_classes=labels)
     for note in split.notes:
         print_line(errors, f"note: {note}")
+    for part, paths in zip((split.calibration, split.held_out), split.paths, strict=True):
+        with _memory_in_words(), _in_words_of_the_command(paths):
+            check_outputs(model, part, device)
     if labels:
         check_classes(model, split.held_out[0], split.classes, device)
     tell(f"images: {_in_words(split, choice)}")

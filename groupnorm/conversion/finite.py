@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,27 @@ class _Place(NamedTuple):
     values: Tensor
 
 
+class Position(NamedTuple):
+    """Where a batch stands in the data: its number, and that of its first sample, if known."""
+
+    batch: int
+    sample: int | None
+
+
+def with_positions(batches: Iterable[Any], before: int = 0) -> Iterator[tuple[Any, Position]]:
+    """Each batch with its position.
+
+    Args:
+        batches: as in `check_finite`.
+        before: samples of earlier batches.
+    """
+    sample: int | None = before
+    for number, batch in enumerate(batches):
+        yield batch, Position(number, sample)
+        samples = _samples(batch)
+        sample = None if sample is None or samples is None else sample + samples
+
+
 def check_finite(
     network: str,
     model: nn.Module,
@@ -53,21 +74,34 @@ def check_finite(
         NotFiniteError: the message names the first module to get or give such values, and the first
             sample that has them.
     """
-    seen: int | None = before
-    for number, batch in enumerate(batches):
-        samples = _samples(batch)
-        found = _first(model, batch, run)
-        if found is not None:
-            rows = _rows(found.values, samples)
-            sample = None if rows is None or seen is None else seen + rows
-            which = f"batch {number}" if sample is None else f"sample {sample}"
-            owner = f"{found.module} in {network}" if found.module else network
-            raise NotFiniteError(
-                f"the {found.what} of {owner} has values that are infinite or NaN, first for "
-                f"{which} of the data, counted from 0",
-                sample,
-            )
-        seen = None if seen is None or samples is None else seen + samples
+    for batch, position in with_positions(batches, before):
+        check_batch(network, model, batch, run, position)
+
+
+def check_batch(
+    network: str,
+    model: nn.Module,
+    batch: Any,
+    run: Callable[[nn.Module, Any], Any],
+    position: Position,
+) -> None:
+    """`check_finite` for the batch at a position of the data.
+
+    Raises:
+        NotFiniteError: as there.
+    """
+    found = _first(model, batch, run)
+    if found is None:
+        return
+    row = _row(found.values, _samples(batch))
+    sample = None if row is None or position.sample is None else position.sample + row
+    which = f"batch {position.batch}" if sample is None else f"sample {sample}"
+    owner = f"{found.module} in {network}" if found.module else network
+    raise NotFiniteError(
+        f"the {found.what} of {owner} has values that are infinite or NaN, first for {which} of "
+        "the data, counted from 0",
+        sample,
+    )
 
 
 def all_finite(value: Any) -> bool:
@@ -116,7 +150,7 @@ def _samples(batch: Any) -> int | None:
     return len(first) if isinstance(first, Tensor) and first.dim() else None
 
 
-def _rows(values: Tensor, samples: int | None) -> int | None:
+def _row(values: Tensor, samples: int | None) -> int | None:
     """The first sample with such values; None where the first dimension does not count them."""
     if samples is None or values.dim() == 0 or len(values) != samples:
         return None

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from groupnorm.conversion.calibration.batches import Batches
+from groupnorm.conversion.calibration.batches import Batches, fewest_samples
+from groupnorm.conversion.calibration.group_rule import MIN_SAMPLES
 from groupnorm.conversion.calibration.network import calibrate
 from groupnorm.conversion.calibration.options import Options
 from groupnorm.conversion.example import Forward
 from groupnorm.conversion.rebuild import add_biases, build
 from groupnorm.conversion.report import ConversionReport
+from groupnorm.conversion.rules import is_free
 from groupnorm.conversion.sources import read_norm
 from groupnorm.conversion.walk import FoundNorm, changed_keys, swap
 from groupnorm.layers import CalibratedGroupNorm
@@ -49,6 +51,11 @@ def check_options(to: str | NormSpec, data: Any, forward: Forward | None, option
         )
     if options.plain and options.hybrid != 1:
         raise ValueError(f"hybrid below 1 is no plain group norm, got {options.hybrid}")
+
+
+def fewest_samples_for(to: str | NormSpec) -> int:
+    """The fewest samples from which `convert` with data makes this norm."""
+    return fewest_samples(MIN_SAMPLES if is_free(NormSpec.parse(to)) else 1)
 
 
 def batches_for(model: nn.Module, data: Any, forward: Forward | None, seed: int) -> Batches:

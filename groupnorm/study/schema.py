@@ -394,6 +394,8 @@ class OwnNetwork(_Closed):
     calibration: Annotated[int, Field(ge=1)]
     held_out: Annotated[int, Field(ge=1)]
     labels: bool
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    notes: list[str]
 
 
 class Done(_Closed):

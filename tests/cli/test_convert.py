@@ -58,6 +58,13 @@ class Contrast(nn.Sequential):
 def contrast():
     return Contrast(*net())
 
+class Logarithm(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).mul(0).log()
+
+def logarithm():
+    return Logarithm(*net())
+
 def plain():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
 """
@@ -124,7 +131,7 @@ def test_a_network_is_converted_compared_and_written(place):
     )
     assert "2 layers to gn; calibration output error" in said
     for what in (
-        "same class as before",
+        "same largest of 2 outputs (N, 2)",
         "held-out output error",
         "largest difference",
         "time per image",
@@ -139,8 +146,8 @@ def test_a_network_is_converted_compared_and_written(place):
     page = (place / "tiny-gn" / "report.md").read_text()
     assert "![Error and offset share of each layer](layers.svg)" in page
     assert str(report) in page
-    assert "same class as before | 100.0 %" in page
-    assert "only 3 images are held out: one of them is 33 points of a share" in page
+    assert "same largest of 2 outputs (N, 2) | 100.0 %" in page
+    assert "only 3 images are held out: each counts for 33 % of an agreement or accuracy" in page
     state = torch.load("tiny-gn/converted.pt")
     assert not [key for key in state if "running" in key]
     names = {}
@@ -178,7 +185,7 @@ def test_the_same_command_gives_the_same_weights(place):
 
 def test_maps_are_compared_position_by_position(place):
     done = typed("convert", "features.pt", *USUAL[1:], "--option", "features=True")
-    assert "same largest channel at each position" in done.stdout
+    assert "same largest of 8 channels at each position (N, 8, " in done.stdout
     assert "the largest is the class there, where the network gives a class at" in done.stdout
     assert "held-out output error" in done.stdout
 
@@ -239,8 +246,8 @@ def test_a_result_is_not_overwritten_without_leave(place):
         ({"12": ["12", "--only", "9"]}, "9"),
         ({"12": ["12", "--hybrid", "0.5", "--plain"]}, "plain"),
         ({"12": ["12", "--device", "tpu"]}, "unknown device 'tpu'"),
-        ({"12": ["12", "--held-out", "1"]}, "at least 6 images to calibrate on and 2 held out"),
-        ({"12": ["12", "--count", "1"]}, "at least 6 images to calibrate on and 2 held out, got 1"),
+        ({"12": ["12", "--held-out", "1"]}, "at least 10 images to calibrate on and 2 held out"),
+        ({"12": ["12", "--count", "1"]}, "10 images to calibrate on and 2 held out, got 1 and 64"),
         ({"12": ["12", "--out", "tiny.pt"]}, "--out takes a folder, tiny.pt is a file"),
         ({"12": ["12", "--out", "tiny.pt/deep/er"]}, "tiny.pt is a file; name another"),
     ],
@@ -290,7 +297,7 @@ def test_a_checkpoint_that_was_converted_already_is_said_to_be_one(place):
     assert "with its report, tiny-gn/report.json: rebuild(" in done.stderr
     (place / "tiny-gn" / "report.json").unlink()
     done = typed("convert", "tiny-gn/converted.pt", *USUAL[1:])
-    assert "tiny-gn/report.json, which is not there" in done.stderr
+    assert "tiny-gn/report.json (missing): rebuild(" in done.stderr
 
 
 def test_without_offsets_there_are_no_offset_shares(place):
@@ -318,7 +325,7 @@ def test_copies_of_an_image_count_once(place):
             shutil.copy(first, path)
     done = typed("convert", *USUAL, "--out", "other")
     assert done.returncode == 2
-    assert "photos has 1 different image that can be decoded; expected 8 at least" in done.stderr
+    assert "photos has 1 different image that can be decoded; expected 12 at least" in done.stderr
     assert "left out: 19 images with the pixels of others" in done.stderr
 
 
@@ -330,6 +337,17 @@ def test_the_layer_and_the_file_of_a_value_that_is_not_finite_are_named(place):
     assert "the input of 0 (Conv2d) in the network has values that are infinite" in done.stderr
     assert "; that is photos/cat/3.jpg\n" in done.stderr
     assert not (place / "tiny-gn").exists()
+
+
+def test_an_output_that_is_not_finite_is_found_before_the_conversion(place, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("groupnorm.conversion.convert", refused)
+    done = typed("convert", "tiny.pt", "--network", "tiny_nets:logarithm", *USUAL[3:])
+    assert done.returncode == 2
+    assert "the output of the network has values that are infinite or NaN, first for" in done.stderr
+    assert "; that is photos/" in done.stderr
 
 
 def test_classes_that_the_network_has_not(place):

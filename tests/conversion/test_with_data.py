@@ -175,6 +175,12 @@ def test_the_first_layer_whose_values_are_not_finite_is_named(at, words):
     assert raised.value.sample is None
 
 
+def test_values_that_are_too_large_to_square_name_the_norm_and_what_to_check():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), train_statistics(nn.BatchNorm2d(16))).double()
+    with pytest.raises(NotFiniteError, match=r"^1: the input .* too large to square: check"):
+        convert(model, data=images().double() * 1e200)
+
+
 def test_a_weight_that_cannot_be_changed_leaves_the_model_as_it_was():
     with torch.inference_mode():
         conv = nn.Conv2d(3, 16, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Batches:
 
     def held_out(self, index: int) -> bool:
         """Whether nothing is fitted to a piece: a quarter of them, spread over all."""
-        return index % _EVERY == min(_EVERY, len(self.pieces)) // 2
+        return _is_held_out(index, len(self.pieces))
 
     def run(self, model: nn.Module, index: int) -> Any:
         """The model's output on a piece.
@@ -128,6 +129,22 @@ class Batches:
 
     def _copy(self, value: Any) -> Any:
         return value.to(self.device, copy=True) if isinstance(value, Tensor) else value
+
+
+def fewest_samples(fitted: int) -> int:
+    """The fewest samples of which `fitted` are left beside those held out.
+
+    Args:
+        fitted: so few that each sample is a piece.
+    """
+    for count in itertools.count(fitted + 1):  # one at least is held out
+        if sum(not _is_held_out(i, count) for i in range(count)) >= fitted:
+            return count
+    raise AssertionError
+
+
+def _is_held_out(index: int, pieces: int) -> bool:
+    return index % _EVERY == min(_EVERY, pieces) // 2
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,14 @@ class MomentAccumulator:
                 return
             raise ValueError(f"x has no values in a sample, its shape is {tuple(x.shape)}")
         batch = _moments(x.detach(), y.detach())
-        for of, moment in (("student's input", batch.var_x), ("teacher's output", batch.var_y)):
+        for what, moment in (
+            ("input of the norm in the converted network", batch.var_x),
+            ("output of the norm in the network", batch.var_y),
+        ):
             if not bool(moment.isfinite().all()):
                 raise NotFiniteError(
-                    f"the {of} has values that are infinite, NaN or too large to square"
+                    f"the {what} has values that are infinite, NaN or too large to square: check "
+                    "the data, how they are normalized, and the network on them"
                 )
         self._batches.append(batch)
 

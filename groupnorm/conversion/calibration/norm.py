@@ -27,6 +27,7 @@ from groupnorm.conversion.calibration.segments import Point, Walk
 from groupnorm.conversion.calibration.tape import Holder
 from groupnorm.conversion.constants.fold import set_weights
 from groupnorm.conversion.constants.producers import LinearLayer
+from groupnorm.conversion.finite import NotFiniteError
 from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import NONE_STORED, ConvertedLayer
 from groupnorm.conversion.sources import SourceNorm, read_norm
@@ -139,9 +140,12 @@ class NormFit:
         """Of the samples to fit on, and of those held out."""
         fitting, held_out = MomentAccumulator(), MomentAccumulator()
         for seen in walk.norm_inputs():
-            (held_out if seen.held_out else fitting).add(
-                seen.student, _output(source, seen.teacher)
-            )
+            try:
+                (held_out if seen.held_out else fitting).add(
+                    seen.student, _output(source, seen.teacher)
+                )
+            except NotFiniteError as error:
+                raise NotFiniteError(f"{self.row.name}: {error}") from None
         return fitting.moments(), held_out.moments()
 
     def _fit(

@@ -20,7 +20,7 @@ from groupnorm.conversion.example import (
     floats_in,
     run_batch,
 )
-from groupnorm.conversion.finite import NotFiniteError, all_finite, check_finite
+from groupnorm.conversion.finite import NotFiniteError, all_finite, check_batch, with_positions
 from groupnorm.conversion.output_error import OutputError
 from groupnorm.conversion.pooled import Pooled, add_to
 from groupnorm.conversion.report import ConversionReport, raise_for_nothing
@@ -95,11 +95,6 @@ def freeze_groups(
         if fit is None:
             skipped.append(skipped_row(norm, Refusal("it does not run on the batches")))
             continue
-        if not (fit.mean.isfinite().all() and fit.about_mean.isfinite().all()):
-            with evaluating(frozen):
-                run = functools.partial(run_batch, forward=forward)
-                check_finite("the network", frozen, batches, run)
-            raise NotFiniteError(f"the input of {norm.names[0]} is not finite on the batches")
         new = frozen_layer(_constants(source, fit))
         replacements.append((norm, new))
         rows.append(replace(stored_row(norm, source, new), affine="fitted", statistics="fitted",
@@ -121,7 +116,9 @@ def _fits(
 
     Raises:
         ValueError: there are no batches, or none has values.
+        NotFiniteError: values are not finite, or too large to square.
     """
+    run = functools.partial(run_batch, forward=forward)
     fits: dict[nn.Module, Pooled] = {}
     handles = []
     for source in sources:
@@ -146,8 +143,16 @@ def _fits(
         handles.append(source.module.register_forward_pre_hook(note, with_kwargs=True))
     try:
         with evaluating(model):
-            for batch in batches:
-                run_batch(model, batch, forward)
+            for batch, position in with_positions(batches):
+                run(model, batch)
+                # at once, for a loader that shuffles has other batches the next time
+                if not all_finite([(fit.mean, fit.about_mean) for fit in fits.values()]):
+                    check_batch("the network", model, batch, run, position)
+                    raise NotFiniteError(
+                        "a group norm gets or gives values that are too large to square, in batch "
+                        f"{position.batch} of the data, counted from 0: check the data, how they "
+                        "are normalized, and the network on them"
+                    )
     finally:
         for handle in handles:
             handle.remove()
@@ -187,14 +192,15 @@ def _output_error(
         ValueError: there is no output of floating-point values.
         NotFiniteError: an output is not finite.
     """
+    run = functools.partial(run_batch, forward=forward)
     error = OutputError()
     values = 0
     with evaluating(model), evaluating(frozen):
-        for batch in batches:
-            outputs = [run_batch(one, batch, forward) for one in (model, frozen)]
+        for batch, position in with_positions(batches):
+            outputs = [run(one, batch) for one in (model, frozen)]
             if not all_finite(outputs):
                 for name, one in (("the network", model), ("the frozen network", frozen)):
-                    check_finite(name, one, batches, functools.partial(run_batch, forward=forward))
+                    check_batch(name, one, batch, run, position)
                 raise NotFiniteError("the network's output is not finite on the batches")
             values += sum(tensor.numel() for tensor in floats_in(outputs[0]))
             error.add(*outputs)

@@ -111,38 +111,32 @@ class FolderImages:
         Raises:
             DataError: no image at all can be decoded.
         """
-        for images, _ in self.numbered():
-            yield images
-
-    def numbered(self) -> Iterator[tuple[Tensor, list[int]]]:
-        """As `__iter__`, each batch with the numbers of its images among the paths."""
         images: list[Tensor] = []
-        numbers: list[int] = []
-        for number, path in enumerate(self.paths):
-            image = self._read(path)
+        for path in self.paths:
+            image = self.read(path)
             if image is None:
                 continue
             images.append(image)
-            numbers.append(number)
             if len(images) == self._batch:
-                yield _stacked(images), numbers
-                images, numbers = [], []
+                yield torch.stack(images)
+                images = []
         if images:
-            yield _stacked(images), numbers
+            yield torch.stack(images)
         if self.unreadable.keys() >= set(self.paths):
             raise DataError(
                 f"none of {len(self.paths):,} images can be decoded: {some_files(self.unreadable)}"
             )
 
-    def _read(self, path: str) -> Tensor | None:
-        """An image, or None where it cannot be decoded, which is noted."""
+    def read(self, path: str) -> Tensor | None:
+        """An image (3, S, S), or None where it cannot be decoded, which is noted."""
         if path in self.unreadable:
             return None
         if not os.path.isfile(path):  # reading a pipe would wait forever
             self.unreadable[path] = "no regular file"
             return None
         try:
-            return self._prepare(read_rgb(path)[0])
+            image: Tensor = self._prepare(read_rgb(path)[0])
+            return image.contiguous()  # pictures have Pillow's order, channels last
         except (UnreadableError, DataError) as error:
             self.unreadable[path] = str(error)
             return None
@@ -159,7 +153,3 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     if count >= len(items):
         return list(items)
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
-
-
-def _stacked(images: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(images)).contiguous()  # pictures have Pillow's order, channels last

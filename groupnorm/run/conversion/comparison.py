@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.conversion.example import evaluating, floats_in, run
-from groupnorm.conversion.finite import all_finite, check_finite
+from groupnorm.conversion.finite import Position, all_finite, check_batch, with_positions
 from groupnorm.conversion.output_error import OutputError
 from groupnorm.data.issues import first_few
 
@@ -27,9 +27,9 @@ class Comparison:
 
     Attributes:
         images: that it was measured on.
-        agreement: share of them with the same largest score; of positions where each has scores
-            (N, K, *); None where the outputs are no `class_scores`.
-        by_position: whether the agreement is one of positions.
+        agreement: share of them with the same largest score; of positions, where the outputs are
+            maps of scores; None where they are no `class_scores`.
+        scores: their shape without the first dimension; None likewise.
         accuracy: share with the right label; None without labels.
         output_error: the sum of squares of what differs, over that of the outputs before about the
             mean of each channel; None where the outputs cannot be compared.
@@ -42,7 +42,7 @@ class Comparison:
 
     images: int
     agreement: float | None
-    by_position: bool
+    scores: tuple[int, ...] | None
     accuracy: tuple[float, float] | None
     output_error: float | None
     largest_difference: float | None
@@ -80,14 +80,14 @@ def compare(
             outputs, seconds = _run_both(networks, images)
             if not all_finite(outputs):
                 for name, one in zip(_NAMES, networks, strict=True):
-                    check_finite(name, one, [images], run, sums.images)
+                    check_batch(name, one, images, run, Position(0, sums.images))
             sums.add(outputs, seconds, len(images), None if labels is None else labels.to(device))
     if not sums.images:
         raise ValueError("there are no images to compare the networks on")
     return Comparison(
         images=sums.images,
         agreement=sums.agreeing / sums.classes if sums.scored else None,
-        by_position=sums.scored and sums.by_position,
+        scores=sums.shape if sums.scored else None,
         accuracy=_pair(sums.right, sums.images) if sums.labelled and sums.scored else None,
         output_error=sums.error.value,
         largest_difference=sums.largest_difference if sums.error.comparable else None,
@@ -96,6 +96,25 @@ def compare(
         parameters=_pair([sum(p.numel() for p in one.parameters()) for one in networks]),
         buffers=_pair([sum(b.numel() for b in one.buffers()) for one in networks]),
     )
+
+
+def check_outputs(network: nn.Module, batches: Iterable[Tensor], device: str) -> None:
+    """Check that a network has finite outputs, before it is converted.
+
+    Args:
+        network: on the device.
+        batches: images.
+        device: where the images go.
+
+    Raises:
+        ValueError: it does not run on them.
+        NotFiniteError: as in `compare`.
+    """
+    with evaluating(network):
+        for images, position in with_positions(batches):
+            images = images.to(device)
+            if not all_finite(run(network, images)):
+                check_batch(_NAMES[0], network, images, run, position)
 
 
 def check_classes(network: nn.Module, images: Tensor, classes: Sequence[str], device: str) -> None:
@@ -121,14 +140,14 @@ def check_classes(network: nn.Module, images: Tensor, classes: Sequence[str], de
 
 
 def class_scores(output: Any) -> Tensor | None:
-    """The scores of classes in an output: of images (N, K), or of positions (N, K, *).
+    """The scores of classes: of images (N, K), or of positions (N, K, H, W) or (N, K, D, H, W).
 
     None for an output that is neither such a tensor with K above 1 nor a dict that has one under
-    one of `SCORES`.
+    one of `SCORES`; so it is for sequences (N, T, D), whose classes could be either dimension.
     """
     if isinstance(output, Mapping):
         output = next((output[key] for key in SCORES if key in output), None)
-    if isinstance(output, Tensor) and output.dim() >= 2 and output.shape[1] > 1:
+    if isinstance(output, Tensor) and output.dim() in (2, 4, 5) and output.shape[1] > 1:
         return output
     return None
 
@@ -147,7 +166,7 @@ class _Sums:
 
     images: int = 0
     scored: bool = True
-    by_position: bool = False
+    shape: tuple[int, ...] | None = None
     labelled: bool = True
     classes: int = 0
     agreeing: int = 0
@@ -173,7 +192,7 @@ class _Sums:
             classes = [scores.argmax(1) for scores in (before, after)]
             self.agreeing += int((classes[0] == classes[1]).sum())
             self.classes += classes[0].numel()
-            self.by_position = self.by_position or before.dim() > 2
+            self.shape = tuple(before.shape[1:])
             if labels is not None:
                 for i in range(2):
                     self.right[i] += int((classes[i] == labels).sum())

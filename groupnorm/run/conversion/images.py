@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groupnorm.conversion.with_data import fewest_samples_for
 from groupnorm.data.files.class_folders import list_below, list_classes
 from groupnorm.data.files.folder_images import FolderImages, spread
 from groupnorm.data.issues import DataError, first_few, plural, some_files
@@ -22,7 +25,7 @@ BATCH = 32
 LARGEST_SIZE = 4096
 """Side of the images in pixels."""
 FEWEST = (6, 2)
-"""Images to calibrate on, and held out: with less nothing is done."""
+"""Images to calibrate on, and held out: with less nothing is done. `convert` may need more."""
 FEW = (32, 16)
 """Images to calibrate on, and held out: with less a note says what that means."""
 _LARGE = 512  # side in pixels from which on batches are smaller
@@ -43,6 +46,7 @@ class SplitImages:
         labels: of the held-out images, where the folder has classes.
         classes: their names.
         paths: of the images to calibrate on, and of those held out.
+        digest: of the names and the pixels of the images of both parts, in hexadecimal.
         unreadable: path -> what is wrong with it, of the files that cannot be decoded.
         notes: on the folder, the division and what is left out, in sentences.
     """
@@ -52,6 +56,7 @@ class SplitImages:
     labels: Sequence[int] | None
     classes: Sequence[str]
     paths: tuple[Sequence[str], Sequence[str]]
+    digest: str
     unreadable: dict[str, str]
     notes: Sequence[str]
 
@@ -72,13 +77,15 @@ def split_images(
     mean: Sequence[float],
     std: Sequence[float],
     *,
+    to: str,
     with_classes: bool = False,
 ) -> SplitImages:
     """Images below a folder, both parts spread evenly over the sorted paths.
 
-    An image that cannot be decoded, or has the pixels of another one, is left out. A folder with
-    fewer images than `count` and `held_out` together is divided in that proportion, but neither
-    part gets less than a fifth of them.
+    An image that cannot be decoded, or has the pixels of another one, is left out, and the folder's
+    other images are drawn on in the same way until there are enough. A folder with fewer images
+    than `count` and `held_out` together is divided in that proportion, but neither part gets less
+    than a fifth of them.
 
     Args:
         folder: where they are.
@@ -87,16 +94,18 @@ def split_images(
         size: as in `FolderImages`, as what follows.
         mean: see `size`.
         std: see `size`.
+        to: the norm that the network is converted to.
         with_classes: the folders in it are classes; their labels follow their sorted names.
 
     Raises:
-        ValueError: a number is below those of `FEWEST`, or images of this size do not fit in
-            memory.
+        ValueError: a number is below those of `FEWEST` or what `convert` needs for the norm, or
+            images of this size do not fit in memory.
         DataError: too few different images can be decoded, or as `list_classes`.
     """
-    if count < FEWEST[0] or held_out < FEWEST[1]:
+    fewest = (max(FEWEST[0], fewest_samples_for(to)), FEWEST[1])
+    if count < fewest[0] or held_out < fewest[1]:
         raise ValueError(
-            f"expected at least {FEWEST[0]} images to calibrate on and {FEWEST[1]} held out, got "
+            f"expected at least {fewest[0]} images to calibrate on and {fewest[1]} held out, got "
             f"{count} and {held_out}"
         )
     classes: list[str] = []
@@ -106,32 +115,49 @@ def split_images(
     else:
         paths, notes = list_below(folder)
         listing = [(path, 0) for path in paths]
-    chosen = spread(listing, count + held_out)
-    check_memory(len(chosen), size)
-    files = FolderImages([path for path, _ in chosen], size, batch=1, mean=mean, std=std)
-    numbers, images, copies = _different(files)
+    expected = f"{sum(fewest)} at least, {fewest[0]} to calibrate on and {fewest[1]} held out"
+    if len(listing) < sum(fewest):
+        raise DataError(f"{folder} has {plural(len(listing), 'image')}; expected {expected}")
+    check_memory(min(len(listing), count + held_out), size)
+    files = FolderImages([path for path, _ in listing], size, mean=mean, std=std)
+    found, copies = _different(files, count + held_out)
     notes = [*notes, *_notes_on_files(files, copies)]
-    if len(images) < sum(FEWEST):
+    if not found:
         raise DataError(
-            f"{folder} has {plural(len(images), 'different image')} that can be decoded; expected "
-            f"{sum(FEWEST)} at least, {FEWEST[0]} to calibrate on and {FEWEST[1]} held out"
+            f"none of {len(listing):,} images can be decoded: {some_files(files.unreadable)}"
+        )
+    if len(found) < sum(fewest):
+        raise DataError(
+            f"{folder} has {plural(len(found), 'different image')} that can be decoded; expected "
+            + expected
             + "".join(f". {note}" for note in notes)
         )
-    kept = set(spread(range(len(images)), _measured(len(images), count, held_out)))
+    chosen = [listing[one.number] for one in found]
+    images = {i: one.image for i, one in enumerate(found)}
+    digests = [one.digest for one in found]
+    del found  # the batches take the images out, one after the other
+    kept = set(spread(range(len(images)), _measured(len(images), count, held_out, fewest)))
     parts = [[i for i in range(len(images)) if (i in kept) == held] for held in (False, True)]
     notes += _notes_on_parts(len(images), count, held_out, (len(parts[0]), len(parts[1])))
     notes += _notes_on_likeness(torch.stack([_thumbnail(image) for image in images.values()]))
     batches = [_batches(images, part) for part in parts]
-    paths_of = [[chosen[numbers[i]][0] for i in part] for part in parts]
-    labels = [chosen[numbers[i]][1] for i in parts[1]]
+    paths_of = [[chosen[i][0] for i in part] for part in parts]
+    labels = [chosen[i][1] for i in parts[1]]
+    named = [
+        [(os.path.relpath(chosen[i][0], folder), digests[i].hex()) for i in part] for part in parts
+    ]
+    digest = hashlib.sha256(json.dumps(named).encode()).hexdigest()
     return SplitImages(
         batches[0], batches[1], labels if with_classes else None, classes,
-        (paths_of[0], paths_of[1]), files.unreadable, notes,
+        (paths_of[0], paths_of[1]), digest, files.unreadable, notes,
     )  # fmt: skip
 
 
 def check_memory(images: int, size: int) -> None:
     """Check that so many images (3, S, S) of single precision fit in the memory that is free.
+
+    That is an estimate for the images alone. What the network and its conversion take is not known
+    before and not counted, and other processes may take what is free.
 
     Raises:
         ValueError: they do not, or the size is below 1 or above `LARGEST_SIZE`.
@@ -143,46 +169,77 @@ def check_memory(images: int, size: int) -> None:
     needed, free = images * 3 * size**2 * 4, _free_memory()
     if free is not None and needed > free:
         raise ValueError(
-            f"{plural(images, 'image')} of {size:,} x {size:,} pixels take {needed / 1e9:.1f} GB, "
-            f"and {free / 1e9:.1f} GB of memory are free: take smaller ones or fewer"
+            f"{plural(images, 'image')} of {size:,} x {size:,} pixels take {needed / 1e9:.1f} GB "
+            f"once decoded, and about {free / 1e9:.1f} GB of memory are free, which the network "
+            "and its conversion need, too: take smaller ones or fewer"
         )
 
 
-def _free_memory() -> int | None:
-    """Bytes, as Linux says, or as a container may have at most; None elsewhere."""
+def _free_memory(
+    machine: Path = Path("/proc/meminfo"), container: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes that Linux says are available, or that are left of a container's limit, if fewer.
+
+    Cached files count as free where Linux can drop them. None where neither is known.
+    """
     found = []
     with suppress(OSError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+        found.append(_field(machine, "MemAvailable:") << 10)
     with suppress(OSError, ValueError):  # "max" where there is no limit
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+        limit, used = (
+            int((container / name).read_text(encoding="ascii"))
+            for name in ("memory.max", "memory.current")
+        )
+        dropped = _field(container / "memory.stat", "inactive_file")
+        found.append(max(limit - max(used - dropped, 0), 0))
     return min(found, default=None)
 
 
-def _different(files: FolderImages) -> tuple[list[int], dict[int, Tensor], list[str]]:
-    """The images' numbers among the files, the images, and the paths of others equal to them."""
-    numbers: list[int] = []
+def _field(path: Path, name: str) -> int:
+    """A number of a file with lines of a name and a number; 0 where the name is not there."""
+    lines = map(str.split, path.read_text(encoding="ascii").splitlines())
+    return next((int(line[1]) for line in lines if line[0] == name), 0)
+
+
+class _Found(NamedTuple):
+    """An image (3, S, S), its number among the files, and the digest of its pixels."""
+
+    number: int
+    image: Tensor
+    digest: bytes
+
+
+def _different(files: FolderImages, wanted: int) -> tuple[list[_Found], list[str]]:
+    """Different images in the order of the files, and the paths of others equal to them.
+
+    As many as are wanted, spread over the files. For those that are left out others are drawn,
+    spread over the files that are left.
+    """
+    found: dict[bytes, _Found] = {}
     copies: list[str] = []
-    images: dict[int, Tensor] = {}
-    seen = set()
-    for batch, (number,) in files.numbered():
-        digest = hashlib.sha256(batch.numpy().tobytes()).digest()
-        if digest in seen:
-            copies.append(files.paths[number])
-            continue
-        seen.add(digest)
-        images[len(numbers)] = batch[0]
-        numbers.append(number)
-    return numbers, images, copies
+    left = list(range(len(files.paths)))
+    while left and len(found) < wanted:
+        drawn = spread(left, wanted - len(found))
+        left = sorted(set(left).difference(drawn))
+        for number in drawn:
+            image = files.read(files.paths[number])
+            if image is None:
+                continue
+            digest = hashlib.sha256(image.numpy().tobytes()).digest()
+            if digest in found:
+                copies.append(files.paths[number])
+            else:
+                found[digest] = _Found(number, image, digest)
+    return sorted(found.values(), key=lambda one: one.number), copies
 
 
-def _measured(images: int, count: int, held_out: int) -> int:
+def _measured(images: int, count: int, held_out: int, fewest: tuple[int, int]) -> int:
     """How many of the images are held out."""
     if images >= count + held_out:
         return held_out
     share = round(images / _SMALLEST_PART)
-    least = min(held_out, max(FEWEST[1], share))
-    most = images - min(count, max(FEWEST[0], share))
+    least = min(held_out, max(fewest[1], share))
+    most = images - min(count, max(fewest[0], share))
     return min(max(round(images * held_out / (count + held_out)), least), most)
 
 
@@ -206,13 +263,13 @@ def _notes_on_parts(images: int, count: int, held_out: int, parts: tuple[int, in
         )
     if parts[0] < FEW[0]:
         notes.append(
-            f"only {parts[0]} images to calibrate on: expect more errors on others; 64 to 256 are "
-            "enough for most networks"
+            f"only {parts[0]} images to calibrate on: expect larger errors on other images; 64 to "
+            "256 are enough for most networks"
         )
     if parts[1] < FEW[1]:
         notes.append(
-            f"only {parts[1]} images are held out: one of them is {100 / parts[1]:.0f} points of a "
-            "share"
+            f"only {parts[1]} images are held out: each counts for {100 / parts[1]:.0f} % of an "
+            "agreement or accuracy"
         )
     return notes
 

@@ -71,7 +71,7 @@ def _check_not_converted(
         return
     norms = plural(len(missing) // 2, "norm")
     report = path.with_name("report.json")
-    there = "" if report.is_file() else ", which is not there"
+    there = "" if report.is_file() else " (missing)"
     raise ValueError(
         f"{path} has no batch statistics for {norms} of the network, as the checkpoint of one that "
         "was converted already, or trained with group norms. Convert the checkpoint of the network "

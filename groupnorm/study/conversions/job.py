@@ -44,8 +44,8 @@ def run_trials_of(
     keep_large_blocks()
     torch.set_num_threads(threads)
     teacher: Teacher
-    if (asked := read_own_network(folder)) is not None:
-        teacher = OwnTeacher(asked, device)
+    if (own := read_own_network(folder)) is not None:
+        teacher = OwnTeacher(own.asked, device, own.digest)
     else:
         teacher = RunTeacher(folder, device, data_root)
     latest = _Latest(teacher)

@@ -6,8 +6,9 @@ It takes the place of a run: its folder holds `network.json` in place of a confi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from groupnorm.run.conversion.network import build_network, current_folder_impor
 from groupnorm.run.conversion.weights import load_weights
 from groupnorm.study import schema
 from groupnorm.study.conversions.teacher import Score
+from groupnorm.study.conversions.trial import FITTED
 from groupnorm.study.store.json_files import read_checked
 from groupnorm.training.metric import CLASSIFICATION, Metric
 
@@ -60,17 +62,42 @@ class OwnNetwork:
         return CLASSIFICATION[0] if self.labels else AGREEMENT
 
 
+@dataclass(frozen=True)
+class OwnRecord:
+    """`network.json`: what makes the teacher, and the images that its first trials had.
+
+    Attributes:
+        asked: what makes it.
+        digest: of the names and the pixels of the images, as in `SplitImages`.
+        notes: on the images and how they are divided, in sentences.
+    """
+
+    asked: OwnNetwork
+    digest: str
+    notes: Sequence[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields as plain values."""
+        return {**asdict(self.asked), "digest": self.digest, "notes": list(self.notes)}
+
+
 class OwnTeacher:
     """A network of the user's own on its images.
 
+    Args:
+        asked: what makes it.
+        device: where it runs.
+        digest: of the images that earlier trials had; None where there are none.
+
     Raises:
-        ValueError: the network cannot be made, or the weights or the labels do not fit it.
+        ValueError: the network cannot be made, the weights or the labels do not fit it, or the
+            images are not those of the earlier trials.
         DataError: there are too few images.
     """
 
     seed = 0
 
-    def __init__(self, asked: OwnNetwork, device: str) -> None:
+    def __init__(self, asked: OwnNetwork, device: str, digest: str | None = None) -> None:
         with current_folder_importable():
             self.network = build_network(asked.network, asked.options).model
         if asked.checkpoint is not None:
@@ -79,8 +106,14 @@ class OwnTeacher:
         self._device = device
         self._split: SplitImages = split_images(
             Path(asked.images), asked.calibration, asked.held_out, asked.size, asked.mean,
-            asked.std, with_classes=asked.labels,
+            asked.std, to=FITTED, with_classes=asked.labels,
         )  # fmt: skip
+        if digest not in (None, self._split.digest):
+            raise ValueError(
+                f"{asked.images} gives other images than when this study began, by their names or "
+                "pixels: its trials would not be measured on the same images. Put the folder back "
+                "as it was, or begin another study with another --out"
+            )
         if asked.labels:
             first = self._split.held_out[0]
             check_classes(self.network, first, self._split.classes, device)
@@ -101,6 +134,11 @@ class OwnTeacher:
     def images(self) -> int:
         """How many there are to calibrate with: those that could be decoded."""
         return len(self._images)
+
+    @property
+    def digest(self) -> str:
+        """Of the names and the pixels of the images."""
+        return self._split.digest
 
     @property
     def notes(self) -> Sequence[str]:
@@ -132,19 +170,23 @@ class OwnTeacher:
             if scores is None:
                 keys = " or ".join(SCORES)
                 raise ValueError(
-                    "expected scores of classes (N, K) or (N, K, *) of the network, or a dict with "
-                    f"them under {keys}, got {described(output)}; --network MODULE:FUNCTION can "
-                    "name a function that makes a network that gives the scores alone"
+                    "expected scores of classes (N, K), (N, K, H, W) or (N, K, D, H, W) of the "
+                    f"network, or a dict with them under {keys}, got {described(output)}; "
+                    "--network MODULE:FUNCTION can name a function that wraps the network and "
+                    "returns the scores alone"
                 )
             found.append(scores.argmax(1).cpu())
         return torch.cat(found)
 
 
-def read_own_network(folder: Path) -> OwnNetwork | None:
+def read_own_network(folder: Path) -> OwnRecord | None:
     """What `network.json` in the folder of a run says; None for a run that the study trained.
 
     Raises:
         StoreError: the file is damaged.
     """
     found = read_checked(folder / OWN_FILE, schema.OwnNetwork)
-    return None if found is None else OwnNetwork(**found)
+    if found is None:
+        return None
+    digest, notes = found.pop("digest"), found.pop("notes")
+    return OwnRecord(OwnNetwork(**found), digest, notes)

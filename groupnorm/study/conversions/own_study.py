@@ -16,6 +16,7 @@ from groupnorm.study.conversions.conversion_pass import convert_teachers
 from groupnorm.study.conversions.own_network import (
     OWN_FILE,
     OwnNetwork,
+    OwnRecord,
     OwnTeacher,
     read_own_network,
 )
@@ -64,9 +65,10 @@ def convert_own(
     folder = run_folder(out, RUN)
     with locked_folder(out, f"another study is at work in {out}; wait for it, or name another"):
         before = read_own_network(folder)
-        if (out / "study.json").exists() and before != asked:
+        if (out / "study.json").exists() and (before is None or before.asked != asked):
             raise PlanError(f"{out} holds another study; choose another --out")
-        teacher = OwnTeacher(asked, device)  # what is wrong is found before anything is written
+        # what is wrong is found before anything is written
+        teacher = OwnTeacher(asked, device, None if before is None else before.digest)
         for note in teacher.notes:
             print_line(console, f"note: {note}")
         if before is None:
@@ -83,16 +85,18 @@ def convert_own(
 
 def _write_run(folder: Path, asked: OwnNetwork, teacher: OwnTeacher) -> None:
     """The record of a run that is finished: what the network is, and its result."""
+    record = OwnRecord(asked, teacher.digest, teacher.notes)
     value = teacher.score(teacher.network).value
     env = {
         **environment(),
         "metrics": [asdict(asked.metric)],
         "parameters": sum(p.numel() for p in teacher.network.parameters()),
+        "data_notes": list(teacher.notes),  # which the report shows
     }
     write_atomic(folder / "env.json", to_json(env))
     write_metrics(folder, [{"epoch": 1, asked.metric.name: value}])
     write_atomic(folder / "DONE", to_json({"status": "finished", "reason": None}))
-    write_atomic(folder / OWN_FILE, to_json(asdict(asked)))
+    write_atomic(folder / OWN_FILE, to_json(record.as_json()))
 
 
 def _manifest(asked: OwnNetwork, cell: Cell, trials: NetworkTrials, command: str) -> dict[str, Any]:

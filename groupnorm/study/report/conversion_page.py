@@ -21,12 +21,13 @@ HEADER = ("", "before", "after")
 def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
     """What a network does before and after its conversion: what it is, and both values."""
     rows = []
-    if found.agreement is not None:
+    if found.agreement is not None and found.scores is not None:
         agreement = f"{decimal_text(100 * found.agreement)} %"
-        what = "same class as before"
-        if found.by_position:
-            what = "same largest channel at each position"
-        rows.append((what, "100.0 %", agreement))
+        shape = ", ".join(["N", *map(str, found.scores)])
+        what = f"same largest of {found.scores[0]:,} outputs"
+        if len(found.scores) > 1:
+            what = f"same largest of {found.scores[0]:,} channels at each position"
+        rows.append((f"{what} ({shape})", "100.0 %", agreement))
     if found.accuracy is not None:
         before, after = (f"{decimal_text(100 * share)} %" for share in found.accuracy)
         rows.append(("accuracy (top-1)", before, after))
@@ -61,14 +62,19 @@ def comparison_notes(found: Comparison) -> list[str]:
         )
     if found.agreement is None:
         notes.append(
-            "The output is neither a tensor (N, K) or (N, K, *) with the scores of K classes nor a "
-            "dict with one under out or logits: there is no class to compare. --network "
-            "MODULE:FUNCTION can name a function that makes a network that gives it alone."
+            "The output is neither a tensor (N, K), (N, K, H, W) or (N, K, D, H, W) with the "
+            "scores of K classes nor a dict with one under out or logits: there is no class to "
+            "compare. --network MODULE:FUNCTION can name a function that wraps the network and "
+            "returns the scores alone."
         )
-    elif found.by_position:
+    elif found.scores is not None and len(found.scores) > 1:
         notes.append(
-            "The output has K channels at each position; the largest is the class there, where "
-            "the network gives a class at every pixel."
+            f"The output has {found.scores[0]:,} channels at each position; the largest is the "
+            "class there, where the network gives a class at every pixel."
+        )
+    else:
+        notes.append(
+            "The largest output of an image is its class, where the network gives classes."
         )
     return notes
 

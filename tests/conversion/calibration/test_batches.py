@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from groupnorm.conversion.calibration.batches import Batches, call_of
+from groupnorm.conversion.calibration.batches import Batches, call_of, fewest_samples
 
 CPU = torch.device("cpu")
 
@@ -24,6 +24,14 @@ def test_a_tensor_is_cut_and_a_quarter_held_out(samples, pieces):
     if pieces >= 8:
         assert not found.held_out(0)
         assert not found.held_out(pieces - 1)
+
+
+@pytest.mark.parametrize("fitted", [1, 2, 5, 8])
+def test_the_fewest_samples_that_leave_so_many_to_fit_on(fitted):
+    fewest = fewest_samples(fitted)
+    assert batches(torch.ones(fewest, 1)).fitted == fitted
+    if fewest > 2:
+        assert batches(torch.ones(fewest - 1, 1)).fitted < fitted
 
 
 def test_batches_that_cannot_be_cut_stay_whole():

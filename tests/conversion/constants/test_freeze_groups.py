@@ -178,6 +178,33 @@ def test_values_that_are_not_finite_are_an_error_that_names_the_first_layer(laye
     assert raised.value.sample == 4
 
 
+@pytest.mark.parametrize("layers", [(GroupNorm(2, 8), Broken()), (Broken(), GroupNorm(2, 8))])
+def test_the_sample_named_is_one_of_the_batches_that_were_not_finite(layers):
+    class Shuffled:
+        """Other samples before the black image each time that it is gone through."""
+
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            yield torch.randn(self.passes, 8, 4, 4)
+            yield images()
+
+        def __getitem__(self, index):
+            raise IndexError
+
+    data = Shuffled()
+    with pytest.raises(NotFiniteError) as raised:
+        freeze_groups(nn.Sequential(*layers), data)
+    assert raised.value.sample == data.passes + 2
+
+
+def test_values_that_are_too_large_to_square_are_said_to_be():
+    data = [torch.randn(2, 8, 4, 4).double(), 1e200 * torch.randn(2, 8, 4, 4).double()]
+    with pytest.raises(NotFiniteError, match="too large to square, in batch 1 of the data"):
+        freeze_groups(nn.Sequential(GroupNorm(2, 8)).double(), data)
+
+
 def images():
     """A batch with labels, whose image at 2 is black."""
     x = torch.randn(3, 8, 4, 4)

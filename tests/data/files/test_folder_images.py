@@ -68,9 +68,9 @@ def test_so_many_spread_over_the_paths_and_the_same_each_time(folder):
 
 def test_images_are_decoded_batch_by_batch(folder, monkeypatch):
     images, decoded = folder_images(folder, size=16, batch=2), []
-    read = FolderImages._read
+    read = FolderImages.read
     monkeypatch.setattr(
-        FolderImages, "_read", lambda self, path: decoded.append(path) or read(self, path)
+        FolderImages, "read", lambda self, path: decoded.append(path) or read(self, path)
     )
     next(iter(images))
     assert len(decoded) == 2
@@ -83,9 +83,8 @@ def test_what_cannot_be_decoded_is_left_out_and_named(folder):
     (folder / "dog" / "lost.jpg").symlink_to(folder / "nothing.jpg")
     images = folder_images(folder, size=16, batch=3)
     assert images.unreadable == {}
-    batches = list(images.numbered())
-    assert [numbers for _, numbers in batches] == [[0, 1, 3], [5, 6]]
-    assert [len(batch) for batch, _ in batches] == [3, 2]
+    batches = list(images)
+    assert [len(batch) for batch in batches] == [3, 2]
     named = {os.path.relpath(path, folder): why for path, why in images.unreadable.items()}
     assert named == {
         "cat/1.jpg": "OSError: Truncated File Read",
@@ -94,7 +93,7 @@ def test_what_cannot_be_decoded_is_left_out_and_named(folder):
         "dog/pipe.jpg": "no regular file",
     }
     write(folder / "cat" / "1.jpg", photo())  # mended, and left out as before
-    assert all(map(torch.equal, images, [batch for batch, _ in batches]))
+    assert all(map(torch.equal, images, batches))
 
 
 def test_no_image_at_all_is_an_error(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from groupnorm.conversion.finite import NotFiniteError
-from groupnorm.run.conversion.comparison import check_classes, compare
+from groupnorm.run.conversion.comparison import check_classes, check_outputs, compare
 from tests.tolerances import FOUR_DIGITS
 
 
@@ -59,7 +59,13 @@ def test_accuracy_follows_from_labels():
 
 @pytest.mark.parametrize(
     "wrap",
-    [lambda x: {"boxes": x}, lambda x: [x[:, 0], x], lambda x: x[:, :1], lambda x: {"out": [x]}],
+    [
+        lambda x: {"boxes": x},
+        lambda x: [x[:, 0], x],
+        lambda x: x[:, :1],
+        lambda x: {"out": [x]},
+        lambda x: x[:, :, None],  # as tokens (N, T, D)
+    ],
 )
 def test_outputs_without_scores_of_classes_have_an_error_alone(wrap):
     found = compare(Scores(wrap=wrap), Scores(added=0.5, wrap=wrap), batches(4, 3))
@@ -80,8 +86,8 @@ def test_maps_agree_by_position(wrap):
     moved = x + 0.5 * torch.arange(3).view(1, 3, 1, 1)
     assert found.agreement == pytest.approx(float((x.argmax(1) == moved.argmax(1)).double().mean()))
     assert 0 < found.agreement < 1
-    assert found.by_position
-    assert not compare(Scores(), Scores(), batches(2)).by_position
+    assert found.scores == (3, 2, 2)
+    assert compare(Scores(), Scores(), batches(2)).scores == (3,)
 
 
 def test_the_layer_and_the_image_of_an_output_that_is_not_finite_are_named():
@@ -97,6 +103,10 @@ def test_the_layer_and_the_image_of_an_output_that_is_not_finite_are_named():
     with pytest.raises(NotFiniteError, match=words) as raised:
         compare(Scores(classes=2), network, images)
     assert raised.value.sample == 6
+    words = r"the output of 1 \(Logarithm\) in the network .* first for sample 6"
+    with pytest.raises(NotFiniteError, match=words):
+        check_outputs(network, [x for x, _ in images], "cpu")
+    check_outputs(network, [images[0][0]], "cpu")
 
 
 def test_outputs_of_other_shapes_cannot_be_compared():

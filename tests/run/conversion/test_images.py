@@ -8,14 +8,17 @@ import torch
 from PIL import Image
 
 from groupnorm.data import DataError
+from groupnorm.data.files.folder_images import FolderImages
 from groupnorm.data.files.transforms import MEAN, STD
 from groupnorm.run.conversion import images as images_module
-from groupnorm.run.conversion.images import check_memory, split_images
+from groupnorm.run.conversion.images import _free_memory, check_memory, split_images
 from tests.data.files.image_trees import BROKEN, class_folders, encoded, photo, write
+
+FIXED = "gn:groups=2"
 
 
 def split(folder, count=6, held_out=2, **options):
-    return split_images(folder, count, held_out, 8, MEAN, STD, **options)
+    return split_images(folder, count, held_out, 8, MEAN, STD, **{"to": FIXED, **options})
 
 
 def names(paths):
@@ -57,7 +60,7 @@ def test_few_images_are_divided_in_proportion_but_neither_part_starves(folder):
     assert parts.notes == [
         "there are 40 different images, fewer than the 1,000 to calibrate on and the 10 to hold "
         "out: 32 and 8 are taken",
-        "only 8 images are held out: one of them is 12 points of a share",
+        "only 8 images are held out: each counts for 12 % of an agreement or accuracy",
     ]
 
 
@@ -106,7 +109,8 @@ def test_images_that_do_not_fit_in_memory(folder, monkeypatch):
     monkeypatch.setattr(images_module, "_free_memory", lambda: 1_000_000_000)
     check_memory(100, 512)
     with pytest.raises(
-        ValueError, match=r"1,000 images of 512 x 512 pixels take 3\.1 GB, and 1\.0"
+        ValueError,
+        match=r"1,000 images of 512 x 512 pixels take 3\.1 GB once decoded, and about 1\.0 GB",
     ):
         check_memory(1000, 512)
     with pytest.raises(ValueError, match="of 1 to 4,096 pixels a side, got a size of 5,000"):
@@ -116,15 +120,68 @@ def test_images_that_do_not_fit_in_memory(folder, monkeypatch):
         split(folder)
 
 
+def test_the_numbers_of_groups_are_chosen_from_more_images(folder, monkeypatch):
+    assert sizes(split(folder, 10, 2, to="gn")) == (10, 2)
+    with pytest.raises(ValueError, match="at least 10 images to calibrate on and 2 held out, got"):
+        split(folder, 9, 2, to="gn")
+    (folder / "cat" / "3.jpg").unlink()
+    monkeypatch.setattr(FolderImages, "read", None)  # nothing is decoded
+    with pytest.raises(DataError, match="has 11 images; expected 12 at least, 10 to calibrate on"):
+        split(folder, 256, 64, to="gn")
+
+
+def test_others_are_drawn_for_what_is_left_out(tmp_path):
+    for number in range(40):
+        broken = number % 4 == 1  # all that are drawn first
+        write(tmp_path / f"{number:02}.jpg", BROKEN if broken else photo(number))
+    write(tmp_path / "02.jpg", (tmp_path / "00.jpg").read_bytes())
+    parts, again = split(tmp_path, 8, 2), split(tmp_path, 8, 2)
+    assert sizes(parts) == (8, 2)
+    assert not [note for note in parts.notes if "fewer" in note]
+    assert (parts.paths, parts.digest) == (again.paths, again.digest)
+    assert list(parts.paths[0]) == sorted(parts.paths[0])
+    assert sizes(split(tmp_path, 1000, 10)) == (23, 6)
+
+
+def test_the_digest_is_that_of_names_and_pixels(folder):
+    before = split(folder).digest
+    first = folder / "cat" / "0.jpg"
+    held = first.read_bytes()
+    write(first, photo(99))
+    assert split(folder).digest != before
+    write(first, held)
+    assert split(folder).digest == before
+    first.rename(folder / "cat" / "00.jpg")
+    assert split(folder).digest != before
+
+
+def test_what_is_free_of_a_containers_limit(tmp_path):
+    machine = tmp_path / "meminfo"
+    machine.write_text("MemTotal: 9 kB\nMemAvailable: 5 kB\n")
+    assert _free_memory(machine, tmp_path) == 5120
+    for name, text in (
+        ("max", "9000"),
+        ("current", "8000"),
+        ("stat", "anon 1\ninactive_file 200\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert _free_memory(machine, tmp_path) == 1200
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _free_memory(machine, tmp_path) == 5120
+    assert _free_memory(tmp_path / "none", tmp_path) is None
+
+
 def test_too_few(tmp_path):
+    for number in range(3, 9):
+        write(tmp_path / f"{number}.jpg", BROKEN)
     write(tmp_path / "1.jpg", photo())
     write(tmp_path / "2.jpg", BROKEN)
     message = (
-        "has 1 different image that can be decoded; expected 8 at least, 6 to .* left out: 1 i"
+        "has 1 different image that can be decoded; expected 8 at least, 6 to .* left out: 7 i"
     )
     with pytest.raises(DataError, match=message):
         split(tmp_path)
     with pytest.raises(ValueError, match="got 0 and 2"):
         split(tmp_path, 0)
-    with pytest.raises(DataError, match="has no class folders, but 2 images in it directly"):
+    with pytest.raises(DataError, match="has no class folders, but 8 images in it directly"):
         split(tmp_path, with_classes=True)

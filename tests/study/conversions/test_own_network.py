@@ -1,13 +1,17 @@
 """A network of the user's own as a teacher."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
 
-from groupnorm.study.conversions.own_network import OWN_FILE, OwnTeacher, read_own_network
+from groupnorm.study.conversions.own_network import (
+    OWN_FILE,
+    OwnRecord,
+    OwnTeacher,
+    read_own_network,
+)
 from groupnorm.study.store import StoreError
 from groupnorm.training.metric import CLASSIFICATION
 from tests.study.conversions.own import own_network
@@ -85,8 +89,9 @@ class Wrapped(nn.Module):
 def test_the_file_is_read_back_and_checked(folder):
     asked = own_network(folder)
     assert read_own_network(folder) is None
-    (folder / OWN_FILE).write_text(json.dumps(asdict(asked)))
-    assert read_own_network(folder) == asked
-    (folder / OWN_FILE).write_text(json.dumps({**asdict(asked), "size": 0}))
+    record = OwnRecord(asked, "0" * 64, ["one"])
+    (folder / OWN_FILE).write_text(json.dumps(record.as_json()))
+    assert read_own_network(folder) == record
+    (folder / OWN_FILE).write_text(json.dumps({**record.as_json(), "size": 0}))
     with pytest.raises(StoreError, match="has size=0"):
         read_own_network(folder)

@@ -14,7 +14,7 @@ from groupnorm.study.report.conversion_page import (
 )
 
 FOUND = Comparison(
-    images=64, agreement=0.984375, by_position=False, accuracy=(0.75, 0.734375),
+    images=64, agreement=0.984375, scores=(1000,), accuracy=(0.75, 0.734375),
     output_error=0.0123, largest_difference=1.5, largest_output=20.25, milliseconds=(1.234, 1.4),
     parameters=(1000, 1064), buffers=(130, 0),
 )  # fmt: skip
@@ -23,7 +23,7 @@ REPORT = ConversionReport("gn", [], [], [], [], None)
 
 def test_rows_have_before_and_after():
     assert comparison_rows(FOUND) == [
-        ("same class as before", "100.0 %", "98.4 %"),
+        ("same largest of 1,000 outputs (N, 1000)", "100.0 %", "98.4 %"),
         ("accuracy (top-1)", "75.0 %", "73.4 %"),
         ("held-out output error", "0", "0.012"),
         ("largest difference, of values up to 20.2", "0", "1.5"),
@@ -44,9 +44,9 @@ def test_what_was_not_measured_has_no_row_and_a_note():
 
 
 def test_maps_agree_by_position():
-    maps = replace(FOUND, by_position=True)
+    maps = replace(FOUND, scores=(8, 2, 3))
     assert comparison_rows(maps)[0] == (
-        "same largest channel at each position",
+        "same largest of 8 channels at each position (N, 8, 2, 3)",
         "100.0 %",
         "98.4 %",
     )
@@ -60,7 +60,7 @@ def test_the_page_marks_nothing_that_a_user_typed(monkeypatch):
     assert files["layers.svg"] == b"drawn"
     page = files["report.md"].decode()
     assert "- network: \\<b>a\\_net\\_\\</b>\\\\x1b[1m\n- images: fötos\n" in page
-    assert "| same class as before | 100.0 % | 98.4 % |" in page
+    assert "| same largest of 1,000 outputs (N, 1000) | 100.0 % | 98.4 % |" in page
     assert "```python\nimport torch\nmodel = net()\n```" in page
 
 
