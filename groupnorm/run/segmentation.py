@@ -120,7 +120,9 @@ def warm_start(config: SegmentationConfig, model: nn.Module, other: Mapping[str,
     check_norms(config, other)
     if other["data"] == config.data:
         return WarmStart()
-    return WarmStart(lambda key: None if key.startswith(_LAST_LAYER) else key, [_LAST_LAYER])
+    return WarmStart(
+        rename=lambda key: None if key.startswith(_LAST_LAYER) else key, fresh=[_LAST_LAYER]
+    )
 
 
 def _from_classifier(
@@ -138,8 +140,8 @@ def _from_classifier(
     else:
         left_out = ("fc.",)
     return WarmStart(
-        lambda key: None if key.startswith(left_out) else key,
-        fresh,
+        rename=lambda key: None if key.startswith(left_out) else key,
+        fresh=fresh,
         finish=(lambda data: _convert(config, model, data)) if config.converts_start else None,
     )
 

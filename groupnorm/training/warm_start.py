@@ -16,7 +16,7 @@ class WarmStartError(ValueError):
     """Another run's weights do not fit the model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WarmStart:
     """How the weights of another run fit a model.
 
