@@ -155,9 +155,9 @@ def warm_start(config: DetectionConfig, model: nn.Module, other: Mapping[str, An
     """
     if other.get("task") == config.task:
         check_norms(config, other)
-        fresh = () if other["data"] == config.data else _OF_CLASSES
+        of_classes = () if other["data"] == config.data else _OF_CLASSES
         return WarmStart(
-            rename=lambda key: None if key.startswith(tuple(fresh)) else key, fresh=fresh
+            rename=lambda key: None if key.startswith(of_classes) else key, fresh=of_classes
         )
     body = architecture_of(config.model).body
     if other["model"] != body:

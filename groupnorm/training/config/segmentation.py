@@ -58,7 +58,7 @@ class SegmentationConfig(TrainingConfig):
                 "init, or leave init_norms out"
             )
         norm = self.encoder_norm
-        if self.converts_start and not (norm.is_group_norm and norm.affine and not norm.ws):
+        if self.converted_part and not (norm.is_group_norm and norm.affine and not norm.ws):
             raise ValueError(
                 "init_norms=convert makes group norms of the encoder's batch norms: "
                 f"norms.encoder must be gn, ln or in, with scale and shift and without ws, got "
@@ -72,6 +72,6 @@ class SegmentationConfig(TrainingConfig):
         return self.norms.get("encoder", self.norm)
 
     @property
-    def converts_start(self) -> bool:
-        """True with init_norms=convert."""
-        return self.init_norms == "convert"
+    def converted_part(self) -> str | None:
+        """The encoder with init_norms=convert."""
+        return "encoder" if self.init_norms == "convert" else None

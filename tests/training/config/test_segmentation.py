@@ -32,7 +32,7 @@ def test_what_becomes_of_the_norms_changes_the_hash():
     made = [SegmentationConfig(steps=3, init=init, init_norms=kind) for kind in kinds]
     assert len({config.digest() for config in made}) == 3
     assert made[0].digest() == SegmentationConfig(steps=3, init=init).digest()
-    assert [config.converts_start for config in made] == [False, True, False]
+    assert [config.converted_part for config in made] == [None, "encoder", None]
 
 
 @pytest.mark.parametrize("kind", ["convert", "reset"])
