@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from groupnorm.experiments.conversion import classifier
+from groupnorm.experiments.conversion import HELD_OUT, classifier
 from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
 from groupnorm.models.segmentation.architectures import UNET_ENCODER
@@ -32,7 +32,8 @@ STEP_IMAGES = 8
 SIZES = (1, 2, 4)
 """Images per worker."""
 RATES = (6.4, 12.8, 25.6)
-"""Values of `base_lr` that the full scale chooses from, for each arm."""
+"""Values of `base_lr` that the full scale chooses from, for each arm, by `HELD_OUT` of the training
+scenes that no run is trained on."""
 TRAIN_IMAGES = 400
 """50 steps make an epoch then, after which the network is evaluated."""
 SMOKE_IMAGES = 2 * STEP_IMAGES
@@ -45,11 +46,10 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "reset GN": {"norms": {"encoder": _GN}, "init_norms": "reset"},
     "frozen BN": {"norms": {"encoder": _FROZEN}},
     "BN trained": {"norms": {"encoder": _BN}},
-    "GN from scratch": {"norms": {"encoder": _GN}},
+    "GN from scratch": {"norms": {"encoder": _GN}, "init": None},
 }
 """By arm, the fields of its configuration that are not the recipe's. The first is what the others
-are compared with."""
-SCRATCH = "GN from scratch"
+are compared with. Where no `init` is given, it is the classifier."""
 
 
 def recipe() -> SegmentationConfig:
@@ -98,8 +98,7 @@ def fine_tuning(options: Options) -> Experiment:
     for size in SIZES:
         split = {"workers": STEP_IMAGES // size, "batch_per_worker": size}
         for arm, fields in ARMS.items():
-            init = None if arm == SCRATCH else start.run_name()
-            config = vary(base, **split, **fields, init=init)
+            config = vary(base, **split, **{"init": start.run_name(), **fields})
             variants.append(Variant(config, {"arm": arm, "images per worker": size}))
     return Experiment(
         title="Converted encoders fine-tuned on another task, by images per worker",
@@ -112,5 +111,5 @@ def fine_tuning(options: Options) -> Experiment:
         metric=SEGMENTATION[0],
         initial=(start,),
         tune=Tune("base_lr", RATES) if scale == "full" else None,
-        untimed="the study compares starts of a training, not its cost",
+        validation_images=HELD_OUT,
     )

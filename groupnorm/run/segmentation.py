@@ -20,7 +20,7 @@ from groupnorm.data.segmentation.memory import MapsInMemory
 from groupnorm.layers import norm_modules
 from groupnorm.models.segmentation.architectures import segmentation_architecture_of
 from groupnorm.run.setup import built, check_held_out, labelled_step
-from groupnorm.spec import DEFAULT_NUM_GROUPS, NormSpec
+from groupnorm.spec import NormSpec
 from groupnorm.training.config import SegmentationConfig
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.memory_format import in_memory_format
@@ -168,11 +168,11 @@ def _convert(
     """Convert the encoder's batch norms in place; the report."""
     norm, count = config.encoder_norm, min(CONVERSION_IMAGES, data.train_size)
     images, _ = next(iter(data.train([Step(config.seed, torch.arange(count))])))
-    chosen = norm.groups == DEFAULT_NUM_GROUPS  # by the conversion; else as many as from scratch
     _, report = convert(
         model.get_submodule("encoder"),
         str(norm),
-        min_channels=MIN_CHANNELS if chosen else 1,
+        # where the conversion does not choose the groups, they are as many as from scratch
+        min_channels=1 if norm.has_own_groups else MIN_CHANNELS,
         data=images,
         inplace=True,
         seed=config.seed,

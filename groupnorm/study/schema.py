@@ -254,6 +254,7 @@ class Costs(_Closed):
     configurations: list[_Timed]
     environment: Environment
     reason: str | None
+    left_out: str | None = None
 
 
 class _Untrained(_Closed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -35,7 +36,7 @@ class SegmentationConfig(TrainingConfig):
     init_norms: Literal["keep", "convert", "reset"] = "keep"
     """With init, of a classifier whose body is the encoder: what becomes of its batch norms. keep:
     the encoder has the same norms, or frozenbn; convert: they are converted to the encoder's group
-    norm, fitted to training images (gn lets the conversion choose the groups); reset: the encoder's
+    norm, fitted to training images (gn lets the conversion choose the groups; 32 cannot be asked for); reset: the encoder's
     norms are new, and only the convolutions are the classifier's."""
     data: str = "garments-masks"
     """Data set with a label for every pixel; 'groupnorm doctor' lists them."""
@@ -63,6 +64,12 @@ class SegmentationConfig(TrainingConfig):
                 "init_norms=convert makes group norms of the encoder's batch norms: "
                 f"norms.encoder must be gn, ln or in, with scale and shift and without ws, got "
                 f"{norm}"
+            )
+        default = "groups" in norm.given and norm == replace(norm, groups=None)
+        if self.converted_part and default:
+            raise ValueError(
+                f"init_norms=convert chooses the number of groups for {norm}, and cannot be told "
+                f"to take its default: give another number than {norm.groups}, or none"
             )
         return self
 

@@ -50,6 +50,19 @@ def test_a_converted_encoder_has_group_norm(norm):
     SegmentationConfig(norm=norm, norms={"encoder": "gn:groups=8"}, **fields)
 
 
+def test_a_number_of_groups_is_not_taken_for_none():
+    """A run with 32 groups would have the name of one that lets the conversion choose."""
+    fields = {"steps": 1, "init": "bn-1x32-s0-52d863f086", "init_norms": "convert"}
+    told = "init_norms=convert chooses the number of groups for gn.* give another number than 32"
+    with pytest.raises(ValidationError, match=told):
+        SegmentationConfig(norms={"encoder": "gn:groups=32"}, **fields)
+    for norm in ("gn", "ln", "in", "gn:size=4", "gn:groups=8", "gn:groups=auto"):
+        made = SegmentationConfig(norms={"encoder": norm}, **fields)
+        again = SegmentationConfig(**made.model_dump())
+        assert made.encoder_norm.has_own_groups == (norm != "gn")
+        assert again.encoder_norm.has_own_groups == made.encoder_norm.has_own_groups
+
+
 def test_a_run_keeps_its_name():
     """As recorded: a new field must not change it."""
     assert SegmentationConfig(norm="bn", epochs=4).run_name() == "bn-8x32-s0-993512c886"
