@@ -99,7 +99,7 @@ def fine_tuning(options: Options) -> Experiment:
         split = {"workers": STEP_IMAGES // size, "batch_per_worker": size}
         for arm, fields in ARMS.items():
             config = vary(base, **split, **{"init": start.run_name(), **fields})
-            variants.append(Variant(config, {"arm": arm, "images per worker": size}))
+            variants.append(Variant(config, {"arm": arm, "batch_per_worker": size}))
     return Experiment(
         title="Converted encoders fine-tuned on another task, by images per worker",
         source="this package",

@@ -34,8 +34,8 @@ _SAME_STEP = (
 )  # fmt: skip
 # What runs may differ in and read the same data.
 _SAME_DATA = (
-    "seed", "model", "norm", "norms", "init", "init_norms", "workers", "batch_per_worker", "epochs", "steps",
-    "base_lr",
+    "seed", "model", "norm", "norms", "init", "init_norms", "workers", "batch_per_worker",
+    "epochs", "steps", "base_lr",
 )  # fmt: skip
 
 CONVERTED = "its norms are converted with the weights that it starts from, which are not read here"

@@ -18,7 +18,7 @@ def arms(scale="quick", **options):
     """The configurations of a plan by arm, images per worker and seed, and the plan."""
     plan = study_plan("fine-tuning", Options(scale=scale, **options))
     found = {
-        (cell.labels["arm"], cell.labels["images per worker"], cell.seed): plan.configs[cell.run]
+        (cell.labels["arm"], cell.labels["batch_per_worker"], cell.seed): plan.configs[cell.run]
         for cell in plan.cells
     }
     return found, plan
@@ -118,4 +118,4 @@ def test_what_the_study_decides_itself(fields):
 
 def test_the_first_arm_is_what_the_others_are_compared_with():
     variants = build("fine-tuning", Options(scale="quick")).variants
-    assert variants[0].labels == {"arm": fine_tuning.CONVERTED, "images per worker": 1}
+    assert variants[0].labels == {"arm": fine_tuning.CONVERTED, "batch_per_worker": 1}

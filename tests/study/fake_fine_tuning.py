@@ -32,7 +32,7 @@ def fine_tuning_study(
             depends = arm == "BN trained"
             for seed in range(seeds):
                 name = f"arm{number}{f'-{size}' if depends else ''}-s{seed}"
-                labels = {"arm": arm, "images per worker": size}
+                labels = {"arm": arm, "batch_per_worker": size}
                 cells.append({"labels": labels, "seed": seed, "run": name})
                 if name in written:
                     continue

@@ -36,8 +36,9 @@ class SegmentationConfig(TrainingConfig):
     init_norms: Literal["keep", "convert", "reset"] = "keep"
     """With init, of a classifier whose body is the encoder: what becomes of its batch norms. keep:
     the encoder has the same norms, or frozenbn; convert: they are converted to the encoder's group
-    norm, fitted to training images (gn lets the conversion choose the groups; 32 cannot be asked for); reset: the encoder's
-    norms are new, and only the convolutions are the classifier's."""
+    norm, fitted to training images (gn lets the conversion choose the groups, so that 32 cannot be
+    asked for); reset: the encoder's norms are new, and only the convolutions are the
+    classifier's."""
     data: str = "garments-masks"
     """Data set with a label for every pixel; 'groupnorm doctor' lists them."""
     train_images: Count | None = None
