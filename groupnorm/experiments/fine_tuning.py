@@ -87,6 +87,11 @@ def fine_tuning(options: Options) -> Experiment:
     worker, and the same learning rate. What has no statistics of a worker, which is all but
     trained batch norm, is trained once for all. All arms but the last start from one classifier.
     Smoke: two steps, one seed.
+
+    Arms differ in more than their norms. Frozen batch norm does not learn gamma and beta either,
+    which all other norms do. A converted encoder has biases in its convolutions, which the others
+    have not, and which have weight decay. In all arms the images are normalized by the moments of
+    the new data, not by those that the classifier was trained with.
     """
     scale = options.scale or next(iter(SCALES))
     base, start = recipe(), pretraining()
