@@ -253,7 +253,8 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     tune = options.tune or experiment.tune
     if tune is not None:
         seeds = options.seeds or range(experiment.seeds)
-        return tuned_plan(plan, labelled, seeds, tune, options.validation_images)
+        images = options.validation_images or experiment.validation_images
+        return tuned_plan(plan, labelled, seeds, tune, images)
     if options.validation_images is not None:
         raise PlanError("validation_images goes with tune or search: nothing else is held out")
     return plan

@@ -53,6 +53,7 @@ class Experiment:
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
         tune: the field that is tuned for each cell, and its values; None when nothing is tuned.
+        validation_images: held out for that; None: one in ten of those trained on.
         skipped: what cannot be run, and why.
         untimed: why the training steps are not timed; None: they are.
         conversions: by the label `network` of variants, the trials that are done with their runs.
@@ -73,6 +74,7 @@ class Experiment:
     protocol: str = "paper"
     seeds: int = 1
     tune: Tune | None = None
+    validation_images: int | None = None
     skipped: tuple[tuple[Variant, str], ...] = ()
     untimed: str | None = None
     conversions: Mapping[str, NetworkTrials] = field(default_factory=dict)

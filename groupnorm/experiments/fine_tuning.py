@@ -31,10 +31,12 @@ STEP_IMAGES = 8
 """Of a step, whatever the number of workers that share them."""
 SIZES = (1, 2, 4)
 """Images per worker."""
-RATES = (6.4, 12.8, 25.6)
+RATES = (3.2, 6.4, 12.8, 25.6)
 """Values of `base_lr` that the full scale chooses from, for each arm."""
 TRAIN_IMAGES = 400
 """50 steps make an epoch then, after which the network is evaluated."""
+HELD_OUT = 500
+"""Training images that no run of the study trains on, for the choice of learning rates."""
 SMOKE_IMAGES = 2 * STEP_IMAGES
 
 _BN, _FROZEN, _GN = NormSpec("bn"), NormSpec("frozenbn"), NormSpec("gn", groups=8)
@@ -68,7 +70,7 @@ def recipe() -> SegmentationConfig:
         steps=1000,
         schedule="cosine",
         warmup_steps=50,
-        base_lr=RATES[1],
+        base_lr=RATES[2],
         decay_norms=False,
         memory_format="channels_last",
         reported_epochs=1,
@@ -112,5 +114,6 @@ def fine_tuning(options: Options) -> Experiment:
         metric=SEGMENTATION[0],
         initial=(start,),
         tune=Tune("base_lr", RATES) if scale == "full" else None,
+        validation_images=HELD_OUT,
         untimed="the study compares starts of a training, not its cost",
     )

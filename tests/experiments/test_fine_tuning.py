@@ -88,7 +88,7 @@ def test_full_is_tuned_on_images_held_out():
     assert plan.tuning is not None
     assert fine_tuning.recipe().base_lr in fine_tuning.RATES
     held = plan.tuning({"train": 5000, "classes": 11})
-    assert held["validation_images"] == 40
+    assert held["validation_images"] == fine_tuning.HELD_OUT
     assert len(held["cells"]) == 3 * 6 * len(fine_tuning.RATES)
     assert len({cell["run"] for cell in held["cells"]}) == 8 * len(fine_tuning.RATES)
 
