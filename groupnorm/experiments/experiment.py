@@ -53,9 +53,9 @@ class Experiment:
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
         tune: the field that is tuned for each cell, and its values; None when nothing is tuned.
+        validation_images: held out for that, unless the user gives a number; None: the usual share
+            of those trained on (`validation_count`).
         skipped: what cannot be run, and why.
-        validation_images: held out to choose the value by, unless the user says otherwise; None:
-            the usual share of the training images (`validation_count`).
         conversions: by the label `network` of variants, the trials that are done with their runs.
     """
 

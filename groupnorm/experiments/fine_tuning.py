@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from groupnorm.experiments.conversion import HELD_OUT, classifier
+from groupnorm.experiments.conversion import classifier
 from groupnorm.experiments.experiment import Experiment, Variant
 from groupnorm.experiments.options import Options
 from groupnorm.models.segmentation.architectures import UNET_ENCODER
@@ -31,11 +31,12 @@ STEP_IMAGES = 8
 """Of a step, whatever the number of workers that share them."""
 SIZES = (1, 2, 4)
 """Images per worker."""
-RATES = (6.4, 12.8, 25.6)
-"""Values of `base_lr` that the full scale chooses from, for each arm, by `HELD_OUT` of the training
-scenes that no run is trained on."""
+RATES = (3.2, 6.4, 12.8, 25.6)
+"""Values of `base_lr` that the full scale chooses from, for each arm."""
 TRAIN_IMAGES = 400
 """50 steps make an epoch then, after which the network is evaluated."""
+HELD_OUT = 500
+"""Training images that no run of the study trains on, for the choice of learning rates."""
 SMOKE_IMAGES = 2 * STEP_IMAGES
 
 _BN, _FROZEN, _GN = NormSpec("bn"), NormSpec("frozenbn"), NormSpec("gn", groups=8)
@@ -68,7 +69,7 @@ def recipe() -> SegmentationConfig:
         steps=1000,
         schedule="cosine",
         warmup_steps=50,
-        base_lr=RATES[1],
+        base_lr=RATES[2],
         decay_norms=False,
         memory_format="channels_last",
         reported_epochs=1,

@@ -68,8 +68,8 @@ def test_plans_are_consistent(name, scale):
     assert plan.published == experiment.published
     assert plan.tuned_over == (experiment.tune.field if experiment.tune else None)
     if plan.tuned_over:  # its cells are known when a value is chosen
-        tuned = {variant.config.run_name() for variant in experiment.variants}
-        assert (plan.cells, len(plan.configs)) == ([], len(tuned))
+        runs = {variant.config.run_name() for variant in experiment.variants}
+        assert (plan.cells, len(plan.configs)) == ([], len(runs))
         return
     seeds = [variant.seeds or experiment.seeds for variant in experiment.variants]
     assert len(plan.cells) == sum(seeds)

@@ -89,8 +89,8 @@ def test_full_is_tuned_on_images_held_out():
     assert plan.tuning is not None
     assert fine_tuning.recipe().base_lr in fine_tuning.RATES
     held = plan.tuning({"train": 5000, "classes": 11})
-    assert held["validation_images"] == 1024
-    without = with_validation(fine_tuning.recipe(), {"train": 5000}, 1024)
+    assert held["validation_images"] == fine_tuning.HELD_OUT
+    without = with_validation(fine_tuning.recipe(), {"train": 5000}, fine_tuning.HELD_OUT)
     assert without["train_images"] == 400, "as many as of all"
     given = study_plan("fine-tuning", Options(scale="full", validation_images=99))
     assert given.tuning({"train": 5000, "classes": 11})["validation_images"] == 99
