@@ -272,6 +272,11 @@ class NormSpec:
         return _KINDS[self.kind][2]
 
     @property
+    def has_own_groups(self) -> bool:
+        """True when the number of groups or of their channels was given, or the kind fixes it."""
+        return self.kind in ("ln", "in") or bool(self.given & {"groups", "size"})
+
+    @property
     def own_eps(self) -> float | None:
         """The eps, where it was given."""
         return self.eps if "eps" in self.given else None

@@ -253,7 +253,8 @@ def study_plan(name: str, options: Options | None = None) -> Plan:
     tune = options.tune or experiment.tune
     if tune is not None:
         seeds = options.seeds or range(experiment.seeds)
-        return tuned_plan(plan, labelled, seeds, tune, options.validation_images)
+        images = options.validation_images or experiment.validation_images
+        return tuned_plan(plan, labelled, seeds, tune, images)
     if options.validation_images is not None:
         raise PlanError("validation_images goes with tune or search: nothing else is held out")
     return plan
@@ -263,7 +264,7 @@ def _untimed(smoke: bool, experiment: Experiment) -> str | None:
     """Why training steps are not timed, if they are not."""
     if experiment.conversions:
         return "the study compares conversions, not training"
-    return "the smoke scale measures nothing" if smoke else experiment.untimed
+    return "the smoke scale measures nothing" if smoke else None
 
 
 def _changed(variant: Variant, options: Options) -> TrainingConfig:

@@ -53,8 +53,9 @@ class Experiment:
         protocol: how batch size, step and learning rate belong together.
         seeds: repetitions of every cell.
         tune: the field that is tuned for each cell, and its values; None when nothing is tuned.
+        validation_images: held out for that, unless the user gives a number; None: the usual share
+            of those trained on (`validation_count`).
         skipped: what cannot be run, and why.
-        untimed: why the training steps are not timed; None: they are.
         conversions: by the label `network` of variants, the trials that are done with their runs.
     """
 
@@ -73,8 +74,8 @@ class Experiment:
     protocol: str = "paper"
     seeds: int = 1
     tune: Tune | None = None
+    validation_images: int | None = None
     skipped: tuple[tuple[Variant, str], ...] = ()
-    untimed: str | None = None
     conversions: Mapping[str, NetworkTrials] = field(default_factory=dict)
 
     def labels(self, variant: Variant) -> dict[str, Any]:

@@ -31,10 +31,12 @@ STEP_IMAGES = 8
 """Of a step, whatever the number of workers that share them."""
 SIZES = (1, 2, 4)
 """Images per worker."""
-RATES = (6.4, 12.8, 25.6)
+RATES = (3.2, 6.4, 12.8, 25.6)
 """Values of `base_lr` that the full scale chooses from, for each arm."""
 TRAIN_IMAGES = 400
 """50 steps make an epoch then, after which the network is evaluated."""
+HELD_OUT = 500
+"""Training images that no run of the study trains on, for the choice of learning rates."""
 SMOKE_IMAGES = 2 * STEP_IMAGES
 
 _BN, _FROZEN, _GN = NormSpec("bn"), NormSpec("frozenbn"), NormSpec("gn", groups=8)
@@ -45,11 +47,10 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "reset GN": {"norms": {"encoder": _GN}, "init_norms": "reset"},
     "frozen BN": {"norms": {"encoder": _FROZEN}},
     "BN trained": {"norms": {"encoder": _BN}},
-    "GN from scratch": {"norms": {"encoder": _GN}},
+    "GN from scratch": {"norms": {"encoder": _GN}, "init": None},
 }
 """By arm, the fields of its configuration that are not the recipe's. The first is what the others
-are compared with."""
-SCRATCH = "GN from scratch"
+are compared with. Where no `init` is given, it is the classifier."""
 
 
 def recipe() -> SegmentationConfig:
@@ -68,7 +69,7 @@ def recipe() -> SegmentationConfig:
         steps=1000,
         schedule="cosine",
         warmup_steps=50,
-        base_lr=RATES[1],
+        base_lr=RATES[2],
         decay_norms=False,
         memory_format="channels_last",
         reported_epochs=1,
@@ -87,6 +88,11 @@ def fine_tuning(options: Options) -> Experiment:
     worker, and the same learning rate. What has no statistics of a worker, which is all but
     trained batch norm, is trained once for all. All arms but the last start from one classifier.
     Smoke: two steps, one seed.
+
+    Arms differ in more than their norms. Frozen batch norm does not learn gamma and beta either,
+    which all other norms do. A converted encoder has biases in its convolutions, which the others
+    have not, and which have weight decay. In all arms the images are normalized by the moments of
+    the new data, not by those that the classifier was trained with.
     """
     scale = options.scale or next(iter(SCALES))
     base, start = recipe(), pretraining()
@@ -98,9 +104,8 @@ def fine_tuning(options: Options) -> Experiment:
     for size in SIZES:
         split = {"workers": STEP_IMAGES // size, "batch_per_worker": size}
         for arm, fields in ARMS.items():
-            init = None if arm == SCRATCH else start.run_name()
-            config = vary(base, **split, **fields, init=init)
-            variants.append(Variant(config, {"arm": arm, "images per worker": size}))
+            config = vary(base, **split, **{"init": start.run_name(), **fields})
+            variants.append(Variant(config, {"arm": arm, "batch_per_worker": size}))
     return Experiment(
         title="Converted encoders fine-tuned on another task, by images per worker",
         source="this package",
@@ -112,5 +117,5 @@ def fine_tuning(options: Options) -> Experiment:
         metric=SEGMENTATION[0],
         initial=(start,),
         tune=Tune("base_lr", RATES) if scale == "full" else None,
-        untimed="the study compares starts of a training, not its cost",
+        validation_images=HELD_OUT,
     )

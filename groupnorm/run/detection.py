@@ -155,8 +155,10 @@ def warm_start(config: DetectionConfig, model: nn.Module, other: Mapping[str, An
     """
     if other.get("task") == config.task:
         check_norms(config, other)
-        fresh = () if other["data"] == config.data else _OF_CLASSES
-        return WarmStart(lambda key: None if key.startswith(tuple(fresh)) else key, fresh)
+        of_classes = () if other["data"] == config.data else _OF_CLASSES
+        return WarmStart(
+            rename=lambda key: None if key.startswith(of_classes) else key, fresh=of_classes
+        )
     body = architecture_of(config.model).body
     if other["model"] != body:
         raise WarmStartError(f"they are of {other['model']}, its backbone is {body}")
@@ -170,7 +172,8 @@ def warm_start(config: DetectionConfig, model: nn.Module, other: Mapping[str, An
         return f"{_C4_STAGE if f'{_C4_STAGE}{part}' in in_head else _BODY}{key}"
 
     taken = (_BODY, f"{_C4_STAGE}layer")
-    return WarmStart(rename, [key for key in model.state_dict() if not key.startswith(taken)])
+    fresh = [key for key in model.state_dict() if not key.startswith(taken)]
+    return WarmStart(rename=rename, fresh=fresh)
 
 
 def samples(config: DetectionConfig, data_root: Path | None, count: int) -> SampledScenes:

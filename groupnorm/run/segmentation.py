@@ -20,10 +20,10 @@ from groupnorm.data.segmentation.memory import MapsInMemory
 from groupnorm.layers import norm_modules
 from groupnorm.models.segmentation.architectures import segmentation_architecture_of
 from groupnorm.run.setup import built, check_held_out, labelled_step
-from groupnorm.spec import DEFAULT_NUM_GROUPS, NormSpec
+from groupnorm.spec import NormSpec
 from groupnorm.training.config import SegmentationConfig
 from groupnorm.training.distributed import ALONE, Processes
-from groupnorm.training.memory_format import in_memory_format, weights_in_memory_format
+from groupnorm.training.memory_format import in_memory_format
 from groupnorm.training.step import running_statistics
 from groupnorm.training.tasks.segmentation import Segmentation
 from groupnorm.training.warm_start import WarmStart, WarmStartError, check_norm, check_norms
@@ -53,7 +53,7 @@ def build(config: SegmentationConfig, data: SegmentationBatches, device: str) ->
     An encoder that gets the weights of a classifier with batch norm, and is converted then, has
     batch norm itself (`init_norms=convert`).
     """
-    if config.converts_start:
+    if config.converted_part:
         config = config.model_copy(update={"norms": {**config.norms, "encoder": _BN}})
     return built(
         config,
@@ -120,7 +120,9 @@ def warm_start(config: SegmentationConfig, model: nn.Module, other: Mapping[str,
     check_norms(config, other)
     if other["data"] == config.data:
         return WarmStart()
-    return WarmStart(lambda key: None if key.startswith(_LAST_LAYER) else key, [_LAST_LAYER])
+    return WarmStart(
+        rename=lambda key: None if key.startswith(_LAST_LAYER) else key, fresh=[_LAST_LAYER]
+    )
 
 
 def _from_classifier(
@@ -138,9 +140,9 @@ def _from_classifier(
     else:
         left_out = ("fc.",)
     return WarmStart(
-        lambda key: None if key.startswith(left_out) else key,
-        fresh,
-        finish=(lambda data: _convert(config, model, data)) if config.converts_start else None,
+        rename=lambda key: None if key.startswith(left_out) else key,
+        fresh=fresh,
+        finish=(lambda data: _convert(config, model, data)) if config.converted_part else None,
     )
 
 
@@ -163,20 +165,19 @@ def _check_becomes(config: SegmentationConfig, trained: NormSpec) -> None:
 def _convert(
     config: SegmentationConfig, model: nn.Module, data: SegmentationBatches
 ) -> dict[str, Any]:
-    """Convert the encoder's batch norms in place; the report, for the record."""
+    """Convert the encoder's batch norms in place; the report."""
     norm, count = config.encoder_norm, min(CONVERSION_IMAGES, data.train_size)
     images, _ = next(iter(data.train([Step(config.seed, torch.arange(count))])))
-    chosen = norm.groups == DEFAULT_NUM_GROUPS  # by the conversion; else as many as from scratch
     _, report = convert(
         model.get_submodule("encoder"),
         str(norm),
-        min_channels=MIN_CHANNELS if chosen else 1,
+        # where the conversion does not choose the groups, they are as many as from scratch
+        min_channels=1 if norm.has_own_groups else MIN_CHANNELS,
         data=images,
         inplace=True,
         seed=config.seed,
     )
-    weights_in_memory_format(model, config.memory_format)
-    return {"conversion": report.to_dict()}
+    return report.to_dict()
 
 
 def first_step(

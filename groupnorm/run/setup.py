@@ -193,7 +193,9 @@ def check_held_out(config: TrainingConfig, train_size: int, noun: str = "image")
 def without_last_layer(model: nn.Module) -> WarmStart:
     """All weights but those of the last linear layer, which keeps its first ones."""
     *_, last = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return WarmStart(lambda key: None if key.startswith(f"{last}.") else key, [f"{last}."])
+    return WarmStart(
+        rename=lambda key: None if key.startswith(f"{last}.") else key, fresh=[f"{last}."]
+    )
 
 
 def labelled_step(

@@ -7,19 +7,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from groupnorm import models
+from groupnorm.conversion import ConversionReport, rebuild
 from groupnorm.cost.measure import count_cost
 from groupnorm.data.issues import UNREADABLE, Issues
 from groupnorm.environment import environment
 from groupnorm.run.setup import Setup
 from groupnorm.run.tasks import check, setup_of
-from groupnorm.training.checkpoint import read_checkpoint, read_weights
+from groupnorm.training.checkpoint import (
+    CheckpointError,
+    kept_conversion,
+    read_checkpoint,
+    read_weights,
+)
 from groupnorm.training.config import TrainingConfig
 from groupnorm.training.device import check_device
 from groupnorm.training.distributed import ALONE, Processes
 from groupnorm.training.loop import Diverged, length_of, train
+from groupnorm.training.memory_format import weights_in_memory_format
 from groupnorm.training.task import Metrics
 from groupnorm.training.warm_start import WarmStartError, load_weights
 
@@ -34,7 +41,7 @@ class RunResult:
     status: str
     reason: str | None
     metrics: list[Metrics]
-    model: torch.nn.Module
+    model: nn.Module
 
 
 def run(
@@ -64,7 +71,7 @@ def run(
         with_cost: count the training step's memory and arithmetic first (`count_cost`).
         checkpoint: file to save to after every epoch and to continue from when it exists.
         init: the checkpoint of the run that `config.init` names. It is read by the first process,
-            unless the run goes on from its own checkpoint and `config.converts_start` is false.
+            unless the run goes on from its own checkpoint.
         stop_epoch: stop after so many epochs; a later call goes on from the checkpoint (`train`).
         on_start: called once with the environment (versions, machine, metrics, parameter count,
             cost, what the network is built for, and what was taken of the weights it starts from).
@@ -125,6 +132,7 @@ def run(
             task,
             processes=processes,
             checkpoint=checkpoint,
+            conversion=None if taken is None else taken.get("conversion"),
             stop_epoch=stop_epoch,
             on_step=on_step,
             on_epoch=after_epoch,
@@ -142,24 +150,30 @@ def _start_from(
     config: TrainingConfig,
     setup: Setup,
     data: Any,
-    model: torch.nn.Module,
+    model: nn.Module,
     init: Path | None,
     checkpoint: Path | None,
     processes: Processes,
 ) -> dict[str, Any] | None:
-    """Load the weights that a run starts from; what was taken, None where nothing was to be."""
+    """Load the weights that a run starts from; what was taken, None where nothing was to be.
+
+    A run that goes on gets its weights with its checkpoint, and here the layers for them alone.
+    """
     if config.init is None:
         return None
+    there = checkpoint is not None and checkpoint.exists()  # the first process's counts
+    if processes.broadcast_from_rank0(there) and checkpoint is not None:
+        if config.converted_part is not None:
+            _rebuild_from(config, model, checkpoint, processes)
+        return None
     content = None
-    needed = config.converts_start or checkpoint is None or not checkpoint.exists()
-    if processes.first and needed:
+    if processes.first:
         content = read_checkpoint(init) if init is not None else None
         if content is None:
             where = f"{init} is missing" if init else "no checkpoint of it was given"
             raise ValueError(f"training starts from the weights of {config.init}, and {where}")
     content = processes.broadcast_from_rank0(content)
-    if content is None:
-        return None
+    assert content is not None
     weights, other = read_weights(content, init or Path(config.init), config.init)
     try:
         how = setup.warm_start(config, model, other)
@@ -167,4 +181,40 @@ def _start_from(
     except WarmStartError as error:
         what = f"the weights of {config.init} do not fit this run's {config.model}"
         raise ValueError(f"{what}: {error}") from None
-    return taken if how.finish is None else taken | how.finish(data)
+    if how.finish is None:
+        return taken
+    # Its numbers differ in their last bits from machine to machine, and groups with them: one
+    # process converts. The others get its layers here, and its weights when training begins.
+    report = processes.broadcast_from_rank0(how.finish(data) if processes.first else None)
+    assert report is not None
+    if not processes.first:
+        _rebuild(config, model, report)
+    weights_in_memory_format(model, config.memory_format)
+    return taken | {"conversion": report}
+
+
+def _rebuild_from(
+    config: TrainingConfig, model: nn.Module, checkpoint: Path, processes: Processes
+) -> None:
+    """Give the model the layers that the checkpoint of the first process has weights of."""
+    content = processes.broadcast_from_rank0(
+        read_checkpoint(checkpoint) if processes.first else None
+    )
+    assert content is not None
+    report = kept_conversion(content, checkpoint, config)
+    try:
+        _rebuild(config, model, report)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint} was written by another version: {error}; delete it to train this run "
+            "from the start"
+        ) from None
+    weights_in_memory_format(model, config.memory_format)
+
+
+def _rebuild(config: TrainingConfig, model: nn.Module, report: dict[str, Any]) -> None:
+    """Give the converted part of the model the layers of a report, with no values that count."""
+    part = config.converted_part
+    assert part is not None
+    rebuilt = rebuild(model.get_submodule(part), ConversionReport.from_dict(report))
+    setattr(model, part, rebuilt)

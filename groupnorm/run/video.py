@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,7 @@ def warm_start(config: VideoConfig, model: nn.Module, other: Mapping[str, Any]) 
         except ValueError as error:
             raise WarmStartError(str(error)) from None
 
-    start = without_last_layer(model)
-    return WarmStart(start.rename, start.fresh, inflated)
+    return replace(without_last_layer(model), convert=inflated)
 
 
 def samples(config: VideoConfig, data_root: Path | None, count: int) -> SampledClips:

@@ -30,13 +30,16 @@ _SAME_STEP = (
     "seed", "epochs", "steps", "schedule", "warmup_epochs", "base_lr", "momentum", "nesterov",
     "weight_decay", "train_images", "validation_images", "zero_gamma", "size_schedule",
     "reported_epochs", "evaluate_every", "init", "drops", "warmup_steps", "warmup_from",
-    "decay_norms", "clip_norm", "test_clips", "test_crops",
+    "decay_norms", "clip_norm", "test_clips", "test_crops", "init_norms",
 )  # fmt: skip
 # What runs may differ in and read the same data.
 _SAME_DATA = (
-    "seed", "model", "norm", "norms", "init", "workers", "batch_per_worker", "epochs", "steps",
-    "base_lr",
+    "seed", "model", "norm", "norms", "init", "init_norms", "workers", "batch_per_worker",
+    "epochs", "steps", "base_lr",
 )  # fmt: skip
+
+CONVERTED = "its norms are converted with the weights that it starts from, which are not read here"
+"""Why a configuration is not timed: without them it would be another network."""
 
 
 def measure_costs(
@@ -50,6 +53,8 @@ def measure_costs(
 ) -> None:
     """Time the training step of every configuration with a finished run, and write `cost.json`.
 
+    One whose network is converted has no times.
+
     What is there stays, unless a configuration is missing from it or a spread is too wide: then all
     are measured anew, because only times that were taken in turns can be compared. What prevents
     the measurement is reported and recorded in place of times; no run depends on it.
@@ -59,8 +64,16 @@ def measure_costs(
         threads: of a trial.
     """
     finished = {n: c for n, c in configs.items() if read_record(out, n).status == "finished"}
+    converted = {name: c for name, c in finished.items() if c.converted_part}
+    finished = {name: c for name, c in finished.items() if name not in converted}
+    if converted and not finished:
+        skip_costs(out, CONVERTED)
     if not finished or finished.keys() <= read_cost_pass(out).times.keys():
         return
+    left_out = None
+    if converted:
+        kinds = counted(len(same_step(converted)), "configuration")
+        left_out = f"Of {kinds} the step is not timed: {CONVERTED}."
     groups = same_step(finished)
     on_message(f"timing a training step of {counted(len(groups), 'configuration')} in turns")
     try:
@@ -71,7 +84,9 @@ def measure_costs(
         skip_costs(out, reason)
         return
     lines = [{"runs": names, **found[names[0]]} for names in groups]
-    write_atomic(out / COST_FILE, to_json(CostPass(rounds, lines, machine, None).as_json()))
+    write_atomic(
+        out / COST_FILE, to_json(CostPass(rounds, lines, machine, None, left_out).as_json())
+    )
 
 
 def skip_costs(out: Path, reason: str) -> None:

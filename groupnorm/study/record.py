@@ -52,8 +52,7 @@ def record_run(
     Args:
         threads: of each process.
         init: folder of the run whose weights it starts from; None for the one that `config.init`
-            names beside `folder`. A run that goes on from its checkpoint does not ask for it,
-            unless it converts those weights (`TrainingConfig.converts_start`).
+            names beside `folder`. A run that goes on from its checkpoint does not ask for it.
         stop_epoch: stop after so many epochs, without DONE; a later call goes on (`train`).
         on_start: called once with the environment, before anything is trained.
 
@@ -83,7 +82,7 @@ def record_run(
         _claim(config, folder)
         if config.init is not None:
             init = init or folder.parent / config.init
-            if config.converts_start or not checkpoint.exists():
+            if not checkpoint.exists():
                 _check_finished(config.init, init)
         continues = checkpoint.exists() and bool(found.env)
         first = found.env if continues else {}

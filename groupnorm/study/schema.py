@@ -28,7 +28,7 @@ LABELS: dict[ReportKind, tuple[str, ...]] = {
     "search": ("norm", "batch_per_worker", "step"),
     "arms": ("arm",),
     "clips": ("norm", "batch_per_worker", "frames", "stride"),
-    "fine-tuning": ("arm", "images per worker"),
+    "fine-tuning": ("arm", "batch_per_worker"),
     "conversions": ("network",),
 }
 """The labels that every cell has, by what the report shows; others may come beside them."""
@@ -254,6 +254,7 @@ class Costs(_Closed):
     configurations: list[_Timed]
     environment: Environment
     reason: str | None
+    left_out: str | None = None
 
 
 class _Untrained(_Closed):

@@ -45,6 +45,8 @@ class Progress:
         tally: the sums of the epoch begun, empty between epochs.
         seconds: spent on the epoch begun, before this process took over.
         data_issues: those of `TrainingData.data_issues`.
+        conversion: the report of the conversion that made the network's layers, as
+            `ConversionReport.to_dict`; None where they follow from the configuration.
     """
 
     epoch: int = 0
@@ -53,6 +55,7 @@ class Progress:
     tally: EpochTotals = field(default_factory=EpochTotals)
     seconds: float = 0.0
     data_issues: Issues = field(default_factory=dict)
+    conversion: dict[str, Any] | None = None
 
 
 def save_checkpoint(
@@ -120,14 +123,7 @@ def load_checkpoint(
         CheckpointError: a damaged file, one without a digest, or the checkpoint of a run with
             another configuration; the message says which fields differ.
     """
-    state = _unpack(content, path)
-    if state["digest"] != config.digest():
-        identity = state["identity"]
-        how = f": {config.describe_difference(identity)}" if isinstance(identity, dict) else ""
-        raise CheckpointError(
-            f"{path} belongs to run {state['digest']!r}, this run is {config.digest()!r}{how}; "
-            f"{_REMEDY}"
-        )
+    state = _state_of(config, content, path)
     progress = _progress(state["progress"], path)
     epochs = progress.step // steps_per_epoch
     if progress.step == total_steps:  # the last epoch may be a part of one
@@ -146,6 +142,27 @@ def load_checkpoint(
             f"fit this model; {_REMEDY}"
         ) from error
     return progress
+
+
+def kept_conversion(content: bytes, path: Path, config: TrainingConfig) -> dict[str, Any]:
+    """The report of the conversion that a checkpoint's network needs before it takes its weights,
+    as `Progress.conversion`.
+
+    Args:
+        content: of the file.
+        path: where it came from, for the messages.
+
+    Raises:
+        CheckpointError: a damaged file, one of a run with another configuration, or one without
+            the report of a conversion.
+    """
+    kept = _progress(_state_of(config, content, path)["progress"], path).conversion
+    if kept is None:
+        raise CheckpointError(
+            f"{path} was written by another version: it does not hold the report of the conversion "
+            f"that made its network; {_REMEDY}"
+        )
+    return kept
 
 
 def read_weights(content: bytes, path: Path, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -179,6 +196,19 @@ def checkpoint_step(path: Path) -> int | None:
 
 def _digest_line(content: bytes) -> bytes:
     return _DIGEST_LABEL + hashlib.sha256(content).hexdigest().encode()
+
+
+def _state_of(config: TrainingConfig, content: bytes, path: Path) -> dict[str, Any]:
+    """The dict in the file of a run with this configuration."""
+    state = _unpack(content, path)
+    if state["digest"] != config.digest():
+        identity = state["identity"]
+        how = f": {config.describe_difference(identity)}" if isinstance(identity, dict) else ""
+        raise CheckpointError(
+            f"{path} belongs to run {state['digest']!r}, this run is {config.digest()!r}{how}; "
+            f"{_REMEDY}"
+        )
+    return state
 
 
 def _unpack(content: bytes, path: Path, remedy: str = _REMEDY) -> dict[str, Any]:

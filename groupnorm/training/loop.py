@@ -70,6 +70,7 @@ def train(
     *,
     processes: Processes = ALONE,
     checkpoint: Path | None = None,
+    conversion: dict[str, Any] | None = None,
     stop_epoch: int | None = None,
     save_seconds: float = SAVE_SECONDS,
     on_step: Callable[[int, int], None] = lambda step, total: None,
@@ -90,6 +91,7 @@ def train(
         processes: the processes that train together, each with an equal share of every step; all
             call this function, and the first one reads and writes the checkpoint: the others
             need not see its file.
+        conversion: `Progress.conversion` of a run that begins, for its checkpoints.
         stop_epoch: return after so many epochs, or where the checkpoint is if that is later; a
             later call goes on. Nothing else depends on it: the schedules and the evaluated epochs
             are those of the whole training.
@@ -113,7 +115,7 @@ def train(
     on_cuda = [device] if device.type == "cuda" else []
 
     optimizer = sgd(config, model)
-    done = Progress()
+    done = Progress(conversion=conversion)
     content = read_checkpoint(checkpoint) if checkpoint is not None and processes.first else None
     content = processes.broadcast_from_rank0(content)
     if checkpoint is not None and content is not None:

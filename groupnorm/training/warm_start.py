@@ -16,15 +16,17 @@ class WarmStartError(ValueError):
     """Another run's weights do not fit the model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WarmStart:
     """How the weights of another run fit a model.
 
     Attributes:
         rename: from a key of the other run's model to that of this one; None leaves it out.
         fresh: how keys of this model begin that keep their first values where the other has none.
-        finish: from the training data, once the model has the weights, to what else is done to it,
-            for the record; None for nothing (`TrainingConfig.converts_start`).
+        finish: from the training data, once the model has the weights, to the report of the
+            conversion that it does to a part of the model in place
+            (`TrainingConfig.converted_part`), as `ConversionReport.to_dict`; None for no such
+            thing.
         convert: from the renamed weights to those of this model, key by key; what it raises is a
             `WarmStartError`.
     """

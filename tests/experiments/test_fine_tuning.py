@@ -9,6 +9,7 @@ from groupnorm.models import check_model
 from groupnorm.models.segmentation.architectures import segmentation_architecture_of
 from groupnorm.spec import NormSpec
 from groupnorm.study.plan import PlanError
+from groupnorm.study.validation import with_validation
 
 ARMS = list(fine_tuning.ARMS)
 
@@ -17,7 +18,7 @@ def arms(scale="quick", **options):
     """The configurations of a plan by arm, images per worker and seed, and the plan."""
     plan = study_plan("fine-tuning", Options(scale=scale, **options))
     found = {
-        (cell.labels["arm"], cell.labels["images per worker"], cell.seed): plan.configs[cell.run]
+        (cell.labels["arm"], cell.labels["batch_per_worker"], cell.seed): plan.configs[cell.run]
         for cell in plan.cells
     }
     return found, plan
@@ -28,7 +29,7 @@ def test_the_arms_of_quick():
     assert list(found) == [(arm, size, 0) for size in (1, 2, 4) for arm in ARMS]
     assert (plan.shows, plan.protocol, plan.data) == ("fine-tuning", "fixed-step", "garments-masks")
     assert plan.metric.name == "val_mean_iou"
-    assert (plan.tuned_over, plan.untimed is None) == (None, False)
+    assert (plan.tuned_over, plan.untimed) == (None, None)
 
 
 def test_every_arm_has_the_same_recipe_and_decoder():
@@ -88,7 +89,11 @@ def test_full_is_tuned_on_images_held_out():
     assert plan.tuning is not None
     assert fine_tuning.recipe().base_lr in fine_tuning.RATES
     held = plan.tuning({"train": 5000, "classes": 11})
-    assert held["validation_images"] == 40
+    assert held["validation_images"] == fine_tuning.HELD_OUT
+    without = with_validation(fine_tuning.recipe(), {"train": 5000}, fine_tuning.HELD_OUT)
+    assert without["train_images"] == 400, "as many as of all"
+    given = study_plan("fine-tuning", Options(scale="full", validation_images=99))
+    assert given.tuning({"train": 5000, "classes": 11})["validation_images"] == 99
     assert len(held["cells"]) == 3 * 6 * len(fine_tuning.RATES)
     assert len({cell["run"] for cell in held["cells"]}) == 8 * len(fine_tuning.RATES)
 
@@ -113,4 +118,4 @@ def test_what_the_study_decides_itself(fields):
 
 def test_the_first_arm_is_what_the_others_are_compared_with():
     variants = build("fine-tuning", Options(scale="quick")).variants
-    assert variants[0].labels == {"arm": fine_tuning.CONVERTED, "images per worker": 1}
+    assert variants[0].labels == {"arm": fine_tuning.CONVERTED, "batch_per_worker": 1}

@@ -1,19 +1,24 @@
 """How a network that labels every pixel is set up: data, network, cost, where weights come from."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from groupnorm.conversion import convert
 from groupnorm.data import DataError, catalog
 from groupnorm.layers import BatchNorm, FrozenBatchNorm, GroupNorm
 from groupnorm.models import build_model, build_segmentation_model
-from groupnorm.run import check, config_class, run
+from groupnorm.run import check, config_class, run, segmentation
 from groupnorm.run.segmentation import build, first_step, load, notes, warm_start
-from groupnorm.training.checkpoint import Progress, save_checkpoint
+from groupnorm.training.checkpoint import CheckpointError, Progress, save_checkpoint
 from groupnorm.training.config import RunConfig
+from groupnorm.training.distributed import Processes
 from groupnorm.training.optimizer import sgd
 from groupnorm.training.warm_start import WarmStartError, load_weights
 from tests.data.segmentation import tiny_maps
+from tests.processes import in_processes
 from tests.tolerances import NETWORK
 
 FIELDS = {
@@ -212,7 +217,7 @@ def started(classifier, arm, **changes):
     unet = build(made, data, "cpu")
     how = warm_start(made, unet, CLASSIFIER.identity())
     found = load_weights(unet, model.state_dict(), how)
-    return unet, found | ({} if how.finish is None else how.finish(data))
+    return unet, found | ({} if how.finish is None else {"conversion": how.finish(data)})
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -277,14 +282,12 @@ def test_a_conversion_is_the_same_each_time(classifier):
     assert first[1] == second[1]
     for a, b in zip(first[0].state_dict().values(), second[0].state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    weight = first[0].encoder[1][0].weight
-    assert weight.is_contiguous(memory_format=torch.channels_last)
     assert isinstance(first[0].encoder[1][0], nn.Conv2d)
 
 
 @pytest.mark.parametrize("arm", [pytest.param("converted", marks=pytest.mark.slow), "reset"])
-def test_stopped_and_continued_it_ends_with_the_same_bits(classifier, arm, tmp_path):
-    made = encoder_config(arm, steps=6)
+def test_stopped_and_continued_it_ends_with_the_same_bits(classifier, arm, tmp_path, monkeypatch):
+    made = encoder_config(arm, steps=6, memory_format="channels_last")
     init = classifier[1]
     env = {}
     whole = run(made, with_cost=False, init=init, on_start=env.update)
@@ -293,15 +296,72 @@ def test_stopped_and_continued_it_ends_with_the_same_bits(classifier, arm, tmp_p
     checkpoint = tmp_path / "checkpoint.pt"
     begun = run(made, with_cost=False, init=init, checkpoint=checkpoint, stop_epoch=1)
     assert begun.status == "stopped"
-    if arm == "converted":
-        with pytest.raises(ValueError, match="and no checkpoint of it was given"):
-            run(made, with_cost=False, checkpoint=checkpoint)
-    again = run(made, with_cost=False, init=init, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="and no checkpoint of it was given"):
+        run(made, with_cost=False)
+    monkeypatch.setattr(segmentation, "convert", None)  # it is not converted again
+    again = run(made, with_cost=False, checkpoint=checkpoint)
     assert without_timing(again.metrics) == without_timing(whole.metrics)
     for a, b in zip(
         whole.model.state_dict().values(), again.model.state_dict().values(), strict=True
     ):
         assert torch.equal(a, b)
+
+
+def report_of(encoder, groups):
+    """The report of a conversion that gave every norm so many groups, by the rule of no data."""
+    with pytest.warns(UserWarning, match="converted without data"):
+        return convert(encoder, f"gn:groups={groups}", inplace=True)[1].to_dict()
+
+
+def converted_to(groups):
+    """What stands in for a conversion, which chooses so many groups."""
+    return lambda config, model, data: report_of(model.encoder, groups)
+
+
+def groups_of(model):
+    return [layers[place].num_groups for layers in model.encoder for place in (1, 4)]
+
+
+def test_a_run_goes_on_with_the_groups_it_began_with(classifier, tmp_path, monkeypatch):
+    """Although a conversion of the same weights elsewhere would choose others."""
+    made, checkpoint = encoder_config("converted", steps=6), tmp_path / "checkpoint.pt"
+    fields = {"with_cost": False, "init": classifier[1], "checkpoint": checkpoint}
+    monkeypatch.setattr(segmentation, "_convert", converted_to(4))
+    run(made, **fields, stop_epoch=1)
+    monkeypatch.setattr(segmentation, "_convert", converted_to(2))
+    assert groups_of(run(made, **fields).model) == [4] * 8
+
+
+def test_a_checkpoint_without_its_conversion_is_refused(classifier, tmp_path, monkeypatch):
+    made, path = encoder_config("converted"), tmp_path / "checkpoint.pt"
+    model = build(made, load(made, "cpu", None), "cpu")
+    state = {"config": made, "model": model, "optimizer": sgd(made, model)}
+    save_checkpoint(path, progress=Progress(), **state)
+    with pytest.raises(CheckpointError, match=r"does not hold the report of the conversion .* del"):
+        run(made, checkpoint=path)
+    report = report_of(copy.deepcopy(classifier[0].encoder), 4)
+    report["layers"][0]["groups"] = 3
+    save_checkpoint(path, progress=Progress(conversion=report), **state)
+    with pytest.raises(CheckpointError, match=r"3 groups of 16 channels do not go .* delete it"):
+        run(made, checkpoint=path)
+
+
+def _trained_together(rank, count, init):
+    """The groups and the sums of the weights of a process that would choose its own groups."""
+    catalog._SEGMENTATION_SETS["shapes"] = tiny_maps.ENTRY
+    segmentation._convert = converted_to(4 if rank == 0 else 2)
+    processes = Processes(rank, count)
+    made = encoder_config("converted", steps=1)
+    model = run(made, with_cost=False, init=init, processes=processes).model
+    return groups_of(model), [float(values.sum()) for values in model.state_dict().values()]
+
+
+@pytest.mark.usefixtures("_fork_server")
+@pytest.mark.xdist_group("processes")
+def test_the_first_of_several_processes_converts(classifier):
+    first, second = in_processes(2, _trained_together, classifier[1])
+    assert first == second
+    assert first[0] == [4] * 8
 
 
 @pytest.mark.parametrize(

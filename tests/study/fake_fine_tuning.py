@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def fine_tuning_study(
             depends = arm == "BN trained"
             for seed in range(seeds):
                 name = f"arm{number}{f'-{size}' if depends else ''}-s{seed}"
-                labels = {"arm": arm, "images per worker": size}
+                labels = {"arm": arm, "batch_per_worker": size}
                 cells.append({"labels": labels, "seed": seed, "run": name})
                 if name in written:
                     continue
@@ -67,3 +68,29 @@ def step_rows(final: float, batch_norm: bool) -> list[dict[str, Any]]:
         }
         for epoch, step in enumerate(STEPS, 1)
     ]  # fmt: skip
+
+
+RATES = (1.6, 3.2)
+
+
+def tuned(out: Path) -> Path:
+    """The same study with learning rates tried: the higher one is better for every arm."""
+    manifest = json.loads((out / "study.json").read_text())
+    cells, tried = manifest["cells"], []
+    for cell in cells:
+        if cell["seed"]:
+            continue
+        for rate in RATES:
+            name = f"{cell['run']}-{rate}"
+            labels = {**cell["labels"], "base_lr": rate}
+            tried.append({"labels": labels, "seed": 0, "run": name})
+            if (out / "runs" / name).exists():
+                continue
+            config = json.loads((out / "runs" / cell["run"] / "config.json").read_text())
+            config |= {"base_lr": rate, "validation_images": 40}
+            rows = step_rows(30.0 + rate, "BN" in name)
+            folder = write_run(out, name, config, rows)
+            shutil.copy(out / "runs" / cell["run"] / "env.json", folder / "env.json")
+    chosen = [{**cell, "labels": {**cell["labels"], "base_lr": RATES[-1]}} for cell in cells]
+    tuning = {"validation_images": 40, "cells": tried}
+    return add_to_manifest(out, cells=chosen, tuned_over="base_lr", tuning=tuning)

@@ -10,10 +10,10 @@ from rich.console import Console
 from groupnorm.experiments import Options, study_plan
 from groupnorm.study import cost_pass, execute
 from groupnorm.study.cost_pass import measure_costs, same_step, skip_costs
-from groupnorm.study.results.costs import read_cost_pass
+from groupnorm.study.results.costs import how_timed, read_cost_pass
 from groupnorm.study.runners.local import available_cores
 from groupnorm.study.runners.ray.connection import Cluster
-from groupnorm.training.config import RunConfig
+from groupnorm.training.config import RunConfig, SegmentationConfig
 from tests.study.fake_store import fake_metrics, spoil, write_run
 
 
@@ -93,6 +93,37 @@ def test_only_what_is_finished_is_timed_and_with_more_runs_all_are_timed_anew(tm
         (tmp_path / "cost.json").write_text(json.dumps(measured))
         measure_costs(tmp_path, configs, threads=1)
         assert len(turns) == calls
+
+
+def converting(**changes):
+    return SegmentationConfig(
+        epochs=1, workers=1, batch_per_worker=2, norms={"encoder": "gn"},
+        init="bn-1x32-s0-52d863f086", init_norms="convert", **changes,
+    )  # fmt: skip
+
+
+def test_a_converted_network_is_not_timed_and_the_report_says_so(tmp_path, turns):
+    """Built without the weights that it starts from, it would be timed as batch norm."""
+    others, both = [converting(), converting(seed=1)], config()
+    write_run(tmp_path, both.run_name(), both.model_dump(), fake_metrics("gn", 8, 0, epochs=1))
+    configs = {both.run_name(): both}
+    for one in others:
+        configs |= {one.run_name(): one}
+        write_run(tmp_path, one.run_name(), one.model_dump(), fake_metrics("gn", 8, 0, epochs=1))
+    measure_costs(tmp_path, configs, threads=1)
+    assert list(turns[-1][0]) == [both.run_name()]
+    told = "Of 1 configuration the step is not timed: its norms are converted with the weights"
+    assert told in how_timed(read_cost_pass(tmp_path))
+    measure_costs(tmp_path, configs, threads=1)
+    assert len(turns) == 1
+
+
+def test_where_all_networks_are_converted_nothing_is_timed(tmp_path, turns):
+    one = converting()
+    write_run(tmp_path, one.run_name(), one.model_dump(), fake_metrics("gn", 8, 0, epochs=1))
+    measure_costs(tmp_path, {one.run_name(): one}, threads=1)
+    assert turns == []
+    assert "Times are not compared: its norms are conv" in how_timed(read_cost_pass(tmp_path))
 
 
 @pytest.mark.parametrize(

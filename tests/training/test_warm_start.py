@@ -25,7 +25,7 @@ def test_a_backbone_gets_the_weights_of_a_classifier():
     model = nn.ModuleDict({"backbone": body(FrozenBatchNorm, 2, 1), "head": nn.Linear(4, 2)})
     del model["backbone"]["fc"]
     before = model["head"].weight.clone()
-    found = load_weights(model, first.state_dict(), WarmStart(renamed, ["head."]))
+    found = load_weights(model, first.state_dict(), WarmStart(rename=renamed, fresh=["head."]))
     assert found == {
         "loaded": 7,
         "left_out": ["fc.weight", "fc.bias"],
@@ -40,10 +40,13 @@ def test_a_backbone_gets_the_weights_of_a_classifier():
     ("how", "told"),
     [
         (WarmStart(), "size mismatch for fc.weight: copying a param with shape .*; size mismatch"),
-        (WarmStart(renamed), "lacks conv.weight and 7 more"),
-        (WarmStart(lambda k: k if "norm" in k else None, ["conv."]), "lacks fc.weight and 1 more"),
+        (WarmStart(rename=renamed), "lacks conv.weight and 7 more"),
         (
-            WarmStart(lambda key: key if key[:2] != "fc" else key.upper(), ["fc."]),
+            WarmStart(rename=lambda k: k if "norm" in k else None, fresh=["conv."]),
+            "lacks fc.weight and 1 more",
+        ),
+        (
+            WarmStart(rename=lambda k: k if k[:2] != "fc" else k.upper(), fresh=["fc."]),
             "has FC.\\w+ and 1 more that the model does not have",
         ),
     ],
@@ -68,7 +71,13 @@ def test_weights_are_converted_after_they_are_renamed():
         return {k: 2 * v if k == "conv.weight" else v for k, v in weights.items()}
 
     given = {f"old.{key}": value for key, value in first.state_dict().items()}
-    how = WarmStart(lambda key: key.removeprefix("old."), convert=doubled)
+    how = WarmStart(rename=lambda key: key.removeprefix("old."), convert=doubled)
     assert load_weights(model, given, how) == {"loaded": 9, "left_out": [], "fresh": []}
     assert torch.equal(model["conv"].weight, 2 * first["conv"].weight)
     assert torch.equal(model["fc"].weight, first["fc"].weight)
+
+
+def test_how_weights_fit_is_said_by_name():
+    """What is given by position goes to another field when one is added before it."""
+    with pytest.raises(TypeError):
+        WarmStart(renamed)

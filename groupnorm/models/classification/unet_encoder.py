@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from groupnorm.layers import NormLayer
 from groupnorm.models.places import UNET_ENCODER_PLACES, norm_of_place, refuse_normalizer_free
 from groupnorm.models.segmentation.architectures import UNET_ENCODER, UNET_WIDTHS
-from groupnorm.models.segmentation.unet import Encoder
+from groupnorm.models.segmentation.unet import Encoder, initialize
 from groupnorm.spec import NormSpec
 
 
@@ -47,13 +47,7 @@ class UNetEncoder(nn.Module):
         refuse_normalizer_free(placed[0], UNET_ENCODER)
         self.encoder = Encoder(placed, in_channels)
         self.fc = nn.Linear(UNET_WIDTHS[-1], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.fc.weight, std=0.01)
-        nn.init.zeros_(self.fc.bias)
+        initialize(self, self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, num_classes) logits."""

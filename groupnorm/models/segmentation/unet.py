@@ -62,19 +62,7 @@ class UNet(nn.Module):
             self.decoder.append(DoubleConv(2 * width, width, decoder))
             channels = width
         self.logits = nn.Conv2d(channels, num_classes, 1)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.ConvTranspose2d):
-                nn.init.normal_(module.weight, std=math.sqrt(2 / module.in_channels))
-            else:
-                continue
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.logits.weight, std=0.01)
+        initialize(self, self.logits)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, num_classes, H, W) logits."""
@@ -123,6 +111,21 @@ class DoubleConv(nn.Sequential):
             )
             layers += [conv, *norm_and_activation(norm, out_channels, _relu)]
         super().__init__(*layers)
+
+
+def initialize(model: nn.Module, last: nn.Conv2d | nn.Linear) -> None:
+    """First values of a network's convolutions, as the docstring of `UNet` says, and of its `last`
+    layer, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=math.sqrt(2 / module.in_channels))
+        elif module is not last:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(last.weight, std=0.01)
 
 
 _relu = functools.partial(nn.ReLU, inplace=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from groupnorm.study.report.markup import MarkedTable
-from groupnorm.study.results.by_step import at_step, difference_at, shown_steps
+from groupnorm.study.results.by_step import at_step, difference_at, running_note, shown_steps
 from groupnorm.study.results.differences import groups_of, short_verdict
 from groupnorm.study.results.format import plain_text
 from groupnorm.study.results.labels import (
@@ -34,6 +34,8 @@ def step_tables(study: Study, rows: Sequence[Row]) -> list[MarkedTable]:
     metric = study.metric
     header = [*label_columns(study), *(f"step {step:,}" for step in steps)]
     where = f"{title_images(study)} after so many steps: {subject(study)}, {seeds_text(rows)}"
+    note = running_note(study, rows)
+    running = f". {note.rstrip('.')}" if note else ""
     body = [
         [
             *label_cells(study, same),
@@ -41,12 +43,14 @@ def step_tables(study: Study, rows: Sequence[Row]) -> list[MarkedTable]:
         ]
         for same in by_runs(rows)
     ]
-    results = MarkedTable("steps", f"{capital(metric.title)}{in_unit(metric)}{where}", header, body)
+    results = MarkedTable(
+        "steps", f"{capital(metric.title)}{in_unit(metric)}{where}{running}", header, body
+    )
     differences = MarkedTable(
         "step-differences",
         f"Differences of {metric.title} in {gap_unit_in_full(metric)}{where}. Each arm minus the "
         "first one at the same number of images per worker, with the 95 % interval over seeds by "
-        "Student's t",
+        f"Student's t{running}",
         header,
         [
             [*label_cells(study, same), *(_difference(study, same[0], first, s) for s in steps)]

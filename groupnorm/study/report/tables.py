@@ -21,6 +21,7 @@ from groupnorm.study.results.labels import (
     estimate_text,
     label_cells,
     label_columns,
+    label_names,
     label_of,
     label_text,
     number_text,
@@ -376,7 +377,7 @@ def _arms_table(study: Study, rows: list[Row]) -> tuple[list[str], list[list[str
                 ]
             )
     for skip in study.manifest.get("skipped", []):
-        names = [str(skip["labels"].get(name, NOTHING)) for name in label_columns(study)]
+        names = [str(skip["labels"].get(name, NOTHING)) for name in label_names(study)]
         body.append([*names, "skipped", *[NOTHING] * (len(header) - len(names) - 1)])
     return header, body
 

@@ -3,6 +3,7 @@ alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from groupnorm.study.results.differences import row_difference
@@ -39,6 +40,12 @@ def results_at(study: Study, row: Row, step: int) -> dict[int, float]:
 def at_step(study: Study, row: Row, step: int) -> Row:
     """The row with the results after a step, and nothing with recomputed statistics."""
     return replace(row, results=results_at(study, row, step), precise_results={})
+
+
+def running_note(study: Study, rows: Sequence[Row]) -> str:
+    """Which arms are evaluated with running statistics, as a sentence; empty where none is."""
+    arms = dict.fromkeys(study.label(row.labels) for row in rows if row.precise_results)
+    return f"With running statistics: {', '.join(arms)}." if arms else ""
 
 
 def difference_at(study: Study, row: Row, reference: Row, step: int) -> Difference | None:

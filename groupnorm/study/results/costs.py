@@ -34,12 +34,14 @@ class CostPass:
         configurations: what was found for each, with the names of its `runs`.
         environment: versions, processor and threads of the measurement.
         reason: why there are no times; None where there are.
+        left_out: a sentence on configurations without times; None where all have them.
     """
 
     rounds: int = 0
     configurations: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     reason: str | None = NOT_MEASURED
+    left_out: str | None = None
 
     @property
     def spreads(self) -> dict[str, float]:
@@ -91,6 +93,7 @@ def how_timed(found: CostPass) -> str:
             "Something else was busy on the machine; the command of the study measures again."
         )
     threads = found.environment.get("threads")
+    left_out = f" {found.left_out}" if found.left_out else ""
     return (
         f"Times are medians of {found.rounds} rounds in which all configurations took turns, one "
         f"training step each, while no trial ran: in one process with {threads} "
@@ -98,6 +101,7 @@ def how_timed(found: CostPass) -> str:
         f"{found.environment.get('cpu')}. Half of each configuration's rounds lie within "
         f"{within}; differences below that mean nothing. "
         "Optimizer and data are not in the times; the time in norms is a share of both passes."
+        f"{left_out}"
     )
 
 

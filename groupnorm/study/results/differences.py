@@ -22,6 +22,7 @@ from groupnorm.study.results.labels import (
     RECOMPUTED,
     clip_text,
     group_labels,
+    heading,
     interval_text,
     is_one,
     label_cells,
@@ -261,7 +262,7 @@ def how_compared(study: Study, found: Sequence[DifferenceLine]) -> str:
     if parts := max((one.on_parts.pairs for one in found if one.on_parts), default=0):
         text += f" {ABOUT_PARTS.format(parts=parts, images=evaluation_word(study))}"
     if study.axis != "norm":
-        same = " and ".join(group_labels(study))
+        same = " and ".join(map(heading, group_labels(study)))
         return f"{text} Each arm stands against the first one{same and f' with the same {same}'}."
     if study.of_clips:
         text += (

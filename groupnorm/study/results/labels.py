@@ -17,8 +17,8 @@ RECOMPUTED = "(recomputed statistics)"
 BATCH_NORM, GROUP_NORM = NormSpec("bn"), NormSpec("gn")
 FIRST_LABELS_OF_CLIPS = ("norm", "frames", "stride", "batch_per_worker")
 """What every row of a study of clips is labelled with; further labels come after them."""
-SIZE = "images per worker"
-"""The label of arms beside which the numbers of images of their workers are varied."""
+SIZE = "batch_per_worker"
+"""The label of images per worker, which tables call so."""
 _NO_NORM = NormSpec("none")
 
 
@@ -118,10 +118,9 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
         known = (*FIRST_LABELS_OF_CLIPS, tuned_over)
         further = [str(labels[name]) for name in labels if name not in known]
         text = ", ".join([text, *further])
-    elif "batch_per_worker" in labels:
-        text = f"{labels.get('norm', '?')}, {labels['batch_per_worker']} images per worker"
     elif SIZE in labels:
-        text = f"{labels.get('arm', '?')}, {labels[SIZE]} {SIZE}"
+        name = labels.get("norm", labels.get("arm", "?"))
+        text = f"{name}, {labels[SIZE]} images per worker"
     else:
         text = ", ".join(str(value) for name, value in labels.items() if name != tuned_over)
     return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
@@ -129,13 +128,10 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
 
 def label_of(same: Sequence[Row], tuned_over: str | None = None) -> str:
     """What the runs of some rows stand for, e.g. "gn, 32, 2 images per worker (trained once)"."""
-    if SIZE in same[0].labels:
-        sizes = ", ".join(dict.fromkeys(str(row.labels[SIZE]) for row in same))
-        return label_text({**same[0].labels, SIZE: sizes}, tuned_over)
-    if "batch_per_worker" not in same[0].labels:
+    if SIZE not in same[0].labels:
         return "; ".join(dict.fromkeys(label_text(row.labels, tuned_over) for row in same))
     batches = _batches(same)
-    text = label_text({**same[0].labels, "batch_per_worker": ", ".join(batches)}, tuned_over)
+    text = label_text({**same[0].labels, SIZE: ", ".join(batches)}, tuned_over)
     return f"{text} {ONCE}" if len(batches) > 1 else text
 
 
@@ -158,11 +154,16 @@ def label_columns(study: Study) -> list[str]:
     if study.of_clips:
         return ["norm", "frames", "clips per worker", *varied_labels(study)]
     if study.axis == "norm":
-        return ["norm", "images per worker"]
-    return _every_label(study)
+        return ["norm", heading(SIZE)]
+    return [heading(name) for name in label_names(study)]
 
 
-def _every_label(study: Study) -> list[str]:
+def heading(label: str) -> str:
+    """What a table calls a label."""
+    return "images per worker" if label == SIZE else label
+
+
+def label_names(study: Study) -> list[str]:
     """The norm or the arm, and the further labels of a study, in their order."""
     every = [cell.labels for cell in study.cells]
     every += [skipped["labels"] for skipped in study.manifest.get("skipped", [])]
@@ -173,9 +174,9 @@ def _every_label(study: Study) -> list[str]:
 def group_labels(study: Study) -> list[str]:
     """The labels besides the norm or the arm: only rows that agree in them are compared."""
     if study.of_clips:
-        further = [one for one in _every_label(study) if one not in FIRST_LABELS_OF_CLIPS]
+        further = [one for one in label_names(study) if one not in FIRST_LABELS_OF_CLIPS]
         return [*FIRST_LABELS_OF_CLIPS[1:], *further]
-    return ["batch_per_worker"] if study.axis == "norm" else _every_label(study)[1:]
+    return ["batch_per_worker"] if study.axis == "norm" else label_names(study)[1:]
 
 
 def varied_labels(study: Study) -> list[str]:
@@ -196,7 +197,7 @@ def label_cells(study: Study, same: Sequence[Row]) -> list[str]:
         clips = dict.fromkeys(clip_text(row.labels).replace(" frames", "") for row in same)
         further = [_values(study, same, name) for name in varied_labels(study)]
         return [names, ", ".join(clips), batches_text(same), *further]
-    return [_values(study, same, name) for name in label_columns(study)]
+    return [_values(study, same, name) for name in label_names(study)]
 
 
 def _values(study: Study, same: Sequence[Row], name: str) -> str:
@@ -258,7 +259,7 @@ def interval_text(interval: Interval) -> str:
 
 
 def _batches(same: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(str(row.labels["batch_per_worker"]) for row in same))
+    return list(dict.fromkeys(str(row.labels[SIZE]) for row in same))
 
 
 def _plain_status(row: Row) -> str:

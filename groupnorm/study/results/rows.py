@@ -314,7 +314,7 @@ def trained_once(rows: Iterable[Row]) -> set[str]:
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[int]:
-    """Every batch per worker of a study, the largest first as in the paper; none of arms."""
+    """Every batch per worker of a study, the largest first as in the paper; none of arms alone."""
     sizes = {row.labels["batch_per_worker"] for row in rows if "batch_per_worker" in row.labels}
     return sorted(sizes, reverse=True)
 

@@ -153,10 +153,11 @@ class TrainingConfig(BaseModel):
         return self.uses_batch_statistics
 
     @property
-    def converts_start(self) -> bool:
-        """True when the weights that training starts from are converted: the network's layers then
-        follow from them too, so that a run needs them also to go on from its checkpoint."""
-        return False
+    def converted_part(self) -> str | None:
+        """The part of the network whose norms are converted once it has the weights that training
+        starts from; None when none is. Its layers follow from these weights and the data, and are
+        kept with the run as the report of the conversion."""
+        return None
 
     @property
     def norm_text(self) -> str:

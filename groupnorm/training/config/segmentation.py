@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -35,8 +36,9 @@ class SegmentationConfig(TrainingConfig):
     init_norms: Literal["keep", "convert", "reset"] = "keep"
     """With init, of a classifier whose body is the encoder: what becomes of its batch norms. keep:
     the encoder has the same norms, or frozenbn; convert: they are converted to the encoder's group
-    norm, fitted to training images (gn lets the conversion choose the groups); reset: the encoder's
-    norms are new, and only the convolutions are the classifier's."""
+    norm, fitted to training images (gn lets the conversion choose the groups, so that 32 cannot be
+    asked for); reset: the encoder's norms are new, and only the convolutions are the
+    classifier's."""
     data: str = "garments-masks"
     """Data set with a label for every pixel; 'groupnorm doctor' lists them."""
     train_images: Count | None = None
@@ -58,11 +60,17 @@ class SegmentationConfig(TrainingConfig):
                 "init, or leave init_norms out"
             )
         norm = self.encoder_norm
-        if self.converts_start and not (norm.is_group_norm and norm.affine and not norm.ws):
+        if self.converted_part and not (norm.is_group_norm and norm.affine and not norm.ws):
             raise ValueError(
                 "init_norms=convert makes group norms of the encoder's batch norms: "
                 f"norms.encoder must be gn, ln or in, with scale and shift and without ws, got "
                 f"{norm}"
+            )
+        default = "groups" in norm.given and norm == replace(norm, groups=None)
+        if self.converted_part and default:
+            raise ValueError(
+                f"init_norms=convert chooses the number of groups for {norm}, and cannot be told "
+                f"to take its default: give another number than {norm.groups}, or none"
             )
         return self
 
@@ -72,6 +80,6 @@ class SegmentationConfig(TrainingConfig):
         return self.norms.get("encoder", self.norm)
 
     @property
-    def converts_start(self) -> bool:
-        """True with init_norms=convert."""
-        return self.init_norms == "convert"
+    def converted_part(self) -> str | None:
+        """The encoder with init_norms=convert."""
+        return "encoder" if self.init_norms == "convert" else None

@@ -27,6 +27,8 @@ def test_a_line_for_each_arm_and_only_trained_batch_norm_has_one_for_each_size(o
     assert all(" ± " in cell for line in results.body for cell in line[2:])
     assert all(" to " in cell for line in differences.body for cell in line[2:])
     assert differences.body[0][4].startswith("-4.0 (")
+    for table in (results, differences):
+        assert table.caption.endswith(". With running statistics: BN trained")
 
 
 def test_one_seed_has_no_interval(tmp_path):

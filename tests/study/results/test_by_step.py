@@ -41,7 +41,7 @@ def test_a_step_that_one_run_was_not_evaluated_after_is_not_shown(tmp_path):
 def test_results_are_those_of_the_seeds_after_the_step(study):
     study, rows = study
     row = rows[3]
-    assert row.labels == {"arm": "BN trained", "images per worker": 1}
+    assert row.labels == {"arm": "BN trained", "batch_per_worker": 1}
     early, late = (results_at(study, row, step) for step in (100, 1000))
     assert list(early) == list(late) == [0, 1, 2]
     assert late == row.results

@@ -32,7 +32,7 @@ def test_what_becomes_of_the_norms_changes_the_hash():
     made = [SegmentationConfig(steps=3, init=init, init_norms=kind) for kind in kinds]
     assert len({config.digest() for config in made}) == 3
     assert made[0].digest() == SegmentationConfig(steps=3, init=init).digest()
-    assert [config.converts_start for config in made] == [False, True, False]
+    assert [config.converted_part for config in made] == [None, "encoder", None]
 
 
 @pytest.mark.parametrize("kind", ["convert", "reset"])
@@ -48,6 +48,19 @@ def test_a_converted_encoder_has_group_norm(norm):
     with pytest.raises(ValidationError, match=told):
         SegmentationConfig(norm=norm, **fields)
     SegmentationConfig(norm=norm, norms={"encoder": "gn:groups=8"}, **fields)
+
+
+def test_a_number_of_groups_is_not_taken_for_none():
+    """A run with 32 groups would have the name of one that lets the conversion choose."""
+    fields = {"steps": 1, "init": "bn-1x32-s0-52d863f086", "init_norms": "convert"}
+    told = "init_norms=convert chooses the number of groups for gn.* give another number than 32"
+    with pytest.raises(ValidationError, match=told):
+        SegmentationConfig(norms={"encoder": "gn:groups=32"}, **fields)
+    for norm in ("gn", "ln", "in", "gn:size=4", "gn:groups=8", "gn:groups=auto"):
+        made = SegmentationConfig(norms={"encoder": norm}, **fields)
+        again = SegmentationConfig(**made.model_dump())
+        assert made.encoder_norm.has_own_groups == (norm != "gn")
+        assert again.encoder_norm.has_own_groups == made.encoder_norm.has_own_groups
 
 
 def test_a_run_keeps_its_name():

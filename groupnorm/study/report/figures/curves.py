@@ -20,6 +20,7 @@ from groupnorm.study.report.figures.style import (
     norm_styles,
     sequence_colors,
 )
+from groupnorm.study.results.by_step import running_note
 from groupnorm.study.results.clips import clips_of, families, line_name, lines_of
 from groupnorm.study.results.differences import groups_of
 from groupnorm.study.results.labels import SIZE, row_name
@@ -176,6 +177,8 @@ def step_figure(study: Study, rows: list[Row]) -> FigureSpec:
         draw = _drawer(study, series, metric.name, evaluated, limits, title, "step")
         panels.append(Panel(draw, f"{capital(evaluated)} against step, {title}"))
     caption = f"{capital(evaluated)} against the optimizer step. {CAPTION}"
+    if note := running_note(study, rows):
+        caption += f" {note}"
     if once := [label for label, count in _times_drawn(rows).items() if count > 1]:
         names = ", ".join(study.called(arm) for arm in once)
         caption += f" Trained once, with the same line in every panel: {names}."

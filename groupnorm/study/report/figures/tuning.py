@@ -88,7 +88,7 @@ def _by_arm_and_size(tuning: Tuning) -> dict[str, Lines]:
     styles = norm_styles(row.labels["arm"] for row in tuning.rows)
     found: dict[str, dict[str, list[Row]]] = {}
     for row in tuning.rows:
-        panel = found.setdefault(f"{row.labels[SIZE]} {SIZE}", {})
+        panel = found.setdefault(f"{row.labels[SIZE]} images per worker", {})
         panel.setdefault(row.labels["arm"], []).append(row)
     return {
         title: [(tuning.study.called(arm), styles[arm], rows) for arm, rows in panel.items()]

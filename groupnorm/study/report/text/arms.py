@@ -8,7 +8,7 @@ from __future__ import annotations
 from groupnorm.study.report.text.findings import alone, best_first, compared, picked
 from groupnorm.study.report.text.verdicts import beyond_next, mean_text, verdict_on_parts
 from groupnorm.study.results.differences import groups_of, part_difference, row_difference
-from groupnorm.study.results.labels import group_labels, row_name
+from groupnorm.study.results.labels import group_labels, heading, row_name
 from groupnorm.study.results.pretraining import (
     pretraining_metrics,
     pretraining_result,
@@ -70,7 +70,7 @@ def _best_and_worst(study: Study, alike: list[Row]) -> str:
         return ""
     best, second, last = ranked[0], ranked[1], ranked[-1]
     difference = row_difference(found[best], found[second])
-    values = ", ".join(f"{name}: {alike[0].labels[name]}" for name in group_labels(study))
+    values = ", ".join(f"{heading(name)}: {alike[0].labels[name]}" for name in group_labels(study))
     kind = f" ({values})" if values else ""
     text = (
         f"Of {len(ranked)} arms{kind} {best} has the {best_word(metric)} {noun(metric)}, "

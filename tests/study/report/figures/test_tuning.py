@@ -2,11 +2,13 @@
 
 import json
 
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from groupnorm.study.report.figures.tuning import tuning_figure
 from groupnorm.study.results.rows import load_study
-from groupnorm.study.results.tuning import read_tuning
+from groupnorm.study.results.tuning import chosen_note, read_tuning
+from tests.study.fake_fine_tuning import fine_tuning_study, tuned
 from tests.study.fake_store import (
     add_to_manifest,
     groups_study,
@@ -80,3 +82,18 @@ def test_divisions_have_a_panel_each_and_a_line_for_each_value(tmp_path):
     assert list(named(drawn[0])) == ["16", "8", "4", "2", "1"]
     assert figure.title == "Error by weight decay"
     assert "the best division depends on the weight decay" in figure.caption
+
+
+def test_arms_of_fine_tuning_have_a_panel_for_each_number_of_images(tmp_path):
+    out = tuned(fine_tuning_study(tmp_path))
+    tuning = read_tuning(out, load_study(out))
+    figure = tuning_figure(tuning)
+    assert [panel.alt.rpartition(", ")[2] for panel in figure.panels] == [
+        "1 images per worker", "2 images per worker", "4 images per worker",
+    ]  # fmt: skip
+    drawn, axes = plt.subplots()
+    figure.panels[0].draw(axes)
+    labels = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
+    assert labels == ["converted", "reset GN", "frozen BN", "BN trained"]
+    plt.close(drawn)
+    assert "converted, 1, 2, 4 images per worker (trained once): 3.2; " in chosen_note(tuning)
