@@ -147,7 +147,7 @@ def test_a_network_is_converted_compared_and_written(place):
     assert "![Error and offset share of each layer](layers.svg)" in page
     assert str(report) in page
     assert "same largest of 2 outputs (N, 2) | 100.0 %" in page
-    assert "only 3 images are held out: each counts for 33 % of an agreement or accuracy" in page
+    assert "only 3 images are held out: each changes a percentage by 33 points" in page
     state = torch.load("tiny-gn/converted.pt")
     assert not [key for key in state if "running" in key]
     names = {}

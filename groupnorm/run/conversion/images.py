@@ -120,22 +120,21 @@ def split_images(
         raise DataError(f"{folder} has {plural(len(listing), 'image')}; expected {expected}")
     check_memory(min(len(listing), count + held_out), size)
     files = FolderImages([path for path, _ in listing], size, mean=mean, std=std)
-    found, copies = _different(files, count + held_out)
+    different, copies = _different(files, count + held_out)
     notes = [*notes, *_notes_on_files(files, copies)]
-    if not found:
+    if not different:
         raise DataError(
             f"none of {len(listing):,} images can be decoded: {some_files(files.unreadable)}"
         )
-    if len(found) < sum(fewest):
+    if len(different) < sum(fewest):
         raise DataError(
-            f"{folder} has {plural(len(found), 'different image')} that can be decoded; expected "
-            + expected
-            + "".join(f". {note}" for note in notes)
+            f"{folder} has {plural(len(different), 'different image')} that can be decoded; "
+            f"expected {expected}" + "".join(f". {note}" for note in notes)
         )
-    chosen = [listing[one.number] for one in found]
-    images = {i: one.image for i, one in enumerate(found)}
-    digests = [one.digest for one in found]
-    del found  # the batches take the images out, one after the other
+    chosen = [listing[one.number] for one in different]
+    images = {i: one.image for i, one in enumerate(different)}
+    digests = [one.digest for one in different]
+    del different  # the batches take the images out, one after the other
     kept = set(spread(range(len(images)), _measured(len(images), count, held_out, fewest)))
     parts = [[i for i in range(len(images)) if (i in kept) == held] for held in (False, True)]
     notes += _notes_on_parts(len(images), count, held_out, (len(parts[0]), len(parts[1])))
@@ -268,8 +267,8 @@ def _notes_on_parts(images: int, count: int, held_out: int, parts: tuple[int, in
         )
     if parts[1] < FEW[1]:
         notes.append(
-            f"only {parts[1]} images are held out: each counts for {100 / parts[1]:.0f} % of an "
-            "agreement or accuracy"
+            f"only {parts[1]} images are held out: each changes a percentage by "
+            f"{100 / parts[1]:.0f} points"
         )
     return notes
 

@@ -65,7 +65,8 @@ def convert_own(
     folder = run_folder(out, RUN)
     with locked_folder(out, f"another study is at work in {out}; wait for it, or name another"):
         before = read_own_network(folder)
-        if (out / "study.json").exists() and (before is None or before.asked != asked):
+        begun = (out / "study.json").exists() if before is None else before.asked != asked
+        if begun:
             raise PlanError(f"{out} holds another study; choose another --out")
         # what is wrong is found before anything is written
         teacher = OwnTeacher(asked, device, None if before is None else before.digest)

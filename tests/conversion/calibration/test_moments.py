@@ -97,8 +97,16 @@ def test_memory_does_not_grow_with_the_maps():
         (torch.ones(2, 3, 4), torch.ones(2, 3, 5), "one shape"),
         (torch.ones(4), torch.ones(4), "one shape"),
         (torch.ones(2, 3, 0), torch.ones(2, 3, 0), "no values in a sample"),
-        (torch.ones(2, 3) * torch.inf, torch.ones(2, 3), "student's input has values"),
-        (torch.ones(2, 3), torch.ones(2, 3) * torch.nan, "teacher's output has values"),
+        (
+            torch.ones(2, 3) * torch.inf,
+            torch.ones(2, 3),
+            "input of the norm in the converted network has values",
+        ),
+        (
+            torch.ones(2, 3),
+            torch.ones(2, 3) * torch.nan,
+            "output of the norm in the network has values",
+        ),
         (torch.ones(2, 4), torch.ones(2, 4), "earlier batches had 3 channels"),
     ],
 )

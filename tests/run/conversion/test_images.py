@@ -60,7 +60,7 @@ def test_few_images_are_divided_in_proportion_but_neither_part_starves(folder):
     assert parts.notes == [
         "there are 40 different images, fewer than the 1,000 to calibrate on and the 10 to hold "
         "out: 32 and 8 are taken",
-        "only 8 images are held out: each counts for 12 % of an agreement or accuracy",
+        "only 8 images are held out: each changes a percentage by 12 points",
     ]
 
 
