@@ -291,7 +291,7 @@ def _by_operations(
     input: Tensor, weight: Tensor, bias: Tensor, eps: float, images: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What compilers fuse and transforms know. The layout is kept without being asked for."""
-    x = input.unflatten(0, (-1, images))
+    x = input.reshape(len(input) // images, images, *input.shape[1:])
     axes = (1, *range(3, x.dim()))
     per_channel = (1, 1, -1, *[1] * (x.dim() - 3))
     mean = x.mean(axes, keepdim=True)
