@@ -24,6 +24,7 @@ from groupnorm.conversion.rebuild import build
 from groupnorm.conversion.report import ConvertedLayer, plural
 from groupnorm.conversion.rules import static_affine
 from groupnorm.conversion.walk import swap
+from groupnorm.memory import release_free_blocks
 from groupnorm.spec import NormSpec
 
 
@@ -92,6 +93,7 @@ def calibrate(
             walk.go_to(point)
             fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
             found[row.name] = fitted.replace(walk, budget)
+            release_free_blocks()
         unseen = [row for row in rows if row not in order]
         if unseen:
             _convert_statically(student, unseen, spec)
