@@ -21,7 +21,7 @@ ALLOWED = {
     "ops": set(),
     "layers": {"ops"},
     "models": {"layers"},
-    "conversion": {"ops", "layers"},
+    "conversion": {"ops", "layers", "memory"},
     "cost": {"layers"},
     "data": set(),
     "training": {"data"},

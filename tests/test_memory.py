@@ -2,11 +2,12 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from groupnorm.memory import keep_large_blocks
+from groupnorm.memory import keep_large_blocks, release_free_blocks
 from tests.child import in_child
 
 
@@ -31,6 +32,29 @@ def faults(note, keep):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@pytest.mark.usefixtures("_fork_server")
+@pytest.mark.xdist_group("processes")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_gaps_between_blocks_are_given_back():
+    held, after = in_child(resident_bytes_with_gaps)
+    assert after < held - 150_000_000
+
+
+def resident_bytes_with_gaps(note):
+    assert keep_large_blocks()  # so that they lie in the heap
+    blocks = [torch.ones(5_000_000) for _ in range(20)]
+    del blocks[::2]
+    held = resident_bytes()
+    assert release_free_blocks()
+    return held, resident_bytes()
+
+
+def resident_bytes():
+    pages = Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]
+    return int(pages) * resource.getpagesize()
+
+
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
     assert keep_large_blocks() is False
+    assert release_free_blocks() is False

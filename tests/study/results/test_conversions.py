@@ -48,7 +48,7 @@ def test_the_grid_has_fixed_groups_first_and_no_parts_images_or_steps(networks):
     }  # fmt: skip
     assert len(first.grid) == 2 * 4 + 3 * 5
     assert [one.trial.images for one in first.by_images(EIGHT)] == [4, 16]
-    assert len(first.without_parts(EIGHT)) == 5
+    assert len(first.without_parts(EIGHT)) == 6
 
 
 def test_the_rate_of_a_start_is_the_better_one_on_the_images_held_out(networks):
