@@ -112,6 +112,7 @@ def _calibrated(
         walk.go_to(point)
         fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
         found[row.name] = fitted.replace(walk, budget)
+        release_free_blocks()
     unseen = [row for row in rows if row not in order]
     if unseen:
         _convert_statically(student, unseen, spec)
@@ -120,7 +121,6 @@ def _calibrated(
             f"{plural(len(unseen), 'norm')} did not run on the data, or on too few batches: "
             f"{names}. Converted as without data."
         )
-<<<<<<< HEAD
     progress.show(len(order), "the network's output")
     states.clear()
     if options.finetune_steps:
@@ -128,24 +128,6 @@ def _calibrated(
             distill(
                 teacher.model, student.model, batches, options.finetune_steps,
                 seed=options.seed, progress=options.progress,
-=======
-        budget = ErrorBudget(weights, options.budget)
-        found = {row.name: row for row in rows}
-        progress = Progress(len(order), options.progress)
-        for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
-            progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
-            walk.go_to(point)
-            fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
-            found[row.name] = fitted.replace(walk, budget)
-            release_free_blocks()
-        unseen = [row for row in rows if row not in order]
-        if unseen:
-            _convert_statically(student, unseen, spec)
-            names = ", ".join(row.name for row in unseen)
-            notes.append(
-                f"{plural(len(unseen), 'norm')} did not run on the data, or on too few batches: "
-                f"{names}. Converted as without data."
->>>>>>> published
             )
         )  # fmt: skip
     error = held_out_error(batches, teacher.model, student.model)
