@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -26,6 +29,20 @@ def groupnorm(*arguments, cwd=None, check=True):
     if check:
         assert done.returncode == 0, done.stderr + done.stdout
     return done
+
+
+def killed_when(reached, *arguments):
+    """Kill the command and its processes (`kill -9`) once `reached()` is true; what that gave."""
+    line = [command(), *map(str, arguments)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as process:
+        ends = time.monotonic() + 500
+        while not (found := reached()):
+            assert process.poll() is None
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    return found
 
 
 def typed(*arguments, encoding="utf-8", cwd=None):

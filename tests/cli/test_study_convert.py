@@ -1,15 +1,12 @@
 """groupnorm study convert: the smoke scale to its report, and going on after kill -9."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import time
 
 import pytest
 
-from tests.cli.commands import command, typed
+from tests.cli.commands import killed_when, typed
 
 pytestmark = pytest.mark.slow
 SMOKE = ("study", "convert", "--scale", "smoke", "--jobs", "1")
@@ -27,15 +24,7 @@ def results(out):
 
 def test_smoke_is_killed_between_trials_and_goes_on_to_its_report(tmp_path):
     out, again = tmp_path / "study", tmp_path / "again"
-    line = [command(), *SMOKE, "--out", str(out)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as process:
-        ends = time.monotonic() + 500
-        while len(list(out.glob("runs/*/trials/*.json"))) < 4:
-            assert process.poll() is None
-            assert time.monotonic() < ends
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    killed_when(lambda: len(list(out.glob("runs/*/trials/*.json"))) >= 4, *SMOKE, "--out", out)
     time.sleep(1.0)  # the process of the trials ends when it sees that the study has
     before = results(out)
     done = typed(*SMOKE, "--out", out)

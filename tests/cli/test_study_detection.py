@@ -1,10 +1,6 @@
 """groupnorm study detection: the smoke scale to its report, and going on after kill -9."""
 
-import os
 import shutil
-import signal
-import subprocess
-import time
 from dataclasses import replace
 
 import pytest
@@ -12,7 +8,7 @@ import pytest
 from groupnorm.data.sets import garments, garments_crops
 from groupnorm.data.synthetic.cache import write_arrays
 from groupnorm.study.store import read_metrics
-from tests.cli.commands import command, typed
+from tests.cli.commands import killed_when, typed
 
 pytestmark = pytest.mark.slow
 SMOKE = ("study", "detection", "--scale", "smoke", "--jobs", "1")
@@ -52,15 +48,7 @@ def begun_detector(out):
 @pytest.mark.usefixtures("_few_garments")
 def test_smoke_is_killed_and_goes_on_to_its_report(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    line = [command(), *SMOKE, "--out", str(killed)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as process:
-        ends = time.monotonic() + 500
-        while (name := begun_detector(killed)) is None:
-            assert process.poll() is None
-            assert time.monotonic() < ends
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    name = killed_when(lambda: begun_detector(killed), *SMOKE, "--out", killed)
     done = typed(*SMOKE, "--out", killed)
     assert done.returncode == 0, done.stderr
     assert "GN+WS, 2 steps, seed 0: finished, box AP 0.0 %" in done.stdout
