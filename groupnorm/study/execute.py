@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -222,13 +223,14 @@ def _names_of_arms(plan: Plan, stage: Stage) -> dict[str, str]:
 
     Of one that stands for several numbers of images per worker these are left out.
     """
-    names: dict[str, list[str]] = {}
-    for cell in plan.cells if plan.shows in ("arms", "fine-tuning", "conversions") else ():
-        names.setdefault(cell.run, []).append(f"{label_text(cell.labels)}, seed {cell.seed}")
-    if plan.shows == "fine-tuning":
-        for cell in plan.cells:
-            if len(names[cell.run]) > 1:
-                names[cell.run] = [f"{cell.labels['arm']}, seed {cell.seed}"]
+    if plan.shows not in ("arms", "fine-tuning", "conversions"):
+        return {}
+    cells_of = Counter(cell.run for cell in plan.cells)
+    names: dict[str, dict[str, None]] = {}
+    for cell in plan.cells:
+        once = plan.shows == "fine-tuning" and cells_of[cell.run] > 1
+        name = cell.labels["arm"] if once else label_text(cell.labels)
+        names.setdefault(cell.run, {})[f"{name}, seed {cell.seed}"] = None
     return {run: "; ".join(found) for run, found in names.items() if run in stage.configs}
 
 

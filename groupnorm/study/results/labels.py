@@ -17,8 +17,6 @@ RECOMPUTED = "(recomputed statistics)"
 BATCH_NORM, GROUP_NORM = NormSpec("bn"), NormSpec("gn")
 FIRST_LABELS_OF_CLIPS = ("norm", "frames", "stride", "batch_per_worker")
 """What every row of a study of clips is labelled with; further labels come after them."""
-SIZE = "batch_per_worker"
-"""The label of images per worker, which tables call so."""
 _NO_NORM = NormSpec("none")
 
 
@@ -118,9 +116,9 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
         known = (*FIRST_LABELS_OF_CLIPS, tuned_over)
         further = [str(labels[name]) for name in labels if name not in known]
         text = ", ".join([text, *further])
-    elif SIZE in labels:
+    elif "batch_per_worker" in labels:
         name = labels.get("norm", labels.get("arm", "?"))
-        text = f"{name}, {labels[SIZE]} images per worker"
+        text = f"{name}, {labels['batch_per_worker']} images per worker"
     else:
         text = ", ".join(str(value) for name, value in labels.items() if name != tuned_over)
     return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text
@@ -128,10 +126,10 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
 
 def label_of(same: Sequence[Row], tuned_over: str | None = None) -> str:
     """What the runs of some rows stand for, e.g. "gn, 32, 2 images per worker (trained once)"."""
-    if SIZE not in same[0].labels:
+    if "batch_per_worker" not in same[0].labels:
         return "; ".join(dict.fromkeys(label_text(row.labels, tuned_over) for row in same))
     batches = _batches(same)
-    text = label_text({**same[0].labels, SIZE: ", ".join(batches)}, tuned_over)
+    text = label_text({**same[0].labels, "batch_per_worker": ", ".join(batches)}, tuned_over)
     return f"{text} {ONCE}" if len(batches) > 1 else text
 
 
@@ -154,13 +152,13 @@ def label_columns(study: Study) -> list[str]:
     if study.of_clips:
         return ["norm", "frames", "clips per worker", *varied_labels(study)]
     if study.axis == "norm":
-        return ["norm", heading(SIZE)]
+        return ["norm", heading("batch_per_worker")]
     return [heading(name) for name in label_names(study)]
 
 
 def heading(label: str) -> str:
     """What a table calls a label."""
-    return "images per worker" if label == SIZE else label
+    return "images per worker" if label == "batch_per_worker" else label
 
 
 def label_names(study: Study) -> list[str]:
@@ -259,7 +257,7 @@ def interval_text(interval: Interval) -> str:
 
 
 def _batches(same: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(str(row.labels[SIZE]) for row in same))
+    return list(dict.fromkeys(str(row.labels["batch_per_worker"]) for row in same))
 
 
 def _plain_status(row: Row) -> str:

@@ -23,7 +23,7 @@ from groupnorm.study.report.figures.style import (
 from groupnorm.study.results.by_step import running_note
 from groupnorm.study.results.clips import clips_of, families, line_name, lines_of
 from groupnorm.study.results.differences import groups_of
-from groupnorm.study.results.labels import SIZE, row_name
+from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.rows import (
     ONCE,
     Row,
@@ -157,7 +157,7 @@ def step_figure(study: Study, rows: list[Row]) -> FigureSpec:
     styles = norm_styles(row.labels["arm"] for row in rows)
     metric, evaluated = study.metric, _evaluated(study)
     groups = {
-        here[0].labels[SIZE]: [
+        here[0].labels["batch_per_worker"]: [
             Series(study.label(row.labels), _records(study, row), styles[row.labels["arm"]])
             for row in here
         ]

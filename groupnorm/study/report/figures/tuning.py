@@ -16,9 +16,9 @@ from groupnorm.study.report.figures.style import (
     norm_styles,
     sequence_colors,
 )
-from groupnorm.study.results.labels import SIZE, row_name
+from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.published import DIVISIONS
-from groupnorm.study.results.rows import Row, batch_sizes, norm_names
+from groupnorm.study.results.rows import Row, batch_sizes
 from groupnorm.study.results.tuning import Tuning
 from groupnorm.study.results.wording import axis_label, capital, noun, slug
 
@@ -40,7 +40,7 @@ def tuning_figure(tuning: Tuning) -> FigureSpec:
     images = "test images" if tuning.validation_images is None else "validation images"
     metric, shows = tuning.study.metric, tuning.study.manifest["shows"]
     what = capital(noun(metric))
-    grouped = _GROUPED.get(shows, _by_batch)(tuning)
+    grouped = {"groups": _by_division, "arms": _by_arm}.get(shows, _by_batch)(tuning)
     panels = []
     for title, lines in grouped.items():
         draw = _drawer(tuning, lines, title, axis_label(metric, f"{noun(metric)} on {images}"))
@@ -64,14 +64,18 @@ Lines = list[tuple[str, Style, list[Row]]]
 
 
 def _by_batch(tuning: Tuning) -> dict[str, Lines]:
-    styles = norm_styles(norm_names(tuning.rows))
+    axis, sizes = tuning.study.axis, batch_sizes(tuning.rows)
+    if tuning.study.of_fine_tuning:  # whose figures begin with the fewest
+        sizes.reverse()
+    names = list(dict.fromkeys(row.labels[axis] for row in tuning.rows))
+    styles = norm_styles(names)
     return {
         f"{batch} images per worker": [
-            (tuning.study.called(norm), styles[norm], mine)
-            for norm in norm_names(tuning.rows)
-            if (mine := _rows(tuning, norm=norm, batch_per_worker=batch))
+            (tuning.study.called(name), styles[name], mine)
+            for name in names
+            if (mine := _rows(tuning, **{axis: name}, batch_per_worker=batch))
         ]
-        for batch in batch_sizes(tuning.rows)
+        for batch in sizes
     }
 
 
@@ -82,18 +86,6 @@ def _by_arm(tuning: Tuning) -> dict[str, Lines]:
         named.setdefault(row_name(tuning.study, row), []).append(row)
     lines = [(name, styles[rows[0].labels["arm"]], rows) for name, rows in named.items()]
     return {"every arm": lines}
-
-
-def _by_arm_and_size(tuning: Tuning) -> dict[str, Lines]:
-    styles = norm_styles(row.labels["arm"] for row in tuning.rows)
-    found: dict[str, dict[str, list[Row]]] = {}
-    for row in tuning.rows:
-        panel = found.setdefault(f"{row.labels[SIZE]} images per worker", {})
-        panel.setdefault(row.labels["arm"], []).append(row)
-    return {
-        title: [(tuning.study.called(arm), styles[arm], rows) for arm, rows in panel.items()]
-        for title, panel in found.items()
-    }
 
 
 def _by_division(tuning: Tuning) -> dict[str, Lines]:
@@ -109,13 +101,6 @@ def _by_division(tuning: Tuning) -> dict[str, Lines]:
                 if (rows := _rows(tuning, division=division, value=value))
             ]
     return found
-
-
-_GROUPED: dict[str, Callable[[Tuning], dict[str, Lines]]] = {
-    "groups": _by_division,
-    "arms": _by_arm,
-    "fine-tuning": _by_arm_and_size,
-}
 
 
 def _rows(tuning: Tuning, **labels: Any) -> list[Row]:

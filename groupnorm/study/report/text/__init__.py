@@ -23,7 +23,7 @@ from groupnorm.study.results import published
 from groupnorm.study.results.clips import clips_of
 from groupnorm.study.results.findings import appearances, findings_sentence
 from groupnorm.study.results.format import counted
-from groupnorm.study.results.labels import BATCH_NORM, SIZE, of_kind
+from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
 from groupnorm.study.results.rows import (
     LAST_EPOCHS,
@@ -135,7 +135,7 @@ def _what_was_measured(study: Study, rows: list[Row]) -> str:
 def _kinds(study: Study, rows: list[Row]) -> str:
     """How many norms at which batch sizes, or how many arms."""
     if study.of_fine_tuning:
-        arms, sizes = ({row.labels[name] for row in rows} for name in ("arm", SIZE))
+        arms, sizes = ({row.labels[name] for row in rows} for name in ("arm", "batch_per_worker"))
         return (
             f"{counted(len(arms), 'arm')} at {', '.join(map(str, sorted(sizes)))} images per worker"
         )

@@ -10,7 +10,7 @@ from groupnorm.study.results.by_step import difference_at, shown_steps
 from groupnorm.study.results.differences import groups_of, row_difference
 from groupnorm.study.results.estimates import Difference
 from groupnorm.study.results.format import counted
-from groupnorm.study.results.labels import RECOMPUTED, SIZE
+from groupnorm.study.results.labels import RECOMPUTED
 from groupnorm.study.results.rows import Row, Study, by_runs
 from groupnorm.study.results.wording import (
     better_word,
@@ -31,14 +31,16 @@ WHAT_ELSE_DIFFERS = (
 def fine_tuning_headline(study: Study, rows: list[Row]) -> str:
     """The finding with its uncertainty: the first arm against each other one after the last step,
     at the fewest images per worker."""
-    here = min(groups_of(study, rows), key=lambda alike: int(alike[0].labels[SIZE]))
+    here = min(groups_of(study, rows), key=lambda alike: int(alike[0].labels["batch_per_worker"]))
     return _first_against_others(study, rows, here, _at(here[:1]), None)
 
 
 def fine_tuning_text(study: Study, rows: list[Row]) -> str:
     """The same at other numbers of images per worker, of the arms that depend on it, and after the
     first step that is shown; which arms have no result; what else differs between arms."""
-    fewest, *others = sorted(groups_of(study, rows), key=lambda here: int(here[0].labels[SIZE]))
+    fewest, *others = sorted(
+        groups_of(study, rows), key=lambda here: int(here[0].labels["batch_per_worker"])
+    )
     sentences = []
     if steps := shown_steps(study)[:-1]:
         at = f"{_at(fewest[:1])} after {counted(steps[0], 'step')}"
@@ -212,7 +214,7 @@ def _size(study: Study, found: Difference) -> str:
 
 def _at(same: list[Row]) -> str:
     """Where some rows are, as " at 1 image per worker"."""
-    sizes = list(dict.fromkeys(str(row.labels[SIZE]) for row in same))
+    sizes = list(dict.fromkeys(str(row.labels["batch_per_worker"]) for row in same))
     noun_of_them = "image" if sizes == ["1"] else "images"
     return f" at {', '.join(sizes)} {noun_of_them} per worker"
 
