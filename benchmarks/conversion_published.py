@@ -54,6 +54,7 @@ from groupnorm.conversion.calibration.fit import DEFAULT_LIMITS, FitLimits
 from groupnorm.data.files.transforms import MEAN, STD
 from groupnorm.data.synthetic import photographs
 from groupnorm.environment import environment
+from groupnorm.study.conversions.methods import set_affine
 from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.figures.style import (
     BLUE,
@@ -231,15 +232,8 @@ def converted(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*without data", UserWarning)
         new, report = groupnorm.convert(model, to)
-    if method == "data-free":
-        return new, report
-    with torch.no_grad():
-        for row in report.layers:
-            before = model.get_submodule(row.name) if method == "copy" else None
-            norm = new.get_submodule(row.name)
-            for key, value in (("weight", 1.0), ("bias", 0.0)):
-                source = value if before is None else getattr(before, key)
-                getattr(norm, key).copy_(torch.as_tensor(source))
+    if method != "data-free":
+        set_affine(new, model, report, copied=method == "copy")
     return new, report
 
 

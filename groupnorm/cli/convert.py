@@ -292,7 +292,7 @@ def _preview(
     import torch
 
     from groupnorm.conversion import preview
-    from groupnorm.run.conversion.images import check_memory
+    from groupnorm.run.conversion.memory import check_memory
 
     check_memory(2, size)
     report = preview(model, to, only=only or None, example=torch.zeros(2, 3, size, size).to(device))

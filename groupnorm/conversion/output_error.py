@@ -19,6 +19,10 @@ class OutputError:
         self._pools: dict[int, Pooled] = {}
         self.comparable = True
         """Whether the outputs had the same shapes so far; lists of detections may not."""
+        self.largest_difference = 0.0
+        """Of a value, in outputs that can be compared."""
+        self.largest_expected = 0.0
+        """The largest magnitude of those expected."""
 
     def add(self, expected: Any, found: Any) -> None:
         """Add both networks' outputs on a batch, of tensors at any depth."""
@@ -27,7 +31,10 @@ class OutputError:
         if not self.comparable:
             return
         for number, (want, have) in enumerate(zip(wanted, got, strict=True)):
-            self._squared += float((have.double() - want.double()).square().sum())
+            difference = have.double() - want.double()
+            self._squared += float(difference.square().sum())
+            self.largest_difference = max(self.largest_difference, float(difference.abs().max()))
+            self.largest_expected = max(self.largest_expected, float(want.abs().max()))
             pooled = Pooled.of(want if want.dim() > 1 else want.reshape(-1, 1))
             if self._pools.get(number, pooled).mean.shape != pooled.mean.shape:
                 self.comparable = False

@@ -137,10 +137,11 @@ def fewest_samples(fitted: int) -> int:
     Args:
         fitted: so few that each sample is a piece.
     """
-    for count in itertools.count(fitted + 1):  # one at least is held out
-        if sum(not _is_held_out(i, count) for i in range(count)) >= fitted:
-            return count
-    raise AssertionError
+    return next(
+        count
+        for count in itertools.count(fitted + 1)  # one at least is held out
+        if sum(not _is_held_out(i, count) for i in range(count)) >= fitted
+    )
 
 
 def _is_held_out(index: int, pieces: int) -> bool:

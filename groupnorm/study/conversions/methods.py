@@ -71,7 +71,7 @@ def converted(teacher: Teacher, trial: Trial) -> Converted:
         warnings.filterwarnings("ignore", ".*without data", UserWarning)
         network, report = convert(teacher.network, trial.to, min_channels=trial.min_channels)
     if trial.method != "data-free":
-        _set_affine(network, teacher.network, report, copied=trial.method == "copy")
+        set_affine(network, teacher.network, report, copied=trial.method == "copy")
     return network, report
 
 
@@ -90,7 +90,7 @@ def of_four(config: TrainingConfig) -> TrainingConfig:
 
 
 @torch.no_grad()
-def _set_affine(
+def set_affine(
     network: nn.Module, before: nn.Module, report: ConversionReport, *, copied: bool
 ) -> None:
     """Give every converted layer gamma 1 and beta 0, or those of the layer before."""

@@ -11,7 +11,8 @@ from groupnorm.data import DataError
 from groupnorm.data.files.folder_images import FolderImages
 from groupnorm.data.files.transforms import MEAN, STD
 from groupnorm.run.conversion import images as images_module
-from groupnorm.run.conversion.images import _free_memory, check_memory, split_images
+from groupnorm.run.conversion import memory
+from groupnorm.run.conversion.images import split_images
 from tests.data.files.image_trees import BROKEN, class_folders, encoded, photo, write
 
 FIXED = "gn:groups=2"
@@ -106,16 +107,7 @@ def test_large_images_are_in_small_batches(folder, monkeypatch):
 
 
 def test_images_that_do_not_fit_in_memory(folder, monkeypatch):
-    monkeypatch.setattr(images_module, "_free_memory", lambda: 1_000_000_000)
-    check_memory(100, 512)
-    with pytest.raises(
-        ValueError,
-        match=r"1,000 images of 512 x 512 pixels take 3\.1 GB once decoded, and about 1\.0 GB",
-    ):
-        check_memory(1000, 512)
-    with pytest.raises(ValueError, match="of 1 to 4,096 pixels a side, got a size of 5,000"):
-        check_memory(1, 5000)
-    monkeypatch.setattr(images_module, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "_free_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"8 images of 8 x 8 pixels take 0\.0 GB"):
         split(folder)
 
@@ -153,22 +145,6 @@ def test_the_digest_is_that_of_names_and_pixels(folder):
     assert split(folder).digest == before
     first.rename(folder / "cat" / "00.jpg")
     assert split(folder).digest != before
-
-
-def test_what_is_free_of_a_containers_limit(tmp_path):
-    machine = tmp_path / "meminfo"
-    machine.write_text("MemTotal: 9 kB\nMemAvailable: 5 kB\n")
-    assert _free_memory(machine, tmp_path) == 5120
-    for name, text in (
-        ("max", "9000"),
-        ("current", "8000"),
-        ("stat", "anon 1\ninactive_file 200\n"),
-    ):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert _free_memory(machine, tmp_path) == 1200
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _free_memory(machine, tmp_path) == 5120
-    assert _free_memory(tmp_path / "none", tmp_path) is None
 
 
 def test_too_few(tmp_path):
