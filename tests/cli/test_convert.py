@@ -100,7 +100,10 @@ def there(made, tmp_path, monkeypatch):
 
 @pytest.fixture
 def place(there, monkeypatch):
-    """That folder, where nothing is searched for and nothing is drawn."""
+    """That folder, where nothing is searched for and nothing is drawn, with one thread: threads
+    that wait for one another take more time than networks this small do.
+    """
+    torch.set_num_threads(1)
     quick = functools.partial(convert, limits=FitLimits(steps=0, signs=False))
     monkeypatch.setattr("groupnorm.conversion.convert", quick)
     drawn = {kind: kind.encode() for kind in ("svg", "pdf", "png")}
