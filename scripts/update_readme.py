@@ -249,18 +249,20 @@ def detection_section(pattern: str) -> str:
     return _arms_section(pattern, "![Box AP by arm]({}/figures/box-ap-by-arm.png)", "COCO's AP")
 
 
-def video_section(pattern: str) -> str:
-    """The study of video classifiers at one scale."""
+def video_section(pattern: str, whole: bool = True) -> str:
+    """The study of video classifiers at one scale; without `whole` its tables are left out."""
     picture = "![Accuracy against frames of a clip]({}/figures/accuracy-by-clip.png)"
-    return _arms_section(pattern, picture, "Top-1 accuracy")
+    return _arms_section(pattern, picture, "Top-1 accuracy", whole)
 
 
-def _arms_section(pattern: str, picture: str, measured: str) -> str:
+def _arms_section(pattern: str, picture: str, measured: str, whole: bool = True) -> str:
     """A study with published findings: its table, text, differences, findings, and the source.
 
     Args:
         picture: {} is the folder of the record.
         measured: what the metric is called where the source is given.
+        whole: with the tables of results and of differences, and the paper's beside them; else with
+            the command that writes them.
     """
     folder = only(pattern)
     study = read_study(folder)
@@ -273,28 +275,35 @@ def _arms_section(pattern: str, picture: str, measured: str) -> str:
     runs = [*study.records.values(), *study.initial.values()]
     seconds = sum(row["timing"]["seconds"] for run in runs for row in run.metrics)
     where = f"{data['test']:,} {images_of(study.records.values())}"
+    results = [*markdown(*main_table_of(study, rows)), ""]
+    differing = [
+        f"Differences of {noun(study.metric)}:",
+        "",
+        *markdown(difference_header(study), difference_lines(study, differences)),
+        "",
+    ]
+    published = _beside_published(study, rows)
+    if not whole:
+        results = differing = published = []
     return "\n".join(
         [
             picture.format(inside),
             "",
-            *markdown(*main_table_of(study, rows)),
-            "",
+            *results,
             *describe(study, rows),
             "",
-            f"Differences of {noun(study.metric)}:",
-            "",
-            *markdown(difference_header(study), difference_lines(study, differences)),
-            "",
+            *differing,
             "Which of the published findings appear at this size, and which do not:",
             "",
             *markdown(findings_header(study), findings_lines(study, found)),
             "",
-            *_beside_published(study, rows),
+            *published,
             f"{measured} in percent on the {where} of {data['name']} (version "
             f"{data['version']}), {epochs_rule(study)}. Made by `{study.manifest['command']}` with "
             f"torch {env['torch']} on {env['cpu']}, {env['threads']} thread a trial, two trials at "
             f"a time; the epochs of all {len(runs)} runs, with their evaluation, took "
-            f"{seconds / 60:.0f} minutes together. Record: [{folder.name}]({inside}).",
+            f"{seconds / 60:.0f} minutes together. Record: [{folder.name}]({inside})"
+            + ("." if whole else f"; `groupnorm report {inside[3:]}` writes all its tables."),
         ]
     )
 
@@ -687,6 +696,8 @@ def study_sections() -> dict[str, str]:
         "detectors": detection_section("detection-quick-*"),
         "detectors, standard": detection_section("detection-standard-*"),
         "video": video_section("video-quick-*"),
+        "video standard": video_section("video-standard-*", whole=False),
+        # LARGER
         "recipe": recipe_section(),
         "tuned": tuned_section("tuned-batch-size-quick-*", "batch-size-quick-*"),
         "speed": speed_section(),

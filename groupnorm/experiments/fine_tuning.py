@@ -44,6 +44,11 @@ CONVERTED = "converted"
 ARMS: Mapping[str, Mapping[str, Any]] = {
     CONVERTED: {"norms": {"encoder": NormSpec("gn")}, "init_norms": "convert"},
     "converted, 8 groups": {"norms": {"encoder": _GN}, "init_norms": "convert"},
+    "converted, 8 groups, no offsets": {
+        "norms": {"encoder": _GN},
+        "init_norms": "convert",
+        "init_offset_limit": 0.0,
+    },
     "reset GN": {"norms": {"encoder": _GN}, "init_norms": "reset"},
     "frozen BN": {"norms": {"encoder": _FROZEN}},
     "BN trained": {"norms": {"encoder": _BN}},

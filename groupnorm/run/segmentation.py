@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from groupnorm import data as datasets
 from groupnorm import models
-from groupnorm.conversion import convert, recomputed_statistics
+from groupnorm.conversion import FitLimits, convert, recomputed_statistics
 from groupnorm.conversion.rules import MIN_CHANNELS
 from groupnorm.cost.timing import Step as TimedStep
 from groupnorm.data import SegmentationBatches
@@ -174,10 +175,18 @@ def _convert(
         # where the conversion does not choose the groups, they are as many as from scratch
         min_channels=1 if norm.has_own_groups else MIN_CHANNELS,
         data=images,
+        limits=_limits(config),
         inplace=True,
         seed=config.seed,
     )
     return report.to_dict()
+
+
+def _limits(config: SegmentationConfig) -> FitLimits:
+    limits = FitLimits()
+    if config.init_offset_limit is None:
+        return limits
+    return replace(limits, offset_limit=config.init_offset_limit)
 
 
 def first_step(

@@ -31,11 +31,12 @@ _SAME_STEP = (
     "weight_decay", "train_images", "validation_images", "zero_gamma", "size_schedule",
     "reported_epochs", "evaluate_every", "init", "drops", "warmup_steps", "warmup_from",
     "decay_norms", "clip_norm", "test_clips", "test_crops", "init_norms",
+    "init_offset_limit",
 )  # fmt: skip
 # What runs may differ in and read the same data.
 _SAME_DATA = (
-    "seed", "model", "norm", "norms", "init", "init_norms", "workers", "batch_per_worker",
-    "epochs", "steps", "base_lr",
+    "seed", "model", "norm", "norms", "init", "init_norms", "init_offset_limit", "workers",
+    "batch_per_worker", "epochs", "steps", "base_lr",
 )  # fmt: skip
 
 CONVERTED = "its norms are converted with the weights that it starts from, which are not read here"

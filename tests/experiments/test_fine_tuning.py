@@ -34,7 +34,8 @@ def test_the_arms_of_quick():
 
 def test_every_arm_has_the_same_recipe_and_decoder():
     found, _ = arms(seeds=2)
-    differ = {"norms", "init", "init_norms", "seed", "workers", "batch_per_worker"}
+    differ = {"norms", "init", "init_norms", "init_offset_limit", "seed", "workers"}
+    differ.add("batch_per_worker")
     assert {config.model_dump_json(exclude=differ) for config in found.values()} == {
         fine_tuning.recipe().model_dump_json(exclude=differ)
     }
@@ -52,16 +53,19 @@ def test_only_trained_batch_norm_depends_on_the_images_per_worker():
     assert {arm: len(names) for arm, names in runs.items()} == {
         arm: 3 if arm == "BN trained" else 1 for arm in ARMS
     }
-    assert len(plan.configs) == 8
+    assert len(plan.configs) == 9
 
 
 def test_what_becomes_of_the_encoder():
     made = {arm: arms()[0][arm, 1, 0] for arm in ARMS}
     assert {arm: (str(one.encoder_norm), one.init_norms) for arm, one in made.items()} == {
         "converted": ("gn", "convert"), "converted, 8 groups": ("gn:groups=8", "convert"),
+        "converted, 8 groups, no offsets": ("gn:groups=8", "convert"),
         "reset GN": ("gn:groups=8", "reset"), "frozen BN": ("frozenbn", "keep"),
         "BN trained": ("bn", "keep"), "GN from scratch": ("gn:groups=8", "keep"),
     }  # fmt: skip
+    limits = {arm: one.init_offset_limit for arm, one in made.items()}
+    assert limits == dict.fromkeys(ARMS) | {"converted, 8 groups, no offsets": 0}
 
 
 def test_one_classifier_is_the_start_of_all_arms_but_that_from_scratch():
@@ -72,7 +76,7 @@ def test_one_classifier_is_the_start_of_all_arms_but_that_from_scratch():
     )  # fmt: skip
     assert start.model == segmentation_architecture_of(fine_tuning.recipe().model).body
     check_model(start.model, sizes=[size for size, _ in start.size_schedule])
-    assert Counter(config.init for config in found.values()) == {name: 3 * 3 * 5, None: 3 * 3}
+    assert Counter(config.init for config in found.values()) == {name: 3 * 3 * 6, None: 3 * 3}
 
 
 def test_curves_have_enough_points():
@@ -94,13 +98,13 @@ def test_full_is_tuned_on_images_held_out():
     assert without["train_images"] == 400, "as many as of all"
     given = study_plan("fine-tuning", Options(scale="full", validation_images=99))
     assert given.tuning({"train": 5000, "classes": 11})["validation_images"] == 99
-    assert len(held["cells"]) == 3 * 6 * len(fine_tuning.RATES)
-    assert len({cell["run"] for cell in held["cells"]}) == 8 * len(fine_tuning.RATES)
+    assert len(held["cells"]) == 3 * 7 * len(fine_tuning.RATES)
+    assert len({cell["run"] for cell in held["cells"]}) == 9 * len(fine_tuning.RATES)
 
 
 def test_smoke_is_two_steps_of_each():
     found, plan = arms("smoke")
-    assert len(found) == 18
+    assert len(found) == 21
     assert {config.steps for config in found.values()} == {2}
     assert all(c.validation_images for c in (*found.values(), *plan.initial.values()))
     assert plan.tuned_over is None

@@ -176,11 +176,16 @@ CLASSIFIER = RunConfig(model="unet_encoder", norm="bn", data="digits", epochs=1)
 ENCODERS = {
     "converted": {"norms": {"encoder": "gn"}, "init_norms": "convert"},
     "eight groups": {"norms": {"encoder": "gn:groups=8"}, "init_norms": "convert"},
+    "no offsets": {
+        "norms": {"encoder": "gn:groups=8"},
+        "init_norms": "convert",
+        "init_offset_limit": 0,
+    },
     "reset": {"norms": {"encoder": "gn:groups=8"}, "init_norms": "reset"},
     "frozen": {"norms": {"encoder": "frozenbn"}},
     "trained": {"norms": {"encoder": "bn"}},
 }
-CONVERTED = ("converted", "eight groups")
+CONVERTED = ("converted", "eight groups", "no offsets")
 ARMS = [pytest.param(arm, marks=pytest.mark.slow if arm in CONVERTED else ()) for arm in ENCODERS]
 
 
@@ -242,7 +247,7 @@ def test_the_norms_are_what_the_arm_says(classifier, arm):
     assert all(isinstance(norm, kinds.get(arm, GroupNorm)) for norm in norms)
     decoder = [m for m in unet.decoder.modules() if isinstance(m, GroupNorm)]
     assert [norm.num_groups for norm in decoder] == [8] * 6
-    if arm in ("eight groups", "reset"):
+    if arm in ("eight groups", "no offsets", "reset"):
         assert [norm.num_groups for norm in norms] == [8] * 8
     if arm == "reset":
         assert all((n.weight == 1).all() and (n.bias == 0).all() for n in norms)
@@ -252,6 +257,8 @@ def test_the_norms_are_what_the_arm_says(classifier, arm):
     if arm in CONVERTED:
         assert len(found["conversion"]["layers"]) == 8
         assert found["conversion"]["skipped"] == []
+        shares = {layer["offset_share"] for layer in found["conversion"]["layers"]}
+        assert (shares == {0}) == (arm == "no offsets")
 
 
 @pytest.mark.slow

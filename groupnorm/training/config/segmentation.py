@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from groupnorm.spec import NormSpec
 from groupnorm.training.config.common import TrainingConfig
-from groupnorm.training.config.fields import Count, Norm
+from groupnorm.training.config.fields import Amount, Count, Norm
 
 
 class SegmentationConfig(TrainingConfig):
@@ -39,6 +39,9 @@ class SegmentationConfig(TrainingConfig):
     norm, fitted to training images (gn lets the conversion choose the groups, so that 32 cannot be
     asked for); reset: the encoder's norms are new, and only the convolutions are the
     classifier's."""
+    init_offset_limit: Amount | None = None
+    """With init_norms=convert: the largest offset before a norm, in deviations of the channel; 0 for
+    none; None for that of groupnorm.convert."""
     data: str = "garments-masks"
     """Data set with a label for every pixel; 'groupnorm doctor' lists them."""
     train_images: Count | None = None
@@ -52,6 +55,11 @@ class SegmentationConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _init_norms_that_fit(self) -> SegmentationConfig:
+        if self.init_offset_limit is not None and not self.converted_part:
+            raise ValueError(
+                "init_offset_limit is about the conversion of norms; give init_norms=convert, or "
+                "leave init_offset_limit out"
+            )
         if self.init_norms == "keep":
             return self
         if self.init is None:

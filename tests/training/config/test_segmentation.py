@@ -35,6 +35,19 @@ def test_what_becomes_of_the_norms_changes_the_hash():
     assert [config.converted_part for config in made] == [None, "encoder", None]
 
 
+def test_the_limit_of_offsets_changes_the_hash_and_is_about_a_conversion():
+    fields = {"steps": 3, "init": "bn-1x32-s0-52d863f086"}
+    limits = {None: {}, 0.0: {"init_offset_limit": 0}, 1.0: {"init_offset_limit": 1}}
+    made = [SegmentationConfig(init_norms="convert", **fields, **more) for more in limits.values()]
+    assert [config.init_offset_limit for config in made] == list(limits)
+    assert len({config.digest() for config in made}) == 3
+    for kind in ("keep", "reset"):
+        with pytest.raises(ValidationError, match="give init_norms=convert, or leave init_offset"):
+            SegmentationConfig(init_norms=kind, init_offset_limit=0, **fields)
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        SegmentationConfig(init_norms="convert", init_offset_limit=-1, **fields)
+
+
 @pytest.mark.parametrize("kind", ["convert", "reset"])
 def test_norms_become_something_only_where_training_starts_from_a_run(kind):
     with pytest.raises(ValidationError, match=f"init_norms={kind} is about .* give init, or leave"):

@@ -13,6 +13,7 @@ from groupnorm.study.report.figures.final import (
     BARS,
     bars,
     interval_words,
+    limits_of,
     mark_missing,
     measured,
 )
@@ -50,10 +51,10 @@ _APART = 0.06  # of the distance of two lengths, between two lines
 def clip_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Results against the length of the clips, a line for each norm and clips per worker."""
     metric, styles, found = study.metric, line_styles(rows), ceilings(study, rows)
-    what = capital(noun(metric))
+    what, limits = capital(noun(metric)), _limits(study, rows)
     panels = [
         Panel(
-            _by_length(study, family, styles, found, _title(study, rows, family)),
+            _by_length(study, family, styles, found, _title(study, rows, family), limits),
             f"{what} against the length of the clips, {subject(study)}",
         )
         for family in families(rows)
@@ -74,10 +75,10 @@ def clip_figure(study: Study, rows: list[Row]) -> FigureSpec:
 def clip_batch_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Results against clips per worker, a line for each norm and length of the clips."""
     metric, found = study.metric, ceilings(study, rows)
-    what = capital(noun(metric))
+    what, limits = capital(noun(metric)), _limits(study, rows)
     panels = [
         Panel(
-            _by_batch(study, rows, family, found, _title(study, rows, family)),
+            _by_batch(study, rows, family, found, _title(study, rows, family), limits),
             f"{what} against clips per worker, {subject(study)}",
         )
         for family in families(rows)
@@ -146,6 +147,11 @@ def _title(study: Study, rows: Sequence[Row], family: Sequence[Row]) -> str:
     return f"{title}\n{', '.join(filter(None, names))}"
 
 
+def _limits(study: Study, rows: Sequence[Row]) -> tuple[float, float] | None:
+    """Those of the axis of results, the same in all panels of a study."""
+    return limits_of(study.metric, [row.result for row in rows], *ceilings(study, rows).values())
+
+
 def _ceiling_words(found: Mapping[Clip, float]) -> str:
     clips = ", ".join(f"{clip}: {ceiling:g} %" for clip, ceiling in found.items())
     return f"The grey line is the greatest accuracy that the classes permit on average ({clips})."
@@ -157,6 +163,7 @@ def _by_length(
     styles: Mapping[tuple[str, int | None], Style],
     found: Mapping[Clip, float],
     title: str,
+    limits: tuple[float, float] | None,
 ) -> Callable[[Axes], None]:
     clips, lines = clips_of(family), lines_of(family)
 
@@ -178,6 +185,7 @@ def _by_length(
         ax.grid(visible=False, axis="x")
         ax.set_xlabel("frames of a clip")
         ax.set_ylabel(axis_label(study.metric, study.metric.title))
+        ax.set_ylim(limits)
         ax.set_title(title)
 
     return draw
@@ -189,6 +197,7 @@ def _by_batch(
     family: Sequence[Row],
     found: Mapping[Clip, float],
     title: str,
+    limits: tuple[float, float] | None,
 ) -> Callable[[Axes], None]:
     styles, sizes, clips = norm_styles(norm_names(rows)), batch_sizes(family), clips_of(rows)
 
@@ -208,6 +217,7 @@ def _by_batch(
                     label=_ceiling_name(clip))  # fmt: skip
         mark_missing(ax, bad)
         ax.set_ylabel(axis_label(study.metric, study.metric.title))
+        ax.set_ylim(limits)
         ax.set_title(title)
 
     return draw

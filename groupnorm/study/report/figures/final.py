@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -181,7 +181,7 @@ def groups_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Results by number of groups and by channels per group, beside published numbers."""
     metric = study.metric
     what = capital(noun(metric))
-    limits = _limits(metric, [row.result for row in rows])
+    limits = limits_of(metric, [row.result for row in rows])
 
     def ours(division: str) -> Callable[[Axes], None]:
         mine = [row for row in rows if row.labels["division"] == division]
@@ -389,11 +389,15 @@ def _arrays(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [e.mean if e else math.nan for _, e in points]
 
 
-def _limits(metric: Metric, estimates: Sequence[Estimate | None]) -> tuple[float, float] | None:
+def limits_of(
+    metric: Metric, estimates: Iterable[Estimate | None], *more: float
+) -> tuple[float, float] | None:
+    """The limits of an axis on which all intervals, and `more` values, are seen; None for none."""
     present = [e for e in estimates if e]
     if not present:
         return None
     ends = [end for e in present for end in e.interval or (e.mean, e.mean)]
+    ends += more
     least, most = bounds(metric) or (-math.inf, math.inf)
     low, high = max(min(ends), least), min(max(ends), most)
     margin = 0.08 * (high - low) or 0.5

@@ -149,6 +149,7 @@ def clip_panel(table: Published, metric: Metric) -> Panel:
                         textcoords="offset points", color=style.color, size=9)  # fmt: skip
         ax.set_xticks(range(len(frames)), [str(count) for count in frames])
         ax.set_xlim(-1.1, len(frames) + 0.1)
+        ax.margins(y=0.08)
         ax.grid(visible=False, axis="x")
         ax.set_xlabel("frames of a clip")
         _frame(ax, table, metric)

@@ -220,7 +220,8 @@ def _broken(text: str, letters: int, share: float) -> str:
     if share >= 1:
         return text
     most = max(8, int(letters * share) - 2)
-    return "\n".join(textwrap.fill(line, most) for line in text.splitlines())
+    lines = text.splitlines()
+    return "\n".join(textwrap.fill(line, most, break_on_hyphens=False) for line in lines)
 
 
 def _turn_crowded_names(axes: Axes) -> bool:

@@ -138,6 +138,11 @@ def test_norms_with_weight_standardization_have_a_panel_and_looks_of_their_own(t
     assert len(by_clip.panels) == 3
     assert len(by_batch.panels) == 2
     assert axes_of(by_clip.panels[1]).get_title().endswith("\ngn:size=8+ws, bn+ws")
+    for figure in (by_clip, by_batch):
+        limits = {axes_of(panel).get_ylim() for panel in figure.panels[:2]}
+        assert len(limits) == 1, "panels of one study have one axis"
+        low, high = limits.pop()
+        assert all(low < end < high for row in rows for end in (row.mean, 90.0))
     looks = [(style.color, style.dashes) for style in line_styles(rows).values()]
     assert len(set(looks)) == len(looks) == 8
 

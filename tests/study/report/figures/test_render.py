@@ -178,6 +178,15 @@ def test_a_title_longer_than_its_axes_goes_on_in_a_second_line():
     assert figure.axes[0].get_title(loc="left").count("\n") == 1
 
 
+@pytest.mark.parametrize("width", [2.2, 2.9, 3.6])
+def test_a_title_is_not_divided_at_hyphens(width):
+    words = ["This", "study:", "i3d_narrow", "on", "garments-motion"]
+    figure = drawn(Panel(lambda ax: ax.set_title(" ".join(words)), ""), width)
+    title = figure.axes[0].get_title(loc="left")
+    assert "\n" in title
+    assert title.split() == words
+
+
 @pytest.mark.parametrize("name", ["gn", "frozenbn, fine-tuned", "bn at 2, from scratch"])
 def test_names_at_the_side_do_not_touch_the_edge_of_the_file(name):
     """Text is wider in the file than on the screen that the layout is made for."""
