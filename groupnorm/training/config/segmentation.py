@@ -40,8 +40,8 @@ class SegmentationConfig(TrainingConfig):
     asked for); reset: the encoder's norms are new, and only the convolutions are the
     classifier's."""
     init_offset_limit: Amount | None = None
-    """With init_norms=convert: the largest offset before a norm, in deviations of the channel; 0 for
-    none; None for that of groupnorm.convert."""
+    """With init_norms=convert: the largest offset before a norm, in deviations of the channel; 0
+    for none, None for that of groupnorm.convert."""
     data: str = "garments-masks"
     """Data set with a label for every pixel; 'groupnorm doctor' lists them."""
     train_images: Count | None = None
