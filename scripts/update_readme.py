@@ -22,7 +22,7 @@ from typing import Any
 import choose_recipe
 import search_proof
 
-from groupnorm.data.issues import plural
+from groupnorm.counts import counted
 from groupnorm.files import write_atomic
 from groupnorm.study.report.conversion_tables import conversion_tables
 from groupnorm.study.report.cost_tables import cost_table
@@ -978,7 +978,7 @@ def resnet50_sentence(record: dict[str, Any]) -> str:
     beside = f"; the machine had other work (load {load:.1f})" if load > 0.5 else ""
     return (
         f"A ResNet-50 with {record['images']} images of {record['side']} x {record['side']} takes "
-        f"{record['seconds']:.0f} seconds with {plural(env['threads'], 'thread')}, "
+        f"{record['seconds']:.0f} seconds with {counted(env['threads'], 'thread')}, "
         f"{record['cpu_seconds']:.0f} of CPU time, and {record['peak_bytes'] / 1e9:.1f} GB at the "
         f"peak, images and network included (`{record['command']}`, {env['cpu']}, torch "
         f"{env['torch']}{beside})."

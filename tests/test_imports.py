@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "groupnorm"
 
 # Standard library only, so that every part may import them.
-BASICS = {"array_pickle", "files", "lazy", "printable", "spec"}
+BASICS = {"array_pickle", "counts", "files", "lazy", "printable", "spec"}
 # part -> the parts of the package it may import besides itself and the basics; a dotted name allows
 # one module of a part
 ALLOWED = {

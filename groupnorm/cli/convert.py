@@ -32,9 +32,9 @@ from groupnorm.cli.terminal import (
     say,
     this_command,
 )
+from groupnorm.counts import counted
 from groupnorm.files import check_folder_name, write_together
 from groupnorm.printable import print_line
-from groupnorm.study.results.format import counted
 
 _FILES = ("report.json", "report.md", "layers.svg", "layers.pdf", "layers.png", "converted.pt")
 

@@ -34,9 +34,10 @@ from groupnorm.cli.terminal import (
     say,
     say_error,
 )
+from groupnorm.counts import counted
 from groupnorm.files import write_atomic
 from groupnorm.printable import print_line
-from groupnorm.study.results.format import counted, decimal_text
+from groupnorm.study.results.format import decimal_text
 
 _USUAL = "detections"
 _READABLE = 480  # pixels of the long side that a drawing has at least, about

@@ -42,10 +42,10 @@ from groupnorm.cli.terminal import (
     say,
     this_command,
 )
+from groupnorm.counts import counted
 from groupnorm.experiments import EXPERIMENTS, Options, build, study_plan
 from groupnorm.experiments.catalog import Entry
 from groupnorm.study import PlanError
-from groupnorm.study.results.format import counted
 from groupnorm.study.store import Record, damage
 from groupnorm.training.config import describe_errors
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from groupnorm.counts import counted
 from groupnorm.files import write_atomic
 from groupnorm.printable import printable
 
@@ -132,7 +133,7 @@ class ConversionReport:
     def summary(self) -> str:
         """One sentence: how many layers, to what, how many are left."""
         left = f", {len(self.skipped)} left as they are" if self.skipped else ""
-        layers = plural(len(self.layers), "layer")
+        layers = counted(len(self.layers), "layer")
         error = (
             "" if self.output_error is None
             else f"; calibration output error {self.output_error:.2g}"
@@ -228,11 +229,6 @@ class ConversionReport:
             return cls.from_dict(values)
         except ValueError as error:
             raise ValueError(f"{path} holds no report of a conversion: {error}") from None
-
-
-def plural(count: int, noun: str) -> str:
-    """A number of things: "1 layer", "2 layers"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def raise_for_nothing(what: str, skipped: list[SkippedLayer]) -> None:

@@ -19,7 +19,6 @@ from groupnorm.conversion.report import (
     NONE_STORED,
     ConversionReport,
     ConvertedLayer,
-    plural,
     raise_for_nothing,
 )
 from groupnorm.conversion.rules import (
@@ -47,6 +46,7 @@ from groupnorm.conversion.walk import (
     working_copy,
 )
 from groupnorm.conversion.with_data import batches_for, check_options, convert_with
+from groupnorm.counts import counted
 from groupnorm.spec import NormSpec
 
 _EPS_OF_NONE = 1e-5
@@ -176,7 +176,7 @@ def convert(
     else:
         if NormSpec.parse(to).is_group_norm:
             warnings.warn(
-                f"{plural(len(report.layers), 'layer')} converted without data: the network loses "
+                f"{counted(len(report.layers), 'layer')} converted without data: the network loses "
                 "a part of its accuracy. Measure it before use, and fine-tune",
                 stacklevel=2,
             )

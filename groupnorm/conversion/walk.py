@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from groupnorm.conversion.example import check_not_compiled, copied
-from groupnorm.conversion.report import ConversionReport, SkippedLayer, plural
+from groupnorm.conversion.report import ConversionReport, SkippedLayer
 from groupnorm.conversion.sources import Refusal, SourceNorm, is_norm, read_norm
+from groupnorm.counts import counted
 
 Filter: TypeAlias = "str | type[nn.Module] | Callable[[str, nn.Module], bool]"
 Filters: TypeAlias = "Filter | Sequence[Filter] | None"
@@ -311,7 +312,7 @@ def _refuse_state_with(
     if held:
         raise RuntimeError(
             f"the state dict is one of the network before groupnorm.convert: it has the batch "
-            f"statistics of {plural(len(held), 'converted layer')}, such as {held[0]}. Load it "
+            f"statistics of {counted(len(held), 'converted layer')}, such as {held[0]}. Load it "
             "into the network with batch norm and convert that, or load the converted network's "
             "own"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from groupnorm.counts import counted
+
 
 class DataError(RuntimeError):
     """Data is missing or damaged; the message says what was looked for, where, how to get it."""
@@ -26,9 +28,9 @@ def describe_unreadable(counts: Mapping[str, int]) -> str:
         replaced, left_out = (counts.get(kind, 0) for kind in kinds)
         if replaced:
             others = "replaced by others of the same class"
-            parts.append(f"{plural(replaced, f'training {noun}')} {others}")
+            parts.append(f"{counted(replaced, f'training {noun}')} {others}")
         if left_out:
-            parts.append(f"{plural(left_out, f'test {noun}')} left out")
+            parts.append(f"{counted(left_out, f'test {noun}')} left out")
     return f"files that cannot be decoded: {', '.join(parts)}" if parts else ""
 
 
@@ -39,15 +41,10 @@ def describe_altered(counts: Mapping[str, int]) -> dict[str, str]:
         ROTATED_VIDEOS: "stored in another orientation: turned upright",
     }
     return {
-        kind.replace("_", " "): f"{plural(counts[kind], 'video')} {text}"
+        kind.replace("_", " "): f"{counted(counts[kind], 'video')} {text}"
         for kind, text in texts.items()
         if counts.get(kind)
     }
-
-
-def plural(count: int, noun: str) -> str:
-    """A number and its noun: 1 file, 2 files."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def first_few(texts: Sequence[str], most: int = 5) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from groupnorm.cost.timing import time_in_turns
+from groupnorm.counts import counted
 from groupnorm.environment import environment
 from groupnorm.files import first_line, write_atomic
 from groupnorm.memory import keep_large_blocks
 from groupnorm.run import setup_of
 from groupnorm.study.results.costs import CostPass, read_cost_pass
-from groupnorm.study.results.format import counted
 from groupnorm.study.store import COST_FILE, read_record, to_json
 from groupnorm.training.config import TrainingConfig
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from groupnorm import data as datasets
+from groupnorm.counts import counted
 from groupnorm.environment import software
 from groupnorm.files import describe_os_error, write_atomic
 from groupnorm.printable import print_line
@@ -23,7 +24,6 @@ from groupnorm.study.plan import Plan, PlanError, Stage
 from groupnorm.study.report.page import build_report
 from groupnorm.study.results.compare import compared_tables
 from groupnorm.study.results.costs import read_cost_pass
-from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import label_text
 from groupnorm.study.runners.local import available_cores, run_trials
 from groupnorm.study.runners.progress import StudyProgress, pixels_of

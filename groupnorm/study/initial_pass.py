@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groupnorm.counts import counted
 from groupnorm.data import Batches
 from groupnorm.data.batches import Step
 from groupnorm.files import write_atomic
 from groupnorm.run.classification import build, load
-from groupnorm.study.results.format import counted, seconds_text
+from groupnorm.study.results.format import seconds_text
 from groupnorm.study.store import FORMAT, INITIAL_FILE, read_initial, to_json
 from groupnorm.training.config import RunConfig
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from groupnorm.counts import counted
 from groupnorm.files import describe_os_error, first_line
 from groupnorm.run import setup_of
 from groupnorm.run.setup import SampledImages
-from groupnorm.study.results.format import counted
 from groupnorm.study.results.samples import LOWEST_SCORES, Samples, runs_of_arms, samples_of
 from groupnorm.study.store import Cell, read_config, read_record, run_folder, write_samples
 from groupnorm.study.trained import read_network

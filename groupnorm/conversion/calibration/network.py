@@ -22,9 +22,10 @@ from groupnorm.conversion.calibration.walks import choose_walk
 from groupnorm.conversion.example import copied, evaluating
 from groupnorm.conversion.finite import NotFiniteError, check_finite
 from groupnorm.conversion.rebuild import build
-from groupnorm.conversion.report import ConvertedLayer, plural
+from groupnorm.conversion.report import ConvertedLayer
 from groupnorm.conversion.rules import static_affine
 from groupnorm.conversion.walk import swap
+from groupnorm.counts import counted
 from groupnorm.memory import release_free_blocks
 from groupnorm.spec import NormSpec
 
@@ -118,7 +119,7 @@ def _calibrated(
         _convert_statically(student, unseen, spec)
         names = ", ".join(row.name for row in unseen)
         notes.append(
-            f"{plural(len(unseen), 'norm')} did not run on the data, or on too few batches: "
+            f"{counted(len(unseen), 'norm')} did not run on the data, or on too few batches: "
             f"{names}. Converted as without data."
         )
     progress.show(len(order), "the network's output")

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from groupnorm.counts import counted
 from groupnorm.data.detection import polygons, rle
 from groupnorm.data.detection.annotations import AnnotatedImage, Annotation, Split
 from groupnorm.data.detection.targets import Categories
-from groupnorm.data.issues import DataError, first_few, plural
+from groupnorm.data.issues import DataError, first_few
 
 LARGEST_JSON = 1 << 31  # bytes; COCO's largest has 470 million
 LARGEST_IMAGE = 1 << 26  # pixels, as in files/decode.py
@@ -70,12 +71,12 @@ def read_split(file: Path, folder: Path, *, masks: bool = True) -> tuple[Split, 
         without_area += annotation.area is None
         found[image_id].append(annotation)
     notes = [
-        f"left out: {plural(len(ids), 'annotation')} of {file.name} {why}: {first_few(ids)}"
+        f"left out: {counted(len(ids), 'annotation')} of {file.name} {why}: {first_few(ids)}"
         for why, ids in sorted(left_out.items())
     ]
     if without_area:
         notes.append(
-            f"{plural(without_area, 'annotation')} of {file.name} without an area: that of the "
+            f"{counted(without_area, 'annotation')} of {file.name} without an area: that of the "
             f"{'mask' if masks else 'box'} is taken"
         )
     annotated = tuple(
@@ -244,7 +245,7 @@ def _digest(content: bytes, split: Split) -> str:
             missing.append(split.images[index].file_name)
     if missing:
         raise DataError(
-            f"{split.file} lists {plural(len(missing), 'image')} that are not files in "
+            f"{split.file} lists {counted(len(missing), 'image')} that are not files in "
             f"{split.folder}: {first_few(missing)}"
         )
     return digest.hexdigest()

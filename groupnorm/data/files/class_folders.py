@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from groupnorm.counts import counted
 from groupnorm.data.files.listing import Listing
-from groupnorm.data.issues import DataError, first_few, plural
+from groupnorm.data.issues import DataError, first_few
 
 
 class FileKind(NamedTuple):
@@ -68,13 +69,14 @@ class ClassFolders:
         notes = []
         if self.outside:
             notes.append(
-                f"left out: {plural(len(self.outside), self.kind.noun)} in {self.folder} itself, "
+                f"left out: {counted(len(self.outside), self.kind.noun)} in {self.folder} itself, "
                 "outside of the class folders"
             )
         if self.endings:
             notes.append(
                 f"left out because of the ending of the name: "
-                f"{plural(self.endings.total(), 'file')} in {self.folder} ({_counts(self.endings)})"
+                f"{counted(self.endings.total(), 'file')} in {self.folder} "
+                f"({_counts(self.endings)})"
             )
         return notes
 
@@ -144,7 +146,7 @@ def list_classes(
     except OSError as error:
         raise DataError(f"cannot list the {kind.noun}s in {folder}: {error}") from error
     if not names:
-        files = plural(len(found.outside), kind.noun)
+        files = counted(len(found.outside), kind.noun)
         inside = f", but {files} in it directly" if found.outside else ""
         raise DataError(
             f"{folder} has no class folders{inside}. Expected {folder.name}/<class>/*, a folder of "
@@ -217,7 +219,7 @@ def _list_files(found: ClassFolders, top: str, met: dict[str, str]) -> list[str]
             else:
                 endings[os.path.splitext(entry.name)[1].lower() or "none"] += 1
     if not files:
-        others = f", but {plural(endings.total(), 'file')} ({_counts(endings)})" if endings else ""
+        others = f", but {counted(endings.total(), 'file')} ({_counts(endings)})" if endings else ""
         raise DataError(
             f"no {found.kind.noun}s in {top}{others}. The names of "
             f"{found.kind.noun}s end in {', '.join(found.kind.endings)}"

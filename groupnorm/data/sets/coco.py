@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from groupnorm.counts import counted
 from groupnorm.data.detection.annotations import DetectionSet
 from groupnorm.data.detection.reader import read_split
-from groupnorm.data.issues import DataError, plural
+from groupnorm.data.issues import DataError
 from groupnorm.data.paths import first_match, search_folders
 
 NAME = "coco"
@@ -60,7 +61,7 @@ def load(root: Path | None = None, *, masks: bool = True) -> DetectionSet:
     without = len(train.images) - len(train.with_objects)
     if without:
         notes.append(
-            f"not trained on: {plural(without, 'image')} of {train.folder.name}/ without an object"
+            f"not trained on: {counted(without, 'image')} of {train.folder.name}/ without an object"
         )
     digest = hashlib.sha256(f"{masks} {train_digest} {test_digest}".encode())
     return DetectionSet(

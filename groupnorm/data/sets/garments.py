@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from groupnorm.counts import counted
 from groupnorm.data.detection import rle
 from groupnorm.data.detection.annotations import AnnotatedImage, Annotation, DetectionSet, Split
 from groupnorm.data.detection.reader import read_split
 from groupnorm.data.detection.targets import Categories
 from groupnorm.data.detection.writer import annotation_file
-from groupnorm.data.issues import plural
 from groupnorm.data.paths import cache_folder
 from groupnorm.data.sets.fashion_mnist_mini import CLASS_NAMES
 from groupnorm.data.synthetic.folder import SUMS, make_folder, write_sums
@@ -235,6 +235,6 @@ def _note(split: Split, name: str) -> str:
     garments = [annotation for image in split.images for annotation in image.annotations]
     crowd = sum(annotation.crowd for annotation in garments)
     return (
-        f"{name}: {crowd:,} of {plural(len(garments), 'garment')} are crowd, less than a quarter "
+        f"{name}: {crowd:,} of {counted(len(garments), 'garment')} are crowd, less than a quarter "
         f"of each is seen; {hidden:,} more are wholly hidden and left out"
     )

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from groupnorm.counts import counted
 from groupnorm.data.files.decode import UnreadableError, check_size
 from groupnorm.data.files.processes import memory_is_limited
-from groupnorm.data.issues import DataError, plural
+from groupnorm.data.issues import DataError
 from groupnorm.data.video.boxes import check_samples
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def _index(container: InputContainer, stream: VideoStream) -> tuple[list[int | N
         if not packet.size or packet.is_discard:
             continue
         if packet.is_corrupt:
-            raise UnreadableError(f"truncated or damaged after {plural(len(times), 'frame')}")
+            raise UnreadableError(f"truncated or damaged after {counted(len(times), 'frame')}")
         if len(times) == MOST_FRAMES:
             raise UnreadableError(f"more than {MOST_FRAMES:,} frames")
         times.append(packet.pts)

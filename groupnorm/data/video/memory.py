@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from groupnorm.counts import counted
 from groupnorm.data.batches import ALL, Step
-from groupnorm.data.issues import Issues, plural
+from groupnorm.data.issues import Issues
 from groupnorm.data.video.clips import (
     Clips,
     Sampling,
@@ -121,7 +122,7 @@ def _notes(videos: VideoSet, sampling: Sampling, asked: int, clips: int) -> list
     if clips < asked:
         apart = "" if ceiling is None else f" and start a multiple of {stride} frames apart"
         notes.append(
-            f"test_clips={asked}: a video of {frames} frames has {plural(clips, 'clip')} that "
+            f"test_clips={asked}: a video of {frames} frames has {counted(clips, 'clip')} that "
             f"{'differ' if clips > 1 else 'differs'}{apart}, each of which counts once"
         )
     if ceiling is not None:

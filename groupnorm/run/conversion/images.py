@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groupnorm.conversion.with_data import fewest_samples_for
+from groupnorm.counts import counted
 from groupnorm.data.files.class_folders import list_below, list_classes
 from groupnorm.data.files.folder_images import FolderImages, spread
-from groupnorm.data.issues import DataError, first_few, plural, some_files
+from groupnorm.data.issues import DataError, first_few, some_files
 from groupnorm.run.conversion.memory import check_memory
 
 BATCH = 32
@@ -113,7 +114,7 @@ def split_images(
         listing = [(path, 0) for path in paths]
     expected = f"{sum(fewest)} at least, {fewest[0]} to calibrate on and {fewest[1]} held out"
     if len(listing) < sum(fewest):
-        raise DataError(f"{folder} has {plural(len(listing), 'image')}; expected {expected}")
+        raise DataError(f"{folder} has {counted(len(listing), 'image')}; expected {expected}")
     check_memory(min(len(listing), count + held_out), size)
     files = FolderImages([path for path, _ in listing], size, mean=mean, std=std)
     different, copies = _different(files, count + held_out)
@@ -124,7 +125,7 @@ def split_images(
         )
     if len(different) < sum(fewest):
         raise DataError(
-            f"{folder} has {plural(len(different), 'different image')} that can be decoded; "
+            f"{folder} has {counted(len(different), 'different image')} that can be decoded; "
             f"expected {expected}" + "".join(f". {note}" for note in notes)
         )
     chosen = [listing[one.number] for one in different]
@@ -193,11 +194,13 @@ def _measured(images: int, count: int, held_out: int, fewest: tuple[int, int]) -
 def _notes_on_files(files: FolderImages, copies: Sequence[str]) -> list[str]:
     notes = []
     if files.unreadable:
-        what = f"{plural(len(files.unreadable), 'image')} that cannot be decoded"
+        what = f"{counted(len(files.unreadable), 'image')} that cannot be decoded"
         notes.append(f"left out: {what}: {some_files(files.unreadable)}")
     if copies:
         names = first_few([os.path.basename(path) for path in copies], 3)
-        notes.append(f"left out: {plural(len(copies), 'image')} with the pixels of others: {names}")
+        notes.append(
+            f"left out: {counted(len(copies), 'image')} with the pixels of others: {names}"
+        )
     return notes
 
 
@@ -236,8 +239,8 @@ def _notes_on_likeness(thumbnails: Tensor) -> list[str]:
     if alike * 4 < len(thumbnails):
         return []
     return [
-        f"{alike:,} of {plural(len(thumbnails), 'image')} look nearly like earlier ones, as frames "
-        "of a video do: results on these say little about other images"
+        f"{alike:,} of {counted(len(thumbnails), 'image')} look nearly like earlier ones, as "
+        "frames of a video do: results on these say little about other images"
     ]
 
 

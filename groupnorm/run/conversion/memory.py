@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from groupnorm.data.issues import plural
+from groupnorm.counts import counted
 
 LARGEST_SIZE = 4096
 """Side of the images in pixels."""
@@ -27,7 +27,7 @@ def check_memory(images: int, size: int) -> None:
     needed, free = images * 3 * size**2 * 4, _free_memory()
     if free is not None and needed > free:
         raise ValueError(
-            f"{plural(images, 'image')} of {size:,} x {size:,} pixels take {needed / 1e9:.1f} GB "
+            f"{counted(images, 'image')} of {size:,} x {size:,} pixels take {needed / 1e9:.1f} GB "
             f"once decoded, and about {free / 1e9:.1f} GB of memory are free, which the network "
             "and its conversion need, too: take smaller ones or fewer"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from groupnorm.conversion.checkpoints import as_state_dict, check_fit, load_tensors
-from groupnorm.data.issues import plural
+from groupnorm.counts import counted
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 """Where a training script's checkpoint has the state dict, the first that is there."""
@@ -69,7 +69,7 @@ def _check_not_converted(
         return
     if {key.rpartition(".")[2] for key in missing} != {"running_mean", "running_var"}:
         return
-    norms = plural(len(missing) // 2, "norm")
+    norms = counted(len(missing) // 2, "norm")
     report = path.with_name("report.json")
     there = "" if report.is_file() else " (missing)"
     raise ValueError(

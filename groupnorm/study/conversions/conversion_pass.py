@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from groupnorm.counts import counted
 from groupnorm.printable import print_line
 from groupnorm.study.conversions.records import is_done
 from groupnorm.study.conversions.trial import NetworkTrials, Trial
-from groupnorm.study.results.format import counted
 from groupnorm.study.runners.launcher import LaunchedTrial, Launcher
 from groupnorm.study.runners.local import run_processes
 from groupnorm.study.runners.progress import clock, trial_bars

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from groupnorm.counts import counted
 from groupnorm.printable import printable
 from groupnorm.study.report.figures.layers import layers_figure
 from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.markup import MarkedTable, escape_markdown, markdown
-from groupnorm.study.results.format import counted, decimal_text
+from groupnorm.study.results.format import decimal_text
 
 if TYPE_CHECKING:
     from groupnorm.conversion import ConversionReport

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from groupnorm.counts import counted
 from groupnorm.study.conversions.trial import FITTED, METHODS, Trial
 from groupnorm.study.report.markup import MarkedTable
 from groupnorm.study.results.conversions import (
@@ -19,7 +20,7 @@ from groupnorm.study.results.conversions import (
     groups_name,
 )
 from groupnorm.study.results.estimates import Difference
-from groupnorm.study.results.format import counted, decimal_text, plain_text, seconds_text
+from groupnorm.study.results.format import decimal_text, plain_text, seconds_text
 from groupnorm.study.results.labels import NOTHING, estimate_text, interval_text
 
 EIGHT = "gn:groups=8"

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from groupnorm.counts import counted
 from groupnorm.data.issues import describe_altered, describe_unreadable
 from groupnorm.data.validation import validation_note
 from groupnorm.study.report.conversion_tables import conversion_problems, kept_table
 from groupnorm.study.results.costs import COSTS, run_cost
 from groupnorm.study.results.estimates import Estimate
-from groupnorm.study.results.format import counted, decimal_text
+from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import (
     NOTHING,
     RECOMPUTED,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from groupnorm.counts import counted
 from groupnorm.study.results.differences import (
     gains,
     has_parts,
@@ -13,7 +14,7 @@ from groupnorm.study.results.differences import (
     row_difference,
 )
 from groupnorm.study.results.estimates import Difference, paired_difference
-from groupnorm.study.results.format import counted, plain_text
+from groupnorm.study.results.format import plain_text
 from groupnorm.study.results.labels import NOTHING, interval_text
 from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.wording import is_better

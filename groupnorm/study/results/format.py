@@ -28,11 +28,6 @@ def decimal_text(value: float | Decimal, digits: int = 1) -> str:
     return plain_text(rounded(value, digits))
 
 
-def counted(count: int, thing: str) -> str:
-    """A number of things, e.g. "1 cell" or "1,024 cells"."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
 def seconds_text(seconds: float, digits: int = 0) -> str:
     """Seconds with so many decimals; "less than 1 s" where nothing would be left of them."""
     if not rounded(seconds, digits):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from groupnorm.counts import counted
 from groupnorm.study.results.estimates import Estimate, estimate
-from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import NOTHING, estimate_text
 from groupnorm.study.results.rows import LAST_EPOCHS, Row, Study, final_result, run_status
 from groupnorm.study.results.wording import axis_label

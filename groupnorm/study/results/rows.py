@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from groupnorm.counts import counted
 from groupnorm.run.tasks import config_class
 from groupnorm.study.metrics import (
     check_metrics,
@@ -23,7 +24,6 @@ from groupnorm.study.metrics import (
 from groupnorm.study.results.conversions import NetworkOutcomes, read_conversions
 from groupnorm.study.results.costs import CostPass, mean_cost, read_cost_pass, run_cost
 from groupnorm.study.results.estimates import Estimate, estimate
-from groupnorm.study.results.format import counted
 from groupnorm.study.results.parts import ByPart, part_results
 from groupnorm.study.results.search import Search, as_asked, read_search
 from groupnorm.study.results.wording import noun, with_article

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from groupnorm.study.results.format import counted, decimal_text, rounded, seconds_text
+from groupnorm.study.results.format import decimal_text, rounded, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,6 @@ def test_a_tie_in_hundredths_always_rounds_up():
     ties = [(10 * n + 5) / 100 for n in range(1000)]
     assert all(rounded(tie, 1) == Decimal(n + 1) / 10 for n, tie in enumerate(ties))
     assert any(f"{tie:.1f}" != decimal_text(tie) for tie in ties)
-
-
-def test_counts_are_singular_or_plural():
-    assert [counted(n, "cell") for n in (0, 1, 2, 1024)] == [
-        "0 cells", "1 cell", "2 cells", "1,024 cells",
-    ]  # fmt: skip
 
 
 def test_no_time_is_shown_as_0_seconds():

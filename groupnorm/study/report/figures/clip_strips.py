@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from groupnorm.counts import counted
 from groupnorm.study.report.figures.render import Column
 from groupnorm.study.report.figures.sheet import (
     ROWS,
@@ -27,7 +28,7 @@ from groupnorm.study.report.figures.sheet import (
     sampled_pixels,
 )
 from groupnorm.study.results.clips import Clip, clips_of, families, line_name, lines_of
-from groupnorm.study.results.format import counted, decimal_text
+from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.samples import Samples
 from groupnorm.study.store import SAMPLES_FILE, StoreError

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from groupnorm.counts import counted
 from groupnorm.data.detection.drawing import draw_objects, drawn_object
 from groupnorm.study.report.figures.render import Column
 from groupnorm.study.report.figures.sheet import (
@@ -27,7 +28,7 @@ from groupnorm.study.report.figures.sheet import (
     png_file,
     sampled_pixels,
 )
-from groupnorm.study.results.format import counted, decimal_text
+from groupnorm.study.results.format import decimal_text
 from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.rows import Row, Study
 from groupnorm.study.results.samples import Samples

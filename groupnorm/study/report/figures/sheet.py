@@ -11,10 +11,10 @@ from matplotlib.font_manager import FontProperties, findfont
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
+from groupnorm.counts import counted
 from groupnorm.data.files.decode import UnreadableError, read_rgb
 from groupnorm.data.issues import DataError
 from groupnorm.study.report.figures.render import COLUMN_WIDTHS, FONT, PNG_DPI, Column
-from groupnorm.study.results.format import counted
 from groupnorm.study.results.samples import Samples
 from groupnorm.study.store import SAMPLES_FILE, StoreError
 

@@ -6,6 +6,7 @@ leaves out 0. Without two seeds nothing is told apart, and the text says so.
 
 from __future__ import annotations
 
+from groupnorm.counts import counted
 from groupnorm.data.catalog import IMAGE_FILES, VIDEO_FILES
 from groupnorm.study.report.text.arms import arms_headline, arms_text, pretraining_text
 from groupnorm.study.report.text.clips import clips_headline, clips_text
@@ -22,7 +23,6 @@ from groupnorm.study.report.text.search import search_text
 from groupnorm.study.results import published
 from groupnorm.study.results.clips import clips_of
 from groupnorm.study.results.findings import appearances, findings_sentence
-from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import BATCH_NORM, of_kind
 from groupnorm.study.results.published import SPREAD
 from groupnorm.study.results.rows import (

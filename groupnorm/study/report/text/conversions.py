@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from groupnorm.counts import counted
 from groupnorm.study.conversions.trial import DISTILLATION, FITTED, METHODS
 from groupnorm.study.results.conversions import (
     UP_TO_32,
@@ -13,7 +14,7 @@ from groupnorm.study.results.conversions import (
     mean_share,
 )
 from groupnorm.study.results.estimates import Difference, Estimate
-from groupnorm.study.results.format import counted, decimal_text, plain_text
+from groupnorm.study.results.format import decimal_text, plain_text
 from groupnorm.study.results.labels import interval_text
 
 EIGHT = "gn:groups=8"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from groupnorm.counts import counted
 from groupnorm.study.report.text.findings import alone, best_first, compared, picked
 from groupnorm.study.report.text.verdicts import gap, uncertainty, verdict
 from groupnorm.study.results.by_step import difference_at, shown_steps
 from groupnorm.study.results.differences import groups_of, row_difference
 from groupnorm.study.results.estimates import Difference
-from groupnorm.study.results.format import counted
 from groupnorm.study.results.labels import RECOMPUTED
 from groupnorm.study.results.rows import Row, Study, by_runs
 from groupnorm.study.results.wording import (
