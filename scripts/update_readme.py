@@ -697,7 +697,7 @@ def study_sections() -> dict[str, str]:
         "detectors, standard": detection_section("detection-standard-*"),
         "video": video_section("video-quick-*"),
         "video standard": video_section("video-standard-*", whole=False),
-        # LARGER
+        "video larger": video_section("video-larger-*", whole=False),
         "recipe": recipe_section(),
         "tuned": tuned_section("tuned-batch-size-quick-*", "batch-size-quick-*"),
         "speed": speed_section(),

@@ -20,8 +20,8 @@ from groupnorm.training.metric import VIDEO
 
 SCALES = {
     "quick": "clips of 16 pixels, three seeds, minutes",
-    "standard": "also with weight standardization, five seeds, about an hour",
-    "larger": "clips of 24 pixels, five seeds, less than an hour",
+    "standard": "also with weight standardization, five seeds, half an hour to an hour",
+    "larger": "clips of 24 pixels, five seeds, 20 to 45 minutes",
     "smoke": "two steps of each run, a minute or two",
 }
 SEEDS = {"quick": 3, "standard": 5, "larger": 5, "smoke": 1}
