@@ -29,15 +29,15 @@ def test_smoke_is_killed_and_goes_on_to_its_report(tmp_path):
     done = typed(*SMOKE, "--out", whole)
     assert done.returncode == 0, done.stderr
     assert results(out) == results(whole)
-    assert len(results(out)) == 9
+    assert len(results(out)) == 10
     page = (out / "report.html").read_text()
     assert "smoke scale: nothing is learned" in page
-    for arm in ("Converted", "Converted, 8 groups"):
+    for arm in ("Converted", "Converted, 8 groups", "Converted, 8 groups, no offsets"):
         assert f"{arm}: 1 conversion replaced 8 norms of the encoder" in page
-    assert page.count("; none was left as it was.") == 2
+    assert page.count("; none was left as it was.") == 3
     reports = [
         env["init"]["conversion"]
         for path in out.glob("runs/*/env.json")
         if "conversion" in (env := json.loads(path.read_text())).get("init", {})
     ]
-    assert len(reports) == 2
+    assert len(reports) == 3
