@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +182,9 @@ def _convert(
 
 
 def _limits(config: SegmentationConfig) -> FitLimits:
-    limits = FitLimits()
     if config.init_offset_limit is None:
-        return limits
-    return replace(limits, offset_limit=config.init_offset_limit)
+        return FitLimits()
+    return FitLimits(offset_limit=config.init_offset_limit)
 
 
 def first_step(

@@ -34,8 +34,9 @@ def test_the_arms_of_quick():
 
 def test_every_arm_has_the_same_recipe_and_decoder():
     found, _ = arms(seeds=2)
-    differ = {"norms", "init", "init_norms", "init_offset_limit", "seed", "workers"}
-    differ.add("batch_per_worker")
+    differ = {
+        "norms", "init", "init_norms", "init_offset_limit", "seed", "workers", "batch_per_worker",
+    }  # fmt: skip
     assert {config.model_dump_json(exclude=differ) for config in found.values()} == {
         fine_tuning.recipe().model_dump_json(exclude=differ)
     }
