@@ -7,6 +7,11 @@ sample. Signs and scales a and offsets d, which the convolution in front can abs
 that they move little. For given a and d the best gamma and beta are a regression of y on GN(v),
 and everything that it needs follows from the moments of each sample and channel.
 
+A group norm's output does not change, but for eps, when the whole group's input is multiplied by a
+number. The one that gives the scales a / s of a group the geometric mean 1 is taken: so the weights
+in front keep their size, on which it depends how far a step of training moves the layer, and eps
+weighs as much as it did in the teacher.
+
 The regression without a and d is "fold and least squares"; no publication of the rest is known.
 """
 
@@ -66,7 +71,8 @@ class LayerFit:
     Attributes:
         groups: G.
         eps: added to the variance inside the root.
-        input_scale: A (C,), and `input_shift`, B: the norm gets v = A x + B.
+        input_scale: A (C,), and `input_shift`, B: the norm gets v = A x + B. The geometric mean of
+            |A| over a group is 1.
         input_shift: see `input_scale`.
         weight: gamma (C,), and `bias`, beta.
         bias: see `weight`.
@@ -241,6 +247,11 @@ def _standardized(
     return _Problem(arrays, var_y, mean_x, std_x, mean_y, eps, hybrid)
 
 
+def _unit(problem: _Problem, a: Tensor) -> Tensor:
+    """What v is divided by: (G, 1, K), for which |a / std| have the geometric mean 1 in a group."""
+    return (a.abs() / problem.std_x.view(*a.shape[:2], 1)).log().mean(1, keepdim=True).exp()
+
+
 def _normalized(problem: _Problem, a: Tensor, d: Tensor) -> _Normalized:
     """Args: a and d (G, D, K). Every sum over samples or channels is one matrix product."""
     channels, k = a.shape[1], a.shape[2]
@@ -257,7 +268,7 @@ def _normalized(problem: _Problem, a: Tensor, d: Tensor) -> _Normalized:
         share = problem.hybrid
         mean = share * mean + (1 - share) * mean.mean(1, keepdim=True)
         var = share * var + (1 - share) * var.mean(1, keepdim=True)
-    r = (var.clamp(min=0) + problem.eps).rsqrt()
+    r = (var.clamp(min=0) + problem.eps * _unit(problem, a) ** 2).rsqrt()
     p = mean * r
     # n = a u r + d r - p: its moments need the sums over samples of u, u^2, u y, y times these.
     products = arrays.mT @ torch.cat([r, r * r, r * p, p], 2) / arrays.shape[1]
@@ -359,18 +370,20 @@ def _fitted(problem: _Problem, a: Tensor, d: Tensor, by_moments: bool) -> LayerF
     else:
         gamma = n.cov / var
     residual = problem.var_y - 2 * gamma * n.cov + gamma**2 * n.var
-    scale = a.flatten() / problem.std_x
-    share = d.var(1, correction=0) / (n.group_var.mean(1) + problem.eps)
+    unit = _unit(problem, a.unsqueeze(2)).squeeze(2)
+    scale = (a / unit).flatten() / problem.std_x
+    unit = unit.squeeze(1)
+    share = d.var(1, correction=0) / (n.group_var.mean(1) + problem.eps * unit**2)
     return LayerFit(
         groups=a.shape[0],
         eps=problem.eps,
         input_scale=scale,
-        input_shift=d.flatten() - scale * problem.mean_x,
+        input_shift=(d / unit.unsqueeze(1)).flatten() - scale * problem.mean_x,
         weight=gamma.flatten(),
         bias=problem.mean_y - (gamma * n.mean).flatten(),
         hybrid=problem.hybrid,
-        stored_mean=n.group_mean.mean(1),
-        stored_var=n.group_var.mean(1),
+        stored_mean=n.group_mean.mean(1) / unit,
+        stored_var=n.group_var.mean(1) / unit**2,
         error=_ratio(residual.clamp(min=0).sum(), problem.var_y.sum()),
         offset_share=float(share.mean()),
     )

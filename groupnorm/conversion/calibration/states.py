@@ -15,7 +15,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from groupnorm.files import first_line
 
-MEMORY = 900_000_000
+MEMORY = 600_000_000
 """Bytes of values that are held in memory."""
 _HALF = (1e-3, 6e4)  # largest values that float16 holds with its full precision
 

@@ -90,11 +90,13 @@ def test_offsets_make_the_variance_steady():
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
-def test_the_error_is_that_of_the_layer_on_its_data(groups, share):
+@pytest.mark.parametrize(("eps", "unit"), [(1e-5, 1.0), (0.3, 1.0), (1e-3, 0.02), (0.3, 50.0)])
+def test_the_error_is_that_of_the_layer_on_its_data(groups, share, eps, unit):
     x, y = random_layer()
+    x = x * unit
     limits = FitLimits(steps=20)
     moments = moments_of(x, y)
-    fit = fit_layer(moments, groups, limits=limits, hybrid=share)
+    fit = fit_layer(moments, groups, eps=eps, limits=limits, hybrid=share)
     assert fit.error == pytest.approx(measured_error(fit, x, y), rel=FORMULA_64, abs=FORMULA_64)
     assert relative_error(fit, moments) == pytest.approx(fit.error, rel=FORMULA_64, abs=FORMULA_64)
     other_x, other_y = x[:5] + 1, y[:5] - 0.5
@@ -165,13 +167,14 @@ def test_limits_hold(limits):
     x, y = random_layer(channels=12)
     fit = fit_layer(moments_of(x, y), 3, limits=limits)
     std = (x.var((0, 2), correction=0) + fit.eps).sqrt()
-    a = fit.input_scale * std
-    d = fit.input_shift + fit.input_scale * x.mean((0, 2))
-    assert a.abs().log().abs().max() <= limits.scale_limit + FORMULA_64
-    assert d.abs().max() <= limits.offset_limit + FORMULA_64
+    a = (fit.input_scale * std).view(3, 4)
+    d = (fit.input_shift + fit.input_scale * x.mean((0, 2))).view(3, 4)
+    log_a = a.abs().log()
+    assert (log_a.amax(1) - log_a.amin(1)).max() <= 2 * limits.scale_limit + FORMULA_64
+    assert (d / a).abs().max() <= limits.offset_limit * math.exp(limits.scale_limit) + FORMULA_64
     assert limits.signs or (a > 0).all()
     if limits.scale_limit > 0:
-        assert a.abs().log().abs().max() > 0
+        assert (log_a.amax(1) - log_a.amin(1)).min() > 0
     if limits.offset_limit == 0:
         assert fit.offset_share == 0
 
@@ -205,6 +208,16 @@ def test_units_of_input_and_output_do_not_matter():
     assert torch.allclose(
         applied(other, 1000 * x - 7000), 0.01 * applied(fit, x) + 3, rtol=PRINTED, atol=PRINTED
     )
+
+
+@pytest.mark.parametrize("unit", [1e-2, 1.0, 1e3])
+def test_the_scales_of_a_group_are_1_on_average_whatever_the_unit_of_x(unit):
+    """The layer in front keeps the size of its weights, and with it the steps of a training."""
+    x, y = random_layer(channels=12)
+    fit = fit_layer(moments_of(unit * x, y), 3, eps=EPS, limits=FitLimits(steps=20))
+    log_scales = fit.input_scale.abs().log().view(3, 4)
+    assert log_scales.mean(1).abs().max() < FORMULA_64
+    assert log_scales.abs().max() > 0.1
 
 
 def test_half_of_the_groups_statistics_lose_less():
@@ -297,9 +310,15 @@ def test_a_channel_that_does_not_move_on_the_data_is_not_blown_up():
     x[:, 1] = 0.3
     moments = moments_of(x, y)
     stored = torch.tensor([0.1, 0.5, 0.1, 0.1], dtype=torch.float64)
-    without, bounded = (fit_layer(moments, 1, least_std=std) for std in (None, stored))
-    assert without.input_scale.abs()[1] > 60
-    assert bounded.input_scale.abs()[1] < math.exp(1.5) / 0.5 + PRINTED
+    without, bounded = (
+        fit_layer(moments, 1, least_std=std, limits=SIGNS) for std in (None, stored)
+    )
+    std = (x.var((0, 2), correction=0) + without.eps).sqrt()
+    for found, least in ((without, std), (bounded, torch.maximum(std, stored))):
+        ratio = (found.input_scale[1] / found.input_scale[0]).abs()
+        assert float(ratio) == pytest.approx(float(least[0] / least[1]), rel=FORMULA_64)
+    assert (without.input_scale[1] / without.input_scale[0]).abs() > 60
+    assert (bounded.input_scale[1] / bounded.input_scale[0]).abs() < 10
     assert torch.equal(without.input_scale.abs() > 20, torch.arange(4) == 1)
 
 
