@@ -28,6 +28,7 @@ from groupnorm.study.report.figures.style import (
     name_axis,
     name_height,
     norm_styles,
+    with_margin,
 )
 from groupnorm.study.results.compare import first_table
 from groupnorm.study.results.estimates import Estimate
@@ -399,6 +400,4 @@ def limits_of(
     ends = [end for e in present for end in e.interval or (e.mean, e.mean)]
     ends += more
     least, most = bounds(metric) or (-math.inf, math.inf)
-    low, high = max(min(ends), least), min(max(ends), most)
-    margin = 0.08 * (high - low) or 0.5
-    return low - margin, high + margin
+    return with_margin([max(min(ends), least), min(max(ends), most)])

@@ -16,6 +16,7 @@ from groupnorm.study.report.figures.style import (
     log_axis,
     name_axis,
     norm_styles,
+    with_margin,
 )
 from groupnorm.study.results.labels import short_names
 from groupnorm.study.results.published import (
@@ -106,8 +107,7 @@ def norm_panel(table: Published, metric: Metric, batch: int | None, height: floa
 def group_panels(table: Published, metric: Metric, divisions: Sequence[str]) -> list[Panel]:
     """Results by group division, one panel for each of the divisions that the table has."""
     found = [v for v in values(table) if v.division in divisions]
-    results = [v.result for v in found]
-    margin = 0.08 * (max(results) - min(results)) or 0.5 if results else 0.0
+    limits = with_margin(v.result for v in found)
 
     def panel(division: str) -> Panel:
         line = [v for v in found if v.division == division]
@@ -116,7 +116,8 @@ def group_panels(table: Published, metric: Metric, divisions: Sequence[str]) -> 
         def draw(ax: Axes) -> None:
             log_axis(ax, xs, DIVISIONS[division], EXTREMES[division])
             ax.plot(xs, [v.result for v in line], color=KIND_COLORS["gn"], marker="s")
-            ax.set_ylim(min(results) - margin, max(results) + margin)
+            if limits is not None:
+                ax.set_ylim(limits)
             _frame(ax, table, metric)
 
         alt = f"{_whose(table, noun(metric))} by {DIVISIONS[division]}: {table.source}"

@@ -97,6 +97,15 @@ def log_axis(ax: Axes, values: Sequence[int], label: str, one: str | None = None
     ax.set_xlabel(label)
 
 
+def with_margin(values: Iterable[float]) -> tuple[float, float] | None:
+    """The limits of an axis on which all values are seen, with room at both ends; None for none."""
+    shown = list(values)
+    if not shown:
+        return None
+    margin = 0.08 * (max(shown) - min(shown)) or 0.5
+    return min(shown) - margin, max(shown) + margin
+
+
 def name_axis(ax: Axes, names: Sequence[str]) -> None:
     """A row for every name, the first at the bottom; a long name takes several lines."""
     ax.set_yticks(range(len(names)), [_in_lines(name) for name in names])

@@ -15,6 +15,7 @@ from groupnorm.study.report.figures.style import (
     Style,
     norm_styles,
     sequence_colors,
+    with_margin,
 )
 from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.published import DIVISIONS
@@ -110,8 +111,7 @@ def _rows(tuning: Tuning, **labels: Any) -> list[Row]:
 def _drawer(tuning: Tuning, lines: Lines, title: str, label: str) -> Callable[[Axes], None]:
     """The values stand side by side, whatever their distance: they are usually multiples."""
     places = {value: place for place, value in enumerate(tuning.values)}
-    means = [row.mean for row in tuning.rows if row.mean is not None]
-    margin = 0.08 * (max(means) - min(means)) or 0.5 if means else 0.0
+    limits = with_margin(row.mean for row in tuning.rows if row.mean is not None)
 
     def draw(ax: Axes) -> None:
         bad: list[tuple[float, Style, str]] = []
@@ -127,8 +127,8 @@ def _drawer(tuning: Tuning, lines: Lines, title: str, label: str) -> Callable[[A
                     ax.plot(place, row.mean, "o", ms=12, mfc="none", mec=style.color, mew=1.4)
         ax.set_xticks(range(len(places)), [str(value) for value in places])
         ax.set_xlim(-0.5, len(places) - 0.5)
-        if means:
-            ax.set_ylim(min(means) - margin, max(means) + margin)
+        if limits is not None:
+            ax.set_ylim(limits)
         mark_missing(ax, bad)
         ax.set_xlabel(f"{FIELD_WORDS.get(tuning.field, tuning.field)} ({tuning.field})")
         ax.set_ylabel(label)
