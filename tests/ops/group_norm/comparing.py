@@ -36,6 +36,39 @@ def largest(t):
     return float(t.detach().abs().max()) if t.numel() else 0.0
 
 
+def expected(x, groups, weight, bias, residual, dy, eps=1e-5, activation=None):
+    """The results in float64, what their errors are relative to, and the offset m (tolerances.py).
+
+    Args:
+        x: (N, C, *), and with it weight, bias, residual (or None) and dy: the rounded inputs.
+    """
+    x64, w64, b64, r64 = (
+        None if t is None else t.detach().double() for t in (x, weight, bias, residual)
+    )
+    y, mean, rstd = reference.forward(x64, groups, w64, b64, eps, activation, r64)
+    dx, dweight, dbias, dresidual = reference.backward(
+        dy.double(), x64, groups, w64, b64, mean, rstd, activation, r64
+    )
+    truth = {"y": y, "dx": dx, "dweight": dweight, "dbias": dbias, "dresidual": dresidual}
+    w = 1.0 if weight is None else largest(w64)
+    xhat = reference.forward(x64, groups, eps=eps)[0].abs()
+    g = dy.double().abs() * STEEPEST
+    total = largest((g * (1 + xhat)).sum([0, *range(2, x.dim())]))
+    scales = {
+        "y": STEEPEST * (w * (1 + largest(xhat)) + (0 if bias is None else largest(b64))),
+        "dx": largest(rstd) * w * largest(g) * (1 + largest(xhat)) ** 2,
+        "dweight": total,
+        "dbias": total,
+        "dresidual": largest(g),
+    }
+    if activation in ("relu", "leaky_relu", "hardswish"):
+        # Where z is within rounding of a kink the two sides may pick different slopes.
+        z = reference.forward(x64, groups, w64, b64, eps, None, r64)[0]
+        kinks = (-3.0, 3.0) if activation == "hardswish" else (0.0,)
+        assert min(float((z - kink).abs().min()) for kink in kinks) > 1e-6, "draw another seed"
+    return truth, scales, largest(mean * rstd)
+
+
 def compare(
     shape, groups, dtype, backend, *, layout="contiguous", offset=0.0, std=1.0, activation=None,
     residual=False, affine="both", param_dtype=None, grad_layout=None, eps=1e-5, seed=0, x=None,
@@ -60,32 +93,10 @@ def compare(
     inputs = [t for t in (x, w, b, r) if t is not None]
     grads = torch.autograd.grad(y, inputs, dy)
 
-    x64, w64, b64, r64 = (None if t is None else t.detach().double() for t in (x, w, b, r))
-    y64, mean, rstd = reference.forward(x64, groups, w64, b64, eps, activation, r64)
-    dx64, dw64, db64, dr64 = reference.backward(
-        dy.double(), x64, groups, w64, b64, mean, rstd, activation, r64
-    )
+    truth, scales, m = expected(x, groups, w, b, r, dy, eps, activation)
     # What centres twice does not see the offset (see tolerances.py).
-    m = largest(mean * rstd)
     centred = backend == "reference" or (backend == "aten" and needs_shift(x))
     offsets = {"y": 0.0 if centred or backend in ("native", "triton") else m}
-    weight = 1.0 if w is None else largest(w64)
-    xhat = reference.forward(x64, groups, eps=eps)[0].abs()
-    g = dy.double().abs() * STEEPEST
-    total = largest((g * (1 + xhat)).sum([0, *range(2, len(shape))]))
-    scales = {
-        "y": STEEPEST * (weight * (1 + largest(xhat)) + (0 if b is None else largest(b64))),
-        "dx": largest(rstd) * weight * largest(g) * (1 + largest(xhat)) ** 2,
-        "dweight": total,
-        "dbias": total,
-        "dresidual": largest(g),
-    }
-    if activation in ("relu", "leaky_relu", "hardswish"):
-        # Where z is within rounding of a kink the two sides may pick different slopes.
-        z = reference.forward(x64, groups, w64, b64, eps, None, r64)[0]
-        kinks = (-3.0, 3.0) if activation == "hardswish" else (0.0,)
-        assert min(float((z - kink).abs().min()) for kink in kinks) > 1e-6, "draw another seed"
-    truth = {"y": y64, "dx": dx64}
     ours = dict(
         zip(
             ["dx"]
@@ -98,7 +109,6 @@ def compare(
         y=y,
     )
     storage = STORAGE_INTERPRETED if backend == "triton" and interpreted else STORAGE
-    truth |= {"dweight": dw64, "dbias": db64, "dresidual": dr64}
     for name, value in ours.items():
         true = truth[name]
         assert value.shape == true.shape, name
