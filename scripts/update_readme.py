@@ -1041,19 +1041,22 @@ def conversions_section(folder: Path) -> str:
 
 
 def conversions_picture(folder: Path) -> str:
-    """A study of conversions in short: its figure, its first table and its first finding."""
+    """A study of conversions in short: a line for each network, and its first finding."""
     networks = read_study(folder).conversions
     inside = folder.relative_to(ROOT).as_posix()
     table = conversion_tables(networks)[0]
-    return "\n".join(
-        [
-            f"![Kept of the teacher's result]({inside}/figures/kept.png)",
-            "",
-            *markdown(list(table.header), list(map(list, table.body))),
-            "",
-            f"{table.caption}. {conversions_text(networks)[0]} Record: [{folder.name}]({inside}).",
-        ]
-    )
+    eight, fitted = (table.header.index(name) for name in ("8 groups", "fitted groups"))
+    lines: dict[str, dict[str, list[str]]] = {}
+    for row in table.body:
+        lines.setdefault(row[0], {})[row[1]] = list(row)
+    methods = list(next(iter(lines.values())))
+    header = ["kept, in percent", *(f"{method}, 8 groups" for method in methods)]
+    body = [
+        [network, *(rows[method][eight] for method in methods), rows["fit"][fitted]]
+        for network, rows in lines.items()
+    ]
+    found = f"{conversions_text(networks)[0]} Record: [{folder.name}]({inside})."
+    return "\n".join([*markdown([*header, "fit, fitted groups"], body), "", found])
 
 
 def fine_tuning_section(pattern: str) -> str:
