@@ -11,6 +11,7 @@ memory is channels_last.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -175,9 +176,12 @@ def _pooled(x: Any, groups: int, gamma: Any, beta: Any, epsilon: float, axis: in
     def group_mean(values: Any) -> Any:
         """Mean over the positions and the channels of each group, at each of its channels."""
         if positions:
-            values = ops.mean(values, positions, keepdims=True)
+            # Not ops.mean, which rounds to float32 on JAX.
+            count = math.prod(ops.shape(values)[i] for i in positions)
+            values = ops.sum(values, positions, keepdims=True) / ops.cast(count, dtype)
         grouped = ops.reshape(values, (-1, groups, channels // groups))
-        means = ops.mean(grouped, 2, keepdims=True) + ops.zeros_like(grouped)
+        means = ops.sum(grouped, 2, keepdims=True) * (groups / channels)
+        means = means + ops.zeros_like(grouped)
         return ops.reshape(means, (-1, *(channels if i == axis else 1 for i in range(1, rank))))
 
     shift = ops.stop_gradient(group_mean(x))
