@@ -1,7 +1,7 @@
 """The CIFAR-type ResNet of He et al. 2016 (arXiv 1512.03385, section 4.2) in Keras.
 
 The network of `groupnorm.models` of the same name: layers are called by the paths that its modules
-have there, so that `from_torch` and `to_torch` match them.
+have there, with dashes for dots, so that `from_torch` and `to_torch` match them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def resnet(
     norm_of, conv_of = norm_layer(spec), conv_layer(spec)
 
     def conv(x: Any, channels: int, stride: int, name: str) -> Any:
-        x = layers.ZeroPadding2D(1, name=f"{name}.padding")(x)
+        x = layers.ZeroPadding2D(1, name=f"{name}-padding")(x)
         initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
         return conv_of(
             channels, 3, strides=stride, use_bias=spec.kind == "none",
@@ -91,16 +91,16 @@ def resnet(
         )(x)  # fmt: skip
 
     def block(x: Any, channels: int, stride: int, name: str) -> Any:
-        out = conv(x, channels, stride, f"{name}.conv1")
-        out = layers.ReLU(name=f"{name}.act1")(norm_of(channels, name=f"{name}.norm1")(out))
-        out = conv(out, channels, 1, f"{name}.conv2")
-        last = norm_of(channels, name=f"{name}.norm2")
+        out = conv(x, channels, stride, f"{name}-conv1")
+        out = layers.ReLU(name=f"{name}-act1")(norm_of(channels, name=f"{name}-norm1")(out))
+        out = conv(out, channels, 1, f"{name}-conv2")
+        last = norm_of(channels, name=f"{name}-norm2")
         if zero_gamma and spec.kind != "none" and spec.affine:
             last.gamma_initializer = keras.initializers.Zeros()
         out = last(out)
         if stride != 1:
-            x = SubsampleAndPad(stride, channels - x.shape[-1], name=f"{name}.shortcut")(x)
-        return layers.ReLU(name=f"{name}.act2")(layers.Add(name=f"{name}.sum")([out, x]))
+            x = SubsampleAndPad(stride, channels - x.shape[-1], name=f"{name}-shortcut")(x)
+        return layers.ReLU(name=f"{name}-act2")(layers.Add(name=f"{name}-sum")([out, x]))
 
     inputs = keras.Input(input_shape, name="images")
     x = conv(inputs, _WIDTHS[0], 1, "conv1")
@@ -108,7 +108,7 @@ def resnet(
     for stage, channels in enumerate(_WIDTHS):
         for position in range((depth - 2) // 6):
             stride = 2 if stage > 0 and position == 0 else 1
-            x = block(x, channels, stride, f"stages.{stage}.{position}")
+            x = block(x, channels, stride, f"stages-{stage}-{position}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     outputs = layers.Dense(num_classes, kernel_initializer=initializer, name="linear")(x)

@@ -65,9 +65,10 @@ def from_torch(
     """Load the weights of a PyTorch model into a Keras model, in place; all or nothing.
 
     Arrays are matched by the path of their layer, the names of the layers it lies in joined by
-    dots: `layer1.0.conv1.weight` goes to the `kernel` of the layer "layer1.0.conv1". Kernels change
-    their layout (convolutions, grouped, depthwise and transposed ones, dense layers); other arrays
-    stay as they are. Numbers are copied bit for bit, but for a batch norm's running variance.
+    dots, where a dash in a name counts as a dot, which Keras does not allow on every backend:
+    `layer1.0.conv1.weight` goes to the `kernel` of the layer "layer1-0-conv1". Kernels change their
+    layout (convolutions, grouped, depthwise and transposed ones, dense layers); other arrays stay
+    as they are. Numbers are copied bit for bit, but for a batch norm's running variance.
 
     With a PyTorch model the settings that the shapes do not show are compared, too: eps and groups
     of norms; strides, dilation and padding of convolutions, and whether their weights are
@@ -224,7 +225,8 @@ def _plan(
 def _layers(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The layers below one, each with its path."""
     for below in layer._flatten_layers(include_self=False, recursive=False):
-        own_path = f"{path}.{below.name}" if path else below.name
+        name = below.name.replace("-", ".")
+        own_path = f"{path}.{name}" if path else name
         yield own_path, below
         yield from _layers(below, own_path)
 
@@ -255,22 +257,23 @@ def _numbers(variable: Any) -> np.ndarray[Any, Any]:
 def _other_settings(pairs: Mapping[str, tuple[Any, Any]]) -> Problems:
     """What differs beside eps, of a layer and a module of the same path."""
     problems: Problems = {}
-    settings = {
-        "number of groups": ("groups", "num_groups"),
-        "weight standardization (form)": ("ws_form", "ws_form"),
-        "weight standardization (eps)": ("ws_eps", "ws_eps"),
-        "strides": ("strides", "stride"),
-        "dilation": ("dilation_rate", "dilation"),
-    }
-    for heading, (own_name, torch_name) in settings.items():
-        shared = {p: pair for p, pair in pairs.items() if hasattr(pair[1], torch_name)}
-        own = {path: _setting(pair[0], own_name) for path, pair in shared.items()}
-        other = {path: _setting(pair[1], torch_name) for path, pair in shared.items()}
-        if heading.startswith("weight"):  # a layer that is not standardized has no such attribute
-            own, other = (
-                {p: _setting(pair[i], own_name) for p, pair in pairs.items()} for i in (0, 1)
-            )
-        problems[heading] = differing(own, other)
+    for heading, own_name, torch_name in (
+        ("number of groups", "groups", "num_groups"),
+        ("strides", "strides", "stride"),
+        ("dilation", "dilation_rate", "dilation"),
+    ):
+        shared = [p for p, (own, other) in pairs.items()
+                  if hasattr(own, own_name) and hasattr(other, torch_name)]  # fmt: skip
+        problems[heading] = differing(
+            {path: _setting(pairs[path][0], own_name) for path in shared},
+            {path: _setting(pairs[path][1], torch_name) for path in shared},
+        )
+    own_ws, other_ws = (
+        {path: (_setting(pair[side], "ws_form"), _setting(pair[side], "ws_eps"))
+         for path, pair in pairs.items()}
+        for side in (0, 1)
+    )  # fmt: skip
+    problems["weight standardization (form, eps)"] = differing(own_ws, other_ws)
     unseen: list[str] = []
     problems["padding"] = []
     for path, (own_layer, module) in pairs.items():
