@@ -1,0 +1,1 @@
+"""The operation for other frameworks than PyTorch, one package for each; torch stays unloaded."""
