@@ -30,7 +30,7 @@ SHAPES = (((1, 56, 56, 64), 8), ((2, 28, 28, 256), 32), ((4, 56, 56, 256), 32))
 MEANS = (0, 10, 100, 1_000, 10_000)
 PLACES = ("keras on tensorflow", "keras on jax", "keras on torch", "jax")
 OURS = "groupnorm"
-GATE = 1e-5  # largest error at mean 0: what fails it is not timed
+GATE = 1e-4  # largest error at mean 0: what fails it is not timed
 EPS = 1e-5
 
 Function = Callable[[Any, Any, Any], Any]
