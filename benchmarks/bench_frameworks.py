@@ -58,6 +58,7 @@ def expected(given: dict[str, np.ndarray], groups: int) -> np.ndarray:
 def keras_layers(groups: int) -> dict[str, Any]:
     """Keras's own layer and ours, by name."""
     import keras
+
     from groupnorm.frameworks.keras import GroupNormalization
 
     return {
@@ -145,6 +146,7 @@ def plain_jax(given: dict[str, np.ndarray], groups: int) -> Any:
     import equinox
     import flax.linen
     import jax
+
     from groupnorm.frameworks.jax import group_norm
 
     def linen(fast: bool) -> Function:
