@@ -13,7 +13,7 @@ from groupnorm.ops.group_norm import reference
 from groupnorm.ops.group_norm.activations import ACTIVATIONS
 from tests.frameworks.cases import CASES, OFFSETS, Case, check, errors_of, inputs_of
 from tests.frameworks.jax.arrays import as_is, channels_first, channels_last, numbers
-from tests.tolerances import DOUBLE, LAYER, NETWORK, STEP, STORAGE
+from tests.tolerances import DOUBLE, LAYER, NETWORK, STEP, STORAGE, bound
 
 pytest.importorskip("jax")
 import jax
@@ -63,6 +63,17 @@ def test_the_default_of_flax_fails(case):
 
     error, limit = errors_of(case, results(case, apply))["y"]
     assert error > limit
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e4, -1e4])
+def test_the_output_is_as_exact_far_from_zero(mean):
+    """What rounding left of the mean is subtracted: the bound without the offset holds."""
+    case = Case(shape=(2, 64, 28, 28), groups=8, mean=mean, affine="none")
+    x = inputs_of(case)["x"]
+    y, _, _ = reference.forward(x.double(), case.groups)
+    found = channels_first(group_norm(channels_last(x), case.groups))
+    largest = float(y.abs().max())
+    assert np.abs(found - y.numpy()).max() <= bound(torch.float32, 0, 1 + largest, largest)
 
 
 def drawn(*shape, seed=0, dtype=np.float32, mean=0.0):
