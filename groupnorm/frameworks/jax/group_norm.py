@@ -32,6 +32,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 
 from groupnorm.frameworks.jax.activations import activate, check_activation, slope
 
@@ -167,7 +168,7 @@ def _group_norm(
     return activate(z, activation).astype(x.dtype)
 
 
-@_group_norm.defjvp
+@partial(_group_norm.defjvp, symbolic_zeros=True)
 def _differentiate(
     groups: int,
     eps: float,
@@ -178,6 +179,8 @@ def _differentiate(
 ) -> tuple[Array, Array]:
     """y and its tangent, linear in the tangents; transposed, the gradient."""
     x, scale, bias, residual = primals
+    # what is not differentiated would otherwise be a map of zeros that the backward pass keeps
+    tangents = tuple(None if isinstance(t, SymbolicZero) else t for t in tangents)
     statistics = _statistics(x, groups, eps, axis)
     y = activate(_pre_activation(x, scale, bias, residual, statistics, axis), activation)
     tangent = jax.checkpoint(partial(_tangent, groups=groups, activation=activation, axis=axis))
@@ -245,17 +248,19 @@ def _tangent(
     x = _accumulated(x)
     shift_nc, rest_nc, rstd_nc = statistics
     centred = x - _spread(shift_nc, x, axis)
-    factor_nc = _times(rstd_nc, scale)
-    dmean_nc = _group_mean(_position_mean(dx, axis), groups)
-    dcov_nc = _group_mean(_position_mean(centred * dx, axis), groups) - rest_nc * dmean_nc
-    slope_nc = -factor_nc * rstd_nc * rstd_nc * dcov_nc
-    if dscale is not None:
-        slope_nc = slope_nc + rstd_nc * dscale
-    offset_nc = -rest_nc * slope_nc - factor_nc * dmean_nc
-    if dbias is not None:
-        offset_nc = offset_nc + dbias
-    dz = dx * _spread(factor_nc, x, axis)
-    dz = dz + (centred * _spread(slope_nc, x, axis) + _spread(offset_nc, x, axis))
+    # dz = dx * factor + centred * slope + offset
+    slope_nc = jnp.zeros_like(rstd_nc) if dscale is None else rstd_nc * dscale
+    offset_nc = jnp.zeros_like(rstd_nc) if dbias is None else dbias + jnp.zeros_like(rstd_nc)
+    if dx is not None:
+        factor_nc = _times(rstd_nc, scale)
+        dmean_nc = _group_mean(_position_mean(dx, axis), groups)
+        dcov_nc = _group_mean(_position_mean(centred * dx, axis), groups) - rest_nc * dmean_nc
+        slope_nc = slope_nc - factor_nc * rstd_nc * rstd_nc * dcov_nc
+        offset_nc = offset_nc - factor_nc * dmean_nc
+    offset_nc = offset_nc - rest_nc * slope_nc
+    dz = centred * _spread(slope_nc, x, axis) + _spread(offset_nc, x, axis)
+    if dx is not None:
+        dz = dz + dx * _spread(factor_nc, x, axis)
     if dresidual is not None:
         dz = dz + dresidual
     if activation is not None:
