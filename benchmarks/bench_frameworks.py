@@ -52,7 +52,8 @@ def expected(given: dict[str, np.ndarray], groups: int) -> np.ndarray:
     centred = grouped - grouped.mean((1, 3), keepdims=True)
     var = (centred**2).mean((1, 3), keepdims=True)
     xhat = (centred / np.sqrt(var + EPS)).reshape(x.shape)
-    return xhat * given["scale"].astype(np.float64) + given["shift"].astype(np.float64)
+    y: np.ndarray = xhat * given["scale"].astype(np.float64) + given["shift"].astype(np.float64)
+    return y
 
 
 def keras_layers(groups: int) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     train, test, classes = images_of(options.data, options.images)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         for norm in NORMS:
             for batch in BATCHES:

@@ -73,7 +73,12 @@ def _checked(spec: str | NormSpec) -> NormSpec:
 def _build(spec: NormSpec, num_channels: int, *, axis: int = -1, **options: Any) -> Any:
     if spec.kind == "none":
         return layers.Identity(**options)
-    shared = {"axis": axis, "epsilon": spec.eps, "center": spec.affine, "scale": spec.affine}
+    shared: dict[str, Any] = {
+        "axis": axis,
+        "epsilon": spec.eps,
+        "center": spec.affine,
+        "scale": spec.affine,
+    }
     if spec.kind == "bn":
         return layers.BatchNormalization(momentum=_MOMENTUM, **shared, **options)
     return GroupNormalization(spec.num_groups(num_channels), **shared, **options)

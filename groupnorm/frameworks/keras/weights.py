@@ -192,7 +192,7 @@ def _plan(
             for path, own in own_layers.items()
             if path in torch_paths
         }
-        torch_eps = {p: getattr(pairs[p][1], "eps", None) for p in norms if p in pairs}
+        torch_eps = {p: getattr(pairs[p][1], "eps", None) for p in norms if p in pairs}  # type: ignore[misc]
         problems["norms whose eps PyTorch's module does not tell"] = [
             path for path, value in torch_eps.items() if value is None
         ]
@@ -303,7 +303,7 @@ def _setting(module: Any, name: str) -> Any:
 def _in_front(layer: Any) -> Any:
     """The layer whose output a layer takes in the graph of its model; None where none shows."""
     nodes = getattr(layer, "_inbound_nodes", ())
-    parents = nodes[0].parent_nodes if nodes else ()
+    parents = list(nodes[0].parent_nodes) if nodes else []
     return parents[0].operation if len(parents) == 1 else None
 
 
