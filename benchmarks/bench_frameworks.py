@@ -257,7 +257,7 @@ def child(place: str) -> dict[str, Any]:
     }  # fmt: skip
     command = [sys.executable, __file__, "--measure", place]
     done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, check=True, text=True,
+        command, env=environment, stdout=subprocess.PIPE, check=True, encoding="utf-8",
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )  # fmt: skip
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -86,7 +86,7 @@ def resnet(
         x = layers.ZeroPadding2D(1, name=f"{name}-padding")(x)
         initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
         return conv_of(
-            channels, 3, strides=stride, use_bias=spec.kind == "none",
+            channels, 3, strides=stride, use_bias=not spec.normalizes,
             kernel_initializer=initializer, name=name,
         )(x)  # fmt: skip
 
@@ -95,7 +95,7 @@ def resnet(
         out = layers.ReLU(name=f"{name}-act1")(norm_of(channels, name=f"{name}-norm1")(out))
         out = conv(out, channels, 1, f"{name}-conv2")
         last = norm_of(channels, name=f"{name}-norm2")
-        if zero_gamma and spec.kind != "none" and spec.affine:
+        if zero_gamma and spec.normalizes and spec.affine:
             last.gamma_initializer = keras.initializers.Zeros()
         out = last(out)
         if stride != 1:

@@ -47,3 +47,8 @@ def compiled(function):
 
         return jax.jit(function)
     return function
+
+
+def draw(*shape, seed=0):
+    """Normal numbers in float32."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

@@ -11,18 +11,11 @@ from groupnorm.frameworks.keras import (  # noqa: E402
     WSConv1D,
     WSConv2D,
     WSConv3D,
-    conv_layer,
     norm_layer,
     standardize,
 )
-from groupnorm.ops import weight_standardization as in_torch  # noqa: E402
-from groupnorm.spec import NormSpecError  # noqa: E402
-from tests.frameworks.keras.gradients import to_numpy, value_and_gradients  # noqa: E402
+from tests.frameworks.keras.gradients import draw, to_numpy  # noqa: E402
 from tests.tolerances import HALF_STATISTICS, LAYER, STEP  # noqa: E402
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def expected(x, groups, eps=1e-3):
@@ -142,71 +135,6 @@ def test_groups_that_are_none(groups, got):
 def test_an_unknown_activation_is_named():
     with pytest.raises(ValueError, match="unknown activation 'swish'"):
         GroupNormalization(2, activation="swish")
-
-
-@pytest.mark.parametrize(("spec", "channels", "groups"), [
-    ("gn", 48, 24), ("gn:groups=16", 48, 16), ("gn:size=16", 48, 3), ("gn:groups=auto", 48, 12),
-    ("ln", 48, 1), ("in", 48, 48),
-])  # fmt: skip
-def test_specs_have_the_groups_of_pytorch(spec, channels, groups):
-    assert norm_layer(spec)(channels).groups == groups
-
-
-def test_batch_norm_has_pytorchs_settings():
-    layer = norm_layer("bn")(8)
-    assert isinstance(layer, keras.layers.BatchNormalization)
-    assert (layer.epsilon, layer.momentum) == (1e-5, 0.9)
-
-
-@pytest.mark.parametrize("spec", ["syncbn", "brn", "frn", "evonorm_s0", "none+nf", "ln2d"])
-def test_specs_without_a_layer_are_refused(spec):
-    with pytest.raises(ValueError, match="no layer in Keras; those that have are gn, ln, in, bn"):
-        norm_layer(spec)
-    with pytest.raises(ValueError, match="no layer in Keras"):
-        conv_layer(spec)
-
-
-def test_a_spec_that_cannot_be_read_says_what_normspec_says():
-    with pytest.raises(NormSpecError, match="unknown normalization 'groupnorm'"):
-        norm_layer("groupnorm")
-
-
-def test_standardized_convolutions_go_with_ws():
-    assert conv_layer("gn+ws") is WSConv2D
-    assert conv_layer("gn+ws", dims=1) is WSConv1D
-    assert conv_layer("gn", dims=3) is keras.layers.Conv3D
-    with pytest.raises(ValueError, match="dims=4"):
-        conv_layer("gn", dims=4)
-
-
-@pytest.mark.parametrize("form", ["timm", "bit", "original"])
-@pytest.mark.parametrize("shape", [(3, 4, 6), (3, 3, 4, 6), (2, 2, 2, 3, 4)])
-def test_standardized_kernels_and_their_gradients_are_pytorchs(form, shape):
-    kernel, cotangent = draw(*shape) + 1, draw(*shape, seed=1)
-    y, (dkernel,) = value_and_gradients(
-        lambda w: standardize(w, form),
-        [keras.ops.convert_to_tensor(kernel)],
-        keras.ops.convert_to_tensor(cotangent),
-    )
-
-    def turned(array):
-        return torch.from_numpy(np.moveaxis(array, (-1, -2), (0, 1)).copy()).double()
-
-    w = turned(kernel).requires_grad_()
-    true = in_torch.standardize(w, form)
-    (gradient,) = torch.autograd.grad(true, w, turned(cotangent))
-    np.testing.assert_allclose(turned(to_numpy(y)), true.detach(), rtol=0, atol=LAYER)
-    np.testing.assert_allclose(turned(to_numpy(dkernel)), gradient, rtol=0, atol=LAYER)
-
-
-@pytest.mark.parametrize("form", ["timm", "bit", "original"])
-def test_equal_weights_are_standardized_to_zero(form):
-    kernel = keras.ops.ones((3, 3, 2, 4))
-    y, (gradient,) = value_and_gradients(
-        lambda w: standardize(w, form), [kernel], keras.ops.ones_like(kernel)
-    )
-    assert not to_numpy(y).any()
-    assert np.isfinite(to_numpy(gradient)).all()
 
 
 @pytest.mark.parametrize(
