@@ -12,7 +12,6 @@ import groupnorm
 from groupnorm.ops.group_norm import reference
 from groupnorm.ops.group_norm.activations import ACTIVATIONS
 from tests.frameworks.cases import CASES, OFFSETS, Case, check, errors_of, inputs_of
-from tests.frameworks.jax.arrays import as_is, channels_first, channels_last, numbers
 from tests.tolerances import DOUBLE, LAYER, NETWORK, STEP, STORAGE, bound
 
 pytest.importorskip("jax")
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from groupnorm.frameworks.jax import group_norm
+from tests.frameworks.jax.arrays import as_is, channels_first, channels_last, numbers
 
 ARRAYS = ("x", "weight", "bias", "dy")
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from groupnorm.ops import weight_standardization as torchs
-from tests.frameworks.jax.arrays import numbers
 from tests.tolerances import DOUBLE, STEP, bound
 
 pytest.importorskip("jax")
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from groupnorm.frameworks.jax import WS_FORMS, standardize
+from tests.frameworks.jax.arrays import numbers
 
 KERNELS = [(3, 3, 4, 6), (5, 2, 8), (3, 3, 3, 2, 4), (1, 1, 7, 3), (9, 5), (3, 3, 1, 8)]
 
