@@ -347,10 +347,10 @@ def as_numpy(tensor: Any) -> Array:
 
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype != torch.bfloat16:
-        return np.array(tensor)
+        return np.array(tensor.numpy())
     import ml_dtypes
 
-    return np.array(tensor.view(torch.int16)).view(ml_dtypes.bfloat16)
+    return np.array(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
 
 
 def as_tensor(array: Array) -> Any:
