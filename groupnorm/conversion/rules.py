@@ -68,8 +68,14 @@ def groups_asked(
 
     Raises:
         ValueError: `groups` gives no divisor, or the kind has groups of fewer channels.
+        TypeError: `groups` is no function.
     """
     if groups is not None:
+        if not callable(groups):
+            raise TypeError(
+                f"groups must be a function of a layer's name and channels, got {groups!r}; for a "
+                'number write to="gn:groups=8"'
+            )
         found = groups(name, channels)
         if not isinstance(found, int) or found < 1 or channels % found:
             raise ValueError(

@@ -36,6 +36,7 @@ from groupnorm.conversion.walk import (
     Filters,
     FoundNorm,
     changed_keys,
+    check_model,
     find_norms,
     irreplaceable,
     read_chosen,
@@ -99,10 +100,11 @@ def convert(
 
     Each layer keeps its device, dtype, training flag, `requires_grad`, hooks, eps, and what follows
     the norm within it, as in timm's layers. Parameters remain the same objects, so that with
-    `inplace` an optimizer goes on with them. A layer that is used in several places is converted
-    once and stays one layer. What cannot be converted is left as it is, with the reason in the
-    report; norms that take each sample's own statistics already (group and instance norms) are
-    converted if `only` is given. If anything fails, the model is as it was.
+    `inplace` an optimizer goes on with them; with data, layers in front of norms get new biases
+    (`report.new_keys`), which it has to be given. A layer that is used in several places is
+    converted once and stays one layer. What cannot be converted is left as it is, with the reason
+    in the report; norms that take each sample's own statistics already (group and instance norms)
+    are converted if `only` is given. If anything fails, the model is as it was.
 
     Args:
         model: any network.
@@ -157,6 +159,7 @@ def convert(
         TypeError: the model, `only`, the example, the data or `limits` is none of these.
         RuntimeError: what waits between the layers does not fit in the temporary folder.
     """
+    check_model(model)
     batches = None
     options = Options(
         is_free(NormSpec.parse(to)) and groups is None, min_channels,

@@ -76,7 +76,7 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
             the network is compiled.
         TypeError: it is something else, or the model is no module.
     """
-    _check_model(model)
+    check_model(model)
     names: dict[nn.Module, list[str]] = {}
     places: dict[nn.Module, list[Place]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -103,7 +103,8 @@ def find_norms(model: nn.Module, only: Filters) -> list[FoundNorm]:
     return found
 
 
-def _check_model(model: object) -> None:
+def check_model(model: object) -> None:
+    """Raise TypeError unless it is a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"the network must be a torch.nn.Module, got {type(model).__name__}")
     check_not_compiled(model)
@@ -218,7 +219,7 @@ def working_copy(model: nn.Module, inplace: bool | None = None) -> nn.Module:
             the norm that `inplace` cannot replace.
         TypeError: it is no module.
     """
-    _check_model(model)
+    check_model(model)
     wrapped = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     if isinstance(model, wrapped):
         raise ValueError(

@@ -129,9 +129,7 @@ def test_a_network_is_converted_compared_and_written(place):
     assert first == "network: net of tiny_nets"
     assert "tiny.pt: the prefix 'module.' of all keys is taken off" in said
     assert "images: 13 to calibrate on, 3 held out, 12 x 12 pixels, mean 0.485, 0.456" in said
-    assert (
-        "there are 16 different images, fewer than the 256 to calibrate on and the 64 to " in said
-    )
+    assert "there are 16 different images, not 256 to calibrate on and 64 others to " in said
     assert "2 layers to gn; calibration output error" in said
     for what in (
         "same largest of 2 outputs (N, 2)",

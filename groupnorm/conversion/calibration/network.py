@@ -29,6 +29,9 @@ from groupnorm.counts import counted
 from groupnorm.memory import release_free_blocks
 from groupnorm.spec import NormSpec
 
+_POOR_LAYER = 0.5  # error of a layer, 1 for a constant
+_POOR_OUTPUT = 0.2  # of the network
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -133,6 +136,7 @@ def _calibrated(
         )  # fmt: skip
     error = held_out_error(batches, teacher.model, student.model)
     notes += _notes_on(states)
+    notes += _notes_on_errors(list(found.values()), error)
     return Calibrated(student.model, list(found.values()), error, notes)
 
 
@@ -145,6 +149,27 @@ def _convert_statically(student: Holder, rows: Sequence[ConvertedLayer], spec: N
         for key, value in zip(("weight", "bias"), values, strict=True):
             getattr(new, key).copy_(value)
         swap(student, [(found, new)])
+
+
+def _notes_on_errors(rows: Sequence[ConvertedLayer], error: float | None) -> list[str]:
+    """What is so far from the network before that its user must know."""
+    notes = []
+    errors = {row.name: row.error for row in rows if row.error is not None}
+    poor = [name for name in errors if errors[name] > _POOR_LAYER]
+    if poor:
+        worst = max(poor, key=errors.__getitem__)
+        notes.append(
+            f"{counted(len(poor), 'norm')} gave back little of what the old one gave, with an "
+            f"error above {_POOR_LAYER:g}; the worst is {worst}, {errors[worst]:.2f}. Leave such "
+            "layers out (`only`), or give them fewer groups."
+        )
+    if error is not None and error > _POOR_OUTPUT:
+        notes.append(
+            f"The outputs differ by {error:.2f} of their variance: much of what the network knew "
+            'is lost. Fewer groups (to="ln" is one), more different images and distillation '
+            "(`finetune_steps`) keep more."
+        )
+    return notes
 
 
 def _notes_on(states: States) -> list[str]:

@@ -208,8 +208,8 @@ def _notes_on_parts(images: int, count: int, held_out: int, parts: tuple[int, in
     notes = []
     if images < count + held_out:
         notes.append(
-            f"there are {images:,} different images, fewer than the {count:,} to calibrate on and "
-            f"the {held_out:,} to hold out: {parts[0]:,} and {parts[1]:,} are taken"
+            f"there are {images:,} different images, not {count:,} to calibrate on and "
+            f"{held_out:,} others to hold out: {parts[0]:,} and {parts[1]:,} are taken"
         )
     if parts[0] < FEW[0]:
         notes.append(

@@ -59,7 +59,7 @@ def test_few_images_are_divided_in_proportion_but_neither_part_starves(folder):
     assert sizes(split(folder, 32, 6)) == (32, 6)
     parts = split(folder, 1000, 10)
     assert parts.notes == [
-        "there are 40 different images, fewer than the 1,000 to calibrate on and the 10 to hold "
+        "there are 40 different images, not 1,000 to calibrate on and 10 others to hold "
         "out: 32 and 8 are taken",
         "only 8 images are held out: each changes a percentage by 12 points",
     ]
