@@ -31,6 +31,7 @@ from groupnorm.study.report.figures.predictions import prediction_sheet
 from groupnorm.study.report.figures.render import render_files
 from groupnorm.study.report.figures.sheet import Sheet
 from groupnorm.study.report.figures.tuning import tuning_figure
+from groupnorm.study.report.step_tables import step_tables
 from groupnorm.study.report.tables import main_table_of
 from groupnorm.study.report.text import describe
 from groupnorm.study.report.text.conversions import conversions_text
@@ -662,6 +663,7 @@ def readme_sections() -> dict[str, str]:
         ),
         "detectors": detection_picture(),
         "videos": video_picture(),
+        "conversions": conversions_picture(only("convert-full-*")),
         "accuracy": accuracy_sentence(),
         "kernels": kernels_sentence(),
     }
@@ -940,10 +942,11 @@ def why_sections() -> dict[str, str]:
 
 def conversion_sections() -> dict[str, str]:
     """Name of each section of docs/conversion.md, and its text."""
-    sections = {"published": published_section()}
-    if sorted(RESULTS.glob("convert-full-*")):  # none before the study is kept
-        sections["conversions"] = conversions_section(only("convert-full-*"))
-    return sections
+    return {
+        "published": published_section(),
+        "conversions": conversions_section(only("convert-full-*")),
+        "fine-tuning": fine_tuning_section("fine-tuning-full-*"),
+    }
 
 
 def published_section() -> str:
@@ -1032,6 +1035,49 @@ def conversions_section(folder: Path) -> str:
     lines.append(
         f"Made by `{study.manifest['command']}` with torch {env['torch']} on {env['cpu']}; "
         f"converting and fine-tuning took {sum(seconds) / 60:.0f} minutes of one core. Record: "
+        f"[{folder.name}]({inside})."
+    )
+    return "\n".join(lines)
+
+
+def conversions_picture(folder: Path) -> str:
+    """A study of conversions in short: a line for each network, and its first finding."""
+    networks = read_study(folder).conversions
+    inside = folder.relative_to(ROOT).as_posix()
+    table = conversion_tables(networks)[0]
+    eight, fitted = (table.header.index(name) for name in ("8 groups", "fitted groups"))
+    lines: dict[str, dict[str, list[str]]] = {}
+    for row in table.body:
+        lines.setdefault(row[0], {})[row[1]] = list(row)
+    methods = list(next(iter(lines.values())))
+    header = ["kept, in percent", *(f"{method}, 8 groups" for method in methods)]
+    body = [
+        [network, *(rows[method][eight] for method in methods), rows["fit"][fitted]]
+        for network, rows in lines.items()
+    ]
+    found = f"{conversions_text(networks)[0]} Record: [{folder.name}]({inside})."
+    return "\n".join([*markdown([*header, "fit, fitted groups"], body), "", found])
+
+
+def fine_tuning_section(pattern: str) -> str:
+    """The study of converted encoders on another task: its curves, its text and its tables."""
+    folder = only(pattern)
+    study = read_study(folder)
+    rows = summarize_study(study)
+    tuning = read_tuning(folder, study)
+    if tuning is None:
+        raise SystemExit(f"results/{folder.name} is no tuned study")
+    inside = f"../results/{folder.name}"
+    env = next(iter(study.records.values())).env
+    lines = [f"![Mean IoU by step]({inside}/figures/curves-by-step.png)", ""]
+    for paragraph in describe(study, rows, tuning):
+        lines += [paragraph, ""]
+    for table in step_tables(study, rows):
+        lines += [*markdown(list(table.header), list(map(list, table.body))), ""]
+        lines += [f"{table.caption}.", ""]
+    lines += [*markdown(*tuning_table(tuning)), "", " ".join(how_tuned(tuning)), ""]
+    lines.append(
+        f"Made by `{study.manifest['command']}` with torch {env['torch']} on {env['cpu']}. Record: "
         f"[{folder.name}]({inside})."
     )
     return "\n".join(lines)

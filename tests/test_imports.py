@@ -23,6 +23,7 @@ ALLOWED = {
     "models": {"layers"},
     "conversion": {"ops", "layers", "memory"},
     "cost": {"layers"},
+    "frameworks": set(),
     "data": set(),
     "training": {"data"},
     "run": {"layers", "models", "conversion", "cost", "data", "training", "environment"},

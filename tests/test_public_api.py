@@ -94,7 +94,6 @@ COVERED_ELSEWHERE = {
     "__main__.py",  # cli/test_train_processes.py starts it
     "conversion/calibration/network.py",  # conversion/test_with_data.py, as the next one
     "conversion/calibration/norm.py",
-    "conversion/constants/producers.py",  # conversion/constants/test_fold.py
     "conversion/example.py",  # conversion/test_surgery.py, as the next three
     "conversion/sources.py",
     "conversion/trial.py",

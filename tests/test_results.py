@@ -10,7 +10,7 @@ RECORDS = re.compile(
     r"mutations-[^/]+/faults\.jsonl|"
     r"(recipe-choice-[^/]+/)?[^/]+/"
     r"([^/]+\.json|samples/(samples\.json|[0-9]+\.png)|"
-    r"runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE))"
+    r"runs/[^/]+/(config\.json|env\.json|metrics\.jsonl|DONE|trials/[^/]+\.json))"
 )
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 FILES = sorted(path for path in (ROOT / "results").rglob("*") if path.is_file())

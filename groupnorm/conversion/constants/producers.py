@@ -30,8 +30,8 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which operations take the outputs of linear layers, and within which norm.
 
     Attributes:
-        made: id of an output -> the layer that made it. The tensors are kept, so that no other one
-            gets the id.
+        made: id of an output -> the layer that made it.
+        kept: the tensors whose ids are noted anywhere, so that no other one gets such an id.
         inside: the norms that run now.
         other: ids of outputs that something else than the norm they are the input of takes.
         running: the layers that run now.
@@ -42,6 +42,7 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, layers: Iterable[LinearLayer]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.made: dict[int, tuple[LinearLayer, Tensor]] = {}
+        self.kept: list[Tensor] = []
         self.inside: list[tuple[nn.Module, int]] = []
         self.other: set[int] = set()
         self.running: list[LinearLayer] = []
@@ -95,19 +96,23 @@ def find_producers(
     def made(layer: LinearLayer, args: Any, output: Any) -> None:
         uses.running.pop()
         if isinstance(output, Tensor):
+            uses.kept.append(output)
             uses.made[id(output)] = layer, output
             outputs.setdefault(layer, []).append(id(output))
 
     def enter(norm: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        taken = id(first_input(args, named))
-        inputs[norm].append(taken)
-        uses.inside.append((norm, taken))
+        taken = first_input(args, named)
+        uses.kept += tensors_in(taken)
+        inputs[norm].append(id(taken))
+        uses.inside.append((norm, id(taken)))
 
     def leave(norm: nn.Module, args: Any, output: Any) -> None:
         uses.inside.pop()
 
     def watched(module: nn.Module, args: Any, output: Any) -> None:
-        uses.use(id(tensor) for tensor in tensors_in(output))
+        tensors = list(tensors_in(output))
+        uses.kept += tensors
+        uses.use(map(id, tensors))
 
     for module in list(original):
         if has_hooks(module):

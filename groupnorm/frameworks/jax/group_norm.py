@@ -243,7 +243,7 @@ def _tangent(
     Again one multiplication and one addition for each value, of x and of dx.
     """
     dtype = primals[0].dtype
-    x, scale, _, _ = primals
+    x, scale, bias, residual = primals
     dx, dscale, dbias, dresidual = (None if t is None else _accumulated(t) for t in tangents)
     x = _accumulated(x)
     shift_nc, rest_nc, rstd_nc = statistics
@@ -264,7 +264,8 @@ def _tangent(
     if dresidual is not None:
         dz = dz + dresidual
     if activation is not None:
-        dz = dz * slope(_pre_activation(*primals, statistics, axis), activation)
+        z = _pre_activation(x, scale, bias, residual, statistics, axis)
+        dz = dz * slope(z, activation)
     return dz.astype(dtype)
 
 

@@ -187,7 +187,9 @@ def _plan(
             if path in torch_paths
         }
         torch_eps = {
-            p: getattr(other, "eps", None) for p, (_, other) in pairs.items() if p in norms
+            p: getattr(other, "eps", None)  # type: ignore[misc]
+            for p, (_, other) in pairs.items()
+            if p in norms
         }
         problems["norms whose eps PyTorch's module does not tell"] = [
             path for path, value in torch_eps.items() if value is None

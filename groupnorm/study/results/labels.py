@@ -10,7 +10,7 @@ from groupnorm.spec import NormSpec, NormSpecError
 from groupnorm.study.results.estimates import Estimate, Interval, interval_digits
 from groupnorm.study.results.format import decimal_text, rounded
 from groupnorm.study.results.rows import ONCE, Row, Study
-from groupnorm.study.results.wording import with_article
+from groupnorm.study.results.wording import per_worker, with_article
 
 NOTHING = "\u2013"
 RECOMPUTED = "(recomputed statistics)"
@@ -118,7 +118,7 @@ def label_text(labels: dict[str, Any], tuned_over: str | None = None) -> str:
         text = ", ".join([text, *further])
     elif "batch_per_worker" in labels:
         name = labels.get("norm", labels.get("arm", "?"))
-        text = f"{name}, {labels['batch_per_worker']} images per worker"
+        text = f"{name}, {per_worker(labels['batch_per_worker'])}"
     else:
         text = ", ".join(str(value) for name, value in labels.items() if name != tuned_over)
     return f"{text}, {tuned_over} {labels[tuned_over]}" if tuned_over else text

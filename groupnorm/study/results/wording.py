@@ -176,3 +176,8 @@ def short_comparison(metric: Metric, better: bool) -> str:
     if lower_is_better(metric):
         return f"{'less' if better else 'more'} {noun(metric)}"
     return f"{'higher' if better else 'lower'} {noun(metric)}"
+
+
+def per_worker(batch: int | str) -> str:
+    """A batch size in words, e.g. "1 image per worker"; or several, given as "32 and 8"."""
+    return f"{batch} image{'' if batch in (1, '1') else 's'} per worker"

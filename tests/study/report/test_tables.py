@@ -119,7 +119,7 @@ def test_a_cell_nobody_asked_for_is_a_dash_and_a_skipped_one_says_so(tmp_path):
     header, body = table(out)
     assert header[1:] == ["32", "1"]
     assert body["bn"] == ["\u2013", "skipped"]
-    assert problems(*read(out)) == [["bn, 1 images per worker", "skipped", "one value"]]
+    assert problems(*read(out)) == [["bn, 1 image per worker", "skipped", "one value"]]
 
 
 def test_the_groups_table_has_a_row_per_division(tmp_path):

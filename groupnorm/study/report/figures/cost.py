@@ -17,6 +17,7 @@ from groupnorm.study.results.wording import (
     capital,
     lower_is_better,
     noun,
+    per_worker,
     slug,
     with_article,
 )
@@ -31,7 +32,7 @@ def cost_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     if not rows:
         return []
     metric, batches = study.metric, batch_sizes(rows)
-    what, where = capital(noun(metric)), f", at {batches[0]} images per worker" if batches else ""
+    what, where = capital(noun(metric)), f", at {per_worker(batches[0])}" if batches else ""
     here = [row for row in rows if row.result]
     if batches:
         here = [row for row in here if row.labels["batch_per_worker"] == batches[0]]

@@ -35,7 +35,14 @@ from groupnorm.study.results.rows import (
     trained_once,
 )
 from groupnorm.study.results.rules import evaluation_word
-from groupnorm.study.results.wording import axis_label, bounds, capital, lower_is_better, noun
+from groupnorm.study.results.wording import (
+    axis_label,
+    bounds,
+    capital,
+    lower_is_better,
+    noun,
+    per_worker,
+)
 from groupnorm.study.store import Record
 from groupnorm.training.metric import Metric
 
@@ -72,7 +79,7 @@ def norm_figure(study: Study, rows: list[Row]) -> FigureSpec:
             for row in rows
             if row.labels["batch_per_worker"] == batch
         ]
-        panels += _pair(study, series, f"{batch} images per worker")
+        panels += _pair(study, series, per_worker(batch))
     title = f"Training and {evaluation_word(study)} curves per norm"
     caption = f"{capital(noun(study.metric))} against epoch (the paper's Figure 4). {CAPTION}"
     if once := trained_once(rows):

@@ -57,6 +57,7 @@ from groupnorm.study.results.wording import (
     bounds,
     capital,
     noun,
+    per_worker,
     rank,
     slug,
 )
@@ -116,9 +117,9 @@ def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
     """Result of each norm, the best at the top, beside published numbers."""
     metric, batch = study.metric, batch_sizes(rows)[0]
     what = capital(noun(metric))
-    title = f"This study: {subject(study)}\n{batch} images per worker"
+    title = f"This study: {subject(study)}\n{per_worker(batch)}"
     caption = (
-        f"{measured(study)} per norm at {batch} images per worker, best at the top. "
+        f"{measured(study)} per norm at {per_worker(batch)}, best at the top. "
         f"{interval_words(study, rows, BARS)} Small dots are seeds."
     )
     height = max(2.6, 1.2 + 0.42 * len(rows))
@@ -128,7 +129,7 @@ def norms_figure(study: Study, rows: list[Row]) -> FigureSpec:
         caption += f" The small panel holds {described(table)}."
         theirs = batch_of(table, batch)
         if theirs not in (None, batch):
-            caption += f" These were measured at {theirs} images per worker, not at {batch}."
+            caption += f" These were measured at {per_worker(theirs)}, not at {batch}."
         panels.append(norm_panel(table, metric, batch, height))
     return FigureSpec(f"{slug(metric)}-by-norm", f"{what} by norm", caption, panels)
 
@@ -227,7 +228,7 @@ def recomputed_figure(study: Study, rows: list[Row]) -> FigureSpec:
     by_labels = {(row.labels["norm"], row.labels["batch_per_worker"]): row for row in rows}
     if len(batches) == 1:
         columns = [(study.called(norm), by_labels[norm, batches[0]]) for norm in norms]
-        draw = _recomputed_panel(metric, columns, [], "", f"{batches[0]} images per worker")
+        draw = _recomputed_panel(metric, columns, [], "", per_worker(batches[0]))
         panels = [Panel(draw, f"{what} with running and with recomputed statistics", 3.4)]
     else:
         reference = next(iter(of_kind(GROUP_NORM, norm_names(rows))), "")

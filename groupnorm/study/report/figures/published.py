@@ -30,7 +30,7 @@ from groupnorm.study.results.published import (
     results_by_norm,
     values,
 )
-from groupnorm.study.results.wording import axis_label, noun, plural, rank
+from groupnorm.study.results.wording import axis_label, noun, per_worker, plural, rank
 from groupnorm.training.metric import Metric
 
 # What one group, and one channel per group, are called.
@@ -97,7 +97,7 @@ def norm_panel(table: Published, metric: Metric, batch: int | None, height: floa
                         textcoords="offset points", size=9)  # fmt: skip
         name_axis(ax, [names[norm] for norm in worst_first])
         ax.margins(x=0.15)
-        more = f"\n{theirs} images per worker" if theirs else ""
+        more = f"\n{per_worker(theirs)}" if theirs else ""
         _frame(ax, table, metric, along_x=True, more=more)
 
     alt = f"{_whose(table, plural(metric))}: {table.source}, {table.setting}"

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from groupnorm.study.report.figures.style import FigureSpec, Panel, sequence_colors
 from groupnorm.study.results.rows import Row, Study, run_status
+from groupnorm.study.results.wording import per_worker
 from groupnorm.study.store import Record
 
 KEY = "response_percentiles"
@@ -35,9 +36,7 @@ def response_figures(study: Study, rows: list[Row]) -> list[FigureSpec]:
     limits = (min(heights) - margin, max(heights) + margin)
     panels = [
         Panel(
-            _drawer(
-                f"{study.called(norm)}, {found[norm][0]} images per worker", found[norm][1], limits
-            ),
+            _drawer(f"{study.called(norm)}, {per_worker(found[norm][0])}", found[norm][1], limits),
             f"Percentiles of the responses of conv5_3 against epoch, {study.called(norm)}",
         )
         for norm in norms

@@ -21,7 +21,7 @@ from groupnorm.study.results.labels import row_name
 from groupnorm.study.results.published import DIVISIONS
 from groupnorm.study.results.rows import Row, batch_sizes
 from groupnorm.study.results.tuning import Tuning
-from groupnorm.study.results.wording import axis_label, capital, noun, slug
+from groupnorm.study.results.wording import axis_label, capital, noun, per_worker, slug
 
 FIELD_WORDS = {
     "base_lr": "learning rate",
@@ -71,7 +71,7 @@ def _by_batch(tuning: Tuning) -> dict[str, Lines]:
     names = list(dict.fromkeys(row.labels[axis] for row in tuning.rows))
     styles = norm_styles(names)
     return {
-        f"{batch} images per worker": [
+        per_worker(batch): [
             (tuning.study.called(name), styles[name], mine)
             for name in names
             if (mine := _rows(tuning, **{axis: name}, batch_per_worker=batch))

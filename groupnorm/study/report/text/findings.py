@@ -20,6 +20,7 @@ from groupnorm.study.results.wording import (
     best_word,
     is_better,
     noun,
+    per_worker,
     plural,
     rank,
     value_text,
@@ -47,11 +48,11 @@ def headline(study: Study, rows: list[Row]) -> str:
         a, b = find_row(rows, norms[0], batches[-1]), find_row(rows, norms[0], batches[0])
         if not (a and b):
             return ""
-        name_a, name_b = f"{name} at {batches[-1]}", f"{name} at {batches[0]} images per worker"
+        name_a, name_b = f"{name} at {batches[-1]}", f"{name} at {per_worker(batches[0])}"
         return compared(study, rows, (name_a, a), (name_b, b), "")
     batch = batches[-1] if study.manifest["shows"] == "batch-size" else batches[0]
     here = {row.labels["norm"]: row for row in rows if row.labels["batch_per_worker"] == batch}
-    where = f" at {batch} images per worker"
+    where = f" at {per_worker(batch)}"
     pair, picked_of = _pair(here, metric)
     if len(pair) < 2:
         return alone(metric, [(names[norm], here[norm]) for norm in pair], where)
@@ -148,10 +149,10 @@ def at_batch(study: Study, rows: list[Row], batch: int) -> str:
     }
     if not here:
         without = _without_result(study, rows, batch)
-        return f"At {batch} images per worker no run has finished. {without}"
+        return f"At {per_worker(batch)} no run has finished. {without}"
     ranked = best_first(here, metric)
     best, name = ranked[0], study.called(ranked[0])
-    text = f"At {batch} images per worker {name} has the {best_word(metric)} {noun(metric)}, "
+    text = f"At {per_worker(batch)} {name} has the {best_word(metric)} {noun(metric)}, "
     text += mean_text(metric, here[best].result)
     if len(ranked) == 1:
         text += "; nothing else has finished there to compare it with."
@@ -185,11 +186,11 @@ def batch_norm_loss(study: Study, rows: list[Row], norm: str) -> str:
     ]
     if missing or not (large and small):
         return (
-            f"What {name} loses from {batches[0]} to {batches[-1]} images per worker cannot be "
+            f"What {name} loses from {batches[0]} to {per_worker(batches[-1])} cannot be "
             f"given: {', '.join(missing)}."
         )
     found = row_difference(small, large)
-    text = f"From {batches[0]} to {batches[-1]} images per worker the {noun(metric)} of {name} "
+    text = f"From {batches[0]} to {per_worker(batches[-1])} the {noun(metric)} of {name} "
     text += f"{change(metric, found)} with running statistics"
     if not (large.precise and small.precise):
         return f"{text}."

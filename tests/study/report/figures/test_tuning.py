@@ -89,7 +89,7 @@ def test_arms_of_fine_tuning_have_a_panel_for_each_number_of_images(tmp_path):
     tuning = read_tuning(out, load_study(out))
     figure = tuning_figure(tuning)
     assert [panel.alt.rpartition(", ")[2] for panel in figure.panels] == [
-        "1 images per worker", "2 images per worker", "4 images per worker",
+        "1 image per worker", "2 images per worker", "4 images per worker",
     ]  # fmt: skip
     drawn, axes = plt.subplots()
     figure.panels[0].draw(axes)
