@@ -67,6 +67,7 @@ COST = ROOT / "docs" / "cost.md"
 DETECTORS = ROOT / "docs" / "detectors.md"
 GROUPS = ROOT / "docs" / "number-of-groups.md"
 CONVERSION = ROOT / "docs" / "conversion.md"
+FRAMEWORKS = ROOT / "docs" / "frameworks.md"
 WHY = ROOT / "docs" / "why-conversion-loses.md"
 RESULTS = ROOT / "results"
 
@@ -1083,6 +1084,107 @@ def fine_tuning_section(pattern: str) -> str:
     return "\n".join(lines)
 
 
+def frameworks_sections() -> dict[str, str]:
+    """Name of each section of docs/frameworks.md, and its text."""
+    return {"frameworks": frameworks_section(), "keras example": keras_example_section()}
+
+
+def frameworks_section() -> str:
+    """Errors and times of group norm in other frameworks, theirs and ours."""
+    folder = only("frameworks-*")
+    record = json.loads((folder / "frameworks.json").read_text(encoding="utf-8"))
+    found, env = record["frameworks"], record["environment"]
+    means = list(next(iter(found.values()))["errors"].values())[0]
+    header = ["", "layer", *(f"mean {int(mean):,}" for mean in next(iter(means.values())))]
+    errors = [
+        [f"{place}, {mode}", name, *(f"{value:.0e}" for value in row.values())]
+        for place, one in found.items()
+        for mode, layers in one["errors"].items()
+        for name, row in layers.items()
+    ]
+    packages = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
+    return "\n".join(
+        [
+            "The largest error against float64, of (2, 28, 28, 64) in 8 groups, spread 1, by the mean "
+            "of the values (inf: not finite):",
+            "",
+            *markdown(header, errors),
+            "",
+            "Milliseconds, the least of 15 rounds in which all layers took turns; forward and, "
+            "behind the point, forward and backward. The ratio is the geometric mean over the "
+            "shapes, of the framework's own layer (of Flax's exact one) over ours:",
+            "",
+            *markdown(*framework_times(found)),
+            "",
+            f"`{record['command']}`, {env['cpu']}, one core, torch {env['torch']}, {packages}; record: "
+            f"[{folder.name}](../results/{folder.name}).",
+        ]
+    )
+
+
+def framework_times(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and a line for each layer of each framework."""
+    both = ("forward", "forward and backward")
+    shapes = sorted({tuple(cell["shape"]) for cell in next(iter(found.values()))["cells"]})
+    lines = []
+    for place, one in found.items():
+        for mode in one["errors"]:
+            times = {
+                (tuple(cell["shape"]), cell["what"]): cell["seconds"]
+                for cell in one["cells"]
+                if cell["mode"] == mode
+            }
+            for name in one["errors"][mode]:
+                cells = [
+                    " · ".join(f"{1e3 * times[shape, what][name]['least']:.2f}" for what in both)
+                    for shape in shapes
+                ]
+                lines.append([f"{place}, {mode}", name, *cells, _ratios(times, shapes, both, name)])
+    return ["", "layer", *(" x ".join(map(str, shape)) for shape in shapes), "ratio"], lines
+
+
+def _ratios(times: Any, shapes: list[Any], both: tuple[str, str], name: str) -> str:
+    """How much faster ours is than another layer, forward and with backward; "" for ours."""
+    if name == "groupnorm":
+        return ""
+    return " · ".join(
+        f"{statistics.geometric_mean(times[shape, what][name]['least'] / times[shape, what]['groupnorm']['least'] for shape in shapes):.1f}"
+        for what in both
+    )
+
+
+def keras_example_section() -> str:
+    """The example in Keras, and the same in PyTorch."""
+    folder = only("keras-example-*")
+    keras, torch = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("keras", "pytorch")
+    )
+    lines = []
+    for norm in dict.fromkeys(row["norm"] for row in keras["rows"]):
+        cells = [
+            next(r for r in one["rows"] if (r["norm"], r["batch"]) == (norm, batch))
+            for one in (keras, torch)
+            for batch in (4, 1)
+        ]
+        lines.append([norm, *(f"{cell['error']:.1f}" for cell in cells)])
+    header = ["norm", "Keras, 4 a step", "Keras, 1", "PyTorch, 4 a step", "PyTorch, 1"]
+    options = keras["options"]
+    minutes = sum(row["seconds"] for row in keras["rows"]) / 60
+    return "\n".join(
+        [
+            *markdown(header, lines),
+            "",
+            f"Top-1 error in percent on {options['data']}, one seed, so no interval: a resnet"
+            f"{options['depth']} trained on {options['images']:,} images for {options['epochs']} "
+            f"epochs. `{keras['command']}` (Keras {keras['keras']} on {keras['backend']}, "
+            f"{minutes:.0f} minutes on one core of {torch['environment']['cpu']}) and "
+            f"`{torch['command']}`. Both have the same network, start distributions, images and "
+            f"rates; {torch['differs']}. Record: [{folder.name}](../results/{folder.name}).",
+        ]
+    )
+
+
 def updated(text: str, sections: dict[str, str]) -> str:
     """A document's text with every section made anew."""
     for name, body in sections.items():
@@ -1128,6 +1230,7 @@ def main() -> None:
         GROUPS: groups_sections,
         WHY: why_sections,
         CONVERSION: conversion_sections,
+        FRAMEWORKS: frameworks_sections,
     }
     for path, sections in documents.items():
         text = path.read_text(encoding="utf-8")
