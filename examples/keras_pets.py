@@ -11,8 +11,8 @@ pets` takes Oxford-IIIT Pets, where its images are (the message says where to pu
 
 The same in PyTorch, whose table stands beside this one in docs/frameworks.md:
 
-    groupnorm study batch-size --norms bn,gn:groups=8,gn:groups=8+ws --batch-sizes 4,1 \\
-        model=resnet8 workers=1 epochs=4 train_images=3000 zero_gamma=true
+    groupnorm train model=resnet8 norm=NORM batch_per_worker=N train_images=3000 epochs=8 \\
+        workers=1 base_lr=0.8 schedule=cosine nesterov=false weight_decay=0 evaluate_every=8
 """
 
 from __future__ import annotations

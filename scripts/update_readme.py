@@ -1094,8 +1094,8 @@ def frameworks_section() -> str:
     folder = only("frameworks-*")
     record = json.loads((folder / "frameworks.json").read_text(encoding="utf-8"))
     found, env = record["frameworks"], record["environment"]
-    means = list(next(iter(found.values()))["errors"].values())[0]
-    header = ["", "layer", *(f"mean {int(mean):,}" for mean in next(iter(means.values())))]
+    layers = next(iter(next(iter(found.values()))["errors"].values()))
+    header = ["", "layer", *(f"mean {int(mean):,}" for mean in next(iter(layers.values())))]
     errors = [
         [f"{place}, {mode}", name, *(f"{value:.0e}" for value in row.values())]
         for place, one in found.items()
@@ -1105,19 +1105,19 @@ def frameworks_section() -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
     return "\n".join(
         [
-            "The largest error against float64, of (2, 28, 28, 64) in 8 groups, spread 1, by the mean "
-            "of the values (inf: not finite):",
+            "The largest error against float64, of (2, 28, 28, 64) in 8 groups, spread 1, by the "
+            "mean of the values (inf: not finite):",
             "",
             *markdown(header, errors),
             "",
             "Milliseconds, the least of 15 rounds in which all layers took turns; forward and, "
             "behind the point, forward and backward. The ratio is the geometric mean over the "
-            "shapes, of the framework's own layer (of Flax's exact one) over ours:",
+            "shapes of a layer's time over that of ours:",
             "",
             *markdown(*framework_times(found)),
             "",
-            f"`{record['command']}`, {env['cpu']}, one core, torch {env['torch']}, {packages}; record: "
-            f"[{folder.name}](../results/{folder.name}).",
+            f"`{record['command']}`, {env['cpu']}, one core, torch {env['torch']}, {packages}; "
+            f"record: [{folder.name}](../results/{folder.name}).",
         ]
     )
 
@@ -1147,10 +1147,12 @@ def _ratios(times: Any, shapes: list[Any], both: tuple[str, str], name: str) -> 
     """How much faster ours is than another layer, forward and with backward; "" for ours."""
     if name == "groupnorm":
         return ""
-    return " · ".join(
-        f"{statistics.geometric_mean(times[shape, what][name]['least'] / times[shape, what]['groupnorm']['least'] for shape in shapes):.1f}"
+    ratios = (
+        [times[shape, what][name]["least"] / times[shape, what]["groupnorm"]["least"]
+         for shape in shapes]
         for what in both
-    )
+    )  # fmt: skip
+    return " · ".join(f"{statistics.geometric_mean(one):.1f}" for one in ratios)
 
 
 def keras_example_section() -> str:
