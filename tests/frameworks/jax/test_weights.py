@@ -11,6 +11,7 @@ from torch import nn
 from groupnorm.frameworks.weights import WeightsError
 from groupnorm.layers import WSConv2d
 from groupnorm.models import build_model
+from tests.frameworks.trained import assert_the_same, trained_resnet20
 from tests.tolerances import LAYER, NETWORK
 
 pytest.importorskip("jax")
@@ -63,6 +64,20 @@ def test_a_resnet_has_the_same_outputs_and_goes_back_bit_for_bit():
     again = ResNetCifar(8, 8, nnx.Rngs(1))
     from_torch(back.state_dict(), again, eps=1e-5)
     assert same(arrays(again), arrays(ours))
+
+
+@pytest.mark.slow
+def test_a_trained_network_has_the_same_test_error_to_the_image():
+    network, x, labels = trained_resnet20()
+    ours = ResNetCifar(20, 8, nnx.Rngs(0))
+    from_torch(network, ours)
+    parts = [jnp.asarray(part.permute(0, 2, 3, 1).numpy()) for part in x.split(100)]
+    found = np.concatenate([np.asarray(nnx.jit(ours)(part)) for part in parts])
+    assert_the_same(found, network, x, labels, NETWORK)
+    back = torch_resnet(20)
+    to_torch(ours, back)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor), name
 
 
 @pytest.mark.slow

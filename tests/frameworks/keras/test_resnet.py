@@ -13,6 +13,7 @@ from groupnorm.frameworks.keras import from_torch, resnet, to_torch  # noqa: E40
 from groupnorm.models.classification.resnet_cifar import ResNetCifar  # noqa: E402
 from tests.frameworks.keras.gradients import to_numpy, value_and_gradients  # noqa: E402
 from tests.frameworks.keras.pytorch import assert_same_weights, both, trained  # noqa: E402
+from tests.frameworks.trained import NORM, assert_the_same, trained_resnet20  # noqa: E402
 from tests.tolerances import NETWORK  # noqa: E402
 
 
@@ -65,3 +66,16 @@ def gradients(model, images, labels):
 def test_another_depth_is_refused():
     with pytest.raises(ValueError, match="8, 14, 20, 32, 44, 56, got 9"):
         resnet(9)
+
+
+@pytest.mark.slow
+def test_a_trained_network_has_the_same_test_error_to_the_image():
+    network, images, labels = trained_resnet20()
+    model = resnet(20, norm=NORM)
+    from_torch(network, model)
+    parts = [part.permute(0, 2, 3, 1).numpy() for part in images.split(100)]
+    found = np.concatenate([to_numpy(model(part)) for part in parts])
+    assert_the_same(found, network, images, labels, NETWORK)
+    again = ResNetCifar(20, norm=NORM)
+    to_torch(model, again)
+    assert_same_weights(network, again)
