@@ -179,6 +179,7 @@ def convert(
         from groupnorm.training.device import check_device
 
         check_device(device)
+        _check_choices(to, hybrid, plain, finetune_steps, seed)
         source = Path(checkpoint)
         if not source.is_file():
             raise ValueError(f"there is no file {checkpoint!r}; expected the network's weights")
@@ -225,6 +226,25 @@ def convert(
             )
             return
         _print_result(report, found, split, folder, code)
+
+
+def _check_choices(to: str, hybrid: float, plain: bool, finetune_steps: int, seed: int) -> None:
+    """Check what `convert` would refuse in Python's words, once all images are decoded."""
+    from groupnorm.spec import NormSpec
+
+    spec = NormSpec.parse(to)
+    if not spec.is_group_norm or spec.kind == "in":
+        raise ValueError(
+            f"--to must be gn, with groups or size if wanted, or ln, got {to!r}: others have no "
+            "groups, or compute what the network does"
+        )
+    if not 0 <= hybrid <= 1:
+        raise ValueError(f"--hybrid must be a number from 0 to 1, got {hybrid:g}")
+    if plain and hybrid != 1:
+        raise ValueError(f"--plain has no --hybrid below 1, which is no plain norm, got {hybrid:g}")
+    for option, value in (("--finetune-steps", finetune_steps), ("--seed", seed)):
+        if value < 0:
+            raise ValueError(f"{option} must be a whole number, 0 or more, got {value}")
 
 
 def _slug(to: str) -> str:
