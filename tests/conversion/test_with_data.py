@@ -530,6 +530,7 @@ def test_a_refit_that_is_worse_on_held_out_images_is_not_taken(monkeypatch):
     [
         {"limits": QUICK},
         {"refit": False},
+        {"reorder": True},
         {"budget": 0.1},
         {"plain": True},
         {"seed": 1},

@@ -46,6 +46,10 @@ class LayerMoments:
         """C."""
         return self.mean_x.shape[1]
 
+    def reordered(self, order: Tensor) -> LayerMoments:
+        """With the channels in another order: (C,), the channel that comes to each place."""
+        return LayerMoments(*(getattr(self, field.name)[:, order] for field in fields(self)))
+
     def joined(self, other: LayerMoments) -> LayerMoments:
         """With the rows of others behind these."""
         return LayerMoments(

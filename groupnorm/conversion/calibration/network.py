@@ -111,11 +111,13 @@ def _calibrated(
     budget = ErrorBudget(weights, options.budget)
     found = {row.name: row for row in rows}
     progress = Progress(len(order), options.progress)
+    moved = 0
     for i, (point, row) in enumerate(zip(walk.order, order, strict=True)):
         progress.show(i, f"norm {i + 1} of {len(order)}, {row.name}")
         walk.go_to(point)
         fitted = NormFit(teacher, student, point, row, spec, options, options.seed + i)
         found[row.name] = fitted.replace(walk, budget)
+        moved += fitted.moved
         release_free_blocks()
     unseen = [row for row in rows if row not in order]
     if unseen:
@@ -135,6 +137,8 @@ def _calibrated(
             )
         )  # fmt: skip
     error = held_out_error(batches, teacher.model, student.model)
+    if options.reorder:
+        notes.append(f"Channels of {counted(moved, 'norm')} have another order than before.")
     notes += _notes_on(states)
     notes += _notes_on_errors(list(found.values()), error)
     return Calibrated(student.model, list(found.values()), error, notes)

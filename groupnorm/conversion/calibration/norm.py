@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +23,12 @@ from groupnorm.conversion.calibration.group_rule import (
 )
 from groupnorm.conversion.calibration.moments import LayerMoments, MomentAccumulator, halves
 from groupnorm.conversion.calibration.options import Options
+from groupnorm.conversion.calibration.order import (
+    can_reorder,
+    order_of,
+    reorder_inputs,
+    reorder_outputs,
+)
 from groupnorm.conversion.calibration.refit import HeldOutRows, RidgeRefit
 from groupnorm.conversion.calibration.segments import Point, Walk
 from groupnorm.conversion.calibration.tape import Holder
@@ -34,6 +41,7 @@ from groupnorm.conversion.sources import SourceNorm, read_norm
 from groupnorm.conversion.walk import FoundNorm, find_norms, swap
 from groupnorm.spec import NormSpec
 
+Refit: TypeAlias = Callable[[Tensor, int], LayerFit]
 _ROWS = 8192  # that a layer is refitted to, or twice its inputs where these are more
 _NOTHING = 1e-10  # relative error of a layer whose input is the teacher's
 _LEAST_STD = 0.1  # of a channel, in deviations that the norm has stored
@@ -51,6 +59,7 @@ class NormFit:
         spec: of the new norm.
         options: of the calibration.
         seed: of the norm.
+        moved: whether its channels have another order than the teacher's.
     """
 
     teacher: Holder
@@ -60,6 +69,7 @@ class NormFit:
     spec: NormSpec
     options: Options
     seed: int
+    moved: bool = False
 
     def replace(self, walk: Walk, budget: ErrorBudget) -> ConvertedLayer:
         """Fit the norm and put it in its place in the student; the row of the report."""
@@ -70,7 +80,9 @@ class NormFit:
             refitted = self._refit(producer, walk)
         fitting, held_out = self._moments(source, walk)
         more = functools.cache(lambda: self._parts(source, walk))
-        fit, error, reason = self._fit(source, fitting, held_out, more, budget)
+        fit, error, reason, again = self._fit(source, fitting, held_out, more, budget)
+        if self.options.reorder and producer is not None:
+            fit, error = self._reordered(walk, producer, fitting, held_out, fit, error, again)
         self._check(fit)
         own_affine = producer is None and not self.options.plain
         why = self.point.why_none
@@ -155,8 +167,8 @@ class NormFit:
         held_out: LayerMoments,
         more: Callable[[], LayerMoments | None],
         budget: ErrorBudget,
-    ) -> tuple[LayerFit, float, str]:
-        """The fit, its held-out error, and why it has its groups.
+    ) -> tuple[LayerFit, float, str, Refit]:
+        """The fit, its held-out error, why it has its groups, and how to fit in another order.
 
         Args:
             source: the teacher's norm.
@@ -174,7 +186,6 @@ class NormFit:
             fit_layer,
             eps=self.row.eps,
             hybrid=options.hybrid,
-            least_std=least,
             in_front=self.point.producer is not None or not options.plain,
             seed=self.seed,
         )
@@ -182,16 +193,49 @@ class NormFit:
         def fit(moments: LayerMoments, groups: int, limits: FitLimits) -> LayerFit:
             few = 2 * moments.channels // groups > moments.samples
             parts = more() if few else None
-            return one(moments if parts is None else moments.joined(parts), groups, limits=limits)
+            rows = moments if parts is None else moments.joined(parts)
+            return one(rows, groups, limits=limits, least_std=least)
+
+        def again(order: Tensor, groups: int) -> LayerFit:
+            few = 2 * fitting.channels // groups > fitting.samples
+            parts = more() if few else None
+            rows = (fitting if parts is None else fitting.joined(parts)).reordered(order)
+            deviations = None if least is None else least[order]
+            return one(rows, groups, limits=options.limits, least_std=deviations)
 
         if options.free:
             choice = choose_groups(
                 fitting, held_out, budget,
                 min_channels=options.min_channels, fit=fit, limits=options.limits,
             )  # fmt: skip
-            return choice.fit, choice.error, choice.reason
+            return choice.fit, choice.error, choice.reason, again
         fixed = fit(fitting, self.row.groups, limits=options.limits)
-        return fixed, relative_error(fixed, held_out), ""
+        return fixed, relative_error(fixed, held_out), "", again
+
+    def _reordered(
+        self,
+        walk: Walk,
+        producer: LinearLayer,
+        fitting: LayerMoments,
+        held_out: LayerMoments,
+        fit: LayerFit,
+        error: float,
+        again: Refit,
+    ) -> tuple[LayerFit, float]:
+        """The fit of channels in another order, if it is nearer and the network allows it."""
+        behind = walk.readers(self.point)
+        if not behind or not can_reorder(producer) or fit.groups in (1, fitting.channels):
+            return fit, error
+        order = order_of(fitting, fit.groups)
+        other = again(order, fit.groups)
+        nearer = relative_error(other, held_out.reordered(order))
+        if not nearer < error:
+            return fit, error
+        reorder_outputs(producer, order)
+        for layer in behind:
+            reorder_inputs(layer, order)
+        self.moved = True
+        return other, nearer
 
     def _parts(self, source: SourceNorm, walk: Walk) -> LayerMoments | None:
         """Rows of the halves or quarters of maps to fit on; None where they are too small."""

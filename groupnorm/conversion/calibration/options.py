@@ -24,6 +24,7 @@ class Options:
         finetune_steps: see `convert`.
         seed: see `convert`.
         progress: see `convert`.
+        reorder: see `convert`.
 
     Raises:
         ValueError: a number is out of its range.
@@ -40,6 +41,7 @@ class Options:
     finetune_steps: int = 0
     seed: int = 0
     progress: bool = False
+    reorder: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.limits, FitLimits):

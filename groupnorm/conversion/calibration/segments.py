@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from groupnorm.conversion.calibration.batches import Batches, Call, call_of
+from groupnorm.conversion.calibration.order import readers
 from groupnorm.conversion.calibration.states import States, bytes_of
 from groupnorm.conversion.calibration.tape import Holder, Tape, Untraceable, copied_tensor
 
@@ -62,6 +64,9 @@ class Walk(Protocol):
 
     def linear(self, point: Point) -> bool:
         """Whether a norm's output is added to others with no activation between, where known."""
+
+    def readers(self, point: Point) -> list[_ConvNd]:
+        """The student's convolutions that alone take a norm's output, where known; see `order`."""
 
     def go_to(self, point: Point) -> None:
         """Go on to a norm, which comes later than the present one."""
@@ -128,6 +133,10 @@ class Segments:
             return False
         users = self._norm_node(point).users
         return not users or any(_is_sum(user) for user in users)
+
+    def readers(self, point: Point) -> list[_ConvNd]:
+        """See `Walk`."""
+        return readers(self._norm_node(point), self._student, self._tape.calls_of)
 
     def go_to(self, point: Point) -> None:
         """See `Walk`."""
@@ -263,6 +272,10 @@ class Sweeps:
     def linear(self, point: Point) -> bool:
         """See `Walk`; what follows a norm is not known."""
         return False
+
+    def readers(self, point: Point) -> list[_ConvNd]:
+        """See `Walk`; what follows a norm is not known."""
+        return []
 
     def go_to(self, point: Point) -> None:
         """See `Walk`."""
