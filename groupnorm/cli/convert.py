@@ -233,7 +233,8 @@ def _check_choices(to: str, hybrid: float, plain: bool, finetune_steps: int, see
     from groupnorm.spec import NormSpec
 
     spec = NormSpec.parse(to)
-    if not spec.is_group_norm or spec.kind == "in":
+    no_number = spec.groups is None and spec.size is None
+    if not spec.is_group_norm or (no_number and spec.num_groups(2) == 2):  # a group a channel
         raise ValueError(
             f"--to must be gn, with groups or size if wanted, or ln, got {to!r}: others have no "
             "groups, or compute what the network does"
