@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,23 +11,16 @@ from flax import nnx
 
 from groupnorm.frameworks.jax.flax import GroupNorm
 from groupnorm.frameworks.weights import (
-    IN_MODEL,
-    IN_TORCH,
     VARIANCE,
+    Array,
+    Contents,
     Problems,
     Slot,
-    WeightsError,
     differing,
-    given_for,
-    match,
-    refuse,
-    renamed,
+    load_from_torch,
+    load_to_torch,
     same_padding,
-    shapes_of,
     torch_padding,
-    torch_source,
-    value_from_torch,
-    value_to_torch,
 )
 
 _NORMS = (
@@ -91,18 +83,14 @@ def from_torch(
         groupnorm.frameworks.weights.WeightsError: names without a partner, with two, or of another
             shape or dtype; settings that differ. All are listed, and nothing was loaded.
     """
-    state, modules = torch_source(source)
-    if modules is not None and eps is not None:
-        raise WeightsError(f"a PyTorch model says its eps itself; leave out eps={eps}")
-    plan = _plan(model, state, modules, names, eps, count, carry_eps)
-    values = {
-        slot.name: value_from_torch(slot, state[name], plan.counts)
-        for name, slot in plan.matched.items()
-    }
-    for name, variable in plan.variables.items():
-        variable[...] = jnp.asarray(values[name])
-    for own, _, torch_eps in plan.other_eps:
-        own.epsilon = torch_eps
+    contents, variables = _contents(model)
+
+    def assign(name: str, value: Array) -> None:
+        variables[name][...] = jnp.asarray(value)
+
+    load_from_torch(
+        source, contents, assign, names=names, eps=eps, count=count, carry_eps=carry_eps
+    )
 
 
 def to_torch(
@@ -126,103 +114,15 @@ def to_torch(
     Raises:
         groupnorm.frameworks.weights.WeightsError: as `from_torch`, or `target` is no model.
     """
-    state, modules = torch_source(target)
-    if modules is None:
-        raise WeightsError("expected a PyTorch model to load into, got a state dict")
-    plan = _plan(model, state, modules, names, None, count, carry_eps)
-    loaded = {
-        name: value_to_torch(slot, np.asarray(plan.variables[slot.name][...]), plan.counts)
-        for name, slot in plan.matched.items()
-    }
-    target.load_state_dict({**state, **loaded})
-    for own, torch_module, _ in plan.other_eps:
-        torch_module.eps = own.epsilon
+    contents, variables = _contents(model)
+    load_to_torch(
+        contents, lambda name: np.asarray(variables[name][...]), target,
+        names=names, count=count, carry_eps=carry_eps,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a transfer does, once everything fits.
-
-    Attributes:
-        variables: flax's name of an array -> the variable.
-        matched: PyTorch's name -> slot.
-        counts: path of a batch norm in flax -> `count`.
-        other_eps: norms whose eps differ: flax's, PyTorch's (or None), and the latter's eps.
-    """
-
-    variables: dict[str, nnx.Variable[Any]]
-    matched: dict[str, Slot]
-    counts: dict[str, float]
-    other_eps: list[tuple[Any, Any, float]]
-
-
-def _plan(
-    model: nnx.Module,
-    state: Mapping[str, Any],
-    torch_modules: Mapping[str, Any] | None,
-    names: Mapping[str, str] | None,
-    eps: float | Mapping[str, float] | None,
-    count: float | Mapping[str, float] | None,
-    carry_eps: bool,
-) -> _Plan:
-    own_modules, variables = _contents(model)
-    slots = [_slot(path, variable, own_modules) for path, variable in variables.items()]
-    matched, problems = match(slots, shapes_of(state), names)
-    batch_norms = [slot.module for slot in slots if slot.leaf == VARIANCE]
-    counts, without = given_for(batch_norms, count)
-    problems[
-        "of batch norm, whose running variance needs count=... (values per channel of a training "
-        "batch; math.inf for equal outputs in evaluation)"
-    ] = without
-    norms = {path: m for path, m in own_modules.items() if hasattr(m, "epsilon")}
-    pairs = {}
-    if torch_modules is None:
-        torch_eps, without = given_for(norms, eps)
-        problems["norms whose eps a state dict does not tell; give eps=... or the model"] = without
-    else:
-        torch_paths = {renamed(path, names)[1]: path for path in torch_modules}
-        pairs = {
-            path: (own, torch_modules[torch_paths[path]])
-            for path, own in own_modules.items()
-            if path in torch_paths
-        }
-        torch_eps = {
-            p: getattr(other, "eps", None)  # type: ignore[misc]
-            for p, (_, other) in pairs.items()
-            if p in norms
-        }
-        problems["norms whose eps PyTorch's module does not tell"] = [
-            path for path, value in torch_eps.items() if value is None
-        ]
-        # those with weights are listed by their weights
-        bare = norms.keys() - pairs.keys() - {slot.module for slot in slots}
-        problems[f"norms without weights, {IN_MODEL}"] = list(bare)
-        with_weights = {name.rpartition(".")[0] for name in state}
-        problems[f"norms without weights, {IN_TORCH}"] = [
-            path
-            for path, module in torch_modules.items()
-            if isinstance(getattr(module, "eps", None), float)
-            and path not in with_weights
-            and renamed(path, names)[1] not in norms
-        ]
-    own_eps = {path: norm.epsilon for path, norm in norms.items()}
-    if not carry_eps:
-        heading = "eps (carry_eps=True takes over the eps of the model that the weights come from)"
-        problems[heading] = differing(own_eps, torch_eps)
-    problems |= _other_settings(pairs)
-    refuse(problems)
-    others = [
-        (norms[path], pairs[path][1] if pairs else None, value)
-        for path, value in torch_eps.items()
-        if value != own_eps[path]
-    ]
-    return _Plan(variables, matched, counts, others)
-
-
-def _contents(
-    model: nnx.Module,
-) -> tuple[dict[str, Any], dict[str, nnx.Variable[Any]]]:
-    """The modules and the arrays of a model, by path, parts joined by dots."""
+def _contents(model: nnx.Module) -> tuple[Contents, dict[str, nnx.Variable[Any]]]:
+    """A model's contents, and its arrays; paths have their parts joined by dots."""
     modules, variables = {}, {}
     for path, node in nnx.iter_graph(model):
         if isinstance(node, nnx.Variable):
@@ -230,7 +130,8 @@ def _contents(
                 variables[_dotted(path)] = node
         elif isinstance(node, nnx.Module):
             modules[_dotted(path)] = node
-    return modules, variables
+    slots = [_slot(path, variable, modules) for path, variable in variables.items()]
+    return Contents(modules, slots, _other_settings), variables
 
 
 def _dotted(path: Iterable[Any]) -> str:

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from groupnorm.frameworks.weights import (
-    IN_MODEL,
-    IN_TORCH,
     VARIANCE,
+    Contents,
     Pads,
     Problems,
     Slot,
-    WeightsError,
     differing,
-    given_for,
-    match,
-    refuse,
-    renamed,
+    load_from_torch,
+    load_to_torch,
     same_padding,
-    shapes_of,
     torch_padding,
-    torch_source,
-    value_from_torch,
-    value_to_torch,
 )
 
 _CONVS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -92,18 +83,11 @@ def from_torch(
         groupnorm.frameworks.weights.WeightsError: names without a partner, with two, or of another
             shape or dtype; settings that differ. All are listed, and nothing was loaded.
     """
-    state, modules = torch_source(source)
-    if modules is not None and eps is not None:
-        raise WeightsError(f"a PyTorch model says its eps itself; leave out eps={eps}")
-    plan = _plan(model, state, modules, names, eps, count, carry_eps)
-    values = {
-        slot.name: value_from_torch(slot, state[name], plan.counts)
-        for name, slot in plan.matched.items()
-    }
-    for name, variable in plan.variables.items():
-        variable.assign(values[name])
-    for own, _, torch_eps in plan.other_eps:
-        own.epsilon = torch_eps
+    contents, variables = _contents(model)
+    load_from_torch(
+        source, contents, lambda name, value: variables[name].assign(value),
+        names=names, eps=eps, count=count, carry_eps=carry_eps,
+    )  # fmt: skip
 
 
 def to_torch(
@@ -127,99 +111,23 @@ def to_torch(
     Raises:
         groupnorm.frameworks.weights.WeightsError: as `from_torch`, or `target` is no model.
     """
-    state, modules = torch_source(target)
-    if modules is None:
-        raise WeightsError("expected a PyTorch model to load into, got a state dict")
-    plan = _plan(model, state, modules, names, None, count, carry_eps)
-    loaded = {
-        name: value_to_torch(slot, _numbers(plan.variables[slot.name]), plan.counts)
-        for name, slot in plan.matched.items()
-    }
-    target.load_state_dict({**state, **loaded})
-    for own, torch_module, _ in plan.other_eps:
-        torch_module.eps = own.epsilon
+    contents, variables = _contents(model)
+    load_to_torch(
+        contents, lambda name: np.asarray(ops.convert_to_numpy(variables[name].value)), target,
+        names=names, count=count, carry_eps=carry_eps,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a transfer does, once everything fits.
-
-    Attributes:
-        variables: Keras's name of an array -> the variable.
-        matched: PyTorch's name -> slot.
-        counts: path of a batch norm in Keras -> `count`.
-        other_eps: norms whose eps differ: Keras's, PyTorch's (or None), and the latter's eps.
-    """
-
-    variables: dict[str, Any]
-    matched: dict[str, Slot]
-    counts: dict[str, float]
-    other_eps: list[tuple[Any, Any, float]]
-
-
-def _plan(
-    model: keras.Model,
-    state: Mapping[str, Any],
-    torch_modules: Mapping[str, Any] | None,
-    names: Mapping[str, str] | None,
-    eps: float | Mapping[str, float] | None,
-    count: float | Mapping[str, float] | None,
-    carry_eps: bool,
-) -> _Plan:
-    own_layers = dict(_layers(model))
-    variables = {
-        f"{path}.{variable.name}": (path, layer, variable)
-        for path, layer in own_layers.items()
-        for variable in _own_weights(layer)
-    }
-    slots = [_slot(name, *found) for name, found in variables.items()]
-    matched, problems = match(slots, shapes_of(state), names)
-    batch_norms = [slot.module for slot in slots if slot.leaf == VARIANCE]
-    counts, without = given_for(batch_norms, count)
-    problems[
-        "of batch norm, whose running variance needs count=... (values per channel of a training "
-        "batch; math.inf for equal outputs in evaluation)"
-    ] = without
-    norms = {path: layer for path, layer in own_layers.items() if hasattr(layer, "epsilon")}
-    pairs: dict[str, tuple[Any, Any]] = {}
-    if torch_modules is None:
-        torch_eps, without = given_for(norms, eps)
-        problems["norms whose eps a state dict does not tell; give eps=... or the model"] = without
-    else:
-        torch_paths = {renamed(path, names)[1]: path for path in torch_modules}
-        pairs = {
-            path: (own, torch_modules[torch_paths[path]])
-            for path, own in own_layers.items()
-            if path in torch_paths
-        }
-        torch_eps = {p: getattr(pairs[p][1], "eps", None) for p in norms if p in pairs}  # type: ignore[misc]
-        problems["norms whose eps PyTorch's module does not tell"] = [
-            path for path, value in torch_eps.items() if value is None
-        ]
-        # those with weights are listed by their weights
-        bare = norms.keys() - pairs.keys() - {slot.module for slot in slots}
-        problems[f"norms without weights, {IN_MODEL}"] = list(bare)
-        with_weights = {name.rpartition(".")[0] for name in state}
-        problems[f"norms without weights, {IN_TORCH}"] = [
-            path
-            for path, module in torch_modules.items()
-            if isinstance(getattr(module, "eps", None), float)
-            and path not in with_weights
-            and renamed(path, names)[1] not in norms
-        ]
-    own_eps = {path: norm.epsilon for path, norm in norms.items()}
-    if not carry_eps:
-        heading = "eps (carry_eps=True takes over the eps of the model that the weights come from)"
-        problems[heading] = differing(own_eps, torch_eps)
-    problems |= _other_settings(pairs)
-    refuse(problems)
-    others = [
-        (norms[path], pairs[path][1] if pairs else None, value)
-        for path, value in torch_eps.items()
-        if value != own_eps[path]
-    ]
-    found = {name: variable for name, (_, _, variable) in variables.items()}
-    return _Plan(found, matched, counts, others)
+def _contents(model: keras.Model) -> tuple[Contents, dict[str, Any]]:
+    """A model's contents, and its arrays."""
+    modules = dict(_layers(model))
+    slots, variables = [], {}
+    for path, layer in modules.items():
+        for variable in _own_weights(layer):
+            name = f"{path}.{variable.name}"
+            variables[name] = variable
+            slots.append(_slot(name, path, layer, variable))
+    return Contents(modules, slots, _other_settings), variables
 
 
 def _layers(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -248,10 +156,6 @@ def _slot(name: str, path: str, layer: Any, variable: Any) -> Slot:
             leaf, layout = leaves[variable.name]
     dtype = keras.backend.standardize_dtype(variable.dtype)
     return Slot(name, path, leaf, layout, tuple(variable.shape), dtype)
-
-
-def _numbers(variable: Any) -> np.ndarray[Any, Any]:
-    return np.asarray(keras.ops.convert_to_numpy(variable.value))
 
 
 def _other_settings(pairs: Mapping[str, tuple[Any, Any]]) -> Problems:
@@ -290,7 +194,7 @@ def _other_settings(pairs: Mapping[str, tuple[Any, Any]]) -> Problems:
         warnings.warn(
             f"no graph shows what pads in front of {', '.join(unseen)}, where PyTorch pads: "
             "compare the outputs of both models",
-            stacklevel=4,
+            stacklevel=5,
         )
     return problems
 
