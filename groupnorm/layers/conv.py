@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.group_norm.activations import activate, check_activation
-from groupnorm.ops.weight_standardization import WS_FORMS, check_form, standardize
+from groupnorm.ops.weight_standardization import (
+    WS_FORMS,
+    check_filters,
+    check_form,
+    standardize,
+)
 
 
 class _Standardized(FxLeaf, nn.Module):
@@ -30,7 +35,7 @@ class _Standardized(FxLeaf, nn.Module):
         super().__init__(*args, **kwargs)
         self.ws_form = ws_form
         self.ws_eps = ws_eps
-        standardize(self.weight.detach().to("meta"), ws_form, ws_eps, transposed_groups=self._group)
+        check_filters(self.weight, self._group)
 
     @property
     def _group(self) -> int | None:
@@ -132,7 +137,7 @@ class ScaledWSConv2d(FxLeaf, nn.Conv2d):
         ws_eps: added to the biased variance of a filter, inside the root.
 
     Raises:
-        ValueError: unknown activation, or filters of one weight.
+        ValueError: unknown activation, eps outside (0, 1), or filters of one weight.
     """
 
     activation: str | None = None
@@ -144,8 +149,8 @@ class ScaledWSConv2d(FxLeaf, nn.Conv2d):
         gamma = activation_gain(activation)
         super().__init__(*args, **kwargs)
         self.activation = activation
-        self.ws_eps = ws_eps
-        standardize(self.weight.detach().to("meta"), "timm", ws_eps)  # refuses one-weight filters
+        self.ws_eps = check_form("timm", ws_eps)
+        check_filters(self.weight)
         self.scale = gamma / math.sqrt(self.weight[0].numel())
         self.gain = nn.Parameter(self.weight.new_ones(self.out_channels, 1, 1, 1))
 

@@ -84,11 +84,7 @@ def filter_moments(
 
 def _filters(weight: Tensor, transposed_groups: int | None) -> tuple[Tensor, tuple[int, ...]]:
     """The weight in the accumulation dtype, and the axes that each filter extends over."""
-    if _fan_in(weight, transposed_groups) == 1:
-        raise ValueError(
-            "a filter of one weight is standardized to 0, got weights of shape "
-            f"{tuple(weight.shape)}; leave this convolution as it is"
-        )
+    check_filters(weight, transposed_groups)
     w = weight.to(statistics_dtype(weight.dtype))
     if transposed_groups is None:
         return w, tuple(range(1, w.dim()))
@@ -113,8 +109,20 @@ def check_form(form: str, eps: float | None) -> float:
     return eps
 
 
-def _fan_in(weight: Tensor, transposed_groups: int | None) -> int:
-    inputs, kernel = weight.shape[1], weight.shape[2:].numel()
+def check_filters(weight: Tensor, transposed_groups: int | None = None) -> None:
+    """Check that filters can be standardized.
+
+    Args:
+        weight: and `transposed_groups`, as in `standardize`.
+
+    Raises:
+        ValueError: they have one weight each.
+    """
+    inputs = weight.shape[1]
     if transposed_groups is not None:
         inputs = weight.shape[0] // transposed_groups
-    return inputs * kernel
+    if inputs * weight.shape[2:].numel() == 1:
+        raise ValueError(
+            "a filter of one weight is standardized to 0, got weights of shape "
+            f"{tuple(weight.shape)}; leave this convolution as it is"
+        )

@@ -1,6 +1,8 @@
 """Weight-standardized convolutions against the formulas, timm's and the authors' form."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import timm.layers
@@ -119,6 +121,20 @@ def test_compile_and_export(form):
     exported = torch.export.export(model, (x,)).module()
     for other in (compiled, exported):
         assert (other(x) - expected).abs().max() <= 2 * bound(torch.float32, 1, largest, largest)
+
+
+def test_building_one_loads_no_compiler():
+    """Triton, which the compiler loads, ends a process that has TensorFlow."""
+    code = (
+        "import sys\n"
+        "from groupnorm.layers import ScaledWSConv2d, WSConv2d\n"
+        "WSConv2d(3, 8, 3), ScaledWSConv2d(3, 8, 3)\n"
+        "print([name for name in ('torch._dynamo', 'triton') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8"
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_what_cannot_be_standardized_raises():
