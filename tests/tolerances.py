@@ -64,6 +64,9 @@ SAMPLES_64 = {"rtol": 1e-6, "atol": 1e-8}  # PyTorch's sample inputs, whose eps 
 # A numeric derivative has the error of its difference quotient; PyTorch's samples have a small
 # variance and an eps below zero, where it is large.
 GRADCHECK = {"atol": 1e-4, "rtol": 1e-3}
+# A derivative of float32 gradients by their difference over 0.02: the quotient's own error is of
+# second order, and their rounding is divided by 0.02.
+QUOTIENT = 2e-3
 # Twenty steps of a training in float64, computed in one process or in several: each step sums in
 # another order (a few u), and 20 steps with momentum at a learning rate that learns multiply such
 # differences by some thousands; 1e-9 leaves a factor of a thousand to what was seen. In float32

@@ -95,14 +95,10 @@ def group_norm(
             )
     if keras.backend.backend() == "torch":
         return _torch_group_norm(x, groups, gamma, beta, epsilon, activation, axis)
-    shape = ops.shape(x)
-    if axis == len(shape) - 1 and keras.backend.backend() == "tensorflow":
-        # TensorFlow, with and without XLA, sums over one axis faster than over several.
-        x, axis = ops.reshape(x, (shape[0], math.prod(shape[1:-1]), channels)), 2
     y = _pooled(x, groups, gamma, beta, epsilon, axis)
     if activation is not None:
         y = _ACTIVATIONS[activation](y)
-    return ops.reshape(ops.cast(y, dtype), shape)
+    return ops.cast(y, dtype)
 
 
 def channel_axis(shape: Any, axis: Any) -> int:
@@ -169,24 +165,34 @@ def whole_number(value: Any) -> int | None:
 def _pooled(x: Any, groups: int, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
     """Before the activation, in float32 or float64."""
     dtype = "float64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "float32"
-    x = ops.cast(x, dtype)
-    rank, channels = len(x.shape), x.shape[axis]
-    positions = [i for i in range(1, rank) if i != axis]
+    shape, channels = ops.shape(x), x.shape[axis]
+    before, after = shape[1:axis], shape[axis + 1 :]
+    # One image alone has no batch axis: in jax 0.10 on the CPU the sum of a product over the middle
+    # axis of (1, P, C), which the gradient has, takes ten times as long as over (P, C).
+    batch = () if isinstance(shape[0], int) and shape[0] == 1 else shape[:1]
+    one_before, one_after = _merged(before), _merged(after)
+    x = ops.reshape(ops.cast(x, dtype), (*batch, *one_before, channels, *one_after))
+    spread = (*batch, *(1 for _ in one_before), channels, *(1 for _ in one_after))
+    grouped = (*batch, groups, channels // groups)
+    count = math.prod((*before, *after)) * (channels // groups)
+    # of a group without values the mean is 0
+    count = max(count, 1) if isinstance(count, int) else ops.cast(ops.maximum(count, 1), dtype)
+    of_channel = (channels, *(1 for _ in one_after))
 
     def per_channel(values: Any) -> Any:
-        shape = [channels if i == axis else 1 for i in range(rank)]
-        return ops.reshape(ops.convert_to_tensor(values, dtype=dtype), shape)
+        return ops.reshape(ops.convert_to_tensor(values, dtype=dtype), of_channel)
 
     def group_mean(values: Any) -> Any:
         """Mean over the positions and the channels of each group, at each of its channels."""
-        if positions:
-            # Not ops.mean, which rounds to float32 on JAX.
-            count = math.prod(ops.shape(values)[i] for i in positions)
-            values = ops.sum(values, positions, keepdims=True) / ops.cast(count, dtype)
-        grouped = ops.reshape(values, (-1, groups, channels // groups))
-        means = ops.sum(grouped, 2, keepdims=True) * (groups / channels)
-        means = means + ops.zeros_like(grouped)
-        return ops.reshape(means, (-1, *(channels if i == axis else 1 for i in range(1, rank))))
+        # One axis at a time, which TensorFlow does faster than many rows at once; compilers merge
+        # the sums again. Not ops.mean, which rounds to float32 on JAX.
+        values = ops.reshape(values, (*batch, *before, channels, *after))
+        for _ in after:
+            values = ops.sum(values, -1)
+        for _ in before:
+            values = ops.sum(values, -2)
+        means = ops.sum(ops.reshape(values, grouped), -1, keepdims=True) / count
+        return ops.reshape(ops.broadcast_to(means, grouped), spread)
 
     shift = ops.stop_gradient(group_mean(x))
     centred = x - shift
@@ -196,7 +202,16 @@ def _pooled(x: Any, groups: int, gamma: Any, beta: Any, epsilon: float, axis: in
     factor = factor if gamma is None else factor * per_channel(gamma)
     offset = -rest * factor
     offset = offset if beta is None else offset + per_channel(beta)
-    return centred * factor + offset
+    return ops.reshape(centred * factor + offset, shape)
+
+
+def _merged(sizes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The axes as one; as they are where jax.export has formulas for sizes.
+
+    JAX may not see that the product of such formulas cannot be negative.
+    """
+    size = math.prod(sizes)
+    return (size,) if sizes and (isinstance(size, int) or ops.is_tensor(size)) else sizes
 
 
 def _torch_group_norm(

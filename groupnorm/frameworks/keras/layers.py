@@ -27,6 +27,16 @@ class GroupNormalization(layers.GroupNormalization):  # type: ignore[misc]
     weights it loads; **`epsilon` is 1e-3 as there, where PyTorch has 1e-5**. Statistics are of
     centred values, in float32 under every policy, and the result is rounded once.
 
+    A whole model that was saved with Keras's layer becomes one with this layer so::
+
+        def with_ours(layer):
+            own = type(layer) is keras.layers.GroupNormalization
+            return (GroupNormalization if own else type(layer)).from_config(layer.get_config())
+
+        saved = keras.saving.load_model("model.keras")
+        model = keras.models.clone_model(saved, clone_function=with_ours)
+        model.set_weights(saved.get_weights())
+
     Args:
         groups: number of groups, a divisor of the channels; -1 is one for each channel.
         axis: of the channels, not the batch axis.

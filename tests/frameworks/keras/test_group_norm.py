@@ -15,10 +15,11 @@ from tests.frameworks.cases import CASES, OFFSETS, Case, check, errors_of, input
 from tests.frameworks.keras.gradients import (  # noqa: E402
     BACKEND,
     compiled,
+    draw,
     to_numpy,
     value_and_gradients,
 )
-from tests.tolerances import DOUBLE  # noqa: E402
+from tests.tolerances import DOUBLE, QUOTIENT, STEP  # noqa: E402
 
 
 def computed(case, layer, *, axis=-1):
@@ -64,6 +65,45 @@ def test_channels_on_another_axis(case, axis):
     check(case, computed(case, ours(case, axis), axis=axis))
 
 
+@pytest.mark.parametrize("shape", [(1, 24, 7, 5), (1, 24), (2, 24, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize("axis", [1, -1])
+def test_one_image_and_other_ranks(shape, axis):
+    case = Case(shape=shape, mean=100.0, activation="silu")
+    check(case, computed(case, ours(case, axis), axis=axis))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2, 8), (2, 0, 3, 8)], ids=str)
+def test_an_input_without_values(shape):
+    x, gamma = np.zeros(shape, np.float32), np.ones(8, np.float32)
+    arrays = [keras.ops.convert_to_tensor(array) for array in (x, gamma)]
+    y, (dx, dgamma) = value_and_gradients(lambda x, g: group_norm(x, 4, g), arrays, arrays[0])
+    assert to_numpy(y).shape == to_numpy(dx).shape == shape
+    assert not to_numpy(dgamma).any()
+
+
+def test_second_derivatives():
+    """Of sum(GN(x)^3), by differences of the first ones along a direction."""
+    x, v, step = draw(2, 5, 8), draw(2, 5, 8, seed=1), 1e-2
+    ones = keras.ops.ones((2, 5, 8))
+
+    def first(x):
+        return value_and_gradients(lambda x: group_norm(x, 2) ** 3, [x], ones)[1][0]
+
+    def tensor(array):
+        return keras.ops.convert_to_tensor(array.astype(np.float32))
+
+    if BACKEND == "torch":
+        leaf = tensor(x).requires_grad_()
+        (slope,) = torch.autograd.grad((group_norm(leaf, 2) ** 3).sum(), leaf, create_graph=True)
+        (found,) = torch.autograd.grad(slope, leaf, tensor(v))
+    else:
+        found = value_and_gradients(first, [tensor(x)], tensor(v))[1][0]
+    ahead, behind = (to_numpy(first(tensor(x + sign * step * v))) for sign in (1, -1))
+    difference = (ahead - behind) / (2 * step)
+    # a Hessian is symmetric: its product with v from either side
+    assert np.abs(to_numpy(found) - difference).max() < QUOTIENT * np.abs(difference).max()
+
+
 @pytest.mark.parametrize("case", [Case(mean=1e3, activation="silu"), Case(dtype="float16")])
 def test_compiled(case):
     function = compiled(ours(case))
@@ -85,6 +125,23 @@ if BACKEND == "tensorflow":
         sizes = ((None, None, None, 24), (24,), (24,))
         signature = [tf.TensorSpec(size) for size in sizes]
         check(case, computed(case, tf.function(ours(case), input_signature=signature)))
+
+
+if BACKEND == "jax":
+
+    def test_an_export_for_any_sizes():
+        import jax
+        from jax import export
+
+        def run(x):  # the sizes that a convolution at stride 2 gives
+            pooled = keras.ops.max_pool(x, 3, 2, "valid", data_format="channels_last")
+            return group_norm(pooled, 3)
+
+        shape = export.symbolic_shape("n, h, w, 12")
+        exported = export.export(jax.jit(run))(jax.ShapeDtypeStruct(shape, np.float32))
+        for sizes in ((1, 9, 8, 12), (3, 7, 11, 12)):
+            x = draw(*sizes)
+            assert np.abs(to_numpy(exported.call(x)) - to_numpy(run(x))).max() <= STEP
 
 
 @pytest.mark.parametrize(

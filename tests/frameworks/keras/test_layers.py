@@ -86,6 +86,25 @@ def test_weights_saved_with_keras_own_layer_are_loaded(tmp_path):
     assert loaded.groups == 4
 
 
+def test_a_model_saved_with_keras_own_layer_becomes_one_with_ours(tmp_path):
+    """As the layer's docstring says."""
+    inputs = keras.Input((None, None, 8))
+    theirs = keras.Model(inputs, keras.layers.GroupNormalization(4)(inputs))
+    theirs.layers[-1].gamma.assign(draw(8, seed=1))
+    theirs.save(tmp_path / "model.keras")
+
+    def with_ours(layer):
+        own = type(layer) is keras.layers.GroupNormalization
+        return (GroupNormalization if own else type(layer)).from_config(layer.get_config())
+
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    model = keras.models.clone_model(saved, clone_function=with_ours)
+    model.set_weights(saved.get_weights())
+    assert type(model.layers[-1]) is GroupNormalization
+    x = draw(2, 6, 5, 8)
+    np.testing.assert_allclose(to_numpy(model(x)), to_numpy(theirs(x)), rtol=0, atol=LAYER)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 def test_half_policies_round_once(policy):
     layer = GroupNormalization(2, dtype=policy)
