@@ -22,6 +22,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,53 +34,103 @@ import numpy as np
 from PIL import Image
 
 from groupnorm.data.catalog import load
+from groupnorm.data.issues import DataError
 from groupnorm.frameworks.keras import resnet
 
 NORMS = ("bn", "gn:groups=8", "gn:groups=8+ws")
 BATCHES = (4, 1)
 PETS_SIDE = 64
+PETS_PAD = 4
 
-Split = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+Images = np.ndarray[Any, Any]
+Split = tuple[Images, Images]
 
 
-def images_of(name: str, count: int) -> tuple[Split, Split, int]:
-    """Training and test images (N, H, W, 3), normalized by the training images, and the classes."""
-    found: Any = load(name)
+class Augmented(keras.utils.PyDataset):  # type: ignore[misc]
+    """Training images in a new order each epoch, shifted and mirrored at random as in PyTorch.
+
+    The means and deviations of the channels normalize the images after that, so that what a shift
+    brings in is black.
+    """
+
+    def __init__(self, split: Split, batch: int, pad: int, scale: Split, seed: int) -> None:
+        super().__init__()
+        self.images, self.labels = split
+        self.batch, self.pad, self.scale = batch, pad, scale
+        self.draw = np.random.default_rng(seed)
+        self.order = self.draw.permutation(len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.batch
+
+    def __getitem__(self, step: int) -> Split:
+        chosen = self.order[step * self.batch :][: self.batch]
+        images = np.stack([self.changed(self.images[i]) for i in chosen])
+        return normalized(images, self.scale), self.labels[chosen]
+
+    def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch."""
+        self.order = self.draw.permutation(len(self.labels))
+
+    def changed(self, image: Images) -> Images:
+        """An image (H, W, C), shifted by up to `pad` pixels and mirrored half of the time."""
+        top, left = self.draw.integers(0, 2 * self.pad + 1, 2)
+        padded = np.pad(image, ((self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+        cropped = padded[top : top + image.shape[0], left : left + image.shape[1]]
+        return cropped[:, ::-1] if self.draw.random() < 0.5 else cropped
+
+
+def normalized(images: Images, scale: Split) -> Images:
+    """Pixels 0 to 255 as float32, less their means and divided by their deviations."""
+    mean, std = scale
+    return ((images / np.float32(255) - mean) / std).astype(np.float32)
+
+
+def images_of(name: str, count: int) -> tuple[Split, Split, Split, int, int]:
+    """Training and test images (N, H, W, 3), their channels' scale, what to pad, and the classes.
+
+    Raises:
+        SystemExit: the images are not there, or there are fewer of them.
+    """
+    try:
+        found: Any = load(name)
+    except DataError as error:
+        raise SystemExit(str(error)) from None
+    labels = [np.asarray(part) for part in (found.train_labels, found.test_labels)]
+    if count > len(labels[0]):
+        raise SystemExit(f"--images {count}, but {name} has {len(labels[0])} of them")
     if hasattr(found, "train_paths"):
-        every = len(found.train_paths) // min(count, len(found.train_paths))
-        train = decoded(found.train_paths[::every][:count]), found.train_labels[::every][:count]
-        test = decoded(found.test_paths), found.test_labels
+        chosen = np.random.default_rng(0).permutation(len(labels[0]))[:count]
+        train = decoded([found.train_paths[i] for i in chosen])
+        labels[0] = labels[0][chosen]
+        test = decoded(found.test_paths)
+        scale, pad = (train.mean((0, 1, 2)) / 255, train.std((0, 1, 2)) / 255), PETS_PAD
     else:
-        train = found.train_images[:count].permute(0, 2, 3, 1), found.train_labels[:count]
-        test = found.test_images.permute(0, 2, 3, 1), found.test_labels
-    pixels = [np.asarray(split[0], np.float32) / 255 for split in (train, test)]
-    mean, std = pixels[0].mean((0, 1, 2)), pixels[0].std((0, 1, 2))
-    labels = [np.asarray(split[1]) for split in (train, test)]
-    a, b = ((x - mean) / std for x in pixels)
-    return (a, labels[0]), (b, labels[1]), len(found.class_names)
+        train = np.asarray(found.train_images[:count].permute(0, 2, 3, 1))
+        test = np.asarray(found.test_images.permute(0, 2, 3, 1))
+        labels[0] = labels[0][:count]
+        scale, pad = (np.asarray(found.mean), np.asarray(found.std)), found.pad
+    scale = scale[0].astype(np.float32), scale[1].astype(np.float32)
+    splits = (train, labels[0]), (normalized(test, scale), labels[1])
+    return *splits, scale, pad, len(found.class_names)
 
 
-def decoded(paths: tuple[str, ...]) -> np.ndarray[Any, Any]:
+def decoded(paths: Sequence[Any]) -> Images:
     """Photographs, scaled to a square."""
     side = (PETS_SIDE, PETS_SIDE)
     return np.stack([np.asarray(Image.open(p).convert("RGB").resize(side)) for p in paths])
 
 
-def trained(
-    model: keras.Model, train: Split, batch: int, epochs: int, seed: int
-) -> tuple[keras.Model, float]:
-    """The model after a cosine schedule, and the seconds that it took."""
-    keras.utils.set_random_seed(seed)
-    steps = epochs * (len(train[0]) // batch)
-    schedule = keras.optimizers.schedules.CosineDecay(0.1 * batch / 32, steps)
+def trained(model: keras.Model, data: Augmented, epochs: int) -> float:
+    """Train a model with a cosine schedule; the seconds that it took."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.1 * data.batch / 32, epochs * len(data))
     model.compile(
         keras.optimizers.SGD(schedule, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     began = time.perf_counter()
-    whole = len(train[0]) // batch * batch
-    model.fit(train[0][:whole], train[1][:whole], batch, epochs, verbose=0)
-    return model, time.perf_counter() - began
+    model.fit(data, epochs=epochs, verbose=0)
+    return time.perf_counter() - began
 
 
 def error(model: keras.Model, test: Split) -> float:
@@ -98,7 +149,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    train, test, classes = images_of(options.data, options.images)
+    train, test, scale, pad, classes = images_of(options.data, options.images)
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         for norm in NORMS:
@@ -107,7 +158,8 @@ def main() -> None:
                 model = resnet(
                     options.depth, norm=norm, num_classes=classes, input_shape=train[0].shape[1:]
                 )
-                model, seconds = trained(model, train, batch, options.epochs, seed)
+                data = Augmented(train, batch, pad, scale, seed)
+                seconds = trained(model, data, options.epochs)
                 rows.append(
                     {"norm": norm, "batch": batch, "seed": seed, "error": error(model, test),
                      "seconds": seconds}
@@ -123,7 +175,7 @@ def main() -> None:
         print(f"{norm:<16}" + "".join(f"{shown(cell):>14}" for cell in cells))
     if options.out:
         record = {
-            "command": "python examples/keras_pets.py",
+            "command": f"python examples/keras_pets.py --seeds {options.seeds}",
             "options": {key: value for key, value in vars(options).items() if key != "out"},
             "keras": keras.version(), "backend": keras.backend.backend(), "rows": rows,
         }  # fmt: skip

@@ -1086,7 +1086,11 @@ def fine_tuning_section(pattern: str) -> str:
 
 def frameworks_sections() -> dict[str, str]:
     """Name of each section of docs/frameworks.md, and its text."""
-    return {"frameworks": frameworks_section(), "keras example": keras_example_section()}
+    return {
+        "frameworks": frameworks_section(),
+        "jax gradients": jax_gradients_section(),
+        "keras example": keras_example_section(),
+    }
 
 
 def frameworks_section() -> str:
@@ -1155,6 +1159,41 @@ def _ratios(times: Any, shapes: list[Any], both: tuple[str, str], name: str) -> 
     return " · ".join(f"{statistics.geometric_mean(one):.1f}" for one in ratios)
 
 
+def jax_gradients_section() -> str:
+    """Times and memory of ways to the gradient in JAX."""
+    folder = only("jax-gradients-*")
+    record = json.loads((folder / "gradients.json").read_text(encoding="utf-8"))
+    env, network = record["environment"], record["network"]
+
+    def milliseconds(seconds: dict[str, float]) -> str:
+        return f"{1e3 * seconds['least']:.2f}"
+
+    shapes = [f"{' x '.join(map(str, cell['shape']))}" for cell in record["cells"]]
+    lines = [
+        [
+            name,
+            *(
+                " · ".join(milliseconds(cell["seconds"][how][name]) for how in ("jit", "two jits"))
+                for cell in record["cells"]
+            ),
+            f"{1e3 * network['seconds'][name]['least']:.0f} ms, {network['maps'][name]:.0f} maps",
+        ]
+        for name in network["maps"]
+    ]
+    packages = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
+    return "\n".join(
+        [
+            *markdown(["", *shapes, f"network of {network['layers']} layers"], lines),
+            "",
+            "Milliseconds of forward and backward, the least of 15 rounds: in one `jit` and, after "
+            "the point, in one `jit` each. The network's convolutions have 3 x 3 kernels and work "
+            f"on {' x '.join(map(str, network['shape']))}; its memory is what XLA allocates beside "
+            f"the arguments. `{record['command']}`, {env['cpu']}, one core, {packages}; record: "
+            f"[{folder.name}](../results/{folder.name}).",
+        ]
+    )
+
+
 def keras_example_section() -> str:
     """The example in Keras, and the same in PyTorch."""
     folder = only("keras-example-*")
@@ -1162,27 +1201,27 @@ def keras_example_section() -> str:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("keras", "pytorch")
     )
-    lines = []
-    for norm in dict.fromkeys(row["norm"] for row in keras["rows"]):
-        cells = [
-            next(r for r in one["rows"] if (r["norm"], r["batch"]) == (norm, batch))
-            for one in (keras, torch)
-            for batch in (4, 1)
-        ]
-        lines.append([norm, *(f"{cell['error']:.1f}" for cell in cells)])
+
+    def cell(record: dict[str, Any], norm: str, batch: int) -> str:
+        errors = [r["error"] for r in record["rows"] if (r["norm"], r["batch"]) == (norm, batch)]
+        return f"{statistics.mean(errors):.1f} ± {statistics.stdev(errors):.1f}"
+
+    norms = list(dict.fromkeys(row["norm"] for row in keras["rows"]))
+    lines = [[n, *(cell(one, n, b) for one in (keras, torch) for b in (4, 1))] for n in norms]
     header = ["norm", "Keras, 4 a step", "Keras, 1", "PyTorch, 4 a step", "PyTorch, 1"]
     options = keras["options"]
-    minutes = sum(row["seconds"] for row in keras["rows"]) / 60
+    minutes = sum(row["seconds"] for row in keras["rows"]) / 60 / options["seeds"]
     return "\n".join(
         [
             *markdown(header, lines),
             "",
-            f"Top-1 error in percent on {options['data']}, one seed, so no interval: a resnet"
-            f"{options['depth']} trained on {options['images']:,} images for {options['epochs']} "
-            f"epochs. `{keras['command']}` (Keras {keras['keras']} on {keras['backend']}, "
-            f"{minutes:.0f} minutes on one core of {torch['environment']['cpu']}) and "
-            f"`{torch['command']}`. Both have the same network, start distributions, images and "
-            f"rates; {torch['differs']}. Record: [{folder.name}](../results/{folder.name}).",
+            f"Top-1 error in percent on {options['data']}, mean ± deviation over {options['seeds']}"
+            f" seeds: a resnet{options['depth']} trained on {options['images']:,} images for "
+            f"{options['epochs']} epochs. `{keras['command']}` (Keras {keras['keras']} on "
+            f"{keras['backend']}, {minutes:.0f} minutes a seed on one core of "
+            f"{torch['environment']['cpu']}, beside other work) and `{torch['command']}`. Both "
+            "have the same network, start distributions, images, shifts, mirroring and rates, and "
+            f"draw other random numbers. Record: [{folder.name}](../results/{folder.name}).",
         ]
     )
 

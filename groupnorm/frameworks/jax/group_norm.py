@@ -5,21 +5,11 @@ the group means subtracted, which are constants to the gradient; what rounding l
 variance are means of the centred values; one multiplication and one addition for each value follow.
 
 The gradient is a `custom_jvp` rule whose linear part is recomputed (`jax.checkpoint`): reverse mode
-keeps x and numbers of (N, C), and forward mode works. Other ways were measured, with SiLU, on one
-thread of an x86 CPU: forward and backward in one `jit` (with each in its own), milliseconds, and
-the gradient of 8 convolutions of 3 x 3 with norm and SiLU on (4, 56, 56, 32) in one `jit`::
-
-    (N, H, W, C), groups   (1,56,56,64), 8   (2,28,28,256), 32   (4,56,56,256), 32   network
-    this rule                0.37 (0.41)        0.72 (0.82)          7.5 (8.6)       26 maps, 38.2
-    without jax.checkpoint   0.31 (0.42)        0.60 (0.84)          7.4 (9.0)       33 maps, 36.7
-    custom_vjp               0.30 (0.41)        0.62 (0.83)          7.6 (8.6)       33 maps, 36.9
-    autodiff                 0.31 (0.46)        0.59 (0.92)          7.6 (10.2)      33 maps, 37.0
-    flax.linen               0.40 (0.57)        0.78 (1.12)          9.7 (12.3)      33 maps, 39.0
-
-Between one `jit` and another, autodiff keeps 5 maps and each of the first three x alone. Inside one
-`jit`, XLA finds what is recomputed in the forward pass and keeps it, unless `jax.checkpoint` stands
-between: that is worth a fifth of the memory for 4 % of the network's time. `custom_vjp` has no
-forward mode and gains nothing.
+keeps x and numbers of (N, C), and forward mode works. Between one `jit` and another, autodiff would
+keep several maps. Inside one `jit`, XLA finds what is recomputed in the forward pass and keeps it,
+unless `jax.checkpoint` stands between: that trades a little time of a network for its memory.
+`custom_vjp` has no forward mode and gains nothing. benchmarks/bench_jax_gradients.py measures all
+of them; docs/frameworks.md has the table.
 """
 
 from __future__ import annotations
