@@ -10,18 +10,11 @@ import numpy as np
 from flax import nnx
 
 from groupnorm.frameworks.jax.flax import GroupNorm
-from groupnorm.frameworks.weights import (
-    VARIANCE,
-    Array,
-    Contents,
-    Problems,
-    Slot,
-    differing,
-    load_from_torch,
-    load_to_torch,
-    same_padding,
-    torch_padding,
-)
+from groupnorm.frameworks.weights.conventions import same_padding, torch_padding
+from groupnorm.frameworks.weights.layouts import Array
+from groupnorm.frameworks.weights.matching import Slot
+from groupnorm.frameworks.weights.problems import Problems, differing
+from groupnorm.frameworks.weights.transfer import VARIANCE, Contents, load_from_torch, load_to_torch
 
 _NORMS = (
     GroupNorm,

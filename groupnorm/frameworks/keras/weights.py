@@ -10,18 +10,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from groupnorm.frameworks.weights import (
-    VARIANCE,
-    Contents,
-    Pads,
-    Problems,
-    Slot,
-    differing,
-    load_from_torch,
-    load_to_torch,
-    same_padding,
-    torch_padding,
-)
+from groupnorm.frameworks.weights.conventions import Pads, same_padding, torch_padding
+from groupnorm.frameworks.weights.matching import Slot
+from groupnorm.frameworks.weights.problems import Problems, differing
+from groupnorm.frameworks.weights.transfer import VARIANCE, Contents, load_from_torch, load_to_torch
 
 _CONVS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
