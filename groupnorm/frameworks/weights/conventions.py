@@ -1,4 +1,4 @@
-"""What is no weight but decides what the weights compute: variance, padding, kinds of norms."""
+"""What is no weight but decides what the weights compute: variance, padding, strides."""
 
 from __future__ import annotations
 
@@ -52,6 +52,13 @@ def same_padding(
     return tuple((extent // 2, extent - extent // 2) for extent in extents)
 
 
+def each_axis(value: Any, axes: int) -> tuple[int, ...]:
+    """A setting of a convolution, such as its strides, for each spatial axis; None is 1."""
+    if value is None or isinstance(value, int):
+        return (1 if value is None else value,) * axes
+    return tuple(value)
+
+
 def torch_padding(module: Any) -> Pads:
     """What a convolution of PyTorch's pads."""
     if module.padding == "same":
@@ -61,3 +68,13 @@ def torch_padding(module: Any) -> Pads:
     if module.padding == "valid":
         return ((0, 0),) * len(module.kernel_size)
     return tuple((p, p) for p in module.padding)
+
+
+def torch_transposed_padding(module: Any) -> Pads:
+    """Zeros around the map that a transposed convolution of PyTorch's has spread by its stride."""
+    return tuple(
+        (d * (k - 1) - p, d * (k - 1) - p + more)
+        for k, d, p, more in zip(
+            module.kernel_size, module.dilation, module.padding, module.output_padding, strict=True
+        )
+    )

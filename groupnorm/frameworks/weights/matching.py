@@ -37,6 +37,7 @@ def match(
     slots: Iterable[Slot],
     torch_arrays: Mapping[str, tuple[Sequence[int], str]],
     names: Mapping[str, str] | None = None,
+    modules: Iterable[str] = (),
 ) -> tuple[dict[str, Slot], Problems]:
     """Match PyTorch's names with the arrays of a model, by the path of the module.
 
@@ -45,17 +46,21 @@ def match(
         torch_arrays: name in the state dict -> shape and dtype. Counters of batches are left out.
         names: path of a module in PyTorch -> its path in the model, where they differ. It holds for
             what is below the module, too; of several the longest counts. "" is the whole model.
+        modules: paths of PyTorch's modules, as far as they are known, for names of those without
+            arrays.
 
     Returns:
         PyTorch's name -> slot, and the problems: names without a partner on either side, names
-        that meet in one slot, other shapes and dtypes, and names of the mapping that no module has.
+        that meet in one slot, slots that meet in one name, other shapes and dtypes, and names of
+        the mapping that no module has.
     """
     names = names or {}
-    all_slots = list(slots)
-    free = {(slot.module, slot.leaf): slot for slot in all_slots}
+    free: dict[tuple[str, str], list[Slot]] = {}
+    for slot in slots:
+        free.setdefault((slot.module, slot.leaf), []).append(slot)
     owners: dict[tuple[str, str], list[str]] = {}
     problems: Problems = {}
-    used = set()
+    used = {renamed(path, names)[0] for path in modules}
     for name in torch_arrays:
         module, _, leaf = name.rpartition(".")
         if leaf in _COUNTERS:
@@ -68,10 +73,14 @@ def match(
             shape, _ = torch_arrays[name]
             _add(problems, IN_TORCH, f"{name} {tuple(shape)}{_as(module, own_module)}")
     found = {}
-    for slot in all_slots:
-        matched = owners.get((slot.module, slot.leaf), [])
+    for (module, leaf), (slot, *twins) in free.items():
+        matched = owners.get((module, leaf), [])
         label = f"{slot.name} {slot.shape}"
-        if not matched:
+        if twins:
+            labels = " and ".join(f"{one.name} {one.shape}" for one in (slot, *twins))
+            place = f"{module}.{leaf}" if module else leaf
+            _add(problems, "several arrays of the model with one place", f"{place}: {labels}")
+        elif not matched:
             _add(problems, IN_MODEL, label)
         elif len(matched) > 1:
             _add(problems, "matched more than once", f"{label} with {' and '.join(matched)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 Problems = dict[str, list[str]]
@@ -28,14 +28,14 @@ def refuse(problems: Problems) -> None:
         raise WeightsError("the weights do not fit, nothing was loaded:\n" + "\n".join(listed))
 
 
-def differing(own: Mapping[str, Any], torch_values: Mapping[str, Any]) -> list[str]:
+def differing(values: Iterable[tuple[str, Any, Any]]) -> list[str]:
     """One line for each module whose setting is another one in PyTorch.
 
     Args:
-        own: path of the module -> its value, and `torch_values` the same in PyTorch.
+        values: path of a module, its value, and the value in PyTorch.
     """
     return [
-        f"{module or 'the model itself'}: {own[module]}, in PyTorch {value}"
-        for module, value in torch_values.items()
-        if own[module] != value
+        f"{path or 'the model itself'}: {own}, in PyTorch {torch_value}"
+        for path, own, torch_value in values
+        if own != torch_value
     ]

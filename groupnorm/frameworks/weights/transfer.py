@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from groupnorm.frameworks.weights.conventions import variance_from_torch, variance_to_torch
@@ -20,6 +21,10 @@ from groupnorm.frameworks.weights.problems import Problems, WeightsError, differ
 VARIANCE = "running_var"
 
 
+Pair = tuple[str, Any, Any]
+"""Path of a module in the model, the module, and PyTorch's."""
+
+
 @dataclass(frozen=True)
 class Contents:
     """A model of another framework.
@@ -27,13 +32,16 @@ class Contents:
     Attributes:
         modules: its modules by path; norms are those with an attribute `epsilon`.
         slots: its arrays.
-        other_settings: what differs beside eps, of modules of the same path: path -> (its own,
-            PyTorch's).
+        compare: what differs beside eps, and warnings of what could not be compared.
+        problems: of the model itself.
+        tied: names of slots that are one and the same array.
     """
 
     modules: Mapping[str, Any]
     slots: Sequence[Slot]
-    other_settings: Callable[[Mapping[str, tuple[Any, Any]]], Problems]
+    compare: Callable[[Sequence[Pair]], tuple[Problems, list[str]]]
+    problems: Problems = field(default_factory=dict)
+    tied: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,13 @@ class _Plan:
         matched: PyTorch's name -> slot.
         counts: path of a batch norm in the model -> `count`.
         other_eps: norms whose eps differ: the model's, PyTorch's (or None), and the latter's eps.
+        warnings: what could not be compared.
     """
 
     matched: dict[str, Slot]
     counts: dict[str, float]
     other_eps: list[tuple[Any, Any, float]]
+    warnings: list[str]
 
 
 def load_from_torch(
@@ -74,15 +84,22 @@ def load_from_torch(
     state, modules = torch_source(source)
     if modules is not None and eps is not None:
         raise WeightsError(f"a PyTorch model says its eps itself; leave out eps={eps}")
-    plan = _plan(contents, state, modules, names, eps, count, carry_eps)
+    plan = _plan(contents, state, modules, names, eps, count, carry_eps, into_torch=False)
     values = {
         slot.name: value_from_torch(slot, state[name], plan.counts)
         for name, slot in plan.matched.items()
     }
+    differ = [
+        " and ".join(names)
+        for names in contents.tied
+        if len({values[name].tobytes() for name in names}) > 1
+    ]
+    refuse({"one array in the model, several in PyTorch that differ": differ})
     for name, value in values.items():
         assign(name, value)
     for own, _, torch_eps in plan.other_eps:
         own.epsilon = torch_eps
+    _warn(plan)
 
 
 def load_to_torch(
@@ -107,14 +124,38 @@ def load_to_torch(
     state, modules = torch_source(target)
     if modules is None:
         raise WeightsError("expected a PyTorch model to load into, got a state dict")
-    plan = _plan(contents, state, modules, names, None, count, carry_eps)
+    plan = _plan(contents, state, modules, names, None, count, carry_eps, into_torch=True)
     loaded = {
         name: value_to_torch(slot, read(slot.name), plan.counts)
         for name, slot in plan.matched.items()
     }
+    differ = [
+        " and ".join(tied)
+        for tied in _tied(state)
+        if not all(
+            as_numpy(loaded[name]).tobytes() == as_numpy(loaded[tied[0]]).tobytes() for name in tied
+        )
+    ]
+    refuse({"one tensor in PyTorch, several in the model that differ": differ})
     target.load_state_dict({**state, **loaded})
     for own, torch_module, _ in plan.other_eps:
         torch_module.eps = own.epsilon
+    _warn(plan)
+
+
+def _warn(plan: _Plan) -> None:
+    for text in plan.warnings:
+        warnings.warn(text, stacklevel=4)
+
+
+def _tied(state: Mapping[str, Any]) -> list[list[str]]:
+    """Names of a state dict that are one and the same tensor."""
+    names: dict[Any, list[str]] = {}
+    for name, tensor in state.items():
+        if tensor.numel() and not tensor.is_meta:
+            place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+            names.setdefault(place, []).append(name)
+    return [tied for tied in names.values() if len(tied) > 1]
 
 
 def _plan(
@@ -125,58 +166,101 @@ def _plan(
     eps: float | Mapping[str, float] | None,
     count: float | Mapping[str, float] | None,
     carry_eps: bool,
+    into_torch: bool,
 ) -> _Plan:
-    own_modules, slots = contents.modules, contents.slots
-    matched, problems = match(slots, shapes_of(state), names)
-    batch_norms = [slot.module for slot in slots if slot.leaf == VARIANCE]
+    matched, problems = match(contents.slots, shapes_of(state), names, torch_modules or ())
+    problems |= contents.problems
+    batch_norms = [slot.module for slot in contents.slots if slot.leaf == VARIANCE]
     counts, without = given_for(batch_norms, count)
     problems[
         "of batch norm, whose running variance needs count=... (values per channel of a training "
         "batch; math.inf for equal outputs in evaluation)"
     ] = without
-    norms = {path: m for path, m in own_modules.items() if hasattr(m, "epsilon")}
-    pairs: dict[str, tuple[Any, Any]] = {}
+    norms = {path: m for path, m in contents.modules.items() if hasattr(m, "epsilon")}
+    pairs: list[Pair] = []
+    norm_pairs: list[tuple[str, Any, Any, Any]] = []  # with PyTorch's module, and its eps
     if torch_modules is None:
-        torch_eps, without = given_for(norms, eps)
+        given, without = given_for(norms, eps)
         problems["norms whose eps a state dict does not tell; give eps=... or the model"] = without
+        norm_pairs += [(path, norms[path], None, value) for path, value in given.items()]
     else:
-        torch_paths = {renamed(path, names)[1]: path for path in torch_modules}
-        pairs = {
-            path: (own, torch_modules[torch_paths[path]])
-            for path, own in own_modules.items()
-            if path in torch_paths
-        }
-        torch_eps = {
-            p: getattr(other, "eps", None)  # type: ignore[misc]
-            for p, (_, other) in pairs.items()
-            if p in norms
-        }
-        problems["norms whose eps PyTorch's module does not tell"] = [
-            path for path, value in torch_eps.items() if value is None
+        pairs = _pairs(contents.modules, torch_modules, names)
+        norm_pairs += [
+            (path, own, other, getattr(other, "eps", None))
+            for path, own, other in pairs
+            if path in norms
         ]
-        # those with weights are listed by their weights
-        bare = norms.keys() - pairs.keys() - {slot.module for slot in slots}
-        problems[f"norms without weights, {IN_MODEL}"] = list(bare)
-        with_weights = {name.rpartition(".")[0] for name in state}
-        problems[f"norms without weights, {IN_TORCH}"] = [
+        problems["norms whose eps PyTorch's module does not tell"] = [
+            path for path, _, _, value in norm_pairs if value is None
+        ]
+        problems |= _bare_norms(norms, pairs, contents.slots, state, torch_modules, names)
+    if not carry_eps:
+        heading = "eps (carry_eps=True takes over the eps of the model that the weights come from)"
+        problems[heading] = differing(
+            (path, own.epsilon, value) for path, own, _, value in norm_pairs
+        )
+    problems["one norm that would need several eps"] = _several(
+        (other, own.epsilon, path) if into_torch else (own, value, path)
+        for path, own, other, value in norm_pairs
+    )
+    differences, unseen = contents.compare(pairs)
+    problems |= differences
+    refuse(problems)
+    others = [(own, other, value) for _, own, other, value in norm_pairs if value != own.epsilon]
+    return _Plan(matched, counts, others, unseen)
+
+
+def _pairs(
+    own_modules: Mapping[str, Any],
+    torch_modules: Mapping[str, Any],
+    names: Mapping[str, str] | None,
+) -> list[Pair]:
+    """Modules of both models that have one path; of several of PyTorch's those with none below."""
+    partners: dict[str, list[Any]] = {}
+    for path, other in torch_modules.items():
+        partners.setdefault(renamed(path, names)[1], []).append(other)
+    pairs = []
+    for path, others in partners.items():
+        if path in own_modules:
+            lowest = [other for other in others if not any(True for _ in other.children())]
+            kept = others if len(others) == 1 else lowest or others
+            pairs += [(path, own_modules[path], other) for other in kept]
+    return pairs
+
+
+def _bare_norms(
+    norms: Mapping[str, Any],
+    pairs: Iterable[Pair],
+    slots: Iterable[Slot],
+    state: Iterable[str],
+    torch_modules: Mapping[str, Any],
+    names: Mapping[str, str] | None,
+) -> Problems:
+    """Norms without a partner that no weights list."""
+    bare = norms.keys() - {path for path, _, _ in pairs} - {slot.module for slot in slots}
+    with_weights = {name.rpartition(".")[0] for name in state}
+    return {
+        f"norms without weights, {IN_MODEL}": list(bare),
+        f"norms without weights, {IN_TORCH}": [
             path
             for path, module in torch_modules.items()
             if isinstance(getattr(module, "eps", None), float)
             and path not in with_weights
             and renamed(path, names)[1] not in norms
-        ]
-    own_eps = {path: norm.epsilon for path, norm in norms.items()}
-    if not carry_eps:
-        heading = "eps (carry_eps=True takes over the eps of the model that the weights come from)"
-        problems[heading] = differing(own_eps, torch_eps)
-    problems |= contents.other_settings(pairs)
-    refuse(problems)
-    others = [
-        (norms[path], pairs[path][1] if pairs else None, value)
-        for path, value in torch_eps.items()
-        if value != own_eps[path]
+        ],
+    }
+
+
+def _several(values: Iterable[tuple[Any, Any, str]]) -> list[str]:
+    """One line for each module that comes with several values: module, value, path."""
+    found: dict[int, dict[Any, str]] = {}
+    for module, value, path in values:
+        found.setdefault(id(module), {}).setdefault(value, path)
+    return [
+        " and ".join(f"{path}: {value}" for value, path in each.items())
+        for each in found.values()
+        if len(each) > 1
     ]
-    return _Plan(matched, counts, others)
 
 
 def given_for(
@@ -222,7 +306,8 @@ def torch_source(source: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
         WeightsError: it is neither.
     """
     if hasattr(source, "named_modules") and hasattr(source, "state_dict"):
-        return dict(source.state_dict()), dict(source.named_modules())
+        # every name of a module counts, also the second one of a shared module
+        return dict(source.state_dict()), dict(source.named_modules(remove_duplicate=False))
     if isinstance(source, Mapping) and all(hasattr(value, "detach") for value in source.values()):
         return dict(source), None
     raise WeightsError(

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from groupnorm.frameworks.weights import WeightsError
-from groupnorm.layers import WSConv2d
+from groupnorm.layers import GroupNorm as TorchGroupNorm
+from groupnorm.layers import LayerNorm2d, WSConv2d
 from groupnorm.models import build_model
 from tests.frameworks.trained import assert_the_same, trained_resnet20
 from tests.tolerances import LAYER, NETWORK
@@ -349,18 +350,120 @@ def test_standardized_weights_go_to_their_like_alone(ours, theirs, text):
         ({"padding": "CIRCULAR"}, {"padding": 1, "padding_mode": "circular"}, True),
         ({"padding": "CIRCULAR"}, {"padding": 1}, False),
         ({"padding": 1}, {"padding": 1, "padding_mode": "reflect"}, False),
+        ({"padding": 1, "strides": 2}, {"padding": 1}, False),
+        ({"padding": 1, "strides": None}, {"padding": 1}, True),
+        ({"padding": 1, "strides": (1, 2)}, {"padding": 1, "stride": (2, 1)}, False),
+        ({"padding": 2, "kernel_dilation": 2}, {"padding": 2}, False),
+        ({"padding": 1, "input_dilation": 2}, {"padding": 1}, False),
+        ({"padding": 1, "mask": jnp.zeros((3, 3, 2, 4))}, {"padding": 1}, False),
     ],
     ids=str,
 )
-def test_padding(ours, theirs, fits):
+def test_padding_and_strides(ours, theirs, fits):
     """What is accepted computes the same; SAME with a stride pads by the size of the map."""
     source = nn.ModuleDict({"n": nn.Conv2d(2, 4, 3, **theirs)})
-    model = holding(nnx.Conv(2, 4, (3, 3), rngs=nnx.Rngs(0), **ours))
+    assert_fits(source, holding(nnx.Conv(2, 4, (3, 3), rngs=nnx.Rngs(0), **ours)), fits)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "fits"),
+    [
+        ({"padding": "VALID"}, {}, True),
+        ({"padding": "VALID", "strides": 2}, {"stride": 2}, True),
+        ({"padding": "VALID", "strides": 2}, {}, False),
+        ({"padding": "VALID", "strides": 4}, {"stride": 4}, False),
+        ({"padding": "VALID", "strides": 4}, {"stride": 4, "output_padding": 1}, True),
+        ({"padding": "VALID", "kernel_dilation": 2}, {"dilation": 2}, True),
+        ({"padding": "VALID", "kernel_dilation": 2}, {}, False),
+        ({"padding": "VALID"}, {"padding": 1}, False),
+        ({"padding": 1}, {"padding": 1}, True),
+        ({"padding": 2}, {"padding": 1}, False),
+        ({"padding": 2}, {}, True),
+        ({"padding": "SAME"}, {"padding": 1}, True),
+        ({"padding": "SAME", "strides": 2}, {"stride": 2, "padding": 1}, False),
+        ({"padding": ((1, 2), (1, 2)), "strides": 2},
+         {"stride": 2, "padding": 1, "output_padding": 1}, True),
+        ({"padding": "CIRCULAR"}, {"padding": 1}, False),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+def test_transposed_padding_and_strides(ours, theirs, fits, transpose_kernel):
+    source = nn.ModuleDict({"n": nn.ConvTranspose2d(2, 4, 3, **theirs)})
+    model = nnx.ConvTranspose(
+        2, 4, (3, 3), rngs=nnx.Rngs(0), transpose_kernel=transpose_kernel, **ours
+    )
+    assert_fits(source, holding(model), fits)
+
+
+def assert_fits(source, model, fits):
     if not fits:
-        refused(source, model, "padding:\n    n: padding=", "build it with padding=((")
+        refused(source, model, ":\n    n: ")
         return
     from_torch(source, model)
     x = torch.randn(2, 2, 8, 6)
+    found = model.n(jnp.asarray(x.permute(0, 2, 3, 1).numpy()))
+    expected = source["n"](x).permute(0, 2, 3, 1).detach()
+    np.testing.assert_allclose(found, expected, rtol=LAYER, atol=LAYER)
+
+
+def test_what_is_wrong_with_a_convolution_is_named():
+    def conv(kind=nnx.Conv, **options):
+        return holding(kind(2, 2, (3, 3), padding="VALID", rngs=nnx.Rngs(0), **options))
+
+    theirs = nn.ModuleDict({"n": nn.Conv2d(2, 2, 3)})
+    refused(theirs, conv(strides=2), "strides:\n    n: (2, 2), in PyTorch (1, 1)")
+    refused(theirs, conv(kernel_dilation=2), "dilation:\n    n: (2, 2), in PyTorch (1, 1)")
+    refused(theirs, conv(input_dilation=2), "n: dilation of the input")
+    refused(theirs, conv(mask=jnp.ones((3, 3, 2, 2))), "n: a mask")
+    refused(theirs, conv(nnx.ConvTranspose), "transposed convolutions beside others")
+    refused(nn.ModuleDict({"n": nn.ConvTranspose2d(2, 2, 3)}), conv(), "n: False, in PyTorch True")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "text"),
+    [
+        (nnx.LayerNorm, lambda: nn.GroupNorm(1, 4),
+         "n: layer norm over the channels, in PyTorch group norm"),
+        (nnx.LayerNorm, lambda: nn.BatchNorm2d(4, track_running_stats=False),
+         "in PyTorch batch norm without running statistics"),
+        (nnx.LayerNorm, lambda: nn.InstanceNorm2d(4, affine=True), "in PyTorch group norm"),
+        (lambda *a, **k: nnx.GroupNorm(*a, 1, **k), lambda: nn.LayerNorm(4),
+         "n: group norm, in PyTorch layer norm"),
+        (nnx.InstanceNorm, lambda: nn.GroupNorm(2, 4), "n: 4, in PyTorch 2"),
+        (lambda *a, **k: GroupNorm(*a, 2, activation="silu", **k), lambda: nn.GroupNorm(2, 4),
+         "activation of a norm:\n    n: silu, in PyTorch None"),
+        (lambda *a, **k: nnx.GroupNorm(*a, 2, **k),
+         lambda: TorchGroupNorm(2, 4, activation="relu"), "n: None, in PyTorch relu"),
+        (lambda *a, **k: nnx.LayerNorm(*a, reduction_axes=(1, 2, 3), **k), lambda: nn.LayerNorm(4),
+         "axes of a norm:\n    n: reduction_axes=(1, 2, 3), where the channels are on axis -1"),
+        (lambda *a, **k: nnx.InstanceNorm(*a, feature_axes=1, **k), lambda: nn.GroupNorm(4, 4),
+         "n: feature_axes=1, where"),
+    ],
+)  # fmt: skip
+def test_norms_that_compute_something_else(ours, theirs, text):
+    model = holding(ours(4, epsilon=1e-5, rngs=nnx.Rngs(0)))
+    refused(nn.ModuleDict({"n": theirs()}), model, text)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda *a, **k: nnx.GroupNorm(*a, 2, **k), lambda: nn.GroupNorm(2, 4)),
+        (lambda *a, **k: nnx.GroupNorm(*a, 4, **k), lambda: nn.InstanceNorm2d(4, affine=True)),
+        (nnx.InstanceNorm, lambda: nn.GroupNorm(4, 4)),
+        (nnx.LayerNorm, lambda: LayerNorm2d(4, eps=1e-5)),
+        (lambda *a, **k: GroupNorm(*a, 2, activation="silu", **k),
+         lambda: TorchGroupNorm(2, 4, activation="silu")),
+    ],
+)  # fmt: skip
+def test_norms_that_compute_the_same(ours, theirs):
+    source = nn.ModuleDict({"n": theirs()})
+    for parameter in source.parameters():
+        nn.init.normal_(parameter)
+    model = holding(ours(4, epsilon=1e-5, rngs=nnx.Rngs(0)))
+    from_torch(source, model)
+    x = torch.randn(2, 4, 5, 6)
     found = model.n(jnp.asarray(x.permute(0, 2, 3, 1).numpy()))
     expected = source["n"](x).permute(0, 2, 3, 1).detach()
     np.testing.assert_allclose(found, expected, rtol=LAYER, atol=LAYER)

@@ -14,7 +14,7 @@ from groupnorm.frameworks.weights import WeightsError  # noqa: E402
 from groupnorm.layers import WSConv2d  # noqa: E402
 from tests.frameworks.keras.gradients import to_numpy  # noqa: E402
 from tests.frameworks.keras.pytorch import assert_same_weights, both, trained  # noqa: E402
-from tests.tolerances import NETWORK  # noqa: E402
+from tests.tolerances import CLEARLY, LAYER, NETWORK  # noqa: E402
 
 layers = keras.layers
 
@@ -114,15 +114,6 @@ def test_what_differs_is_refused(model, message):
         from_torch(trained(Mixed()), model(), count=math.inf)
 
 
-def test_a_dense_layer_behind_a_flattened_map_is_refused():
-    inputs = keras.Input((4, 4, 3))
-    x = layers.Flatten(name="flat")(layers.Conv2D(2, 3, name="0")(inputs))
-    model = keras.Model(inputs, layers.Dense(5, name="2")(x))
-    source = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(8, 5))
-    with pytest.raises(WeightsError, match=r"(?s)behind a flattened map.*\n    2"):
-        from_torch(source, model)
-
-
 def test_names_lead_to_other_paths_and_two_to_one_are_refused():
     source = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="a"),
@@ -164,3 +155,111 @@ def test_anything_else_is_refused():
         from_torch({"conv.weight": np.zeros(3)}, mixed())
     with pytest.raises(WeightsError, match="got a state dict"):
         to_torch(mixed(), Mixed().state_dict())
+
+
+def test_two_layers_with_one_path_are_refused():
+    inputs = keras.Input((3,))
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(3, name="b")], name="a")
+    model = keras.Model(inputs, layers.Dense(3, name="a-b")(inner(inputs)))
+    source = nn.Sequential()
+    source.a = nn.Sequential()
+    source.a.b = nn.Linear(3, 3)
+    with pytest.raises(WeightsError, match=r"a\.b: Dense 'b' and Dense 'a-b'") as error:
+        from_torch(source, model)
+    assert "several arrays of the model with one place" not in str(error.value)
+    with pytest.raises(WeightsError, match="a dash counts as a dot; rename one"):
+        to_torch(model, source)
+
+
+def test_two_arrays_of_one_layer_with_one_name_are_refused():
+    class Twice(layers.Layer):
+        def build(self, shape):
+            self.one = self.add_weight(shape=(3,), name="weight")
+            self.other = self.add_weight(shape=(3,), name="weight")
+
+        def call(self, x):
+            return x * self.one + self.other
+
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, Twice(name="n")(inputs))
+    source = nn.ModuleDict({"n": nn.Linear(3, 3, bias=False)})
+    with pytest.raises(WeightsError, match=r"n.weight: n.weight \(3,\) and n.weight \(3,\)"):
+        from_torch(source, model)
+
+
+def shared_layer():
+    """One dense layer in two models."""
+    dense = layers.Dense(3, name="d")
+    dense.build((None, 3))
+    inputs = keras.Input((3,))
+    a, b = (keras.Sequential([keras.Input((3,)), dense], name=name) for name in "ab")
+    return keras.Model(inputs, b(a(inputs)))
+
+
+class TwoTorch(nn.Module):
+    def __init__(self, shared):
+        super().__init__()
+        self.a = nn.ModuleDict({"d": nn.Linear(3, 3)})
+        self.b = self.a if shared else nn.ModuleDict({"d": nn.Linear(3, 3)})
+
+
+def test_a_shared_layer_takes_equal_weights_alone():
+    model = shared_layer()
+    with pytest.raises(WeightsError, match=r"(?s)one array in the model, .*a.d.kernel and b"):
+        from_torch(TwoTorch(shared=False), model)
+    source = TwoTorch(shared=True)
+    from_torch(source, model)
+    np.testing.assert_array_equal(to_numpy(model.weights[0]).T, source.a.d.weight.detach().numpy())
+
+
+def test_a_shared_module_takes_equal_weights_alone():
+    inputs = keras.Input((3,))
+    a, b = (keras.Sequential([keras.Input((3,)), layers.Dense(3, name="d")], name=name)
+            for name in "ab")  # fmt: skip
+    model = keras.Model(inputs, b(a(inputs)))
+    with pytest.raises(WeightsError, match=r"(?s)one tensor in PyTorch, .*a.d.weight and b"):
+        to_torch(model, TwoTorch(shared=True))
+    to_torch(model, TwoTorch(shared=False))
+
+
+def two_norms(epsilon):
+    norms = [
+        layers.GroupNormalization(2, epsilon=e, name=n) for n, e in zip("ab", epsilon, strict=True)
+    ]
+    return keras.Sequential([keras.Input((5, 5, 4)), *norms])
+
+
+def test_eps_of_a_shared_norm_is_compared_by_each_of_its_names():
+    source = nn.Module()
+    source.a = source.b = nn.GroupNorm(2, 4)
+    with pytest.raises(WeightsError, match=r"\n    b: 0.001, in PyTorch 1e-05"):
+        from_torch(source, two_norms((1e-5, 1e-3)))
+    with pytest.raises(WeightsError, match=r"would need several eps:\n    a: 1e-05 and b: 0.001"):
+        to_torch(two_norms((1e-5, 1e-3)), source, carry_eps=True)
+    to_torch(two_norms((1e-3, 1e-3)), source, carry_eps=True)
+    assert source.a.eps == 1e-3
+    model = two_norms((1e-5, 1e-3))
+    from_torch(source, model, carry_eps=True)
+    assert [layer.epsilon for layer in model.layers] == [1e-3, 1e-3]
+
+
+def test_an_eps_that_was_carried_holds_in_functions_that_were_compiled():
+    """At a spread near the root of eps the outputs of the two differ by much."""
+    model = keras.Sequential([keras.Input((5, 5, 4)),
+                              layers.GroupNormalization(2, epsilon=1e-3, name="n")])  # fmt: skip
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    source = nn.ModuleDict({"n": nn.GroupNorm(2, 4, eps=1e-5)})
+    x = 1e-2 * torch.randn(2, 4, 5, 5)
+    last, target = x.movedim(1, -1).numpy(), np.zeros((2, 5, 5, 4), np.float32)
+    expected = source["n"](x).detach().movedim(1, -1).numpy()
+    loss = float((expected**2).mean())
+
+    def results():
+        fitted = model.fit(last, target, verbose=0).history["loss"][0]
+        return model.predict(last, verbose=0), model.evaluate(last, target, verbose=0), fitted
+
+    assert np.abs(results()[0] - expected).max() > CLEARLY
+    from_torch(source, model, carry_eps=True)
+    found, evaluated, fitted = results()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=LAYER)
+    np.testing.assert_allclose([evaluated, fitted], loss, rtol=NETWORK)

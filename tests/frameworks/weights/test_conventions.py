@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from groupnorm.frameworks.weights.conventions import (
+    each_axis,
     same_padding,
     torch_padding,
+    torch_transposed_padding,
     variance_from_torch,
     variance_to_torch,
 )
@@ -62,3 +64,16 @@ def test_padding_of_pytorchs_convolutions():
     assert padding(3, padding=(1, 2)) == ((1, 1), (2, 2))
     assert padding(3, padding="valid") == ((0, 0), (0, 0))
     assert padding((2, 3), padding="same") == ((0, 1), (1, 1))
+
+
+def test_settings_for_each_axis():
+    assert each_axis(None, 2) == (1, 1)
+    assert each_axis(3, 2) == (3, 3)
+    assert each_axis([1, 2], 2) == (1, 2)
+
+
+def test_padding_of_pytorchs_transposed_convolutions():
+    conv = torch.nn.ConvTranspose2d(
+        2, 2, (3, 2), stride=2, padding=(1, 0), output_padding=(0, 1), dilation=(2, 1)
+    )
+    assert torch_transposed_padding(conv) == ((3, 3), (1, 2))

@@ -88,3 +88,21 @@ def test_everything_that_does_not_fit_is_listed():
 def test_a_name_given_that_leads_nowhere_says_so():
     _, problems = match(SLOTS, {"a.weight": ((8,), "float32")}, {"a": "b"})
     assert problems["in PyTorch alone"] == ["a.weight (8,), by the names given in 'b'"]
+
+
+def test_names_of_modules_without_arrays_are_no_mistake():
+    _, problems = match(SLOTS, FITTING, {"act": "relu"}, ["stem", "act"])
+    assert not lines(problems)
+    _, problems = match(SLOTS, FITTING, {"act": "relu"}, ["stem"])
+    assert lines(problems)
+
+
+def test_slots_with_one_name_are_listed():
+    twin = Slot("stem.weight", "stem", "weight", "same", (8,), "float32")
+    found, problems = match([*SLOTS, twin], FITTING)
+    assert lines(problems) == {
+        "several arrays of the model with one place": [
+            "stem.weight: stem.kernel (3, 3, 4, 8) and stem.weight (8,)"
+        ]
+    }
+    assert "stem.weight" not in found

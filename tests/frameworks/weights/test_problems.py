@@ -6,7 +6,7 @@ from groupnorm.frameworks.weights.problems import WeightsError, differing, refus
 
 
 def test_settings_that_differ():
-    assert differing({"a": 1e-5, "": 1e-6}, {"a": 1e-5, "": 1e-5}) == [
+    assert differing([("a", 1e-5, 1e-5), ("", 1e-6, 1e-5)]) == [
         "the model itself: 1e-06, in PyTorch 1e-05"
     ]
 
@@ -16,5 +16,5 @@ def test_nothing_to_refuse():
 
 
 def test_every_line_is_listed_under_its_heading():
-    with pytest.raises(WeightsError, match="(?s)nothing was loaded:\n  one:\n    a\n    b$"):
+    with pytest.raises(WeightsError, match=r"(?s)nothing was loaded:\n  one:\n    a\n    b$"):
         refuse({"one": ["b", "a"], "none": []})

@@ -7,7 +7,9 @@ import torch
 from groupnorm.frameworks.weights.matching import Slot
 from groupnorm.frameworks.weights.problems import WeightsError
 from groupnorm.frameworks.weights.transfer import (
+    Contents,
     given_for,
+    load_from_torch,
     torch_source,
     value_from_torch,
     value_to_torch,
@@ -46,3 +48,45 @@ def test_what_weights_come_from():
     for wrong in ([1], {"a": 1}, "weights.pt"):
         with pytest.raises(WeightsError, match=f"or its state dict .* got {type(wrong).__name__}"):
             torch_source(wrong)
+
+
+def test_every_name_of_a_shared_module_counts():
+    model = torch.nn.Module()
+    model.a = model.b = torch.nn.GroupNorm(2, 4)
+    _, modules = torch_source(model)
+    assert set(modules) == {"", "a", "b"}
+
+
+class Own:
+    def __init__(self, epsilon):
+        self.epsilon = epsilon
+
+
+def load(source, **options):
+    """Into two bare norms, "a" and "b"; the norms."""
+    norms = {"a": Own(1e-5), "b": Own(1e-5)}
+    contents = Contents(norms, [], lambda pairs: ({}, ["a warning"]))
+    fixed = {"names": None, "eps": None, "count": None, "carry_eps": False}
+    load_from_torch(source, contents, lambda name, value: None, **{**fixed, **options})
+    return norms
+
+
+def bare(eps):
+    return torch.nn.GroupNorm(2, 4, eps=eps, affine=False)
+
+
+@pytest.mark.filterwarnings("ignore:a warning")
+def test_every_module_that_the_names_lead_to_one_is_compared():
+    source = torch.nn.ModuleDict({"a": bare(1e-5), "b": bare(1e-5), "c": bare(1e-3)})
+    with pytest.raises(WeightsError, match=r"a: 1e-05, in PyTorch 0\.001"):
+        load(source, names={"c": "a"})
+    with pytest.raises(WeightsError, match=r"need several eps:\n    a: 1e-05 and a: 0\.001"):
+        load(source, names={"c": "a"}, carry_eps=True)
+    source = torch.nn.ModuleDict({"x": torch.nn.Sequential(bare(1e-3)), "b": bare(1e-5)})
+    found = load(source, names={"x": "a", "x.0": "a"}, carry_eps=True)
+    assert [norm.epsilon for norm in found.values()] == [1e-3, 1e-5]
+
+
+def test_warnings_come_once_everything_fits():
+    with pytest.warns(UserWarning, match="a warning"):
+        load(torch.nn.ModuleDict({"a": bare(1e-5), "b": bare(1e-5)}))
