@@ -34,7 +34,7 @@ class GroupNormalization(layers.GroupNormalization):  # type: ignore[misc]
             return (GroupNormalization if own else type(layer)).from_config(layer.get_config())
 
         saved = keras.saving.load_model("model.keras")
-        model = keras.models.clone_model(saved, clone_function=with_ours)
+        model = keras.models.clone_model(saved, clone_function=with_ours, recursive=True)
         model.set_weights(saved.get_weights())
 
     Args:

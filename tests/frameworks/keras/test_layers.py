@@ -89,8 +89,10 @@ def test_weights_saved_with_keras_own_layer_are_loaded(tmp_path):
 def test_a_model_saved_with_keras_own_layer_becomes_one_with_ours(tmp_path):
     """As the layer's docstring says."""
     inputs = keras.Input((None, None, 8))
-    theirs = keras.Model(inputs, keras.layers.GroupNormalization(4)(inputs))
-    theirs.layers[-1].gamma.assign(draw(8, seed=1))
+    inner = keras.Model(inputs, keras.layers.GroupNormalization(4)(inputs))
+    inner.layers[-1].gamma.assign(draw(8, seed=1))
+    outer = keras.Input((None, None, 8))
+    theirs = keras.Model(outer, keras.layers.GroupNormalization(2)(inner(outer)))
     theirs.save(tmp_path / "model.keras")
 
     def with_ours(layer):
@@ -98,9 +100,9 @@ def test_a_model_saved_with_keras_own_layer_becomes_one_with_ours(tmp_path):
         return (GroupNormalization if own else type(layer)).from_config(layer.get_config())
 
     saved = keras.saving.load_model(tmp_path / "model.keras")
-    model = keras.models.clone_model(saved, clone_function=with_ours)
+    model = keras.models.clone_model(saved, clone_function=with_ours, recursive=True)
     model.set_weights(saved.get_weights())
-    assert type(model.layers[-1]) is GroupNormalization
+    assert type(model.layers[-1]) is type(model.layers[1].layers[-1]) is GroupNormalization
     x = draw(2, 6, 5, 8)
     np.testing.assert_allclose(to_numpy(model(x)), to_numpy(theirs(x)), rtol=0, atol=LAYER)
 
