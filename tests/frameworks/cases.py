@@ -31,7 +31,8 @@ class Case:
         values: "random", "constant" (the mean + 1/3 everywhere) or "outlier" (one value of 1e4).
         affine: "both", "scale" or "none".
         activation: a name of `groupnorm.group_norm`'s, or None.
-        dtype: of the input, the cotangent and the parameters.
+        dtype: of the input, the cotangent and, if nothing else is said, the parameters.
+        parameters: their dtype, where it is another one.
         eps: of the layer.
     """
 
@@ -42,6 +43,7 @@ class Case:
     affine: str = "both"
     activation: str | None = None
     dtype: str = "float32"
+    parameters: str | None = None
     eps: float = 1e-5
 
     @property
@@ -69,12 +71,17 @@ CASES = [
         for dtype in ("float16", "bfloat16")
         for mean, activation in ((0.0, None), (10.0, "silu"))
     ],
+    *[
+        Case(dtype=dtype, parameters="float32", mean=mean, activation=activation, affine=affine)
+        for dtype in ("float16", "bfloat16")
+        for mean, activation, affine in ((0.0, None, "both"), (10.0, "silu", "scale"))
+    ],
     *[Case(eps=eps, shape=(2, 8, 5, 5), groups=2) for eps in (1e-3, 1e-6)],
 ]
 
 
 def inputs_of(case: Case, seed: int = 0) -> dict[str, torch.Tensor | None]:
-    """x and dy of the case's shape, weight and bias (C,) or None, in its dtype."""
+    """x and dy of the case's shape, weight and bias (C,) or None, each in its dtype."""
     g = torch.Generator().manual_seed(seed)
 
     def draw(*size: int) -> torch.Tensor:
@@ -89,8 +96,15 @@ def inputs_of(case: Case, seed: int = 0) -> dict[str, torch.Tensor | None]:
     weight = draw(channels) if case.affine != "none" else None
     bias = draw(channels) if case.affine == "both" else None
     found = {"x": x, "weight": weight, "bias": bias, "dy": draw(*case.shape)}
-    dtype = DTYPES[case.dtype]
-    return {key: None if t is None else t.to(dtype) for key, t in found.items()}
+    return {
+        key: None if t is None else t.to(DTYPES[dtype_of(case, key)]) for key, t in found.items()
+    }
+
+
+def dtype_of(case: Case, name: str) -> str:
+    """Of an input or a result: that of the parameters for these and their gradients."""
+    own = name.removeprefix("d") in ("weight", "bias")
+    return (case.parameters or case.dtype) if own else case.dtype
 
 
 def check(case: Case, found: dict[str, Any], seed: int = 0) -> None:
@@ -114,7 +128,6 @@ def errors_of(case: Case, found: dict[str, Any], seed: int = 0) -> dict[str, tup
         given["x"], case.groups, given["weight"], given["bias"], None, given["dy"], case.eps,
         case.activation,
     )  # fmt: skip
-    dtype = DTYPES[case.dtype]
     wanted = ["y", "dx"]
     wanted += ["dweight"] * (given["weight"] is not None) + ["dbias"] * (given["bias"] is not None)
     rows = {}
@@ -122,5 +135,6 @@ def errors_of(case: Case, found: dict[str, Any], seed: int = 0) -> dict[str, tup
         value = torch.from_numpy(np.asarray(found[name], np.float64))
         assert value.shape == truth[name].shape, f"{case.name}: {name} has {tuple(value.shape)}"
         error = largest(value - truth[name]) if bool(value.isfinite().all()) else float("inf")
+        dtype = DTYPES[dtype_of(case, name)]
         rows[name] = (error, bound(dtype, m, scales[name], largest(truth[name])))
     return rows

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from groupnorm.frameworks.arguments import WS_FORMS
 from groupnorm.frameworks.jax.group_norm import group_norm
-from groupnorm.frameworks.jax.weight_standardization import WS_FORMS, standardize
+from groupnorm.frameworks.jax.weight_standardization import standardize
 from groupnorm.lazy import lazy
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-LEAKY_SLOPE = 0.01
+from groupnorm.frameworks.arguments import LEAKY_SLOPE
 
 
 def _leaky_relu(z: jax.Array) -> jax.Array:
@@ -27,13 +27,6 @@ _FORWARD: dict[str, Callable[[jax.Array], jax.Array]] = {
     "mish": lambda z: z * jnp.tanh(jax.nn.softplus(z)),
     "hardswish": _hardswish,
 }
-ACTIVATIONS: tuple[str, ...] = tuple(_FORWARD)
-
-
-def check_activation(name: str | None) -> None:
-    """Raise ValueError, listing the known names, unless `name` is None or one of them."""
-    if name is not None and name not in _FORWARD:
-        raise ValueError(f"unknown activation {name!r}; known: None, {', '.join(ACTIVATIONS)}")
 
 
 def activate(z: jax.Array, name: str | None) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from groupnorm.frameworks.jax.activations import check_activation
+from groupnorm.frameworks.arguments import check_activation, whole_number
 from groupnorm.frameworks.jax.group_norm import group_norm
 
 
@@ -19,10 +18,12 @@ class GroupNorm(nnx.Module):
     """Group normalization over x (N, *, C), with an activation if wanted.
 
     Takes the place of `flax.nnx.GroupNorm`: arguments of the same names mean the same, and the
-    parameters are `scale` and `bias`. What differs: the variance is that of centred values (flax's
-    fast one loses all digits where means are far above the spread); half x gives half output
-    whatever the dtype of the parameters; and **epsilon is 1e-5, as in PyTorch, where flax has
-    1e-6**. Give it where weights come from a model that was trained with another one.
+    parameters are `scale` and `bias`. Its `reduction_axes`, `axis_name`, `axis_index_groups`,
+    `use_fast_variance`, `promote_dtype`, `bias_metadata` and `scale_metadata`, and the `mask` of a
+    call, are refused with a TypeError. What differs: the variance is that of centred values
+    (flax's fast one loses all digits where means are far above the spread); half x gives half
+    output whatever the dtype of the parameters; and **epsilon is 1e-5, as in PyTorch, where flax
+    has 1e-6**. Give it where weights come from a model that was trained with another one.
 
     Args:
         num_features: C.
@@ -101,11 +102,8 @@ def _groups(num_features: int, num_groups: int | None, group_size: int | None) -
             f"num_groups={num_groups} and group_size={group_size}"
         )
     name, value = ("num_groups", num_groups) if group_size is None else ("group_size", group_size)
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1 or num_features < 1 or num_features % number:
+    number = whole_number(value)
+    if number is None or number < 1 or num_features < 1 or num_features % number:
         raise ValueError(
             f"num_features must be a positive multiple of {name}, got {num_features} features and "
             f"{name}={value!r}"

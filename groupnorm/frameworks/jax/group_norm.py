@@ -15,7 +15,6 @@ of them; docs/frameworks.md has the table.
 from __future__ import annotations
 
 import math
-import operator
 from functools import partial
 from typing import Any
 
@@ -24,10 +23,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
-from groupnorm.frameworks.jax.activations import activate, check_activation, slope
-
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
-_HALF = ("float16", "bfloat16")
+from groupnorm.frameworks.arguments import (
+    channel_axis,
+    check_activation,
+    check_input,
+    check_parameter,
+    group_count,
+)
+from groupnorm.frameworks.jax.activations import activate, slope
 
 
 def group_norm(
@@ -72,14 +75,16 @@ def group_norm(
     x, scale, bias, residual = (
         None if array is None else jnp.asarray(array) for array in (x, scale, bias, residual)
     )
-    if x is None or x.dtype.name not in _DTYPES:
-        got = "None" if x is None else f"{x.dtype.name} of shape {x.shape}"
-        raise ValueError(f"x must be an array of {', '.join(_DTYPES)}, got {got}")
-    axis = _channel_axis(x, axis)
-    groups = _group_count(x, axis, groups)
+    if x is None:
+        raise ValueError("x must be an array, got None")
+    check_input(x.shape, x.dtype.name)
+    axis = channel_axis(x.shape, axis)
+    groups = group_count(x.shape, axis, groups)
     for name, parameter in (("scale", scale), ("bias", bias)):
         if parameter is not None:
-            _check_parameter(name, parameter, x, axis)
+            check_parameter(
+                name, parameter.shape, parameter.dtype.name, x.shape, x.dtype.name, axis
+            )
     check_activation(activation)
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         raise ValueError(
@@ -87,59 +92,6 @@ def group_norm(
             f"of shape {residual.shape}"
         )
     return _compiled(x, scale, bias, residual, groups, float(eps), activation, axis)
-
-
-def _channel_axis(x: Array, axis: Any) -> int:
-    """The axis as a number of at least 1.
-
-    Raises:
-        ValueError: it is no number, is the batch axis or lies outside.
-    """
-    if x.ndim < 2:
-        raise ValueError(f"x must have a batch axis and a channel axis, got shape {x.shape}")
-    try:
-        number = operator.index(axis)
-    except TypeError:
-        number = None
-    if number is None or isinstance(axis, bool) or not -x.ndim <= number < x.ndim:
-        raise ValueError(
-            f"axis must be one integer from {-x.ndim} to {x.ndim - 1} for x of shape {x.shape}, "
-            f"got {axis!r}"
-        )
-    if number % x.ndim == 0:
-        raise ValueError(
-            f"axis {axis} is the batch axis of x of shape {x.shape}; give the axis of the channels"
-        )
-    return number % x.ndim
-
-
-def _group_count(x: Array, axis: int, groups: Any) -> int:
-    channels = x.shape[axis]
-    try:
-        number = operator.index(groups)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(groups, bool) or channels < 1 or channels % number:
-        raise ValueError(
-            f"the number of channels must be a positive multiple of groups, got {channels} "
-            f"channels and {groups!r} groups (x of shape {x.shape}, channels on axis {axis})"
-        )
-    return number
-
-
-def _check_parameter(name: str, parameter: Array, x: Array, axis: int) -> None:
-    channels = x.shape[axis]
-    if parameter.shape != (channels,):
-        raise ValueError(
-            f"{name} must have shape ({channels},) for x of shape {x.shape} with channels on axis "
-            f"{axis}, got {parameter.shape}"
-        )
-    mixed = x.dtype.name in _HALF and parameter.dtype.name == "float32"
-    if parameter.dtype != x.dtype and not mixed:
-        raise ValueError(
-            f"{name} is {parameter.dtype.name} but x is {x.dtype.name}; they must agree (float32 "
-            "parameters also go with half x). Convert one of them"
-        )
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6, 7))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-# form -> its eps, as in groupnorm.layers.WS_FORMS
-WS_FORMS: dict[str, float] = {"timm": 1e-6, "bit": 1e-10, "original": 1e-5}
-"""The forms of eps in use, by where their weights come from, and the eps of each."""
+from groupnorm.frameworks.arguments import check_form, check_kernel
 
 
 def standardize(kernel: Any, form: str = "timm", eps: float | None = None) -> Array:
@@ -41,19 +38,9 @@ def standardize(kernel: Any, form: str = "timm", eps: float | None = None) -> Ar
         ValueError: unknown form, eps outside (0, 1), filters of one weight, or a kernel that is not
             of floating-point numbers.
     """
-    eps = _check_form(form, eps)
+    eps = check_form(form, eps)
     kernel = jnp.asarray(kernel)
-    if not jnp.issubdtype(kernel.dtype, jnp.floating):
-        raise ValueError(
-            f"kernel must hold floating-point numbers, got {kernel.dtype.name} of shape "
-            f"{kernel.shape}"
-        )
-    fan_in = math.prod(kernel.shape[:-1])
-    if kernel.ndim < 2 or fan_in == 1:
-        raise ValueError(
-            "a filter of one weight is standardized to 0, got a kernel of shape "
-            f"{kernel.shape}; leave this convolution as it is"
-        )
+    check_kernel(kernel.shape, kernel.dtype.name)
     w = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     axes = tuple(range(w.ndim - 1))
     centred = w - w.mean(axes, keepdims=True)
@@ -65,19 +52,3 @@ def standardize(kernel: Any, form: str = "timm", eps: float | None = None) -> Ar
     else:
         w = centred / jnp.sqrt(centred.var(axes, keepdims=True) + eps)
     return w.astype(kernel.dtype)
-
-
-def _check_form(form: str, eps: float | None) -> float:
-    """The eps to use: the one given, or the form's.
-
-    Raises:
-        ValueError: unknown form, or eps outside (0, 1).
-    """
-    if form not in WS_FORMS:
-        raise ValueError(
-            f"unknown form of weight standardization {form!r}; known: {', '.join(WS_FORMS)}"
-        )
-    eps = WS_FORMS[form] if eps is None else eps
-    if not 0 < eps < 1:
-        raise ValueError(f"eps must lie between 0 and 1, got {eps}")
-    return eps

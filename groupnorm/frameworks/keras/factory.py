@@ -11,8 +11,7 @@ from keras import layers
 from groupnorm.frameworks.keras.layers import GroupNormalization, WSConv1D, WSConv2D, WSConv3D
 from groupnorm.spec import NormSpec
 
-KINDS = ("gn", "ln", "in", "bn", "none")
-"""The kinds of `NormSpec` that are layers here; any of them may end in +ws."""
+_KINDS = ("gn", "ln", "in", "bn", "none")  # any of them may end in +ws
 _MOMENTUM = 0.9  # of running statistics: what PyTorch calls 0.1
 _CONVOLUTIONS = {
     1: (layers.Conv1D, WSConv1D),
@@ -62,10 +61,10 @@ def conv_layer(spec: str | NormSpec, *, dims: int = 2) -> Callable[..., Any]:
 
 def _checked(spec: str | NormSpec) -> NormSpec:
     parsed = NormSpec.parse(spec)
-    if parsed.kind not in KINDS or parsed.nf:
+    if parsed.kind not in _KINDS or parsed.nf:
         raise ValueError(
-            f"{parsed} has no layer in Keras; those that have are {', '.join(KINDS)}, each with or "
-            "without +ws"
+            f"{parsed} has no layer in Keras; those that have are {', '.join(_KINDS)}, each with "
+            "or without +ws"
         )
     return parsed
 

@@ -12,33 +12,39 @@ memory is channels_last.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-_HALF = ("float16", "bfloat16")
-_FLOATS = (*_HALF, "float32", "float64")
-_LEAKY_SLOPE = 0.01
+from groupnorm.frameworks.arguments import (
+    LEAKY_SLOPE,
+    channel_axis,
+    check_activation,
+    check_input,
+    check_parameter,
+    group_count,
+)
+
+
+def _leaky_relu(z: Any) -> Any:
+    return ops.where(z > 0, z, LEAKY_SLOPE * z)  # that of JAX has slope 1 at 0
+
+
+def _hardswish(z: Any) -> Any:
+    return ops.where(z <= -3, 0.0, ops.where(z < 3, z * (z + 3) / 6, z))  # JAX: slope -1/4 at -3
+
+
 _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": ops.relu,
-    "leaky_relu": lambda z: ops.leaky_relu(z, negative_slope=_LEAKY_SLOPE),
+    "leaky_relu": _leaky_relu,
     "silu": ops.silu,
     "gelu": lambda z: ops.gelu(z, approximate=False),
     "gelu_tanh": lambda z: ops.gelu(z, approximate=True),
     "mish": lambda z: z * ops.tanh(ops.softplus(z)),
-    "hardswish": ops.hard_silu,
+    "hardswish": _hardswish,
 }
-ACTIVATIONS: tuple[str, ...] = tuple(_ACTIVATIONS)
-"""Names of activations, of the same meaning as in `groupnorm.group_norm`."""
-
-
-def check_activation(name: Any) -> None:
-    """Raise ValueError, listing the known names, unless `name` is None or one of them."""
-    if name is not None and name not in _ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}; known: None, {', '.join(ACTIVATIONS)}")
 
 
 def group_norm(
@@ -53,18 +59,22 @@ def group_norm(
     """y = activation(GN(x) * gamma + beta) (Wu & He 2018, arXiv 1803.08494).
 
     The biased variance has epsilon added inside the root. Statistics are computed in float32
-    (float64 for float64 input) of centred values, and the result is rounded once.
+    (float64 for float64 input) of centred values, and the result is rounded once. On TensorFlow and
+    JAX, where the sum of a group's values or of their squared deviations overflows, the group
+    becomes NaN, as with infinite values: in float32 with deviations of 1e19, less with many values.
+    `groupnorm.group_norm`, and so the torch backend, scales such groups down first, which would
+    cost a pass over x here.
 
     Args:
         x: tensor of at least two axes, the first of which is the batch: (N, *, C), or with the
             channels elsewhere. float16, bfloat16, float32 or float64; sizes other than C may be
             unknown.
         groups: G, a divisor of C; group g holds the channels g C / G ... (g + 1) C / G - 1.
-        gamma: scale, shape (C,), or None.
-        beta: shift, shape (C,), or None.
+        gamma: scale, shape (C,), or None; of x's dtype, or float32 with half x.
+        beta: shift, likewise.
         epsilon: as in Keras 1e-3; PyTorch has 1e-5.
         activation: None, "relu", "leaky_relu", "silu", "gelu" (with erf), "gelu_tanh" (its
-            approximation), "mish" or "hardswish".
+            approximation), "mish" or "hardswish", with the values and slopes of PyTorch's.
         axis: of the channels, not 0; negative numbers count from the end.
 
     Returns:
@@ -81,85 +91,23 @@ def group_norm(
         )
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
-    if dtype not in _FLOATS:
-        raise ValueError(f"x must be {', '.join(_FLOATS)}, got {dtype} of shape {tuple(x.shape)}")
+    check_input(x.shape, dtype)
     axis = channel_axis(x.shape, axis)
     groups = group_count(x.shape, axis, groups)
     check_activation(activation)
-    channels = x.shape[axis]
+    gamma, beta = (
+        None if values is None else ops.convert_to_tensor(values) for values in (gamma, beta)
+    )
     for name, values in (("gamma", gamma), ("beta", beta)):
-        if values is not None and tuple(values.shape) != (channels,):
-            raise ValueError(
-                f"{name} must have shape ({channels},) for x of shape {tuple(x.shape)} with "
-                f"channels on axis {axis}, got {tuple(values.shape)}"
-            )
+        if values is not None:
+            own = keras.backend.standardize_dtype(values.dtype)
+            check_parameter(name, values.shape, own, x.shape, dtype, axis)
     if keras.backend.backend() == "torch":
         return _torch_group_norm(x, groups, gamma, beta, epsilon, activation, axis)
     y = _pooled(x, groups, gamma, beta, epsilon, axis)
     if activation is not None:
         y = _ACTIVATIONS[activation](y)
     return ops.cast(y, dtype)
-
-
-def channel_axis(shape: Any, axis: Any) -> int:
-    """The axis as a number of at least 1.
-
-    Args:
-        shape: of the input.
-        axis: as it was given.
-
-    Raises:
-        ValueError: it is no number, is the batch axis or lies outside.
-    """
-    rank = len(shape)
-    if rank < 2:
-        raise ValueError(f"x must have a batch axis and a channel axis, got shape {tuple(shape)}")
-    number = whole_number(axis)
-    if number is None or not -rank <= number < rank:
-        raise ValueError(
-            f"axis must be one integer from {-rank} to {rank - 1} for an input of shape "
-            f"{tuple(shape)}, got {axis!r}"
-        )
-    if number % rank == 0:
-        raise ValueError(
-            f"axis {axis} is the batch axis of an input of shape {tuple(shape)}; give the axis of "
-            "the channels"
-        )
-    return number % rank
-
-
-def group_count(shape: Any, axis: int, groups: Any) -> int:
-    """The groups as a number, a divisor of the channels.
-
-    Args:
-        shape: of the input.
-        axis: of the channels.
-        groups: as they were given.
-
-    Raises:
-        ValueError: the channels are unknown, or no multiple of groups.
-    """
-    channels = shape[axis]
-    if channels is None:
-        raise ValueError(
-            f"the number of channels must be known, got shape {tuple(shape)} with channels on "
-            f"axis {axis}"
-        )
-    number = whole_number(groups)
-    if number is None or number < 1 or channels < 1 or channels % number:
-        raise ValueError(
-            f"the number of channels must be a positive multiple of groups, got {channels} "
-            f"channels and {groups!r} groups (shape {tuple(shape)}, channels on axis {axis})"
-        )
-    return number
-
-
-def whole_number(value: Any) -> int | None:
-    """The value as an int; None where it is none, as True."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
 
 
 def _pooled(x: Any, groups: int, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
@@ -180,7 +128,7 @@ def _pooled(x: Any, groups: int, gamma: Any, beta: Any, epsilon: float, axis: in
     of_channel = (channels, *(1 for _ in one_after))
 
     def per_channel(values: Any) -> Any:
-        return ops.reshape(ops.convert_to_tensor(values, dtype=dtype), of_channel)
+        return ops.reshape(ops.cast(values, dtype), of_channel)
 
     def group_mean(values: Any) -> Any:
         """Mean over the positions and the channels of each group, at each of its channels."""
@@ -198,7 +146,9 @@ def _pooled(x: Any, groups: int, gamma: Any, beta: Any, epsilon: float, axis: in
     centred = x - shift
     rest = group_mean(centred)
     variance = ops.maximum(group_mean(centred * centred) - rest * rest, 0)
-    factor = ops.rsqrt(variance + epsilon)
+    # An infinite variance would give beta alone. Inside the root: behind it, XLA would compute the
+    # root for each value of the map.
+    factor = ops.rsqrt(ops.where(variance < math.inf, variance + epsilon, math.nan))
     factor = factor if gamma is None else factor * per_channel(gamma)
     offset = -rest * factor
     offset = offset if beta is None else offset + per_channel(beta)
@@ -220,13 +170,7 @@ def _torch_group_norm(
     """On Keras's torch backend: the channels become the second axis, in the same memory."""
     import groupnorm
 
-    def tensor(values: Any) -> Any:
-        if values is None:
-            return None
-        values = ops.convert_to_tensor(values)
-        return values if values.dtype == x.dtype else values.float()
-
     y = groupnorm.group_norm(
-        x.movedim(axis, 1), groups, tensor(gamma), tensor(beta), epsilon, activation=activation
+        x.movedim(axis, 1), groups, gamma, beta, epsilon, activation=activation
     )
     return y.movedim(1, axis)

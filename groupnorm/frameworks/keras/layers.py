@@ -8,13 +8,15 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from groupnorm.frameworks.keras.group_norm import (
+from groupnorm.frameworks.arguments import (
     channel_axis,
     check_activation,
+    check_form,
+    check_kernel,
     group_count,
-    group_norm,
 )
-from groupnorm.frameworks.keras.weight_standardization import check_form, standardize
+from groupnorm.frameworks.keras.group_norm import group_norm
+from groupnorm.frameworks.keras.weight_standardization import standardize
 
 _PACKAGE = "groupnorm"
 
@@ -46,8 +48,8 @@ class GroupNormalization(layers.GroupNormalization):  # type: ignore[misc]
         arguments: the others of `keras.layers.GroupNormalization`.
 
     Raises:
-        ValueError: an unknown activation, or groups that are none; when it is built, an axis or
-            channels that do not fit.
+        ValueError: an unknown activation, or groups that are not a positive integer or -1; when it
+            is built, an axis or channels that do not fit.
     """
 
     def __init__(
@@ -80,9 +82,13 @@ class GroupNormalization(layers.GroupNormalization):  # type: ignore[misc]
 
     def call(self, inputs: Any) -> Any:
         """Normalize a tensor (N, *, C), or with the channels on `axis`; the same shape."""
-        y = group_norm(
-            inputs, self.groups, self.gamma, self.beta, self.epsilon, self.activation, self.axis
+        # Keras casts neither inputs nor variables of this layer to its policy: dtypes may differ.
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        gamma, beta = (
+            values if values is None or values.dtype == dtype else ops.cast(values, dtype)
+            for values in (self.gamma, self.beta)
         )
+        y = group_norm(inputs, self.groups, gamma, beta, self.epsilon, self.activation, self.axis)
         return ops.cast(y, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -116,7 +122,7 @@ class _Standardized:
         """Make kernel and bias."""
         super().build(input_shape)  # type: ignore[misc]
         kernel: Any = self._kernel  # type: ignore[attr-defined]
-        standardize(ops.zeros(kernel.shape), self.ws_form, self.ws_eps)  # raises
+        check_kernel(kernel.shape, kernel.dtype)
         kernel._autocast = False
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
-WS_FORMS: dict[str, float] = {"timm": 1e-6, "bit": 1e-10, "original": 1e-5}
-"""The forms of eps in use, by where their weights come from, and the eps of each."""
-
-
-def check_form(form: str, eps: float | None) -> float:
-    """The eps of a form, or the one given.
-
-    Raises:
-        ValueError: unknown form, or eps outside (0, 1).
-    """
-    if form not in WS_FORMS:
-        raise ValueError(f"unknown form {form!r}; known: {', '.join(WS_FORMS)}")
-    eps = WS_FORMS[form] if eps is None else eps
-    if not 0 < eps < 1:
-        raise ValueError(f"eps must lie between 0 and 1, got {eps!r}")
-    return eps
+from groupnorm.frameworks.arguments import check_form, check_kernel
 
 
 def standardize(kernel: Any, form: str = "timm", eps: float | None = None) -> Any:
@@ -43,20 +29,15 @@ def standardize(kernel: Any, form: str = "timm", eps: float | None = None) -> An
         eps: None takes the form's.
 
     Raises:
-        ValueError: unknown form, eps outside (0, 1), or filters of one weight.
+        ValueError: unknown form, eps outside (0, 1), filters of one weight, or a kernel that is not
+            of floating-point numbers.
     """
     eps = check_form(form, eps)
     kernel = ops.convert_to_tensor(kernel)
     dtype = keras.backend.standardize_dtype(kernel.dtype)
+    check_kernel(kernel.shape, dtype)
     axes = tuple(range(len(kernel.shape) - 1))
-    count = 1
-    for size in kernel.shape[:-1]:
-        count *= size
-    if count < 2:
-        raise ValueError(
-            f"a filter needs two weights or more to be standardized, got a kernel of shape "
-            f"{tuple(kernel.shape)}"
-        )
+    count = math.prod(kernel.shape[:-1])
     w = ops.cast(kernel, "float64" if dtype == "float64" else "float32")
     centred = w - ops.mean(w, axes, keepdims=True)
     square = ops.sum(centred * centred, axes, keepdims=True)

@@ -1,5 +1,6 @@
 """The layer for flax."""
 
+import inspect
 import re
 
 import numpy as np
@@ -126,3 +127,21 @@ def test_input_of_other_channels(shape):
     layer = GroupNorm(8, 2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=re.escape(f"of shape (N, *, 8), got {shape}")):
         layer(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["reduction_axes", "axis_name", "axis_index_groups", "use_fast_variance", "promote_dtype",
+     "bias_metadata", "scale_metadata"],
+)  # fmt: skip
+def test_what_flaxs_layer_has_beyond_this_is_refused(argument):
+    """None of its arguments goes by unseen."""
+    known = set(inspect.signature(GroupNorm.__init__).parameters)
+    assert argument in set(inspect.signature(nnx.GroupNorm.__init__).parameters) - known
+    with pytest.raises(TypeError, match=argument):
+        GroupNorm(8, 2, **{argument: None}, rngs=nnx.Rngs(0))
+
+
+def test_a_mask_is_refused():
+    with pytest.raises(TypeError, match="mask"):
+        GroupNorm(8, 2, rngs=nnx.Rngs(0))(drawn(2, 5, 8), mask=jnp.ones((2, 5, 8), bool))

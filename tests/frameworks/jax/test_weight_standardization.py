@@ -75,8 +75,8 @@ def test_eps_is_the_one_given():
         (((3, 3, 4, 6), "timn"), "unknown form of weight standardization 'timn'; known: timm, bit"),
         (((3, 3, 4, 6), "timm", 1.5), "eps must lie between 0 and 1, got 1.5"),
         (((3, 3, 4, 6), "timm", 0.0), "eps must lie between 0 and 1, got 0.0"),
-        (((1, 1, 1, 6),), "a filter of one weight is standardized to 0, got a kernel of shape (1,"),
-        (((6,),), "got a kernel of shape (6,)"),
+        (((1, 1, 1, 6),), "a filter of one weight is standardized to 0, got weights of shape (1,"),
+        (((6,),), "got weights of shape (6,)"),
     ],
 )
 def test_bad_input(arguments, message):

@@ -7,11 +7,21 @@ import pytest
 import torch
 
 keras = pytest.importorskip("keras")
-pytest.importorskip({"torch": "torch"}.get(keras.backend.backend(), keras.backend.backend()))
+pytest.importorskip(keras.backend.backend())
 
-from groupnorm.frameworks.keras import ACTIVATIONS, group_norm  # noqa: E402
-from groupnorm.ops.group_norm.activations import ACTIVATIONS as OURS  # noqa: E402
-from tests.frameworks.cases import CASES, OFFSETS, Case, check, errors_of, inputs_of  # noqa: E402
+from groupnorm.frameworks.arguments import ACTIVATIONS  # noqa: E402
+from groupnorm.frameworks.keras import group_norm  # noqa: E402
+from groupnorm.frameworks.keras.group_norm import _ACTIVATIONS  # noqa: E402
+from groupnorm.ops.group_norm import activations as torchs  # noqa: E402
+from tests.frameworks.cases import (  # noqa: E402
+    CASES,
+    OFFSETS,
+    Case,
+    check,
+    dtype_of,
+    errors_of,
+    inputs_of,
+)
 from tests.frameworks.keras.gradients import (  # noqa: E402
     BACKEND,
     compiled,
@@ -30,7 +40,7 @@ def computed(case, layer, *, axis=-1):
         array = given[name].float().numpy()
         if name in ("x", "dy"):
             array = np.moveaxis(array, 1, axis)
-        return keras.ops.cast(keras.ops.convert_to_tensor(array), case.dtype)
+        return keras.ops.cast(keras.ops.convert_to_tensor(array), dtype_of(case, name))
 
     names = [name for name in ("x", "weight", "bias") if name in given]
 
@@ -39,8 +49,9 @@ def computed(case, layer, *, axis=-1):
         return layer(found["x"], found.get("weight"), found.get("bias"))
 
     y, gradients = value_and_gradients(function, list(map(tensor, names)), tensor("dy"))
-    assert keras.backend.standardize_dtype(y.dtype) == case.dtype
     results = dict(zip([f"d{name}" for name in names], gradients, strict=True), y=y)
+    for name, value in results.items():
+        assert keras.backend.standardize_dtype(value.dtype) == dtype_of(case, name)
     back = {"y", "dx"}
     return {
         name: np.moveaxis(to_numpy(value), axis, 1) if name in back else to_numpy(value)
@@ -167,8 +178,72 @@ def test_the_cases_tell_when_the_statistics_are_off(case):
     assert errors_of(case, computed(case, theirs))["y"][0] > 100 * own
 
 
-def test_the_names_of_activations_are_those_of_pytorch():
-    assert ACTIVATIONS == OURS
+@pytest.mark.parametrize(
+    ("values", "bad"),
+    [((1e17, -1e17), False), ((1e19, -1e19), True), ((1e25, -1e25), True), ((3e38, 3e38), True),
+     ((np.inf, 0.0), True)],
+    ids=str,
+)  # fmt: skip
+def test_a_group_that_overflows_becomes_nan_and_no_other(values, bad):
+    """On PyTorch it is scaled down instead, but for values that are infinite."""
+    x, gamma, beta = draw(2, 60, 4), np.ones(4, np.float32), np.zeros(4, np.float32)
+    x[0, :, 0] = np.resize(values, 60)
+    arrays = [keras.ops.convert_to_tensor(array) for array in (x, gamma, beta)]
+
+    def layer(x, gamma, beta):
+        return group_norm(x, 2, gamma, beta)
+
+    y, (dx, *_) = value_and_gradients(layer, arrays, keras.ops.ones(x.shape))
+    bad = bad and (BACKEND != "torch" or values[0] == np.inf)
+    for found in (to_numpy(y), to_numpy(dx), to_numpy(compiled(layer)(*arrays))):
+        assert np.isnan(found[0, :, :2]).all() == bad
+        assert np.isfinite(found[0, :, :2]).all() != bad
+        assert np.isfinite(found[0, :, 2:]).all()
+        assert np.isfinite(found[1]).all()
+
+
+def activated(z, name):
+    """The activation of z and its slopes, with z as the shift of a norm whose scale is 0."""
+    x, zeros = draw(1, 3, len(z)), np.zeros(len(z), np.float32)
+    cotangent = np.zeros(x.shape, np.float32)
+    cotangent[:, 0] = 1
+    y, (slopes,) = value_and_gradients(
+        lambda beta: group_norm(x, 1, zeros, beta, activation=name),
+        [keras.ops.convert_to_tensor(z)],
+        keras.ops.convert_to_tensor(cotangent),
+    )
+    return to_numpy(y)[0, 0], to_numpy(slopes)
+
+
+Z = np.array([-1e3, -20, -3, -1, -1e-3, 0, 1e-3, 0.5, 3, 20, 1e3], np.float32)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_values_and_slopes_of_activations_are_pytorchs(name):
+    """The kinks are among them."""
+    z = torch.from_numpy(Z)
+    values, slopes = activated(Z, name)
+    np.testing.assert_allclose(values, torchs.activate(z, name), rtol=STEP, atol=STEP)
+    np.testing.assert_allclose(slopes, torchs.derivative(z, name), rtol=STEP, atol=STEP)
+
+
+@pytest.mark.parametrize(
+    ("name", "kink", "expected"),
+    [("relu", 0, 0), ("leaky_relu", 0, 0.01), ("hardswish", -3, 0), ("hardswish", 3, 1)],
+)
+def test_the_slope_at_a_kink_is_pytorchs(name, kink, expected):
+    z = torch.full((1,), float(kink), requires_grad=True)
+    torchs.activate(z, name).backward()
+    assert activated(z.detach().numpy(), name)[1] == z.grad.item() == np.float32(expected)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_what_is_not_a_number_stays_so(name):
+    assert np.isnan(activated(np.array([np.nan, 1], np.float32), name)[0][0])
+
+
+def test_the_names_of_activations_are_those_of_all_frameworks():
+    assert tuple(_ACTIVATIONS) == ACTIVATIONS
 
 
 def double_precision():
@@ -200,16 +275,37 @@ def test_double_precision():
         ({"groups": 2.0}, "24 channels and 2.0 groups"),
         ({"axis": 0}, "axis 0 is the batch axis"),
         ({"axis": -4}, "axis -4 is the batch axis"),
-        ({"axis": 4}, "from -4 to 3 .* got 4"),
+        ({"axis": 4}, "from -4 to 3 for x of shape .* got 4"),
         ({"axis": [1, 2]}, r"one integer .* got \[1, 2\]"),
         ({"activation": "swish"}, "unknown activation 'swish'; known: None, relu"),
         ({"gamma": np.ones(23, np.float32)}, r"gamma must have shape \(24,\) .* got \(23,\)"),
+        ({"gamma": [1.0] * 23}, r"gamma must have shape \(24,\) .* got \(23,\)"),
+        ({"gamma": [1] * 24}, "gamma is int32 but x is float32; they must agree"),
+        ({"beta": np.ones(24, np.int32)}, "beta is int32 but x is float32"),
+        ({"beta": np.ones(24, np.float16)}, "beta is float16 but x is float32"),
     ],
 )
 def test_bad_arguments(arguments, message):
     x = np.zeros((2, 7, 5, 24), np.float32)
     with pytest.raises(ValueError, match=message):
         group_norm(x, **{"groups": 6, **arguments})
+
+
+def test_parameters_of_another_dtype_than_double_input_are_refused():
+    with double_precision():
+        x = keras.ops.convert_to_tensor(np.zeros((2, 4)), dtype="float64")
+        with pytest.raises(ValueError, match="gamma is float32 but x is float64"):
+            group_norm(x, 2, np.ones(4, np.float32))
+        with pytest.raises(ValueError, match="beta is float64 but x is float32"):
+            group_norm(np.zeros((2, 4), np.float32), 2, beta=np.ones(4))
+
+
+def test_a_list_of_numbers_is_a_parameter():
+    x = draw(2, 5, 4)
+    found = group_norm(x, 2, [1.0, 2.0, 3.0, 4.0], [0.5] * 4)
+    array = np.array([1, 2, 3, 4], np.float32)
+    expected = group_norm(x, 2, array, np.full(4, 0.5, np.float32))
+    np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
 
 
 def test_integers_and_vectors_are_refused():

@@ -139,7 +139,7 @@ def test_groups_of_one_value_are_warned_of():
         ({"groups": 5}, (2, 4, 8), "got 8 channels and 5 groups"),
         ({"groups": 2, "axis": 0}, (2, 4, 8), "axis 0 is the batch axis"),
         ({"groups": 2, "axis": [1, 2]}, (2, 4, 8), r"got \[1, 2\]"),
-        ({"groups": 2}, (2, 4, None), "channels must be known"),
+        ({"groups": 2}, (2, 4, None), "channels must be known, got x of shape"),
     ],
 )
 def test_shapes_that_do_not_fit(arguments, shape, message):
@@ -148,7 +148,7 @@ def test_shapes_that_do_not_fit(arguments, shape, message):
 
 
 @pytest.mark.parametrize(("groups", "got"), [(0, "groups=0"), (-2, "groups=-2"), (1.5, "1.5")])
-def test_groups_that_are_none(groups, got):
+def test_groups_that_are_not_a_positive_integer_or_minus_one(groups, got):
     with pytest.raises(ValueError, match=got):
         GroupNormalization(groups)
 
@@ -195,7 +195,10 @@ def test_a_half_policy_standardizes_the_whole_kernel():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"ws_form": "mine"}, "unknown form 'mine'"), ({"ws_eps": 2.0}, "got 2.0")],
+    [
+        ({"ws_form": "mine"}, "unknown form of weight standardization 'mine'"),
+        ({"ws_eps": 2.0}, "got 2.0"),
+    ],
 )
 def test_bad_forms(options, message):
     with pytest.raises(ValueError, match=message):
@@ -203,5 +206,5 @@ def test_bad_forms(options, message):
 
 
 def test_filters_of_one_weight_are_refused():
-    with pytest.raises(ValueError, match="two weights or more"):
+    with pytest.raises(ValueError, match=r"one weight .* got weights of shape \(1, 1, 1, 4\)"):
         WSConv2D(4, 1).build((None, 4, 4, 1))

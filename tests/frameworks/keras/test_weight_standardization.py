@@ -44,3 +44,22 @@ def test_equal_weights_are_standardized_to_zero(form):
 
 def test_the_forms_are_pytorchs():
     assert WS_FORMS == in_torch.WS_FORMS
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+def test_a_kernel_of_integers_is_refused(dtype):
+    with pytest.raises(ValueError, match=rf"floating-point numbers, got {dtype} of shape \(3, 2,"):
+        standardize(keras.ops.ones((3, 2, 4), dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "form", "message"),
+    [
+        ((3, 2, 4), "mine", "unknown form of weight standardization 'mine'; known: timm, bit, ori"),
+        ((1, 1, 6), "timm", r"one weight is standardized to 0, got weights of shape \(1, 1, 6\)"),
+        ((6,), "timm", r"got weights of shape \(6,\); leave this convolution as it is"),
+    ],
+)
+def test_bad_kernels_and_forms(shape, form, message):
+    with pytest.raises(ValueError, match=message):
+        standardize(keras.ops.ones(shape), form)
