@@ -93,7 +93,7 @@ def on_tensorflow(given: dict[str, np.ndarray], groups: int) -> dict[str, dict[s
                 tape.watch(x)
                 y = layer(x)
             weights = [w.value for w in layer.trainable_variables]
-            return tape.gradient(y, [x, *weights], dy)
+            return y, tape.gradient(y, [x, *weights], dy)
 
         for mode, options in (("tf.function", {}), ("XLA", {"jit_compile": True})):
             calls = {

@@ -27,9 +27,25 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
+def check_eps(name: str, eps: Any) -> float:
+    """The eps as a float.
+
+    Args:
+        name: what the argument is called.
+        eps: as it was given.
+
+    Raises:
+        ValueError: it is no finite number of at least 0.
+    """
+    number = not isinstance(eps, (bool, str)) and hasattr(eps, "__float__")
+    if not number or not 0 <= float(eps) < math.inf:
+        raise ValueError(f"{name} must be a number of at least 0, got {eps!r}")
+    return float(eps)
+
+
 def check_activation(name: Any) -> None:
     """Raise ValueError, listing the known names, unless `name` is None or one of them."""
-    if name is not None and name not in ACTIVATIONS:
+    if name is not None and not (isinstance(name, str) and name in ACTIVATIONS):
         raise ValueError(f"unknown activation {name!r}; known: None, {', '.join(ACTIVATIONS)}")
 
 

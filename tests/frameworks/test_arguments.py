@@ -14,9 +14,9 @@ X = (2, 7, 5, 24)
 
 def same_message(ours, theirs):
     """Both raise ValueError in the same words."""
-    with pytest.raises(ValueError) as own:
+    with pytest.raises(ValueError, match=r".+") as own:
         ours()
-    with pytest.raises(ValueError) as other:
+    with pytest.raises(ValueError, match=r".+") as other:
         theirs()
     assert str(own.value) == str(other.value)
 
@@ -41,6 +41,13 @@ def test_messages_are_pytorchs():
         lambda: arguments.check_kernel((1, 1, 1, 1), "float32"),
         lambda: ws_in_torch.check_filters(torch.ones(1, 1, 1, 1)),
     )
+
+
+@pytest.mark.parametrize("eps", [-1e-5, float("nan"), float("inf"), "1e-5", None, True])
+def test_an_eps_is_a_number_of_at_least_0(eps):
+    assert arguments.check_eps("eps", 0) == 0.0
+    with pytest.raises(ValueError, match="eps must be a number of at least 0, got "):
+        arguments.check_eps("eps", eps)
 
 
 def test_eps_is_the_one_given_or_the_forms():

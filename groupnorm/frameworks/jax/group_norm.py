@@ -26,6 +26,7 @@ from jax.custom_derivatives import SymbolicZero
 from groupnorm.frameworks.arguments import (
     channel_axis,
     check_activation,
+    check_eps,
     check_input,
     check_parameter,
     group_count,
@@ -91,7 +92,7 @@ def group_norm(
             f"residual must be {x.dtype.name} of shape {x.shape} as x, got {residual.dtype.name} "
             f"of shape {residual.shape}"
         )
-    return _compiled(x, scale, bias, residual, groups, float(eps), activation, axis)
+    return _compiled(x, scale, bias, residual, groups, check_eps("eps", eps), activation, axis)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6, 7))

@@ -22,6 +22,7 @@ from groupnorm.frameworks.arguments import (
     LEAKY_SLOPE,
     channel_axis,
     check_activation,
+    check_eps,
     check_input,
     check_parameter,
     group_count,
@@ -95,6 +96,7 @@ def group_norm(
     axis = channel_axis(x.shape, axis)
     groups = group_count(x.shape, axis, groups)
     check_activation(activation)
+    epsilon = check_eps("epsilon", epsilon)
     gamma, beta = (
         None if values is None else ops.convert_to_tensor(values) for values in (gamma, beta)
     )

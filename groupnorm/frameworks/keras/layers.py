@@ -11,7 +11,9 @@ from keras import layers, ops
 from groupnorm.frameworks.arguments import (
     channel_axis,
     check_activation,
+    check_eps,
     check_form,
+    check_input,
     check_kernel,
     group_count,
 )
@@ -48,8 +50,9 @@ class GroupNormalization(layers.GroupNormalization):  # type: ignore[misc]
         arguments: the others of `keras.layers.GroupNormalization`.
 
     Raises:
-        ValueError: an unknown activation, or groups that are not a positive integer or -1; when it
-            is built, an axis or channels that do not fit.
+        ValueError: an unknown activation, an epsilon that is no number of at least 0, or groups
+            that are not a positive integer or -1; when it is built, an axis or channels that do not
+            fit, or input that is not floating-point.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class GroupNormalization(layers.GroupNormalization):  # type: ignore[misc]
         **arguments: Any,
     ) -> None:
         check_activation(activation)
-        super().__init__(groups, axis, epsilon, **arguments)
+        super().__init__(groups, axis, check_eps("epsilon", epsilon), **arguments)
         self.activation = activation
         self._groups_given = groups
 
@@ -79,6 +82,11 @@ class GroupNormalization(layers.GroupNormalization):  # type: ignore[misc]
                 stacklevel=2,
             )
         super().build(input_shape)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """Shape and dtype of the output; raises for input that is not floating-point."""
+        check_input(inputs.shape, keras.backend.standardize_dtype(inputs.dtype))
+        return super().compute_output_spec(inputs)
 
     def call(self, inputs: Any) -> Any:
         """Normalize a tensor (N, *, C), or with the channels on `axis`; the same shape."""

@@ -110,14 +110,38 @@ def test_a_model_saved_with_keras_own_layer_becomes_one_with_ours(tmp_path):
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 def test_half_policies_round_once(policy):
     layer = GroupNormalization(2, dtype=policy)
-    x = draw(2, 5, 5, 8) + 10
-    half = keras.ops.cast(x, layer.compute_dtype)
+    layer.build((None, 5, 5, 8))
+    for weight, seed in ((layer.gamma, 1), (layer.beta, 2)):
+        weight.assign(keras.ops.cast(draw(8, seed=seed) + 2, weight.dtype))
+    half = keras.ops.cast(draw(2, 5, 5, 8) + 10, layer.compute_dtype)
     y = layer(half)
     assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
-    true = expected(to_numpy(half), 2)
+    true = expected(to_numpy(half), 2) * to_numpy(layer.gamma) + to_numpy(layer.beta)
     unit = 2.0**-11 if "float16" in policy and "b" not in policy else 2.0**-8
-    error = np.abs(to_numpy(y) - true).max()
-    assert error <= unit * (np.abs(true).max() + 1)
+    # of each value by itself: a second rounding shows
+    assert (np.abs(to_numpy(y) - true) <= unit * np.abs(true) + LAYER).all()
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["layer", "model"])
+def test_inputs_beyond_float16_under_a_mixed_policy(whole):
+    layer = GroupNormalization(2, dtype="mixed_float16")
+    x = 3e5 * draw(2, 5, 5, 8)
+    if whole:
+        inputs = keras.Input((5, 5, 8), dtype="float32")
+        layer = keras.Model(inputs, layer(inputs))
+    y = to_numpy(layer(keras.ops.convert_to_tensor(x)))
+    assert np.abs(y - expected(x, 2)).max() < HALF_STATISTICS
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, float("nan"), float("inf"), "1e-5", None, True])
+def test_an_epsilon_that_is_none_is_refused(epsilon):
+    with pytest.raises(ValueError, match="epsilon must be a number of at least 0, got "):
+        GroupNormalization(2, epsilon=epsilon)
+
+
+def test_integers_are_refused_when_the_layer_is_built():
+    with pytest.raises(ValueError, match=r"x must be float16, .*, got int32 of shape"):
+        GroupNormalization(2)(keras.Input((4, 8), dtype="int32"))
 
 
 def test_a_mask_goes_on():

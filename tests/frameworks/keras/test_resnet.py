@@ -34,7 +34,8 @@ def test_two_steps_of_sgd_are_those_of_pytorch():
     source = trained(ResNetCifar(8, norm="gn:groups=4+ws"), (4, 3, 16, 16)).train()
     model = resnet(8, norm="gn:groups=4+ws", input_shape=(16, 16, 3))
     from_torch(source, model)
-    optimizer = torch.optim.SGD(source.parameters(), lr=0.01)
+    before = {name: tensor.clone() for name, tensor in source.state_dict().items()}
+    optimizer = torch.optim.SGD(source.parameters(), lr=0.2)
     variables = model.trainable_variables
     for step in range(2):
         images, labels = torch.randn(4, 3, 16, 16), torch.tensor([step, 3, 5, 7])
@@ -42,11 +43,13 @@ def test_two_steps_of_sgd_are_those_of_pytorch():
         nn.functional.cross_entropy(source(images), labels).backward()
         optimizer.step()
         for variable, gradient in zip(variables, gradients(model, images, labels), strict=True):
-            variable.assign_sub(0.01 * gradient)
+            variable.assign_sub(0.2 * gradient)
     after = ResNetCifar(8, norm="gn:groups=4+ws")
     to_torch(model, after)
     for name, tensor in source.state_dict().items():
         torch.testing.assert_close(after.state_dict()[name], tensor, rtol=0, atol=NETWORK)
+        moved = float((tensor - before[name]).abs().max())
+        assert moved > 5 * NETWORK, name  # so that a wrong gradient would show
 
 
 def gradients(model, images, labels):
