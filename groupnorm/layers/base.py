@@ -7,6 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from groupnorm.ops.group_norm.memory import shape_of
+
 
 class FxLeaf:
     """A layer that torch.fx does not look into, as it does not look into those of torch.nn.
@@ -47,7 +49,6 @@ def fill_parameters(layer: nn.Module, **values: float) -> None:
 
 def check_channels(input: Tensor, num_channels: int, layer: nn.Module) -> None:
     """Raise ValueError unless the input is (N, num_channels, *)."""
-    if input.dim() < 2 or input.shape[1] != num_channels:
-        raise ValueError(
-            f"expected input (N, {num_channels}, *), got {tuple(input.shape)} for {layer}"
-        )
+    shape = shape_of(input)
+    if len(shape) < 2 or shape[1] != num_channels:
+        raise ValueError(f"expected input (N, {num_channels}, *), got {tuple(shape)} for {layer}")

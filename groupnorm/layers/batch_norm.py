@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.batch_norm import Running, chunked_batch_norm, move_running, ragged_batch_norm
+from groupnorm.ops.group_norm.memory import shape_of
 from groupnorm.ops.sync_batch_norm import synchronized_batch_norm
 
 _ROWS: list[tuple[int, ...]] = []
@@ -111,7 +112,7 @@ class BatchNorm(FxLeaf, _BatchNorm):
         check_input(self, input)
         if not self.training:
             return evaluate(self, input)
-        if input.numel() == 0:
+        if shape_of(input).numel() == 0:
             return train_on_nothing(self, input)
         found = normalize_workers(
             self, input, self.weight, self.bias, self.batch_per_worker, running_of(self)
@@ -160,7 +161,7 @@ class SyncBatchNorm(FxLeaf, _BatchNorm):
         check_input(self, input)
         if not self.training:
             return evaluate(self, input)
-        if processes == 1 and input.numel() == 0:
+        if processes == 1 and shape_of(input).numel() == 0:
             return train_on_nothing(self, input)
         if processes == 1:
             found = _normalize_images(self, input, self.weight, self.bias, None, running_of(self))
@@ -195,10 +196,11 @@ def _processes() -> int:
 
 def check_input(layer: _BatchNorm, input: Tensor) -> None:
     """Raise ValueError unless the input is (N, C, *) with at most three spatial axes."""
-    if not 2 <= input.dim() <= 5 or input.shape[1] != layer.num_features:
+    shape = shape_of(input)
+    if not 2 <= len(shape) <= 5 or shape[1] != layer.num_features:
         raise ValueError(
             f"expected input (N, {layer.num_features}, *) with at most three spatial axes, got "
-            f"{tuple(input.shape)} for {layer}"
+            f"{tuple(shape)} for {layer}"
         )
 
 
@@ -254,14 +256,15 @@ def normalize_workers(
     every = _ROWS[-1] if _ROWS else None
     if every is None:
         return _normalize_images(layer, input, weight, bias, batch_per_worker, running)
-    if sum(every) != input.shape[0]:
+    shape = shape_of(input)
+    if sum(every) != shape[0]:
         raise ValueError(
             f"rows_per_worker must add up to the rows of the input, got {every} and input "
-            f"{tuple(input.shape)} for {layer}"
+            f"{tuple(shape)} for {layer}"
         )
     having = [count for count in every if count]
     positions = input.numel() // (input.shape[0] * input.shape[1])
-    _check_values(layer, input, min(having) * positions)
+    _check_values(layer, shape, min(having))
     output, mean, var = ragged_batch_norm(input, weight, bias, layer.eps, every)
     rows = torch.tensor(having, device=input.device)
     found = Normalized(output, mean, var, rows, positions, len(having) / len(every))
@@ -279,24 +282,26 @@ def _normalize_images(
     running: Running | None,
 ) -> Normalized:
     """The same where every worker has `batch_per_worker` rows; None for one worker."""
-    images = batch_per_worker or input.shape[0]
-    if input.shape[0] % images:
+    shape = shape_of(input)
+    if batch_per_worker is not None and shape[0] % batch_per_worker:
         raise ValueError(
-            f"the batch must be a multiple of batch_per_worker, got {input.shape[0]} images "
-            f"and batch_per_worker={images}; where the rows are regions of images, run the layer "
-            "within rows_per_worker"
+            f"the batch must be a multiple of batch_per_worker, got {shape[0]} images "
+            f"and batch_per_worker={batch_per_worker}; where the rows are regions of images, run "
+            "the layer within rows_per_worker"
         )
+    _check_values(layer, shape, batch_per_worker or shape[0])
+    images = batch_per_worker or input.shape[0]
     positions = input.numel() // (input.shape[0] * input.shape[1])
-    _check_values(layer, input, images * positions)
     output, mean, var = chunked_batch_norm(input, weight, bias, layer.eps, images, running)
     return Normalized(output, mean, var, images, positions, 1.0)
 
 
-def _check_values(layer: _BatchNorm, input: Tensor, values: int) -> None:
-    if values < 2:
+def _check_values(layer: _BatchNorm, shape: torch.Size, rows: int) -> None:
+    """Check that a worker with that many rows of the input has two values per channel."""
+    if rows * shape[2:].numel() < 2:
         raise ValueError(
             f"batch norm needs more than one value per channel and worker in training, got input "
-            f"{tuple(input.shape)} for {layer}"
+            f"{tuple(shape)} for {layer}"
         )
 
 

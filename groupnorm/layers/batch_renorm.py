@@ -14,6 +14,7 @@ from groupnorm.layers.batch_norm import (
     train_on_nothing,
     update_running,
 )
+from groupnorm.ops.group_norm.memory import shape_of, traced
 from groupnorm.ops.per_channel import in_statistics_dtype, per_channel, scale_and_shift
 
 
@@ -90,7 +91,7 @@ class BatchRenorm(FxLeaf, _BatchNorm):
         check_input(self, input)
         if not self.training:
             return evaluate(self, input)
-        if input.numel() == 0:
+        if shape_of(input).numel() == 0:
             return train_on_nothing(self, input)
         x = in_statistics_dtype(input)
         found = normalize_workers(self, x, None, None, self.batch_per_worker)
@@ -141,7 +142,7 @@ def renorm_limits(
 
 def _for_each_worker(x: Tensor, rows: int | Tensor, r: Tensor, d: Tensor) -> Tensor:
     """x * r + d for x (N, C, *) and values (K, C) of K workers, who have `rows` rows of x each."""
-    if r.shape[0] == 1:
+    if not traced() and r.shape[0] == 1:
         return x * per_channel(r[0], x) + per_channel(d[0], x)
     shape = (x.shape[0], x.shape[1], *[1] * (x.dim() - 2))
     r, d = (values.repeat_interleave(rows, 0).view(shape).to(x.dtype) for values in (r, d))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.layers.base import FxLeaf, affine_parameters, check_channels, fill_parameters
+from groupnorm.ops.group_norm.memory import shape_of
 from groupnorm.ops.per_channel import in_statistics_dtype, per_channel, scale_and_shift
 
 _FIRST_LEARNED_EPS = 1e-4
@@ -79,7 +80,7 @@ class FilterResponseNorm(FxLeaf, nn.Module):
             self.learned_eps is None
             and self.training
             and not torch.compiler.is_compiling()
-            and input.shape[2:].numel() == 1
+            and shape_of(input)[2:].numel() == 1
         ):
             warnings.warn(
                 f"{self} sees one position in input {tuple(input.shape)}, where the output is the "
@@ -90,7 +91,7 @@ class FilterResponseNorm(FxLeaf, nn.Module):
         positions = tuple(range(2, x.dim()))
         square = x * x
         # The mean over no positions would be NaN, and so would the gradient of learned_eps.
-        averaged = positions and x.numel() > 0
+        averaged = positions and shape_of(x).numel() > 0
         mean_square = square.mean(positions, keepdim=True) if averaged else square
         eps: float | Tensor = self.eps
         if self.learned_eps is not None:

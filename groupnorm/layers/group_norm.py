@@ -11,6 +11,7 @@ from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.group_norm import group_norm
 from groupnorm.ops.group_norm.activations import check_activation
 from groupnorm.ops.group_norm.backends import check_backend
+from groupnorm.ops.group_norm.memory import shape_of
 
 
 class GroupNorm(FxLeaf, nn.GroupNorm):
@@ -75,12 +76,12 @@ class GroupNorm(FxLeaf, nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         """activation(GN(input)), in the input's shape, dtype and memory format."""
         if isinstance(input, Tensor):  # else it is torch.fx's stand-in for one
-            shape = input.shape
+            shape = shape_of(input)
             if len(shape) >= 2 and shape[1] != self.num_channels:
                 raise ValueError(
                     f"expected input (N, {self.num_channels}, *), got {tuple(shape)} for {self}"
                 )
-            one_each = self.training and input.numel() == shape[0] * self.num_groups > 0
+            one_each = self.training and shape.numel() == shape[0] * self.num_groups > 0
             if one_each and not torch.compiler.is_compiling():
                 warnings.warn(
                     f"every group of {self} holds one value of input {tuple(shape)}, so the "

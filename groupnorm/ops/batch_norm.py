@@ -9,7 +9,7 @@ chunk. Five ways to the same numbers; statistics are never E[x^2] - E[x]^2 of ra
   al. 1979). Faster than PyTorch's batch norm, whose statistics are a serial recurrence.
 - channels_last on the CPU: plain passes over (K, M, C). PyTorch's batch norm adds up a channel one
   position after the other there, and was off by 1e-4 and more in float32 with 200,000 of them.
-- compiled or transformed (`torch.func`, forward mode) on the CPU: plain operations.
+- compiled or transformed (`torch.func`, forward mode) on the CPU, or traced: plain operations.
 - everything else: PyTorch's batch norm with the chunks laid side by side as K * C channels.
 """
 
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groupnorm.ops.group_norm import reference
-from groupnorm.ops.group_norm.memory import all_plain, check_memory, transformed
+from groupnorm.ops.group_norm.memory import all_plain, check_memory, traced, transformed
 from groupnorm.ops.group_norm.native.launch import (
     batch_norm_is_off,
     launch_batch_norm,
@@ -73,13 +73,13 @@ def chunked_batch_norm(
     Raises:
         ValueError: N is no multiple of `images`.
     """
-    if input.shape[0] % images:
+    if not traced() and input.shape[0] % images:
         raise ValueError(f"expected a multiple of {images} images, got {input.shape[0]}")
     if _kernels_take(input, weight, bias, running):
         return _by_kernels(input, weight, bias, eps, images, running)
     weight, bias = parameters_for(input, weight, bias)
     x, way = input, _side_by_side
-    if input.device.type == "cpu":
+    if input.device.type == "cpu" or traced():
         x = in_statistics_dtype(input)
         if torch.compiler.is_compiling() or transformed():
             way = _by_operations
@@ -101,7 +101,7 @@ def move_running(running: Running, mean: Tensor, var: Tensor, values: int | Tens
         mean: of the K chunks (K, C), and `var`, biased, alike.
         values: per channel of each chunk: one number for all, or a tensor (K,).
     """
-    if isinstance(values, Tensor):
+    if isinstance(values, Tensor) and values.dim() > 0:  # a traced number is a tensor, too
         values = values.to(var.dtype).unsqueeze(1)
         unbiased = (var * (values / (values - 1))).mean(0)
     else:
@@ -143,8 +143,8 @@ def _kernels_take(
         not torch.compiler.is_compiling()
         and _on_cpu(*every)
         and input.dtype in _KERNEL_DTYPES
-        and input.numel() > 0
         and not transformed()
+        and input.numel() > 0
         and not torch._C._len_torch_dispatch_stack()
         and all_plain(*every)
         and not batch_norm_is_off()
@@ -291,7 +291,7 @@ def _by_operations(
     input: Tensor, weight: Tensor, bias: Tensor, eps: float, images: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What compilers fuse and transforms know. The layout is kept without being asked for."""
-    x = input.reshape(len(input) // images, images, *input.shape[1:])
+    x = input.reshape(input.shape[0] // images, images, *input.shape[1:])
     axes = (1, *range(3, x.dim()))
     per_channel = (1, 1, -1, *[1] * (x.dim() - 3))
     mean = x.mean(axes, keepdim=True)

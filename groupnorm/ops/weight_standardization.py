@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from groupnorm.ops.group_norm.memory import shape_of
 from groupnorm.ops.group_norm.reference import statistics_dtype
 
 # form -> its eps; the formulas stand in `standardize`
@@ -118,11 +119,12 @@ def check_filters(weight: Tensor, transposed_groups: int | None = None) -> None:
     Raises:
         ValueError: they have one weight each.
     """
-    inputs = weight.shape[1]
+    shape = shape_of(weight)
+    inputs = shape[1]
     if transposed_groups is not None:
-        inputs = weight.shape[0] // transposed_groups
-    if inputs * weight.shape[2:].numel() == 1:
+        inputs = shape[0] // transposed_groups
+    if inputs * shape[2:].numel() == 1:
         raise ValueError(
             "a filter of one weight is standardized to 0, got weights of shape "
-            f"{tuple(weight.shape)}; leave this convolution as it is"
+            f"{tuple(shape)}; leave this convolution as it is"
         )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops.group_norm.activations import check_activation
+from groupnorm.ops.group_norm.memory import traced, untraced
 from groupnorm.ops.group_norm.reference import statistics_dtype
 
 
@@ -22,6 +23,10 @@ def check_arguments(
     Raises:
         ValueError: shapes, dtypes, devices or an activation that do not fit.
     """
+    if traced():
+        with untraced():
+            check_arguments(input, num_groups, weight, bias, activation, residual)
+        return
     if input.dim() < 2:
         raise ValueError(f"input must have shape (N, C, *), got {tuple(input.shape)}")
     channels, dtype, device = input.size(1), input.dtype, input.device

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from groupnorm.ops.group_norm import reference
 from groupnorm.ops.group_norm.activations import activate
-from groupnorm.ops.group_norm.memory import all_plain, check_memory, is_wrapper, transformed
+from groupnorm.ops.group_norm.memory import (
+    all_plain,
+    check_memory,
+    is_wrapper,
+    shape_of,
+    transformed,
+)
 
 
 def forward(
@@ -36,7 +42,7 @@ def forward(
     if not (torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None):
         check_memory(input, weight, bias, residual)
     if not exporting():
-        if input.numel() == 0:  # PyTorch refuses empty spatial axes
+        if shape_of(input).numel() == 0:  # PyTorch refuses empty spatial axes
             return reference.forward(input, num_groups, weight, bias, eps, activation, residual)[0]
         x = input.to(_compute_dtype(input, weight, bias))
         if not is_wrapper(input):
@@ -63,7 +69,7 @@ def needs_shift(input: Tensor) -> bool:
     if input.dtype in (torch.float16, torch.bfloat16):
         return True
     expected = 1
-    for size, stride in zip(reversed(input.shape), reversed(input.stride()), strict=True):
+    for size, stride in zip(reversed(shape_of(input)), reversed(input.stride()), strict=True):
         if stride != expected:
             return True
         expected *= size
@@ -108,7 +114,7 @@ def _in_range(x: Tensor, num_groups: int) -> Tensor:
 
 def _shifted(x: Tensor, num_groups: int) -> Tensor:
     """x (N, C, *) minus its group means, the means being constants to autograd."""
-    if x.numel() == 0:
+    if shape_of(x).numel() == 0:
         return x
     n, c = x.shape[:2]
     spatial = [1] * (x.dim() - 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -63,6 +66,34 @@ def transformed() -> bool:
         or torch._C._functorch.maybe_current_level() is not None
         or torch._C._get_tracing_state() is not None
     )
+
+
+def traced() -> bool:
+    """Inside `torch.jit.trace`."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """For checks inside `torch.jit.trace`: the numbers of shapes are plain numbers.
+
+    Outside of it they are tensors, so that a trace takes other shapes, and it warns where one of
+    them decides what is computed.
+    """
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+
+def shape_of(tensor: Tensor) -> torch.Size:
+    """The shape in plain numbers, also inside `torch.jit.trace`: see `untraced`."""
+    if not traced():
+        return tensor.shape
+    with untraced():
+        return tensor.shape
 
 
 def address(tensor: Tensor | None, size: int) -> int:

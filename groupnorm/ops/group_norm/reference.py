@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops.group_norm.activations import activate, derivative
+from groupnorm.ops.group_norm.memory import shape_of
 
 
 def forward(
@@ -124,7 +125,7 @@ def range_scale(x: Tensor) -> Tensor:
     or undefined values.
     """
     values, axes = x.detach(), list(range(2, x.dim()))
-    if values.numel() == 0:
+    if shape_of(values).numel() == 0:
         return values.new_ones((*x.shape[:2], *[1] * (x.dim() - 2)))
     highest, lowest = values.amax(axes, keepdim=True), values.amin(axes, keepdim=True)
     largest = torch.maximum(highest, -lowest)
@@ -142,8 +143,8 @@ def ungrouped(x: Tensor) -> Tensor:
 
 def _group_mean(x: Tensor) -> Tensor:
     """Mean of every group of x (N, G, D, *), shape (N, G, 1, ...); 0 for an empty group."""
-    count = x[0, 0].numel() if x.shape[0] else 0
-    return x.sum(list(range(2, x.dim())), keepdim=True) / max(count, 1)
+    count = x[0, 0].numel() if shape_of(x).numel() else 1
+    return x.sum(list(range(2, x.dim())), keepdim=True) / count
 
 
 def _centre(x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
