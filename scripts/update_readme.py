@@ -23,6 +23,7 @@ import choose_recipe
 import search_proof
 
 from groupnorm.counts import counted
+from groupnorm.export.targets import TARGETS
 from groupnorm.files import write_atomic
 from groupnorm.study.report.conversion_tables import conversion_tables
 from groupnorm.study.report.cost_tables import cost_table
@@ -68,6 +69,7 @@ DETECTORS = ROOT / "docs" / "detectors.md"
 GROUPS = ROOT / "docs" / "number-of-groups.md"
 CONVERSION = ROOT / "docs" / "conversion.md"
 FRAMEWORKS = ROOT / "docs" / "frameworks.md"
+EXPORT = ROOT / "docs" / "export.md"
 WHY = ROOT / "docs" / "why-conversion-loses.md"
 RESULTS = ROOT / "results"
 
@@ -667,6 +669,7 @@ def readme_sections() -> dict[str, str]:
         "conversions": conversions_picture(only("convert-full-*")),
         "accuracy": accuracy_sentence(),
         "kernels": kernels_sentence(),
+        "export": export_readme_section(),
     }
 
 
@@ -1226,6 +1229,152 @@ def keras_example_section() -> str:
     )
 
 
+def export_sections() -> dict[str, str]:
+    """Name of each section of docs/export.md, and its text."""
+    return {"export targets": export_targets_section(), "export matrix": export_matrix_section()}
+
+
+def export_targets_section() -> str:
+    """The table of runtimes."""
+    axes = {"any": "any but channels", "positions": "positions", "nothing": "none"}
+    lines = [
+        [
+            target.title,
+            "; ".join(f"{dtype}: {', '.join(forms)}" for dtype, forms in target.forms.items()),
+            axes[target.dynamic],
+            target.why,
+        ]
+        for target in TARGETS.values()
+    ]
+    return "\n".join(markdown(["runtime", "forms", "axes that may change", "why"], lines))
+
+
+def export_records() -> tuple[Path, dict[str, Any]]:
+    """The folder of the export matrix, and what it has for each runtime."""
+    folder = only("export-matrix-*")
+    found = {
+        to: json.loads((folder / f"{to}.json").read_text(encoding="utf-8"))
+        for to in TARGETS
+        if (folder / f"{to}.json").exists()
+    }
+    return folder, found
+
+
+def export_readme_section() -> str:
+    """Errors of one norm in every runtime, by default and as written here."""
+    folder, found = export_records()
+    return "\n".join(
+        [
+            *markdown(*_export_errors(found)),
+            "",
+            f"{_export_conditions(folder, found)} [docs/export.md](docs/export.md) has the "
+            f"networks; record: [{folder.name}](results/{folder.name}).",
+        ]
+    )
+
+
+def _export_errors(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    means = next(iter(next(iter(found.values()))["norm"].values()))["errors"]
+    header = ["runtime", "group norm as", *(f"mean {int(mean):,}" for mean in means), "ms"]
+    lines = []
+    for to, one in found.items():
+        for how in ("by default", "here"):
+            row = one["norm"].get(how)
+            if row is None or not row["errors"]:
+                continue
+            errors = [
+                value if isinstance(value, str) else f"{value:.0e}"
+                for value in row["errors"].values()
+            ]
+            name = f"{row['form']}, written here" if how == "here" else _default_name(row)
+            lines.append([TARGETS[to].title, name, *errors, f"{row['milliseconds']:.3f}"])
+    return header, lines
+
+
+def _default_name(row: dict[str, Any]) -> str:
+    opset = row["options"].get("opset")
+    return f"the operator (opset {opset})" if opset else "the operator"
+
+
+def _export_conditions(folder: Path, found: dict[str, Any]) -> str:
+    env = next(iter(found.values()))["environment"]
+    return (
+        "The largest error against float64 of (1, 64, 28, 28) in 8 groups, spread 1, by the mean "
+        f"of the values (inf: not finite), and milliseconds on one thread of {env['cpu']}."
+    )
+
+
+def export_matrix_section() -> str:
+    """One norm, whole networks, and half types."""
+    folder, found = export_records()
+    half = json.loads((folder / "half.json").read_text(encoding="utf-8"))["networks"]
+    lines = []
+    for to, one in found.items():
+        for network, row in one["networks"].items():
+            lines.append([TARGETS[to].title, network, *_export_network(row)])
+    header = ["runtime", "network", "form", "error", "allowed", "same class", "ms", "by default",
+              "PyTorch", "KB", "operators", "delegates"]  # fmt: skip
+    versions = "; ".join(
+        f"{TARGETS[to].title}: " + ", ".join(f"{k} {v}" for k, v in one["versions"].items())
+        for to, one in found.items()
+    )
+    refused = [
+        f"- {TARGETS[to].title}, {network}: {row['refused'].splitlines()[0]}"
+        for to, one in found.items()
+        for network, row in one["networks"].items()
+        if "refused" in row
+    ]
+    half_lines = [
+        [network, dtype, *(v if isinstance(v, str) else f"{v:.1e}" for v in row.values())]
+        for network, rows in half.items()
+        for dtype, row in rows.items()
+    ]
+    half_header = ["network", "dtype", *next(iter(next(iter(half.values())).values()))]
+    return "\n".join(
+        [
+            *markdown(*_export_errors(found)),
+            "",
+            _export_conditions(folder, found),
+            "",
+            "Whole networks: the largest error of the gate's inputs beside what is allowed there, "
+            "on how many images the best class is PyTorch's (of those where it is clear), and "
+            "milliseconds of one image, as it is here, as the runtime would have it by default, "
+            "and in PyTorch:",
+            "",
+            *markdown(header, lines),
+            "",
+            *(["Refused, each with its reason:", "", *refused, ""] if refused else []),
+            "The largest error of the output in PyTorch by dtype, of the network as it is, "
+            "prepared in the pooled form, and conditioned on images:",
+            "",
+            *markdown(half_header, half_lines),
+            "",
+            f"`scripts/export_matrix.sh`; {versions}. Record: "
+            f"[{folder.name}](../results/{folder.name}).",
+        ]
+    )
+
+
+def _export_network(row: dict[str, Any]) -> list[str]:
+    if "refused" in row:
+        return ["refused", *[""] * 9]
+    if row["not_run"]:
+        return [row["form"], "not run", "", "", "", "", "", f"{row['nbytes'] / 1000:,.0f}",
+                str(sum(row["operators"].values())), ""]  # fmt: skip
+    worst = max(row["checks"], key=lambda check: check["error"] - check["allowed"])
+    classes, times = row.get("classes"), row["milliseconds"]
+    return [
+        row["form"],
+        f"{worst['error']:.1e}",
+        f"{worst['allowed']:.1e}",
+        "" if classes is None else f"{classes['clear and same']} of {classes['clear']}",
+        *(f"{times[key]:.2f}" if key in times else "" for key in ("here", "by default", "PyTorch")),
+        f"{row['nbytes'] / 1000:,.0f}",
+        str(sum(row["operators"].values())),
+        "" if row["delegates"] is None else str(row["delegates"]),
+    ]
+
+
 def updated(text: str, sections: dict[str, str]) -> str:
     """A document's text with every section made anew."""
     for name, body in sections.items():
@@ -1272,6 +1421,7 @@ def main() -> None:
         WHY: why_sections,
         CONVERSION: conversion_sections,
         FRAMEWORKS: frameworks_sections,
+        EXPORT: export_sections,
     }
     for path, sections in documents.items():
         text = path.read_text(encoding="utf-8")

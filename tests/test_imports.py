@@ -23,6 +23,7 @@ ALLOWED = {
     "models": {"layers"},
     "conversion": {"ops", "layers", "memory"},
     "cost": {"layers"},
+    "export": {"ops", "layers", "conversion", "environment"},
     "frameworks": set(),
     "data": set(),
     "training": {"data"},
@@ -34,7 +35,8 @@ ALLOWED = {
     },
     "cli": {
         "ops", "models", "conversion", "cost", "data", "environment", "experiments", "run",
-        "study", "training.config", "training.device", "training.launch", "training.metric",
+        "study", "export", "training.config", "training.device", "training.launch",
+        "training.metric",
     },
     "__main__": {"cli"},
     "__init__": {"ops", "layers", "conversion"},

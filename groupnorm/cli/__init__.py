@@ -10,7 +10,7 @@ try:
     import typer
     from typer.core import TyperGroup
 
-    from groupnorm.cli import convert, detect, doctor, memory_fit, report, study, train
+    from groupnorm.cli import convert, detect, doctor, export, memory_fit, report, study, train
     from groupnorm.cli.terminal import say_error, say_stopped
 except KeyboardInterrupt:  # these imports take a second or more
     sys.stderr.write("stopped\n")
@@ -44,6 +44,7 @@ app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("detect")(detect.detect)
 app.command("convert")(convert.convert)
+app.add_typer(export.export_app, name="export")
 app.command("plan")(memory_fit.memory_fit)
 app.command("doctor")(doctor.doctor)
 

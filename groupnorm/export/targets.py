@@ -1,0 +1,153 @@
+"""Which runtime gets which form of group norm, for which dtype, and why: the one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from groupnorm.export.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime.
+
+    Attributes:
+        title: its name for people.
+        ending: of the file.
+        beside: endings of further files.
+        forms: dtype of the network -> forms of its group norms: the fastest, and what to take
+            where that is not right.
+        dynamic: which axes may change: "any" but the channels, "positions" or "nothing".
+        why: why these forms.
+        notes: what everybody who reads a report of this runtime should know.
+        fill_bias: whether a norm with a scale alone needs a bias of zeros.
+    """
+
+    title: str
+    ending: str
+    forms: Mapping[str, tuple[str, ...]]
+    dynamic: str
+    why: str
+    beside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fill_bias: bool = False
+
+
+TARGETS: dict[str, Target] = {
+    "onnxruntime": Target(
+        title="ONNX Runtime",
+        ending=".onnx",
+        forms={"float32": ("instance", "pooled"), "float16": ("pooled",)},
+        dynamic="any",
+        why="Its GroupNormalization (opset 21 and later) computes E[x^2] - E[x]^2. Its "
+        "InstanceNormalization adds up the values of a group one after the other: with the mean "
+        "subtracted first it is right for groups of some thousands, where it is the fastest, and "
+        "3e-4 off for three million. It has no float16.",
+    ),
+    "openvino": Target(
+        title="OpenVINO",
+        ending=".xml",
+        beside=(".bin",),
+        forms={"float32": ("plain", "pooled"), "float16": ("plain", "pooled")},
+        dynamic="any",
+        why="Its own operator has two passes, and is the fastest. Followed by a sum with another "
+        "branch and ReLU, as in a ResNet, it ends the process in float32 (OpenVINO 2026.4.1); the "
+        "pooled form does not.",
+        notes=(
+            "run with INFERENCE_PRECISION_HINT=f32: by default OpenVINO computes in bfloat16 where "
+            "the processor has it",
+        ),
+    ),
+    "ncnn": Target(
+        title="ncnn",
+        ending=".param",
+        beside=(".bin",),
+        forms={"float32": ("plain", "pooled")},
+        dynamic="positions",
+        why="pnnx writes PyTorch's operator as ncnn's layer GroupNorm, which has two passes. One "
+        "without a bias it leaves as a layer that ncnn does not know.",
+        fill_bias=True,
+        notes=(
+            "run without Winograd's convolutions and in float32; ncnn has Winograd's and half "
+            "types on by default",
+        ),
+    ),
+    "executorch": Target(
+        title="ExecuTorch with XNNPACK",
+        ending=".pte",
+        forms={"float32": ("blocked",), "float16": ("blocked",)},
+        dynamic="any",
+        why="native_group_norm computes E[x^2] - E[x]^2 and is in no delegate; the blocked form "
+        "is right, and XNNPACK takes the network in one piece.",
+        notes=("a dynamic axis may have up to twice the size of the example",),
+    ),
+    "executorch-portable": Target(
+        title="ExecuTorch, portable operators",
+        ending=".pte",
+        forms={"float32": ("blocked",)},
+        dynamic="any",
+        why="native_group_norm computes E[x^2] - E[x]^2. In float16 the portable convolutions add "
+        "up in float16, which the gate does not let pass.",
+        notes=("a dynamic axis may have up to twice the size of the example",),
+    ),
+    "litert": Target(
+        title="LiteRT",
+        ending=".tflite",
+        forms={"float32": ("blocked",)},
+        dynamic="nothing",
+        why="The blocked form needs no transposes between layers, and keeps its digits far from 0.",
+    ),
+    "coreml": Target(
+        title="Core ML",
+        ending=".mlpackage",
+        forms={"float32": ("plain",), "float16": ("plain",)},
+        dynamic="positions",
+        why="coremltools writes two passes, whose squares are kept in float32 here.",
+    ),
+}
+
+
+def target_of(to: str) -> Target:
+    """A target by name.
+
+    Raises:
+        ExportError: there is none of this name.
+    """
+    if to not in TARGETS:
+        raise ExportError(f"unknown runtime {to!r}; known: {', '.join(TARGETS)}")
+    return TARGETS[to]
+
+
+def forms_for(to: str, dtype: str, dynamic: Sequence[int] = ()) -> tuple[str, ...]:
+    """The forms of group norm for a runtime, in the order in which they are tried.
+
+    Args:
+        to: name of the runtime.
+        dtype: of the network.
+        dynamic: axes whose size may change. With other positions than the example's the groups may
+            have any number of values, for which the instance form is not right.
+
+    Raises:
+        ExportError: an unknown runtime, or a dtype that it was never run with.
+    """
+    target = target_of(to)
+    if dtype not in target.forms:
+        raise ExportError(
+            f"{target.title} was run with {', '.join(target.forms)} here, got dtype={dtype!r}"
+        )
+    positions = any(axis >= 2 for axis in dynamic)
+    return tuple(f for f in target.forms[dtype] if f != "instance" or not positions)
+
+
+def form_for(to: str, dtype: str) -> str:
+    """The first of `forms_for`."""
+    return forms_for(to, dtype)[0]
+
+
+def runtime_of(to: str) -> Any:
+    """The module that writes and runs files for a target."""
+    target_of(to)
+    return import_module(f"groupnorm.export.runtimes.{to.replace('-', '_')}")
