@@ -8,9 +8,11 @@ milliseconds, for maps of 1x64x28x28 in 8 groups and 1x320x32x32 in 32 (the plai
 - two passes and what rounding left of the mean: 3e-6 and 6e-6; 0.041 and 0.303;
 - pooled, with 1x1 convolutions: 2e-6 and 2e-6; 0.046 and 0.300, twice the first for small maps.
 
-The first is taken, which needs neither sizes nor rank; the second where there is no
-InstanceNormalization: for channels in the last axis, and for float64, of which ONNX Runtime has no
-kernel.
+InstanceNormalization adds up the values of a group one after the other, and is off by 3e-4 for
+three million of them. So the first is taken where a group is known to have at most `MOST_VALUES`;
+the second everywhere else, with means over the positions and then over the channels, which are off
+by 1e-6 there. It also serves where there is no InstanceNormalization: for channels in the last
+axis, and for float64, of which ONNX Runtime has no kernel.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
+
+MOST_VALUES = 16_384
+"""Of a group, for InstanceNormalization."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Written:
 
 def write_accurate(
     to: Written, x: str, y: str, *, groups: int, channels: int, eps: float, rank: int | None,
-    channels_last: bool, type_number: int, affine: Affine,
+    channels_last: bool, type_number: int, affine: Affine, values: int | None,
 ) -> None:  # fmt: skip
     """Add the nodes of one group norm.
 
@@ -105,6 +110,7 @@ def write_accurate(
         channels_last: whether the channels are its last axis.
         type_number: ONNX's number of its type.
         affine: what follows the normalization.
+        values: in a group; None if it is not known.
     """
     from onnx import TensorProto
 
@@ -116,7 +122,7 @@ def write_accurate(
     if is_half and not affine.is_single:
         scale, shift = (n and to("Cast", n, to=TensorProto.FLOAT) for n in (scale, shift))
     used = Affine(scale, shift, affine.per_group)
-    if channels_last or is_double:
+    if channels_last or is_double or values is None or values > MOST_VALUES:
         kind = np.float64 if is_double else np.float32
         parts = groups, channels // groups
         end = _two_passes(to, source, x, out, parts, eps, channels_last, kind, used)
@@ -158,13 +164,17 @@ def _two_passes(
     channels_last: bool, kind: Any, affine: Affine,
 ) -> str:  # fmt: skip
     groups, size = parts
-    axes = (1, 3) if channels_last else (2, 3)
+    axes = (1, 3) if channels_last else (3, 2)  # positions, then channels
     view = to.reshape(source, *((0, -1, groups, size) if channels_last else (0, groups, size, -1)))
     ending = () if channels_last else (1,)
     at = (groups, 1, *ending) if affine.per_group else (groups, size, *ending)
-    d = to("Sub", view, to.mean(view, *axes))
-    rest = to.mean(d, *axes)
-    square = to.mean(to("Mul", d, d), *axes)
+
+    def mean(values: str) -> str:
+        return to.mean(to.mean(values, axes[0]), axes[1])
+
+    d = to("Sub", view, mean(view))
+    rest = mean(d)
+    square = mean(to("Mul", d, d))
     variance = to("Sub", square, to("Mul", rest, rest))
     root = to("Sqrt", to("Add", variance, to.constant(np.array(eps, kind), "eps")))
     a = to("Reciprocal", root)

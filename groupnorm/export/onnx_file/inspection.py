@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -81,6 +82,11 @@ class FoundNorm:
     affine: str
     faults: tuple[Fault, ...]
     kept: str = ""
+
+    @property
+    def values_per_group(self) -> int | None:
+        """How many values of a sample a group has; None if a size is not known."""
+        return _values(self.shape, self.channels_last, self.channels, self.groups)
 
     @property
     def is_wrong(self) -> bool:
@@ -183,7 +189,7 @@ def _of_operator(graph: Graph, index: int, opset: int) -> Place:
         groups=groups,
         eps=_short(number(node, "epsilon", 1e-5)),
         affine="scale and shift",
-        faults=tuple(known_faults(form, opset, groups, dtype)),
+        faults=tuple(known_faults(form, opset, groups, dtype, None)),
         kept=kept,
     )
     return Place(norm, graph, index, None)
@@ -207,7 +213,9 @@ def _of_region(region: Region, opset: int) -> Place:
     scale = bool(np.abs(found.weight - 1).max() > 1e-8)
     shift = bool(np.abs(found.bias).max() > 1e-8)
     names = [label(graph.proto.node[i]) for i in region.nodes]
-    faults = list(known_faults(form, opset, found.groups, dtype))
+    shape = graph.shape(region.source)
+    values = _values(shape, found.axis != 1, found.channels, found.groups)
+    faults = list(known_faults(form, opset, found.groups, dtype, values))
     if form in (TWO_PASS, POOLED):
         errors, is_wrong = _errors(region, dtype)
         if is_wrong and _squares_a_mean(region):
@@ -221,7 +229,7 @@ def _of_region(region: Region, opset: int) -> Place:
         nodes=tuple(names),
         input=region.source,
         output=region.output,
-        shape=graph.shape(region.source),
+        shape=shape,
         dtype=dtype,
         channels_last=found.axis != 1,
         channels=found.channels,
@@ -234,6 +242,16 @@ def _of_region(region: Region, opset: int) -> Place:
         shared = ", ".join(repr(name) for name in region.shared[:3])
         norm = replace(norm, kept=f"{shared} between its operators is read elsewhere, too")
     return Place(norm, graph, None, region)
+
+
+def _values(shape: Dims | None, channels_last: bool, channels: int, groups: int) -> int | None:
+    """The values of a sample's group; None if a size is not known."""
+    if shape is None or groups < 1:
+        return None
+    positions = shape[1:-1] if channels_last else shape[2:]
+    if not all(isinstance(size, int) for size in positions):
+        return None
+    return channels // groups * math.prod(int(size) for size in positions)
 
 
 def _form(region: Region) -> str:

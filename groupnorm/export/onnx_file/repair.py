@@ -170,7 +170,7 @@ def _written(place: Place, file: OnnxFile, names: set[str]) -> tuple[Written, in
     write_accurate(
         written, norm.input, output, groups=norm.groups, channels=norm.channels, eps=norm.eps,
         rank=None if norm.shape is None else len(norm.shape), channels_last=norm.channels_last,
-        type_number=_TYPES[norm.dtype], affine=affine,
+        type_number=_TYPES[norm.dtype], affine=affine, values=norm.values_per_group,
     )  # fmt: skip
     _confirm(norm, region, written, affine, output)
     written.nodes[-1].name = graph.proto.node[last].name  # which is free now

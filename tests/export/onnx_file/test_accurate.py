@@ -17,12 +17,12 @@ RNG = np.random.default_rng(0)
 SCALE, SHIFT = RNG.uniform(0.5, 1.5, 8), RNG.standard_normal(8)
 
 
-def computed(shape, dtype, opset, affine, rank, last, groups=4):
+def computed(shape, dtype, opset, affine, rank, last, groups=4, values=100):
     names = iter(range(1000))
     written = Written(opset, lambda hint: f"{hint}{next(names)}")
     write_accurate(
         written, "x", "y", groups=groups, channels=8, eps=1e-3, rank=rank, channels_last=last,
-        type_number=TYPES[dtype], affine=affine,
+        type_number=TYPES[dtype], affine=affine, values=values,
     )  # fmt: skip
     x = RNG.standard_normal(shape) + 5
     arrays = {"x": x, "scale": SCALE, "shift": SHIFT, "few": SCALE[:groups]}
@@ -44,12 +44,13 @@ AFFINES = [Affine(), Affine("scale"), Affine(None, "shift"), Affine("scale", "sh
     shape=[(3, 8), (2, 8, 5), (2, 8, 3, 4), (1, 8, 2, 3, 4)],
     known=[True, False],
     last=[True, False],
+    values=[100, None, 10**6],
 )
-def test_they_are_group_norm(dtype, opset, affine, shape, known, last):
+def test_they_are_group_norm(dtype, opset, affine, shape, known, last, values):
     if last:
         shape = (shape[0], *shape[2:], 8)
     rank = len(shape) if known else None
-    x, y = computed(shape, dtype, opset, affine, rank, last)
+    x, y = computed(shape, dtype, opset, affine, rank, last, values=values)
     axis = len(shape) - 1 if last else 1
     at = [1] * len(shape)
     at[axis] = -1

@@ -86,7 +86,7 @@ def test_what_has_no_kernel_does_not_load(tmp_path):
     ],
 )
 def test_what_is_known_of_each_form(form, opset, dtype, wrong):
-    faults = list(known_faults(form, opset, 8, dtype))
+    faults = list(known_faults(form, opset, 8, dtype, 100))
     assert {fault.runtime for fault in faults if fault.wrong} == wrong
     assert all(fault.what and fault.source for fault in faults)
 

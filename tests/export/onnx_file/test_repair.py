@@ -83,6 +83,21 @@ def test_float64(write, tmp_path):
         assert np.abs(y - truth).max() <= allowed(np.float64, np.abs(truth).max())
 
 
+@pytest.mark.slow
+def test_groups_of_many_values_are_not_added_up_one_after_the_other(tmp_path):
+    shape = (1, C, 232, 232)
+    net = Net(opset=18)
+    graphs.instance(net, subtract=True)
+    path = save(net.model(shape), tmp_path / "a.onnx")
+    (norm,) = inspect(path).norms
+    assert norm.values_per_group == C // G * 232 * 232
+    assert [fault.runtime for fault in norm.faults if fault.wrong] == ["ONNX Runtime"]
+    out = repaired(path)
+    (norm,) = inspect(out).norms
+    assert (norm.form, norm.is_wrong) == (TWO_PASS, False)
+    assert_accurate(out, shape, lambda x: expected(x, 1))
+
+
 def test_bfloat16_is_computed_in_float32(tmp_path):
     """ONNX Runtime has too few operators of bfloat16 on a CPU to run it: what is in the file."""
     kind = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
