@@ -87,7 +87,7 @@ def evaluate(node: NodeProto, inputs: _Inputs, rounded: bool) -> Array:
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether numbers of the type have a fraction; bfloat16 is no kind of numpy's own."""
-    return np.issubdtype(dtype, np.floating) or dtype.name == "bfloat16"
+    return bool(np.issubdtype(dtype, np.floating)) or dtype.name == "bfloat16"
 
 
 def _declared_type(node: NodeProto, inputs: _Inputs) -> Any:
@@ -117,7 +117,7 @@ def _pairwise(compute: Callable[..., Array]) -> Callable[[NodeProto, _Inputs], A
 
 
 def _divide(a: Array, b: Array) -> Array:
-    return a / b if np.issubdtype(a.dtype, np.floating) else (np.fix(a / b)).astype(a.dtype)
+    return a / b if is_float(a.dtype) else (np.fix(a / b)).astype(a.dtype)
 
 
 def _single(compute: Callable[[Array], Array]) -> Callable[[NodeProto, _Inputs], Array]:

@@ -22,6 +22,7 @@ from groupnorm.export.onnx_file.evaluate import (
     Array,
     NotEvaluatedError,
     evaluate,
+    is_float,
     label,
 )
 from groupnorm.export.onnx_file.graph import Dims, Graph
@@ -255,8 +256,6 @@ def _region(
     def function(x: Array) -> Array:
         return _run(graph, source, output, nodes, x, named[x.shape], rounded=False)
 
-    if function(np.ones(sizes.shape)).shape != sizes.shape:
-        return None
     identified = identify(function, sizes.shape, others)
     if identified is None:
         return None
@@ -350,7 +349,7 @@ def _sizes(graph: Graph, source: str, made: Mapping[str, int]) -> list[Sizes]:
     written = [
         tuple(int(size) for size in array)
         for array in constants
-        if np.issubdtype(array.dtype, np.signedinteger)
+        if np.issubdtype(array.dtype, np.integer)
         and array.ndim == 1
         and array.size
         and array.min() > 0
@@ -358,10 +357,7 @@ def _sizes(graph: Graph, source: str, made: Mapping[str, int]) -> list[Sizes]:
     if known is not None and not any(isinstance(size, str) for size in known):
         return [Sizes(tuple(int(size) for size in known), {})]
     bases = [known] if known is not None else [("",) * rank for rank in (4, 3, 5, 2)]
-    channels = sorted(
-        {array.size for array in constants if not np.issubdtype(array.dtype, np.signedinteger)}
-        - {0, 1}
-    )
+    channels = sorted({array.size for array in constants if is_float(array.dtype)} - {0, 1})
     found: list[Sizes] = []
     for base in bases:
         if len(base) < 2:

@@ -321,9 +321,9 @@ def _digits(kind: np.dtype[Any]) -> int:
 
 
 def _numpy_type(dtype: str) -> np.dtype[Any]:
-    """The type of that name; float32 when it is not known."""
+    """The type of that name; float32 when it is not known, or none of a norm."""
     if dtype != "bfloat16":
-        return np.dtype(dtype or "float32")
+        return np.dtype(dtype if dtype in ("float16", "float64") else "float32")
     from onnx import TensorProto
     from onnx.helper import tensor_dtype_to_np_dtype
 
@@ -332,13 +332,13 @@ def _numpy_type(dtype: str) -> np.dtype[Any]:
 
 
 def _dtype(graph: Graph, name: str) -> str:
-    number = graph.type_of(name)
-    if not number:
+    code = graph.type_of(name)
+    if not code:
         return ""
     from onnx.helper import tensor_dtype_to_np_dtype
 
     try:
-        return str(np.dtype(tensor_dtype_to_np_dtype(number)).name)
+        return str(np.dtype(tensor_dtype_to_np_dtype(code)).name)
     except KeyError:
         return ""
 

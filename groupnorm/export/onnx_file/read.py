@@ -203,12 +203,13 @@ def _checked(folder: Path, name: str, tensor: str) -> Path:
     """The data file, which is in the folder and not reached by a link out of it."""
     root = Path(os.path.realpath(folder))
     path = Path(os.path.realpath(folder / name)) if "\0" not in name else root
-    if Path(name).is_absolute() or not path.is_relative_to(root) or path == root:
-        raise ExportError(
-            f"the tensor {tensor!r} names data in {name!r}, outside the model's folder; it is not "
-            "read"
-        )
-    return path
+    if path.is_relative_to(root) and path != root and not Path(name).is_absolute():
+        return path
+    parts = Path(os.path.normpath(name)).parts
+    what = "outside the model's folder"
+    if not Path(name).is_absolute() and ".." not in parts and path != root:
+        what = "a link out of the model's folder (copy the file beside the model)"
+    raise ExportError(f"the tensor {tensor!r} names data in {name!r}, {what}; it is not read")
 
 
 def _data_files(model: ModelProto, path: Path) -> tuple[str, ...]:

@@ -19,9 +19,9 @@ from groupnorm.export.onnx_file.faults import (
     SQUARES,
     TWO_PASS,
 )
-from tests import tolerances
 from tests.export.onnx_file import graphs
 from tests.export.onnx_file.graphs import EPS, LAST, SHAPE, C, D, G, Net, save, whole
+from tests.tolerances import FIVE_DIGITS
 
 FORMS = {
     graphs.operator: (OPERATOR, True),
@@ -97,7 +97,7 @@ def test_eps_is_told(eps, tmp_path):
     root = net("Sqrt", net("Add", net.mean(net("Mul", d, d), -1), np.array(eps)))
     net("Reshape", net("Div", d, root), net("Shape", "x"), out="y")
     (norm,) = found(net.model(SHAPE), tmp_path / "a.onnx")
-    assert norm.eps == pytest.approx(eps, rel=tolerances.LAYER)
+    assert norm.eps == pytest.approx(eps, rel=FIVE_DIGITS)
 
 
 # ---- What is not group norm ---------------------------------------------------------------------

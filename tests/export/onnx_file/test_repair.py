@@ -337,6 +337,28 @@ def test_weights_in_other_files_stay_there(tmp_path):
     assert_accurate(str(out), SHAPE, expected)
 
 
+def test_weights_of_gigabytes_are_not_read(tmp_path):
+    """A file of 3 GB that takes no space."""
+    net = Net(opset=21)
+    net("MatMul", net("FromNowhere", graphs.operator(net, out="n"), domain="somebody.else"), "w",
+        out="y")  # fmt: skip
+    model = net.model(SHAPE)
+    model.opset_import.append(helper.make_opsetid("somebody.else", 1))
+    size = 3 * 2**30
+    weight = model.graph.initializer.add(name="w", dims=[size // 4 // 1024, 1024], data_type=1)
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "w.bin", "offset": 0, "length": size}.items():
+        weight.external_data.add(key=key, value=str(value))
+    with (tmp_path / "w.bin").open("wb") as file:
+        file.truncate(size)
+    path = tmp_path / "a.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert repair(path, tmp_path / "out.onnx").repaired
+    assert sorted(os.listdir(tmp_path)) == ["a.onnx", "out.onnx", "w.bin"]
+    (norm,) = inspect(tmp_path / "out.onnx").norms
+    assert norm.form == SHIFTED
+
+
 def test_in_another_folder_they_are_copied(tmp_path):
     path = external(tmp_path)
     other = tmp_path / "other"
