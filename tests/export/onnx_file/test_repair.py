@@ -85,17 +85,21 @@ def test_float64(write, tmp_path):
 
 @pytest.mark.slow
 def test_groups_of_many_values_are_not_added_up_one_after_the_other(tmp_path):
-    shape = (1, C, 232, 232)
+    shape = (1, C, 512, 512)
     net = Net(opset=18)
     graphs.instance(net, subtract=True)
     path = save(net.model(shape), tmp_path / "a.onnx")
     (norm,) = inspect(path).norms
-    assert norm.values_per_group == C // G * 232 * 232
+    assert norm.values_per_group == C // G * 512 * 512
     assert [fault.runtime for fault in norm.faults if fault.wrong] == ["ONNX Runtime"]
     out = repaired(path)
     (norm,) = inspect(out).norms
     assert (norm.form, norm.is_wrong) == (TWO_PASS, False)
-    assert_accurate(out, shape, lambda x: expected(x, 1))
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    before, after = (
+        np.abs(session(file).run(None, {"x": x})[0] - expected(x, 1)).max() for file in (path, out)
+    )
+    assert after < before / 5
 
 
 def test_bfloat16_is_computed_in_float32(tmp_path):
