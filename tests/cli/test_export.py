@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.cli.commands import typed
 
@@ -56,6 +58,20 @@ def test_json_options_and_weights(folder):
     assert found["form"] == "instance"
     assert "kept" not in found
     assert all(check["error"] <= check["allowed"] for check in found["checks"])
+
+
+def test_calibration_images(folder):
+    (folder / "photos").mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(14):
+        pixels = draw.integers(0, 255, (14, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
+    done = export(folder, "--calibrate", "photos", "--count", "10", "--dtype", "float16")
+    assert done.returncode == 0, done.stderr
+    assert "conditioned: 1" in done.stdout
+    assert "largest |x|" in done.stdout
+    report = json.loads((folder / "net.onnx.report.json").read_text(encoding="utf-8"))
+    assert [row["layer"] for row in report["ranges"]] == ["1"]
 
 
 @pytest.mark.slow
