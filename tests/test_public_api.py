@@ -110,8 +110,9 @@ COVERED_ELSEWHERE = {
     "data/synthetic/folder.py",  # data/sets/test_garments.py
     "data/synthetic/sources.py",  # data/sets/test_fashion_scenes.py
     "export/errors.py",  # export/test_saving.py, as verification.py
-    "export/onnx_file/find.py",  # export/onnx_file/test_inspection.py, as the next one
+    "export/onnx_file/find.py",  # export/onnx_file/test_inspection.py, as the next two
     "export/onnx_file/graph.py",
+    "export/onnx_file/sizes.py",
     "export/onnx_file/write.py",  # export/onnx_file/test_repair.py
     "export/runtimes/description.py",  # the tests of the runtimes
     "export/runtimes/executorch_portable.py",  # export/runtimes/test_executorch.py

@@ -22,11 +22,11 @@ from groupnorm.export.onnx_file.evaluate import (
     Array,
     NotEvaluatedError,
     evaluate,
-    is_float,
     label,
 )
 from groupnorm.export.onnx_file.graph import Dims, Graph
 from groupnorm.export.onnx_file.identify import Identified, identify
+from groupnorm.export.onnx_file.sizes import Sizes, likely_sizes
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -37,21 +37,6 @@ _DOWNWARDS = 40
 """Operators after the root among which the norm's output is looked for."""
 _AFFINE = {"Add", "Cast", "Div", "Identity", "Mul", "Reshape", "Sub", "Transpose", "Unsqueeze"}
 _REDUCTIONS = {"GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceSumSquare"}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """A shape that a part of a graph is computed at.
-
-    Attributes:
-        shape: of the input.
-        named: the sizes of axes that have names.
-        other: another shape and its names, where sizes may change.
-    """
-
-    shape: tuple[int, ...]
-    named: Mapping[str, int]
-    other: Sizes | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +152,8 @@ def _from(graph: Graph, source: str, root: int, taken: set[int]) -> tuple[Region
     after, dependents = _reached(graph, source, root, taken)
     why = ""
     ran = False
-    for sizes in _sizes(graph, source, after):
+    best: Region | None = None
+    for sizes in likely_sizes(graph, source, after.values()):
         if math.prod(sizes.shape) > LARGEST:
             why = f"its input of shape {sizes.shape} is too large to be computed here"
             continue
@@ -184,9 +170,16 @@ def _from(graph: Graph, source: str, root: int, taken: set[int]) -> tuple[Region
             except NotEvaluatedError as error:
                 why = why or str(error)
                 continue
-            if region is not None:
-                return _extended(region, after), ""
-    return None, "" if ran else why
+            if region is None:
+                continue
+            region = _extended(region, after)
+            if not sizes.is_guess:
+                return region, ""
+            # of numbers of channels that are guessed the right one is that which the scale fits
+            if best is None or len(region.nodes) > len(best.nodes):
+                best = region
+            break
+    return best, "" if ran else why
 
 
 def _may_agree(one: Dims | None, other: Dims | None) -> bool:
@@ -340,68 +333,6 @@ def _run(
         ]
         arrays[node.output[0]] = evaluate(node, inputs, rounded)
     return arrays[output]
-
-
-def _sizes(graph: Graph, source: str, made: Mapping[str, int]) -> list[Sizes]:
-    """Shapes at which a part of a graph may be computed, the likeliest first."""
-    known = graph.shape(source)
-    constants = list(_constants(graph, made))
-    written = [
-        tuple(int(size) for size in array)
-        for array in constants
-        if np.issubdtype(array.dtype, np.integer)
-        and array.ndim == 1
-        and array.size
-        and array.min() > 0
-    ]
-    if known is not None and not any(isinstance(size, str) for size in known):
-        return [Sizes(tuple(int(size) for size in known), {})]
-    bases = [known] if known is not None else [("",) * rank for rank in (4, 3, 5, 2)]
-    channels = sorted({array.size for array in constants if is_float(array.dtype)} - {0, 1})
-    found: list[Sizes] = []
-    for base in bases:
-        if len(base) < 2:
-            continue
-        options = [base]
-        if isinstance(base[1], str) and isinstance(base[-1], str):
-            options = [
-                (*base[:axis], size, *base[axis + 1 :])
-                for axis in dict.fromkeys((1, len(base) - 1))
-                for size in channels
-            ]
-        found += [_filled(option) for option in options]
-        found += [
-            Sizes(shape, {n: s for n, s in zip(base, shape, strict=True) if isinstance(n, str)})
-            for shape in written
-            if len(shape) == len(base)
-            and all(isinstance(n, str) or n == s for n, s in zip(base, shape, strict=True))
-        ]
-    return found[:24]
-
-
-def _filled(dims: tuple[int | str, ...]) -> Sizes:
-    """Sizes for axes that may change, no two of them the same, and others."""
-    sizes: list[Sizes] = []
-    for numbers in ((3, 4, 6, 8, 9), (2, 3, 5, 7, 11)):
-        named: dict[str, int] = {}
-        shape: list[int] = []
-        for axis, size in enumerate(dims):
-            if isinstance(size, str) and size not in named:
-                named[size or f" {axis}"] = numbers[axis % len(numbers)]
-            shape.append(named[size or f" {axis}"] if isinstance(size, str) else size)
-        other = sizes[0] if sizes else None
-        sizes.append(Sizes(tuple(shape), named, other))
-    return sizes[1] if sizes[0].shape != sizes[1].shape else Sizes(sizes[1].shape, named)
-
-
-def _constants(graph: Graph, made: Mapping[str, int]) -> Iterator[Array]:
-    for index in made.values():
-        for name in graph.proto.node[index].input:
-            if name and graph.is_known(name):
-                try:
-                    yield graph.value(name, {})
-                except NotEvaluatedError:
-                    continue
 
 
 def operators_of(graph: Graph) -> Iterator[int]:

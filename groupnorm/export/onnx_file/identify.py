@@ -20,7 +20,7 @@ Function = Callable[[Array], Array]
 
 _SAME = 1e-8
 """Of the largest output: float64 leaves 1e-12 of it, another formula makes it differ by 1e-3."""
-_LARGE = 1e6
+_LARGE = 1e10
 """Spread of an input at which no eps counts."""
 _SMALL = (1e-3, 1e-2)
 """Spreads at which eps counts; it must be the same at both."""

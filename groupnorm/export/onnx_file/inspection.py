@@ -213,6 +213,7 @@ def _of_region(region: Region, opset: int) -> Place:
     scale = bool(np.abs(found.weight - 1).max() > 1e-8)
     shift = bool(np.abs(found.bias).max() > 1e-8)
     names = [label(graph.proto.node[i]) for i in region.nodes]
+    tells_channels = region.core is not None or found.is_affine
     shape = graph.shape(region.source)
     values = _values(shape, found.axis != 1, found.channels, found.groups)
     faults = list(known_faults(form, opset, found.groups, dtype, values))
@@ -232,7 +233,7 @@ def _of_region(region: Region, opset: int) -> Place:
         shape=shape,
         dtype=dtype,
         channels_last=found.axis != 1,
-        channels=found.channels,
+        channels=0 if region.sizes.is_guess and not tells_channels else found.channels,
         groups=found.groups,
         eps=found.eps,
         affine=" and ".join(["scale"] * scale + ["shift"] * shift) or "none",

@@ -284,15 +284,37 @@ def test_sizes_may_change(write, sizes, tmp_path):
     assert norm.shape == tuple(size or "" for size in sizes)
 
 
-@pytest.mark.parametrize("write", [graphs.operator, graphs.squares], ids=lambda f: f.__name__)
-def test_a_shape_may_be_unknown(write, tmp_path):
-    net = Net(opset=21)
-    net("FromNowhere", "x", out="hidden", domain="somebody.else")
-    write(net, "hidden")
+def from_nowhere(net):
+    """A tensor of which nothing is known."""
+    return net("FromNowhere", "x", domain="somebody.else")
+
+
+def model_from_nowhere(net):
     model = net.model(SHAPE)
     model.opset_import.append(helper.make_opsetid("somebody.else", 1))
-    (norm,) = found(model, tmp_path / "a.onnx")
+    return model
+
+
+@pytest.mark.parametrize(
+    "write",
+    [graphs.operator, graphs.instance, graphs.squares, graphs.pooled],
+    ids=lambda f: f.__name__,
+)
+def test_a_shape_may_be_unknown(write, tmp_path):
+    net = Net(opset=21)
+    write(net, from_nowhere(net))
+    (norm,) = found(model_from_nowhere(net), tmp_path / "a.onnx")
     assert (norm.shape, norm.groups, norm.channels, norm.dtype) == (None, G, C, "")
+
+
+def test_a_number_of_channels_that_nothing_tells_is_not_guessed(tmp_path):
+    net = Net(opset=21)
+    hidden = from_nowhere(net)
+    view = net("Reshape", hidden, whole(0, G, -1))
+    y = net("InstanceNormalization", view, np.ones(G), np.zeros(G), epsilon=EPS)
+    net("Relu", net("Reshape", y, net("Shape", hidden)), out="y")
+    (norm,) = found(model_from_nowhere(net), tmp_path / "a.onnx")
+    assert (norm.groups, norm.channels, norm.affine) == (G, 0, "none")
 
 
 def test_the_operator_of_opset_18_has_a_scale_for_each_group(tmp_path):
