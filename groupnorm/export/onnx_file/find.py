@@ -136,14 +136,18 @@ def _sources(graph: Graph, root: int, taken: set[int]) -> Iterator[tuple[str, se
         latest = max(frontier, key=lambda name: graph.producers.get(name, -1))
         node = graph.maker(latest)
         index = graph.producers.get(latest, -1)
-        if node is None or index in taken or not _is_computed(node):
+        if node is None or index in taken or not _is_computed(graph, node):
             return
         between.add(index)
         frontier.remove(latest)
         frontier.update(graph.data_inputs(node))
 
 
-def _is_computed(node: NodeProto) -> bool:
+def _is_computed(graph: Graph, node: NodeProto) -> bool:
+    if node.op_type == "Conv":
+        maps = [graph.shape(name) for name in node.input[:2]]
+        if any(isinstance(size, int) and size > 1 for dims in maps for size in (dims or ())[2:]):
+            return False
     return node.op_type in OPERATORS and node.domain in ("", "ai.onnx") and len(node.output) == 1
 
 
@@ -204,7 +208,7 @@ def _reached(
         index = heapq.heappop(queue)
         node = graph.proto.node[index]
         inputs = graph.data_inputs(node)
-        if index in taken or not _is_computed(node) or not inputs:
+        if index in taken or not _is_computed(graph, node) or not inputs:
             continue
         if any(name != source and name not in made for name in inputs):
             continue

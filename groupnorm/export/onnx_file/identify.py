@@ -26,6 +26,9 @@ _SMALL = (1e-3, 1e-2)
 """Spreads at which eps counts; it must be the same at both."""
 _EPS_AGREES = 1e-3
 _POSITIONS = 32
+"""Of a map, to which scale and shift are fitted."""
+_DRAWN = 65_521
+"""Numbers drawn for one input; a prime, so that no axis of it repeats."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def _random(rng: np.random.Generator, shape: tuple[int, ...], axis: int) -> Arra
     """Normal numbers whose channels have other means and spreads."""
     channels = [1] * len(shape)
     channels[axis] = shape[axis]
-    x = rng.standard_normal(shape)
+    # a large map repeats: to draw takes longer than all else
+    x = np.resize(rng.standard_normal(min(math.prod(shape), _DRAWN)), shape)
     return np.asarray(x * rng.uniform(0.5, 2, channels) + rng.standard_normal(channels))
 
 
