@@ -61,8 +61,12 @@ def test_a_trace_warns_of_nothing_and_takes_other_shapes(name, training, layout)
         warnings.simplefilter("error", torch.jit.TracerWarning)
         traced = torch.jit.trace(copy.deepcopy(layer), example, check_trace=False)
     layer(example)  # so that running statistics have moved alike
-    x = (torch.randn(6, 8, 7, 4) * 2 + 3).contiguous(**memory_format)
-    torch.testing.assert_close(traced(x), layer(x), rtol=LAYER, atol=LAYER)
+    x = (torch.randn(6, 8, 7, 4) * 2 + 3).contiguous(**memory_format).requires_grad_()
+    y = layer(x)
+    torch.testing.assert_close(traced(x), y, rtol=LAYER, atol=LAYER)
+    dy = torch.randn_like(y)
+    (found,), (true,) = (torch.autograd.grad(each(x), x, dy) for each in (traced, layer))
+    torch.testing.assert_close(found, true, rtol=LAYER, atol=LAYER)
     torch.testing.assert_close(
         dict(traced.named_buffers()), dict(layer.named_buffers()), rtol=LAYER, atol=LAYER
     )
