@@ -69,7 +69,8 @@ def write(
         typer.Argument(
             metavar="NETWORK",
             help="MODULE:FUNCTION that makes the network, torchvision/NAME or timm/NAME. MODULE is "
-            "imported from this folder or the installed packages: its code runs.",
+            "imported from this folder or the installed packages: its code runs. The network is "
+            "put into evaluation mode.",
         ),
     ],
     out: Annotated[

@@ -33,6 +33,8 @@ def example_of(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         ExportError: they are no tensors, or hold nothing.
     """
     tensors = (example,) if isinstance(example, Tensor) else tuple(example)
+    if not tensors:
+        raise ExportError("the example must be a tensor, or one for each argument, got none")
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise ExportError(
@@ -41,7 +43,19 @@ def example_of(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
             )
         if tensor.numel() == 0:
             raise ExportError(f"the example holds nothing: shape {tuple(tensor.shape)}")
-    return tuple(tensor.detach().to("cpu").contiguous() for tensor in tensors)
+    # copies: a network may write into its inputs
+    return tuple(tensor.detach().to("cpu", copy=True).contiguous() for tensor in tensors)
+
+
+def dynamic_axes(dynamic: object) -> tuple[int, ...]:
+    """The axes that may change, as numbers.
+
+    Raises:
+        ExportError: it is no sequence of whole numbers.
+    """
+    if isinstance(dynamic, (list, tuple)) and all(type(axis) is int for axis in dynamic):
+        return tuple(dynamic)
+    raise ExportError(f"dynamic must be a tuple of axes, as (0, 2, 3), got {dynamic!r}")
 
 
 def check_dynamic(example: tuple[Tensor, ...], dynamic: Sequence[int], allowed: str) -> None:

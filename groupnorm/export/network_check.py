@@ -74,7 +74,7 @@ def outputs_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """
     try:
         with torch.no_grad():
-            found = tree_leaves(network(*inputs))
+            found = tree_leaves(network(*(tensor.clone() for tensor in inputs)))
     except Exception as error:
         raise ExportError(
             f"the network does not run on inputs of shape {[tuple(t.shape) for t in inputs]}: "

@@ -47,13 +47,15 @@ class NormCheck:
 
 
 class NormsAlone(nn.Module):
-    """The norms of a network side by side, without activation and residual."""
+    """The norms of a network side by side, without activation, residual and hooks."""
 
     def __init__(self, norms: Sequence[GroupNormForm]) -> None:
         super().__init__()
         self.norms = nn.ModuleList(copy.deepcopy(norm) for norm in norms)
         for norm in self.norms:
             norm.activation = None  # type: ignore[assignment]
+            norm._forward_hooks.clear()
+            norm._forward_pre_hooks.clear()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Each norm of its own input."""

@@ -20,8 +20,22 @@ from groupnorm.conversion.example import copied
 from groupnorm.environment import environment
 from groupnorm.export.errors import ExportError, NotRunHereError
 from groupnorm.export.forms import FORMS, GroupNormForm
-from groupnorm.export.inputs import Inputs, check_dynamic, example_of, inputs_to_run
-from groupnorm.export.network_check import Check, Expected, Run, compare, expect, outputs_of
+from groupnorm.export.inputs import (
+    Inputs,
+    check_dynamic,
+    dynamic_axes,
+    example_of,
+    inputs_to_run,
+)
+from groupnorm.export.network_check import (
+    TIMES,
+    Check,
+    Expected,
+    Run,
+    compare,
+    expect,
+    outputs_of,
+)
 from groupnorm.export.norm_check import NormsAlone, check_norms, worst_inputs
 from groupnorm.export.preparation import prepare
 from groupnorm.export.report import MOST_KEPT, ExportReport, write_report
@@ -30,6 +44,7 @@ from groupnorm.export.targets import Target, forms_for, runtime_of, target_of
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ROUNDS = 10
+OPSETS = (18, 23)
 GROUP_NORM_OPSET = 21
 """From this opset on ONNX has an operator GroupNormalization, which ONNX Runtime gets wrong."""
 
@@ -82,7 +97,7 @@ def save(
     target = target_of(to)
     versions = runtime_of(to).versions()
     example = example_of(example)
-    dynamic = tuple(dynamic)
+    dynamic = dynamic_axes(dynamic)
     check_dynamic(example, dynamic, target.dynamic)
     options = _write_options(to, opset, tolerance)
     forms = _forms(to, dtype, form, opset, dynamic)
@@ -114,7 +129,7 @@ def save(
                     prepared=[asdict(row) for row in changes.rows],
                     ranges=[asdict(row) for row in changes.ranges or ()],
                     tolerance=tolerance,
-                    notes=list(target.notes),
+                    notes=[*target.notes, *_half_notes(checked["checks"], dtype)],
                     versions=versions,
                     environment=environment(),
                     **checked,
@@ -144,10 +159,17 @@ def _forms(
 
 def _write_options(to: str, opset: int | None, tolerance: float | None) -> dict[str, Any]:
     """The arguments of a runtime's `write` that are its own."""
-    if tolerance is not None and not (0 <= tolerance < math.inf):
-        raise ExportError(f"tolerance must be a number of at least 0, got {tolerance}")
+    if tolerance is not None and not (
+        isinstance(tolerance, (int, float)) and 0 <= tolerance < math.inf
+    ):
+        raise ExportError(f"tolerance must be a number of at least 0, got {tolerance!r}")
     if opset is None:
         return {}
+    if not isinstance(opset, int) or not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ExportError(
+            f"opset must be a whole number from {OPSETS[0]} to {OPSETS[1]}, which PyTorch writes, "
+            f"got {opset!r}"
+        )
     if to != "onnxruntime":
         raise ExportError(f"opset={opset}: only ONNX Runtime's files have one, got to={to!r}")
     if opset >= GROUP_NORM_OPSET and tolerance is None:
@@ -170,6 +192,13 @@ def _check_path(path: Path, target: Target) -> None:
         raise ExportError(f"{path.parent} cannot be written to ({error.strerror})") from None
     if path.is_dir() and target.ending != ".mlpackage":
         raise ExportError(f"{path} is a folder")
+    for ending in target.beside:
+        beside = path.with_suffix(ending)
+        if beside.exists() and not path.exists():
+            raise ExportError(
+                f"{beside}, where the weights go, is there and belongs to another file; choose "
+                "another name"
+            )
 
 
 def _check_dtypes(example: Sequence[Tensor]) -> None:
@@ -207,6 +236,7 @@ def _check(
     given = every[0].tensors
     runtime.write(network, given, made, dynamic=dynamic, **options)
     exact = copy.deepcopy(whole).double()
+    _check_repeats(exact, example)
     own = (copy.deepcopy(whole).to(_DTYPES[dtype]), network)
     expected = [expect(inputs, exact, own, _DTYPES[dtype], tolerance) for inputs in every]
     found = runtime.describe(made)
@@ -233,6 +263,35 @@ def _check(
         fields["norms"] = check_norms(runs[1], norms, worst, _DTYPES[dtype])
     fields["milliseconds"] = _time(runs[0], network, given)
     return fields
+
+
+def _check_repeats(exact: nn.Module, example: tuple[Tensor, ...]) -> None:
+    """Check that a network gives the same twice.
+
+    Raises:
+        ExportError: it draws random numbers, or changes as it runs.
+    """
+    doubled = tuple(t.double() if t.is_floating_point() else t for t in example)
+    first, again = (outputs_of(exact, doubled) for _ in range(2))
+    if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
+        raise ExportError(
+            "the network gives other outputs each time that it runs: nothing can be compared with "
+            "it. Take out what draws random numbers or keeps a state"
+        )
+
+
+def _half_notes(checks: Sequence[Check], dtype: str) -> list[str]:
+    """What to know of a network in a half type whose error on the example is not its rounding's."""
+    if dtype == "float32" or not checks:
+        return []
+    check, rounding = checks[0], torch.finfo(_DTYPES[dtype]).eps / 2
+    if check.error <= TIMES * rounding * check.largest:
+        return []
+    return [
+        f"on the example the {dtype} network is {check.error:.2g} off, more than {TIMES} roundings "
+        f"of its largest output; PyTorch's own is {check.pytorch:.2g} off. Calibration images "
+        "bring what goes into norms near to zero, where half types have their digits"
+    ]
 
 
 def _norms_of(

@@ -119,6 +119,63 @@ def test_a_runtime_that_crashes_is_not_met_in_this_process(tmp_path):
         assert "openvino ends the process (SIGSEGV)" in report.refused_forms["plain"]
 
 
+class Draws(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+def test_a_network_that_draws_is_refused(tmp_path):
+    need("onnxruntime")
+    network = nn.Sequential(convolutional(), Draws()).eval()
+    with pytest.raises(ExportError, match=r"other outputs each time|another output"):
+        save(network, tmp_path / "network.onnx", images(1, 3, 8, 8))
+
+
+class InPlace(nn.Module):
+    """Writes into its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = convolutional()
+
+    def forward(self, x):
+        return self.inner(x.mul_(2))
+
+
+def test_the_example_is_left_as_it_is(tmp_path):
+    need("onnxruntime")
+    x = images(1, 3, 8, 8)
+    before = x.clone()
+    report = save(InPlace().eval(), tmp_path / "network.onnx", x)
+    assert torch.equal(x, before)
+    assert report.form == "instance"
+
+
+def test_hooks_belong_to_the_network_and_not_to_its_norms(tmp_path):
+    need("onnxruntime")
+    network = convolutional()
+    network[1].register_forward_hook(lambda _, __, y: 2 * y + 1)
+    report = save(network, tmp_path / "network.onnx", images(1, 3, 8, 8))
+    assert report.failed == []
+
+
+def test_weights_of_another_file_are_not_overwritten(tmp_path):
+    need("openvino")
+    (tmp_path / "network.bin").write_bytes(b"another's")
+    with pytest.raises(ExportError, match=r"network\.bin, where the weights go, .* another file"):
+        save(convolutional(), tmp_path / "network.xml", images(1, 3, 8, 8), "openvino")
+    assert (tmp_path / "network.bin").read_bytes() == b"another's"
+
+
+def test_a_half_network_far_from_its_rounding_says_so(tmp_path):
+    need("onnxruntime")
+    network, x = convolutional(4, 16, offset=1000.0), images(4, 3, 8, 8)
+    report = save(network, tmp_path / "network.onnx", x, dtype="float16")
+    assert any("Calibration images" in note for note in report.notes)
+    report = save(network, tmp_path / "network.onnx", x, dtype="float16", calibration=x)
+    assert not any("Calibration images" in note for note in report.notes)
+
+
 def test_another_form_is_tried_where_the_fastest_is_wrong(tmp_path):
     need("onnxruntime")
     torch.manual_seed(0)
@@ -187,6 +244,9 @@ class TwoInputs(nn.Module):
         ({"path": "nowhere/network.onnx"}, "the folder .*nowhere is not there"),
         ({"dtype": "bfloat16"}, "was run with float32, float16 here, got dtype='bfloat16'"),
         ({"dynamic": (1,)}, "axis 1 is that of the channels"),
+        ({"dynamic": 0}, r"dynamic must be a tuple of axes, as \(0, 2, 3\), got 0"),
+        ({"opset": 17}, "opset must be a whole number from 18 to 23, .*, got 17"),
+        ({"example": ()}, "one for each argument, got none"),
         ({"form": "grouped"}, "unknown form 'grouped'; known: plain, instance, pooled"),
         ({"tolerance": -1.0}, "tolerance must be a number of at least 0, got -1.0"),
         ({"example": torch.zeros(1, 3, 8, 8).half()}, "give the example in float32, got float16"),

@@ -129,11 +129,11 @@ def load(path: Path) -> Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarr
         if any(len(value) != 1 for value in inputs):
             raise ExportError(f"ncnn takes one image, got {[value.shape for value in inputs]}")
         extractor = net.create_extractor()
-        for name, value in zip(net.input_names(), inputs, strict=True):
+        for name, value in zip(sorted(net.input_names(), key=_number), inputs, strict=True):
             # the clone owns its memory: without it the process may end
             extractor.input(name, ncnn.Mat(np.ascontiguousarray(value[0])).clone())
         outputs = []
-        for name in net.output_names():
+        for name in sorted(net.output_names(), key=_number):
             status, found = extractor.extract(name)
             if status:
                 raise ExportError(f"ncnn cannot compute {name} of {path}")
@@ -141,6 +141,11 @@ def load(path: Path) -> Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarr
         return outputs
 
     return run
+
+
+def _number(name: str) -> int:
+    """Of the name of an input or output, as pnnx gives them: in0, out0, out1."""
+    return int(name.removeprefix("in").removeprefix("out"))
 
 
 def describe(path: Path) -> Description:
