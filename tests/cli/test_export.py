@@ -34,6 +34,7 @@ def export(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_file_its_report_and_the_tables(folder):
     done = export(folder, "--dynamic", "0,2,3")
     assert done.returncode == 0, done.stderr
@@ -60,6 +61,7 @@ def test_json_options_and_weights(folder):
     assert all(check["error"] <= check["allowed"] for check in found["checks"])
 
 
+@pytest.mark.slow
 def test_calibration_images(folder):
     (folder / "photos").mkdir()
     draw = np.random.default_rng(0)

@@ -167,6 +167,7 @@ def test_weights_of_another_file_are_not_overwritten(tmp_path):
     assert (tmp_path / "network.bin").read_bytes() == b"another's"
 
 
+@pytest.mark.slow
 def test_a_half_network_far_from_its_rounding_says_so(tmp_path):
     need("onnxruntime")
     network, x = convolutional(4, 16, offset=1000.0), images(4, 3, 8, 8)
@@ -176,6 +177,7 @@ def test_a_half_network_far_from_its_rounding_says_so(tmp_path):
     assert not any("Calibration images" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_another_form_is_tried_where_the_fastest_is_wrong(tmp_path):
     need("onnxruntime")
     torch.manual_seed(0)
@@ -292,6 +294,7 @@ def test_a_damaged_report_is_refused(tmp_path):
             verify(path)
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_is_found(tmp_path):
     need("onnxruntime")
     path = tmp_path / "network.onnx"
