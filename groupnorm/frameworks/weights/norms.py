@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,8 @@ def norms_differ(
 ) -> Problems:
     """Norms that compute something else than their partners in PyTorch.
 
-    Of a class that is not known on one side eps alone is compared.
+    Of a class that is not known on one side eps alone is compared. An activation that is part of
+    the norm on one side alone is warned of: on the other it may be a layer of its own.
 
     Args:
         pairs: path, the model's module, PyTorch's.
@@ -71,6 +73,13 @@ def norms_differ(
     known = [(path, own, own_norm(own), torch_norm(other)) for path, own, other in pairs]
     both = [(path, own, other) for path, _, own, other in known if own and other]
     alike = [(path, own, other) for path, own, other in both if own.formula == other.formula]
+    one_sided = [path for path, a, b in both if (a.activation is None) != (b.activation is None)]
+    if one_sided:
+        warnings.warn(
+            f"the activation of {', '.join(one_sided)} is part of the norm on one side alone: "
+            "compare the outputs of both models, unless it is a layer of its own on the other",
+            stacklevel=6,
+        )
     return {
         "norms of another kind": differing(
             (path, own.formula, other.formula) for path, own, other in both
@@ -84,6 +93,8 @@ def norms_differ(
             (path, own.groups, other.groups) for path, own, other in alike
         ),
         "activation of a norm": differing(
-            (path, own.activation, other.activation) for path, own, other in both
+            (path, own.activation, other.activation)
+            for path, own, other in both
+            if own.activation is not None and other.activation is not None
         ),
     }

@@ -27,12 +27,12 @@ class Block(nnx.Module):
     def __init__(self, channels, out, stride, groups, rngs):
         self.stride, self.new = stride, out - channels
         self.conv1 = WSConv(channels, out, (3, 3), strides=stride, padding=1, rngs=rngs)
-        self.norm1 = GroupNorm(out, groups, activation="relu", rngs=rngs)
+        self.norm1 = GroupNorm(out, groups, rngs=rngs)
         self.conv2 = WSConv(out, out, (3, 3), padding=1, rngs=rngs)
         self.norm2 = GroupNorm(out, groups, rngs=rngs)
 
     def __call__(self, x):
-        z = self.norm2(self.conv2(self.norm1(self.conv1(x))))
+        z = self.norm2(self.conv2(nnx.relu(self.norm1(self.conv1(x)))))
         shortcut = x[:, :: self.stride, :: self.stride]
         before = self.new // 2
         return nnx.relu(z + jnp.pad(shortcut, [(0, 0)] * 3 + [(before, self.new - before)]))
@@ -43,7 +43,7 @@ class ResNetCifar(nnx.Module):
 
     def __init__(self, depth, groups, rngs):
         self.conv1 = WSConv(3, 16, (3, 3), padding=1, rngs=rngs)
-        self.norm1 = GroupNorm(16, groups, activation="relu", rngs=rngs)
+        self.norm1 = GroupNorm(16, groups, rngs=rngs)
         stages, channels = [], 16
         for out in (16, 32, 64):
             blocks = []
@@ -56,7 +56,7 @@ class ResNetCifar(nnx.Module):
         self.linear = nnx.Linear(64, 10, rngs=rngs)
 
     def __call__(self, x):
-        x = self.norm1(self.conv1(x))
+        x = nnx.relu(self.norm1(self.conv1(x)))
         for stage in self.stages:
             for block in stage:
                 x = block(x)

@@ -56,9 +56,14 @@ def test_norms_that_differ():
     gn = nn.GroupNorm(2, 4)
     assert differences(Own(Norm(GROUP_NORM, 2)), gn) == {}
     assert differences(Own(Norm(GROUP_NORM, 4)), gn) == {"number of groups": ["n: 4, in PyTorch 2"]}
-    assert differences(Own(Norm(GROUP_NORM, 2, "relu")), gn) == {
-        "activation of a norm": ["n: relu, in PyTorch None"]
+    silu = GroupNorm(2, 4, activation="silu")
+    assert differences(Own(Norm(GROUP_NORM, 2, "relu")), silu) == {
+        "activation of a norm": ["n: relu, in PyTorch silu"]
     }
+    with pytest.warns(UserWarning, match="the activation of n is part of the norm on one side"):
+        assert differences(Own(Norm(GROUP_NORM, 2, "relu")), gn) == {}
+    with pytest.warns(UserWarning, match="the activation of n is part of the norm on one side"):
+        assert differences(Own(Norm(GROUP_NORM, 2)), silu) == {}
     assert differences(Own(Norm(LAYER_NORM)), gn) == {
         "norms of another kind": [f"n: {LAYER_NORM}, in PyTorch group norm"]
     }
