@@ -141,13 +141,18 @@ def _agrees(one: Filter, name: str, module: nn.Module) -> bool:
     return bool(one(name, module))
 
 
+def parameter_owners(model: nn.Module) -> Counter[int]:
+    """How many modules of a network have each parameter, by its id."""
+    return Counter(id(p) for m in model.modules() for p in m._parameters.values())
+
+
 def irreplaceable(model: nn.Module, norms: Iterable[FoundNorm]) -> dict[nn.Module, str]:
     """The norms that more than their registered places lead to, and the reason.
 
     Their parameters belong to other modules too, an attribute outside of the registered modules
     holds them, hooks change their state dict, or their parent reads their statistics.
     """
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    owners = parameter_owners(model)
     holders: dict[int, str] = {}
     for name, module in model.named_modules():
         for key, value in vars(module).items():

@@ -33,7 +33,7 @@ def fold_affine(
     Raises:
         ValueError: the number of output channels is another than that of scale and shift.
     """
-    by_output = _outputs_first(weight.detach(), transposed_groups)
+    by_output = outputs_first(weight.detach(), transposed_groups)
     channels = by_output.shape[0]
     if scale.shape != (channels,) or shift.shape != (channels,):
         raise ValueError(
@@ -51,7 +51,7 @@ def fold_affine(
     )
 
 
-def _outputs_first(weight: Tensor, transposed_groups: int | None) -> Tensor:
+def outputs_first(weight: Tensor, transposed_groups: int | None) -> Tensor:
     """(out_channels, ...), of a transposed convolution (out_channels, in / groups, *kernel)."""
     if transposed_groups is None:
         return weight

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from groupnorm.conversion.calibration.moments import LayerMoments
-from groupnorm.conversion.walk import has_hooks
+from groupnorm.conversion.walk import has_hooks, parameter_owners
 
 _CONVOLUTIONS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -48,10 +48,7 @@ def readers(
     Returns:
         Dense ones; none where anything else takes the output, or something else their weights.
     """
-    owners: dict[int, int] = {}
-    for module in root.modules():
-        for parameter in module._parameters.values():
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    owners = parameter_owners(root)
     found: list[_ConvNd] = []
     waiting = [norm]
     while waiting:

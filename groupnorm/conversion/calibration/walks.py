@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from groupnorm.conversion.constants.producers import NOT_RUN, LinearLayer, find_
 from groupnorm.conversion.example import Example
 from groupnorm.conversion.report import ConvertedLayer
 from groupnorm.conversion.sources import Refusal, read_norm
+from groupnorm.conversion.walk import parameter_owners
 
 Producer: TypeAlias = "tuple[str, LinearLayer] | str"
 
@@ -83,7 +83,7 @@ def _producers(
     }
     found = find_producers(teacher.model, modules.values(), example)
     names = {module: name for name, module in teacher.named_modules()}
-    owners = Counter(id(p) for m in teacher.modules() for p in m._parameters.values())
+    owners = parameter_owners(teacher)
     producers: dict[str, Producer] = {}
     for name, module in modules.items():
         layer = found[module]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -29,6 +29,7 @@ from groupnorm.conversion.walk import (
     find_norms,
     has_hooks,
     irreplaceable,
+    parameter_owners,
     read_chosen,
     skipped_row,
     swap,
@@ -70,20 +71,16 @@ def fold(
     impossible = irreplaceable(folded, norms)
     producers = find_producers(folded, [norm.module for norm in norms], example)
     names = {module: name for name, module in folded.named_modules()}
-    owners = Counter(id(p) for m in folded.modules() for p in m._parameters.values())
+    owners = parameter_owners(folded)
     replacements, rows, skipped = [], [], []
     new_keys: list[str] = []
     for norm in norms:
         try:
             source = read_chosen(norm, impossible)
             _check_constant(source)
-            layer = producers[norm.module]
-            if isinstance(layer, str):
-                raise Refusal(layer)
-            check_layer(layer, names[layer], source, owners)
+            layer = layer_for(source, producers[norm.module], names, owners)
             weight, bias = folded_weights(layer, source)
-            if not (weight.isfinite().all() and bias.isfinite().all()):
-                raise Refusal(f"the weights of {names[layer]} would not be finite")
+            check_finite(names[layer], weight, bias)
         except Refusal as refusal:
             skipped.append(skipped_row(norm, refusal))
             continue
@@ -132,11 +129,34 @@ def _check_constant(source: SourceNorm) -> None:
         raise Refusal("its statistics are those of each sample, which no weights can hold")
     if isinstance(source.module, _BatchNorm) and source.module.training:
         raise Refusal("is in training mode, where its statistics move; call eval() or freeze first")
-    if has_hooks(source.module):
+
+
+def layer_for(
+    norm: SourceNorm,
+    producer: LinearLayer | str,
+    names: Mapping[nn.Module, str],
+    owners: Mapping[int, int],
+) -> LinearLayer:
+    """The layer in front of a norm, whose weights can take up what is done to the norm's input.
+
+    Args:
+        norm: the norm.
+        producer: of its input, or why there is none, as `find_producers` returns it.
+        names: of the modules.
+        owners: as `parameter_owners` returns them.
+
+    Raises:
+        Refusal: there is none, its weights cannot, or hooks of the norm would see another input.
+    """
+    if has_hooks(norm.module):
         raise Refusal("its hooks would see another input")
+    if isinstance(producer, str):
+        raise Refusal(producer)
+    check_layer(producer, names[producer], norm, owners)
+    return producer
 
 
-def check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter[int]) -> None:
+def check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Mapping[int, int]) -> None:
     """Check that a layer's weights can take up a norm.
 
     Raises:
@@ -150,6 +170,12 @@ def check_layer(layer: LinearLayer, name: str, norm: SourceNorm, owners: Counter
         raise Refusal(f"another module has the parameters of {name} too")
     if layer.weight.device != norm.device:
         raise Refusal(f"{name} lies on another device")
+
+
+def check_finite(name: str, weight: Tensor, bias: Tensor) -> None:
+    """Raise Refusal unless the layer of this name would have finite values."""
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise Refusal(f"the weights of {name} would not be finite")
 
 
 def set_weights(layer: LinearLayer, weight: Tensor, bias: Tensor) -> None:
@@ -177,21 +203,34 @@ def _compare(model: nn.Module, folded: nn.Module, example: Example, names: list[
     Raises:
         ValueError: the first that differs by more than rounding.
     """
-    before = _outputs(model, example, names)
-    after = _outputs(folded, example, names)
+    before = outputs_by_name(model, example, names)
+    after = outputs_by_name(folded, example, names)
     if [name for name, _ in before] != [name for name, _ in after]:
         raise ValueError(
             "the folded network does not run the same layers; leave some out with `only`"
         )
+    for name, difference, largest in differing(before, after):
+        raise ValueError(
+            f"the folded network does not compute the same: {name or 'its output'} differs by "
+            f"{difference:.2g} where the largest value is {largest:.2g}. Leave that norm out "
+            "with `only`"
+        )
+
+
+def differing(
+    before: Sequence[tuple[str, Tensor]], after: Sequence[tuple[str, Tensor]]
+) -> Iterator[tuple[str, float, float]]:
+    """What differs by more than rounding: its name, by how much, and the largest value.
+
+    Args:
+        before: as `outputs_by_name` returns it.
+        after: the same names.
+    """
     for (name, want), (_, got) in zip(before, after, strict=True):
         difference, largest = _difference(want, got)
         tolerance = 0.3 * math.sqrt(torch.finfo(want.dtype).eps)
         if not difference <= tolerance * largest:
-            raise ValueError(
-                f"the folded network does not compute the same: {name or 'its output'} differs by "
-                f"{difference:.2g} where the largest value is {largest:.2g}. Leave that norm out "
-                "with `only`"
-            )
+            yield name, difference, largest
 
 
 def _difference(want: Tensor, got: Tensor) -> tuple[float, float]:
@@ -208,7 +247,9 @@ def _difference(want: Tensor, got: Tensor) -> tuple[float, float]:
     return float((want - got)[finite].abs().max()) if finite.any() else 0.0, largest
 
 
-def _outputs(model: nn.Module, example: Example, names: list[str]) -> list[tuple[str, Tensor]]:
+def outputs_by_name(
+    model: nn.Module, example: Example, names: Sequence[str]
+) -> list[tuple[str, Tensor]]:
     """What the modules of these names give, in the order in which they run, then the output."""
     found: list[tuple[str, Tensor]] = []
     handles = []

@@ -79,7 +79,7 @@ def _like(example: Example, batch: Any) -> Example:
 
 
 @dataclass
-class Inputs:
+class NormInputs:
     """The inputs of one group norm.
 
     Attributes:
@@ -118,7 +118,7 @@ def measure_inputs(
     batches: Iterable[Example],
     dtype: torch.dtype | None,
     group_eps: Mapping[nn.Module, Tensor],
-) -> dict[str, Inputs]:
+) -> dict[str, NormInputs]:
     """What group norms get on calibration images.
 
     Args:
@@ -135,7 +135,7 @@ def measure_inputs(
         ExportError: a norm gets values that are infinite or NaN.
         ValueError: the network does not run on a batch.
     """
-    found: dict[str, Inputs] = {}
+    found: dict[str, NormInputs] = {}
     odd: list[str] = []
     handles = []
     for name, norm in norms.items():
@@ -157,7 +157,7 @@ def measure_inputs(
             groups = norm.num_groups
             eps = group_eps.get(norm, torch.full((groups,), norm.eps, dtype=torch.float64))
             zeros = torch.zeros(2, groups, dtype=torch.float64)
-            found.setdefault(name, Inputs(groups, eps, 0, zeros[0], zeros[1])).add(x)
+            found.setdefault(name, NormInputs(groups, eps, 0, zeros[0], zeros[1])).add(x)
 
         handles.append(norm.register_forward_pre_hook(note, with_kwargs=True))
     try:

@@ -8,21 +8,20 @@ same on any input, with zero padding too, for both act on the layer's output.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from groupnorm.conversion.calibration.affine import _outputs_first, fold_affine
-from groupnorm.conversion.constants.fold import check_layer, set_weights
+from groupnorm.conversion.calibration.affine import fold_affine, outputs_first
+from groupnorm.conversion.constants.fold import check_finite, layer_for, set_weights
 from groupnorm.conversion.constants.producers import LinearLayer, find_producers
 from groupnorm.conversion.example import Example, Shapes, input_shapes
 from groupnorm.conversion.sources import Refusal, SourceNorm
-from groupnorm.conversion.walk import has_hooks
+from groupnorm.conversion.walk import parameter_owners
 from groupnorm.export.forms import FORMS, PooledGroupNorm
-from groupnorm.export.preparation.calibration import Inputs
+from groupnorm.export.preparation.calibration import NormInputs
 from groupnorm.export.preparation.own_statistics import group_norms
 from groupnorm.export.preparation.report import CONDITIONED, NOT_CONDITIONED, PreparedLayer
 
@@ -32,7 +31,7 @@ from 2^-14 to 2^16, and a weight that is small among its neighbours needs some r
 
 
 def condition(
-    network: nn.Module, example: Example, inputs: Mapping[str, Inputs], each_group: bool
+    network: nn.Module, example: Example, inputs: Mapping[str, NormInputs], each_group: bool
 ) -> tuple[list[PreparedLayer], dict[nn.Module, Tensor]]:
     """Condition the inputs of the group norms of a network; the network is changed.
 
@@ -57,15 +56,15 @@ def condition(
     producers = find_producers(network, modules, example) if modules else {}
     shapes = input_shapes(network, modules, example) if modules else {}
     names = {module: name for name, module in network.named_modules()}
-    owners = Counter(id(p) for m in network.modules() for p in m._parameters.values())
+    owners = parameter_owners(network)
     rows: list[PreparedLayer] = []
     group_eps: dict[nn.Module, Tensor] = {}
     for norm, source in norms:
-        name, layer = norm.names[0], producers[norm.module]
+        name = norm.names[0]
         try:
             if name not in inputs:
                 raise Refusal("it does not run on the calibration images")
-            layer = _checked(source, layer, names, owners, shapes[norm.module])
+            layer = _checked(source, producers[norm.module], names, owners, shapes[norm.module])
             exponents = _exponents(layer, inputs[name], each_group)
             means = inputs[name].means / inputs[name].samples
             _move(layer, names[layer], source, means, exponents)
@@ -85,9 +84,9 @@ def condition(
 
 def _checked(
     source: SourceNorm,
-    layer: LinearLayer | str,
+    producer: LinearLayer | str,
     names: Mapping[nn.Module, str],
-    owners: Counter[int],
+    owners: Mapping[int, int],
     shapes: Shapes,
 ) -> LinearLayer:
     """The layer in front, which can be changed.
@@ -95,18 +94,14 @@ def _checked(
     Raises:
         Refusal: it cannot.
     """
-    if isinstance(layer, str):
-        raise Refusal(layer)
-    if has_hooks(source.module):
-        raise Refusal("its hooks would see another input")
-    check_layer(layer, names[layer], source, owners)
+    layer = layer_for(source, producer, names, owners)
     outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
     if outputs != source.channels or {len(shape) for shape in shapes} != {layer.weight.dim()}:
         raise Refusal("its channels are not the outputs of the layer in front")
     return layer
 
 
-def _exponents(layer: LinearLayer, inputs: Inputs, each_group: bool) -> Tensor:
+def _exponents(layer: LinearLayer, inputs: NormInputs, each_group: bool) -> Tensor:
     """Whole exponents of 2, (G,), of the factors that bring each group's spread near 1.
 
     The spread is sqrt(var + eps), so that a group that hardly varies is not blown up. One factor
@@ -115,7 +110,7 @@ def _exponents(layer: LinearLayer, inputs: Inputs, each_group: bool) -> Tensor:
     groups = inputs.groups
     squared = inputs.variances / inputs.samples + inputs.eps
     transposed = layer.groups if isinstance(layer, _ConvTransposeNd) else None
-    by_output = _outputs_first(layer.weight.detach(), transposed)
+    by_output = outputs_first(layer.weight.detach(), transposed)
     largest = by_output.double().abs().flatten(1).amax(1).view(groups, -1).amax(1)
     if not each_group:
         squared, largest = squared.mean().expand(groups), largest.max().expand(groups)
@@ -138,8 +133,7 @@ def _move(
     scale, shift = (v.repeat_interleave(each) for v in (factors, -means * factors))
     transposed = layer.groups if isinstance(layer, _ConvTransposeNd) else None
     weight, bias = fold_affine(layer.weight, layer.bias, scale, shift, transposed_groups=transposed)
-    if not (weight.isfinite().all() and bias.isfinite().all()):
-        raise Refusal(f"the weights of {name} would not be finite")
+    check_finite(name, weight, bias)
     set_weights(layer, weight, bias)
 
 

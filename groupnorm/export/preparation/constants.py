@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from groupnorm.conversion.constants.fold import check_layer, folded_weights, set_weights
+from groupnorm.conversion.constants.fold import (
+    check_finite,
+    folded_weights,
+    layer_for,
+    set_weights,
+)
 from groupnorm.conversion.constants.producers import LinearLayer, find_producers
 from groupnorm.conversion.example import Example, Shapes, input_shapes
 from groupnorm.conversion.sources import Refusal, SourceNorm
 from groupnorm.conversion.walk import (
-    FoundNorm,
     carry_over,
     find_norms,
-    has_hooks,
     irreplaceable,
+    parameter_owners,
     read_chosen,
     swap,
 )
@@ -63,12 +68,12 @@ def fold_constants(network: nn.Module, example: Example) -> tuple[nn.Module, lis
     producers = find_producers(network, modules, example)
     shapes = input_shapes(network, modules, example)
     names = {module: name for name, module in network.named_modules()}
-    owners = Counter(id(p) for m in network.modules() for p in m._parameters.values())
+    owners = parameter_owners(network)
     replacements = []
     for norm, source in sources.items():
         kind = type(norm.module).__name__
         try:
-            layer = _fold(norm, source, producers[norm.module], names, owners)
+            layer = _fold(source, producers[norm.module], names, owners)
             new = norm_layer("none")(source.channels, **source.arguments)
             row = PreparedLayer(norm.names[0], FOLDED, f"{kind} into {layer}")
         except Refusal as refusal:
@@ -90,25 +95,19 @@ def fold_constants(network: nn.Module, example: Example) -> tuple[nn.Module, lis
 
 
 def _fold(
-    norm: FoundNorm,
     source: SourceNorm,
-    layer: LinearLayer | str,
-    names: dict[nn.Module, str],
-    owners: Counter[int],
+    producer: LinearLayer | str,
+    names: Mapping[nn.Module, str],
+    owners: Mapping[int, int],
 ) -> str:
     """Put a norm into the layer in front; the layer's name.
 
     Raises:
         Refusal: that cannot take it.
     """
-    if isinstance(layer, str):
-        raise Refusal(layer)
-    if has_hooks(norm.module):
-        raise Refusal("its hooks would see another input")
-    check_layer(layer, names[layer], source, owners)
+    layer = layer_for(source, producer, names, owners)
     weight, bias = folded_weights(layer, source)
-    if not (weight.isfinite().all() and bias.isfinite().all()):
-        raise Refusal(f"the weights of {names[layer]} would not be finite")
+    check_finite(names[layer], weight, bias)
     set_weights(layer, weight, bias)
     return names[layer]
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from groupnorm.conversion.constants.fold import _difference, _outputs
+from groupnorm.conversion.constants.fold import differing, outputs_by_name
 from groupnorm.conversion.example import Example, NotRunError, input_shapes
 from groupnorm.conversion.sources import Refusal
 from groupnorm.conversion.walk import (
@@ -109,7 +107,7 @@ def prepare(
     given, example = example, moved(example, working)
     names = [norm.names[0] for norm in find_norms(network, None)]
     # of a copy, for a network may change as it runs
-    before = _outputs(working_copy(network), example, names)
+    before = outputs_by_name(working_copy(network), example, names)
 
     rows += bake_weights(network, example)
     network, changed = fold_constants(network, example)
@@ -217,18 +215,15 @@ def _compare(
         "that out of the network to be exported"
     )
     try:
-        after = _outputs(working_copy(network), example, names)
+        after = outputs_by_name(working_copy(network), example, names)
     except NotRunError as error:
         raise ExportError(f"the prepared network does not run: {error}") from error
     if [name for name, _ in before] != [name for name, _ in after]:
         raise ExportError("the prepared network does not run the same layers" + advice)
-    for (name, want), (_, got) in zip(before, after, strict=True):
+    for name, difference, largest in differing(before, after):
         if name and any(f"{one}.".startswith(f"{name}.") for one in moved_away):
             continue
-        difference, largest = _difference(want, got)
-        tolerance = 0.3 * math.sqrt(torch.finfo(want.dtype).eps)
-        if not difference <= tolerance * largest:
-            raise ExportError(
-                f"the prepared network does not compute the same: {name or 'its output'} differs "
-                f"by {difference:.2g} where the largest value is {largest:.2g}{advice}"
-            )
+        raise ExportError(
+            f"the prepared network does not compute the same: {name or 'its output'} differs "
+            f"by {difference:.2g} where the largest value is {largest:.2g}{advice}"
+        )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from groupnorm import layers
 from groupnorm.conversion.calibration.affine import fold_affine
-from groupnorm.conversion.constants.fold import check_layer, set_weights
+from groupnorm.conversion.constants.fold import layer_for, set_weights
 from groupnorm.conversion.constants.producers import LinearLayer, find_producers
 from groupnorm.conversion.example import Example, Shapes, input_shapes
 from groupnorm.conversion.sources import Refusal, SourceNorm
@@ -17,8 +18,8 @@ from groupnorm.conversion.walk import (
     FoundNorm,
     carry_over,
     find_norms,
-    has_hooks,
     irreplaceable,
+    parameter_owners,
     read_chosen,
     swap,
 )
@@ -53,7 +54,7 @@ def simplify_norms(network: nn.Module, example: Example) -> tuple[nn.Module, lis
     calibrated = [n.module for n in norms if isinstance(n.module, layers.CalibratedGroupNorm)]
     producers = find_producers(network, calibrated, example) if calibrated else {}
     names = {module: name for name, module in network.named_modules()}
-    owners = Counter(id(p) for m in network.modules() for p in m._parameters.values())
+    owners = parameter_owners(network)
     replacements, rows = [], []
     for norm in norms:
         module, name = norm.module, norm.names[0]
@@ -61,8 +62,8 @@ def simplify_norms(network: nn.Module, example: Example) -> tuple[nn.Module, lis
             if isinstance(module, layers.CalibratedGroupNorm):
                 if module in impossible:
                     raise Refusal(impossible[module])
-                layer = producers[module]
-                new, row = _of_calibrated(norm, layer, shapes[module], names, owners)
+                producer = producers[module]
+                new, row = _of_calibrated(norm, producer, shapes[module], names, owners)
             else:
                 found = _of_other(norm, impossible, shapes[module])
                 if found is None:
@@ -149,10 +150,10 @@ def group_norm_of(source: SourceNorm) -> nn.Module:
 
 def _of_calibrated(
     norm: FoundNorm,
-    layer: LinearLayer | str,
+    producer: LinearLayer | str,
     shapes: Shapes,
-    names: dict[nn.Module, str],
-    owners: Counter[int],
+    names: Mapping[nn.Module, str],
+    owners: Mapping[int, int],
 ) -> tuple[nn.Module, PreparedLayer]:
     """A group norm for a `CalibratedGroupNorm`, whose scale and offset go in front of it.
 
@@ -174,11 +175,7 @@ def _of_calibrated(
     if scale is None or shift is None:
         return new, PreparedLayer(name, PLAIN, f"{kind} to group norm")
     try:
-        if isinstance(layer, str):
-            raise Refusal(layer)
-        if has_hooks(module):
-            raise Refusal("its hooks would see another input")
-        check_layer(layer, names[layer], source, owners)
+        layer = layer_for(source, producer, names, owners)
     except Refusal as refusal:
         one, zero = torch.ones_like(scale), torch.zeros_like(scale)
         constant = SourceNorm(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from groupnorm.conversion.constants.fold import check_layer, set_weights
+from groupnorm.conversion.constants.fold import check_finite, check_layer, set_weights
 from groupnorm.conversion.constants.producers import LinearLayer
 from groupnorm.conversion.example import Example, Shapes, input_shapes
 from groupnorm.conversion.sources import Refusal, SourceNorm
+from groupnorm.conversion.walk import parameter_owners
 from groupnorm.export.preparation.own_statistics import group_norms
 from groupnorm.export.preparation.readers import find_readers
 from groupnorm.export.preparation.report import SCALE, PreparedLayer
@@ -47,7 +47,7 @@ def fold_scales(network: nn.Module, example: Example) -> list[PreparedLayer]:
     readers = find_readers(network, [norm.module for norm, _ in norms], example)
     shapes = input_shapes(network, [norm.module for norm, _ in norms], example)
     names = {module: name for name, module in network.named_modules()}
-    owners = Counter(id(p) for m in network.modules() for p in m._parameters.values())
+    owners = parameter_owners(network)
     rows = []
     for norm, source in norms:
         layer = readers[norm.module]
@@ -67,7 +67,7 @@ def _fold(
     source: SourceNorm,
     layer: LinearLayer,
     names: Mapping[nn.Module, str],
-    owners: Counter[int],
+    owners: Mapping[int, int],
     shapes: Shapes,
 ) -> bool:
     """Fold the scale, and True if the shift went with it.
@@ -91,8 +91,7 @@ def _fold(
         if not bool((kept.abs() <= _LARGEST_SHIFT).all()):
             raise Refusal("its scale is too small for the shift to be divided by it")
     weight, moved = folded_inputs(layer, norm.weight, source.bias if both else None)
-    if not (weight.isfinite().all() and moved.isfinite().all()):
-        raise Refusal(f"the weights of {names[layer]} would not be finite")
+    check_finite(names[layer], weight, moved)
     if layer.bias is None and not bool(moved.any()):
         with torch.no_grad():
             layer.weight.copy_(weight)
