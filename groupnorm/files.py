@@ -73,6 +73,14 @@ def write_together(
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Raise OSError unless files can be written into a folder that is there.
+
+    Permissions do not tell all: some places take no files from anybody.
+    """
+    os.rmdir(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+
+
 @contextmanager
 def locked(path: Path, refusal: str | None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if absent); freed when the process dies.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +14,7 @@ import typer
 from rich.table import Table
 
 from groupnorm.cli.options import (
+    ArgumentsOption,
     DeviceOption,
     existing_folder,
     number,
@@ -33,7 +32,7 @@ from groupnorm.cli.terminal import (
     this_command,
 )
 from groupnorm.counts import counted
-from groupnorm.files import check_folder_name, write_together
+from groupnorm.files import check_folder_name, check_writable, write_together
 from groupnorm.printable import print_line
 
 _FILES = ("report.json", "report.md", "layers.svg", "layers.pdf", "layers.png", "converted.pt")
@@ -95,14 +94,7 @@ def convert(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a result that is there.")
     ] = False,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="Argument of the network's function, as num_classes=10; repeatable.",
-        ),
-    ] = None,
+    option: ArgumentsOption = None,
     count: Annotated[int, whole("--count", "Images to calibrate on.")] = 256,
     held_out: Annotated[int, whole("--held-out", "Further images, for the comparison alone.")] = 64,
     size: Annotated[
@@ -268,8 +260,8 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         if (folder / name).is_dir():
             raise ValueError(f"{folder / name} is a folder; name another folder with --out")
     exists = next(path for path in (folder, *folder.parents) if path.exists())
-    try:  # permissions do not tell all: some places take no files from anybody
-        os.rmdir(tempfile.mkdtemp(dir=exists, prefix=".writing-"))
+    try:
+        check_writable(exists)
     except OSError as error:
         raise ValueError(
             f"{exists} cannot be written to ({error.strerror}); name another folder with --out"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
-from groupnorm.cli.options import RootOption, existing_folder
+from groupnorm.cli.options import JsonOption, RootOption, existing_folder
 from groupnorm.cli.terminal import console, escaped, print_json, report_user_errors
 
 PACKAGES = (
@@ -20,7 +19,7 @@ PACKAGES = (
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: JsonOption = False,
     data_root: RootOption = None,
 ) -> None:
     """Versions, devices, backends and why one is off, data sets and where they were looked for."""

@@ -11,7 +11,14 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from groupnorm.cli.export_inspect import inspect
-from groupnorm.cli.options import existing_folder, number, read_settings, whole
+from groupnorm.cli.options import (
+    ArgumentsOption,
+    ReportJsonOption,
+    existing_folder,
+    number,
+    read_settings,
+    whole,
+)
 from groupnorm.cli.terminal import (
     console,
     escaped,
@@ -108,14 +115,7 @@ def write(
             "function gives it.",
         ),
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="Argument of the network's function, as num_classes=10; repeatable.",
-        ),
-    ] = None,
+    option: ArgumentsOption = None,
     dynamic: Annotated[
         Any,
         typer.Option(
@@ -161,7 +161,7 @@ def write(
             "PyTorch's own.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: ReportJsonOption = False,
 ) -> None:
     """Write a network for a runtime, run the file there, and keep it if it is right."""
     with report_interrupt(lambda: "no half-written file is left"), report_user_errors():
@@ -206,7 +206,7 @@ def write(
 @export_app.command("verify")
 def verify(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A file that was exported.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: ReportJsonOption = False,
 ) -> None:
     """Run an exported file again, as on another machine, on the inputs that its report keeps."""
     with report_user_errors():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from groupnorm.cli.options import JsonOption
 from groupnorm.cli.terminal import console, escaped, print_json, report_user_errors, say
 from groupnorm.counts import counted
 
@@ -35,7 +36,7 @@ def inspect(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an OUT that is there.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the group norms of an ONNX file, however they are written, and where they go wrong.
 

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from groupnorm.cli.options import whole_number
+from groupnorm.cli.options import JsonOption, whole_number
 from groupnorm.cli.terminal import (
     console,
     errors,
@@ -72,7 +72,7 @@ def memory_fit(
         str, typer.Option("--precision", help="float32, or bfloat16 for mixed precision.")
     ] = "float32",
     optimizer: Annotated[str, typer.Option("--optimizer", help="sgd or adam.")] = "sgd",
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Largest batch and largest images, or longest clips, that fit into a memory, for each norm.
 

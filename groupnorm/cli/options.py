@@ -43,6 +43,16 @@ RootOption = Annotated[
     str | None,
     typer.Option("--data-root", metavar="FOLDER", help="Folder to look for data in first."),
 ]
+ArgumentsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Argument of the network's function, as num_classes=10; repeatable.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+ReportJsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N for GPU N.")]
 
 TrackOption = Annotated[

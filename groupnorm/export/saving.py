@@ -41,8 +41,9 @@ from groupnorm.export.preparation import prepare
 from groupnorm.export.report import MOST_KEPT, ExportReport, write_report
 from groupnorm.export.runtimes.probe import check_survives
 from groupnorm.export.targets import Target, forms_for, runtime_of, target_of
+from groupnorm.files import check_writable
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _ROUNDS = 10
 OPSETS = (18, 23)
 GROUP_NORM_OPSET = 21
@@ -186,8 +187,8 @@ def _check_path(path: Path, target: Target) -> None:
         raise ExportError(f"a file for {target.title} ends with {target.ending}, got {path}")
     if not path.parent.is_dir():
         raise ExportError(f"the folder {path.parent} is not there")
-    try:  # permissions do not tell all: some places take no files from anybody
-        os.rmdir(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
+    try:
+        check_writable(path.parent)
     except OSError as error:
         raise ExportError(f"{path.parent} cannot be written to ({error.strerror})") from None
     if path.is_dir() and target.ending != ".mlpackage":
