@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -181,4 +182,23 @@ def _parametrize(
             raise ValueError(f"{name!r}: {error}; name it in skip") from None
     for name, conv in chosen.items():
         parametrize.register_parametrization(conv, "weight", parametrizations[name])
+        _give_copies_their_own_class(type(conv))
     return list(chosen)
+
+
+def _give_copies_their_own_class(parametrized: Any) -> None:
+    """Have deep copies of a parametrized layer of this class get a class of their own.
+
+    The class has the property that computes the weight. PyTorch's deep copies share it, so that
+    `remove_parametrizations` on one takes the weight from all of them.
+    """
+    deep_copy = parametrized.__deepcopy__
+
+    def copied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
+        copy: nn.Module = deep_copy(self, memo)
+        kind = type(self)
+        members = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+        copy.__class__ = type(kind.__name__, kind.__bases__, members)
+        return copy
+
+    parametrized.__deepcopy__ = copied

@@ -1,5 +1,7 @@
 """Weight standardization of existing models: the same numbers as the layers, and the way back."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -138,3 +140,19 @@ def test_half_weights_and_one_by_one_filters():
     torch.testing.assert_close(conv.weight, before)
     with pytest.raises(ValueError, match="name it in skip"):
         standardize_weights(nn.Conv2d(4, 4, 1, groups=4))
+
+
+@pytest.mark.parametrize("standardized", [standardize_convolutions, standardize_weights])
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_weights_taken_out_of_a_copy_stay_in_the_others(standardized, first):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    standardized(model)
+    copied = copy.deepcopy(model)
+    models = [model, copied, copy.deepcopy(copied)]
+    x = torch.randn(1, 3, 5, 5)
+    want = model(x)
+    for changed in (models.pop(first), *models):
+        parametrize.remove_parametrizations(changed[0], "weight")
+        assert type(changed[0]) is nn.Conv2d
+        for one in (changed, *models):
+            torch.testing.assert_close(one(x), want, rtol=0, atol=0)
