@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 _Inputs = Sequence[Array | None]
 
+STANDARD = ("", "ai.onnx")
+"""Names of the domain of ONNX's own operators."""
 LARGEST = 2**24
 """Elements of the largest tensor that is computed."""
 
@@ -36,6 +38,11 @@ def without_warnings() -> Iterator[None]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
         yield
+
+
+def is_standard(node: NodeProto) -> bool:
+    """Whether a node's operator is one of ONNX's own."""
+    return node.domain in STANDARD
 
 
 def label(node: NodeProto) -> str:
@@ -68,7 +75,7 @@ def evaluate(node: NodeProto, inputs: _Inputs, rounded: bool) -> Array:
     Raises:
         NotEvaluatedError: it cannot be computed.
     """
-    operator = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    operator = OPERATORS.get(node.op_type) if is_standard(node) else None
     if operator is None:
         raise NotEvaluatedError(f"{node.op_type} is not computed")
     exact = [a.astype(np.float64) if a is not None and is_float(a.dtype) else a for a in inputs]

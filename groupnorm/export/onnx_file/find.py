@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from groupnorm.export.onnx_file.evaluate import (
     Array,
     NotEvaluatedError,
     evaluate,
+    is_standard,
     label,
 )
 from groupnorm.export.onnx_file.graph import Dims, Graph
@@ -97,7 +98,7 @@ def find_regions(graph: Graph) -> tuple[list[Region], list[str]]:
 
 
 def _is_root(graph: Graph, node: NodeProto) -> bool:
-    if node.domain not in ("", "ai.onnx") or len(node.output) != 1 or not graph.data_inputs(node):
+    if not is_standard(node) or len(node.output) != 1 or not graph.data_inputs(node):
         return False
     if node.op_type == "Pow" and all(map(graph.is_known, node.input[1:])):
         try:
@@ -148,7 +149,7 @@ def _is_computed(graph: Graph, node: NodeProto) -> bool:
         maps = [graph.shape(name) for name in node.input[:2]]
         if any(isinstance(size, int) and size > 1 for dims in maps for size in (dims or ())[2:]):
             return False
-    return node.op_type in OPERATORS and node.domain in ("", "ai.onnx") and len(node.output) == 1
+    return node.op_type in OPERATORS and is_standard(node) and len(node.output) == 1
 
 
 def _from(graph: Graph, source: str, root: int, taken: set[int]) -> tuple[Region | None, str]:
@@ -276,16 +277,12 @@ def _has_groups(region: Region) -> bool:
     if 1 < identified.groups < identified.channels:
         return True
     shape = region.sizes.shape
-    arrays = {region.source: np.zeros(shape)}
+    arrays: dict[str, Array] = {region.source: np.zeros(shape)}
     for index in region.nodes:
         node = region.graph.proto.node[index]
-        inputs = [
-            arrays[i] if i in arrays else region.graph.value(i, region.sizes.named, arrays)
-            for i in node.input
-            if i
-        ]
+        inputs = _inputs(region.graph, node, arrays, region.sizes.named)
         if node.op_type in _REDUCTIONS | NORMS:
-            view = inputs[0].shape
+            view = arrays[node.input[0]].shape
             return view != shape and view[0] == shape[0] and identified.groups in view[1:]
         arrays[node.output[0]] = evaluate(node, inputs, rounded=False)
     return False
@@ -312,11 +309,7 @@ def _extended(region: Region, made: Mapping[str, int]) -> Region:
         best = longer or best
     if best is region:
         return region
-    core = None if region.identified.is_affine else region
-    return Region(
-        graph, best.source, best.output, best.nodes, best.root, best.sizes, best.identified,
-        best.shared, core,
-    )  # fmt: skip
+    return replace(best, core=None if region.identified.is_affine else region)
 
 
 def _run(
@@ -331,18 +324,24 @@ def _run(
     arrays = {source: x}
     for index in nodes:
         node = graph.proto.node[index]
-        inputs = [
-            None if not i else arrays[i] if i in arrays else graph.value(i, named, arrays)
-            for i in node.input
-        ]
-        arrays[node.output[0]] = evaluate(node, inputs, rounded)
+        arrays[node.output[0]] = evaluate(node, _inputs(graph, node, arrays, named), rounded)
     return arrays[output]
+
+
+def _inputs(
+    graph: Graph, node: NodeProto, arrays: Mapping[str, Array], named: Mapping[str, int]
+) -> list[Array | None]:
+    """What a node takes: arrays that were computed, and values that need no data."""
+    return [
+        None if not i else arrays[i] if i in arrays else graph.value(i, named, arrays)
+        for i in node.input
+    ]
 
 
 def operators_of(graph: Graph) -> Iterator[int]:
     """Indices of the nodes that are a group norm by themselves."""
     for index, node in enumerate(graph.proto.node):
-        standard = node.domain in ("", "ai.onnx") and node.op_type == "GroupNormalization"
+        standard = is_standard(node) and node.op_type == "GroupNormalization"
         if len(node.input) < 3 or not node.output:
             continue  # no runtime takes it
         if standard or (node.domain == "com.microsoft" and node.op_type == "GroupNorm"):

@@ -18,6 +18,7 @@ from groupnorm.export.onnx_file.evaluate import (
     NotEvaluatedError,
     attribute,
     evaluate,
+    is_standard,
     label,
     number,
 )
@@ -202,7 +203,7 @@ def _add_node(graph: Graph, index: int, node: NodeProto, later: set[str], path: 
             graph.producers[name] = index
             if name not in graph.types and node.op_type in _KEEPS_TYPE and node.input:
                 graph.types[name] = graph.type_of(node.input[0])
-    if len(node.output) != 1 or node.domain not in ("", "ai.onnx"):
+    if len(node.output) != 1 or not is_standard(node):
         return
     if node.op_type == "Constant":
         tensor = _constant(node)

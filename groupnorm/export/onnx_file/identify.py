@@ -52,9 +52,32 @@ class Identified:
     bias: Array
 
     @property
+    def has_scale(self) -> bool:
+        """Whether the scale does anything."""
+        return bool(np.abs(self.weight - 1).max() > _SAME)
+
+    @property
+    def has_shift(self) -> bool:
+        """Whether the shift does anything."""
+        return bool(np.abs(self.bias).max() > _SAME)
+
+    @property
     def is_affine(self) -> bool:
         """Whether scale or shift do anything."""
-        return not (_near(self.weight, 1) and _near(self.bias, 0))
+        return self.has_scale or self.has_shift
+
+    def of(self, x: Array, eps: float | None = None) -> Array:
+        """What it gives for x, in float64; with another eps if one is given."""
+        y = group_norm(x, self.groups, self.eps if eps is None else eps, self.axis)
+        weight, bias = (per_channel(v, x.ndim, self.axis) for v in (self.weight, self.bias))
+        return np.asarray(y * weight + bias)
+
+
+def per_channel(values: Array, rank: int, axis: int) -> Array:
+    """Values of each channel, shape (C,), as an array of that rank with the channels in an axis."""
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape)
 
 
 def group_norm(x: Array, groups: int, eps: float, axis: int) -> Array:
@@ -165,7 +188,7 @@ def _holds(
     for shape in shapes:
         x = (_random(rng, shape, found.axis) + 30) * _LARGE
         y = function(x)
-        expected = _affine(group_norm(x, found.groups, 0.0, found.axis), found)
+        expected = found.of(x, eps=0.0)
         if y.shape != x.shape or np.abs(y - expected).max() > 10 * _SAME * np.abs(expected).max():
             return False
     return True
@@ -182,10 +205,9 @@ def _eps(
         parts = first.reshape(len(x), found.groups, -1)
         d = parts - parts.mean(2, keepdims=True)
         variance = (d * d).mean(2, keepdims=True)
-        at = [1] * x.ndim
-        at[found.axis] = -1
         weight = np.where(_near_zero(found.weight), np.nan, found.weight)
-        z = (function(x) - found.bias.reshape(at)) / weight.reshape(at)
+        weight, bias = (per_channel(v, x.ndim, found.axis) for v in (weight, found.bias))
+        z = (function(x) - bias) / weight
         z = np.moveaxis(z, found.axis, 1).reshape(parts.shape)
         used = np.where(np.isnan(z), 0.0, d * d).sum(2)
         eps = used / np.nansum(z * z, 2) - variance[:, :, 0]
@@ -197,16 +219,6 @@ def _eps(
     if abs(small - large) > _EPS_AGREES * max(small, large) + 1e-10 * at_large:
         return None
     return 0.0 if small < 1e-10 * at_small else float(f"{np.float32(small):.7g}")
-
-
-def _affine(y: Array, found: Identified) -> Array:
-    at = [1] * y.ndim
-    at[found.axis] = -1
-    return np.asarray(y * found.weight.reshape(at) + found.bias.reshape(at))
-
-
-def _near(values: Array, number: float) -> bool:
-    return bool(np.abs(values - number).max() < _SAME)
 
 
 def _near_zero(values: Array) -> Array:

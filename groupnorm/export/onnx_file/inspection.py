@@ -35,8 +35,7 @@ from groupnorm.export.onnx_file.faults import (
 )
 from groupnorm.export.onnx_file.find import Region, find_regions, operators_of
 from groupnorm.export.onnx_file.graph import Dims, Graph, graphs_of
-from groupnorm.export.onnx_file.identify import group_norm
-from groupnorm.export.onnx_file.read import OnnxFile, read_file, subgraphs
+from groupnorm.export.onnx_file.read import OnnxFile, all_nodes, read_file
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, NodeProto
@@ -187,7 +186,7 @@ def _of_operator(graph: Graph, index: int, opset: int) -> Place:
         channels_last=last,
         channels=_channels(graph, node, opset, groups, -1 if last else 1),
         groups=groups,
-        eps=_short(number(node, "epsilon", 1e-5)),
+        eps=float(f"{number(node, 'epsilon', 1e-5):.7g}"),
         affine="scale and shift",
         faults=tuple(known_faults(form, opset, groups, dtype, None)),
         kept=kept,
@@ -210,8 +209,6 @@ def _channels(graph: Graph, node: NodeProto, opset: int, groups: int, axis: int)
 def _of_region(region: Region, opset: int) -> Place:
     graph, found = region.graph, region.identified
     form, dtype = _form(region), _dtype(graph, region.source)
-    scale = bool(np.abs(found.weight - 1).max() > 1e-8)
-    shift = bool(np.abs(found.bias).max() > 1e-8)
     names = [label(graph.proto.node[i]) for i in region.nodes]
     tells_channels = region.core is not None or found.is_affine
     shape = graph.shape(region.source)
@@ -236,7 +233,7 @@ def _of_region(region: Region, opset: int) -> Place:
         channels=0 if region.sizes.is_guess and not tells_channels else found.channels,
         groups=found.groups,
         eps=found.eps,
-        affine=" and ".join(["scale"] * scale + ["shift"] * shift) or "none",
+        affine=" and ".join(["scale"] * found.has_scale + ["shift"] * found.has_shift) or "none",
         faults=tuple(faults),
     )
     if norm.is_wrong and region.shared:
@@ -302,10 +299,7 @@ def _errors(region: Region, dtype: str) -> tuple[tuple[float, ...], bool]:
             y = region(x, rounded=True).astype(np.float64)
         except NotEvaluatedError:
             return (), False
-        at = [1] * x.ndim
-        at[found.axis] = -1
-        normal = group_norm(x, found.groups, found.eps, found.axis)
-        expected = normal * found.weight.reshape(at) + found.bias.reshape(at)
+        expected = found.of(x)
         spread = max(float(x.astype(np.float64).std()), float(found.eps) ** 0.5, 1e-12)
         # the unit of float32: statistics of half types are kept in float32
         unit = 1e-6 if kind.itemsize < 8 else 1e-14
@@ -344,24 +338,13 @@ def _dtype(graph: Graph, name: str) -> str:
         return ""
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.7g}")
-
-
 def _in_function(function: FunctionProto) -> Iterator[str]:
     """What a function of the file's own may hold."""
     counts = Counter(
         node.op_type
-        for node in _nodes(function.node)
+        for node in all_nodes(function.node)
         if node.op_type in {OPERATOR, "GroupNorm", "Sqrt", *NORMS}
     )
     if counts:
         held = ", ".join(counted(count, f"node {kind}") for kind, count in sorted(counts.items()))
         yield f"function {function.domain}.{function.name}: {held}; functions are not looked into"
-
-
-def _nodes(nodes: Any) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for _, graph in subgraphs(node):
-            yield from _nodes(graph.node)

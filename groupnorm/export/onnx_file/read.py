@@ -16,12 +16,11 @@ import numpy as np
 
 from groupnorm.counts import counted
 from groupnorm.export.errors import ExportError
+from groupnorm.export.onnx_file.evaluate import STANDARD, Array
 from groupnorm.files import describe_os_error, first_line
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
-
-    from groupnorm.export.onnx_file.evaluate import Array
 
 LARGEST_FILE = 2**31 - 1
 """Bytes that one ONNX file can hold."""
@@ -75,14 +74,14 @@ def read_file(path: Path) -> OnnxFile:
             f"{path} holds no ONNX model: it has no graph with an output; if it was copied, copy "
             "it again"
         )
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    opset = next((o.version for o in model.opset_import if o.domain in STANDARD), 0)
     if opset < OLDEST_OPSET:
         found = f"opset {opset}" if opset else "no opset"
         raise ExportError(
             f"{path} has {found} of ONNX's operators; expected {OLDEST_OPSET} or later, export it "
             "again"
         )
-    if not all(isinstance(name, str) for name in _names(model.graph)):
+    if not all(isinstance(name, str) for name in names_in(model.graph)):
         raise ExportError(f"{path} has names that are not UTF-8: it is damaged; copy it again")
     return OnnxFile(path, model, opset, _data_files(model, path))
 
@@ -129,7 +128,15 @@ def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
         yield from ((attribute.name, graph) for graph in attribute.graphs)
 
 
-def _names(graph: GraphProto) -> Iterator[str | bytes]:
+def all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes and those of the graphs inside of them."""
+    for node in nodes:
+        yield node
+        for _, graph in subgraphs(node):
+            yield from all_nodes(graph.node)
+
+
+def names_in(graph: GraphProto) -> Iterator[str | bytes]:
     """Every name in a graph; protobuf gives bytes where one is not UTF-8."""
     yield from (value.name for value in (*graph.input, *graph.output, *graph.value_info))
     yield from (tensor.name for tensor in graph.initializer)
@@ -137,7 +144,7 @@ def _names(graph: GraphProto) -> Iterator[str | bytes]:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (attribute.name for attribute in node.attribute)
         for _, inner in subgraphs(node):
-            yield from _names(inner)
+            yield from names_in(inner)
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,16 @@ from groupnorm.export.onnx_file.accurate import Affine, Written, write_accurate
 from groupnorm.export.onnx_file.evaluate import Array, evaluate, without_warnings
 from groupnorm.export.onnx_file.find import Region
 from groupnorm.export.onnx_file.graph import Graph
-from groupnorm.export.onnx_file.identify import group_norm
+from groupnorm.export.onnx_file.identify import group_norm, per_channel
 from groupnorm.export.onnx_file.inspection import FoundNorm, Place, look_into
-from groupnorm.export.onnx_file.read import OnnxFile, read_file, subgraphs, tensor_array
+from groupnorm.export.onnx_file.read import OnnxFile, all_nodes, names_in, read_file, tensor_array
 from groupnorm.export.onnx_file.write import check_target, write_model
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import NodeProto
 
-_TYPES = {"float16": 10, "bfloat16": 16, "float32": 1, "float64": 11}
-"""ONNX's numbers of the types that norms are written anew in."""
+_TYPES = ("float16", "bfloat16", "float32", "float64")
+"""That norms are written anew in."""
 _SAME = 1e-8
 """Of the largest output, in float64; nodes whose constants are float32 leave 1e-9."""
 
@@ -82,10 +81,10 @@ def repair(path: str | Path, out: str | Path, *, overwrite: bool = False) -> Rep
         else:
             chosen.append(place)
     if chosen:
-        names = _all_names(file.model.graph)
+        names = set(map(str, names_in(file.model.graph)))
         for graph in {id(place.graph): place.graph for place in chosen}.values():
             _rewrite(graph, [p for p in chosen if p.graph is graph], file, names)
-        write_model(file, file.model, target)
+        write_model(file, target)
     return RepairReport(
         path=file.path,
         out=target if chosen else None,
@@ -98,8 +97,6 @@ def repair(path: str | Path, out: str | Path, *, overwrite: bool = False) -> Rep
 
 def _with_reason(norm: FoundNorm) -> FoundNorm:
     """The norm with the reason why it cannot be written anew, if there is one."""
-    from dataclasses import replace
-
     if norm.kept:
         return norm
     if norm.dtype not in _TYPES:
@@ -136,7 +133,7 @@ def _rewrite(graph: Graph, places: list[Place], file: OnnxFile, names: set[str])
     graph.proto.initializer.extend(constants)
     made = {name for node in nodes for name in node.output}
     _drop(graph.proto.value_info, {name for name in dropped if name not in made})
-    still = {name for node in nodes for name in _reads(node)} | graph.held
+    still = {name for node in all_nodes(nodes) for name in node.input} | graph.held
     inputs = {value.name for value in graph.proto.input}
     _drop(graph.proto.initializer, read_before - still - inputs)
 
@@ -170,7 +167,7 @@ def _written(place: Place, file: OnnxFile, names: set[str]) -> tuple[Written, in
     write_accurate(
         written, norm.input, output, groups=norm.groups, channels=norm.channels, eps=norm.eps,
         rank=None if norm.shape is None else len(norm.shape), channels_last=norm.channels_last,
-        type_number=_TYPES[norm.dtype], affine=affine, values=norm.values_per_group,
+        type_number=graph.type_of(norm.input), affine=affine, values=norm.values_per_group,
     )  # fmt: skip
     _confirm(norm, region, written, affine, output)
     written.nodes[-1].name = graph.proto.node[last].name  # which is free now
@@ -182,9 +179,9 @@ def _fitted(region: Region, written: Written, dtype: str) -> Affine:
     found = region.identified
     kind = np.float64 if dtype == "float64" else np.float32
     scale = shift = None
-    if np.abs(found.weight - 1).max() > _SAME:
+    if found.has_scale:
         scale = written.constant(found.weight.astype(kind), "scale")
-    if np.abs(found.bias).max() > _SAME:
+    if found.has_shift:
         shift = written.constant(found.bias.astype(kind), "shift")
     return Affine(scale, shift, is_single=kind is np.float32)
 
@@ -220,13 +217,12 @@ def _confirm(
     if region is not None:
         expected = region(x)
     else:
-        at = [1] * x.ndim
-        at[axis] = -1
         expected = group_norm(x, norm.groups, norm.eps, axis)
         repeats = norm.channels // count
         for name, step in ((affine.scale, np.multiply), (affine.shift, np.add)):
             if name:
-                expected = step(expected, arrays[name].repeat(repeats).reshape(at))
+                values = per_channel(arrays[name].repeat(repeats), x.ndim, axis)
+                expected = step(expected, values)
     error = np.abs(arrays[output] - expected).max()
     if not error <= 10 * _SAME * np.abs(expected).max():
         raise ExportError(
@@ -247,24 +243,7 @@ def _unread(graph: Graph, removed: set[int], still: set[str]) -> set[int]:
     return gone - removed
 
 
-def _reads(node: NodeProto) -> Iterable[str]:
-    yield from node.input
-    for _, graph in subgraphs(node):
-        for inner in graph.node:
-            yield from _reads(inner)
-
-
 def _drop(entries: Any, names: set[str]) -> None:
     for index in range(len(entries) - 1, -1, -1):
         if entries[index].name in names:
             del entries[index]
-
-
-def _all_names(graph: GraphProto) -> set[str]:
-    names = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
-    names.update(tensor.name for tensor in graph.initializer)
-    for node in graph.node:
-        names.update((node.name, *node.input, *node.output))
-        for _, inner in subgraphs(node):
-            names |= _all_names(inner)
-    return names

@@ -10,6 +10,9 @@ import numpy as np
 from groupnorm.export.onnx_file.evaluate import Array, NotEvaluatedError, is_float
 from groupnorm.export.onnx_file.graph import Graph
 
+_MOST = 24
+"""Shapes that are tried."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -63,7 +66,7 @@ def likely_sizes(graph: Graph, source: str, nodes: Iterable[int]) -> list[Sizes]
             if len(shape) == len(base)
             and all(isinstance(n, str) or n == s for n, s in zip(base, shape, strict=True))
         ]
-    return found[:24]
+    return found[:_MOST]
 
 
 def _filled(dims: tuple[int | str, ...]) -> Sizes:

@@ -33,8 +33,8 @@ def check_target(file: OnnxFile, out: Path, overwrite: bool) -> None:
             raise ExportError(f"{path} exists; name another file, or ask to overwrite it")
 
 
-def write_model(file: OnnxFile, model: ModelProto, out: Path) -> None:
-    """Write a model that was made from a file; `check_target` has passed.
+def write_model(file: OnnxFile, out: Path) -> None:
+    """Write the model of a file, which was changed; `check_target` has passed.
 
     Weights that the file keeps in others stay in them: where `out` is in another folder, in copies
     beside it.
@@ -51,8 +51,8 @@ def write_model(file: OnnxFile, model: ModelProto, out: Path) -> None:
         for name, copy in copies.items():
             made.append(copy)
             _copy_atomic(file.path.parent / name, copy)
-        _rename_data(model, {name: copy.name for name, copy in copies.items()})
-        write_atomic(staged, _serialized(model))
+        _rename_data(file.model, {name: copy.name for name, copy in copies.items()})
+        write_atomic(staged, _serialized(file.model))
         refusal = _refusal(staged)
         if refusal and passed:
             raise ExportError(
