@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.must_run import must_run
+
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401  # after TensorFlow its import ends the process: each has an LLVM
 
@@ -26,21 +28,4 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.filterwarnings(warning))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """A skipped test fails where everything has to run."""
-    report = yield
-    if NOTHING_MISSING and report.skipped:
-        report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped: {call.excinfo.value}"
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector):
-    """A skipped module, as by importorskip, likewise."""
-    report = yield
-    if NOTHING_MISSING and report.skipped:
-        report.outcome = "failed"
-        report.longrepr = f"{collector.nodeid} was skipped: {report.longrepr}"
-    return report
+pytest_runtest_makereport, pytest_make_collect_report = must_run(lambda node: NOTHING_MISSING)
