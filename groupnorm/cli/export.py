@@ -251,8 +251,11 @@ def _save_each(
     reports, refused = {}, {}
     for name, path in paths.items():
         try:
+            own = dict(options)
+            if every and name != "onnxruntime":  # no other runtime's files have an opset
+                del own["opset"]
             with console.status(f"{name}: writing, running, comparing"):
-                reports[name] = save(model, path, drawn, name, **options)
+                reports[name] = save(model, path, drawn, name, **own)
         except ExportError as error:
             if not every:
                 raise
@@ -279,6 +282,8 @@ def _print(
         say(f"wrote {paths[name]}")
         if report.not_run is not None:
             say(f"  {report.not_run}; its numbers were not checked")
+        for form, why in report.refused_forms.items():
+            say(f"  not as {form}: {', '.join(line.strip() for line in why.splitlines()[:2])}")
         for note in report.notes:
             say(f"  {note}")
     for name, reason in refused.items():
@@ -318,23 +323,31 @@ def _summary(report: ExportReport) -> str:
 
 
 def _checks(report: ExportReport) -> Table:
+    """Of the network each check, of each norm the one that comes nearest to what is allowed."""
+    from groupnorm.export.gate.check import label
+    from groupnorm.export.gate.norms import nearest
+
     table = Table("on", "error", "allowed", "PyTorch", "|mean| / spread")
     for check in report.checks:
         table.add_row(
-            check.name, f"{check.error:.1e}", f"{check.allowed:.1e}", f"{check.pytorch:.1e}", ""
+            label(check), f"{check.error:.1e}", f"{check.allowed:.1e}", f"{check.pytorch:.1e}", ""
         )
-    for norm in report.norms:
+    for norm in nearest(report.norms):
         table.add_row(
-            escaped(f"norm {norm.name}"), f"{norm.error:.1e}", f"{norm.allowed:.1e}", "",
+            escaped(label(norm)), f"{norm.error:.1e}", f"{norm.allowed:.1e}", "",
             f"{norm.ratio:.3g}",
         )  # fmt: skip
     return table
 
 
 def _comparison(reports: dict[str, ExportReport]) -> Table:
+    from groupnorm.export.gate.network import closeness
+
     table = Table("runtime", "form", "error", "allowed", "ms", "PyTorch", "KB", "operators")
     for name, report in reports.items():
-        worst = max(report.checks, key=lambda check: check.error - check.allowed, default=None)
+        worst = max(
+            report.checks, key=lambda check: closeness(check.error, check.allowed), default=None
+        )
         table.add_row(
             name,
             report.form,

@@ -3,7 +3,3 @@
 
 class ExportError(RuntimeError):
     """Something cannot be exported, or what was exported is wrong; the message says what to do."""
-
-
-class NotRunHereError(ExportError):
-    """A runtime whose files can be written on this machine, but not run."""

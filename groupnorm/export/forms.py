@@ -7,9 +7,9 @@ in the operators that a converter sees (docs/export.md says which runtime gets w
 
 - `PlainGroupNorm`: PyTorch's operator, for runtimes that compute it well.
 - `InstanceGroupNorm`: the mean subtracted, then an instance norm over the groups as channels.
-- `PooledGroupNorm` and `BlockedGroupNorm`: no view of the map at all, for runtimes that work
-  channels last and for delegates, which cut a network in pieces at the operators that they do not
-  have.
+- `PooledGroupNorm` and, for XNNPACK, `BlockedGroupNorm`: no view of the map at all, for runtimes
+  that work channels last and for delegates, which cut a network in pieces at the operators that
+  they do not have.
 
 Half input is converted to float32 first and rounded once, at the end.
 """
@@ -38,6 +38,8 @@ from groupnorm.ops.group_norm.reference import statistics_dtype
 
 _LARGE_MAP = 48 * 48  # positions, from which on means are taken of blocks first
 _LARGEST_BLOCK = 16  # positions along each axis
+_SIDE = 5  # the same where the blocks do not divide the map
+_FEW_CHANNELS = 8  # of a group, up to which one convolution does for gather and spread
 
 
 class GroupNormForm(nn.GroupNorm):
@@ -153,7 +155,7 @@ class PooledGroupNorm(GroupNormForm):
     subtracted once is put into the shift.
 
     The variance is a mean of squares in the statistics' dtype: values may differ from the mean of
-    their group by 1e18 in float32.
+    their group by about 1e19 / sqrt(positions) in float32.
 
     Args:
         num_groups: and the others as in `GroupNormForm`.
@@ -170,9 +172,10 @@ class PooledGroupNorm(GroupNormForm):
         ValueError: as `GroupNormForm`, or group_eps that are not G positive numbers.
     """
 
-    group_eps: Tensor | None  # (G,)
-    gather: Tensor | None  # (G, D, 1, 1), all 1 / D; None where D is 1
-    spread: Tensor | None  # (C, 1, 1, 1), all 1; None where D or G is 1
+    eps_of_groups: tuple[float, ...] | None
+    group_eps: Tensor | None  # (G or C,), one for each row of gather
+    gather: Tensor | None  # (G or C, D, 1, 1), all 1 / D; None where D is 1
+    spread: Tensor | None  # (C, 1, 1, 1), all 1; None where D or G is 1, or gather has C rows
 
     def __init__(
         self,
@@ -190,9 +193,9 @@ class PooledGroupNorm(GroupNormForm):
         super().__init__(
             num_groups, num_channels, eps, affine, device, dtype, bias=bias, activation=activation
         )
-        self._eps_of_groups = None if group_eps is None else tuple(group_eps.tolist())
-        if self._eps_of_groups is not None:
-            each = self._eps_of_groups
+        self.eps_of_groups = None if group_eps is None else tuple(group_eps.tolist())
+        if self.eps_of_groups is not None:
+            each = self.eps_of_groups
             if len(each) != num_groups or not all(0 < value < math.inf for value in each):
                 raise ValueError(
                     f"group_eps must be {num_groups} positive numbers, one for each group, got "
@@ -201,18 +204,30 @@ class PooledGroupNorm(GroupNormForm):
         self._make_buffers(device, statistics_dtype(dtype or torch.get_default_dtype()))
 
     def _make_buffers(self, device: torch.device | str | None, dtype: torch.dtype) -> None:
+        constants = self._constants(device, dtype)
+        # torch.export counts those that are None as inputs of a program: they have to be the last
+        for name in sorted(constants, key=lambda name: constants[name] is None):
+            self.register_buffer(name, constants[name], persistent=False)
+
+    def _constants(
+        self, device: torch.device | str | None, dtype: torch.dtype
+    ) -> dict[str, Tensor | None]:
         """The eps of the groups, and the weights of the two convolutions."""
         each = self.num_channels // self.num_groups
+        rows = self._rows_of_gather()
         eps = gather = spread = None
-        if self._eps_of_groups is not None:
-            eps = torch.tensor(self._eps_of_groups, dtype=dtype, device=device)
+        if self.eps_of_groups is not None:
+            eps = torch.tensor(self.eps_of_groups, dtype=dtype, device=device)
+            eps = eps.repeat_interleave(rows // self.num_groups)
         if each > 1:
-            shape = (self.num_groups, each, 1, 1)
-            gather = torch.full(shape, 1 / each, dtype=dtype, device=device)
-        if each > 1 and self.num_groups > 1:
+            gather = torch.full((rows, each, 1, 1), 1 / each, dtype=dtype, device=device)
+        if each > 1 and rows == self.num_groups > 1:
             spread = torch.ones((self.num_channels, 1, 1, 1), dtype=dtype, device=device)
-        for name, values in (("group_eps", eps), ("gather", gather), ("spread", spread)):
-            self.register_buffer(name, values, persistent=False)
+        return {"group_eps": eps, "gather": gather, "spread": spread}
+
+    def _rows_of_gather(self) -> int:
+        """G, for means of groups, or C, for those means at each of their channels."""
+        return self.num_groups
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to another device or dtype; the buffers are made anew in the statistics' dtype."""
@@ -241,20 +256,20 @@ class PooledGroupNorm(GroupNormForm):
         return centred * scale + (_per_channel(self.bias, x) - shift)
 
     def _group_means(self, x: Tensor) -> Tensor:
-        """Means of the groups of x (N, C, *) of 3 to 5 axes, shape (N, G, 1, 1)."""
-        means = self._pieces(x).mean(list(range(2, x.dim())), keepdim=True)
+        """Means of the groups of x (N, C, *) of 3 to 5 axes, shape (N, G or C, 1, 1)."""
+        means = self._position_means(x)
         if x.dim() == 3:
             means = means.unsqueeze(3)
         elif x.dim() == 5:
             means = means.squeeze(4)
         return self._convolved(means, self.gather)
 
-    def _pieces(self, x: Tensor) -> Tensor:
-        """What the means over the positions are taken of."""
-        return x
+    def _position_means(self, x: Tensor) -> Tensor:
+        """Means over the positions of x (N, C, *), shape (N, C, 1, ...)."""
+        return x.mean(list(range(2, x.dim())), keepdim=True)
 
     def _to_channels(self, values: Tensor, x: Tensor) -> Tensor:
-        """Values of groups (N, G, 1, 1), for each channel, with as many axes as x.
+        """Values (N, G or C, 1, 1) of groups, for each channel, with as many axes as x.
 
         Those of one group are left to broadcasting: (N, 1, 1, ...).
         """
@@ -267,36 +282,68 @@ class PooledGroupNorm(GroupNormForm):
         """Values (N, C or G, 1, 1) through a 1x1 convolution with the groups of the norm."""
         if weight is None:
             return values
+        self._check_precision(values, weight)
+        return F.conv2d(values, weight, None, (1, 1), (0, 0), (1, 1), self.num_groups)
+
+    def _check_precision(self, values: Tensor, weight: Tensor) -> None:
         if weight.dtype != values.dtype:
             raise ValueError(
                 f"expected input of the precision of {self}, got {values.dtype} for constants "
                 f"in {weight.dtype}; convert one of them"
             )
-        return F.conv2d(values, weight, None, (1, 1), (0, 0), (1, 1), self.num_groups)
 
     def extra_repr(self) -> str:
         """As `GroupNormForm`, and the eps of the groups."""
-        each = None if self.group_eps is None else self.group_eps.tolist()
-        return super().extra_repr() + ("" if each is None else f", group_eps={each}")
+        each = self.eps_of_groups
+        return super().extra_repr() + ("" if each is None else f", group_eps={list(each)}")
 
 
 class BlockedGroupNorm(PooledGroupNorm):
-    """The pooled form, whose means over a large map are those of the means of equal blocks.
+    """The pooled form as XNNPACK computes it best.
 
-    Some runtimes add up one position after the other: over 112 x 112 of them XNNPACK is off by
-    4e-6, and with blocks by 3e-7, in the same time. Maps of small or changing sizes have none.
+    - XNNPACK adds up one position after the other: over 112 x 112 of them it is off by 4e-6. With
+      means of blocks first it is off by 3e-7, in the same time. Where the size of a map is known
+      and has divisors, the blocks are those of an average pooling. Else they are sums of 5 x 5
+      positions by a depthwise convolution whose padding fills up the last ones, twice; XNNPACK is
+      fast up to 25 positions. Small maps of known sizes have no blocks.
+    - Groups of few channels have one convolution in the place of gather and spread, C * D weights.
     """
 
-    def _pieces(self, x: Tensor) -> Tensor:
+    sums: Tensor  # (C, 1, 5, 5), all 1
+
+    def _constants(
+        self, device: torch.device | str | None, dtype: torch.dtype
+    ) -> dict[str, Tensor | None]:
+        shape = (self.num_channels, 1, _SIDE, _SIDE)
+        sums = torch.ones(shape, dtype=dtype, device=device)
+        return super()._constants(device, dtype) | {"sums": sums}
+
+    def _rows_of_gather(self) -> int:
+        few = self.num_channels // self.num_groups <= _FEW_CHANNELS
+        return self.num_channels if few and self.num_groups > 1 else self.num_groups
+
+    def _position_means(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or traced():
-            return x
+            return super()._position_means(x)
         height, width = x.shape[2:]
         if not (is_concrete_int(height) and is_concrete_int(width)):
-            return x
+            return self._means_by_sums(x)
+        if height * width < _LARGE_MAP:
+            return super()._position_means(x)
         block = (_block(int(height)), _block(int(width)))
-        if height * width < _LARGE_MAP or block == (1, 1):
-            return x
-        return F.avg_pool2d(x, block, block, (0, 0), False, False)
+        if block[0] * block[1] < _SIDE * _SIDE:
+            return self._means_by_sums(x)
+        return super()._position_means(F.avg_pool2d(x, block, block, (0, 0), False, False))
+
+    def _means_by_sums(self, x: Tensor) -> Tensor:
+        self._check_precision(x, self.sums)
+        positions = x.shape[2] * x.shape[3]
+        for _ in range(2):
+            x = F.conv2d(
+                x, self.sums, None, (_SIDE, _SIDE), (_SIDE - 1, _SIDE - 1), (1, 1),
+                self.num_channels,
+            )  # fmt: skip
+        return super()._position_means(x) * (x.shape[2] * x.shape[3]) / positions
 
 
 def _block(size: int) -> int:

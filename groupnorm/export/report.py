@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from groupnorm.export.errors import ExportError
-from groupnorm.export.network_check import Array, Check, Expected
-from groupnorm.export.norm_check import NormCheck
+from groupnorm.export.gate.network import Array, Check, Expected
+from groupnorm.export.gate.norms import NormCheck
 from groupnorm.files import write_atomic
 
-FORMAT = 1
+FORMAT = 2
+_KEPT_DTYPES = (
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
+    "uint64", "bool",
+)  # fmt: skip
 MOST_KEPT = 2**24  # bytes of inputs and outputs that a report keeps for a later check
 _MOST_READ = 2**28
 
@@ -29,7 +33,8 @@ class ExportReport:
 
     Attributes:
         runtime: name of the target.
-        files: names of the files, the one to open first.
+        files: name -> SHA-256, the one to open first; of a folder that of its files' names and
+            contents.
         dtype: of the network.
         form: of its group norms.
         refused_forms: forms that were tried before, and what was wrong with what they gave.
@@ -37,21 +42,23 @@ class ExportReport:
         prepared: what was folded or replaced: layer, what, detail.
         ranges: of each norm `|mean| / spread` and `|x|` before and after conditioning, with images.
         checks: of the whole network; none where it was not run.
-        norms: of each norm by itself; none where they were not run.
+        norms: of each norm by itself, on the example's input and on the worst one; none where they
+            were not run.
         not_run: why the file was not run, or None.
         tolerance: what was allowed in place of the rule, or None.
         operators: in the file, name -> how often.
         delegates: parts that another engine takes whole; None where the runtime has none.
         nbytes: of all files.
-        milliseconds: of one call on one thread, of the "runtime" and of "PyTorch".
-        notes: what else to know.
+        milliseconds: of one call on one thread, of the "runtime" and, after it, of the network in
+            "PyTorch", as it was given, in float32.
+        notes: what else to know: what was not compared, and why.
         versions: of the packages.
         environment: processor, PyTorch and so on.
         kept: for a later check; empty where the network's are too large.
     """
 
     runtime: str
-    files: list[str]
+    files: dict[str, str]
     dtype: str
     form: str
     refused_forms: dict[str, str]
@@ -106,13 +113,14 @@ def read_report(path: Path) -> ExportReport:
         values = json.loads(where.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise ExportError(f"{where} was written by another version; export again")
+        values["files"] = dict(values["files"])
         values["checks"] = [Check(**_numbers(one)) for one in values["checks"]]
         values["norms"] = [NormCheck(**_numbers(one)) for one in values["norms"]]
         values["kept"] = [_unpacked(one) for one in values["kept"]]
         return ExportReport(**values)
     except FileNotFoundError:
         raise ExportError(f"{path} has no report: {where} is missing. Export it again") from None
-    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
         raise ExportError(f"{where} is damaged ({error}); export again") from error
 
 
@@ -132,12 +140,14 @@ def _array(values: Array) -> dict[str, Any]:
 
 def _unpacked(values: dict[str, Any]) -> Expected:
     inputs, outputs = ([_read_array(one) for one in values[key]] for key in ("inputs", "outputs"))
-    pytorch, allowed = (float(values[key]) for key in ("pytorch", "allowed"))
+    pytorch, allowed = ([float(one) for one in values[key]] for key in ("pytorch", "allowed"))
+    if not len(pytorch) == len(allowed) == len(outputs):
+        raise ValueError(f"{len(pytorch)} errors of {len(outputs)} outputs")
     return Expected(str(values["name"]), inputs, outputs, pytorch, allowed)
 
 
 def _read_array(values: dict[str, Any]) -> Array:
-    if values["dtype"] not in ("float16", "float32", "float64", "int32", "int64", "bool"):
+    if values["dtype"] not in _KEPT_DTYPES:
         raise ValueError(f"unknown dtype {values['dtype']!r}")
     dtype = np.dtype(values["dtype"])
     shape = tuple(int(size) for size in values["shape"])
@@ -162,4 +172,5 @@ def _finite(value: Any) -> Any:
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:
     """Of a check: "inf" and "nan" are numbers again."""
-    return {key: float(one) if key not in ("name", "form") else one for key, one in values.items()}
+    texts = ("name", "form", "on", "output")
+    return {key: one if key in texts else float(one) for key, one in values.items()}

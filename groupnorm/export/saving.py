@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from groupnorm.conversion.example import copied
+from groupnorm.counts import counted
 from groupnorm.environment import environment
-from groupnorm.export.errors import ExportError, NotRunHereError
-from groupnorm.export.forms import FORMS, GroupNormForm
-from groupnorm.export.inputs import (
-    Inputs,
-    check_dynamic,
-    dynamic_axes,
-    example_of,
-    inputs_to_run,
+from groupnorm.export.errors import ExportError
+from groupnorm.export.forms import FORMS
+from groupnorm.export.gate.check import (
+    NOTED,
+    check_file,
+    check_precise,
+    exact_outputs,
+    raise_for_failures,
 )
-from groupnorm.export.network_check import (
-    TIMES,
-    Check,
-    Expected,
-    Run,
-    compare,
-    expect,
-    outputs_of,
-)
-from groupnorm.export.norm_check import NormsAlone, check_norms, worst_inputs
+from groupnorm.export.gate.inputs import check_dynamic, dynamic_axes, example_of
+from groupnorm.export.gate.isolated import least_seconds
+from groupnorm.export.gate.network import TIMES, Check, outputs_of
+from groupnorm.export.paths import check_paths, digest_of, files_of, put_in_place
 from groupnorm.export.preparation import prepare
-from groupnorm.export.report import MOST_KEPT, ExportReport, write_report
-from groupnorm.export.runtimes.probe import check_survives
+from groupnorm.export.preparation.checks import check_exportable
+from groupnorm.export.preparation.report import KEPT, PrepareReport
+from groupnorm.export.report import ExportReport, write_report
 from groupnorm.export.targets import Target, forms_for, runtime_of, target_of
-from groupnorm.files import check_writable
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_ROUNDS = 10
 OPSETS = (18, 23)
 GROUP_NORM_OPSET = 21
 """From this opset on ONNX has an operator GroupNormalization, which ONNX Runtime gets wrong."""
@@ -65,14 +57,16 @@ def save(
 ) -> ExportReport:
     """Write a network for a runtime, run the file there, and keep it if it is right.
 
-    The network is prepared (`groupnorm.export.prepare`), written, run, and compared with the model
-    in float64: on the example, on noise around 0, 10, 100 and 1,000 times the example's spread, and
-    on other sizes where some may change. Allowed is four times PyTorch's own error and 1e-5, or
-    four roundings in half types. Then each norm is run by itself on the input on which its groups
-    lie farthest from zero; allowed is `1e-6 (1 + |mean| / spread)` of its weight, more for values
-    beyond the spread. Where a runtime has
-    several forms of group norm the first that passes is kept, and the report says what was wrong
-    with those before it.
+    The network is prepared (`groupnorm.export.prepare`), written, run in a process of its own, and
+    compared with the model in float64: on the example, in another size where that may change, and
+    on noise around 0, 10, 100 and 1,000 times the example's spread. Allowed, of each output, is
+    four times PyTorch's own error plus 1e-5 of its largest number (1e-5 from 1 on), or plus four
+    roundings of it in half types. Then each norm is run by itself, on the example's input and on
+    the one whose groups lie farthest from zero; allowed is `1e-6 (1 + |mean| / spread)` of its
+    weight, more for values beyond the spread. Noise that the network is not for, as it gives values
+    there that are not finite, is left out, which the report says. Where a runtime has several forms
+    of group norm the first that passes is kept, and the report says what was wrong with those
+    before it.
 
     Args:
         model: in evaluation mode; on any device. It is left as it is.
@@ -102,27 +96,35 @@ def save(
     check_dynamic(example, dynamic, target.dynamic)
     options = _write_options(to, opset, tolerance)
     forms = _forms(to, dtype, form, opset, dynamic)
-    _check_path(path, target)
+    check_paths(path, target)
     _check_dtypes(example)
-    whole = copied(model).cpu().float()
+    _check_size(model, target, _DTYPES[dtype])
+    check_exportable(model)
+    given = copied(model).cpu().float()
+    whole = copied(given).eval()
     outputs_of(whole, example)  # what does not run is found at once
-    if calibration is not None and not isinstance(calibration, Tensor):
+    if isinstance(calibration, Iterable) and not isinstance(calibration, Tensor | str):
         calibration = list(calibration)
+    exact, left_out = exact_outputs(whole, example, dynamic, _DTYPES[dtype])
+    if tolerance is None and dtype == "float32":
+        check_precise(exact[0])
     refused: dict[str, str] = {}
     for one in forms:
         prepared, changes = prepare(
-            whole, example, to, calibration=calibration, form=one, fill_bias=target.fill_bias
+            given, example, to, calibration=calibration, form=one, fill_bias=target.fill_bias
         )
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            made = Path(folder) / path.name
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as text:
+            folder = Path(text)
+            made = folder / "network" / path.name
             try:
-                checked = _check(
-                    to, whole.eval(), prepared.to(_DTYPES[dtype]), example, made,
-                    dynamic=dynamic, dtype=dtype, tolerance=tolerance, options=options,
+                checked = check_file(
+                    to, prepared.to(_DTYPES[dtype]), exact, made, folder / "norms" / path.name,
+                    dynamic=dynamic, dtype=_DTYPES[dtype], tolerance=tolerance, options=options,
                 )  # fmt: skip
+                notes = [*target.notes, *_unchecked(changes), *left_out, *checked.pop("left_out")]
                 report = ExportReport(
                     runtime=to,
-                    files=[path.name, *(path.with_suffix(ending).name for ending in target.beside)],
+                    files={one.name: digest_of(one) for one in files_of(made, target)},
                     dtype=dtype,
                     form=one,
                     refused_forms=dict(refused),
@@ -130,18 +132,19 @@ def save(
                     prepared=[asdict(row) for row in changes.rows],
                     ranges=[asdict(row) for row in changes.ranges or ()],
                     tolerance=tolerance,
-                    notes=[*target.notes, *_half_notes(checked["checks"], dtype)],
+                    notes=[*notes, *_precision_notes(checked["checks"], dtype)],
                     versions=versions,
                     environment=environment(),
                     **checked,
                 )
-                if tolerance is None or not all(check.passed for check in report.checks):
-                    raise_for_failures(report)
+                raise_for_failures(report)
             except ExportError as error:
                 refused[one] = str(error)
                 continue
-            _move(made, path, target)
-        write_report(path, report)
+            if report.not_run is None:
+                report.milliseconds["PyTorch"] = 1e3 * _seconds(whole, example)
+            write_report(made, report)
+            put_in_place(made, path, target, folder / "before")
         return report
     raise ExportError("\n\n".join(dict.fromkeys(refused.values())))
 
@@ -161,7 +164,7 @@ def _forms(
 def _write_options(to: str, opset: int | None, tolerance: float | None) -> dict[str, Any]:
     """The arguments of a runtime's `write` that are its own."""
     if tolerance is not None and not (
-        isinstance(tolerance, (int, float)) and 0 <= tolerance < math.inf
+        type(tolerance) in (int, float) and 0 <= tolerance < math.inf
     ):
         raise ExportError(f"tolerance must be a number of at least 0, got {tolerance!r}")
     if opset is None:
@@ -182,24 +185,21 @@ def _write_options(to: str, opset: int | None, tolerance: float | None) -> dict[
     return {"opset": opset}
 
 
-def _check_path(path: Path, target: Target) -> None:
-    if path.suffix != target.ending:
-        raise ExportError(f"a file for {target.title} ends with {target.ending}, got {path}")
-    if not path.parent.is_dir():
-        raise ExportError(f"the folder {path.parent} is not there")
-    try:
-        check_writable(path.parent)
-    except OSError as error:
-        raise ExportError(f"{path.parent} cannot be written to ({error.strerror})") from None
-    if path.is_dir() and target.ending != ".mlpackage":
-        raise ExportError(f"{path} is a folder")
-    for ending in target.beside:
-        beside = path.with_suffix(ending)
-        if beside.exists() and not path.exists():
-            raise ExportError(
-                f"{beside}, where the weights go, is there and belongs to another file; choose "
-                "another name"
-            )
+def _check_size(model: nn.Module, target: Target, dtype: torch.dtype) -> None:
+    """Check that a file holds the weights, before anything is made of them."""
+    if target.most_bytes is None or not isinstance(model, nn.Module):
+        return
+    tensors = [*model.parameters(), *model.buffers()]
+    nbytes = sum(
+        t.numel() * (dtype.itemsize if t.is_floating_point() else t.element_size())
+        for t in tensors
+        if not is_lazy(t)
+    )
+    if nbytes >= target.most_bytes:
+        raise ExportError(
+            f"the weights have {nbytes / 1e9:.1f} GB; one file for {target.title} holds "
+            f"{target.most_bytes / 2**30:.0f} GB. Export in float16, or in parts"
+        )
 
 
 def _check_dtypes(example: Sequence[Tensor]) -> None:
@@ -211,82 +211,32 @@ def _check_dtypes(example: Sequence[Tensor]) -> None:
             )
 
 
-def _as_dtype(inputs: Inputs, dtype: str) -> Inputs:
-    wanted = _DTYPES[dtype]
-    return Inputs(
-        inputs.name,
-        tuple(t.to(wanted) if t.is_floating_point() else t for t in inputs.tensors),
-    )
-
-
-def _check(
-    to: str,
-    whole: nn.Module,
-    network: nn.Module,
-    example: tuple[Tensor, ...],
-    made: Path,
-    *,
-    dynamic: tuple[int, ...],
-    dtype: str,
-    tolerance: float | None,
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    """Write a prepared network, run it and compare; the fields of the report that come of it."""
-    runtime = runtime_of(to)
-    every = [_as_dtype(one, dtype) for one in inputs_to_run(example, dynamic)]
-    given = every[0].tensors
-    runtime.write(network, given, made, dynamic=dynamic, **options)
-    exact = copy.deepcopy(whole).double()
-    _check_repeats(exact, example)
-    own = (copy.deepcopy(whole).to(_DTYPES[dtype]), network)
-    expected = [expect(inputs, exact, own, _DTYPES[dtype], tolerance) for inputs in every]
-    found = runtime.describe(made)
-    norms, worst = _norms_of(network, every)
-    alone = made.with_stem("norms")
-    if norms:
-        runtime.write(NormsAlone(list(norms.values())).eval(), worst, alone, **options)
-    fields: dict[str, Any] = {
-        "operators": found.operators,
-        "delegates": found.delegates,
-        "nbytes": _size(made, target_of(to)),
-        "kept": expected if sum(map(_kept_bytes, expected)) <= MOST_KEPT else [],
-        "not_run": None,
-        "checks": [],
-        "norms": [],
-        "milliseconds": {},
-    }
-    try:
-        runs = _loaded(runtime, [(made, given), *([(alone, worst)] if norms else [])])
-    except NotRunHereError as reason:
-        return fields | {"not_run": str(reason)}
-    fields["checks"] = [compare(runs[0], one) for one in expected]
-    if norms:
-        fields["norms"] = check_norms(runs[1], norms, worst, _DTYPES[dtype])
-    fields["milliseconds"] = _time(runs[0], network, given)
-    return fields
-
-
-def _check_repeats(exact: nn.Module, example: tuple[Tensor, ...]) -> None:
-    """Check that a network gives the same twice.
-
-    Raises:
-        ExportError: it draws random numbers, or changes as it runs.
-    """
-    doubled = tuple(t.double() if t.is_floating_point() else t for t in example)
-    first, again = (outputs_of(exact, doubled) for _ in range(2))
-    if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
-        raise ExportError(
-            "the network gives other outputs each time that it runs: nothing can be compared with "
-            "it. Take out what draws random numbers or keeps a state"
-        )
-
-
-def _half_notes(checks: Sequence[Check], dtype: str) -> list[str]:
-    """What to know of a network in a half type whose error on the example is not its rounding's."""
-    if dtype == "float32" or not checks:
+def _unchecked(changes: PrepareReport) -> list[str]:
+    """Notes on norms that stay as they are, and are not checked by themselves."""
+    kept = changes.of(KEPT)
+    if not kept:
         return []
-    check, rounding = checks[0], torch.finfo(_DTYPES[dtype]).eps / 2
-    if check.error <= TIMES * rounding * check.largest:
+    some = "; ".join(f"{name or 'the network'}: {why}" for name, why in list(kept.items())[:3])
+    more = "; ..." if len(kept) > 3 else ""
+    return [
+        f"{counted(len(kept), 'layer')} {'keeps its' if len(kept) == 1 else 'keep their'} own "
+        f"norms, which only the checks of the whole network cover: {some}{more}"
+    ]
+
+
+def _precision_notes(checks: Sequence[Check], dtype: str) -> list[str]:
+    """What to know of a network whose error on the example is more than its dtype's rounding."""
+    if not checks:
+        return []
+    check = checks[0]
+    if dtype == "float32":
+        if check.pytorch <= NOTED * check.largest:
+            return []
+        return [
+            f"on the example PyTorch's own network is {check.pytorch:.2g} off where its largest "
+            f"output is {check.largest:.2g}, much for float32: four times that is allowed"
+        ]
+    if check.error <= TIMES * torch.finfo(_DTYPES[dtype]).eps / 2 * check.largest:
         return []
     return [
         f"on the example the {dtype} network is {check.error:.2g} off, more than {TIMES} roundings "
@@ -295,78 +245,11 @@ def _half_notes(checks: Sequence[Check], dtype: str) -> list[str]:
     ]
 
 
-def _norms_of(
-    network: nn.Module, every: Sequence[Inputs]
-) -> tuple[dict[str, GroupNormForm], tuple[Tensor, ...]]:
-    """The norms that run, by name, and the input of each that lies farthest from zero."""
-    inputs = worst_inputs(network, every)
-    norms = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, GroupNormForm) and name in inputs
-    }
-    return norms, tuple(inputs[name] for name in norms)
-
-
-def _loaded(runtime: Any, files: Sequence[tuple[Path, tuple[Tensor, ...]]]) -> list[Run]:
-    """Functions that run the files, which another process has survived."""
-    check_survives(runtime, [(path, [t.numpy() for t in inputs]) for path, inputs in files])
-    return [runtime.load(path) for path, _ in files]
-
-
-def _time(run: Run, network: nn.Module, example: tuple[Tensor, ...]) -> dict[str, float]:
-    """Milliseconds of one call on one thread, the least of rounds in which both take turns."""
-    arrays = [tensor.numpy() for tensor in example]
-    calls: dict[str, Callable[[], Any]] = {
-        "runtime": lambda: run(arrays),
-        "PyTorch": lambda: outputs_of(network, example),
-    }
-    least = dict.fromkeys(calls, math.inf)
+def _seconds(whole: nn.Module, example: tuple[Tensor, ...]) -> float:
+    """Of one call of the network in PyTorch, as it was given, in float32 on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for _ in range(_ROUNDS):
-            for name, call in calls.items():
-                began = time.perf_counter()
-                call()
-                least[name] = min(least[name], 1e3 * (time.perf_counter() - began))
+        return least_seconds(lambda: outputs_of(whole, example))
     finally:
         torch.set_num_threads(threads)
-    return least
-
-
-def raise_for_failures(report: ExportReport) -> None:
-    """Raise ExportError with the numbers of what failed, and what to try."""
-    lines = [
-        f"  {one.name or 'the norm'}: error {one.error:.2g}, allowed {one.allowed:.2g}"
-        + (f" (PyTorch {one.pytorch:.2g})" if isinstance(one, Check) else
-           f" (group norm as {one.form!r}, |mean| / spread {one.ratio:.3g})")
-        for one in report.failed
-    ]  # fmt: skip
-    if not lines:
-        return
-    others = ", ".join(repr(form) for form in FORMS if form != report.form)
-    raise ExportError(
-        f"what was written for {target_of(report.runtime).title} does not compute what the network "
-        "does:\n" + "\n".join(lines) + f"\nGroup norms were written in the form {report.form!r}; "
-        f"try form={others}, calibration images, or say with tolerance=... what you can bear"
-    )
-
-
-def _kept_bytes(expected: Expected) -> int:
-    return sum(array.nbytes for array in (*expected.inputs, *expected.outputs))
-
-
-def _size(made: Path, target: Target) -> int:
-    paths = [made, *(made.with_suffix(ending) for ending in target.beside)]
-    every = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
-    return sum(file.stat().st_size for file in every if file.is_file())
-
-
-def _move(made: Path, path: Path, target: Target) -> None:
-    """Put the files in their place; the one to open last."""
-    for ending in target.beside:
-        os.replace(made.with_suffix(ending), path.with_suffix(ending))
-    if path.is_dir():
-        shutil.rmtree(path)
-    os.replace(made, path)

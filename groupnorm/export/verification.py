@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from groupnorm.export.errors import ExportError
-from groupnorm.export.network_check import compare
+from groupnorm.export.gate.check import raise_for_failures
+from groupnorm.export.gate.isolated import run_isolated
+from groupnorm.export.gate.network import compare
+from groupnorm.export.paths import digest_of, files_of
 from groupnorm.export.report import ExportReport, read_report
-from groupnorm.export.runtimes.probe import check_survives
-from groupnorm.export.saving import raise_for_failures
-from groupnorm.export.targets import runtime_of
+from groupnorm.export.targets import runs_here, runtime_of, target_of
 
 
 def verify(path: str | os.PathLike[str]) -> ExportReport:
@@ -24,26 +25,31 @@ def verify(path: str | os.PathLike[str]) -> ExportReport:
         The report, with the checks of this machine; norms by themselves are not checked again.
 
     Raises:
-        ExportError: there is no report, it keeps no inputs, the runtime is not here, or the file
-            does not compute what the network did.
+        ExportError: there is no report, or it is another file's or keeps no inputs, the runtime is
+            not here, or the file does not compute what the network did.
     """
     path = Path(path)
     report = read_report(path)
-    for name in report.files:
-        if not path.with_name(name).exists():
-            raise ExportError(f"{path.with_name(name)} is missing")
+    target = target_of(report.runtime)
+    files = files_of(path, target)
+    for one in files:
+        if not one.exists():
+            raise ExportError(f"{one} is missing")
+    if [digest_of(one) for one in files] != list(report.files.values()):
+        raise ExportError(f"{path} was changed, or the report beside it is another file's")
     if not report.kept:
         raise ExportError(
             f"the report of {path} keeps no inputs: they are too large. Export the network again "
             "with a smaller example"
         )
+    if not runs_here(target):
+        raise ExportError(f"{target.title} does not run on this machine; verify {path} on another")
     runtime = runtime_of(report.runtime)
     versions = runtime.versions()
-    check_survives(runtime, [(path, report.kept[0].inputs)])
-    run = runtime.load(path)
+    (ran,) = run_isolated(runtime, (path, [one.inputs for one in report.kept]))
     checked = replace(
         report,
-        checks=[compare(run, one) for one in report.kept],
+        checks=[compare(*pair) for pair in zip(ran.outputs, report.kept, strict=True)],
         norms=[],
         not_run=None,
         versions=versions,

@@ -77,10 +77,19 @@ def test_calibration_images(folder):
 
 
 @pytest.mark.slow
+def test_forms_that_were_refused_are_told(folder):
+    """Of groups of millions the instance form is wrong."""
+    done = typed("export", "own_network:net", "net.onnx", "--example", "1x3x600x600", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "not as instance: what was written for ONNX Runtime" in " ".join(done.stdout.split())
+
+
+@pytest.mark.slow
 def test_all_that_are_installed(folder):
     done = typed("export", "own_network:net", "out", "--to", "all", "--example", "1x3x12x12",
-                 cwd=folder)  # fmt: skip
+                 "--opset", "19", cwd=folder)  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "only ONNX Runtime's files have one" not in done.stdout
     assert (folder / "out" / "onnxruntime.onnx").exists()
     assert "wrote out/onnxruntime.onnx" in done.stdout
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from groupnorm import GroupNorm
+from groupnorm.export.forms import PooledGroupNorm
 from groupnorm.layers import WSConv2d
 
 
@@ -29,6 +30,16 @@ def standardized():
     """A convolution with standardized weights, and its norm."""
     torch.manual_seed(0)
     return nn.Sequential(WSConv2d(3, 16, 3), GroupNorm(4, 16), nn.SiLU()).eval()
+
+
+def form_norm(form=PooledGroupNorm, **options):
+    """A norm in a form: 4 groups of 16 channels, with random weights."""
+    torch.manual_seed(0)
+    made = form(4, 16, **options)
+    with torch.no_grad():
+        made.weight.uniform_(0.5, 1.5)
+        made.bias.normal_()
+    return made.eval()
 
 
 def images(*shape, seed=0):

@@ -108,6 +108,38 @@ def test_offsets_of_other_ranks(form, shape):
     assert error <= allowed
 
 
+@pytest.mark.parametrize(
+    "spatial", [(112, 112), (127, 113), (48, 211), (53, 1), (2304, 1)], ids=str
+)
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_blocks_of_large_maps(spatial, offset):
+    """Whether a block divides the map, along one axis alone, or not at all."""
+    layer = made("blocked", 3, 6)
+    x = torch.randn(2, 6, *spatial) + offset
+    error, allowed = error_and_bound(layer, x, layer(x), m=0)
+    assert error <= allowed
+    layer, x = made("blocked", 3, 6, dtype=torch.float64), x.double()
+    error, allowed = error_and_bound(layer, x, layer(x))
+    assert error <= allowed
+
+
+def convolutions(program):
+    return [n for n in program.graph.nodes if n.op == "call_function" and "conv" in str(n.target)]
+
+
+def test_maps_whose_size_may_change_are_summed_in_blocks():
+    """Two depthwise convolutions for each of three means; those of the groups are 1x1."""
+    layer = made("blocked", 4, 12, dtype=torch.float64)
+    program = exported(layer, torch.randn(2, 12, 8, 9).double(), (0, 2, 3))
+    assert len([n for n in convolutions(program) if n.args[3] == [5, 5]]) == 6
+    static = exported(layer, torch.randn(1, 12, 8, 9).double())
+    assert not [n for n in convolutions(static) if n.args[3] == [5, 5]]
+    for shape in ((2, 12, 8, 9), (3, 12, 64, 51), (1, 12, 1, 1), (1, 12, 26, 127)):
+        x = torch.randn(shape, dtype=torch.float64) + 100
+        error, allowed = error_and_bound(layer, x, program.module()(x))
+        assert error <= allowed
+
+
 def test_the_plain_form_is_not_as_near():
     """So that the bound of the two others says something."""
     layer = made("plain", 6, 60)

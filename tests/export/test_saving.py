@@ -1,39 +1,23 @@
 """The whole way: prepared, written, run, compared, and only then kept."""
 
-import importlib
+import base64
 import json
+import os
+import zlib
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from groupnorm import GroupNorm
-from groupnorm.export import ExportError, read_report, save, verify
+from groupnorm.export import ExportError, read_report, save, saving, verify
+from groupnorm.export.gate.isolated import ROUNDS
+from groupnorm.export.gate.norms import EXAMPLE, ON, WORST
 from groupnorm.export.report import report_path
 from groupnorm.export.targets import TARGETS
+from tests.export.installed import need, path_for
 from tests.export.networks import convolutional, images, standardized
-
-PACKAGES = {
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("openvino",),
-    "ncnn": ("ncnn", "pnnx"),
-    "executorch": ("executorch",),
-    "executorch-portable": ("executorch",),
-    "litert": ("litert_torch", "ai_edge_litert"),
-    "coreml": ("coremltools",),
-}
-
-
-def need(to):
-    """Skip where a runtime is not installed."""
-    for package in PACKAGES[to]:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-
-
-def path_for(to, folder):
-    return folder / f"network{TARGETS[to].ending}"
-
 
 ROWS = [(to, dtype) for to, target in TARGETS.items() for dtype in target.forms]
 DYNAMIC = {"any": (0, 2, 3), "positions": (2, 3)}
@@ -61,17 +45,20 @@ def test_every_row_of_the_table_with_other_sizes(to, dtype, groups, tmp_path):
     )
     check(report, to)
     if report.not_run is None:
-        assert report.checks[-1].name.startswith("shape ")
+        assert report.checks[1].name.startswith("shape ")
 
 
 def check(report, to):
     if to == "coreml":
-        assert report.not_run == "Core ML runs on macOS only: not run on this machine"
+        assert report.not_run == "Core ML does not run on this machine"
         assert not report.checks
         return
     assert report.not_run is None
     assert report.failed == []
-    assert len(report.norms) == 2
+    which = ON if report.dtype == "float32" else (EXAMPLE, WORST)
+    assert sorted({(norm.name, norm.on) for norm in report.norms}) == [
+        (name, on) for name in ("1", "4") for on in sorted(which)
+    ]  # fmt: skip
     assert max(norm.ratio for norm in report.norms) > 10
 
 
@@ -168,6 +155,90 @@ def test_weights_of_another_file_are_not_overwritten(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_time_of_pytorch_is_that_of_the_network_as_it_was_given(tmp_path):
+    """Weights that are standardized in every call there are not in the file."""
+    need("onnxruntime")
+    calls = []
+    network = standardized()
+    network[0].register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    report = save(network, tmp_path / "network.onnx", images(1, 3, 16, 16))
+    assert report.milliseconds["PyTorch"] > 0
+    before = len(calls)
+    saving._seconds(network, (images(1, 3, 16, 16),))
+    assert len(calls) - before == ROUNDS
+
+
+@pytest.mark.slow
+def test_outputs_that_are_zero_but_for_rounding(tmp_path):
+    """As means of what a norm gives; nothing can be off by a part of them."""
+    need("onnxruntime")
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), GroupNorm(8, 8, affine=False), nn.AdaptiveAvgPool2d(1)
+    ).eval()
+    assert save(network, tmp_path / "network.onnx", images(1, 3, 16, 16)).failed == []
+
+
+@pytest.mark.slow
+def test_any_name_will_do(tmp_path):
+    """The norms by themselves are written, too."""
+    need("onnxruntime")
+    path = tmp_path / "norms.onnx"
+    report = save(convolutional(), path, images(1, 3, 8, 8))
+    assert verify(path).checks == report.checks
+    assert {norm.name for norm in report.norms} == {"1", "4"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("times", range(6))
+def test_what_ends_a_save_leaves_what_was_there(tmp_path, monkeypatch, times, error):
+    """Whichever of the moves is the last."""
+    need("openvino")
+    path, x = tmp_path / "network.xml", images(1, 3, 8, 8)
+    save(convolutional(8), path, x, "openvino")
+    before = sorted(one.name for one in tmp_path.iterdir())
+    replace, moves = os.replace, []
+
+    def interrupted(source, to):
+        if Path(to).parent == tmp_path or Path(source).parent == tmp_path:
+            moves.append(to)
+            if len(moves) == times + 1:
+                raise error
+        replace(source, to)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises((error, ExportError)):
+        save(convolutional(4), path, x, "openvino")
+    monkeypatch.undo()
+    assert len(moves) > times
+    assert sorted(one.name for one in tmp_path.iterdir()) == before
+    assert verify(path).failed == []
+
+
+@pytest.mark.slow
+def test_a_file_and_its_report_under_another_name(tmp_path):
+    need("openvino")
+    save(convolutional(), tmp_path / "network.xml", images(1, 3, 8, 8), "openvino")
+    for ending in (".xml", ".bin", ".xml.report.json"):
+        (tmp_path / f"network{ending}").rename(tmp_path / f"other{ending}")
+    assert verify(tmp_path / "other.xml").failed == []
+    (tmp_path / "other.bin").unlink()
+    with pytest.raises(ExportError, match=r"other\.bin is missing"):
+        verify(tmp_path / "other.xml")
+
+
+def test_what_is_of_another_kind_is_not_replaced(tmp_path, monkeypatch):
+    from groupnorm.export.runtimes import coreml
+
+    monkeypatch.setattr(coreml, "versions", dict)
+    path = tmp_path / "network.mlpackage"
+    path.write_bytes(b"")
+    with pytest.raises(ExportError, match=r"mlpackage is a file, which Core ML does not write"):
+        save(convolutional(), path, images(1, 3, 8, 8), "coreml")
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.slow
 def test_a_half_network_far_from_its_rounding_says_so(tmp_path):
     need("onnxruntime")
     network, x = convolutional(4, 16, offset=1000.0), images(4, 3, 8, 8)
@@ -251,6 +322,15 @@ class TwoInputs(nn.Module):
         ({"example": ()}, "one for each argument, got none"),
         ({"form": "grouped"}, "unknown form 'grouped'; known: plain, instance, pooled"),
         ({"tolerance": -1.0}, "tolerance must be a number of at least 0, got -1.0"),
+        ({"tolerance": True}, "tolerance must be a number of at least 0, got True"),
+        ({"example": None}, "the example must be a tensor, .* got NoneType"),
+        ({"example": torch.zeros(1, 3, 8, 8, device="meta")}, "the example must hold values"),
+        ({"example": torch.eye(3).to_sparse()}, "the example must hold values in a dense tensor"),
+        ({"path": f"{'n' * 245}.onnx"}, "cannot be written .File name too long"),
+        (
+            {"model": nn.Linear(30_000, 20_000, device="meta")},
+            r"the weights have 2\.4 GB; one file for ONNX Runtime holds 2 GB",
+        ),
         ({"example": torch.zeros(1, 3, 8, 8).half()}, "give the example in float32, got float16"),
         ({"example": torch.zeros(1, 4, 8, 8)}, "does not run on inputs of shape .*expected input"),
         ({"example": torch.zeros(3)}, "does not run on inputs of shape .*Expected"),
@@ -302,8 +382,19 @@ def test_a_file_that_changed_is_found(tmp_path):
     other = tmp_path / "other.onnx"
     save(convolutional(4), other, images(1, 3, 16, 16))
     path.write_bytes(other.read_bytes())
+    with pytest.raises(ExportError, match=r"network\.onnx was changed, or the report beside it"):
+        verify(path)
+    save(convolutional(4), path, images(1, 3, 16, 16))
+    report = json.loads(report_path(path).read_text(encoding="utf-8"))
+    wrong = read_report(path).kept[0].outputs[0] + 1
+    report["kept"][0]["outputs"][0]["zlib"] = packed(wrong)
+    report_path(path).write_text(json.dumps(report), encoding="utf-8")
     with pytest.raises(ExportError, match="does not compute what the network"):
         verify(path)
+
+
+def packed(values):
+    return base64.b64encode(zlib.compress(values.tobytes())).decode("ascii")
 
 
 def test_importing_the_package_loads_no_runtime():
@@ -312,7 +403,8 @@ def test_importing_the_package_loads_no_runtime():
 
     code = (
         "import sys, groupnorm.export.saving\n"
-        "print([n for n in ('onnx', 'onnxruntime', 'openvino', 'ncnn', 'coremltools')"
+        "print([n for n in ('onnx', 'onnxruntime', 'openvino', 'ncnn', 'pnnx', 'coremltools',"
+        " 'executorch', 'litert_torch', 'ai_edge_litert')"
         " if n in sys.modules])"
     )
     done = subprocess.run(

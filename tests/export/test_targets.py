@@ -28,6 +28,6 @@ def test_what_loses_digits_in_the_operator_does_not_get_it():
 
 
 def test_what_adds_up_one_after_the_other_is_not_for_groups_of_any_size():
-    assert forms_for("onnxruntime", "float32") == ("instance", "pooled")
-    assert forms_for("onnxruntime", "float32", (0,)) == ("instance", "pooled")
-    assert forms_for("onnxruntime", "float32", (0, 2)) == ("pooled",)
+    assert forms_for("onnxruntime", "float32") == ("instance", "pooled", "blocked")
+    assert forms_for("onnxruntime", "float32", (0,)) == ("instance", "pooled", "blocked")
+    assert forms_for("onnxruntime", "float32", (0, 2)) == ("pooled", "blocked")

@@ -228,8 +228,9 @@ def differing(
     """
     for (name, want), (_, got) in zip(before, after, strict=True):
         difference, largest = _difference(want, got)
-        tolerance = 0.3 * math.sqrt(torch.finfo(want.dtype).eps)
-        if not difference <= tolerance * largest:
+        eps = torch.finfo(want.dtype).eps
+        # and some roundings of numbers near 1, for outputs that are 0 but for rounding
+        if not difference <= 0.3 * math.sqrt(eps) * largest + 16 * eps:
             yield name, difference, largest
 
 

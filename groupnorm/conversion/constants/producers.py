@@ -26,31 +26,28 @@ LINEAR_LAYERS = (
 NOT_RUN = "it does not run on the example"
 
 
-class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which operations take the outputs of linear layers, and within which norm.
+class TensorUses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes, while a network runs, which operations take outputs and weights of its layers.
 
     Attributes:
-        made: id of an output -> the layer that made it.
-        kept: the tensors whose ids are noted anywhere, so that no other one gets such an id.
-        inside: the norms that run now.
-        other: ids of outputs that something else than the norm they are the input of takes.
+        made: id of an output -> what made it.
+        kept: tensors whose ids are noted, so that no other one gets such an id.
         running: the layers that run now.
         weights: id of a parameter -> the layers that have it.
-        borrowed: layers whose parameters something else takes while they do not run.
+        borrowed: layers whose parameters something takes while they do not run.
     """
 
-    def __init__(self, layers: Iterable[LinearLayer]) -> None:
+    made: dict[int, Any]
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.made: dict[int, tuple[LinearLayer, Tensor]] = {}
         self.kept: list[Tensor] = []
-        self.inside: list[tuple[nn.Module, int]] = []
-        self.other: set[int] = set()
-        self.running: list[LinearLayer] = []
-        self.weights: dict[int, set[LinearLayer]] = {}
+        self.running: list[nn.Module] = []
+        self.weights: dict[int, set[nn.Module]] = {}
         for layer in layers:
             for parameter in layer.parameters(recurse=False):
                 self.weights.setdefault(id(parameter), set()).add(layer)
-        self.borrowed: set[LinearLayer] = set()
+        self.borrowed: set[nn.Module] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -63,7 +60,29 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
     def use(self, ids: Iterable[int]) -> None:
-        """Note that something takes these tensors."""
+        """Note that something takes the tensors of these ids."""
+        raise NotImplementedError
+
+
+class _Uses(TensorUses):  # type: ignore[no-untyped-call]
+    """Notes which operations take the outputs of linear layers, and within which norm.
+
+    Attributes:
+        made: id of an output -> the layer that made it, and the output.
+        inside: the norms that run now, each with the id of its input.
+        other: ids of outputs that something else than the norm they are the input of takes.
+    """
+
+    made: dict[int, tuple[LinearLayer, Tensor]]
+
+    def __init__(self, layers: Iterable[LinearLayer]) -> None:
+        super().__init__(layers)
+        self.made = {}
+        self.inside: list[tuple[nn.Module, int]] = []
+        self.other: set[int] = set()
+
+    def use(self, ids: Iterable[int]) -> None:
+        """Note that something takes these, unless it is the norm that runs, of its input."""
         current = self.inside[-1][1] if self.inside else None
         self.other |= {one for one in ids if one != current}
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from groupnorm import layers
 from groupnorm.conversion.calibration.affine import fold_affine
-from groupnorm.conversion.constants.fold import layer_for, set_weights
+from groupnorm.conversion.constants.fold import check_finite, layer_for, set_weights
 from groupnorm.conversion.constants.producers import LinearLayer, find_producers
 from groupnorm.conversion.example import Example, Shapes, input_shapes
 from groupnorm.conversion.sources import Refusal, SourceNorm
@@ -176,6 +176,11 @@ def _of_calibrated(
         return new, PreparedLayer(name, PLAIN, f"{kind} to group norm")
     try:
         layer = layer_for(source, producer, names, owners)
+        transposed = layer.groups if isinstance(layer, nn.modules.conv._ConvTransposeNd) else None
+        folded = fold_affine(
+            layer.weight, layer.bias, scale.detach(), shift.detach(), transposed_groups=transposed
+        )
+        check_finite(names[layer], *folded)
     except Refusal as refusal:
         one, zero = torch.ones_like(scale), torch.zeros_like(scale)
         constant = SourceNorm(
@@ -187,9 +192,5 @@ def _of_calibrated(
             raise Refusal(affine) from None
         both = nn.Sequential(OrderedDict(affine=affine, norm=new))
         return both, PreparedLayer(name, PLAIN, f"{kind} to batch and group norm: {refusal}")
-    transposed = layer.groups if isinstance(layer, nn.modules.conv._ConvTransposeNd) else None
-    folded = fold_affine(
-        layer.weight, layer.bias, scale.detach(), shift.detach(), transposed_groups=transposed
-    )
     set_weights(layer, *folded)
     return new, PreparedLayer(name, FOLDED, f"scale and offset of {kind} into {names[layer]}")

@@ -6,67 +6,47 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from groupnorm.conversion.constants.producers import LINEAR_LAYERS, NOT_RUN, LinearLayer
+from groupnorm.conversion.constants.producers import (
+    LINEAR_LAYERS,
+    NOT_RUN,
+    LinearLayer,
+    TensorUses,
+)
 from groupnorm.conversion.example import Example, copied, evaluating, first_input, run, tensors_in
 from groupnorm.conversion.walk import has_hooks
 
 
-class _Takers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Takers(TensorUses):  # type: ignore[no-untyped-call]
     """Notes what takes the outputs of norms.
 
     Attributes:
         made: id of an output -> the norm that made it.
-        kept: tensors whose ids are noted, so that no other one gets such an id.
         layers: norm -> the layers whose input its outputs are.
         other: norms whose outputs something else takes.
         inputs: layer -> ids of its inputs.
-        running: the layers that run now, each with the id of its input.
-        weights: id of a parameter -> the layers that have it.
-        borrowed: layers whose parameters something takes while they do not run.
     """
 
+    made: dict[int, nn.Module]
+
     def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.made: dict[int, nn.Module] = {}
-        self.kept: list[Tensor] = []
+        super().__init__(layers)
+        self.made = {}
         self.layers: dict[nn.Module, set[nn.Module]] = {}
         self.other: set[nn.Module] = set()
         self.inputs: dict[nn.Module, list[int]] = {}
-        self.running: list[tuple[nn.Module, int]] = []
-        self.weights: dict[int, set[nn.Module]] = {}
-        for layer in layers:
-            for parameter in layer.parameters(recurse=False):
-                self.weights.setdefault(id(parameter), set()).add(layer)
-        self.borrowed: set[nn.Module] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        taken = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
-        self.use(taken)
-        running = {layer for layer, _ in self.running}
-        for one in taken:
-            owners = self.weights.get(id(one), set())
-            if owners.isdisjoint(running):
-                self.borrowed |= owners
-        return func(*args, **(kwargs or {}))
-
-    def use(self, tensors: Iterable[Tensor]) -> None:
-        """Note that something takes tensors, unless it is the layer that runs, of its input."""
-        current = self.running[-1][1] if self.running else None
-        for one in tensors:
-            if id(one) in self.made and id(one) != current:
-                self.other.add(self.made[id(one)])
+    def use(self, ids: Iterable[int]) -> None:
+        """Note that something takes these, unless it is the layer that runs, of its input."""
+        current = self.inputs[self.running[-1]][-1] if self.running else None
+        self.other |= {self.made[one] for one in ids if one in self.made and one != current}
 
     def start(self, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A layer begins to run."""
         taken = first_input(args, named)
         self.kept += tensors_in(taken)
         self.inputs.setdefault(layer, []).append(id(taken))
-        self.running.append((layer, id(taken)))
+        self.running.append(layer)
         if id(taken) in self.made:
             self.layers.setdefault(self.made[id(taken)], set()).add(layer)
 
@@ -86,7 +66,7 @@ class _Takers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A module ran whose hooks see its inputs and outputs."""
         tensors = [*tensors_in(args), *tensors_in(named), *tensors_in(output)]
         self.kept += tensors
-        self.use(tensors)
+        self.use(map(id, tensors))
 
 
 def find_readers(
@@ -120,7 +100,7 @@ def find_readers(
             module.register_forward_hook(takers.stop)
     with evaluating(network), takers:
         output = run(network, example)
-    takers.use(tensors_in(output))
+    takers.use(map(id, tensors_in(output)))
     found: dict[nn.Module, LinearLayer | str] = {}
     for norm in wanted:
         layer = _reader(norm, takers, hooked)

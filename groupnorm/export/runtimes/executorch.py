@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.export.errors import ExportError
+from groupnorm.export.programs.exported import Axes, exported
+from groupnorm.export.programs.xnnpack import gelu_written_out, means_with_axes, rewritten
 from groupnorm.export.runtimes.description import Description
 from groupnorm.export.runtimes.installed import installed_versions
-from groupnorm.export.runtimes.program import exported
 from groupnorm.export.runtimes.quiet import first, quiet
 from groupnorm.files import write_atomic
 
@@ -39,7 +39,7 @@ def write(
     example: tuple[Tensor, ...],
     path: Path,
     *,
-    dynamic: Sequence[int] = (),
+    dynamic: Axes = (),
     portable: bool = False,
 ) -> None:
     """Write a network.
@@ -48,7 +48,7 @@ def write(
         network: prepared, in evaluation mode, on the CPU.
         example: its inputs, in its dtype.
         path: of the file.
-        dynamic: axes whose size may change, up to `GROWTH` times that of the example; 4 where the
+        dynamic: of each input the axes whose size may change, up to `GROWTH` times; 4 where the
             example has 1.
         portable: leave everything to the portable operators, nothing to XNNPACK.
 
@@ -56,14 +56,18 @@ def write(
         ExportError: it cannot be converted.
     """
     program = exported(network, example, dynamic, growth=GROWTH)
+    if not portable:
+        program = means_with_axes(gelu_written_out(program))
+        module = rewritten(program)
+        if module is not None:
+            program = exported(module, example, dynamic, growth=GROWTH)
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
         try:
             lowered = to_edge_transform_and_lower(
-                program.run_decompositions({torch.ops.aten.gelu.default: _gelu}),
-                partitioner=[] if portable else [XnnpackPartitioner()],
+                program, partitioner=[] if portable else [XnnpackPartitioner()]
             )
             content = bytes(lowered.to_executorch().buffer)
         except Exception as error:
@@ -71,16 +75,6 @@ def write(
                 f"ExecuTorch cannot convert the network: {type(error).__name__}: {first(error)}"
             ) from error
     write_atomic(path, content)
-
-
-def _gelu(x: Tensor, *, approximate: str = "none") -> Any:
-    """GELU of its approximation by tanh written out, because XNNPACK computes the other one."""
-    if approximate != "tanh":
-        return NotImplemented
-    z = x.float()
-    inner = math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)
-    # 1 as a whole number would be a tensor of its own, converted at run time.
-    return (0.5 * z * (1.0 + torch.tanh(inner))).to(x.dtype)
 
 
 def load(path: Path) -> Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]:

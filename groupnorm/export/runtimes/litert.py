@@ -1,5 +1,7 @@
 """LiteRT, once TensorFlow Lite, on the CPU: .tflite files, which XNNPACK takes.
 
+Images are transposed where they go in and out, and attention's views around each block of it.
+
 Its converter pins PyTorch and has older versions of packages that others need: it belongs into an
 environment of its own.
 """
@@ -14,29 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from groupnorm.export.errors import ExportError
+from groupnorm.export.programs.exported import Axes, exported
+from groupnorm.export.programs.slices import without_slices
+from groupnorm.export.programs.xnnpack import means_with_axes, pads_of_channels_joined
 from groupnorm.export.runtimes.description import Description
 from groupnorm.export.runtimes.installed import installed_versions
 from groupnorm.export.runtimes.quiet import first, quiet
 from groupnorm.files import write_atomic
 
 TESTED = {"litert-torch": ("0.10",), "ai-edge-litert": ("2.3",)}
-
-
-class _ChannelsLast(nn.Module):
-    """The network with its images' channels as the last axis, in inputs and outputs."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Tensor) -> Any:
-        outputs = self.network(*(t.movedim(-1, 1) if t.dim() > 2 else t for t in inputs))
-        if isinstance(outputs, Tensor):
-            return outputs.movedim(1, -1) if outputs.dim() > 2 else outputs
-        return [t.movedim(1, -1) if t.dim() > 2 else t for t in outputs]
 
 
 def versions() -> dict[str, str]:
@@ -58,8 +49,7 @@ def write(
     example: tuple[Tensor, ...],
     path: Path,
     *,
-    dynamic: Sequence[int] = (),
-    channels_last: bool = False,
+    dynamic: Axes = (),
 ) -> None:
     """Write a network.
 
@@ -68,16 +58,14 @@ def write(
         example: its inputs.
         path: of the file.
         dynamic: empty; other sizes are refused.
-        channels_last: write a file whose inputs and outputs (N, C, *) are (N, *, C), so that it
-            need not transpose them.
 
     Raises:
         ExportError: it cannot be converted.
     """
     if dynamic:
         raise ExportError(
-            f"dynamic={tuple(dynamic)}: LiteRT's converter fails on sizes that may change; write "
-            "one file for each size"
+            f"dynamic axes {tuple(dynamic)}: LiteRT's converter fails on sizes that may "
+            "change; write one file for each size"
         )
     halves = {str(t.dtype) for t in (*network.state_dict().values(), *example)} & {
         "torch.float16", "torch.bfloat16",
@@ -87,14 +75,12 @@ def write(
             f"LiteRT's converter has no convolution in half types, got {', '.join(halves)}: "
             "export in float32"
         )
-    if channels_last:
-        network = _ChannelsLast(network).eval()
-        example = tuple(t.movedim(1, -1).contiguous() if t.dim() > 2 else t for t in example)
+    module = _in_its_layout(network, example)
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         import litert_torch
 
         try:
-            content = litert_torch.convert(network, example).model_content()
+            content = litert_torch.convert(module, example).model_content()
         except Exception as error:
             raise ExportError(
                 f"LiteRT cannot convert the network: {type(error).__name__}: {first(error)}"
@@ -102,14 +88,22 @@ def write(
     write_atomic(path, content)
 
 
-def load(
-    path: Path, *, channels_last: bool = False
-) -> Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]:
+def _in_its_layout(network: nn.Module, example: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The network in operators that the converter takes channels last, and XNNPACK as well."""
+    module = means_with_axes(exported(network, example)).module()
+    assert isinstance(module, fx.GraphModule)
+    without_slices(module)
+    pads_of_channels_joined(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def load(path: Path) -> Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]:
     """A function that runs the file on one thread of the CPU.
 
     Args:
         path: of the file.
-        channels_last: as it was written; the function takes and returns (N, C, *) all the same.
 
     Raises:
         ExportError: it cannot be loaded. So does the function for inputs of another shape or dtype
@@ -120,8 +114,6 @@ def load(
     outputs_of = [one["index"] for one in interpreter.get_output_details()]
 
     def run(inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-        if channels_last:
-            inputs = [np.moveaxis(x, 1, -1) if x.ndim > 2 else x for x in inputs]
         for one, value in zip(wanted, inputs, strict=True):
             if value.dtype == np.int64:
                 value = value.astype(one["dtype"])
@@ -130,8 +122,7 @@ def load(
             except ValueError as error:
                 raise ExportError(f"LiteRT cannot run {path}: {first(error)}") from error
         interpreter.invoke()
-        outputs = [interpreter.get_tensor(index) for index in outputs_of]
-        return [np.moveaxis(y, -1, 1) if channels_last and y.ndim > 2 else y for y in outputs]
+        return [interpreter.get_tensor(index) for index in outputs_of]
 
     return run
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from groupnorm.export.errors import ExportError
+from groupnorm.export.programs.custom import check_operators, traced_custom_operators
 from groupnorm.export.runtimes.description import Description
 from groupnorm.export.runtimes.installed import installed_versions
 from groupnorm.export.runtimes.quiet import first, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from groupnorm.export.programs.exported import Axes
 
 EXTRA = "export"
 TESTED = {"ncnn": ("1.0.20261020",), "pnnx": ("20261020",)}
@@ -35,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def write(
-    network: nn.Module, example: tuple[Tensor, ...], path: Path, *, dynamic: Sequence[int] = ()
+    network: nn.Module, example: tuple[Tensor, ...], path: Path, *, dynamic: Axes = ()
 ) -> None:
     """Write a network. An ncnn network takes one image without its batch axis.
 
@@ -43,19 +46,20 @@ def write(
         network: prepared, in evaluation mode, on the CPU, in float32.
         example: its inputs, one image each.
         path: of the .param file.
-        dynamic: axes whose size may change, none of which is that of the batch.
+        dynamic: of each input the axes whose size may change, none of which is that of the batch.
 
     Raises:
         ExportError: it cannot be converted, has operators that ncnn lacks, or the example holds
             several images.
     """
-    if 0 in dynamic or any(tensor.shape[0] != 1 for tensor in example):
+    if any(0 in axes for axes in dynamic) or any(tensor.shape[0] != 1 for tensor in example):
         raise ExportError(
             "an ncnn network takes one image: give an example of one image and no dynamic axis 0, "
-            f"got {[tuple(t.shape) for t in example]}, dynamic={tuple(dynamic)}"
+            f"got {[tuple(t.shape) for t in example]}, dynamic axes {tuple(dynamic)}"
         )
     import torch
 
+    network = _without_slices(network, example, dynamic)
     # pnnx writes the names of modules as Python attributes, which a number cannot be
     named = torch.nn.ModuleDict({"network": network})
     named.forward = lambda *inputs: network(*inputs)
@@ -64,11 +68,13 @@ def write(
         try:
             with torch.no_grad():
                 traced: Any = torch.jit.trace  # PyTorch has no types for it
-                traced(named, example, check_trace=False).save(str(script))
+                made = traced(named, example, check_trace=False)
         except Exception as error:
             raise ExportError(
                 f"PyTorch cannot trace the network: {type(error).__name__}: {first(error)}"
             ) from error
+        check_operators(traced_custom_operators(made))
+        made.save(str(script))
         _convert(script, example, dynamic)
         param, weights = (Path(folder) / f"net.ncnn.{end}" for end in ("param", "bin"))
         left = unknown_layers(param)
@@ -78,29 +84,56 @@ def write(
         path.with_suffix(".bin").write_bytes(weights.read_bytes())
 
 
-def _convert(script: Path, example: tuple[Tensor, ...], dynamic: Sequence[int]) -> None:
+def _without_slices(network: nn.Module, example: tuple[Tensor, ...], dynamic: Axes) -> nn.Module:
+    """The network without slices that skip positions, as shortcuts have them: pnnx keeps those."""
+    from groupnorm.export.programs.exported import exported
+    from groupnorm.export.programs.graphs import functional_module
+    from groupnorm.export.programs.slices import has_steps, without_slices
+
+    # also for what it refuses: a trace would hold for the example's values or sizes alone
+    module = functional_module(exported(network, example, dynamic))
+    if not has_steps(module):
+        return network
+    without_slices(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _convert(script: Path, example: tuple[Tensor, ...], dynamic: Axes) -> None:
     import pnnx
 
     command = [pnnx.EXEC_PATH, script.name, f"inputshape={_shapes(example, ())}"]
     if dynamic:
         command.append(f"inputshape2={_shapes(example, dynamic)}")
-    done = subprocess.run(
-        [*command, "fp16=0"], cwd=script.parent, capture_output=True, timeout=_SECONDS,
-        encoding="utf-8", errors="replace",
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [*command, "fp16=0"], cwd=script.parent, capture_output=True, timeout=_SECONDS,
+            encoding="utf-8", errors="replace",
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"pnnx did not finish in {_SECONDS} s") from None
     if done.returncode or not (script.parent / "net.ncnn.param").exists():
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise ExportError(f"pnnx cannot convert the network: {said[-1]}")
 
 
-def _shapes(example: tuple[Tensor, ...], dynamic: Sequence[int]) -> str:
+def _shapes(example: tuple[Tensor, ...], dynamic: Axes) -> str:
     """Shapes and types as pnnx takes them, with other sizes for what may change."""
     texts = []
-    for tensor in example:
-        sizes = [n + _OTHER_SIZE if i in dynamic else n for i, n in enumerate(tensor.shape)]
-        kind = "f" if tensor.is_floating_point() else "i"
-        texts.append(f"[{','.join(map(str, sizes))}]{kind}{8 * tensor.element_size()}")
+    for number, tensor in enumerate(example):
+        axes = dynamic[number] if dynamic else ()
+        sizes = [n + _OTHER_SIZE if i in axes else n for i, n in enumerate(tensor.shape)]
+        texts.append(f"[{','.join(map(str, sizes))}]{_kind(tensor)}")
     return ",".join(texts)
+
+
+def _kind(tensor: Tensor) -> str:
+    """A tensor's dtype in pnnx's words."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    kinds = {"bool": "bool", "uint8": "u8", "int8": "i8", "int16": "i16", "int32": "i32"}
+    kinds |= {"int64": "i64", "float16": "f16", "float32": "f32", "float64": "f64"}
+    return kinds[name]
 
 
 def unknown_layers(param: Path) -> list[str]:

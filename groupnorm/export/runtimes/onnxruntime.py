@@ -17,6 +17,8 @@ from groupnorm.export.runtimes.quiet import first, quiet
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from groupnorm.export.programs.exported import Axes
+
 EXTRA = "export"
 TESTED = {"onnx": ("1.23",), "onnxruntime": ("1.32",), "onnxscript": ("0.7",)}
 OPSET = 20
@@ -24,7 +26,6 @@ OPSET = 20
 
 From opset 21 on it is `GroupNormalization`, which ONNX Runtime computes from E[x^2] - E[x]^2.
 """
-_MOST_BYTES = 2**31
 
 
 def versions() -> dict[str, str]:
@@ -41,7 +42,7 @@ def write(
     example: tuple[Tensor, ...],
     path: Path,
     *,
-    dynamic: Sequence[int] = (),
+    dynamic: Axes = (),
     opset: int = OPSET,
 ) -> None:
     """Write a network.
@@ -50,22 +51,16 @@ def write(
         network: prepared, in evaluation mode, on the CPU.
         example: its inputs, in its dtype.
         path: of the file.
-        dynamic: axes whose size may change.
+        dynamic: of each input the axes whose size may change.
         opset: of ONNX.
 
     Raises:
-        ExportError: it cannot be converted, or needs more than one file holds.
+        ExportError: it cannot be converted.
     """
     import torch
 
-    from groupnorm.export.runtimes.program import exported
+    from groupnorm.export.programs.exported import exported
 
-    nbytes = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    if nbytes >= _MOST_BYTES:
-        raise ExportError(
-            f"the weights have {nbytes / 1e9:.1f} GB; one ONNX file holds 2 GB. Export in float16, "
-            "or in parts"
-        )
     program = exported(network, example, dynamic)
     with quiet():
         try:

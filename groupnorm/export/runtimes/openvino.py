@@ -17,6 +17,8 @@ from groupnorm.export.runtimes.quiet import first, quiet
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from groupnorm.export.programs.exported import Axes
+
 EXTRA = "export"
 TESTED = {"openvino": ("2026.4",)}
 _OPTIONS = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
@@ -32,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def write(
-    network: nn.Module, example: tuple[Tensor, ...], path: Path, *, dynamic: Sequence[int] = ()
+    network: nn.Module, example: tuple[Tensor, ...], path: Path, *, dynamic: Axes = ()
 ) -> None:
     """Write a network.
 
@@ -40,14 +42,14 @@ def write(
         network: prepared, in evaluation mode, on the CPU.
         example: its inputs, in its dtype.
         path: of the .xml file.
-        dynamic: axes whose size may change.
+        dynamic: of each input the axes whose size may change.
 
     Raises:
         ExportError: it cannot be converted.
     """
     import openvino
 
-    from groupnorm.export.runtimes.program import exported
+    from groupnorm.export.programs.exported import exported
 
     program = exported(network, example, dynamic)
     with quiet():

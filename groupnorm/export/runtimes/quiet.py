@@ -21,10 +21,11 @@ def first(error: BaseException) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep converters' warnings, log lines and progress bars to themselves."""
-    logging.disable(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.ERROR))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

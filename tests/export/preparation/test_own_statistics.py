@@ -79,6 +79,18 @@ def test_or_become_a_batch_norm():
     assert [row.action for row in rows] == [PLAIN]
 
 
+def test_or_where_the_layers_weights_would_not_be_finite():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), CalibratedGroupNorm(3, 6)).eval()
+    with torch.no_grad():
+        model[0].weight.fill_(1e-20)
+        model[0].bias.fill_(1e25)
+        model[1].input_weight.fill_(1e20)
+    network, rows = simplify_norms(model, torch.zeros(1, 3, 4, 4))
+    assert network[0].bias.isfinite().all()
+    assert [type(part) for part in network[1]] == [nn.BatchNorm2d, GroupNorm]
+    assert "the weights of 0 would not be finite" in rows[0].detail
+
+
 @pytest.mark.parametrize("spec", ["ln2d", "frn", "evonorm_s0"])
 def test_norms_of_ordinary_operators_stay(spec):
     norm = norm_layer(spec)(6)

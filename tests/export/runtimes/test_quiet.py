@@ -1,7 +1,10 @@
 """What converters print and raise."""
 
+import logging
 import sys
 import warnings
+
+import pytest
 
 from groupnorm.export.runtimes.quiet import first, quiet
 
@@ -11,6 +14,23 @@ def test_converters_are_kept_quiet(capsys):
         warnings.warn("loud", stacklevel=1)
         sys.stderr.write("a bar")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.INFO, logging.CRITICAL])
+def test_the_callers_level_of_logging_is_as_it_was(level, monkeypatch):
+    monkeypatch.setattr(logging.root.manager, "disable", level)
+    with quiet():
+        with quiet():
+            assert logging.root.manager.disable == max(level, logging.ERROR)
+        assert logging.root.manager.disable == max(level, logging.ERROR)
+    assert logging.root.manager.disable == level
+
+
+def test_an_error_leaves_logging_as_it_was(monkeypatch):
+    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
+    with pytest.raises(RuntimeError, match="a step failed"), quiet():
+        raise RuntimeError("a step failed")
+    assert logging.root.manager.disable == logging.INFO
 
 
 def test_the_first_error_counts():

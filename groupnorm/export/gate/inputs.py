@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,10 +20,12 @@ class Inputs(NamedTuple):
     Attributes:
         name: for tables.
         tensors: one for each argument.
+        optional: whether the network need not be for it: noise, and sizes that are no multiples.
     """
 
     name: str
     tensors: tuple[Tensor, ...]
+    optional: bool = False
 
 
 def example_of(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -32,6 +34,11 @@ def example_of(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     Raises:
         ExportError: they are no tensors, or hold nothing.
     """
+    if not isinstance(example, Tensor | list | tuple):
+        raise ExportError(
+            "the example must be a tensor, or one for each argument of the network, got "
+            f"{type(example).__name__}"
+        )
     tensors = (example,) if isinstance(example, Tensor) else tuple(example)
     if not tensors:
         raise ExportError("the example must be a tensor, or one for each argument, got none")
@@ -43,6 +50,8 @@ def example_of(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
             )
         if tensor.numel() == 0:
             raise ExportError(f"the example holds nothing: shape {tuple(tensor.shape)}")
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            raise ExportError(f"the example must hold values in a dense tensor, got {tensor!r}")
     # copies: a network may write into its inputs
     return tuple(tensor.detach().to("cpu", copy=True).contiguous() for tensor in tensors)
 
@@ -84,22 +93,43 @@ def check_dynamic(example: tuple[Tensor, ...], dynamic: Sequence[int], allowed: 
             raise ExportError(f"dynamic={tuple(dynamic)}: a network of this runtime {kept}")
 
 
-def inputs_to_run(example: tuple[Tensor, ...], dynamic: Sequence[int]) -> list[Inputs]:
-    """The example, noise around multiples of its spread, and the noise in other sizes.
+def axes_of(tensors: Sequence[Tensor], dynamic: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Of each input the axes that may change: those of `dynamic` that it has; () if none may."""
+    if not dynamic:
+        return ()
+    return tuple(tuple(axis for axis in dynamic if axis < t.dim()) for t in tensors)
 
-    Integers, as of timesteps, are those of the example everywhere.
+
+def inputs_to_run(
+    example: tuple[Tensor, ...], dynamic: Sequence[int], dtype: torch.dtype
+) -> list[Inputs]:
+    """The example, numbers drawn from it in other sizes where axes may change, and noise.
+
+    The noise lies around multiples of the example's spread, and is infinite where the dtype has no
+    such numbers. There is none where all inputs are whole numbers.
+
+    Noise leaves integers, as of timesteps, as they are in the example.
 
     Args:
         example: float32 or whole numbers.
-        dynamic: axes that may change: another batch has one image more, positions are doubled.
+        dynamic: axes that may change. Another batch has one image more. Positions are doubled, and
+            grow by 1, 3 and 5, for a network may be right for multiples or squares alone.
+        dtype: of the network, which its floating-point inputs get.
     """
     found = [Inputs("example", example)]
-    found += [Inputs(f"offset {offset:,}", noise(example, offset)) for offset in OFFSETS]
     if dynamic:
-        other = noise(tuple(_resized(tensor, dynamic) for tensor in example), 0)
-        shape = " x ".join(map(str, other[0].shape))
-        found.append(Inputs(f"shape {shape}", other))
-    return found
+        found.append(_of_other_sizes(example, dynamic, lambda axis, size: 2 * size))
+    if any(axis >= 2 for axis in dynamic):
+        odd = _of_other_sizes(example, dynamic, lambda axis, size: size + 2 * axis - 3)
+        found.append(odd._replace(optional=True))
+    if any(tensor.is_floating_point() for tensor in example):
+        found += [Inputs(f"offset {offset:,}", noise(example, offset), True) for offset in OFFSETS]
+    return [_as_dtype(one, dtype) for one in found]
+
+
+def _as_dtype(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    tensors = tuple(t.to(dtype) if t.is_floating_point() else t for t in inputs.tensors)
+    return inputs._replace(tensors=tensors)
 
 
 def noise(example: tuple[Tensor, ...], offset: float) -> tuple[Tensor, ...]:
@@ -116,9 +146,27 @@ def noise(example: tuple[Tensor, ...], offset: float) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _resized(tensor: Tensor, dynamic: Sequence[int]) -> Tensor:
-    for axis in dynamic:
-        if axis < tensor.dim():
-            more = tensor.narrow(axis, 0, 1) if axis == 0 else tensor
-            tensor = torch.cat([tensor, more], axis)
-    return tensor
+def _of_other_sizes(
+    example: tuple[Tensor, ...], dynamic: Sequence[int], size_of: Callable[[int, int], int]
+) -> Inputs:
+    """Numbers drawn from the example, one image more, with positions of other sizes.
+
+    Args:
+        size_of: from the number of an axis and its size to another size.
+    """
+    tensors = []
+    for tensor, axes in zip(example, axes_of(example, dynamic), strict=True):
+        shape = list(tensor.shape)
+        for axis in axes:
+            shape[axis] = shape[axis] + 1 if axis == 0 else size_of(axis, shape[axis])
+        tensors.append(_drawn(tensor, shape))
+    return Inputs(f"shape {' x '.join(map(str, tensors[0].shape))}", tuple(tensors))
+
+
+def _drawn(tensor: Tensor, shape: list[int]) -> Tensor:
+    """Values of a tensor in another shape, each drawn from it: what they may be, they are."""
+    if shape == list(tensor.shape):
+        return tensor
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(tensor.numel(), shape, generator=generator)
+    return tensor.flatten()[chosen]
