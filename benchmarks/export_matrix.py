@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from groupnorm import GroupNorm
 from groupnorm.environment import environment
 from groupnorm.export import ExportError, prepare, save
+from groupnorm.export.gate.network import closeness
 from groupnorm.export.targets import TARGETS, runtime_of
 from groupnorm.models import build_model
 
@@ -80,9 +81,12 @@ def networks(work: Path) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], Tenso
     kept = torch.load(work / "resnet20.pt", weights_only=True)
     small = build_model("resnet20", norm="gn:groups=8+ws", num_classes=10)
     small.load_state_dict(kept["state"])
+    small = with_pytorchs_norms(small)
     torch.manual_seed(0)
     # gamma 1: a converter sees that a branch times 0 is 0, and leaves it out
-    large = build_model("resnet50", norm="gn", num_classes=1000, zero_gamma=False)
+    large = with_pytorchs_norms(
+        build_model("resnet50", norm="gn", num_classes=1000, zero_gamma=False)
+    )
     unet: Any = cast("Any", UNet2DModel)(
         sample_size=32, in_channels=3, out_channels=3, layers_per_block=1,
         block_out_channels=(32, 64, 64), norm_num_groups=8,
@@ -101,6 +105,18 @@ def networks(work: Path) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], Tenso
     }  # fmt: skip
 
 
+def with_pytorchs_norms(model: nn.Module) -> nn.Module:
+    """The network with PyTorch's group norms, as most have it: what "PyTorch" is timed with."""
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, GroupNorm):
+                plain = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps)
+                plain.load_state_dict(norm.state_dict())
+                assert norm.activation is None
+                setattr(parent, name, plain)
+    return model
+
+
 class Sample(nn.Module):
     """The tensor of a U-Net's output."""
 
@@ -114,10 +130,10 @@ class Sample(nn.Module):
         return self.unet(x, step, return_dict=False)[0]
 
 
-def one_norm() -> GroupNorm:
+def one_norm() -> nn.GroupNorm:
     """The norm of the table of errors."""
     generator = torch.Generator().manual_seed(0)
-    norm = GroupNorm(GROUPS, NORM_SHAPE[1]).eval()
+    norm = nn.GroupNorm(GROUPS, NORM_SHAPE[1]).eval()
     with torch.no_grad():
         for parameter in norm.parameters():
             parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
@@ -169,7 +185,7 @@ def measure_network(
     found = {key: value for key, value in asdict(report).items() if key not in ("kept", "norms")}
     found["worst_norm"] = max(
         (asdict(norm) for norm in report.norms),
-        key=lambda norm: norm["error"] - norm["allowed"], default=None,
+        key=lambda norm: closeness(norm["error"], norm["allowed"]), default=None,
     )  # fmt: skip
     if report.not_run:
         return found
@@ -202,8 +218,31 @@ def write_default(
 ) -> dict[str, Any]:
     """Write a network with the operator for group norm, weights baked; what the file holds."""
     network, _ = prepare(model, example, to, form="plain")
-    runtime_of(to).write(network, example, path, **ONE_NORM[to])
+    if to == "executorch":
+        path.write_bytes(converted_by_executorch(network, example))
+    elif to == "litert":
+        path.write_bytes(converted_by_litert(network, example))
+    else:
+        runtime_of(to).write(network, example, path, **ONE_NORM[to])
     return _described(runtime_of(to).describe(path))
+
+
+def converted_by_executorch(network: nn.Module, example: tuple[Tensor, ...]) -> bytes:
+    """A file by ExecuTorch's converter alone, nothing rewritten for XNNPACK."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = torch.export.export(network, example)
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    return bytes(lowered.to_executorch().buffer)
+
+
+def converted_by_litert(network: nn.Module, example: tuple[Tensor, ...]) -> bytes:
+    """A file by LiteRT's converter alone, nothing rewritten for it."""
+    import litert_torch
+
+    content: bytes = litert_torch.convert(network, example).model_content()
+    return content
 
 
 def _described(found: Any) -> dict[str, Any]:
@@ -268,10 +307,13 @@ def main() -> None:
     """Train, or measure and write the record."""
     parser = argparse.ArgumentParser(description="Group norm in every runtime.")
     parser.add_argument("what", choices=("train", "run", "half"))
-    parser.add_argument("runtimes", nargs="*", choices=[*TARGETS, []])
+    parser.add_argument("runtimes", nargs="*", metavar="RUNTIME", help=", ".join(TARGETS))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    unknown = [name for name in arguments.runtimes if name not in TARGETS]
+    if unknown:
+        parser.error(f"unknown runtimes: {', '.join(unknown)}; known: {', '.join(TARGETS)}")
     if arguments.what == "train":
         train(arguments.work)
         return
