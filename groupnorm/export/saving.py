@@ -58,15 +58,15 @@ def save(
     """Write a network for a runtime, run the file there, and keep it if it is right.
 
     The network is prepared (`groupnorm.export.prepare`), written, run in a process of its own, and
-    compared with the model in float64: on the example, in another size where that may change, and
+    compared with the model in float64: on the example, in other sizes where those may change, and
     on noise around 0, 10, 100 and 1,000 times the example's spread. Allowed, of each output, is
-    four times PyTorch's own error plus 1e-5 of its largest number (1e-5 from 1 on), or plus four
-    roundings of it in half types. Then each norm is run by itself, on the example's input and on
-    the one whose groups lie farthest from zero; allowed is `1e-6 (1 + |mean| / spread)` of its
-    weight, more for values beyond the spread. Noise that the network is not for, as it gives values
-    there that are not finite, is left out, which the report says. Where a runtime has several forms
-    of group norm the first that passes is kept, and the report says what was wrong with those
-    before it.
+    four times PyTorch's own error plus 1e-5 of its largest number (1e-5 from 1 on, 1e-8 below a
+    thousandth), or plus four roundings of it in half types. Then each norm is run by itself: on the
+    example's input, on the one whose groups lie farthest from zero, and in float32 on one whose
+    variance is eps; allowed is `1e-6 (1 + |mean| / spread)` of its weight, more for values beyond
+    the spread. What the network is not for, as it gives values there that are not finite, is left
+    out, which the report's notes say. Where a runtime has several forms of group norm the first
+    that passes is kept, and the report says what was wrong with those before it.
 
     Args:
         model: in evaluation mode; on any device. It is left as it is.
