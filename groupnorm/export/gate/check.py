@@ -176,7 +176,7 @@ def check_file(
 def label(check: Check | NormCheck) -> str:
     """What a check is of, for tables and messages."""
     if isinstance(check, NormCheck):
-        return f"norm {check.name or '(the network)'}, {check.on} input"
+        return f"norm {check.name or '(the network)'}, {check.on}"
     return check.name + (f", output {check.output}" if check.output else "")
 
 

@@ -84,7 +84,7 @@ def test_an_eps_off_by_ten_is_seen_behind_large_values(tmp_path, monkeypatch):
     with_wrong_eps(monkeypatch, "onnxruntime")
     with pytest.raises(ExportError) as caught:
         save(network, tmp_path / "network.onnx", pixels)
-    assert "norm 1, small input" in str(caught.value)
+    assert "norm 1, small" in str(caught.value)
     assert "example: error" not in str(caught.value)
 
 
