@@ -114,7 +114,6 @@ COVERED_ELSEWHERE = {
     "export/onnx_file/graph.py",
     "export/onnx_file/sizes.py",
     "export/onnx_file/write.py",  # export/onnx_file/test_repair.py
-    "export/paths.py",  # export/test_saving.py
     "export/programs/graphs.py",  # export/programs/test_slices.py
     "export/runtimes/description.py",  # the tests of the runtimes
     "export/runtimes/executorch_portable.py",  # export/runtimes/test_executorch.py
