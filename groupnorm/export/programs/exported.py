@@ -102,29 +102,32 @@ def _check_dynamic(
     for number, (name, axes) in enumerate(zip(names, dynamic, strict=True)):
         for axis in axes:
             size = shapes[str(name)][axis]
-            for other in _sizes_outside(program, size, example[number].shape[axis], growth):
-                if other is None or _runs(network, example, number, axis, other):
-                    known = f"size {size}" if other is None else f"some sizes, and not for {other},"
-                    raise ExportError(
-                        f"the network's program holds for {known} of axis {axis} of its input "
-                        f"{name} alone: its code asks for that size. Leave the axis out of "
-                        "dynamic=..."
-                    )
+            if is_concrete_int(size):
+                known = f"size {size}"
+            else:
+                other = _size_outside(program, size, example[number].shape[axis], growth)
+                if other is None or not _runs(network, example, number, axis, other):
+                    continue
+                known = f"some sizes, and not for {other},"
+            raise ExportError(
+                f"the network's program holds for {known} of axis {axis} of its input {name} "
+                "alone: its code asks for that size. Leave the axis out of dynamic=..."
+            )
 
 
-def _sizes_outside(
+def _size_outside(
     program: torch.export.ExportedProgram, size: Any, of_example: int, growth: int | None
-) -> list[int | None]:
-    """Sizes that a program was not made for, near to those that it was; None for all but one."""
-    if is_concrete_int(size):
-        return [None]
+) -> int | None:
+    """A size that a program was not made for, near to those that it was; None if it has no bound.
+
+    Of the lower bounds of sizes, which torch.export has of its own, too, none is looked at.
+    """
     symbol = size.node.expr
     if not symbol.is_symbol:  # as multiples are
-        return [of_example + 1]
+        return of_example + 1
     bounds = program.range_constraints.get(symbol)
     largest = _ANY_SIZE if growth is None else growth * of_example
-    # Programs have lower bounds by torch.export's own doing, too.
-    return [] if bounds is None or bounds.upper >= largest else [int(bounds.upper) + 1]
+    return None if bounds is None or bounds.upper >= largest else int(bounds.upper) + 1
 
 
 def _runs(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+SPATIAL = (2, 3)
+"""The axes of the positions of (N, C, H, W)."""
+
+
+def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The program's module."""
+    module = program.module()
+    assert isinstance(module, fx.GraphModule)
+    return module
 
 
 def functional_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -14,9 +24,15 @@ def functional_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
 
     Its operators are those of the program; only such that decompose by themselves may change.
     """
-    module = program.run_decompositions({}).module()
-    assert isinstance(module, fx.GraphModule)
-    return module
+    return module_of(program.run_decompositions({}))
+
+
+def rewrite(module: fx.GraphModule, *rewritings: Callable[[fx.GraphModule], bool]) -> bool:
+    """Rewrite a module by one function after the other; whether any found something."""
+    found = [one(module) for one in rewritings]
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return any(found)
 
 
 def calls(module: fx.GraphModule, targets: Sequence[Any]) -> list[fx.Node]:

@@ -8,9 +8,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
-from groupnorm.export.programs.graphs import calls, constant, given
-
-_SPATIAL = (2, 3)
+from groupnorm.export.programs.graphs import SPATIAL, calls, constant, given
 
 
 def has_steps(module: fx.GraphModule) -> bool:
@@ -42,9 +40,9 @@ def without_slices(module: fx.GraphModule) -> bool:
         replacement = source
         if step != 1:
             axis %= value.dim()
-            if value.dim() != 4 or axis not in _SPATIAL or not value.dtype.is_floating_point:
+            if value.dim() != 4 or axis not in SPATIAL or not value.dtype.is_floating_point:
                 continue
-            strides = [step if axis == position else 1 for position in _SPATIAL]
+            strides = [step if axis == position else 1 for position in SPATIAL]
             if source in made:  # a slice of a slice: one convolution for both
                 source, before = made[source]
                 strides = [a * b for a, b in zip(strides, before, strict=True)]

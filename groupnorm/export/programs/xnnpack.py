@@ -14,10 +14,17 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
-from groupnorm.export.programs.graphs import calls, constant, given, values_of
+from groupnorm.export.programs.graphs import (
+    SPATIAL,
+    calls,
+    constant,
+    given,
+    module_of,
+    rewrite,
+    values_of,
+)
 from groupnorm.export.programs.slices import without_slices
 
-_SPATIAL = (2, 3)
 _LEAST_POSITIONS = 512  # from which on spreading pays, measured with 16 to 256 channels
 _LONGEST_ROW = 4096  # values; longer ones leave the processor's first cache
 _BROADCASTING = (torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor, torch.ops.aten.mul.Tensor)
@@ -65,10 +72,10 @@ def _mean(
     *,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    over_positions = dim is not None and sorted(axis % x.dim() for axis in dim) == [*_SPATIAL]
+    over_positions = dim is not None and sorted(axis % x.dim() for axis in dim) == [*SPATIAL]
     if keepdim or x.dim() != 4 or dtype is not None or not over_positions:
         return NotImplemented
-    return x.mean(_SPATIAL, keepdim=True).view(-1, x.shape[1])
+    return x.mean(SPATIAL, keepdim=True).view(-1, x.shape[1])
 
 
 def rewritten(program: torch.export.ExportedProgram) -> fx.GraphModule | None:
@@ -80,13 +87,9 @@ def rewritten(program: torch.export.ExportedProgram) -> fx.GraphModule | None:
     Returns:
         None where there is nothing to rewrite.
     """
-    module = program.module()
-    assert isinstance(module, fx.GraphModule)
-    rewritings = (views_of_constants, without_slices, spread_over_rows)
-    found = [one(module) for one in rewritings]
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module if any(found) else None
+    module = module_of(program)
+    found = rewrite(module, views_of_constants, without_slices, spread_over_rows)
+    return module if found else None
 
 
 def pads_of_channels_joined(module: fx.GraphModule) -> bool:

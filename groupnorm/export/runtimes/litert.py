@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from groupnorm.export.errors import ExportError
 from groupnorm.export.programs.exported import Axes, exported
+from groupnorm.export.programs.graphs import module_of, rewrite
 from groupnorm.export.programs.slices import without_slices
 from groupnorm.export.programs.xnnpack import means_with_axes, pads_of_channels_joined
 from groupnorm.export.runtimes.description import Description
@@ -90,12 +91,8 @@ def write(
 
 def _in_its_layout(network: nn.Module, example: tuple[Tensor, ...]) -> fx.GraphModule:
     """The network in operators that the converter takes channels last, and XNNPACK as well."""
-    module = means_with_axes(exported(network, example)).module()
-    assert isinstance(module, fx.GraphModule)
-    without_slices(module)
-    pads_of_channels_joined(module)
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    module = module_of(means_with_axes(exported(network, example)))
+    rewrite(module, without_slices, pads_of_channels_joined)
     return module
 
 

@@ -87,16 +87,14 @@ def write(
 def _without_slices(network: nn.Module, example: tuple[Tensor, ...], dynamic: Axes) -> nn.Module:
     """The network without slices that skip positions, as shortcuts have them: pnnx keeps those."""
     from groupnorm.export.programs.exported import exported
-    from groupnorm.export.programs.graphs import functional_module
+    from groupnorm.export.programs.graphs import functional_module, rewrite
     from groupnorm.export.programs.slices import has_steps, without_slices
 
     # also for what it refuses: a trace would hold for the example's values or sizes alone
     module = functional_module(exported(network, example, dynamic))
     if not has_steps(module):
         return network
-    without_slices(module)
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    rewrite(module, without_slices)
     return module
 
 

@@ -6,6 +6,7 @@ from groupnorm.export.programs.exported import exported
 from groupnorm.export.programs.graphs import calls, functional_module
 from groupnorm.export.programs.slices import has_steps, without_slices
 from tests.export.networks import images
+from tests.export.programs.rewriting import module_of
 
 CONVOLUTION, SLICE = torch.ops.aten.conv2d.default, torch.ops.aten.slice.Tensor
 
@@ -36,15 +37,6 @@ class _WritesIntoASlice(nn.Module):
         return y, z
 
 
-def without(network, x, dynamic=()):
-    module = functional_module(exported(network, (x,), dynamic))
-    found = without_slices(module)
-    module.graph.eliminate_dead_code()
-    module.graph.lint()
-    module.recompile()
-    return module, found
-
-
 def same(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
@@ -54,7 +46,7 @@ def same(found, expected):
 def test_slices_with_a_step_become_convolutions_of_the_same_numbers(dynamic, dtype):
     x = images(2, 4, 10, 12).to(dtype)
     x[0, 0, 0, 0], x[0, 1, 2, 3], x[1, 2, 4, 6] = float("inf"), float("nan"), -float("inf")
-    module, found = without(_Slices(), x, dynamic)
+    module, found = module_of(_Slices(), x, without_slices, dynamic)
     assert found
     assert len(calls(module, [CONVOLUTION])) == 2  # one for both axes
     assert len(calls(module, [SLICE])) == 1  # of channels
@@ -65,7 +57,7 @@ def test_slices_with_a_step_become_convolutions_of_the_same_numbers(dynamic, dty
 
 def test_an_axis_may_be_counted_from_the_end():
     x = images(2, 4, 10, 12)
-    module, _ = without(_OneAxis(), x)
+    module, _ = module_of(_OneAxis(), x, without_slices)
     assert len(calls(module, [CONVOLUTION])) == 2
     assert not calls(module, [SLICE])
     same(tuple(module(x)), _OneAxis()(x))
@@ -74,7 +66,7 @@ def test_an_axis_may_be_counted_from_the_end():
 def test_other_slices_are_left_alone():
     x = images(2, 4, 8, 12)
     before = len(calls(functional_module(exported(_OtherSlices(), (x,))), [SLICE]))
-    module, found = without(_OtherSlices(), x)
+    module, found = module_of(_OtherSlices(), x, without_slices)
     assert not found
     assert not calls(module, [CONVOLUTION])
     assert len(calls(module, [SLICE])) == before
@@ -83,7 +75,7 @@ def test_other_slices_are_left_alone():
 
 def test_what_is_written_into_a_slice_reaches_its_source():
     x = images(2, 4, 8, 12)
-    module, _ = without(_WritesIntoASlice(), x)
+    module, _ = module_of(_WritesIntoASlice(), x, without_slices)
     same(tuple(module(x)), _WritesIntoASlice()(x))
 
 

@@ -13,6 +13,7 @@ from groupnorm.export.programs.xnnpack import (
     views_of_constants,
 )
 from tests.export.networks import images
+from tests.export.programs.rewriting import module_of
 from tests.tolerances import LAYER
 
 MULTIPLY, JOIN = torch.ops.aten.mul.Tensor, torch.ops.aten.cat.default
@@ -54,15 +55,6 @@ def targets(program):
 def same(found, expected):
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=0, equal_nan=True)
-
-
-def module_of(network, x, rewriting, dynamic=()):
-    module = functional_module(exported(network, (x,), dynamic))
-    found = rewriting(module)
-    module.graph.eliminate_dead_code()
-    module.graph.lint()
-    module.recompile()
-    return module, found
 
 
 def test_a_network_without_anything_to_rewrite_is_left_alone():
