@@ -341,13 +341,9 @@ def _checks(report: ExportReport) -> Table:
 
 
 def _comparison(reports: dict[str, ExportReport]) -> Table:
-    from groupnorm.export.gate.network import closeness
-
     table = Table("runtime", "form", "error", "allowed", "ms", "PyTorch", "KB", "operators")
     for name, report in reports.items():
-        worst = max(
-            report.checks, key=lambda check: closeness(check.error, check.allowed), default=None
-        )
+        worst = max(report.checks, key=lambda check: check.closeness, default=None)
         table.add_row(
             name,
             report.form,

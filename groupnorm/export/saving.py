@@ -102,7 +102,6 @@ def save(
     check_exportable(model)
     given = copied(model).cpu().float()
     whole = copied(given).eval()
-    outputs_of(whole, example)  # what does not run is found at once
     if isinstance(calibration, Iterable) and not isinstance(calibration, Tensor | str):
         calibration = list(calibration)
     exact, left_out = exact_outputs(whole, example, dynamic, _DTYPES[dtype])

@@ -32,14 +32,19 @@ def standardized():
     return nn.Sequential(WSConv2d(3, 16, 3), GroupNorm(4, 16), nn.SiLU()).eval()
 
 
-def form_norm(form=PooledGroupNorm, **options):
-    """A norm in a form: 4 groups of 16 channels, with random weights."""
-    torch.manual_seed(0)
-    made = form(4, 16, **options)
+def norm_of(groups, channels, form=PooledGroupNorm, **options):
+    """A norm in a form, with random weights."""
+    norm = form(groups, channels, **options).eval()
     with torch.no_grad():
-        made.weight.uniform_(0.5, 1.5)
-        made.bias.normal_()
-    return made.eval()
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_()
+    return norm
+
+
+def form_norm(form=PooledGroupNorm, **options):
+    """One of 4 groups of 16 channels, always the same."""
+    torch.manual_seed(0)
+    return norm_of(4, 16, form, **options)
 
 
 def images(*shape, seed=0):

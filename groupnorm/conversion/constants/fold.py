@@ -217,6 +217,10 @@ def _compare(model: nn.Module, folded: nn.Module, example: Example, names: list[
         )
 
 
+_ZERO = 16 * torch.finfo(torch.float64).eps
+"""Some roundings in float64 of numbers near 1: what may be left where an output should be 0."""
+
+
 def differing(
     before: Sequence[tuple[str, Tensor]], after: Sequence[tuple[str, Tensor]]
 ) -> Iterator[tuple[str, float, float]]:
@@ -228,9 +232,8 @@ def differing(
     """
     for (name, want), (_, got) in zip(before, after, strict=True):
         difference, largest = _difference(want, got)
-        eps = torch.finfo(want.dtype).eps
-        # and some roundings of numbers near 1, for outputs that are 0 but for rounding
-        if not difference <= 0.3 * math.sqrt(eps) * largest + 16 * eps:
+        tolerance = 0.3 * math.sqrt(torch.finfo(want.dtype).eps)
+        if not difference <= tolerance * largest + _ZERO:
             yield name, difference, largest
 
 

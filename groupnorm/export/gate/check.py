@@ -18,8 +18,9 @@ from groupnorm.export.gate.isolated import run_isolated
 from groupnorm.export.gate.network import LEAST, Check, Exact, Expected, Reference, compare, expect
 from groupnorm.export.gate.norm_inputs import NormRecorder
 from groupnorm.export.gate.norms import EXAMPLE, ON, WORST, NormCheck, NormsAlone, check_norms
+from groupnorm.export.paths import files_of
 from groupnorm.export.report import MOST_KEPT, ExportReport
-from groupnorm.export.targets import Target, runs_here, runtime_of, target_of
+from groupnorm.export.targets import runs_here, runtime_of, target_of
 
 HARDLY = 1e-3
 """An output that changes by less, of its largest number, tells little, as the report says then."""
@@ -143,7 +144,7 @@ def check_file(
     fields: dict[str, Any] = {
         "operators": found.operators,
         "delegates": found.delegates,
-        "nbytes": _size(made, target_of(to)),
+        "nbytes": _size(files_of(made, target_of(to))),
         "kept": expected if sum(map(_kept_bytes, expected)) <= MOST_KEPT else [],
         "not_run": None,
         "checks": [],
@@ -213,7 +214,6 @@ def _kept_bytes(expected: Expected) -> int:
     return sum(array.nbytes for array in (*expected.inputs, *expected.outputs))
 
 
-def _size(made: Path, target: Target) -> int:
-    paths = [made, *(made.with_suffix(ending) for ending in target.companions)]
-    every = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
+def _size(files: Sequence[Path]) -> int:
+    every = [file for one in files for file in ([one] if one.is_file() else one.rglob("*"))]
     return sum(file.stat().st_size for file in every if file.is_file())

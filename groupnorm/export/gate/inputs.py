@@ -34,12 +34,7 @@ def example_of(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     Raises:
         ExportError: they are no tensors, or hold nothing.
     """
-    if not isinstance(example, Tensor | list | tuple):
-        raise ExportError(
-            "the example must be a tensor, or one for each argument of the network, got "
-            f"{type(example).__name__}"
-        )
-    tensors = (example,) if isinstance(example, Tensor) else tuple(example)
+    tensors = tuple(example) if isinstance(example, list | tuple) else (example,)
     if not tensors:
         raise ExportError("the example must be a tensor, or one for each argument, got none")
     for tensor in tensors:

@@ -62,8 +62,30 @@ class Expected:
     allowed: list[float]
 
 
+def closeness(error: float, allowed: float) -> float:
+    """How much of what is allowed an error takes up; above 1 it is too large."""
+    return error / allowed if allowed else math.inf if error else 0.0
+
+
+class Bounded:
+    """An error and what it may be."""
+
+    error: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is finite and not above what is allowed."""
+        return math.isfinite(self.error) and self.error <= self.allowed
+
+    @property
+    def closeness(self) -> float:
+        """How much of what is allowed the error takes up."""
+        return closeness(self.error, self.allowed)
+
+
 @dataclass(frozen=True)
-class Check:
+class Check(Bounded):
     """How far a written network is from the network in float64, on some inputs.
 
     Attributes:
@@ -81,11 +103,6 @@ class Check:
     pytorch: float
     largest: float
     allowed: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is finite and not above what is allowed."""
-        return math.isfinite(self.error) and self.error <= self.allowed
 
 
 def outputs_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -224,12 +241,7 @@ def compare(found: Sequence[Array] | ExportError, expected: Expected) -> Check:
             )
         )
     ]  # fmt: skip
-    return max(rows, key=lambda row: closeness(row.error, row.allowed))
-
-
-def closeness(error: float, allowed: float) -> float:
-    """How much of what is allowed an error takes up; above 1 it is too large."""
-    return error / allowed if allowed else math.inf if error else 0.0
+    return max(rows, key=lambda row: row.closeness)
 
 
 def differences(found: Sequence[Array], expected: Sequence[Array]) -> list[float]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from groupnorm.conversion.example import first_input
 from groupnorm.export.forms import GroupNormForm, PooledGroupNorm
+from groupnorm.export.moments import group_moments, group_offsets
 from groupnorm.ops.group_norm import reference
 
 _Call = tuple[int, Tensor]  # which call of a run it is, from 0, and the input
@@ -104,14 +105,13 @@ class NormRecorder:
 
 def ratios(x: Tensor, norm: GroupNormForm) -> Tensor:
     """|mean| / sqrt(var + eps) of each group (N, G) of x (N, C, *), in float64."""
-    return normalized(x, norm)[1]
+    return group_offsets(*group_moments(x, norm.num_groups), eps_of(norm))
 
 
-def normalized(x: Tensor, norm: GroupNormForm) -> tuple[Tensor, Tensor]:
-    """(x - mean) rstd in float64, of x's shape, and |mean| rstd (N, G); rstd has eps in it."""
+def normalized(x: Tensor, norm: GroupNormForm) -> Tensor:
+    """(x - mean) / sqrt(var + eps) of each group, in float64, of x's shape."""
     eps: Any = eps_of(norm).view(-1, *[1] * (x.dim() - 1))
-    xhat, mean, rstd = reference.forward(x.double(), norm.num_groups, eps=eps)
-    return xhat, mean.abs() * rstd
+    return reference.forward(x.double(), norm.num_groups, eps=eps)[0]
 
 
 def eps_of(norm: GroupNormForm) -> Tensor:

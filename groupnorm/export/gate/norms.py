@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from groupnorm.export.forms import GroupNormForm
-from groupnorm.export.gate.network import Array, closeness
+from groupnorm.export.gate.network import Array, Bounded
 from groupnorm.export.gate.norm_inputs import RecordedInputs, eps_of, normalized, ratios
+from groupnorm.export.moments import group_moments
 
 BOUND = 1e-6
 """Of the error in float32: BOUND x (1 + |mean| / spread) x largest weight, times the normalized
@@ -26,7 +27,7 @@ made so small that its variance is eps, where eps matters most."""
 
 
 @dataclass(frozen=True)
-class NormCheck:
+class NormCheck(Bounded):
     """The error of one norm by itself.
 
     Attributes:
@@ -45,11 +46,6 @@ class NormCheck:
     ratio: float
     error: float
     allowed: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is finite and not above what is allowed."""
-        return math.isfinite(self.error) and self.error <= self.allowed
 
 
 @dataclass(frozen=True)
@@ -127,10 +123,8 @@ def _worst_image(x: Tensor, recorded: RecordedInputs) -> Tensor:
 
 def _small(x: Tensor, norm: GroupNormForm) -> Tensor:
     """An input times one number, by which the mean of the groups' variances becomes that of eps."""
-    grouped = x.double().reshape(x.shape[0], norm.num_groups, -1)
-    var = float(grouped.var(2, correction=0).mean())
-    eps = eps_of(norm)
-    return x * math.sqrt(float(eps.mean()) / var) if var > 0 else x
+    var = float(group_moments(x, norm.num_groups)[0].mean())
+    return x * math.sqrt(float(eps_of(norm).mean()) / var) if var > 0 else x
 
 
 def check_norms(
@@ -153,7 +147,7 @@ def check_norms(
 
 def _checked(part: _Part, on: str, y: Tensor, dtype: torch.dtype) -> NormCheck:
     norm, x = part.norm, part.inputs[on]
-    xhat, ratio = normalized(x, norm)
+    xhat, ratio = normalized(x, norm), ratios(x, norm)
     affine = xhat
     per_channel = (1, -1, *[1] * (x.dim() - 2))
     weight = torch.ones(x.shape[1], dtype=torch.float64)
@@ -173,22 +167,13 @@ def _checked(part: _Part, on: str, y: Tensor, dtype: torch.dtype) -> NormCheck:
     allowed = allowed.view(x.shape[0], -1, *per_channel[2:]) * xhat.abs().clamp(min=1)
     allowed = allowed + rounding * affine.abs().max()
     index = int((error - allowed).argmax())
-    return NormCheck(
-        part.name,
-        form,
-        on,
-        farthest,
-        float(error.flatten()[index]),
-        float(allowed.flatten()[index]),
-    )
+    found, bound = float(error.flatten()[index]), float(allowed.flatten()[index])
+    return NormCheck(part.name, form, on, farthest, found, bound)
 
 
 def nearest(checks: Sequence[NormCheck]) -> list[NormCheck]:
     """Of each norm the check that comes nearest to what is allowed, or exceeds it most."""
-    best: dict[str, NormCheck] = {}
+    of_norm: dict[str, list[NormCheck]] = {}
     for one in checks:
-        if one.name not in best or closeness(one.error, one.allowed) > closeness(
-            best[one.name].error, best[one.name].allowed
-        ):
-            best[one.name] = one
-    return list(best.values())
+        of_norm.setdefault(one.name, []).append(one)
+    return [max(several, key=lambda one: one.closeness) for several in of_norm.values()]

@@ -19,6 +19,7 @@ from groupnorm.conversion.example import (
     run,
 )
 from groupnorm.export.errors import ExportError
+from groupnorm.export.moments import group_moments, group_offsets
 from groupnorm.export.preparation.precision import moved
 from groupnorm.files import first_line
 
@@ -102,13 +103,11 @@ class NormInputs:
 
     def add(self, x: Tensor) -> None:
         """Add an input (N, C, *)."""
-        grouped = x.detach().double().reshape(x.shape[0], self.groups, -1)
-        var, mean = torch.var_mean(grouped, 2, correction=0)
+        var, mean = group_moments(x, self.groups)
         self.samples += len(x)
         self.means += mean.sum(0)
         self.variances += var.sum(0)
-        offset = float((mean.abs() * torch.rsqrt(var + self.eps)).max())
-        self.offset = max(self.offset, offset)
+        self.offset = max(self.offset, float(group_offsets(var, mean, self.eps).max()))
         self.largest = max(self.largest, float(x.abs().max()))
 
 

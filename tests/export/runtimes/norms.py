@@ -4,6 +4,7 @@ import torch
 
 from groupnorm.export.forms import PooledGroupNorm
 from groupnorm.ops.group_norm import reference
+from tests.export import networks
 from tests.tolerances import LAYER, bound
 
 GROUPS = [8, 32, 1, 64]
@@ -13,11 +14,7 @@ OFFSETS = (0.0, 10.0, 100.0, 1e3, 1e4)
 
 def norm_of(groups, channels=CHANNELS, form=PooledGroupNorm, **options):
     """A norm with random weights."""
-    norm = form(groups, channels, **options).eval()
-    with torch.no_grad():
-        norm.weight.uniform_(0.5, 1.5)
-        norm.bias.normal_()
-    return norm
+    return networks.norm_of(groups, channels, form, **options)
 
 
 def exact(norm, x, residual=None):
