@@ -1,6 +1,9 @@
 """Files of an export are put in their place together."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +43,42 @@ def test_the_file_to_open_goes_first_and_comes_last(made, tmp_path, monkeypatch,
     monkeypatch.setattr(os, "replace", noted)
     put_in_place(made, path, OPENVINO, tmp_path / "before")
     assert openable == [None] * (5 if there else 2) + [{"new"}]
+    assert {(tmp_path / name).read_text() for name in names} == {"new"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from groupnorm.export.paths import put_in_place
+from groupnorm.export.targets import TARGETS
+
+folder, last = Path(sys.argv[1]), int(sys.argv[2])
+replace, moves = os.replace, []
+
+def killed(source, to):
+    if len(moves) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    moves.append(to)
+    replace(source, to)
+
+os.replace = killed
+put_in_place(folder / "made" / "a.xml", folder / "a.xml", TARGETS["openvino"], folder / "before")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", range(6))
+def test_what_a_killed_process_leaves_is_never_half_of_each(made, tmp_path, last):
+    names = ["a.bin", "a.xml", "a.xml.report.json"]
+    for name in names:
+        (tmp_path / name).write_text("old", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(last)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    if (tmp_path / "a.xml").exists():
+        assert {(tmp_path / name).read_text() for name in names} == {"old"}
+    for name in names:  # what a second export has written
+        (made.parent / name).write_text("new", encoding="utf-8")
+    put_in_place(made, tmp_path / "a.xml", OPENVINO, tmp_path / "again")
     assert {(tmp_path / name).read_text() for name in names} == {"new"}
 
 
