@@ -20,7 +20,11 @@ Seconds = dict[str, dict[str, float]]
 Variants = dict[str, Callable[[], Any]]
 
 
-def on_cpu(variants: Variants, clock: Callable[[], float] = time.perf_counter) -> Seconds:
+def on_cpu(
+    variants: Variants,
+    clock: Callable[[], float] = time.perf_counter,
+    rounds: int = ROUNDS,
+) -> Seconds:
     """Seconds of one call: least, median and quartiles over rounds in which all take turns.
 
     Args:
@@ -33,7 +37,7 @@ def on_cpu(variants: Variants, clock: Callable[[], float] = time.perf_counter) -
         call()
         calls[name] = max(1, math.ceil(SECONDS_PER_TURN / (clock() - began)))
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in variants.items():
             began = clock()
             for _ in range(calls[name]):

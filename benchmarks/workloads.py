@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,20 @@ CPU = (
     Workload("SegResNet 3D", (1, 16, 48, 48, 48), 8, 1e-5, "relu"),
 )
 
+# What the kernels are judged by: from 0.2 to 134 MB in float32.
+_SIZES = (
+    (8, 64, 56, 56), (16, 256, 14, 14), (2, 320, 64, 64), (1, 128, 256, 256), (4, 96, 40, 40),
+    (2, 512, 7, 7), (1, 128, 512, 512),
+)  # fmt: skip
+SHAPES = tuple(
+    Workload(
+        " x ".join(map(str, shape)) + (", ReLU" if activation else ""), shape, 32, 1e-5, activation,
+        ("float32", "bfloat16", "float16"),
+    )
+    for shape in _SIZES
+    for activation in (None, "relu")
+)  # fmt: skip
+
 _HALF, _BOTH, _SINGLE = ("float16",), ("float32", "bfloat16"), ("float32",)
 GPU = (
     Workload("SD U-Net, level 0", (2, 320, 64, 64), 32, 1e-5, "silu", _HALF),
@@ -97,15 +112,19 @@ def layouts(work: Workload) -> tuple[str, ...]:
 
 def make_inputs(work: Workload, layout: str, dtype: torch.dtype, device: str = "cpu") -> Inputs:
     """Random input in the layout, parameters near 1 and 0, a random gradient in the same layout."""
+    x, weight, bias, grad = _draw(work.shape, device)
+    if layout == "channels_last":
+        memory_format = LAYOUTS[len(work.shape)]
+        x, grad = (t.contiguous(memory_format=memory_format) for t in (x, grad))
+    return Inputs(*(t.to(dtype) for t in (x, weight, bias, grad)))
+
+
+@lru_cache(maxsize=1)  # large ones take longer to draw than to normalize
+def _draw(shape: tuple[int, ...], device: str) -> Inputs:
     generator = torch.Generator(device).manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
-    x, grad = draw(*work.shape), draw(*work.shape)
-    channels = work.shape[1]
-    weight, bias = 1 + 0.1 * draw(channels), 0.1 * draw(channels)
-    if layout == "channels_last":
-        memory_format = LAYOUTS[len(work.shape)]
-        x, grad = (t.contiguous(memory_format=memory_format) for t in (x, grad))
-    return Inputs(*(t.to(dtype) for t in (x, weight, bias, grad)))
+    x, grad = draw(*shape), draw(*shape)
+    return Inputs(x, 1 + 0.1 * draw(shape[1]), 0.1 * draw(shape[1]), grad)

@@ -12,6 +12,7 @@ from groupnorm.lazy import lazy
 if TYPE_CHECKING:
     from groupnorm.conversion import convert
     from groupnorm.layers import GroupNorm, GroupNormAct, norm_layer
+    from groupnorm.memory import keep_large_blocks, large_blocks_are_kept
     from groupnorm.ops.group_norm import explain, group_norm
     from groupnorm.spec import NormSpec
 
@@ -22,6 +23,8 @@ __all__ = [
     "convert",
     "explain",
     "group_norm",
+    "keep_large_blocks",
+    "large_blocks_are_kept",
     "norm_layer",
 ]
 
@@ -34,6 +37,8 @@ __getattr__ = lazy(
         "convert": "groupnorm.conversion",
         "explain": "groupnorm.ops.group_norm",
         "group_norm": "groupnorm.ops.group_norm",
+        "keep_large_blocks": "groupnorm.memory",
+        "large_blocks_are_kept": "groupnorm.memory",
         "norm_layer": "groupnorm.layers",
     },
 )

@@ -13,7 +13,7 @@ fault; if it fails there, too, it is left out, and the search goes on.
 Each result is written down as it comes. Starting again does what is missing: a fault whose text and
 whose file are unchanged is not tried twice, unless its time was over.
 
-A fault in C++ is compiled in the copy, which needs `pip install nanobind cmake` and a compiler.
+A fault in C++ is compiled in the copy, which needs cmake and a compiler.
 """
 
 from __future__ import annotations
@@ -181,7 +181,6 @@ def run_faults(
     jobs: int = 2,
     seconds: float = 600.0,
     minutes: float = 60.0,
-    nanobind: str | None = None,
 ) -> list[Fault]:
     """Try the faults that the record does not have, and write down what came of each.
 
@@ -205,7 +204,7 @@ def run_faults(
     end = start + 60 * minutes
     done: list[str] = []
     copies: SimpleQueue[Copy] = SimpleQueue()
-    made = [Copy(root, graph, nanobind) for _ in range(min(jobs, len(missing)))]
+    made = [Copy(root, graph) for _ in range(min(jobs, len(missing)))]
     for copy in made:
         copies.put(copy)
 
@@ -316,7 +315,6 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=60, help="for all")
     parser.add_argument("--out", type=Path, help="folder of the record (default: in results/)")
-    parser.add_argument("--nanobind-dir", help="nanobind's folder for cmake")
     arguments = parser.parse_args()
     faults = read_faults(FAULTS)
     if wrong := check_faults(faults, ROOT):
@@ -342,7 +340,6 @@ def main() -> None:
             jobs=arguments.jobs,
             seconds=arguments.seconds,
             minutes=arguments.minutes,
-            nanobind=arguments.nanobind_dir,
         )
         if left:
             raise SystemExit(f"no time for {len(left)} faults; start again to go on")

@@ -44,11 +44,10 @@ def pytest_runtest_logstart(nodeid):
 class Copy:
     """A copy of a project's files in which faults are tried."""
 
-    def __init__(self, root: Path, graph: ImportGraph, nanobind: str | None) -> None:
+    def __init__(self, root: Path, graph: ImportGraph) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
         self.tree, self.build = self.folder / "tree", self.folder / "build"
         self.left_out: list[str] = []  # tests that fail without a fault, too
-        self._nanobind = nanobind
         self._writes = 0
         compiled = [path for package in graph.packages for path in (root / package).rglob("*.so")]
         for name in [*project_files(root), *(str(path.relative_to(root)) for path in compiled)]:
@@ -93,10 +92,8 @@ class Copy:
         source = (self.tree / name).parent
         while not (source / "CMakeLists.txt").exists():
             source = source.parent
-        nanobind = self._nanobind or _output(sys.executable, "-m", "nanobind", "--cmake_dir")
         configure = ["cmake", "-S", str(source), "-B", str(self.build)]
-        definitions = {"Python_EXECUTABLE": sys.executable, "nanobind_DIR": nanobind}
-        _output(*configure, *(f"-D{key}={value}" for key, value in definitions.items()))
+        _output(*configure, f"-DPython_EXECUTABLE={sys.executable}")
         _output("cmake", "--build", str(self.build))
         for built in self.build.glob("*.so"):
             if built.name not in self._compiled:

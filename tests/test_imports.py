@@ -35,11 +35,11 @@ ALLOWED = {
     },
     "cli": {
         "ops", "models", "conversion", "cost", "data", "environment", "experiments", "run",
-        "study", "export", "training.config", "training.device", "training.launch",
+        "study", "export", "memory", "training.config", "training.device", "training.launch",
         "training.metric",
     },
     "__main__": {"cli"},
-    "__init__": {"ops", "layers", "conversion"},
+    "__init__": {"ops", "layers", "conversion", "memory"},
 }  # fmt: skip
 # module -> the only parts that it may import: narrower than the part it belongs to
 NARROWER = {
@@ -252,6 +252,11 @@ for name, entry in EXPERIMENTS.items():
     for scale in entry.scales:
         assert study_plan(name, Options(scale=scale)).configs
 """
+
+
+def test_blocks_are_kept_without_torch():
+    loaded = loaded_by("import groupnorm; groupnorm.keep_large_blocks()")
+    assert not loaded & {"torch", "numpy"}
 
 
 def test_every_study_is_planned_without_torch():

@@ -1,13 +1,15 @@
 """The allocator's thresholds: large blocks stay with the process."""
 
+import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from groupnorm.memory import keep_large_blocks, release_free_blocks
+from groupnorm.memory import keep_large_blocks, large_blocks_are_kept, release_free_blocks
 from tests.child import in_child
 
 
@@ -54,7 +56,49 @@ def resident_bytes():
     return int(pages) * resource.getpagesize()
 
 
+TOLD = {
+    "nothing": ("", {}, False),
+    "the call": ("keep_large_blocks(); ", {}, True),
+    "one threshold": ("", {"MALLOC_MMAP_THRESHOLD_": "1000000000"}, False),
+    "the environment": (
+        "",
+        {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"},
+        True,
+    ),
+    "tunables": (
+        "",
+        {
+            "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000000:"
+            "glibc.malloc.trim_threshold=1000000000"
+        },
+        True,
+    ),
+    "too late": ("import os; os.environ['MALLOC_MMAP_THRESHOLD_'] = '1000000000'; ", {}, False),
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+@pytest.mark.parametrize("how", TOLD)
+def test_whether_blocks_are_kept_is_known_however_it_came(how):
+    call, environment, kept = TOLD[how]
+    code = (
+        "from groupnorm.memory import keep_large_blocks, large_blocks_are_kept\n"
+        f"{call}print(large_blocks_are_kept())"
+    )
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert told.stdout.strip() == str(kept)
+
+
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
     assert keep_large_blocks() is False
+    assert large_blocks_are_kept() is False
     assert release_free_blocks() is False

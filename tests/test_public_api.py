@@ -9,7 +9,8 @@ import groupnorm
 
 PUBLIC = {
     "groupnorm": {
-        "GroupNorm", "GroupNormAct", "NormSpec", "convert", "explain", "group_norm", "norm_layer",
+        "GroupNorm", "GroupNormAct", "NormSpec", "convert", "explain", "group_norm",
+        "keep_large_blocks", "large_blocks_are_kept", "norm_layer",
     },
     "groupnorm.layers": {
         "WS_FORMS",

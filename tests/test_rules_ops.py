@@ -75,7 +75,17 @@ def test_a_class_in_the_wrong_place_is_found(planted, base):
 
 
 # What may be handed over by position after a kernel and its grid: tensors, and tuples of tensors.
-TENSORS = {"tensors", "inputs", "x", "partials", "sums"}
+TENSORS = {
+    "tensors", "inputs", "x", "partials", "sums", "input", "weight", "bias", "residual", "out",
+    "grad_output", "dy", "statistics",
+}  # fmt: skip
+
+
+def is_number(node):
+    """Whether an argument is neither a tensor nor the None in its place."""
+    return dotted(node) not in TENSORS and not (
+        isinstance(node, ast.Constant) and node.value is None
+    )
 
 
 def anonymous(source):
@@ -86,8 +96,8 @@ def anonymous(source):
             continue
         by_position = [a.value if isinstance(a, ast.Starred) else a for a in node.args]
         if dotted(node.func).split(".")[0] in ("_kernels", "_native", "kernels"):
-            single = dotted(node.func).endswith(("set_parallel_for", "set_instruction_set"))
-            found += [node.lineno] * (bool(by_position) and not single)
+            single = dotted(node.func).split(".")[-1].startswith("set_")
+            found += [node.lineno] * (not single and any(map(is_number, by_position)))
         elif dotted(node.func) == "launch" or isinstance(node.func, ast.Subscript):
             skipped = 2 if dotted(node.func) == "launch" else 0
             found += [node.lineno] * any(dotted(a) not in TENSORS for a in by_position[skipped:])
@@ -99,7 +109,7 @@ def anonymous(source):
     [
         OPS / "group_norm" / "native" / "launch.py",
         OPS / "group_norm" / "triton" / "launch.py",
-        ROOT / "benchmarks" / "bench_copies.py",
+        ROOT / "benchmarks" / "kernel_alone.py",
     ],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
@@ -117,6 +127,8 @@ def test_kernels_get_everything_after_the_tensors_by_keyword(path):
         "kernels.forward(n, c)",
         "_kernels.forward(*arguments)",
         "_kernels.backward(n, num_channels=c)",
+        "_kernels.forward(x, weight, None, eps, num_groups=2)",
+        "_kernels.forward(x, None, None, 0)",
     ],
 )
 def test_a_number_without_a_name_is_found(planted):

@@ -27,7 +27,7 @@ _SIZES: dict[Convention, tuple[int, ...]] = {
 CONVENTIONS: dict[str, Convention] = {"": "per-256", "-one-worker": "per-32"}
 """By the end of an experiment's name."""
 _SEEDS = 3
-_SECONDS = {56: 14.7, 110: 29.7}
+_SECONDS = {56: 6.6, 110: 13.4}
 """Estimated seconds of one core for 1,000 training images, by depth: those of ResNet-8 with group
 norm in `results/bench-training-*` (C++ kernels, channels_last), times the ratio of the FLOPs of a
 training step. No run on CIFAR-10 has been timed."""

@@ -11,7 +11,7 @@ from groupnorm.layers.base import FxLeaf
 from groupnorm.ops.group_norm import group_norm
 from groupnorm.ops.group_norm.activations import check_activation
 from groupnorm.ops.group_norm.backends import check_backend
-from groupnorm.ops.group_norm.memory import shape_of
+from groupnorm.ops.group_norm.memory import shape_of, traced
 
 
 class GroupNorm(FxLeaf, nn.GroupNorm):
@@ -26,14 +26,19 @@ class GroupNorm(FxLeaf, nn.GroupNorm):
         affine: learn a scale and a shift per channel.
         bias: with `affine`, learn the shift; False leaves the scale alone.
         activation: applied to the result; see `groupnorm.group_norm`.
+        inplace: write over the input, for inference alone: under `torch.no_grad()` or
+            `torch.inference_mode()`. Compiled, exported or traced the layer leaves its input as it
+            is; the values are the same.
         backend: "auto", or the name of the backend that must run.
 
     Raises:
         ValueError: num_channels is not a multiple of num_groups; unknown activation or backend.
+        RuntimeError: when called, `inplace` while grad mode is on.
     """
 
     # Defaults for what is unpickled from before an attribute existed; so in the other layers.
     activation: str | None = None
+    inplace: bool = False
     backend: str = "auto"
 
     def __init__(
@@ -47,6 +52,7 @@ class GroupNorm(FxLeaf, nn.GroupNorm):
         *,
         bias: bool = True,
         activation: str | None = None,
+        inplace: bool = False,
         backend: str = "auto",
     ) -> None:
         if num_groups < 1 or num_channels < 1 or num_channels % num_groups:
@@ -60,6 +66,7 @@ class GroupNorm(FxLeaf, nn.GroupNorm):
         if not bias:
             self.register_parameter("bias", None)
         self.activation = activation
+        self.inplace = inplace
         self.backend = backend
 
     def reset_parameters(self) -> None:
@@ -95,8 +102,13 @@ class GroupNorm(FxLeaf, nn.GroupNorm):
             self.bias,
             self.eps,
             activation=self.activation,
+            out=self._out(input) if self.inplace else None,
             backend=self.backend,
         )
+
+    def _out(self, input: Tensor) -> Tensor | None:
+        """The input, where a program does not record what the layer does."""
+        return None if torch.compiler.is_compiling() or traced() else input
 
     def extra_repr(self) -> str:
         """Torch's fields, the groups by name, and what differs from the defaults."""
@@ -104,6 +116,8 @@ class GroupNorm(FxLeaf, nn.GroupNorm):
         text += f", channels_per_group={self.channels_per_group}"
         if self.activation is not None:
             text += f", activation={self.activation!r}"
+        if self.inplace:
+            text += ", inplace=True"
         if self.backend != "auto":
             text += f", backend={self.backend!r}"
         return text
@@ -125,6 +139,7 @@ class GroupNormAct(GroupNorm):
         *,
         bias: bool = True,
         activation: str | None = "relu",
+        inplace: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__(
@@ -136,5 +151,6 @@ class GroupNormAct(GroupNorm):
             dtype,
             bias=bias,
             activation=activation,
+            inplace=inplace,
             backend=backend,
         )

@@ -25,9 +25,9 @@ from torch import Tensor
 from groupnorm.ops.group_norm import reference
 from groupnorm.ops.group_norm.memory import all_plain, check_memory, traced, transformed
 from groupnorm.ops.group_norm.native.launch import (
-    batch_norm_is_off,
     launch_batch_norm,
     launch_batch_norm_backward,
+    why_off,
 )
 from groupnorm.ops.per_channel import in_statistics_dtype, parameters_for
 
@@ -147,7 +147,7 @@ def _kernels_take(
         and input.numel() > 0
         and not torch._C._len_torch_dispatch_stack()
         and all_plain(*every)
-        and not batch_norm_is_off()
+        and not why_off
     )
 
 
@@ -183,31 +183,22 @@ def _kernels_forward(
     running: Running | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output; the chunks' means and rstd (2, K, C); biased variances (K, C); moves `running`."""
-    dtype = reference.statistics_dtype(input.dtype)
-    fits = (
-        running is not None
-        and running.mean.dtype == running.var.dtype == dtype
-        and running.mean.is_contiguous()
-        and running.var.is_contiguous()
-    )
-    in_kernel = running if running is not None and fits else (None, None, 0.0)
-    found = launch_batch_norm(input, weight, bias, eps, images, *in_kernel)
+    found = launch_batch_norm(input, weight, bias, eps, images)
     if found is None:
-        found, fits = _forward_by_reference(input, weight, bias, eps, images), False
-    if running is not None and fits:
-        torch.autograd.graph.increment_version(running[:2])
-    elif running is not None:
-        _, statistics, var = found
-        move_running(running, statistics[0], var, images * input[0, 0].numel())
-    return found
+        y, statistics = _forward_by_reference(input, weight, bias, eps, images)
+    else:
+        y, statistics = found
+    if running is not None:
+        move_running(running, statistics[0], statistics[2], images * input[0, 0].numel())
+    return y, statistics[:2], statistics[2]
 
 
 def _forward_by_reference(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, images: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     y, mean, rstd = reference.forward(_as_chunks(input, images), input.shape[1], weight, bias, eps)
     var = (rstd.pow(-2) - eps).clamp_min(0)
-    return _from_chunks(y, input, images), torch.stack([mean, rstd]), var
+    return _from_chunks(y, input, images), torch.stack([mean, rstd, var])
 
 
 def _backward_by_reference(

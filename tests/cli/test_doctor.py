@@ -2,7 +2,9 @@
 
 import json
 
-from groupnorm.cli.doctor import examine
+import pytest
+
+from groupnorm.cli.doctor import _large_blocks, examine
 from groupnorm.data import DETECTION_NAMES, NAMES, SEGMENTATION_NAMES, VIDEO_NAMES
 from tests.cli.commands import typed
 
@@ -35,9 +37,26 @@ def test_doctor(tmp_path):
     found = json.loads(typed("doctor", "--json", cwd=tmp_path).stdout)
     assert found["versions"]["torch"]
     assert {b["name"] for b in found["backends"]} >= {"aten", "reference"}
+    assert found["large_blocks"]["kept"] in (True, False)
     sets = {entry["name"]: entry for entry in found["data"]}
     assert sets["digits"]["found"]
     assert sets["fashion-mnist-mini"]["found"]
     words = typed("doctor", cwd=tmp_path).stdout
-    for name in ("torch", "aten", "fashion-scenes", "cifar10"):
+    for name in ("torch", "aten", "large blocks", "fashion-scenes", "cifar10"):
         assert name in words
+
+
+@pytest.mark.parametrize(
+    ("kept", "platform", "said"),
+    [
+        (True, "linux", "no step pays for page faults"),
+        (False, "linux", "groupnorm.keep_large_blocks() at the start"),
+        (False, "darwin", "needs glibc"),
+    ],
+)
+def test_whether_large_blocks_are_kept_is_said(monkeypatch, kept, platform, said):
+    monkeypatch.setattr("groupnorm.cli.doctor.large_blocks_are_kept", lambda: kept)
+    monkeypatch.setattr("sys.platform", platform)
+    found = _large_blocks()
+    assert found["kept"] is kept
+    assert said in found["reason"]

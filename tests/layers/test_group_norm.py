@@ -1,5 +1,8 @@
 """GroupNorm as a drop-in for torch.nn.GroupNorm."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,6 +51,48 @@ def test_group_norm_act_has_the_same_keys_and_applies_its_activation():
     x = torch.randn(2, 4, 3, 3)
     assert torch.allclose(fused(x), F.silu(plain(x)), atol=STEP)
     assert (GroupNormAct(2, 4)(x) >= 0).all()
+
+
+@pytest.mark.parametrize("kind", [GroupNorm, GroupNormAct])
+def test_in_place_writes_over_the_input(kind):
+    layer, plain = kind(2, 4, inplace=True), kind(2, 4)
+    x = torch.randn(2, 4, 3, 3)
+    expected = plain(x)
+    for inference in (torch.no_grad, torch.inference_mode):
+        given = x.clone()
+        with inference():
+            assert layer(given) is given
+        assert torch.equal(given, expected)
+    with pytest.raises(RuntimeError, match=r"for inference.*inplace=False"):
+        layer(x)
+    assert "inplace=True" in repr(layer)
+    assert "inplace" not in repr(plain)
+
+
+def test_in_place_survives_copies_and_old_objects_have_none():
+    layer = GroupNorm(2, 4, inplace=True)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert again.inplace
+    del layer.__dict__["inplace"]
+    assert not pickle.loads(pickle.dumps(layer)).inplace
+
+
+@pytest.mark.parametrize("how", ["compile", "export", "trace"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_recorded_program_leaves_the_input_of_an_in_place_layer(how):
+    layer, x = GroupNormAct(2, 4, inplace=True).eval(), torch.randn(2, 4, 3, 3)
+    given = x.clone()
+    torch.compiler.reset()
+    with torch.no_grad():
+        expected = layer(x.clone())
+        recorded = {
+            "compile": lambda: torch.compile(layer, fullgraph=True, backend="aot_eager"),
+            "export": lambda: torch.export.export(layer, (x,)).module(),
+            "trace": lambda: torch.jit.trace(layer, (x,)),
+        }[how]()
+        y = recorded(given)
+    assert torch.allclose(y, expected, atol=STEP)
+    assert torch.equal(given, x)
 
 
 def test_identities():

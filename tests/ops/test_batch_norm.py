@@ -30,7 +30,7 @@ def _way(request, monkeypatch):
     """The kernels run only where a test's parameter `way` says so."""
     found = getattr(request.node, "callspec", None)
     if found is None or not found.params.get("way", "").startswith("kernels"):
-        monkeypatch.setattr(batch_norm, "batch_norm_is_off", lambda: True)
+        monkeypatch.setattr(batch_norm, "why_off", "another way is tested")
 
 
 def by_definition(x, w, b, eps, images):

@@ -1,5 +1,6 @@
 """The documents' sections that no record in results/ has made yet."""
 
+import pytest
 import update_readme
 
 from tests.study.fake_conversions import conversion_study
@@ -27,3 +28,49 @@ def test_a_timing_beside_other_work_says_so():
     assert "other work" not in quiet
     busy = update_readme.resnet50_sentence({**record, "load_average": 6.04})
     assert "the machine had other work (load 6.0)" in busy
+
+
+@pytest.mark.parametrize(
+    ("found", "target", "least", "said"),
+    [
+        (1.4, 1.5, False, "1.40 (1.5)"),
+        (1.55, 1.5, False, "1.55 (1.5) within 5 %"),
+        (1.6, 1.5, False, "1.60 (1.5) missed"),
+        (2.3, 2.2, True, "2.30 (2.2)"),
+        (2.15, 2.2, True, "2.15 (2.2) within 5 %"),
+        (0.9, 1.0, True, "0.90 (1) missed"),
+        (1.6, None, False, "1.60"),
+    ],
+)
+def test_a_target_is_met_or_missed_by_the_number_beside_it(found, target, least, said):
+    assert update_readme.cell(found, target, least) == said
+
+
+def test_targets_are_counted():
+    record = {
+        "summary": {
+            "copies": [{"kernel": 1.4, "target": 1.5}, {"kernel": 1.4, "target": None}],
+            "speed": [
+                {"geometric_mean": 1.0, "target": 2.2, "worst": 0.97, "target_worst": 1.0},
+                {"geometric_mean": 1.0, "target": None, "worst": 2.0, "target_worst": None},
+            ],
+        },
+        "calls": [
+            {"what": "layer", "direction": "forward", "warm": {"groupnorm": 9.0, "eager": 8.0}},
+            {"what": "group_norm", "direction": "forward", "warm": {}},
+        ],
+    }
+    assert update_readme.missed(record).startswith(
+        "of 4 targets 1 are met, 1 are missed by no more than 5 % and 2 by more"
+    )
+
+
+def test_what_keeping_blocks_saves_is_told_from_what_the_kernels_save():
+    times = {("torch", "default"): 100, ("torch", "kept"): 80,
+             ("native", "default"): 90, ("native", "kept"): 76}  # fmt: skip
+    rows = [{"network": "ResNet-18", "way": way, "memory": memory, "layout": "contiguous",
+             "milliseconds": value} for (way, memory), value in times.items()]  # fmt: skip
+    other = {**rows[0], "network": "ResNet-8", "milliseconds": 1}
+    kept, kernels = update_readme.training_gains([*rows, other], "ResNet-18")
+    assert update_readme.percents(kept) == "16 to 20 %"
+    assert update_readme.percents(kernels) == "5 to 10 %"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from groupnorm.ops.group_norm import expanded_weights
-from groupnorm.ops.group_norm.arguments import check_arguments
+from groupnorm.ops.group_norm.arguments import check_arguments, check_out
 from groupnorm.ops.group_norm.backends import choose
+from groupnorm.ops.group_norm.native.backend import quick
+from groupnorm.ops.group_norm.native.launch import why_off
 
 
 def group_norm(
@@ -19,6 +22,7 @@ def group_norm(
     *,
     activation: str | None = None,
     residual: Tensor | None = None,
+    out: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """y = activation(GN(input) * weight + bias + residual).
@@ -35,21 +39,36 @@ def group_norm(
         eps: added to the variance.
         activation: None, "relu", "leaky_relu", "silu", "gelu", "gelu_tanh", "mish", "hardswish".
         residual: tensor of the input's shape and dtype, added before the activation.
+        out: tensor that y is written to, for inference: the input itself, or one of its shape,
+            dtype, device and strides that shares no memory with it, nor with the residual unless it
+            is the residual itself.
         backend: "auto", or the name of one that must run; `groupnorm.explain` tells which.
 
     Returns:
-        Tensor of the input's shape, dtype and memory format.
+        Tensor of the input's shape, dtype and memory format; `out` if that was given.
 
     Raises:
-        ValueError: shapes, dtypes, activation or backend that do not fit.
+        ValueError: shapes, dtypes, activation, backend or `out` that do not fit.
+        RuntimeError: a tensor has no memory; `out` while grad mode is on.
     """
-    if has_torch_function_variadic(input, weight, bias, residual):
+    if has_torch_function_variadic(input, weight, bias, residual, out):
         expanded_weights.register(group_norm)
+        extra = {} if out is None else {"out": out}
         overridden: Tensor = handle_torch_function(
-            group_norm, (input, weight, bias, residual), input, num_groups, weight=weight,
-            bias=bias, eps=eps, activation=activation, residual=residual, backend=backend,
+            group_norm, (input, weight, bias, residual, out), input, num_groups, weight=weight,
+            bias=bias, eps=eps, activation=activation, residual=residual, backend=backend, **extra,
         )  # fmt: skip
         return overridden
+    if backend in _QUICK and not torch.compiler.is_compiling():
+        y = quick(input, num_groups, weight, bias, eps, activation, residual, out)
+        if y is not None:
+            return y
     check_arguments(input, num_groups, weight, bias, activation, residual)
     run = choose(input, backend).forward
-    return run(input, num_groups, weight, bias, eps, activation, residual)
+    if out is None:
+        return run(input, num_groups, weight, bias, eps, activation, residual)
+    check_out(out, input, weight, bias, residual)
+    return out.copy_(run(input, num_groups, weight, bias, eps, activation, residual))
+
+
+_QUICK = () if why_off else ("auto", "native")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.ops.group_norm.activations import check_activation
-from groupnorm.ops.group_norm.memory import traced, untraced
+from groupnorm.ops.group_norm.memory import all_plain, check_memory, extent, traced, untraced
 from groupnorm.ops.group_norm.reference import statistics_dtype
 
 
@@ -65,6 +65,52 @@ def check_arguments(
             f"residual must be {input.dtype} of shape {tuple(input.shape)} on {input.device} as "
             f"the input, got {residual.dtype} of shape {tuple(residual.shape)} on {residual.device}"
         )
+
+
+def check_out(
+    out: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+) -> None:
+    """Check what `group_norm` is to write to.
+
+    Raises:
+        ValueError: it is no tensor like the input, or shares memory in a way that it may not.
+        RuntimeError: grad mode is on, or a storage was freed.
+    """
+    named = {"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out}
+    given = {name: tensor for name, tensor in named.items() if tensor is not None}
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "group norm in place is for inference, because it keeps nothing for gradients, but "
+            "grad mode is on. Call it under torch.no_grad() or torch.inference_mode(), or leave "
+            "out `out` (layers: inplace=False)"
+        )
+    if (
+        out.shape != input.shape
+        or out.dtype != input.dtype
+        or out.device != input.device
+        or out.stride() != input.stride()
+    ):
+        expected, got = (
+            f"{t.dtype} of shape {tuple(t.shape)} and strides {t.stride()} on {t.device}"
+            for t in (input, out)
+        )
+        raise ValueError(f"out must be {expected} as the input, got {got}")
+    if torch.compiler.is_compiling() or traced() or not all_plain(*given.values()):
+        return  # the output is computed elsewhere and copied
+    check_memory(out)
+    begin, end = extent(given.pop("out"))
+    for name, tensor in given.items():
+        first, last = extent(tensor)
+        same = first == begin and name in ("input", "residual") and tensor.stride() == out.stride()
+        if first < end and begin < last and not same:
+            raise ValueError(
+                f"out may share memory with {name} but is not the same tensor; give the input "
+                "itself, or memory of its own"
+            )
 
 
 def check_backward_arguments(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,13 @@ from torch.autograd import forward_ad
 
 from groupnorm.ops.group_norm import aten, reference
 from groupnorm.ops.group_norm.layout import dense
-from groupnorm.ops.group_norm.memory import all_plain, check_memory, looks_plain, transformed
+from groupnorm.ops.group_norm.memory import (
+    all_plain,
+    check_memory,
+    looks_plain,
+    transformed,
+    unobserved,
+)
 
 
 class Kernels(NamedTuple):
@@ -24,11 +29,14 @@ class Kernels(NamedTuple):
         launch_backward: (dy, input, num_groups, weight, bias, statistics, activation, residual,
             needs_residual) -> dx, dweight, dbias, dresidual or None.
         operator: the same as an operator of PyTorch, for torch.compile; gives y.
+        quick_backward: as `launch_backward`, but None where a tensor is not plain memory that fits;
+            or None for kernels that do not look at it themselves.
     """
 
     launch_forward: Callable[..., tuple[Tensor, Tensor | None]]
     launch_backward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]]
     operator: Callable[..., Tensor]
+    quick_backward: Callable[..., Any] | None = None
 
 
 def run(
@@ -48,6 +56,7 @@ def run(
     or wraps needs operations it knows.
     """
     arguments = (input, num_groups, weight, bias, eps, activation, residual)
+    tensors = (input, weight, bias, residual)
     if torch.compiler.is_compiling():
         if aten.exporting():
             return aten.forward(*arguments)
@@ -55,25 +64,29 @@ def run(
     if transformed():
         return aten.forward(*arguments)
     observed = torch._C._len_torch_dispatch_stack() > 0  # by a mode that sees every operation
-    if observed or not looks_plain(input, weight, bias, residual):
-        if not all_plain(input, weight, bias, residual):
+    if observed or not looks_plain(*tensors):
+        if not all_plain(*tensors):
             return (kernels.operator if _is_fake(input) else aten.forward)(*arguments)
         if observed:
             return kernels.operator(*arguments)
+    differentiable = needs_gradients(*tensors)
     try:
-        if torch.is_grad_enabled() and (
-            input.requires_grad
-            or (weight is not None and weight.requires_grad)
-            or (bias is not None and bias.requires_grad)
-            or (residual is not None and residual.requires_grad)
-        ):
-            y: Tensor = GroupNorm.apply(*arguments, kernels)
-            return y
-        return kernels.launch_forward(*arguments, False)[0]  # without statistics
+        with torch.no_grad():
+            y, statistics = kernels.launch_forward(*arguments, differentiable)
     except RuntimeError:
-        if all_plain(input, weight, bias, residual):  # a storage was freed
+        if all_plain(*tensors):  # a storage was freed
             raise
         return aten.forward(*arguments)
+    if differentiable:
+        y = with_gradients(
+            input, weight, bias, residual, (y, statistics, (kernels, num_groups, eps, activation))
+        )
+    return y
+
+
+def needs_gradients(*tensors: Tensor | None) -> bool:
+    """Whether autograd is to see a call with these tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _is_fake(tensor: Tensor) -> bool:
@@ -83,59 +96,83 @@ def _is_fake(tensor: Tensor) -> bool:
 
 
 class GroupNorm(torch.autograd.Function):
-    """The kernels in PyTorch's graph, as `GroupNormBackward`."""
+    """What kernels have computed in PyTorch's graph, as `GroupNormBackward`."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs_and_kernels: Any) -> Tensor:
-        """y; saves the input, and mean and rstd of each group."""
-        *inputs, kernels = inputs_and_kernels
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        computed: Any,
+    ) -> Tensor:
+        """y of (y, statistics, (kernels, num_groups, eps, activation)).
+
+        Saves the input, mean and rstd of each group, and what the activation's slope needs. Few
+        arguments and attributes, because each costs as much as a small tensor's arithmetic.
+        """
         y: Tensor
-        y, statistics = kernels.launch_forward(*inputs)
-        save_for_backward(ctx, tuple(inputs), statistics)
-        ctx.kernels = kernels
+        y, statistics, ctx.call = computed
+        if ctx.call[3] is None:
+            bias = residual = None
+        ctx.save_for_backward(input, weight, bias, residual, statistics)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        """The gradients of what went in."""
-        return (*gradients(ctx, grad_outputs[0], partial(_backward, ctx.kernels)), None)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of what went in; PyTorch converts them to the dtypes of the parameters.
+
+        By the kernels, where nothing but memory goes in and nothing but numbers comes out; by the
+        reference where gradients are to be differentiated again or batched, or where a mode sees
+        every operation.
+        """
+        needs = ctx.needs_input_grad
+        kernels, num_groups, eps, activation = ctx.call
+        if activation is None and not (needs[0] or needs[1] or needs[2]):
+            return None, None, None, grad_output, None
+        input, weight, bias, residual, statistics = ctx.saved_tensors
+        found = None
+        needs_residual = needs[3] and activation is not None
+        if unobserved() and not torch.is_grad_enabled():
+            arguments = (
+                grad_output, input, num_groups, weight, bias, statistics, activation, residual,
+                needs_residual,
+            )  # fmt: skip
+            if kernels.quick_backward is not None:
+                found = kernels.quick_backward(*arguments)
+            if found is None and all_plain(grad_output, input, weight, bias, statistics, residual):
+                found = kernels.launch_backward(*arguments)
+        dx, dweight, dbias, dresidual = found or _by_reference(
+            grad_output, input, num_groups, weight, bias, eps, activation, residual, statistics
+        )
+        return (
+            dx if needs[0] else None,
+            dweight if needs[1] else None,
+            dbias if needs[2] else None,
+            dresidual if needs_residual else grad_output if needs[3] else None,
+            None,
+        )
 
 
-def _backward(
-    kernels: Kernels,
+# Without a look for transforms, of which there are none where kernels run.
+with_gradients = super(torch.autograd.Function, GroupNorm).apply
+
+
+def _by_reference(
     grad_output: Tensor,
     input: Tensor,
     num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    statistics: Tensor,
     activation: str | None,
     residual: Tensor | None,
-    needs_residual: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """By the kernels, where nothing but memory goes in and nothing but numbers comes out.
-
-    Not so where gradients are to be differentiated again or batched, or where a mode sees every
-    operation: then by the reference.
-    """
-    tensors = (grad_output, input, weight, bias, statistics, residual)
+    statistics: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tensors = (grad_output, input, weight, bias, residual, statistics)
     if forward_ad._current_level >= 0:
         _check_no_tangent(tensors)
-    if (
-        not torch.is_grad_enabled()
-        and torch._C._functorch.maybe_current_level() is None
-        and not torch._C._len_torch_dispatch_stack()
-        and (looks_plain(*tensors) or all_plain(*tensors))
-    ):
-        try:
-            return kernels.launch_backward(
-                grad_output, input, num_groups, weight, bias, statistics, activation, residual,
-                needs_residual,
-            )  # fmt: skip
-        except RuntimeError:
-            if all_plain(*tensors):
-                raise
     check_memory(*tensors)
     _, mean, rstd = reference.forward(input, num_groups, weight, bias, eps, activation, residual)
     return reference.backward(
@@ -154,7 +191,7 @@ def _check_no_tangent(tensors: tuple[Tensor | None, ...]) -> None:
         )
 
 
-# ---- what both eager autograd and the operators do -----------------------------------------------
+# ---- what the operators need ---------------------------------------------------------------------
 
 
 def save_for_backward(ctx: Any, inputs: tuple[Any, ...], statistics: Tensor | None) -> None:
@@ -192,9 +229,6 @@ def gradients(ctx: Any, grad_output: Tensor, backward: Callable[..., Any]) -> tu
         None,
         dresidual if needs[6] else None,
     )
-
-
-# ---- what the operators need besides ------------------------------------------------------------
 
 
 def fake_forward(

@@ -32,8 +32,7 @@ _keys = torch._C._dispatch_keys
 
 
 def looks_plain(*tensors: Tensor | None) -> bool:
-    """Whether a kernel may try: quick, and right but for tensors without memory, which `address`
-    finds."""
+    """Whether a kernel may try: quick, and right but for tensors without memory."""
     for tensor in tensors:
         if tensor is not None and (type(tensor) not in _CLASSES or tensor.is_neg()):
             return False
@@ -68,6 +67,24 @@ def transformed() -> bool:
     )
 
 
+def unobserved() -> bool:
+    """Whether neither of those nor a mode that sees every operation (`TorchDispatchMode`) is there.
+
+    Short, because every call asks it.
+    """
+    return (
+        _level() is None
+        and not _dispatch_modes()
+        and forward_ad._current_level < 0
+        and _tracing_state() is None
+    )
+
+
+_level = torch._C._functorch.maybe_current_level
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
+
+
 def traced() -> bool:
     """Inside `torch.jit.trace`."""
     return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
@@ -96,24 +113,6 @@ def shape_of(tensor: Tensor) -> torch.Size:
         return tensor.shape
 
 
-def address(tensor: Tensor | None, size: int) -> int:
-    """Address of the first element of a dense tensor of `size` bytes, not 0; 0 for None.
-
-    Raises:
-        RuntimeError: the tensor has no memory, or less than that, as after
-            `untyped_storage().resize_(0)`.
-    """
-    if tensor is None:
-        return 0
-    found = tensor.data_ptr()
-    held = tensor.untyped_storage().nbytes()
-    if not found or held != size or tensor.storage_offset():
-        begin = tensor.storage_offset() * tensor.element_size()
-        if not found or held < begin + size or tensor.nbytes != size:
-            raise RuntimeError(_no_memory(tensor))
-    return found
-
-
 def check_memory(*tensors: Tensor | None) -> None:
     """Check that all memory of each plain tensor is there, whatever its strides.
 
@@ -125,13 +124,20 @@ def check_memory(*tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is None or not all_plain(tensor) or tensor.numel() == 0:
             continue
-        extent = tensor.numel()
-        if not tensor.is_contiguous():
-            strides = zip(tensor.shape, tensor.stride(), strict=True)
-            extent = 1 + sum((size - 1) * stride for size, stride in strides)
-        end = (tensor.storage_offset() + extent) * tensor.element_size()
-        if not tensor.data_ptr() or tensor.untyped_storage().nbytes() < end:
+        begin, end = extent(tensor)
+        offset = tensor.storage_offset() * tensor.element_size()
+        if not begin or tensor.untyped_storage().nbytes() < offset + end - begin:
             raise RuntimeError(_no_memory(tensor))
+
+
+def extent(tensor: Tensor) -> tuple[int, int]:
+    """Addresses of the first byte of a plain tensor and of the one after its last."""
+    count = tensor.numel()
+    if count and not tensor.is_contiguous():
+        strides = zip(tensor.shape, tensor.stride(), strict=True)
+        count = 1 + sum((size - 1) * stride for size, stride in strides)
+    begin = tensor.data_ptr()
+    return begin, begin + count * tensor.element_size()
 
 
 def _no_memory(tensor: Tensor) -> str:

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from groupnorm import GroupNorm, explain
 from groupnorm.ops.group_norm import group_norm
 from groupnorm.ops.group_norm.memory import all_plain
+from groupnorm.ops.group_norm.native import launch
 from tests.child import in_child, needs_processes
 from tests.ops.group_norm import tensor_states
 from tests.ops.group_norm.tensor_states import ROLES, STATES, WITHOUT_MEMORY
@@ -46,6 +47,17 @@ def one_at_a_time(note):
 
 def test_one_tensor_in_every_state():
     assert in_child(one_at_a_time) == []
+
+
+def without_the_exchange_api(note):
+    """As with a PyTorch that has no DLPack exchange API, in this process."""
+    launch._kernels.set_exchange_api(None)
+    return one_at_a_time(note)
+
+
+@pytest.mark.skipif(bool(launch.why_off), reason="there are no kernels")
+def test_one_tensor_in_every_state_read_by_capsules():
+    assert in_child(without_the_exchange_api) == []
 
 
 @pytest.mark.parametrize("cases", [600, pytest.param(10_000, marks=pytest.mark.slow)])

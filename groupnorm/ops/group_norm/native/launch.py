@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,22 +14,16 @@ from groupnorm.ops.group_norm import reference
 from groupnorm.ops.group_norm.activations import NUMBERS
 from groupnorm.ops.group_norm.arguments import check_backward_arguments
 from groupnorm.ops.group_norm.layout import dense, match_strides
-from groupnorm.ops.group_norm.memory import address, check_memory
-
-# The kernels' number, bytes, and the dtype of the statistics.
-_TYPES = {
-    torch.float32: (0, 4, torch.float32),
-    torch.float64: (1, 8, torch.float64),
-    torch.bfloat16: (2, 2, torch.float32),
-    torch.float16: (3, 2, torch.float32),
-}
+from groupnorm.ops.group_norm.memory import check_memory
 
 
 def _load() -> tuple[ModuleType | None, str]:
     """The compiled module, or None and the reason."""
     try:
         from groupnorm.ops.group_norm.native import _native  # type: ignore[attr-defined]
-    except ImportError as error:
+
+        _native.set_exchange_api(getattr(Tensor, "__dlpack_c_exchange_api__", None))
+    except (ImportError, AttributeError) as error:  # not there, or of an older version
         return None, (
             f"the C++ kernels are not there ({error}); install g++ or clang and cmake, then "
             "install groupnorm again"
@@ -46,7 +41,50 @@ _kernels, why_off = _load()
 
 def instruction_sets() -> list[str]:
     """The instruction sets of this processor that there are kernels for, the fastest first."""
-    return list(_kernels.instruction_sets()) if _kernels is not None else []
+    return list(reversed(_kernels.instruction_sets())) if _kernels is not None else []
+
+
+def quick_forward(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+    with_statistics: bool,
+    out: Tensor | None = None,
+) -> Any:
+    """Output, or output and statistics in one axis; None where the tensors do not fit as they are.
+
+    They are only read where they are plain, dense memory on the CPU that is all there, of shapes
+    and dtypes that fit. With `out`, statistics come back where a sum of squares overflowed: see
+    `finish`.
+    """
+    return _kernels.forward(  # type: ignore[union-attr]
+        input, weight, bias, residual, out, num_groups=num_groups, images=0,
+        activation=NUMBERS.get(activation), threads=torch.get_num_threads(), eps=eps,
+        with_statistics=with_statistics,
+    )  # fmt: skip
+
+
+def quick_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+    residual: Tensor | None,
+    needs_residual: bool,
+) -> Any:
+    """As `launch_backward`; None where the tensors do not fit as they are."""
+    return _kernels.backward(  # type: ignore[union-attr]
+        input, weight, bias, residual, grad_output, statistics, num_groups=num_groups, images=0,
+        activation=NUMBERS[activation], threads=torch.get_num_threads(), eps=0.0,
+        needs_residual=needs_residual,
+    )  # fmt: skip
 
 
 def launch_forward(
@@ -64,52 +102,56 @@ def launch_forward(
     Raises:
         RuntimeError: a tensor has no memory.
     """
-    if input.numel() == 0:
-        y, *statistics_of = reference.forward(
-            input, num_groups, weight, bias, eps, activation, residual
+    x = input
+    found = quick_forward(x, num_groups, weight, bias, eps, activation, residual, with_statistics)
+    if found is None:
+        input, weight, bias, residual = _plain(input, weight, bias, residual)
+        x, _ = dense(input)
+        weight, bias = _parameters(weight, bias, x.dtype)
+        residual = None if residual is None else match_strides(x, residual)
+        found = quick_forward(
+            x, num_groups, weight, bias, eps, activation, residual, with_statistics
         )
-        return y, torch.stack(statistics_of)
-    assert _kernels is not None
-    x, channels_last = dense(input)
-    dtype = x.dtype
-    number, itemsize, accumulation = _TYPES[dtype]
-    weight, bias, same_dtype = _parameters(weight, bias, dtype, accumulation)
-    if residual is not None:
-        residual = match_strides(x, residual)
-    y = torch.empty_like(x)
-    n, c, count = x.size(0), x.size(1), x.numel()
-    size = count * itemsize
-    parameter_size = c * (itemsize if same_dtype else accumulation.itemsize)
-    statistics, mean, rstd = None, 0, 0
-    if with_statistics:
-        statistics = x.new_empty(2, n, num_groups, dtype=accumulation)
-        mean = statistics.data_ptr()
-        rstd = mean + n * num_groups * accumulation.itemsize
-    overflowed = _kernels.forward(
-        num_samples=n,
-        num_channels=c,
-        num_groups=num_groups,
-        num_positions=count // (n * c),
-        channels_last=channels_last,
-        type=number,
-        activation=NUMBERS[activation],
-        eps=eps,
-        threads=torch.get_num_threads(),
-        parameters_as_input=same_dtype,
-        x=address(x, size),
-        residual=address(residual, size),
-        weight=address(weight, parameter_size),
-        bias=address(bias, parameter_size),
-        y=y.data_ptr(),
-        mean=mean,
-        rstd=rstd,
-    )
-    if overflowed:  # the sum of squares of a group, or the input itself is not finite
-        y, *statistics_of = reference.forward(
-            x, num_groups, weight, bias, eps, activation, residual
-        )
-        y, statistics = match_strides(x, y), torch.stack(statistics_of)
-    return y, statistics
+    if found is None and x.numel():  # a sum of squares overflowed
+        y = torch.empty_like(x)
+        found = quick_forward(x, num_groups, weight, bias, eps, activation, residual, True, y)
+        if found is not None:
+            finish(y, found[1], x, num_groups, weight, bias, eps, activation, residual)
+    if found is None:  # no values
+        y, *statistics = reference.forward(x, num_groups, weight, bias, eps, activation, residual)
+        return match_strides(x, y), torch.stack(statistics)
+    y, flat = found if isinstance(found, tuple) else (found, None)
+    return y, flat.view(2, input.size(0), num_groups) if with_statistics else None
+
+
+def finish(
+    out: Tensor,
+    statistics: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> None:
+    """Compute the groups that the kernels left, whose rstd is NaN: a sum of squares overflowed.
+
+    Nothing else changes by a bit: they are taken for the groups of one sample.
+    """
+    mean, rstd = statistics.view(2, -1, num_groups)
+    n, g = rstd.isnan().nonzero(as_tuple=True)
+    size = input.size(1) // num_groups
+    shape = (input.size(0), num_groups, size, *input.shape[2:])
+
+    def picked(x: Tensor) -> Tensor:
+        return x.view(shape)[n, g].flatten(0, 1).unsqueeze(0)
+
+    w, b = (None if p is None else p.view(num_groups, size)[g].flatten() for p in (weight, bias))
+    r = None if residual is None else picked(residual)
+    y, m, s = reference.forward(picked(input), len(n), w, b, eps, activation, r)
+    out.view(shape)[n, g] = y.view(len(n), size, *input.shape[2:])
+    mean[n, g], rstd[n, g] = m[0], s[0]
 
 
 def launch_backward(
@@ -131,122 +173,57 @@ def launch_backward(
         RuntimeError: a tensor has no memory.
         ValueError: tensors that do not fit together.
     """
+    found: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = quick_backward(
+        grad_output, input, num_groups, weight, bias, statistics, activation, residual,
+        needs_residual,
+    )  # fmt: skip
+    if found is not None:
+        return found
     check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual)
-    if input.numel() == 0:
-        mean, rstd = statistics
-        dx, dweight, dbias, dz = reference.backward(
-            grad_output, input, num_groups, weight, bias, mean, rstd, activation, residual
-        )
-        return dx, dweight, dbias, dz if needs_residual else None
-    assert _kernels is not None
-    x, channels_last = dense(input)
-    number, itemsize, accumulation = _TYPES[x.dtype]
-    weight, bias, same_dtype = _parameters(weight, bias, x.dtype, accumulation)
-    residual = None if activation is None or residual is None else match_strides(x, residual)
-    dy = match_strides(x, grad_output)
-    dx = torch.empty_like(x)
-    dresidual = torch.empty_like(x) if needs_residual else None
-    n, c, count = x.size(0), x.size(1), x.numel()
-    size = count * itemsize
-    parameter_size = c * (itemsize if same_dtype else accumulation.itemsize)
-    dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
-    half = n * num_groups * accumulation.itemsize
-    statistics = statistics.contiguous()
-    mean = address(statistics, 2 * half)
-    out_of_range = _kernels.backward(
-        num_samples=n,
-        num_channels=c,
-        num_groups=num_groups,
-        num_positions=count // (n * c),
-        channels_last=channels_last,
-        type=number,
-        activation=NUMBERS[activation],
-        eps=0.0,
-        threads=torch.get_num_threads(),
-        parameters_as_input=same_dtype,
-        x=address(x, size),
-        residual=address(residual, size),
-        weight=address(weight, parameter_size),
-        bias=address(bias, parameter_size),
-        mean=mean,
-        rstd=mean + half,
-        dy=address(dy, size),
-        dx=dx.data_ptr(),
-        dresidual=0 if dresidual is None else dresidual.data_ptr(),
-        dweight=dweight.data_ptr(),
-        dbias=dbias.data_ptr(),
+    grad_output, input, weight, bias, statistics, residual = _plain(
+        grad_output, input, weight, bias, statistics, residual
     )
-    if out_of_range:
-        group_mean, group_rstd = statistics
-        dx, dweight, dbias, dz = reference.backward(
-            dy, x, num_groups, weight, bias, group_mean, group_rstd, activation, residual
-        )
-        dx, dresidual = match_strides(x, dx), match_strides(x, dz) if needs_residual else None
-    return dx, dweight, dbias, dresidual
-
-
-def batch_norm_is_off() -> bool:
-    """Whether the kernels are not there, or of a build that had none for batch norm."""
-    return not hasattr(_kernels, "batch_norm_forward")
+    x, _ = dense(input)
+    weight, bias = _parameters(weight, bias, x.dtype)
+    dy, statistics = match_strides(x, grad_output), statistics.contiguous()
+    residual = None if activation is None or residual is None else match_strides(x, residual)
+    found = quick_backward(
+        dy, x, num_groups, weight, bias, statistics, activation, residual, needs_residual
+    )
+    if found is not None:
+        return found
+    # no values, or a group is so spread out that its gradients would leave the range of the type
+    mean, rstd = statistics.view(2, -1, num_groups)
+    dx, dweight, dbias, dz = reference.backward(
+        dy, x, num_groups, weight, bias, mean, rstd, activation, residual
+    )
+    return match_strides(x, dx), dweight, dbias, match_strides(x, dz) if needs_residual else None
 
 
 def launch_batch_norm(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    images: int,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    momentum: float,
-) -> tuple[Tensor, Tensor, Tensor] | None:
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, images: int
+) -> tuple[Tensor, Tensor] | None:
     """Batch norm of every `images` consecutive images of an input that has values.
 
     Args:
         input: (N, C, *), N a multiple of `images`.
-        weight: scale (C,) in the accumulation dtype, or None; `bias` and the running statistics
-            alike, which move by `momentum` towards the mean over the chunks.
+        weight: scale (C,) in the accumulation dtype, or None; `bias` alike.
 
     Returns:
-        Output; means and rstd of the K chunks as one tensor (2, K, C); their biased variances
-        (K, C). None, and no statistics have moved, where a sum of squares or the input is not
-        finite.
+        Output; means, rstd and biased variances of the K chunks as one tensor (3, K, C). None where
+        a sum of squares or the input is not finite.
 
     Raises:
         RuntimeError: a tensor has no memory.
     """
-    assert _kernels is not None
-    x, channels_last = dense(input)
-    number, itemsize, accumulation = _TYPES[x.dtype]
-    n, c, count = x.size(0), x.size(1), x.numel()
-    positions, chunks = count // (n * c), n // images
-    weight, bias = _parameter(weight, accumulation), _parameter(bias, accumulation)
-    y = torch.empty_like(x)
-    statistics = x.new_empty(2, chunks, c, dtype=accumulation)
-    var = x.new_empty(chunks, c, dtype=accumulation)
-    mean, step = statistics.data_ptr(), chunks * c * accumulation.itemsize
-    parameter_size = c * accumulation.itemsize
-    overflowed = _kernels.batch_norm_forward(
-        num_chunks=chunks,
-        images=images,
-        num_channels=c,
-        num_positions=positions,
-        channels_last=channels_last or positions == 1,
-        type=number,
-        eps=eps,
-        threads=torch.get_num_threads(),
-        x=address(x, count * itemsize),
-        weight=address(weight, parameter_size),
-        bias=address(bias, parameter_size),
-        y=y.data_ptr(),
-        mean=mean,
-        rstd=mean + step,
-        var=var.data_ptr(),
-        running_mean=address(running_mean, parameter_size),
-        running_var=address(running_var, parameter_size),
-        momentum=momentum,
-    )
-    return None if overflowed else (y, statistics, var)
+    input, weight, bias = _plain(input, weight, bias)
+    x, _ = dense(input)
+    weight, bias = (None if p is None else p.contiguous() for p in (weight, bias))
+    found: tuple[Tensor, Tensor] | None = _kernels.forward(  # type: ignore[union-attr]
+        x, weight, bias, None, None, num_groups=x.size(1), images=images, activation=NUMBERS[None],
+        threads=torch.get_num_threads(), eps=eps, with_statistics=True,
+    )  # fmt: skip
+    return found if found is None else (found[0], found[1].view(3, -1, x.size(1)))
 
 
 def launch_batch_norm_backward(
@@ -256,15 +233,15 @@ def launch_batch_norm_backward(
 
     None where a channel is so spread out that its gradients would leave the range of the type.
 
+    Args:
+        statistics: means and rstd (2, K, C).
+
     Raises:
         RuntimeError: a tensor has no memory.
         ValueError: tensors that do not fit together.
     """
-    assert _kernels is not None
-    x, channels_last = dense(input)
-    number, itemsize, accumulation = _TYPES[x.dtype]
-    n, c, count = x.size(0), x.size(1), x.numel()
-    chunks = n // images
+    chunks, c = input.size(0) // images, input.size(1)
+    accumulation = reference.statistics_dtype(input.dtype)
     if (
         grad_output.shape != input.shape
         or grad_output.dtype != input.dtype
@@ -278,44 +255,33 @@ def launch_batch_norm_backward(
             f"{statistics.dtype} {tuple(statistics.shape)}. Were they changed by a hook on saved "
             "tensors?"
         )
-    weight = _parameter(weight, accumulation)
-    dy, dx = match_strides(x, grad_output), torch.empty_like(x)
-    positions, size = count // (n * c), count * itemsize
-    dweight, dbias = statistics.new_empty(c), statistics.new_empty(c)
-    step = chunks * c * accumulation.itemsize
-    statistics = statistics.contiguous()
-    mean = address(statistics, 2 * step)
-    out_of_range = _kernels.batch_norm_backward(
-        num_chunks=chunks,
-        images=images,
-        num_channels=c,
-        num_positions=positions,
-        channels_last=channels_last or positions == 1,
-        type=number,
-        threads=torch.get_num_threads(),
-        x=address(x, size),
-        weight=address(weight, c * accumulation.itemsize),
-        mean=mean,
-        rstd=mean + step,
-        dy=address(dy, size),
-        dx=dx.data_ptr(),
-        dweight=dweight.data_ptr(),
-        dbias=dbias.data_ptr(),
-    )
-    return None if out_of_range else (dx, dweight, dbias)
+    grad_output, input, weight, statistics = _plain(grad_output, input, weight, statistics)
+    x, _ = dense(input)
+    weight = None if weight is None else weight.contiguous()
+    dy, statistics = match_strides(x, grad_output), statistics.contiguous()
+    found = _kernels.backward(  # type: ignore[union-attr]
+        x, weight, None, None, dy, statistics, num_groups=c, images=images,
+        activation=NUMBERS[None], threads=torch.get_num_threads(), eps=0.0, needs_residual=False,
+    )  # fmt: skip
+    return None if found is None else found[:3]
+
+
+def _plain(*tensors: Tensor | None) -> list[Any]:
+    """The tensors, of PyTorch's own class.
+
+    Raises:
+        RuntimeError: a tensor has no memory.
+    """
+    check_memory(*tensors)
+    return [None if t is None else t.as_subclass(Tensor) for t in tensors]
 
 
 def _parameters(
-    weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype, accumulation: torch.dtype
-) -> tuple[Tensor | None, Tensor | None, bool]:
-    """Both contiguous: in the input's dtype where they have it (then True), else in the other."""
-    same_dtype = (weight is None or weight.dtype == dtype) and (bias is None or bias.dtype == dtype)
-    wanted = dtype if same_dtype else accumulation
-    return _parameter(weight, wanted), _parameter(bias, wanted), same_dtype
-
-
-def _parameter(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
-        return parameter
-    check_memory(parameter)
-    return parameter.to(dtype).contiguous()
+    weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor | None]:
+    """Both contiguous, and in one dtype: the input's if they have it, else the statistics'."""
+    given = [p for p in (weight, bias) if p is not None]
+    if any(p.dtype != dtype for p in given):
+        dtype = reference.statistics_dtype(dtype)
+    weight, bias = (None if p is None else p.to(dtype).contiguous() for p in (weight, bias))
+    return weight, bias

@@ -29,6 +29,7 @@ def test_every_instruction_set_of_this_processor_is_run():
     names = launch.instruction_sets()
     assert names[-1] == "portable"
     flags = Path("/proc/cpuinfo").read_text().split()
+    assert ("avx512_bf16" in flags) == ("avx512_bf16" in names)
     assert ("avx512vl" in flags) == ("avx512" in names)
     assert ("avx2" in flags) == ("avx2" in names)
 
@@ -67,6 +68,57 @@ def test_threads(case, layout, count, runner, threads):
     for ours, again, exact in zip(once, twice, true, strict=True):
         assert torch.equal(ours, again)
         assert (ours.double() - exact).abs().max() <= LAYER * exact.abs().max()
+
+
+def results(dtype, layout, activation):
+    """Output and gradients, and what became of a tensor written over."""
+    make = torch.Generator().manual_seed(0)
+    x, r = (torch.randn(3, 12, 5, 7, generator=make).to(dtype) for _ in range(2))
+    x, r = (t.contiguous(memory_format=LAYOUTS[layout]) for t in (x, r))
+    x.requires_grad_()
+    w, b = (torch.randn(12, generator=make).to(dtype).requires_grad_() for _ in range(2))
+    y = group_norm(x, 3, w, b, activation=activation, residual=r)
+    dy = torch.randn(y.shape, generator=make).to(dtype)
+    found = [y, *torch.autograd.grad(y, (x, w, b), dy)]
+    with torch.no_grad():
+        return [*found, group_norm(x, 3, w, b, activation=activation, residual=r, out=r)]
+
+
+@pytest.fixture
+def _without_the_exchange_api():
+    """As with a PyTorch that has no DLPack exchange API."""
+    launch._kernels.set_exchange_api(None)
+    yield
+    launch._kernels.set_exchange_api(getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
+
+
+@pytest.mark.skipif(not NATIVE, reason="there are no kernels")
+@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
+def test_without_the_exchange_api_the_kernels_compute_the_same(dtype, layout, activation, request):
+    expected = results(dtype, layout, activation)
+    request.getfixturevalue("_without_the_exchange_api")
+    x = torch.randn(2, 4, 3)
+    assert launch.quick_forward(x, 2, None, None, 1e-5, None, None, False) is not None
+    for ours, same in zip(results(dtype, layout, activation), expected, strict=True):
+        assert torch.equal(ours, same)
+
+
+@pytest.mark.skipif(not NATIVE, reason="there are no kernels")
+def test_the_number_of_keywords_and_tensors_does_not_end_the_process():
+    x = torch.randn(2, 4, 3)
+    forward, backward = launch._kernels.forward, launch._kernels.backward
+    keywords = {"num_groups": 2, "images": 0, "activation": 0, "threads": 1, "eps": 1e-5}
+    complete = {**keywords, "with_statistics": False}
+    assert forward(x, None, None, None, None, **complete) is not None
+    for wrong in (keywords, {}, {**complete, "eps": None}, {**complete, "num_groups": 1.5}):
+        assert forward(x, None, None, None, None, **wrong) is None
+    for tensors in ((), (x,), (x, x, x, x, x, x, x), (None,) * 5, (3,) * 5):
+        assert forward(*tensors, **complete) is None or len(tensors) == 1
+        assert backward(*tensors, **keywords, needs_residual=False) is None
 
 
 def test_input_with_other_strides_is_copied():

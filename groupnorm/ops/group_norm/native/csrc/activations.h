@@ -9,8 +9,6 @@
 namespace groupnorm {
 namespace GN_ISA {
 
-using Floats = Vector<float>;
-
 // 1 / d for finite d >= 1: an estimate and a Newton step, cheaper than a division.
 GN_INLINE Floats reciprocal(Floats d) {
 #if defined(__AVX512F__)
@@ -86,117 +84,121 @@ GN_INLINE Floats normal_cdf(Floats z, Floats& bell) {
   return z < 0.0f ? tail : 1.0f - tail;
 }
 
-constexpr float kInverseSqrt2Pi = 0.398942280f;
-constexpr float kTwoSqrt2OverPi = 1.59576912f;  // 2 sqrt(2 / pi)
-constexpr float kCubic = 0.044715f;
+// ---- the same for double, lane by lane by the C library -----------------------------------------
 
-GN_INLINE Floats tanh_gelu_gate(Floats z) {  // (1 + tanh(u)) / 2 = sigmoid(2 u)
-  return sigmoid(kTwoSqrt2OverPi * (z + kCubic * z * z * z));
+using Doubles = Vector<double>;
+
+template <class F> GN_INLINE Doubles each(Doubles z, F f) {
+  for (int i = 0; i < kLanes<double>; ++i) z[i] = f(z[i]);
+  return z;
+}
+GN_INLINE Doubles reciprocal(Doubles d) { return 1.0 / d; }
+GN_INLINE Doubles at_most(Doubles x, double limit) { return x > limit ? broadcast(limit) : x; }
+GN_INLINE Doubles at_least(Doubles x, double limit) { return x < limit ? broadcast(limit) : x; }
+GN_INLINE Doubles exp_clamped(Doubles x) {
+  return each(x, [](double v) { return exp(v); });
+}
+GN_INLINE Doubles sigmoid(Doubles z) { return 1.0 / (1.0 + exp_clamped(-z)); }
+GN_INLINE Doubles normal_cdf(Doubles z, Doubles& bell) {
+  bell = exp_clamped(-0.5 * z * z);
+  return each(z, [](double v) { return 0.5 * erfc(-v * M_SQRT1_2); });
+}
+
+// ---- values and slopes --------------------------------------------------------------------------
+
+template <class V> struct LaneOf { using type = float; };
+template <> struct LaneOf<Doubles> { using type = double; };
+template <class V> using NumberOf = typename LaneOf<V>::type;
+
+constexpr double kCubic = 0.044715;
+constexpr double kInverseSqrt2Pi = 0.39894228040143268;
+constexpr double kTwoSqrt2OverPi = 1.5957691216057308;  // 2 sqrt(2 / pi)
+
+template <class V> GN_INLINE V tanh_gelu_gate(V z) {  // (1 + tanh(u)) / 2 = sigmoid(2 u)
+  using W = NumberOf<V>;
+  return sigmoid(W(kTwoSqrt2OverPi) * (z + W(kCubic) * z * z * z));
 }
 
 // tanh(softplus(z)) = n / (n + 2) with e = exp(z), n = e (e + 2); beyond 20 it is 1.
-struct MishParts {
-  Floats e, n, q;
-  explicit GN_INLINE MishParts(Floats z) {
-    e = exp_clamped(at_most(z, 20.0f));
-    n = e * (e + 2.0f);
-    q = reciprocal(n + 2.0f);
+template <class V> struct MishParts {
+  using W = NumberOf<V>;
+  V e, n, q;
+  explicit GN_INLINE MishParts(V z) {
+    e = exp_clamped(at_most(z, W(20)));
+    n = e * (e + W(2));
+    q = reciprocal(n + W(2));
   }
 };
 
-template <Activation A> GN_INLINE Floats value_of(Floats z) {
-  if constexpr (A == Activation::relu) return at_least(z, 0.0f);
-  if constexpr (A == Activation::leaky_relu) return z > 0.0f ? z : kLeakySlope * z;
+template <Activation A, class V> GN_INLINE V value(V z) {
+  using W = NumberOf<V>;
+  if constexpr (A == Activation::relu) return at_least(z, W(0));
+  if constexpr (A == Activation::leaky_relu) return z > W(0) ? z : W(kLeakySlope) * z;
   if constexpr (A == Activation::silu) return z * sigmoid(z);
   if constexpr (A == Activation::gelu) {
-    Floats bell;
+    V bell;
     return z * normal_cdf(z, bell);
   }
   if constexpr (A == Activation::gelu_tanh) return z * tanh_gelu_gate(z);
   if constexpr (A == Activation::mish) {
-    MishParts m(z);
+    MishParts<V> m(z);
     return z * (m.n * m.q);
   }
   if constexpr (A == Activation::hardswish)
-    return z * (at_least(at_most(z + 3.0f, 6.0f), 0.0f) * (1.0f / 6.0f));
+    return z * (at_least(at_most(z + W(3), W(6)), W(0)) * (W(1) / W(6)));
   return z;
 }
 
-template <Activation A> GN_INLINE Floats slope_of(Floats z) {
-  const Floats one = broadcast(1.0f);
-  if constexpr (A == Activation::relu) return z > 0.0f ? one : Floats{};
-  if constexpr (A == Activation::leaky_relu) return z > 0.0f ? one : broadcast(kLeakySlope);
+template <Activation A, class V> GN_INLINE V slope(V z) {
+  using W = NumberOf<V>;
+  const V one = broadcast(W(1)), zero{};
+  if constexpr (A == Activation::relu) return z > W(0) ? one : zero;
+  if constexpr (A == Activation::leaky_relu) return z > W(0) ? one : broadcast(W(kLeakySlope));
   if constexpr (A == Activation::silu) {
-    Floats s = sigmoid(z);
-    return s * (1.0f + z * (1.0f - s));
+    V s = sigmoid(z);
+    return s * (W(1) + z * (W(1) - s));
   }
   if constexpr (A == Activation::gelu) {
-    Floats bell;
-    Floats cdf = normal_cdf(z, bell);
-    return cdf + z * bell * kInverseSqrt2Pi;
+    V bell;
+    V cdf = normal_cdf(z, bell);
+    return cdf + z * bell * W(kInverseSqrt2Pi);
   }
   if constexpr (A == Activation::gelu_tanh) {
-    Floats s = tanh_gelu_gate(z);
-    Floats inner = kTwoSqrt2OverPi * (1.0f + 3.0f * kCubic * z * z);
-    return s + z * s * (1.0f - s) * inner;
+    V s = tanh_gelu_gate(z);
+    V inner = W(kTwoSqrt2OverPi) * (W(1) + W(3 * kCubic) * z * z);
+    return s + z * s * (W(1) - s) * inner;
   }
   if constexpr (A == Activation::mish) {
-    MishParts m(z);
-    Floats derivative = 4.0f * (m.n + 1.0f) * m.q * m.q;  // 1 - tanh^2
-    return m.n * m.q + z * (m.e * reciprocal(1.0f + m.e)) * derivative;
+    MishParts<V> m(z);
+    V derivative = W(4) * (m.n + W(1)) * m.q * m.q;  // 1 - tanh^2
+    V s = m.n * m.q + z * (m.e * reciprocal(W(1) + m.e)) * derivative;
+    return z > W(20) ? one : s;
   }
   if constexpr (A == Activation::hardswish) {
-    Floats s = z < 3.0f ? (2.0f * z + 3.0f) * (1.0f / 6.0f) : one;
-    return z <= -3.0f ? Floats{} : s;
+    V s = z < W(3) ? (W(2) * z + W(3)) * (W(1) / W(6)) : one;
+    return z <= W(-3) ? zero : s;
   }
   return one;
 }
 
-// ---- double, lane by lane -----------------------------------------------------------------------
+template <Activation A, class W> GN_INLINE One<W> value_of(One<W> z) { return {value<A>(z.a)}; }
+template <Activation A, class W> GN_INLINE One<W> slope_of(One<W> z) { return {slope<A>(z.a)}; }
+template <Activation A> GN_INLINE Two value_of(Two z) { return {value<A>(z.a), value<A>(z.b)}; }
+template <Activation A> GN_INLINE Two slope_of(Two z) { return {slope<A>(z.a), slope<A>(z.b)}; }
 
-template <Activation A> inline double value_of(double z) {
-  if constexpr (A == Activation::relu) return z < 0 ? 0 : z;
-  if constexpr (A == Activation::leaky_relu) return z > 0 ? z : 0.01 * z;
-  if constexpr (A == Activation::silu) return z / (1 + exp(-z));
-  if constexpr (A == Activation::gelu) return 0.5 * z * (1 + erf(z * M_SQRT1_2));
-  if constexpr (A == Activation::gelu_tanh)
-    return 0.5 * z * (1 + tanh(0.5 * M_SQRT1_2 * 2 * M_2_SQRTPI * (z + 0.044715 * z * z * z)));
-  if constexpr (A == Activation::mish) return z * tanh(z > 30 ? z : log1p(exp(z)));
-  if constexpr (A == Activation::hardswish) return z * (z < -3 ? 0 : z > 3 ? 6 : z + 3) / 6;
-  return z;
-}
-
-template <Activation A> inline double slope_of(double z) {
-  if constexpr (A == Activation::relu) return z > 0 ? 1 : 0;
-  if constexpr (A == Activation::leaky_relu) return z > 0 ? 1 : 0.01;
-  if constexpr (A == Activation::silu) {
-    double s = 1 / (1 + exp(-z));
-    return s * (1 + z * (1 - s));
+// f(tag), tag::value being the activation.
+template <Activation A> struct ActivationTag { static constexpr Activation value = A; };
+template <class F> void with_activation(Activation a, F f) {
+  switch (a) {
+    case Activation::none: return f(ActivationTag<Activation::none>{});
+    case Activation::relu: return f(ActivationTag<Activation::relu>{});
+    case Activation::leaky_relu: return f(ActivationTag<Activation::leaky_relu>{});
+    case Activation::silu: return f(ActivationTag<Activation::silu>{});
+    case Activation::gelu: return f(ActivationTag<Activation::gelu>{});
+    case Activation::gelu_tanh: return f(ActivationTag<Activation::gelu_tanh>{});
+    case Activation::mish: return f(ActivationTag<Activation::mish>{});
+    case Activation::hardswish: return f(ActivationTag<Activation::hardswish>{});
   }
-  if constexpr (A == Activation::gelu)
-    return 0.5 * (1 + erf(z * M_SQRT1_2)) + z * exp(-0.5 * z * z) * 0.5 * M_SQRT1_2 * M_2_SQRTPI;
-  if constexpr (A == Activation::gelu_tanh) {
-    const double k = M_SQRT1_2 * M_2_SQRTPI;  // sqrt(2 / pi)
-    double t = tanh(k * (z + 0.044715 * z * z * z));
-    return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * k * (1 + 3 * 0.044715 * z * z);
-  }
-  if constexpr (A == Activation::mish) {
-    double t = tanh(z > 30 ? z : log1p(exp(z)));
-    return t + z / (1 + exp(-z)) * (1 - t * t);
-  }
-  if constexpr (A == Activation::hardswish) return z <= -3 ? 0 : z < 3 ? (2 * z + 3) / 6 : 1;
-  return 1;
-}
-
-template <Activation A> GN_INLINE Vector<double> value_of(Vector<double> z) {
-  if constexpr (A == Activation::none) return z;
-  for (int i = 0; i < kLanes<double>; ++i) z[i] = value_of<A>(double(z[i]));
-  return z;
-}
-
-template <Activation A> GN_INLINE Vector<double> slope_of(Vector<double> z) {
-  for (int i = 0; i < kLanes<double>; ++i) z[i] = slope_of<A>(double(z[i]));
-  return z;
 }
 
 // Whether recomputing the slope costs more than keeping dz.

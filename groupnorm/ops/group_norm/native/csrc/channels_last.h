@@ -1,266 +1,218 @@
-// channels_last input (N, S, C): vectors run across the channels, never over part of a group.
-//
-// Sums are kept for each channel and folded into groups; constants of a group are laid out channel
-// by channel. So any number of channels per group takes the same path. k positions side by side
-// make a row, so that few or odd channels fill whole vectors too: to the loops a row is one
-// position with k * C channels.
+// channels_last input (N, S, C), forward and backward: sums of each column, folded into channels and
+// groups, and constants of the groups, spread over the columns.
 #pragma once
 
-#include "statistics.h"
+#include "rows.h"
 
 namespace groupnorm {
 namespace GN_ISA {
 
-constexpr int64_t kRowsPerSum = 64;    // no longer a sum in the accumulation type
-constexpr int64_t kRowsPerBlock = 32;  // in one pass over a tile of channels
-
-// How a sample's S positions make rows.
-struct Rows {
-  int64_t k, width, count, remainder;  // positions in a row, numbers in it, rows, numbers left over
-
-  Rows(int64_t S, int64_t C, int lanes) : k(1) {
-    const int64_t tile = 4 * lanes;
-    const int64_t units[] = {tile, lanes};
-    for (int64_t unit : units) {
-      int64_t fits = 1;
-      while (fits * C % unit != 0) fits *= 2;  // lanes are a power of two
-      if (fits * C <= larger<int64_t>(2048, C) && 2 * fits <= S) {
-        k = fits;
-        break;
-      }
-    }
-    width = k * C;
-    count = S / k;
-    remainder = (S - count * k) * C;
-  }
-};
-
-// f(tag, offset, lanes, vectors): `Tile` vectors at a time, then one, then part of one.
-template <int N> struct Count { static constexpr int value = N; };
-template <class W, int Tile, class F> GN_INLINE void for_tiles(int64_t width, F f) {
-  constexpr int L = kLanes<W>;
-  int64_t c = 0;
-  for (; c + Tile * L <= width; c += Tile * L) f(Whole{}, Count<Tile>{}, c, L);
-  for (; c + L <= width; c += L) f(Whole{}, Count<1>{}, c, L);
-  if (c < width) f(Part{}, Count<1>{}, c, int(width - c));
-}
-
-// Fewer vectors at a time where the arithmetic needs the registers.
-template <Activation A> constexpr int kTile = is_costly(A) || kVectorBytes < 64 ? 2 : 4;
-
-// ---- statistics ---------------------------------------------------------------------------------
-
-// Adds each channel's sums of d = x - shift and of d^2 over some rows of at least `width` numbers.
-template <class T>
-void add_channel_moments(const T* x, int64_t rows, int64_t stride, int64_t width,
-                         const Acc<T>* shift, double* sums, double* squares) {
-  using W = Acc<T>;
-  constexpr int L = kLanes<W>;
-  for_tiles<W, 4>(width, [&](auto partial, auto vectors, int64_t c, int n) GN_INLINE_LAMBDA {
-    constexpr bool P = decltype(partial)::value;
-    constexpr int U = decltype(vectors)::value;
-    Vector<W> around[U], s[U] = {}, q[U] = {};
-    GN_UNROLL
-    for (int u = 0; u < U; ++u) around[u] = load<false>(shift + c + u * L);
-    const T* ptr = x + c;
-    for (int64_t i = 0; i < rows; ++i, ptr += stride)
-      GN_UNROLL
-      for (int u = 0; u < U; ++u) {
-        const Vector<W> d = load<P>(ptr + u * L, n, around[u]) - around[u];
-        s[u] += d;
-        q[u] += d * d;
-      }
-    GN_UNROLL
-    for (int u = 0; u < U; ++u) {
-      add_to(sums + c + u * L, s[u]);
-      add_to(squares + c + u * L, q[u]);
-    }
-  });
-}
-
-// sums[g] over the group's channels in all k positions of a row
-inline double fold(const double* values, const Rows& rows, int64_t C, int64_t D, int64_t g) {
-  double a = 0, b = 0, c = 0, d = 0;
-  for (int64_t j = 0; j < rows.k; ++j) {
-    const double* v = values + j * C + g * D;
-    int64_t i = 0;
-    for (; i + 4 <= D; i += 4) {
-      a += v[i];
-      b += v[i + 1];
-      c += v[i + 2];
-      d += v[i + 3];
-    }
-    for (; i < D; ++i) a += v[i];
-  }
-  return (a + b) + (c + d);
-}
-
-// Rows [from, to) of a sample; the last part of a sample has its left-over numbers too.
-template <class T>
-void sample_moments(const T* x, const Rows& l, int64_t from, int64_t to, bool with_remainder,
-                    const Acc<T>* shift, double* sums, double* squares) {
-  std::memset(sums, 0, size_t(l.width) * sizeof(double));
-  std::memset(squares, 0, size_t(l.width) * sizeof(double));
-  for (int64_t i = from; i < to; i += kRowsPerSum)
-    add_channel_moments(x + i * l.width, smaller(kRowsPerSum, to - i), l.width, l.width, shift,
-                        sums, squares);
-  if (with_remainder && l.remainder)
-    add_channel_moments(x + l.count * l.width, 1, l.width, l.remainder, shift, sums, squares);
-}
-
-// What a sample needs, channel by channel, for k positions.
-template <class W> struct Channels {
-  Scratch<W> mean, scale, shift;
-  explicit Channels(const Rows& l) : mean(l.width), scale(l.width), shift(l.width) {}
-  GN_INLINE Normalize<W> constants(int64_t c) const {
-    return {load<false>(mean + c), load<false>(scale + c), load<false>(shift + c)};
-  }
-};
-
-// Copies the first C numbers k - 1 times behind themselves.
-template <class W> void repeat(W* values, int64_t C, int64_t k) {
-  for (int64_t j = 1; j < k; ++j) std::memcpy(values + j * C, values, size_t(C) * sizeof(W));
-}
-
-// A shift for each channel that is the same within a group: the mean of a few positions.
-template <class T>
-void channel_shifts(const T* x, const Problem& p, const Rows& l, Acc<T>* shift) {
-  const int64_t D = p.C / p.G, length = D * p.S;
-  const int64_t most = p.S < 512 ? 4 : 16;  // reading single numbers is slow
-  const int64_t wanted = larger<int64_t>(1, smaller(most, length / 16));
-  const int64_t channels = smaller(D, wanted), positions = larger<int64_t>(1, wanted / channels);
-  for (int64_t g = 0; g < p.G; ++g) {
-    double sum = 0;
-    for (int64_t i = 0; i < positions; ++i)
-      for (int64_t j = 0; j < channels; ++j) {
-        const T* ptr = x + i * (p.S / positions) * p.C + g * D + j * (D / channels);
-        sum += double(single(ptr));
-      }
-    const Acc<T> value = Acc<T>(sum / double(positions * channels));
-    for (int64_t c = g * D; c < (g + 1) * D; ++c) shift[c] = value;
-  }
-  repeat(shift, p.C, l.k);
-}
-
-// From the sums of sample n to its statistics and the constants of its channels. Where a shift was
-// poor, a better one is put in `shift`, and the result is false.
-template <class W>
-bool finish_statistics(const Problem& p, const Rows& l, int64_t n, const double* sums,
-                       const double* squares, W* shift, Channels<W>& channels, bool last) {
-  const int64_t D = p.C / p.G;
-  const W* weight = static_cast<const W*>(p.weight);
-  const W* bias = static_cast<const W*>(p.bias);
-  bool good = true;
-  for (int64_t g = 0; g < p.G; ++g) {
-    const Moments m{fold(sums, l, p.C, D, g), fold(squares, l, p.C, D, g)};
-    const Statistics<W> s(m, double(D * p.S), shift[g * D], p.eps);
-    write_statistics(p, n * p.G + g, s);
-    if (s.shift_was_poor && !last) good = false;
-    for (int64_t c = g * D; c < (g + 1) * D; ++c) {
-      const W scale = weight ? s.rstd * weight[c] : s.rstd;
-      channels.mean[c] = s.mean;
-      channels.scale[c] = scale;
-      channels.shift[c] = (bias ? bias[c] : W(0)) - s.residual_mean * scale;
-    }
-  }
-  if (!good) {
-    for (int64_t c = 0; c < p.C; ++c) shift[c] = channels.mean[c];
-    repeat(shift, p.C, l.k);
-    return false;
-  }
-  repeat<W>(channels.mean, p.C, l.k);
-  repeat<W>(channels.scale, p.C, l.k);
-  repeat<W>(channels.shift, p.C, l.k);
-  return true;
-}
-
 // ---- forward ------------------------------------------------------------------------------------
 
-template <class T, Activation A>
-void apply_channels(const T* x, const T* residual, T* y, int64_t rows, int64_t stride,
-                    int64_t width, const Channels<Acc<T>>& channels) {
-  using W = Acc<T>;
-  constexpr int L = kLanes<W>;
-  for_tiles<W, kTile<A>>(width, [&](auto partial, auto vectors, int64_t c,
-                                    int n) GN_INLINE_LAMBDA {
-    constexpr bool P = decltype(partial)::value;
-    constexpr int U = decltype(vectors)::value;
-    Normalize<W> normalize[U];
-    GN_UNROLL
-    for (int u = 0; u < U; ++u) normalize[u] = channels.constants(c + u * L);
-    for (int64_t i = 0; i < rows; ++i)
-      GN_UNROLL
-      for (int u = 0; u < U; ++u) {
-        const int64_t offset = i * stride + c + u * L;
-        const Vector<W> z = normalize[u].template operator()<P>(load<P>(x + offset, n),
-                                                                advance(residual, offset), n);
-        store<P>(y + offset, value_of<A>(z), n);
-      }
+// A shift for each column: the mean of a few rows.
+template <class T> void shifts_of(const T* x, const Rows<T>& l, Acc<T>* shifts) {
+  const int64_t step = l.count / 4 * l.width;
+  for_chunks<T>(l.width, [&](auto whole, int64_t c, int n) GN_INLINE_LAMBDA {
+    auto row = [&](int64_t r) GN_INLINE_LAMBDA {
+      return load_some<decltype(whole)::value>(x + r * step + c, n, filled<T>(0));
+    };
+    Chunk<T> shift = row(0);
+    if (l.count >= 4)
+      shift = ((shift + row(1)) + (row(2) + row(3))) * filled<T>(Acc<T>(0.25));
+    store_slots<T>(shifts + c, shift);
   });
 }
 
-template <class T, class F>
-void apply_sample(const Problem& p, const Rows& l, int64_t n, int64_t from, int64_t to,
-                  bool with_remainder, const Channels<Acc<T>>& channels, F apply) {
-  const int64_t size = p.S * p.C;
-  const T* x = static_cast<const T*>(p.x) + n * size;
-  const T* residual = advance(static_cast<const T*>(p.residual), n * size);
-  T* y = static_cast<T*>(p.y) + n * size;
-  auto rows = [&](int64_t first, int64_t count, int64_t width) {
-    const int64_t offset = first * l.width;
-    apply(x + offset, advance(residual, offset), y + offset, count, l.width, width, channels);
-  };
-  if (with_remainder && l.remainder) rows(l.count, 1, l.remainder);
-  // backwards, for the end of the sample is what the cache still holds
-  for (int64_t i = to; i > from;) {
-    const int64_t count = smaller(kRowsPerBlock, i - from);
-    i -= count;
-    rows(i, count, l.width);
+// From the columns' sums around `columns.mean` to the groups' moments. Where that was poor, a better
+// one takes its place, and the result is false.
+template <class T>
+bool fold_moments(const Problem& p, const Rows<T>& l, const PartSums<T>& parts,
+                  Columns<T>& columns, double* offsets, Moments* moments) {
+  using W = Acc<T>;
+  const int64_t D = p.C / p.G;
+  const ColumnSums<T> sums = parts.all();
+  double *squares = sums.seconds, *raw = sums.firsts;
+  W* shifts = columns.mean;
+  reorder<T, false>(shifts, l.padded);
+  for (int64_t i = 0; i < l.width; ++i) {
+    const double n = double(l.count + (i < l.remainder));
+    const double sum = sums.firsts[i], around_shift = sums.seconds[i];
+    const double centred = around_shift - sum * (sum / n);
+    offsets[i] = sum / n;
+    squares[i] = centred < 0 ? 0 : centred;
+    raw[i] = around_shift;
   }
+  bool good = true;
+  for (int64_t g = 0; g < p.G; ++g) {
+    const double shift = double(shifts[g * D]);
+    double sum = 0, centred = 0, around_shifts = 0;  // of the columns' distances from that shift
+    for (int64_t j = 0; j < l.k; ++j)
+      for (int64_t i = j * p.C + g * D; i < j * p.C + (g + 1) * D; ++i) {
+        const double n = double(l.count + (i < l.remainder));
+        const double d = (double(shifts[i]) - shift) + offsets[i];
+        sum += n * d;
+        centred += squares[i] + n * d * d;
+        around_shifts += raw[i];
+      }
+    const double count = double(D * p.S);
+    const double sums_around[2] = {sum, centred};
+    moments[g] = Moments::around(shift, sums_around, count);
+    if (around_shifts > 4 * moments[g].squares) good = false;
+  }
+  if (good) return true;
+  for (int64_t i = 0; i < l.width; ++i) shifts[i] = W(double(shifts[i]) + offsets[i]);
+  reorder<T, true>(shifts, l.padded);
+  return false;
 }
 
-template <class T, class F> void forward_channels_last(const Problem& p, F apply) {
+// From the groups' moments of sample n to its statistics and the columns' constants; whether all are
+// finite.
+template <class T>
+bool finish_statistics(const Problem& p, int64_t n, const Moments* moments, Columns<T>& columns,
+                       Acc<T>* of_groups) {
   using W = Acc<T>;
-  const Rows l(p.S, p.C, kLanes<W>);
-  const int64_t size = p.S * p.C;
-  const T* all = static_cast<const T*>(p.x);
-  const int64_t parts = parts_for(p, p.N, size);
-  if (parts == 1) {
-    parallel(p, p.N, grain_for(size), [&](int64_t begin, int64_t end) {
-      Scratch<double> sums(l.width), squares(l.width);
-      Scratch<W> shift(l.width);
-      Channels<W> channels(l);
-      for (int64_t n = begin; n < end; ++n) {
-        const T* x = all + n * size;
-        channel_shifts(x, p, l, static_cast<W*>(shift));
-        for (int tries = 0; tries < 2; ++tries) {
-          sample_moments<T>(x, l, 0, l.count, true, shift, sums, squares);
-          if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1)) break;
-        }
-        apply_sample<T>(p, l, n, 0, l.count, true, channels, apply);
+  const int64_t D = p.C / p.G;
+  bool finite = true;
+  W *means = of_groups, *residual_means = means + p.G, *rstds = residual_means + p.G;
+  for (int64_t g = 0; g < p.G; ++g) {
+    const Statistics<W> s = statistics_of<W>(moments[g], p.eps);
+    write_statistics(p, n * p.G + g, s);
+    finite = finite && moments[g].is_finite();
+    means[g] = s.mean;
+    residual_means[g] = s.residual_mean;
+    rstds[g] = s.rstd;
+  }
+  spread(means, p.G, D, columns.mean);
+  spread(residual_means, p.G, D, columns.shift);
+  spread(rstds, p.G, D, columns.scale);
+  const W *weight = static_cast<const W*>(p.weight), *bias = static_cast<const W*>(p.bias);
+  for (int64_t c = 0; c < p.C; ++c) {
+    columns.scale[c] *= weight ? weight[c] : W(1);
+    columns.shift[c] = (bias ? bias[c] : W(0)) - columns.shift[c] * columns.scale[c];
+  }
+  columns.finish(p.C, 0, 3);
+  return finite;
+}
+
+template <class T, class Sum, class Write>
+void forward_channels_last(const Problem& p, Sum sum_moments, Write write) {
+  const Rows<T> l(p);
+  Tensors<T> all(p);
+  all.past_cache = goes_past_cache<T>(p, l.width) && l.remainder * sizeof(T) % kVectorBytes == 0;
+  const int64_t size = p.S * p.C, parts = parts_for(p, p.N, size);
+  const bool in_place = p.y == p.x || p.y == p.residual;
+  over_units(p, p.N, parts, size, [&](int64_t begin, int64_t end) {
+    PartSums<T> sums(l, parts);
+    Columns<T> columns(l);
+    Scratch<double> offsets(l.width);
+    Scratch<Moments> moments(p.G);
+    Scratch<Acc<T>> of_groups(3 * p.G);
+    for (int64_t n = begin; n < end; ++n) {
+      const Tensors<T> t = all.at(n * size);
+      shifts_of(t.x, l, columns.mean);
+      for (int tries = 0; tries < 2; ++tries) {
+        over_parts(p, parts, l.count, kRowsAtOnce, [&](int64_t k, int64_t from, int64_t to) {
+          sums.of(k).clear();
+          sum_sample(t, l, from, to, sum_moments, columns, sums.of(k));
+        });
+        if (fold_moments(p, l, sums, columns, offsets, moments)) break;
       }
-    });
-    return;
-  }
-  Scratch<double> sums(parts * l.width), squares(parts * l.width);
-  Scratch<W> shift(l.width);
-  Channels<W> channels(l);
-  for (int64_t n = 0; n < p.N; ++n) {
-    const T* x = all + n * size;
-    channel_shifts(x, p, l, static_cast<W*>(shift));
-    for (int tries = 0; tries < 2; ++tries) {
-      parallel_parts(p, parts, l.count, [&](int64_t k, int64_t from, int64_t to) {
-        sample_moments<T>(x, l, from, to, k == parts - 1, shift, sums + k * l.width,
-                          squares + k * l.width);
+      const bool finite = finish_statistics(p, n, moments, columns, of_groups);
+      if (!finite && in_place) {
+        for (int64_t g = 0; g < p.G; ++g) static_cast<Acc<T>*>(p.rstd)[n * p.G + g] = Acc<T>(NAN);
+        continue;
+      }
+      over_parts(p, parts, l.count, kRowsAtOnce, [&](int64_t, int64_t from, int64_t to) {
+        write_sample(t, l, from, to, write, columns);
       });
-      add_parts(sums, parts, l.width);
-      add_parts(squares, parts, l.width);
-      if (finish_statistics<W>(p, l, n, sums, squares, shift, channels, tries == 1)) break;
     }
-    parallel_parts(p, parts, l.count, [&](int64_t k, int64_t from, int64_t to) {
-      apply_sample<T>(p, l, n, from, to, k == parts - 1, channels, apply);
-    });
+  });
+}
+
+// ---- backward -----------------------------------------------------------------------------------
+
+// The constants of sample n as the forward pass had them, but for the residual mean.
+template <class T> void load_columns(const Problem& p, int64_t n, Columns<T>& columns) {
+  using W = Acc<T>;
+  const W *weight = static_cast<const W*>(p.weight), *bias = static_cast<const W*>(p.bias);
+  spread(static_cast<const W*>(p.mean) + n * p.G, p.G, p.C / p.G, columns.mean);
+  spread(static_cast<const W*>(p.rstd) + n * p.G, p.G, p.C / p.G, columns.scale);
+  for (int64_t c = 0; c < p.C; ++c) {
+    columns.scale[c] *= weight ? weight[c] : W(1);
+    columns.shift[c] = bias ? bias[c] : W(0);
   }
+  columns.finish(p.C, 0, 3);
+}
+
+// From the columns' sums of sample n to the gradients of the parameters, which are added up, and
+// the constants of dx.
+template <class T>
+void finish_gradients(const Problem& p, int64_t n, const PartSums<T>& parts, Columns<T>& columns,
+                      Acc<T>* of_groups, Acc<T>* dweight, Acc<T>* dbias) {
+  using W = Acc<T>;
+  const int64_t D = p.C / p.G;
+  const W *weight = static_cast<const W*>(p.weight), *rstd = static_cast<const W*>(p.rstd) + n * p.G;
+  const ColumnSums<T> sums = parts.all();
+  add_parts(sums.firsts, columns.l.k, p.C);
+  add_parts(sums.seconds, columns.l.k, p.C);
+  for (int64_t g = 0; g < p.G; ++g) {
+    auto group_sum = [&](const double* values) {
+      return sum_of(g * D, (g + 1) * D, [&](int64_t c) GN_INLINE_LAMBDA {
+        return weight ? double(weight[c]) * values[c] : values[c];
+      });
+    };
+    const double a = group_sum(sums.firsts), a_centred = group_sum(sums.seconds);
+    const GroupGradient<W> gradient(a, a_centred, double(D * p.S), rstd[g]);
+    of_groups[g] = gradient.slope;
+    of_groups[p.G + g] = gradient.constant;
+  }
+  spread(rstd, p.G, D, columns.slope);
+  for (int64_t c = 0; c < p.C; ++c) {
+    dbias[c] += W(sums.firsts[c]);
+    dweight[c] += W(sums.seconds[c] * double(columns.slope[c]));
+  }
+  spread<W>(of_groups, p.G, D, columns.slope);
+  spread<W>(of_groups + p.G, p.G, D, columns.constant);
+  columns.finish(p.C, 3, 5);
+}
+
+template <class T, class Sum, class Write>
+void backward_channels_last(const Problem& p, Sum sum_terms, Write write) {
+  using W = Acc<T>;
+  const Rows<T> l(p);
+  Tensors<T> all(p);
+  all.past_cache = goes_past_cache<T>(p, l.width) && l.remainder * sizeof(T) % kVectorBytes == 0;
+  const int64_t size = p.S * p.C, parts = parts_for(p, p.N, size);
+  const int64_t samples = samples_per_sum(p);
+  const int64_t units = (p.N + samples - 1) / samples;
+  Scratch<W> dweight(units * p.C), dbias(units * p.C);
+  // a chunk of slots would reach into the next row where rows are no whole chunks
+  const bool keeps = parts == 1 && l.width == l.padded && keeps_in_scratch<T>(p, size);
+  over_units(p, units, parts, samples * size, [&](int64_t begin, int64_t end) {
+    PartSums<T> sums(l, parts);
+    Columns<T> columns(l);
+    Scratch<W> of_groups(2 * p.G), scratch(keeps ? size : 0);
+    for (int64_t u = begin; u < end; ++u) {
+      W *dw = dweight + u * p.C, *db = dbias + u * p.C;
+      std::memset(dw, 0, size_t(p.C) * sizeof(W));
+      std::memset(db, 0, size_t(p.C) * sizeof(W));
+      for (int64_t n = u * samples; n < smaller(p.N, (u + 1) * samples); ++n) {
+        Tensors<T> t = all.at(n * size);
+        if (keeps) t.kept = scratch;
+        load_columns(p, n, columns);
+        over_parts(p, parts, l.count, kRowsAtOnce, [&](int64_t k, int64_t from, int64_t to) {
+          sums.of(k).clear();
+          sum_sample(t, l, from, to, sum_terms, columns, sums.of(k));
+        });
+        finish_gradients(p, n, sums, columns, of_groups, dw, db);
+        over_parts(p, parts, l.count, kRowsAtOnce, [&](int64_t, int64_t from, int64_t to) {
+          write_sample(t, l, from, to, write, columns);
+        });
+      }
+    }
+  });
+  sum_rows<W>(p, units, p.C, 1, dweight, p.dweight);
+  sum_rows<W>(p, units, p.C, 1, dbias, p.dbias);
 }
 
 }  // namespace GN_ISA

@@ -1,217 +1,225 @@
-// Contiguous input (N, C, S): a group is one stretch of D * S numbers, a channel one row of S.
+// Contiguous input (N, C, S): a group is one stretch of D * S numbers, a channel one row of S, which
+// is at least a chunk long. In batch norm, (N, I, C, S), a group is one channel: I stretches of S.
+//
+// Chunks are counted from the stretch's beginning: no row has a tail of its own, for the chunk in
+// which a row ends has the constants of two channels.
 #pragma once
 
-#include "short_rows.h"
+#include "statistics.h"
 
 namespace groupnorm {
 namespace GN_ISA {
 
-// ---- forward ------------------------------------------------------------------------------------
+constexpr int64_t kPieceBytes = 256 << 10;  // written front to back
+constexpr int64_t kBatchBytes = 24 << 10;   // of groups that stay in the first cache
 
-// Numbers [from, to) of a group.
-template <class T, Activation A>
-void apply_rows(const GroupForward<T>& g, int64_t S, int64_t from, int64_t to) {
+// ---- the two loops ------------------------------------------------------------------------------
+
+// They take their arguments by value: what is stored could otherwise change them.
+
+// What a group needs; channel c is that of row c.
+template <class T> struct Group {
   using W = Acc<T>;
-  for (int64_t c = from / S; from < to; ++c) {
+  const W* weight;  // of the group's channels, or null
+  const W* bias;
+  W mean, residual_mean, rstd, slope, constant;
+
+  GN_INLINE Constants<T> channel(int64_t c) const {
+    const W scale = weight ? rstd * weight[c] : rstd;
+    const W shift = (bias ? bias[c] : W(0)) - residual_mean * scale;
+    return {filled<T>(mean), filled<T>(scale), filled<T>(shift), filled<T>(slope),
+            filled<T>(constant)};
+  }
+};
+
+// k in the first `count` numbers, the next channel's constants in the others.
+template <class T>
+GN_INLINE Constants<T> between(int count, Constants<T> k, const Constants<T>& next) {
+  k.scale = first<T>(count, k.scale, next.scale);
+  k.shift = first<T>(count, k.shift, next.shift);
+  return k;
+}
+
+// Adds to sums[2 c] and sums[2 c + 1] the terms of channel c's numbers in [from, to).
+template <class Terms, class T>
+void sum_rows_of(Tensors<T> t, Group<T> g, int64_t S, int64_t from, int64_t to,
+                 double* sums) {
+  if (from == to) return;
+  constexpr int L = kNumbers<T>;
+  const Chunk<T> zero = filled<T>(0);
+  Pair<T> carried{zero, zero};  // from the chunk in which the row before ended
+  int64_t i = from, c = from / S;
+  for (Constants<T> k = g.channel(c), next = k; c * S < to; ++c, k = next) {
     const int64_t end = smaller(to, (c + 1) * S);
-    const W scale = g.weight ? g.s.rstd * g.weight[c] : g.s.rstd;
-    const W shift = (g.bias ? g.bias[c] : W(0)) - g.s.residual_mean * scale;
-    const Normalize<W> normalize{broadcast(g.s.mean), broadcast(scale), broadcast(shift)};
-    const T* x = g.x + from;
-    const T* residual = advance(g.residual, from);
-    T* y = g.y + from;
-    for_vectors<W>(end - from, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
-      constexpr bool P = decltype(partial)::value;
-      fetch_ahead(x + i);
-      const Vector<W> z =
-          normalize.template operator()<P>(load<P>(x + i, n), advance(residual, i), n);
-      store<P>(y + i, value_of<A>(z), n);
-    });
-    from = end;
+    if (end < to) next = g.channel(c + 1);
+    Pair<T> row = carried;
+    carried = {zero, zero};
+    while (i + L <= end) {
+      row = row + add_up<Terms>(t, i, smaller(end, i + kBlock<T>), k);
+      if (i + L <= end) {
+        add_totals(sums + 2 * c, row.first, row.second);
+        row = {zero, zero};
+      }
+    }
+    if (i < end) {
+      const int n = int(smaller<int64_t>(L, to - i)), inside = int(end - i);
+      const Constants<T> both = between(inside, k, next);
+      const Pair<T> terms = n == L ? Terms::template at<true>(t, i, L, both)
+                                   : Terms::template at<false>(t, i, n, both);
+      row.first = row.first + first<T>(inside, terms.first, zero);
+      row.second = row.second + first<T>(inside, terms.second, zero);
+      carried = {first<T>(inside, zero, terms.first), first<T>(inside, zero, terms.second)};
+      i += n;
+    }
+    add_totals(sums + 2 * c, row.first, row.second);
   }
 }
 
-// `apply`: apply_rows, or apply_short_rows where rows are short.
-template <class T, class F> void forward_contiguous(const Problem& p, F apply) {
-  using W = Acc<T>;
-  const int64_t D = p.C / p.G, length = D * p.S, groups = p.N * p.G;
-  const bool is_short = p.S < kShortRow;
-  const Spread<W> spread(p);
-  const W* weights = is_short ? spread.weight : static_cast<const W*>(p.weight);
-  const W* biases = is_short ? spread.bias : static_cast<const W*>(p.bias);
-  const T* all = static_cast<const T*>(p.x);
+// Writes the results of numbers [from, to), the last pieces first: they are still in the cache.
+template <class Result, class T>
+void write_rows_of(Tensors<T> t, Group<T> g, int64_t S, int64_t from, int64_t to) {
+  constexpr int L = kNumbers<T>;
+  constexpr int64_t kPiece = kPieceBytes / int64_t(sizeof(T));
+  for (int64_t stop = to, start; stop > from; stop = start) {
+    start = from + (stop - 1 - from) / kPiece * kPiece;
+    int64_t i = start, c = start / S;
+    for (Constants<T> k = g.channel(c), next = k; i < stop; ++c, k = next) {
+      const int64_t end = smaller(stop, (c + 1) * S);
+      if (end < stop) next = g.channel(c + 1);
+      for (; i + L <= end; i += L) write<true, Result>(t, i, L, k);
+      if (i >= end) continue;
+      const int n = int(smaller<int64_t>(L, stop - i));
+      const Constants<T> both = between(int(end - i), k, next);
+      if (n == L) write<true, Result>(t, i, L, both);
+      else write<false, Result>(t, i, n, both);
+      i += n;
+    }
+  }
+}
 
-  auto group = [&](int64_t i, const Statistics<W>& s) {
-    write_statistics(p, i, s);
-    const int64_t first = i * length, parameter = i % p.G * (is_short ? length : D);
-    return GroupForward<T>{all + first,
-                           advance(static_cast<const T*>(p.residual), first),
-                           static_cast<T*>(p.y) + first,
-                           advance(weights, parameter),
-                           advance(biases, parameter),
-                           s};
-  };
-  const int64_t parts = parts_for(p, groups, length);
-  if (parts == 1) {
-    // Small groups go several at a time: their statistics do not wait for one another.
-    const int64_t batch = larger<int64_t>(1, smaller<int64_t>(8, 8192 / length));
-    parallel(p, groups, grain_for(length), [&](int64_t begin, int64_t end) {
-      Scratch<Statistics<W>> s(batch);
-      for (int64_t first = begin; first < end; first += batch) {
-        const int64_t count = smaller(batch, end - first);
-        for (int64_t i = 0; i < count; ++i)
-          s[i] = statistics_of(all + (first + i) * length, length, p.eps);
-        for (int64_t i = 0; i < count; ++i) apply(group(first + i, s[i]), p.S, 0, length);
+// ---- forward ------------------------------------------------------------------------------------
+
+// Where group i lies: I stretches of `length` numbers, `stride` apart.
+struct Groups {
+  int64_t D, count, length, stride, parts, batch;
+  Groups(const Problem& p, int64_t bytes_each)
+      : D(p.C / p.G), count(p.N * p.G), length(D * p.S), stride(p.C * p.S),
+        parts(p.I > 1 ? 1 : parts_for(p, count, length)),
+        batch(parts > 1 ? 1 : larger<int64_t>(
+            1, smaller<int64_t>(16, kBatchBytes / (p.I * length * bytes_each)))) {}
+  GN_INLINE int64_t first(const Problem& p, int64_t i) const {
+    return p.I > 1 ? (i / p.C * p.I * p.C + i % p.C) * p.S : i * length;
+  }
+};
+
+template <class T> Group<T> group_of(const Problem& p, const Groups& groups, int64_t i) {
+  using W = Acc<T>;
+  const int64_t c = i % p.G * groups.D;
+  return {advance(static_cast<const W*>(p.weight), c), advance(static_cast<const W*>(p.bias), c),
+          0, 0, 0, 0, 0};
+}
+
+template <class T, class Write> void forward_contiguous(const Problem& p, Write write_rows) {
+  const Groups groups(p, sizeof(T));
+  Tensors<T> all(p);
+  all.past_cache = goes_past_cache<T>(p, groups.length);
+  over_units(p, groups.count, groups.parts, p.I * groups.length, [&](int64_t begin, int64_t end) {
+    Scratch<Moments> moments(groups.batch * groups.parts);
+    for (int64_t b = begin; b < end; b += groups.batch) {
+      const int64_t stop = smaller(end, b + groups.batch);
+      for (int64_t i = b; i < stop; ++i) {
+        const T* x = all.x + groups.first(p, i);
+        over_parts(p, groups.parts, groups.length, 64, [&](int64_t k, int64_t from, int64_t to) {
+          Moments m{};
+          for (int64_t r = 0; r < p.I; ++r) add_moments(x + r * groups.stride + from, to - from, m);
+          moments[(i - b) * groups.parts + k] = m;
+        });
       }
-    });
-    return;
-  }
-  // Fewer groups than threads: each is split, and the parts' sums are added in their order.
-  Scratch<Moments> partial(parts);
-  for (int64_t i = 0; i < groups; ++i) {
-    const T* x = all + i * length;
-    auto statistics = [&](W shift) {
-      parallel_parts(p, parts, length, [&](int64_t k, int64_t from, int64_t to) {
-        partial[k] = moments_of(x + from, to - from, shift);
-      });
-      Moments total;
-      for (int64_t k = 0; k < parts; ++k) total += partial[k];
-      return Statistics<W>(total, double(length), shift, p.eps);
-    };
-    Statistics<W> s = statistics(shift_of(x, length));
-    if (s.shift_was_poor) s = statistics(s.mean);
-    const GroupForward<T> g = group(i, s);
-    parallel_parts(p, parts, length, [&](int64_t, int64_t from, int64_t to) {
-      apply(g, p.S, from, to);
-    });
-  }
+      for (int64_t i = b; i < stop; ++i) {
+        Moments m = moments[(i - b) * groups.parts];
+        for (int64_t k = 1; k < groups.parts; ++k) m.merge(moments[k]);
+        const Statistics<Acc<T>> s = statistics_of<Acc<T>>(m, p.eps);
+        write_statistics(p, i, s);
+        if (!m.is_finite()) continue;
+        Group<T> g = group_of<T>(p, groups, i);
+        g.mean = s.mean;
+        g.residual_mean = s.residual_mean;
+        g.rstd = s.rstd;
+        const Tensors<T> t = all.at(groups.first(p, i));
+        over_parts(p, groups.parts, groups.length, 64, [&](int64_t, int64_t from, int64_t to) {
+          for (int64_t r = p.I - 1; r >= 0; --r)
+            write_rows(t.at(r * groups.stride), g, p.S, from, to);
+          if (t.past_cache) finish_stores_past_cache();
+        });
+      }
+    }
+  });
 }
 
 // ---- backward -----------------------------------------------------------------------------------
 
-// Adds, for numbers [from, to) of a group, each channel's sums of dz and of dz * (x - mean) to
-// `sums` and `products`.
-template <class T, Activation A>
-void add_row_gradients(const GroupBackward<T>& g, int64_t S, int64_t from, int64_t to,
-                       double* sums, double* products) {
+template <class T, class Sum, class Write>
+void backward_contiguous(const Problem& p, Sum sum_terms, Write write_rows) {
   using W = Acc<T>;
-  constexpr int L = kLanes<W>, U = is_costly(A) ? 2 : 4;
-  const Vector<W> mean = broadcast(g.mean);
-  for (int64_t c = from / S; from < to; ++c) {
-    const int64_t end = smaller(to, (c + 1) * S);
-    const W scale = g.weight ? g.rstd * g.weight[c] : g.rstd;
-    const Normalize<W> normalize{mean, broadcast(scale), broadcast(g.bias ? g.bias[c] : W(0))};
-    double sum = 0, product = 0;
-    while (from < end) {
-      const int64_t stop = smaller(end, from + 32 * U * L);
-      Vector<W> s[U] = {}, q[U] = {};
-      auto add = [&](auto partial, int64_t i, int n, int u) GN_INLINE_LAMBDA {
-        constexpr bool P = decltype(partial)::value;
-        fetch_ahead(g.x + i);
-        fetch_ahead(g.dy + i);
-        const Vector<W> x = load<P>(g.x + i, n, mean);
-        const Vector<W> dz =
-            normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
-        s[u] += dz;
-        q[u] += dz * (x - mean);
-        store_gradient<A, P>(g, i, dz, n);
-      };
-      for (; from + U * L <= stop; from += U * L)
-        GN_UNROLL
-        for (int u = 0; u < U; ++u) add(Whole{}, from + u * L, L, u);
-      for (; from + L <= stop; from += L) add(Whole{}, from, L, 0);
-      if (from < stop) add(Part{}, from, int(stop - from), 1);
-      from = stop;
-      GN_UNROLL
-      for (int u = 1; u < U; ++u) {
-        s[0] += s[u];
-        q[0] += q[u];
-      }
-      sum += total(s[0]);
-      product += total(q[0]);
-    }
-    sums[c] += sum;
-    products[c] += product;
-  }
-}
-
-template <class T, Activation A>
-void write_row_gradients(const GroupBackward<T>& g, const GroupGradient<Acc<T>>& gradient,
-                         int64_t S, int64_t from, int64_t to) {
-  using W = Acc<T>;
-  const Vector<W> mean = broadcast(g.mean), slope = broadcast(gradient.slope),
-                  constant = broadcast(gradient.constant);
-  for (int64_t c = from / S; from < to; ++c) {
-    const int64_t end = smaller(to, (c + 1) * S);
-    const Vector<W> scale = broadcast(g.weight ? g.rstd * g.weight[c] : g.rstd);
-    const Normalize<W> normalize{mean, scale, broadcast(g.bias ? g.bias[c] : W(0))};
-    const int64_t first = from;
-    for_vectors<W>(end - first, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
-      constexpr bool P = decltype(partial)::value;
-      i += first;
-      const Vector<W> x = load<P>(g.x + i, n);
-      const Vector<W> dz = stored_gradient<A, P>(g, i, n, [&]() GN_INLINE_LAMBDA {
-        return normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
-      });
-      store<P>(g.dx + i, dz * scale + ((x - mean) * slope + constant), n);
-    });
-    from = end;
-  }
-}
-
-template <class T, class Add, class Write>
-void backward_contiguous(const Problem& p, Add add, Write write) {
-  using W = Acc<T>;
-  const int64_t D = p.C / p.G, length = D * p.S, groups = p.N * p.G;
-  const W* weight = static_cast<const W*>(p.weight);
-  const W* bias = static_cast<const W*>(p.bias);
+  const Groups groups(p, 2 * sizeof(T));
+  const int64_t D = groups.D;
+  Tensors<T> all(p);
+  all.past_cache = goes_past_cache<T>(p, groups.length);
   Scratch<W> dweight(p.N * p.C), dbias(p.N * p.C);
-
-  // From the channels' sums to the parameters' gradients and the group's.
-  auto finish = [&](int64_t i, const double* sums, const double* products) {
-    const int64_t c0 = i % p.G * D, offset = i / p.G * p.C + c0;
-    const W rstd = static_cast<const W*>(p.rstd)[i];
-    double a = 0, b = 0;
-    for (int64_t d = 0; d < D; ++d) {
-      const double w = weight ? double(weight[c0 + d]) : 1.0;
-      a += w * sums[d];
-      b += w * products[d];
-      dbias[offset + d] = W(sums[d]);
-      dweight[offset + d] = W(products[d] * double(rstd));
-    }
-    return GroupGradient<W>(a, b, double(length), rstd);
-  };
-  const int64_t parts = parts_for(p, groups, length);
-  if (parts == 1) {
-    parallel(p, groups, grain_for(length), [&](int64_t begin, int64_t end) {
-      Scratch<double> sums(D), products(D);
-      Scratch<W> kept(scratch_count<T>(p, length));
-      for (int64_t i = begin; i < end; ++i) {
-        GroupBackward<T> g(p, i, length, D, weight, bias);
-        if (scratch_count<T>(p, length)) g.kept = kept;
-        for (int64_t d = 0; d < D; ++d) sums[d] = products[d] = 0;
-        add(g, p.S, 0, length, sums, products);
-        write(g, finish(i, sums, products), p.S, 0, length);
+  const int64_t padded = groups.length + kNumbers<T>;
+  const bool keeps = groups.parts == 1 && keeps_in_scratch<T>(p, groups.batch * padded);
+  over_units(p, groups.count, groups.parts, p.I * groups.length, [&](int64_t begin, int64_t end) {
+    Scratch<double> sums(groups.batch * groups.parts * 2 * D);
+    Scratch<W> scratch(keeps ? groups.batch * padded : 0);
+    for (int64_t b = begin; b < end; b += groups.batch) {
+      const int64_t stop = smaller(end, b + groups.batch);
+      auto tensors = [&](int64_t i) {
+        Tensors<T> t = all.at(groups.first(p, i));
+        if (keeps) t.kept = scratch + (i - b) * padded;
+        return t;
+      };
+      auto group = [&](int64_t i) {
+        Group<T> g = group_of<T>(p, groups, i);
+        g.mean = static_cast<const W*>(p.mean)[i];
+        g.rstd = static_cast<const W*>(p.rstd)[i];
+        return g;
+      };
+      for (int64_t i = b; i < stop; ++i) {
+        const Tensors<T> t = tensors(i);
+        const Group<T> g = group(i);
+        over_parts(p, groups.parts, groups.length, 64, [&](int64_t k, int64_t from, int64_t to) {
+          double* own = sums + ((i - b) * groups.parts + k) * 2 * D;
+          for (int64_t d = 0; d < 2 * D; ++d) own[d] = 0;
+          for (int64_t r = 0; r < p.I; ++r)
+            sum_terms(t.at(r * groups.stride), g, p.S, from, to, own);
+        });
       }
-    });
-  } else {
-    Scratch<double> partial(2 * parts * D);
-    for (int64_t i = 0; i < groups; ++i) {
-      const GroupBackward<T> g(p, i, length, D, weight, bias);
-      parallel_parts(p, parts, length, [&](int64_t k, int64_t from, int64_t to) {
-        double* own = partial + 2 * k * D;
-        for (int64_t d = 0; d < 2 * D; ++d) own[d] = 0;
-        add(g, p.S, from, to, own, own + D);
-      });
-      add_parts(partial, parts, 2 * D);
-      const GroupGradient<W> gradient = finish(i, partial, partial + D);
-      parallel_parts(p, parts, length, [&](int64_t, int64_t from, int64_t to) {
-        write(g, gradient, p.S, from, to);
-      });
+      for (int64_t i = b; i < stop; ++i) {
+        const Tensors<T> t = tensors(i);
+        Group<T> g = group(i);
+        double* own = sums + (i - b) * groups.parts * 2 * D;
+        add_parts(own, groups.parts, 2 * D);
+        double a = 0, a_centred = 0;
+        for (int64_t d = 0; d < D; ++d) {
+          const double w = g.weight ? double(g.weight[d]) : 1.0;
+          a += w * own[2 * d];
+          a_centred += w * own[2 * d + 1];
+          dbias[i * D + d] = W(own[2 * d]);
+          dweight[i * D + d] = W(own[2 * d + 1] * double(g.rstd));
+        }
+        const GroupGradient<W> gradient(a, a_centred, double(p.I * groups.length), g.rstd);
+        g.slope = gradient.slope;
+        g.constant = gradient.constant;
+        over_parts(p, groups.parts, groups.length, 64, [&](int64_t, int64_t from, int64_t to) {
+          for (int64_t r = p.I - 1; r >= 0; --r)
+            write_rows(t.at(r * groups.stride), g, p.S, from, to);
+          if (t.past_cache) finish_stores_past_cache();
+        });
+      }
     }
-  }
-  sum_rows<W>(p, p.N, dweight, p.dweight);
-  sum_rows<W>(p, p.N, dbias, p.dbias);
+  });
+  sum_rows<W>(p, p.N, p.C, 1, dweight, p.dweight);
+  sum_rows<W>(p, p.N, p.C, 1, dbias, p.dbias);
 }
 
 }  // namespace GN_ISA

@@ -1,22 +1,17 @@
-// The Python module: chooses the instruction set and calls a kernel without the interpreter's lock.
-#include <nanobind/nanobind.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
-#include <cstdint>
-#include <string>
-#include <vector>
+// The Python module: chooses the instruction set, reads the tensors and calls a kernel. What does
+// not fit as it is gives None: native/launch.py checks and converts it, or computes it otherwise.
+#include "tensors.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#include "problem.h"
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <vector>
 
-namespace nb = nanobind;
-using groupnorm::Activation;
-using groupnorm::Problem;
-using groupnorm::Type;
+using namespace groupnorm;
 
 namespace {
 
@@ -24,254 +19,243 @@ struct Kernels {
   const char* name;
   void (*forward)(const Problem&);
   void (*backward)(const Problem&);
-  void (*activate)(Activation, const float*, float*, float*, int64_t);
 };
 
-#define GN_KERNELS(isa) \
-  Kernels { #isa, groupnorm::isa::forward, groupnorm::isa::backward, groupnorm::isa::activate }
+#define GN_KERNELS(isa) Kernels{#isa, isa::forward, isa::backward}
 
-// What this processor runs, the fastest first.
+// What this processor runs, the fastest last.
 std::vector<Kernels> available() {
-  std::vector<Kernels> found;
+  std::vector<Kernels> found{GN_KERNELS(portable)};
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    found.push_back(GN_KERNELS(avx512));
-  if (avx2) found.push_back(GN_KERNELS(avx2));
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return found;
+  found.push_back(GN_KERNELS(avx2));
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+    return found;
+  found.push_back(GN_KERNELS(avx512));
+#if defined(GN_AVX512_BF16)
+  if (__builtin_cpu_supports("avx512bf16")) found.push_back(GN_KERNELS(avx512_bf16));
 #endif
-  found.push_back(GN_KERNELS(portable));
+#endif
   return found;
 }
 
+// Of the last-level cache that this processor's cores share, or 0; sysconf() gives that of all.
+int64_t read_cache_bytes() {
+  long kilobytes = 0;
+  if (FILE* file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
+    if (std::fscanf(file, "%ldK", &kilobytes) != 1) kilobytes = 0;
+    std::fclose(file);
+  }
+  return int64_t(kilobytes) << 10;
+}
+int64_t cache_bytes = read_cache_bytes();
 const std::vector<Kernels> all_kernels = available();
-Kernels kernels = all_kernels.front();
-groupnorm::ParallelFor parallel_for = nullptr;
+Kernels kernels = all_kernels.back();
+ParallelFor parallel_for = nullptr;
 
-// A large output is new memory most of the time, and its first touch faults page by page: ask for
-// huge pages (about half the time of such a pass). A hint, on Linux alone; nothing depends on it.
-constexpr int64_t kLarge = 4 << 20, kPage = 4096;
-
-void will_be_written(void* memory, int64_t bytes) {
-#if defined(__linux__)
-  if (memory == nullptr || bytes < kLarge) return;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-  const uintptr_t last = (begin + uintptr_t(bytes)) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#else
-  (void)memory;
-  (void)bytes;
-#endif
+PyObject* none() {
+  PyErr_Clear();
+  Py_RETURN_NONE;
 }
 
-int64_t bytes_of(const Problem& p) {
-  const int64_t each = p.type == Type::f64 ? 8 : p.type == Type::f32 ? 4 : 2;
-  return p.N * p.I * p.C * p.S * each;
-}
-
-template <class P> P* pointer(uintptr_t address) { return reinterpret_cast<P*>(address); }
-
-Problem problem(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-                int activation, double eps, int threads, bool parameters_as_input) {
+// A call from Python: tensors by position, numbers by keyword in a fixed order.
+struct Call {
+  View views[6];  // input, weight, bias, residual, and two of either direction
+  const View &x = views[0], &residual = views[3];
   Problem p{};
-  p.N = N;
-  p.C = C;
-  p.G = G;
-  p.S = S;
-  p.I = 1;
-  p.channels_last = channels_last;
-  p.type = static_cast<Type>(type);
-  p.activation = static_cast<Activation>(activation);
-  p.eps = eps;
-  p.threads = parallel_for == nullptr ? 1 : threads;
-  p.parallel = parallel_for;
-  p.parameters_as_input = parameters_as_input;
-  return p;
-}
+  bool batch_norm, flag;
 
-// True where the sum of squares of a group is not finite: then the output is not to be used, unless
-// the input is not finite either.
-bool forward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-             int activation, double eps, int threads, bool parameters_as_input, uintptr_t x,
-             uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t y, uintptr_t mean,
-             uintptr_t rstd) {
-  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads,
-                      parameters_as_input);
-  p.x = pointer<const void>(x);
-  p.residual = pointer<const void>(residual);
-  p.weight = pointer<const void>(weight);
-  p.bias = pointer<const void>(bias);
-  p.y = pointer<void>(y);
-  p.mean = pointer<void>(mean);
-  p.rstd = pointer<void>(rstd);
+  // False, perhaps with an exception, where something is not what a kernel takes.
+  bool read(PyObject* const* args, Py_ssize_t tensors, PyObject* keys, const char* flag_name) {
+    const char* const names[] = {"num_groups", "images", "activation", "threads", "eps", flag_name};
+    double n[6];
+    if (tensors > 6 || keys == nullptr || PyTuple_GET_SIZE(keys) != 6) return false;
+    for (int i = 0; i < 6; ++i) {
+      n[i] = PyFloat_AsDouble(args[tensors + i]);
+      if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keys, i), names[i]) != 0 ||
+          (n[i] == -1 && PyErr_Occurred()))
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < tensors; ++i)
+      if (!views[i].read(args[i])) return false;
+    if (x.object == nullptr || x.t.ndim < 2) return false;
+    batch_norm = n[1] > 0;  // of chunks of so many images
+    flag = n[5] != 0;
+    p.I = batch_norm ? int64_t(n[1]) : 1;
+    p.N = x.t.shape[0] / p.I;
+    p.C = x.t.shape[1];
+    p.G = int64_t(n[0]);
+    p.S = x.count / x.t.shape[0] / p.C;
+    if (p.G != n[0] || p.G < 1 || p.C % p.G || x.t.shape[0] % p.I) return false;
+    p.channels_last = x.channels_last || (batch_norm && p.S == 1);
+    if (p.channels_last) p.S *= p.I, p.I = 1;
+    p.type = x.type;
+    p.activation = Activation(int(n[2]));
+    p.parallel = parallel_for;
+    p.threads = parallel_for == nullptr ? 1 : int(n[3]);
+    p.eps = n[4];
+    p.cache_bytes = cache_bytes;
+    const View &weight = views[1], &bias = views[2], &first = weight.object ? weight : bias;
+    p.parameters_as_input = first.object == nullptr || first.type == x.type;
+    const Type type = p.parameters_as_input ? x.type : accumulation(x.type);
+    for (const View* v : {&weight, &bias})
+      if (v->object && (v->t.ndim != 1 || v->count != p.C || v->type != type)) return false;
+    p.x = x.t.data;
+    p.weight = weight.t.data;
+    p.bias = bias.t.data;
+    p.residual = residual.t.data;
+    return residual.object == nullptr || residual.is_like(x);
+  }
+
+  // Means, rstd and, with `var`, variances in one tensor.
+  void set_statistics(void* memory, bool var) {
+    const int64_t size = p.N * p.G * size_of(accumulation(p.type));
+    p.mean = memory;
+    p.rstd = static_cast<char*>(memory) + size;
+    if (var) p.var = static_cast<char*>(memory) + 2 * size;
+  }
+
+  // Without the interpreter's lock, unless the tensor is so small that giving it back costs more.
+  // A large output is new memory most of the time, and its first touch faults page by page: ask for
+  // huge pages (about half the time of such a pass). A hint, on Linux alone.
+  void run(void (*kernel)(const Problem&), std::initializer_list<void*> outputs) {
+    const int64_t bytes = x.bytes();
+    PyThreadState* unlocked = bytes > (256 << 10) ? PyEval_SaveThread() : nullptr;
+#if defined(__linux__)
+    constexpr uintptr_t page = 4096;
+    for (void* output : outputs)
+      if (output != nullptr && bytes >= (4 << 20))
+        madvise(reinterpret_cast<void*>((uintptr_t(output) + page - 1) / page * page),
+                uintptr_t(bytes) / page * page - page, MADV_HUGEPAGE);
+#endif
+    kernel(p);
+    if (unlocked != nullptr) PyEval_RestoreThread(unlocked);
+  }
+};
+
+// (input, weight, bias, residual, out): y, or the pair of it and mean and rstd, (2, N, G) in one
+// axis; of batch norm with variances. If a sum of squares overflows, None, but with `out` the pair.
+PyObject* forward(PyObject*, PyObject* const* args, Py_ssize_t tensors, PyObject* keys) {
+  Call call;
+  Problem& p = call.p;
+  const View &x = call.x, &out = call.views[4];
+  if (!call.read(args, tensors, keys, "with_statistics") || out.shares_memory(call.views[1]) ||
+      out.shares_memory(call.views[2]) || (out.object && !out.is_like(x)))
+    return none();
+  for (const View* v : {&x, &call.residual})
+    if (out.shares_memory(*v) && out.t.data != v->t.data) return none();
   bool overflowed = false;
   p.overflowed = &overflowed;
-  nb::gil_scoped_release unlocked;
-  will_be_written(p.y, bytes_of(p));
-  kernels.forward(p);
-  return overflowed;
+  p.y = out.t.data;
+  Object y(Py_XNewRef(out.object)), statistics;
+  if (!y && !(y = new_like(x, &p.y))) return nullptr;
+  const int64_t size = (call.batch_norm ? 3 : 2) * p.N * p.G;
+  std::vector<double> unseen(call.flag || !out.object ? 0 : size);
+  void* memory = unseen.data();
+  if (call.flag && !(statistics = new_sums(x, size, &memory))) return nullptr;
+  if (call.flag || out.object) call.set_statistics(memory, call.batch_norm);
+  call.run(kernels.forward, {out.object ? nullptr : p.y});
+  if (overflowed && !out.object) return none();
+  if (overflowed && !call.flag) {
+    if (!(statistics = new_sums(x, size, &memory))) return nullptr;
+    std::memcpy(memory, unseen.data(), size * size_of(accumulation(p.type)));
+  }
+  return call.flag || overflowed ? PyTuple_Pack(2, y.get(), statistics.get()) : y.release();
 }
 
 // Whether a group is so spread out that its gradients would leave the range of W on the way.
 template <class W> bool out_of_range(const Problem& p, W least) {
   const W* rstd = static_cast<const W*>(p.rstd);
-  for (int64_t i = 0; i < p.N * p.G; ++i)
-    if (rstd[i] > 0 && rstd[i] < least) return true;
-  return false;
+  return std::any_of(rstd, rstd + p.N * p.G, [&](W r) { return r > 0 && r < least; });
 }
 
-bool out_of_range(const Problem& p) {
-  return p.type == Type::f64 ? out_of_range<double>(p, 0x1p-480)
-                             : out_of_range<float>(p, 0x1p-44f);
+// (input, weight, bias, residual, grad_output, statistics): dx, dweight, dbias, and dresidual if it
+// is needed; None where a group is out of range.
+PyObject* backward(PyObject*, PyObject* const* args, Py_ssize_t tensors, PyObject* keys) {
+  Call call;
+  Problem& p = call.p;
+  const View &dy = call.views[4], &statistics = call.views[5];
+  if (!call.read(args, tensors, keys, "needs_residual") || !dy.is_like(call.x) ||
+      statistics.type != accumulation(p.type) || statistics.count != 2 * p.N * p.G ||
+      statistics.channels_last)
+    return none();
+  call.set_statistics(statistics.t.data, false);
+  if (p.type == Type::f64 ? out_of_range<double>(p, 0x1p-480) : out_of_range<float>(p, 0x1p-44f))
+    return none();
+  p.dy = dy.t.data;
+  Object dx = new_like(call.x, &p.dx), dresidual(Py_NewRef(Py_None));
+  Object dweight = new_sums(call.x, p.C, &p.dweight), dbias = new_sums(call.x, p.C, &p.dbias);
+  if (call.flag) dresidual = new_like(call.x, &p.dresidual);
+  if (!dx || !dweight || !dbias || !dresidual) return nullptr;
+  call.run(kernels.backward, {p.dx, p.dresidual});
+  return PyTuple_Pack(4, dx.get(), dweight.get(), dbias.get(), dresidual.get());
 }
 
-// True, and nothing is computed, where a group is out of range: see `out_of_range`.
-bool backward(int64_t N, int64_t C, int64_t G, int64_t S, bool channels_last, int type,
-              int activation, double eps, int threads, bool parameters_as_input, uintptr_t x,
-              uintptr_t residual, uintptr_t weight, uintptr_t bias, uintptr_t mean, uintptr_t rstd,
-              uintptr_t dy, uintptr_t dx, uintptr_t dresidual, uintptr_t dweight,
-              uintptr_t dbias) {
-  Problem p = problem(N, C, G, S, channels_last, type, activation, eps, threads,
-                      parameters_as_input);
-  p.x = pointer<const void>(x);
-  p.residual = pointer<const void>(residual);
-  p.weight = pointer<const void>(weight);
-  p.bias = pointer<const void>(bias);
-  p.mean = pointer<void>(mean);
-  p.rstd = pointer<void>(rstd);
-  p.dy = pointer<const void>(dy);
-  p.dx = pointer<void>(dx);
-  p.dresidual = pointer<void>(dresidual);
-  p.dweight = pointer<void>(dweight);
-  p.dbias = pointer<void>(dbias);
-  if (out_of_range(p)) return true;
-  nb::gil_scoped_release unlocked;
-  will_be_written(p.dx, bytes_of(p));
-  will_be_written(p.dresidual, bytes_of(p));
-  kernels.backward(p);
-  return false;
-}
-
-// ---- batch norm: N chunks of I images, statistics of each chunk ---------------------------------
-
-Problem chunks(int64_t N, int64_t I, int64_t C, int64_t S, bool channels_last, int type, double eps,
-               int threads, uintptr_t x, uintptr_t weight, uintptr_t bias, uintptr_t mean,
-               uintptr_t rstd) {
-  Problem p = problem(N, C, C, channels_last ? I * S : S, channels_last, type,
-                      static_cast<int>(Activation::none), eps, threads, false);
-  if (!channels_last) p.I = I;
-  p.x = pointer<const void>(x);
-  p.weight = pointer<const void>(weight);
-  p.bias = pointer<const void>(bias);
-  p.mean = pointer<void>(mean);
-  p.rstd = pointer<void>(rstd);
-  return p;
-}
-
-// Moves running statistics (C) towards the chunks' mean of means and of unbiased variances.
-template <class W>
-void move_running(const Problem& p, uintptr_t running_mean, uintptr_t running_var, double weight) {
-  const W* mean = static_cast<const W*>(p.mean);
-  const W* var = static_cast<const W*>(p.var);
-  W* means = pointer<W>(running_mean);
-  W* vars = pointer<W>(running_var);
-  const double values = double(p.I * p.S), chunks = double(p.N);
-  for (int64_t c = 0; c < p.C; ++c) {
-    double m = 0, v = 0;
-    for (int64_t n = 0; n < p.N; ++n) {
-      m += double(mean[n * p.C + c]);
-      v += double(var[n * p.C + c]);
-    }
-    v *= values / (values - 1);
-    means[c] = W(double(means[c]) + weight * (m / chunks - double(means[c])));
-    vars[c] = W(double(vars[c]) + weight * (v / chunks - double(vars[c])));
-  }
-}
-
-// Running statistics of the accumulation type, or 0 for none. True as in `forward`; then they stay.
-bool batch_norm_forward(int64_t N, int64_t I, int64_t C, int64_t S, bool channels_last, int type,
-                        double eps, int threads, uintptr_t x, uintptr_t weight, uintptr_t bias,
-                        uintptr_t y, uintptr_t mean, uintptr_t rstd, uintptr_t var,
-                        uintptr_t running_mean, uintptr_t running_var, double momentum) {
-  Problem p = chunks(N, I, C, S, channels_last, type, eps, threads, x, weight, bias, mean, rstd);
-  p.y = pointer<void>(y);
-  p.var = pointer<void>(var);
-  bool overflowed = false;
-  p.overflowed = &overflowed;
-  nb::gil_scoped_release unlocked;
-  will_be_written(p.y, bytes_of(p));
-  kernels.forward(p);
-  if (overflowed || running_mean == 0) return overflowed;
-  if (p.type == Type::f64) move_running<double>(p, running_mean, running_var, momentum);
-  else move_running<float>(p, running_mean, running_var, momentum);
-  return false;
-}
-
-bool batch_norm_backward(int64_t N, int64_t I, int64_t C, int64_t S, bool channels_last, int type,
-                         int threads, uintptr_t x, uintptr_t weight, uintptr_t mean, uintptr_t rstd,
-                         uintptr_t dy, uintptr_t dx, uintptr_t dweight, uintptr_t dbias) {
-  Problem p = chunks(N, I, C, S, channels_last, type, 0, threads, x, weight, 0, mean, rstd);
-  p.dy = pointer<const void>(dy);
-  p.dx = pointer<void>(dx);
-  p.dweight = pointer<void>(dweight);
-  p.dbias = pointer<void>(dbias);
-  if (out_of_range(p)) return true;
-  nb::gil_scoped_release unlocked;
-  will_be_written(p.dx, bytes_of(p));
-  kernels.backward(p);
-  return false;
-}
-
-void activate(int activation, uintptr_t z, uintptr_t value, uintptr_t slope, int64_t count) {
-  kernels.activate(static_cast<Activation>(activation), pointer<const float>(z),
-                   pointer<float>(value), pointer<float>(slope), count);
-}
-
-std::vector<std::string> instruction_sets() {
-  std::vector<std::string> names;
-  for (const Kernels& k : all_kernels) names.emplace_back(k.name);
+// Names of those of this processor, the fastest last.
+PyObject* instruction_sets(PyObject*, PyObject*) {
+  PyObject* names = PyTuple_New(Py_ssize_t(all_kernels.size()));
+  for (size_t i = 0; i < all_kernels.size(); ++i)
+    PyTuple_SET_ITEM(names, Py_ssize_t(i), PyUnicode_FromString(all_kernels[i].name));
   return names;
 }
 
-void set_instruction_set(const std::string& name) {
+PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(kernels.name); }
+
+PyObject* set_instruction_set(PyObject*, PyObject* name) {
   for (const Kernels& k : all_kernels)
-    if (name == k.name) {
-      kernels = k;
-      return;
-    }
-  throw nb::value_error(("this processor has no kernels named " + name).c_str());
+    if (PyUnicode_CompareWithASCIIString(name, k.name) == 0) return kernels = k, none();
+  return PyErr_Format(PyExc_ValueError, "this processor has no kernels named %U", name);
 }
+
+PyObject* set_parallel_for(PyObject*, PyObject* address) {
+  parallel_for = reinterpret_cast<ParallelFor>(PyLong_AsVoidPtr(address));
+  return none();
+}
+
+// For the tests: from this size on stores go past the cache. Gives what it was.
+PyObject* set_cache_bytes(PyObject*, PyObject* bytes) {
+  const int64_t before = cache_bytes;
+  cache_bytes = PyLong_AsLongLong(bytes);
+  return PyErr_Occurred() ? nullptr : PyLong_FromLongLong(before);
+}
+
+// A capsule, or None for the other way. Of the words of the API (version, an older API, functions)
+// the sixth is the function that is used here.
+PyObject* set_exchange_api(PyObject*, PyObject* capsule) {
+  void* api = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
+  const bool known = api != nullptr && *static_cast<uint32_t*>(api) == 1;
+  void* function = known ? static_cast<void**>(api)[5] : nullptr;
+  torch.exchange = reinterpret_cast<decltype(torch.exchange)>(function);
+  return none();
+}
+
+#define GN_METHOD(f, flags) \
+  PyMethodDef { #f, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f)), flags, "" }
+PyMethodDef functions[] = {GN_METHOD(forward, METH_FASTCALL | METH_KEYWORDS),
+                           GN_METHOD(backward, METH_FASTCALL | METH_KEYWORDS),
+                           GN_METHOD(instruction_sets, METH_NOARGS),
+                           GN_METHOD(instruction_set, METH_NOARGS),
+                           GN_METHOD(set_instruction_set, METH_O),
+                           GN_METHOD(set_parallel_for, METH_O),
+                           GN_METHOD(set_exchange_api, METH_O),
+                           GN_METHOD(set_cache_bytes, METH_O),
+                           {}};
+PyModuleDef definition{PyModuleDef_HEAD_INIT, "_native", "", -1, functions, {}, {}, {}, {}};
 
 }  // namespace
 
-NB_MODULE(_native, m) {
-  using nb::arg;
-  m.doc() = "Group normalization on the CPU; in the package native/launch.py alone calls it.";
-  m.def("forward", &forward, arg("num_samples"), arg("num_channels"), arg("num_groups"),
-        arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
-        arg("threads"), arg("parameters_as_input"), arg("x"), arg("residual"), arg("weight"),
-        arg("bias"), arg("y"), arg("mean"), arg("rstd"));
-  m.def("backward", &backward, arg("num_samples"), arg("num_channels"), arg("num_groups"),
-        arg("num_positions"), arg("channels_last"), arg("type"), arg("activation"), arg("eps"),
-        arg("threads"), arg("parameters_as_input"), arg("x"), arg("residual"), arg("weight"),
-        arg("bias"), arg("mean"), arg("rstd"), arg("dy"), arg("dx"), arg("dresidual"),
-        arg("dweight"), arg("dbias"));
-  m.def("batch_norm_forward", &batch_norm_forward, arg("num_chunks"), arg("images"),
-        arg("num_channels"), arg("num_positions"), arg("channels_last"), arg("type"), arg("eps"),
-        arg("threads"), arg("x"), arg("weight"), arg("bias"), arg("y"), arg("mean"), arg("rstd"),
-        arg("var"), arg("running_mean"), arg("running_var"), arg("momentum"));
-  m.def("batch_norm_backward", &batch_norm_backward, arg("num_chunks"), arg("images"),
-        arg("num_channels"), arg("num_positions"), arg("channels_last"), arg("type"),
-        arg("threads"), arg("x"), arg("weight"), arg("mean"), arg("rstd"), arg("dy"), arg("dx"),
-        arg("dweight"), arg("dbias"));
-  m.def("activate", &activate, arg("activation"), arg("z"), arg("value"), arg("slope"),
-        arg("count"), "Value and slope of an activation, for the tests.");
-  m.def("instruction_sets", &instruction_sets, "Those of this processor, the fastest first.");
-  m.def("instruction_set", [] { return std::string(kernels.name); }, "The one in use.");
-  m.def("set_instruction_set", &set_instruction_set);
-  m.def("set_parallel_for", [](uintptr_t address) {
-    parallel_for = reinterpret_cast<groupnorm::ParallelFor>(address);
-  });
+PyMODINIT_FUNC PyInit__native() {
+  PyObject* module = PyImport_ImportModule("torch");
+  if (module == nullptr) return nullptr;
+  auto get = [](PyObject* from, const char* name) { return PyObject_GetAttrString(from, name); };
+  PyObject *tensor = get(module, "Tensor"), *storage = get(module, "UntypedStorage");
+  torch = {tensor, get(get(module, "nn"), "Parameter"), get(module, "float32"),
+           get(module, "float64"), Py_BuildValue("(s)", "dtype"), get(module, "empty_like"),
+           get(tensor, "new_empty"), get(get(module, "_C"), "_to_dlpack"), get(tensor, "is_neg"),
+           get(tensor, "untyped_storage"), get(storage, "nbytes"), get(tensor, "storage_offset"),
+           get(tensor, "data_ptr"), nullptr};
+  if (PyErr_Occurred()) return nullptr;  // a PyTorch that has not all of these
+  return PyModule_Create(&definition);
 }

@@ -10,7 +10,7 @@ namespace groupnorm {
 enum class Type : int { f32, f64, bf16, f16 };
 enum class Activation : int { none, relu, leaky_relu, silu, gelu, gelu_tanh, mish, hardswish };
 
-constexpr float kLeakySlope = 0.01f;
+constexpr double kLeakySlope = 0.01;
 
 // PyTorch's own `torch_parallel_for`: body(begin, end, context) on PyTorch's threads.
 using ParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain,
@@ -27,6 +27,7 @@ struct Problem {
   double eps;
   int threads;
   ParallelFor parallel;
+  int64_t cache_bytes;  // of the last level; 0 where it is not known
 
   const void* x;
   const void* residual;  // or null
@@ -37,8 +38,11 @@ struct Problem {
   void* rstd;
   void* var;             // forward: the biased variance, like the mean; or null
 
-  void* y;  // forward
-  bool* overflowed;  // forward: set where a sum of squares is not finite
+  // Forward: the output, which may be x or residual (then mean and rstd are not null). A group whose
+  // sum of squares is not finite has an rstd of NaN and no output; where that is written over an
+  // input, it can be so for a whole sample.
+  void* y;
+  bool* overflowed;  // set where there is such a group
 
   const void* dy;   // backward
   void* dx;         // may not be null
@@ -52,12 +56,14 @@ struct Problem {
   namespace isa {                     \
   void forward(const Problem&);       \
   void backward(const Problem&);      \
-  void activate(Activation, const float* z, float* value, float* slope, int64_t count); \
   }
 GN_DECLARE(portable)
 #if defined(__x86_64__)
 GN_DECLARE(avx2)
 GN_DECLARE(avx512)
+#if defined(GN_AVX512_BF16)
+GN_DECLARE(avx512_bf16)
+#endif
 #endif
 #undef GN_DECLARE
 

@@ -1,153 +1,121 @@
-// Contiguous input with few positions (down to none: linear layers): a channel's row is too short
-// for whole vectors, so weight and bias are laid out position by position, (C * S), and a group is
-// read as one stretch.
+// Contiguous input with few positions (down to none: linear layers): a channel's row is no whole chunk,
+// so weight and bias are laid out number by number, (C * S), and a group is read as one stretch.
 #pragma once
 
-#include "statistics.h"
+#include "contiguous.h"
 
 namespace groupnorm {
 namespace GN_ISA {
 
-constexpr int64_t kShortRow = 32;
+// Group g of a sample: `length` numbers from `first` on.
+template <class T> struct ShortGroup {
+  using W = Acc<T>;
+  int64_t first, length;
+  const W *weight, *bias;  // number by number, with zeros up to a whole chunk behind the last
+  Constants<T> k;
 
-// Weight and bias, position by position; empty where rows are long.
-template <class W> struct Spread {
-  Scratch<W> weight, bias;
-  explicit Spread(const Problem& p) : weight(size(p)), bias(size(p)) {
-    if (p.S >= kShortRow) return;
-    const W* w = static_cast<const W*>(p.weight);
-    const W* b = static_cast<const W*>(p.bias);
-    for (int64_t c = 0; c < p.C; ++c)
-      for (int64_t s = 0; s < p.S; ++s) {
-        weight[c * p.S + s] = w ? w[c] : W(1);
-        bias[c * p.S + s] = b ? b[c] : W(0);
-      }
+  ShortGroup(const Problem& p, int64_t g, W mean, W rstd)
+      : first(g * (p.C / p.G * p.S)), length(p.C / p.G * p.S),
+        weight(static_cast<const W*>(p.weight) + first), bias(static_cast<const W*>(p.bias) + first) {
+    k.mean = filled<T>(mean);
+    k.scale = filled<T>(rstd);
   }
-  static int64_t size(const Problem& p) { return p.S < kShortRow ? p.C * p.S : 0; }
+  // `left_over` is what the rounding of the mean left.
+  GN_INLINE Constants<T> at(int64_t i, Chunk<T> left_over) const {
+    Constants<T> here = k;
+    here.scale = k.scale * load_numbers<T>(weight + i);
+    here.shift = load_numbers<T>(bias + i) - left_over * here.scale;
+    return here;
+  }
+  // f(Whole, i, n) for the chunks of the group.
+  template <class F> GN_INLINE void for_chunks(F f) const {
+    constexpr int L = kNumbers<T>;
+    int64_t i = 0;
+    for (; i + L <= length; i += L) f(IsWhole{}, i, L);
+    if (i < length) f(IsPart{}, i, int(length - i));
+  }
 };
 
-// A group in the forward direction.
-template <class T> struct GroupForward {
-  using W = Acc<T>;
-  const T* x;
-  const T* residual;  // or null
-  T* y;
-  const W* weight;  // of the group's channels, or null; where rows are short, of its numbers
-  const W* bias;
-  Statistics<W> s;
-};
-
-// Numbers [from, to) of a group.
-template <class T, Activation A>
-void apply_short_rows(const GroupForward<T>& g, int64_t, int64_t from, int64_t to) {
-  using W = Acc<T>;
-  const Vector<W> mean = broadcast(g.s.mean), residual_mean = broadcast(g.s.residual_mean),
-                  rstd = broadcast(g.s.rstd);
-  for_vectors<W>(to - from, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
-    constexpr bool P = decltype(partial)::value;
-    i += from;
-    const Vector<W> xhat = ((load<P>(g.x + i, n) - mean) - residual_mean) * rstd;
-    Vector<W> z = xhat * load<P>(g.weight + i, n) + load<P>(g.bias + i, n);
-    if (g.residual) z += load<P>(g.residual + i, n);
-    store<P>(g.y + i, value_of<A>(z), n);
+template <class Result, class T>
+GN_INLINE void write_short(Tensors<T> t, const ShortGroup<T>& g, Acc<T> residual_mean) {
+  const Chunk<T> left_over = filled<T>(residual_mean);
+  g.for_chunks([&](auto whole, int64_t i, int n) GN_INLINE_LAMBDA {
+    write<decltype(whole)::value, Result>(t, i, n, g.at(i, left_over));
   });
 }
 
-// A group in the backward direction.
-template <class T> struct GroupBackward {
+template <class T, Activation A> void forward_short_rows(const Problem& p) {
   using W = Acc<T>;
-  const T* x;
-  const T* residual;  // or null
-  const T* dy;
-  T* dx;
-  T* dresidual;       // or null
-  W* kept = nullptr;  // for dz; see store_gradient
-  const W* weight;    // as in GroupForward
-  const W* bias;
-  W mean, rstd;
-
-  GroupBackward(const Problem& p, int64_t group, int64_t length, int64_t parameters_each,
-                const W* weights, const W* biases)
-      : x(static_cast<const T*>(p.x) + group * length),
-        residual(advance(static_cast<const T*>(p.residual), group * length)),
-        dy(static_cast<const T*>(p.dy) + group * length),
-        dx(static_cast<T*>(p.dx) + group * length),
-        dresidual(advance(static_cast<T*>(p.dresidual), group * length)),
-        weight(advance(weights, group % p.G * parameters_each)),
-        bias(advance(biases, group % p.G * parameters_each)),
-        mean(static_cast<const W*>(p.mean)[group]),
-        rstd(static_cast<const W*>(p.rstd)[group]) {}
-};
-
-// One group; adds dz and dz * xhat, number by number, to `sums` and `products`.
-template <class T, Activation A>
-void short_rows_gradient(const GroupBackward<T>& g, int64_t length, Acc<T>* sums,
-                         Acc<T>* products) {
-  using W = Acc<T>;
-  const Vector<W> mean = broadcast(g.mean), rstd = broadcast(g.rstd);
-  auto gradient = [&](auto partial, int64_t i, int n, Vector<W> x) GN_INLINE_LAMBDA {
-    constexpr bool P = decltype(partial)::value;
-    const Normalize<W> normalize{mean, rstd * load<P>(g.weight + i, n), load<P>(g.bias + i, n)};
-    return normalize.template gradient<A, P>(x, advance(g.residual, i), g.dy + i, n);
-  };
-  Vector<W> a{}, a_centred{};
-  for_vectors<W>(length, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
-    constexpr bool P = decltype(partial)::value;
-    const Vector<W> x = load<P>(g.x + i, n, mean);
-    const Vector<W> dz = gradient(partial, i, n, x);
-    const Vector<W> weighted = dz * load<P>(g.weight + i, n);
-    a += weighted;
-    a_centred += weighted * (x - mean);
-    store<P>(sums + i, load<P>(sums + i, n) + dz, n);
-    store<P>(products + i, load<P>(products + i, n) + dz * ((x - mean) * rstd), n);
-    store_gradient<A, P>(g, i, dz, n);
-  });
-  const GroupGradient<W> group(total(a), total(a_centred), double(length), g.rstd);
-  const Vector<W> slope = broadcast(group.slope), constant = broadcast(group.constant);
-  for_vectors<W>(length, [&](auto partial, int64_t i, int n) GN_INLINE_LAMBDA {
-    constexpr bool P = decltype(partial)::value;
-    const Vector<W> x = load<P>(g.x + i, n, mean);
-    const Vector<W> dz = stored_gradient<A, P>(
-        g, i, n, [&]() GN_INLINE_LAMBDA { return gradient(partial, i, n, x); });
-    store<P>(g.dx + i, dz * (rstd * load<P>(g.weight + i, n)) + ((x - mean) * slope + constant), n);
+  const int64_t size = p.C * p.S;
+  const Tensors<T> all(p);
+  over_units(p, p.N, 1, size, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * p.G; i < end * p.G; ++i) {
+      const int64_t offset = i / p.G * size + i % p.G * (size / p.G);
+      Moments m{};
+      add_moments(all.x + offset, size / p.G, m);
+      const Statistics<W> s = statistics_of<W>(m, p.eps);
+      write_statistics(p, i, s);
+      if (m.is_finite())
+        write_short<Output<T, A>>(all.at(offset), ShortGroup<T>(p, i % p.G, s.mean, s.rstd),
+                                  s.residual_mean);
+    }
   });
 }
 
-// Sums over at most this many samples stay in the accumulation type.
-constexpr int64_t kSamplesPerPart = 32;
-
-template <class T, class F> void backward_short_rows(const Problem& p, F short_rows_gradient) {
+// One group; adds dz and dz * (x - mean) * rstd, number by number, to dbias and dweight.
+template <class T, Activation A>
+GN_INLINE void short_gradient(Tensors<T> t, ShortGroup<T> g, Acc<T> rstd, Acc<T>* dweight,
+                              Acc<T>* dbias) {
   using W = Acc<T>;
-  const int64_t width = p.C * p.S, length = width / p.G;
-  const int64_t part =
-      larger<int64_t>(1, smaller(kSamplesPerPart, p.N / (4 * int64_t(p.threads))));
-  const int64_t parts = (p.N + part - 1) / part;
-  const Spread<W> spread(p);
-  Scratch<W> dweight(parts * p.C), dbias(parts * p.C);
-  parallel(p, parts, grain_for(part * width), [&](int64_t begin, int64_t end) {
-    Scratch<W> sums(width), products(width), kept(scratch_count<T>(p, length));
-    for (int64_t k = begin; k < end; ++k) {
-      std::memset(sums, 0, size_t(width) * sizeof(W));
-      std::memset(products, 0, size_t(width) * sizeof(W));
-      for (int64_t i = k * part * p.G; i < smaller(p.N, (k + 1) * part) * p.G; ++i) {
-        GroupBackward<T> g(p, i, length, length, spread.weight, spread.bias);
-        if (scratch_count<T>(p, length)) g.kept = kept;
-        const int64_t offset = i % p.G * length;
-        short_rows_gradient(g, length, sums + offset, products + offset);
-      }
-      for (int64_t c = 0; c < p.C; ++c) {
-        double sum = 0, product = 0;
-        for (int64_t s = 0; s < p.S; ++s) {
-          sum += double(sums[c * p.S + s]);
-          product += double(products[c * p.S + s]);
-        }
-        dbias[k * p.C + c] = W(sum);
-        dweight[k * p.C + c] = W(product);
+  const Chunk<T> zero = filled<T>(0), r = filled<T>(rstd);
+  Pair<T> sums{zero, zero};
+  g.for_chunks([&](auto whole, int64_t i, int n) GN_INLINE_LAMBDA {
+    Pair<T> terms = Gradient<T, A>::template at<decltype(whole)::value>(t, i, n, g.at(i, zero));
+    const Chunk<T> w = load_numbers<T>(g.weight + i);
+    Pair<T> weighted{terms.first * w, terms.second * w};
+    terms.second = terms.second * r;
+    if constexpr (!decltype(whole)::value) {  // the next group may not be finite, nor this one
+      terms = {first<T>(n, terms.first, zero), first<T>(n, terms.second, zero)};
+      weighted = {first<T>(n, weighted.first, zero), first<T>(n, weighted.second, zero)};
+    }
+    sums = sums + weighted;
+    store_numbers<T>(dbias + i, load_numbers<T>(dbias + i) + terms.first);
+    store_numbers<T>(dweight + i, load_numbers<T>(dweight + i) + terms.second);
+  });
+  double totals[2] = {0, 0};
+  add_totals(totals, sums.first, sums.second);
+  const GroupGradient<W> gradient(totals[0], totals[1], double(g.length), rstd);
+  g.k.slope = filled<T>(gradient.slope);
+  g.k.constant = filled<T>(gradient.constant);
+  write_short<InputGradient<T, A>>(t, g, 0);
+}
+
+template <class T, Activation A> void backward_short_rows(const Problem& p) {
+  using W = Acc<T>;
+  const int64_t size = p.C * p.S, length = size / p.G, stride = size + kNumbers<T>;
+  const int64_t samples = samples_per_sum(p), units = (p.N + samples - 1) / samples;
+  const Tensors<T> all(p);
+  Scratch<W> dweight(units * stride), dbias(units * stride);
+  const bool keeps = keeps_in_scratch<T>(p, length);
+  over_units(p, units, 1, samples * size, [&](int64_t begin, int64_t end) {
+    Scratch<W> scratch(keeps ? length : 0);
+    for (int64_t u = begin; u < end; ++u) {
+      W *dw = dweight + u * stride, *db = dbias + u * stride;
+      std::memset(dw, 0, size_t(stride) * sizeof(W));
+      std::memset(db, 0, size_t(stride) * sizeof(W));
+      for (int64_t i = u * samples * p.G; i < smaller(p.N, (u + 1) * samples) * p.G; ++i) {
+        const int64_t first = i % p.G * length;
+        Tensors<T> t = all.at(i / p.G * size + first);
+        if (keeps) t.kept = scratch;
+        const W rstd = static_cast<const W*>(p.rstd)[i];
+        const W mean = static_cast<const W*>(p.mean)[i];
+        short_gradient<T, A>(t, ShortGroup<T>(p, i % p.G, mean, rstd), rstd, dw + first,
+                             db + first);
       }
     }
   });
-  sum_rows<W>(p, parts, dweight, p.dweight);
-  sum_rows<W>(p, parts, dbias, p.dbias);
+  sum_rows<W>(p, units, stride, p.S, dweight, p.dweight);
+  sum_rows<W>(p, units, stride, p.S, dbias, p.dbias);
 }
 
 }  // namespace GN_ISA
