@@ -233,6 +233,7 @@ class _Kernels(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         input, weight, bias, eps, images, running = inputs
         y, statistics, var = _kernels_forward(input, weight, bias, eps, images, running)
+        statistics = statistics.clone()  # else the variances would be kept with them
         ctx.save_for_backward(input, weight, statistics)
         ctx.eps, ctx.images = eps, images
         ctx.mark_non_differentiable(statistics, var)

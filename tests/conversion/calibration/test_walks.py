@@ -44,7 +44,9 @@ def test_a_norm_that_runs_on_some_batches_is_fitted_to_these(pieces):
     model = train_statistics(Chooses(0.0)).eval()
     converted, report = convert(model, data=bright(pieces))
     assert [type(m) for m in converted.modules() if isinstance(m, nn.BatchNorm2d)] == []
-    assert len([note for note in report.notes if "of their variance" not in note]) == 1
+    # how well a network of random weights can be fitted is not what this is about
+    others = ("of their variance", "with an error above")
+    assert len([n for n in report.notes if not any(other in n for other in others)]) == 1
     rows = {row.name: row for row in report.layers}
     assert all(row.error < 1 for row in rows.values())
     assert (rows["first.1"].in_front, rows["branch.1"].in_front) == ("first.0", "itself")

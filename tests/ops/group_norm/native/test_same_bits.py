@@ -154,6 +154,7 @@ def test_large_tensors_at_an_odd_offset(dtype, offset, layout, backend, threads)
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@torch.no_grad()
 def test_a_large_output_at_an_odd_offset(dtype, layout, backend, threads):
     """Its groups are whole vectors, and begin beside the addresses of vectors."""
     threads(1)
