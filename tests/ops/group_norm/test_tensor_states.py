@@ -60,6 +60,14 @@ def test_one_tensor_in_every_state_read_by_capsules():
     assert in_child(without_the_exchange_api) == []
 
 
+@pytest.mark.parametrize("role", ["weight", "bias", "residual"])
+def test_zeros_without_memory_are_for_pytorchs_operator(role):
+    x = torch.randn(2, 4, 3, 3, requires_grad=True)
+    zeros = torch._efficientzerotensor(x.shape if role == "residual" else (4,))
+    y = group_norm(x, 2, activation="relu", **{role: zeros})
+    assert y.grad_fn.name() == "ReluBackward0"
+
+
 @pytest.mark.parametrize("cases", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_all_five_tensors_in_random_states(cases):
     ends = in_child(tensor_states.random_cases, 0, cases)

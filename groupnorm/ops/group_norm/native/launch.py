@@ -14,7 +14,7 @@ from groupnorm.ops.group_norm import reference
 from groupnorm.ops.group_norm.activations import NUMBERS
 from groupnorm.ops.group_norm.arguments import check_backward_arguments
 from groupnorm.ops.group_norm.layout import dense, match_strides
-from groupnorm.ops.group_norm.memory import check_memory
+from groupnorm.ops.group_norm.memory import all_plain, check_memory
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -270,8 +270,10 @@ def _plain(*tensors: Tensor | None) -> list[Any]:
     """The tensors, of PyTorch's own class.
 
     Raises:
-        RuntimeError: a tensor has no memory.
+        RuntimeError: a tensor has no memory, or is not plain memory (zeros without memory, say).
     """
+    if not all_plain(*tensors):
+        raise RuntimeError("the C++ kernels take nothing but plain memory")
     check_memory(*tensors)
     return [None if t is None else t.as_subclass(Tensor) for t in tensors]
 

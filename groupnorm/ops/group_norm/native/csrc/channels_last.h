@@ -7,6 +7,24 @@
 namespace groupnorm {
 namespace GN_ISA {
 
+// Mean, scale and shift of the columns, from mean, residual mean (or null) and rstd of the groups.
+template <class T>
+void set_columns(const Problem& p, const Acc<T>* means, const Acc<T>* residual_means,
+                 const Acc<T>* rstds, Columns<T>& columns) {
+  using W = Acc<T>;
+  const int64_t D = p.C / p.G;
+  const W *weight = static_cast<const W*>(p.weight), *bias = static_cast<const W*>(p.bias);
+  spread(means, p.G, D, columns.mean);
+  if (residual_means) spread(residual_means, p.G, D, columns.shift);
+  spread(rstds, p.G, D, columns.scale);
+  for (int64_t c = 0; c < p.C; ++c) {
+    columns.scale[c] *= weight ? weight[c] : W(1);
+    const W left_over = residual_means ? columns.shift[c] * columns.scale[c] : W(0);
+    columns.shift[c] = (bias ? bias[c] : W(0)) - left_over;
+  }
+  columns.finish(p.C, 0, 3);
+}
+
 // ---- forward ------------------------------------------------------------------------------------
 
 // A shift for each column: the mean of a few rows.
@@ -71,7 +89,6 @@ template <class T>
 bool finish_statistics(const Problem& p, int64_t n, const Moments* moments, Columns<T>& columns,
                        Acc<T>* of_groups) {
   using W = Acc<T>;
-  const int64_t D = p.C / p.G;
   bool finite = true;
   W *means = of_groups, *residual_means = means + p.G, *rstds = residual_means + p.G;
   for (int64_t g = 0; g < p.G; ++g) {
@@ -82,15 +99,7 @@ bool finish_statistics(const Problem& p, int64_t n, const Moments* moments, Colu
     residual_means[g] = s.residual_mean;
     rstds[g] = s.rstd;
   }
-  spread(means, p.G, D, columns.mean);
-  spread(residual_means, p.G, D, columns.shift);
-  spread(rstds, p.G, D, columns.scale);
-  const W *weight = static_cast<const W*>(p.weight), *bias = static_cast<const W*>(p.bias);
-  for (int64_t c = 0; c < p.C; ++c) {
-    columns.scale[c] *= weight ? weight[c] : W(1);
-    columns.shift[c] = (bias ? bias[c] : W(0)) - columns.shift[c] * columns.scale[c];
-  }
-  columns.finish(p.C, 0, 3);
+  set_columns(p, means, residual_means, rstds, columns);
   return finite;
 }
 
@@ -98,7 +107,7 @@ template <class T, class Sum, class Write>
 void forward_channels_last(const Problem& p, Sum sum_moments, Write write) {
   const Rows<T> l(p);
   Tensors<T> all(p);
-  all.past_cache = goes_past_cache<T>(p, l.width) && l.remainder * sizeof(T) % kVectorBytes == 0;
+  all.past_cache = goes_past_cache<T>(p, l.width) && goes_past_cache<T>(p, l.remainder);
   const int64_t size = p.S * p.C, parts = parts_for(p, p.N, size);
   const bool in_place = p.y == p.x || p.y == p.residual;
   over_units(p, p.N, parts, size, [&](int64_t begin, int64_t end) {
@@ -130,19 +139,6 @@ void forward_channels_last(const Problem& p, Sum sum_moments, Write write) {
 }
 
 // ---- backward -----------------------------------------------------------------------------------
-
-// The constants of sample n as the forward pass had them, but for the residual mean.
-template <class T> void load_columns(const Problem& p, int64_t n, Columns<T>& columns) {
-  using W = Acc<T>;
-  const W *weight = static_cast<const W*>(p.weight), *bias = static_cast<const W*>(p.bias);
-  spread(static_cast<const W*>(p.mean) + n * p.G, p.G, p.C / p.G, columns.mean);
-  spread(static_cast<const W*>(p.rstd) + n * p.G, p.G, p.C / p.G, columns.scale);
-  for (int64_t c = 0; c < p.C; ++c) {
-    columns.scale[c] *= weight ? weight[c] : W(1);
-    columns.shift[c] = bias ? bias[c] : W(0);
-  }
-  columns.finish(p.C, 0, 3);
-}
 
 // From the columns' sums of sample n to the gradients of the parameters, which are added up, and
 // the constants of dx.
@@ -181,7 +177,7 @@ void backward_channels_last(const Problem& p, Sum sum_terms, Write write) {
   using W = Acc<T>;
   const Rows<T> l(p);
   Tensors<T> all(p);
-  all.past_cache = goes_past_cache<T>(p, l.width) && l.remainder * sizeof(T) % kVectorBytes == 0;
+  all.past_cache = goes_past_cache<T>(p, l.width) && goes_past_cache<T>(p, l.remainder);
   const int64_t size = p.S * p.C, parts = parts_for(p, p.N, size);
   const int64_t samples = samples_per_sum(p);
   const int64_t units = (p.N + samples - 1) / samples;
@@ -199,7 +195,8 @@ void backward_channels_last(const Problem& p, Sum sum_terms, Write write) {
       for (int64_t n = u * samples; n < smaller(p.N, (u + 1) * samples); ++n) {
         Tensors<T> t = all.at(n * size);
         if (keeps) t.kept = scratch;
-        load_columns(p, n, columns);
+        set_columns<T>(p, static_cast<const W*>(p.mean) + n * p.G, nullptr,
+                       static_cast<const W*>(p.rstd) + n * p.G, columns);
         over_parts(p, parts, l.count, kRowsAtOnce, [&](int64_t k, int64_t from, int64_t to) {
           sums.of(k).clear();
           sum_sample(t, l, from, to, sum_terms, columns, sums.of(k));

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "problem.h"
 #include "memory.h"
+#include "problem.h"
 
 namespace groupnorm {
 namespace GN_ISA {

@@ -97,7 +97,7 @@ void write_rows_of(Tensors<T> t, Group<T> g, int64_t S, int64_t from, int64_t to
   }
 }
 
-// ---- forward ------------------------------------------------------------------------------------
+// ---- groups -------------------------------------------------------------------------------------
 
 // Where group i lies: I stretches of `length` numbers, `stride` apart.
 struct Groups {
@@ -118,6 +118,17 @@ template <class T> Group<T> group_of(const Problem& p, const Groups& groups, int
   return {advance(static_cast<const W*>(p.weight), c), advance(static_cast<const W*>(p.bias), c),
           0, 0, 0, 0, 0};
 }
+
+template <class T, class Write>
+void write_group(const Problem& p, const Groups& groups, const Tensors<T>& t, const Group<T>& g,
+                 Write write_rows) {
+  over_parts(p, groups.parts, groups.length, 64, [&](int64_t, int64_t from, int64_t to) {
+    for (int64_t r = p.I - 1; r >= 0; --r) write_rows(t.at(r * groups.stride), g, p.S, from, to);
+    if (t.past_cache) finish_stores_past_cache();
+  });
+}
+
+// ---- forward ------------------------------------------------------------------------------------
 
 template <class T, class Write> void forward_contiguous(const Problem& p, Write write_rows) {
   const Groups groups(p, sizeof(T));
@@ -146,11 +157,7 @@ template <class T, class Write> void forward_contiguous(const Problem& p, Write 
         g.residual_mean = s.residual_mean;
         g.rstd = s.rstd;
         const Tensors<T> t = all.at(groups.first(p, i));
-        over_parts(p, groups.parts, groups.length, 64, [&](int64_t, int64_t from, int64_t to) {
-          for (int64_t r = p.I - 1; r >= 0; --r)
-            write_rows(t.at(r * groups.stride), g, p.S, from, to);
-          if (t.past_cache) finish_stores_past_cache();
-        });
+        write_group(p, groups, t, g, write_rows);
       }
     }
   });
@@ -210,11 +217,7 @@ void backward_contiguous(const Problem& p, Sum sum_terms, Write write_rows) {
         const GroupGradient<W> gradient(a, a_centred, double(p.I * groups.length), g.rstd);
         g.slope = gradient.slope;
         g.constant = gradient.constant;
-        over_parts(p, groups.parts, groups.length, 64, [&](int64_t, int64_t from, int64_t to) {
-          for (int64_t r = p.I - 1; r >= 0; --r)
-            write_rows(t.at(r * groups.stride), g, p.S, from, to);
-          if (t.past_cache) finish_stores_past_cache();
-        });
+        write_group(p, groups, t, g, write_rows);
       }
     }
   });

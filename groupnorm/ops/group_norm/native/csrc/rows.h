@@ -124,14 +124,6 @@ template <class T> struct PartSums {
   }
 };
 
-// f(Whole, column, numbers) for the chunks of a row.
-template <class T, class F> GN_INLINE void for_chunks(int64_t width, F f) {
-  constexpr int L = kNumbers<T>;
-  int64_t c = 0;
-  for (; c + L <= width; c += L) f(IsWhole{}, c, L);
-  if (c < width) f(IsPart{}, c, int(width - c));
-}
-
 // Asks for the rows after the next `Count`, line after line as they lie in memory: the processor's own
 // prefetching does not follow a loop over columns. Beyond the end of the memory nothing is read.
 template <int Count, bool ToWrite = false, class T>

@@ -27,19 +27,12 @@ template <class T> struct ShortGroup {
     here.shift = load_numbers<T>(bias + i) - left_over * here.scale;
     return here;
   }
-  // f(Whole, i, n) for the chunks of the group.
-  template <class F> GN_INLINE void for_chunks(F f) const {
-    constexpr int L = kNumbers<T>;
-    int64_t i = 0;
-    for (; i + L <= length; i += L) f(IsWhole{}, i, L);
-    if (i < length) f(IsPart{}, i, int(length - i));
-  }
 };
 
 template <class Result, class T>
 GN_INLINE void write_short(Tensors<T> t, const ShortGroup<T>& g, Acc<T> residual_mean) {
   const Chunk<T> left_over = filled<T>(residual_mean);
-  g.for_chunks([&](auto whole, int64_t i, int n) GN_INLINE_LAMBDA {
+  for_chunks<T>(g.length, [&](auto whole, int64_t i, int n) GN_INLINE_LAMBDA {
     write<decltype(whole)::value, Result>(t, i, n, g.at(i, left_over));
   });
 }
@@ -69,7 +62,7 @@ GN_INLINE void short_gradient(Tensors<T> t, ShortGroup<T> g, Acc<T> rstd, Acc<T>
   using W = Acc<T>;
   const Chunk<T> zero = filled<T>(0), r = filled<T>(rstd);
   Pair<T> sums{zero, zero};
-  g.for_chunks([&](auto whole, int64_t i, int n) GN_INLINE_LAMBDA {
+  for_chunks<T>(g.length, [&](auto whole, int64_t i, int n) GN_INLINE_LAMBDA {
     Pair<T> terms = Gradient<T, A>::template at<decltype(whole)::value>(t, i, n, g.at(i, zero));
     const Chunk<T> w = load_numbers<T>(g.weight + i);
     Pair<T> weighted{terms.first * w, terms.second * w};

@@ -76,8 +76,17 @@ template <class W> struct GroupGradient {
   }
 };
 
+// f(whole, i, n) for the chunks of `count` numbers: whether a chunk is whole, where it begins, and how
+// many of the numbers it has.
 struct IsWhole { static constexpr bool value = true; };
 struct IsPart { static constexpr bool value = false; };
+template <class T, class F> GN_INLINE void for_chunks(int64_t count, F f) {
+  constexpr int L = kNumbers<T>;
+  int64_t i = 0;
+  for (; i + L <= count; i += L) f(IsWhole{}, i, L);
+  if (i < count) f(IsPart{}, i, int(count - i));
+}
+
 template <bool Whole, class T>
 GN_INLINE Chunk<T> load_some(const T* p, int n, Chunk<T> fill) {
   if constexpr (Whole) return load(p);
