@@ -29,7 +29,7 @@ NUMBERS = {name: number for number, name in enumerate((None, *ACTIVATIONS))}
 
 def check_activation(name: str | None) -> None:
     """Raise ValueError, listing the known names, unless `name` is None or one of them."""
-    if name is not None and name not in _FORWARD:
+    if name is not None and not (isinstance(name, str) and name in _FORWARD):
         raise ValueError(f"unknown activation {name!r}; known: None, {', '.join(ACTIVATIONS)}")
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from groupnorm.ops.group_norm import expanded_weights
-from groupnorm.ops.group_norm.arguments import check_arguments, check_out
+from groupnorm.ops.group_norm.arguments import check_arguments, check_out, check_types
 from groupnorm.ops.group_norm.backends import choose
 from groupnorm.ops.group_norm.native.backend import quick
 from groupnorm.ops.group_norm.native.launch import why_off
@@ -48,6 +48,7 @@ def group_norm(
         Tensor of the input's shape, dtype and memory format; `out` if that was given.
 
     Raises:
+        TypeError: an argument of a wrong type.
         ValueError: shapes, dtypes, activation, backend or `out` that do not fit.
         RuntimeError: a tensor has no memory; `out` while grad mode is on.
     """
@@ -60,9 +61,14 @@ def group_norm(
         )  # fmt: skip
         return overridden
     if backend in _QUICK and not torch.compiler.is_compiling():
-        y = quick(input, num_groups, weight, bias, eps, activation, residual, out)
+        try:
+            y = quick(input, num_groups, weight, bias, eps, activation, residual, out)
+        except (AttributeError, TypeError):
+            check_types(input, num_groups, weight, bias, eps, activation, residual, out)
+            raise
         if y is not None:
             return y
+    check_types(input, num_groups, weight, bias, eps, activation, residual, out)
     check_arguments(input, num_groups, weight, bias, activation, residual)
     run = choose(input, backend).forward
     if out is None:

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from groupnorm.ops.group_norm.activations import check_activation
 from groupnorm.ops.group_norm.memory import all_plain, check_memory, extent, traced, untraced
 from groupnorm.ops.group_norm.reference import statistics_dtype
+
+
+def check_types(
+    input: Any,
+    num_groups: Any,
+    weight: Any,
+    bias: Any,
+    eps: Any,
+    activation: Any,
+    residual: Any,
+    out: Any,
+) -> None:
+    """Check of what type each argument of `group_norm` is.
+
+    Raises:
+        TypeError: another one than it must be.
+        ValueError: an unknown activation.
+    """
+    tensors = {"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) and (tensor is not None or name == "input"):
+            expected = "a tensor" if name == "input" else "a tensor or None"
+            raise TypeError(f"{name} must be {expected}, got {type(tensor).__name__}")
+    if not isinstance(num_groups, int):
+        try:
+            operator.index(num_groups)
+        except TypeError:
+            raise TypeError(
+                f"num_groups must be an integer, got {type(num_groups).__name__} {num_groups!r}"
+            ) from None
+    if not hasattr(eps, "__float__"):
+        raise TypeError(f"eps must be a number, got {type(eps).__name__}")
+    check_activation(activation)
 
 
 def check_arguments(
@@ -92,7 +128,7 @@ def check_out(
         out.shape != input.shape
         or out.dtype != input.dtype
         or out.device != input.device
-        or out.stride() != input.stride()
+        or _strides(out) != _strides(input)
     ):
         expected, got = (
             f"{t.dtype} of shape {tuple(t.shape)} and strides {t.stride()} on {t.device}"
@@ -105,12 +141,20 @@ def check_out(
     begin, end = extent(given.pop("out"))
     for name, tensor in given.items():
         first, last = extent(tensor)
-        same = first == begin and name in ("input", "residual") and tensor.stride() == out.stride()
+        same = (
+            first == begin and name in ("input", "residual") and _strides(tensor) == _strides(out)
+        )
         if first < end and begin < last and not same:
             raise ValueError(
-                f"out may share memory with {name} but is not the same tensor; give the input "
-                "itself, or memory of its own"
+                f"out overlaps the memory of {name} without being it; give the input itself, or "
+                "memory of its own"
             )
+
+
+def _strides(tensor: Tensor) -> list[int]:
+    """Those that say where anything lies: of axes longer than 1."""
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return [stride for size, stride in pairs if size != 1]
 
 
 def check_backward_arguments(

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -238,6 +239,39 @@ def test_errors_say_what_came(change, message):
     x, groups = arguments.pop("x"), arguments.pop("groups")
     with pytest.raises(ValueError, match=message):
         group_norm(x, groups, **arguments)
+
+
+@pytest.mark.parametrize("backend", ["auto", "aten"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input": [[1.0]]}, "input must be a tensor, got list"),
+        ({"input": None}, "input must be a tensor, got NoneType"),
+        ({"input": np.ones((2, 4), np.float32)}, "input must be a tensor, got ndarray"),
+        ({"num_groups": 2.0}, r"num_groups must be an integer, got float 2\.0"),
+        ({"num_groups": None}, "num_groups must be an integer, got NoneType None"),
+        ({"weight": [1.0] * 4}, "weight must be a tensor or None, got list"),
+        ({"bias": 0.0}, "bias must be a tensor or None, got float"),
+        ({"residual": "relu"}, "residual must be a tensor or None, got str"),
+        ({"out": 3}, "out must be a tensor or None, got int"),
+        ({"eps": "small"}, "eps must be a number, got str"),
+        ({"eps": None}, "eps must be a number, got NoneType"),
+    ],
+)
+def test_errors_name_the_argument_of_a_wrong_type(change, message, backend):
+    arguments = {"input": torch.randn(2, 4), "num_groups": 2, "backend": backend, **change}
+    with pytest.raises(TypeError, match=f"^{message}"):
+        group_norm(**arguments)
+
+
+def test_an_activation_that_is_no_name_raises():
+    with pytest.raises(ValueError, match=r"unknown activation \['relu'\]; known: None, relu"):
+        group_norm(torch.randn(2, 4), 2, activation=["relu"])
+
+
+def test_numpys_integers_are_numbers_of_groups():
+    x = torch.randn(2, 4, 3)
+    assert torch.equal(group_norm(x, np.int64(2)), group_norm(x, 2))
 
 
 def test_double_input_with_single_parameters_raises():

@@ -1,5 +1,6 @@
 """Calling the C++ kernels: instruction sets, threads, layouts, and machines without them."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -68,6 +69,31 @@ def test_threads(case, layout, count, runner, threads):
     for ours, again, exact in zip(once, twice, true, strict=True):
         assert torch.equal(ours, again)
         assert (ours.double() - exact).abs().max() <= LAYER * exact.abs().max()
+
+
+@pytest.mark.skipif(not NATIVE, reason="there are no kernels")
+@pytest.mark.parametrize("shape", [(1, 8, 203, 211), (8, 16, 60, 61)])
+def test_where_pytorch_starts_no_threads_one_does_all(shape, threads):
+    """`torch_parallel_for` says by its result that it has not run."""
+    from_c = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2)
+    calls = []
+    fails = from_c(lambda *arguments: calls.append(arguments) or 1)
+    threads(2)
+    x, dy = torch.randn(shape, requires_grad=True), torch.randn(shape)
+
+    def run():
+        y = group_norm(x, 4, activation="silu")
+        return y, *torch.autograd.grad(y, x, dy)
+
+    expected = run()
+    launch._kernels.set_parallel_for(ctypes.cast(fails, ctypes.c_void_p).value)
+    try:
+        found = run()
+    finally:
+        launch._load()
+    assert len(calls) > 1
+    for ours, same in zip(found, expected, strict=True):
+        assert torch.equal(ours, same)
 
 
 def results(dtype, layout, activation):

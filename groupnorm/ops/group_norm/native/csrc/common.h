@@ -15,10 +15,11 @@ constexpr int64_t kGrain = 16384;  // numbers that are worth a thread
 template <class F> void parallel(const Problem& p, int64_t count, int64_t grain, F body) {
   if (count <= 0) return;
   if (p.threads == 1 || count <= grain) return body(int64_t(0), count);
-  p.parallel(
+  const int error = p.parallel(
       0, count, grain,
       [](int64_t begin, int64_t end, void* context) { (*static_cast<F*>(context))(begin, end); },
       &body);
+  if (error != 0) body(int64_t(0), count);  // PyTorch could start no threads
 }
 
 // How many parts to split a unit of work into so that `units` of them occupy the threads.

@@ -72,6 +72,7 @@ struct Call {
     const char* const names[] = {"num_groups", "images", "activation", "threads", "eps", flag_name};
     double n[6];
     if (tensors > 6 || keys == nullptr || PyTuple_GET_SIZE(keys) != 6) return false;
+    if (!PyIndex_Check(args[tensors])) return false;
     for (int i = 0; i < 6; ++i) {
       n[i] = PyFloat_AsDouble(args[tensors + i]);
       if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keys, i), names[i]) != 0 ||
@@ -88,7 +89,7 @@ struct Call {
     p.C = x.t.shape[1];
     p.G = int64_t(n[0]);
     p.S = x.count / x.t.shape[0] / p.C;
-    if (p.G != n[0] || p.G < 1 || p.C % p.G || x.t.shape[0] % p.I) return false;
+    if (p.G < 1 || p.C % p.G || x.t.shape[0] % p.I) return false;
     p.channels_last = x.channels_last || (batch_norm && p.S == 1);
     if (p.channels_last) p.S *= p.I, p.I = 1;
     p.type = x.type;
