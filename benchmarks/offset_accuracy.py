@@ -1,15 +1,17 @@
 """Error of PyTorch's group norm and ours on input with an offset, by layout.
 
-    python benchmarks/offset_accuracy.py [--out FILE.json]
+    python benchmarks/offset_accuracy.py [--out FOLDER]
 
-Largest absolute error of the output against float64 of the same input (2, 64, 56, 56), 32 groups,
-unit standard deviation, float32, on the CPU.
+Against float64 of the same input (2, 64, 56, 56), 32 groups, unit standard deviation, float32, on
+the CPU: the largest absolute error of the output, and, with ReLU, the largest error of the gradient
+of gamma over its largest value.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,42 +22,60 @@ from groupnorm import group_norm
 from groupnorm.environment import environment
 
 MEANS = (0, 10, 100, 1_000, 10_000)
+GROUPS = 32
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def error(output: Tensor, true: Tensor) -> float:
-    """Largest absolute difference."""
-    return float((output.double() - true).abs().max())
+def pytorchs(x: Tensor, weight: Tensor | None = None, relu: bool = False) -> Tensor:
+    """PyTorch's operator, and its ReLU."""
+    y = F.group_norm(x, GROUPS, weight)
+    return F.relu(y) if relu else y
+
+
+def ours(x: Tensor, weight: Tensor | None = None, relu: bool = False) -> Tensor:
+    """Ours with ReLU in the same pass."""
+    return group_norm(x, GROUPS, weight, activation="relu" if relu else None)
+
+
+def errors(function: Callable[..., Tensor], x: Tensor, dy: Tensor) -> dict[str, float]:
+    """What is wrong with output and gradients."""
+    exact = x.double()
+    true = pytorchs(exact)
+    found = {"output": float((function(x).double() - true).abs().max())}
+    gradients: list[Tensor] = []
+    for run, input in ((function, x), (pytorchs, exact)):
+        weight = torch.ones(x.size(1), dtype=input.dtype, requires_grad=True)
+        gradients += torch.autograd.grad(run(input, weight, True), weight, dy.to(input.dtype))
+    dweight, exact_dweight = gradients
+    worst = (dweight - exact_dweight).abs().max() / exact_dweight.abs().max()
+    return found | {"dweight": float(worst)}
 
 
 def main() -> None:
     """Measure, print, write the record."""
     parser = argparse.ArgumentParser(description="Error on input with an offset.")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, metavar="FOLDER")
     out = parser.parse_args().out
     torch.manual_seed(0)
     rows = []
     for mean in MEANS:
-        x = torch.randn(2, 64, 56, 56) + mean
-        nhwc = x.contiguous(memory_format=torch.channels_last)
-        true = F.group_norm(x.double(), 32)
-        rows.append(
-            {
-                "mean": mean,
-                "torch_contiguous": error(F.group_norm(x, 32), true),
-                "torch_channels_last": error(F.group_norm(nhwc, 32), true),
-                "groupnorm_contiguous": error(group_norm(x, 32), true),
-                "groupnorm_channels_last": error(group_norm(nhwc, 32), true),
-            }
-        )
-        print(*(f"{key} {value:.1e}" for key, value in rows[-1].items()))
+        x, dy = torch.randn(2, 64, 56, 56) + mean, torch.randn(2, 64, 56, 56)
+        for layout in LAYOUTS:
+            laid_out = x.contiguous(memory_format=LAYOUTS[layout])
+            for name, function in (("torch", pytorchs), ("groupnorm", ours)):
+                found = errors(function, laid_out, dy)
+                rows.append({"mean": mean, "layout": layout, "name": name} | found)
+                shown = ", ".join(f"{key} {value:.1e}" for key, value in found.items())
+                print(f"mean {mean:,}, {layout}, {name}: {shown}")
     record = {
         "command": "python benchmarks/offset_accuracy.py",
         "environment": environment(),
         "rows": rows,
     }
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(record, indent=1) + "\n"
+        (out / "accuracy.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ from groupnorm.study.results.wording import noun
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 KERNELS = ROOT / "docs" / "kernels.md"
+NUMERICS = ROOT / "docs" / "numerics.md"
 GPU = ROOT / "docs" / "gpu.md"
 STUDY = ROOT / "docs" / "study.md"
 COST = ROOT / "docs" / "cost.md"
@@ -367,15 +368,40 @@ def speed_section() -> str:
 
 def accuracy_sentence() -> str:
     """Error of PyTorch's operator and of ours on data with an offset, for README."""
-    path = only("offset-accuracy-*") / "accuracy.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    row = next(row for row in rows if row["mean"] == 1000)
-    inside = path.relative_to(ROOT).as_posix()
+    path, record = accuracy_record()
+    errors = {
+        row["name"]: row["output"]
+        for row in record["rows"]
+        if row["mean"] == 1000 and row["layout"] == "channels_last"
+    }
     return (
-        f"On channels_last input of unit spread around a mean of {row['mean']:,}, PyTorch's "
-        f"operator for the CPU is off by {row['torch_channels_last']:.1e}, ours by "
-        f"{row['groupnorm_channels_last']:.1e} (largest error; [record]({inside}))."
+        "On channels_last input of unit spread around a mean of 1,000, PyTorch's operator for the "
+        f"CPU is off by {errors['torch']:.1e}, ours by {errors['groupnorm']:.1e} (largest error; "
+        f"[record]({path.relative_to(ROOT).as_posix()}))."
     )
+
+
+def accuracy_record() -> tuple[Path, dict[str, Any]]:
+    """The newest record of errors on data with an offset: its file, and what it holds."""
+    path = only("offset-accuracy-*") / "accuracy.json"
+    return path, json.loads(path.read_text(encoding="utf-8"))
+
+
+def accuracy_table(quantity: str) -> str:
+    """A quantity of the errors on data with an offset, by mean, layout, PyTorch's and ours."""
+    path, record = accuracy_record()
+    found: dict[int, list[str]] = {}
+    for row in record["rows"]:
+        found.setdefault(row["mean"], []).append(f"{row[quantity]:.1e}")
+    header = ["mean", "PyTorch, contiguous", "ours, contiguous", "PyTorch, channels_last",
+              "ours, channels_last"]  # fmt: skip
+    env, folder = record["environment"], path.parent.name
+    source = (
+        f"`{record['command']}`, torch {env['torch']}, {env['cpu']} ({env['group_norm']}); record: "
+        f"[{folder}](../results/{folder})."
+    )
+    table = markdown(header, [[f"{mean:,}", *texts] for mean, texts in found.items()])
+    return "\n".join([*table, "", source])
 
 
 def operators_record() -> tuple[Path, dict[str, Any]]:
@@ -822,6 +848,11 @@ def kernels_sections() -> dict[str, str]:
         "call": call_section(),
         "clips": clips_section(),
     }
+
+
+def numerics_sections() -> dict[str, str]:
+    """Name of each section of docs/numerics.md, and its text."""
+    return {name: accuracy_table(name) for name in ("output", "dweight")}
 
 
 def study_sections() -> dict[str, str]:
@@ -1543,6 +1574,7 @@ def main() -> None:
     documents = {
         README: readme_sections,
         KERNELS: kernels_sections,
+        NUMERICS: numerics_sections,
         GPU: gpu_sections,
         STUDY: study_sections,
         COST: cost_sections,

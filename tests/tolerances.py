@@ -6,8 +6,9 @@ unit roundoff of the type the numbers are computed in (2^-24 for float32, 2^-53 
 
 - Statistics: the mean of a group is a sum with relative error of a few u, so x - mean is off by a
   few u * |mean|, and xhat = (x - mean) * rstd by a few u * (1 + m). What centres first and centres
-  again (the reference, the shift of the aten backend, the native kernels' output) has no such
-  term: m = 0. The native kernels' gradients start from the mean rounded to float32: they have it.
+  again (the reference, the shift of the aten backend, the native kernels, the Triton kernels'
+  output) has no such term: m = 0. The Triton kernels' gradients start from the mean rounded to
+  float32: they have it.
 - Output: xhat's error times |weight|, and the rounding of the sum with the bias.
 - dx: rstd * (a - mean(a) - xhat * mean(a * xhat)): relative to the largest |a| * rstd the error is
   again a few u * (1 + m).

@@ -88,6 +88,6 @@ def _large_blocks() -> dict[str, Any]:
     else:
         reason = (
             "given back when they are freed; groupnorm.keep_large_blocks() at the start of a script"
-            " saves page faults in every step, often a tenth of its time on the CPU; studies do it"
+            " saves page faults in every step on the CPU; studies do it"
         )
     return {"kept": kept, "reason": reason}

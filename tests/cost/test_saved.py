@@ -24,12 +24,12 @@ def test_a_chain_by_hand():
     maps = 2 * 8 * 8 * 8 * 4
     # A convolution keeps its input, which is the batch, and its weight: neither is counted.
     assert bytes_saved(conv, images) == 0
-    # Group norm keeps its input, and mean and rstd of 2 x 4 groups.
-    assert bytes_saved(nn.Sequential(conv, norm), images) == maps + 2 * 2 * 4 * 4
+    # Group norm keeps its input, and three statistics of 2 x 4 groups.
+    assert bytes_saved(nn.Sequential(conv, norm), images) == maps + 3 * 2 * 4 * 4
     # ReLU keeps its output, whether or not the convolution after it keeps it too.
     both = nn.Sequential(conv, norm, nn.ReLU())
-    assert bytes_saved(both, images) == 2 * maps + 64
-    assert bytes_saved(nn.Sequential(*both, nn.Conv2d(8, 3, 1)), images) == 2 * maps + 64
+    assert bytes_saved(both, images) == 2 * maps + 96
+    assert bytes_saved(nn.Sequential(*both, nn.Conv2d(8, 3, 1)), images) == 2 * maps + 96
 
 
 def test_a_fused_activation_keeps_one_tensor():
@@ -46,8 +46,12 @@ def test_without_memory_it_is_the_same_number(norm):
         assert bytes_saved(*model_and_images(norm)) == real
     with torch.device("meta"):
         meta = bytes_saved(*model_and_images(norm))
-    # Only batch norm goes another way there, which keeps running and batch statistics.
-    assert meta == real if norm not in ("bn", "brn") else 0 <= meta - real < ONE_PERCENT * real
+    if norm in ("bn", "brn"):  # goes another way there, which keeps running and batch statistics
+        assert 0 <= meta - real < ONE_PERCENT * real
+    elif norm in ("gn", "in", "gn+ws"):  # PyTorch's operator, which keeps two of three statistics
+        assert 0 <= real - meta < ONE_PERCENT * real
+    else:
+        assert meta == real
 
 
 def test_mixed_precision_keeps_half():

@@ -165,8 +165,12 @@ def check_backward_arguments(
     bias: Tensor | None,
     statistics: Tensor,
     residual: Tensor | None,
+    of_group: int,
 ) -> None:
     """Check what a backward pass gets; hooks on saved tensors may have changed it.
+
+    Args:
+        of_group: how many statistics of each group there are.
 
     Raises:
         ValueError: shapes or dtypes that do not fit.
@@ -176,7 +180,7 @@ def check_backward_arguments(
         grad_output.shape != shape
         or grad_output.dtype != dtype
         or statistics.dtype != statistics_dtype(dtype)
-        or statistics.numel() != 2 * input.size(0) * num_groups
+        or statistics.numel() != of_group * input.size(0) * num_groups
         or (weight is not None and weight.numel() != input.size(1))
         or (bias is not None and bias.numel() != input.size(1))
         or (residual is not None and (residual.shape != shape or residual.dtype != dtype))

@@ -24,8 +24,8 @@ class Kernels(NamedTuple):
     """One implementation by kernels.
 
     Attributes:
-        launch_forward: arguments of `run` after the first, and `with_statistics`; gives y, and mean
-            and rstd as one tensor (2, N, G), or None.
+        launch_forward: arguments of `run` after the first, and `with_statistics`; gives y, and the
+            statistics of the groups, mean and rstd first, as one tensor, or None.
         launch_backward: (dy, input, num_groups, weight, bias, statistics, activation, residual,
             needs_residual) -> dx, dweight, dbias, dresidual or None.
         operator: the same as an operator of PyTorch, for torch.compile; gives y.
@@ -109,7 +109,7 @@ class GroupNorm(torch.autograd.Function):
     ) -> Tensor:
         """y of (y, statistics, (kernels, num_groups, eps, activation)).
 
-        Saves the input, mean and rstd of each group, and what the activation's slope needs. Few
+        Saves the input, each group's statistics, and what the activation's slope needs. Few
         arguments and attributes, because each costs as much as a small tensor's arithmetic.
         """
         y: Tensor
@@ -195,7 +195,7 @@ def _check_no_tangent(tensors: tuple[Tensor | None, ...]) -> None:
 
 
 def save_for_backward(ctx: Any, inputs: tuple[Any, ...], statistics: Tensor | None) -> None:
-    """Save the input, mean and rstd of each group, and what the activation's slope needs."""
+    """Save the input, each group's statistics, and what the activation's slope needs."""
     input, num_groups, weight, bias, eps, activation, residual = inputs
     ctx.bias_dtype = None if bias is None else bias.dtype
     if activation is None:  # else its slope depends on both
@@ -232,12 +232,12 @@ def gradients(ctx: Any, grad_output: Tensor, backward: Callable[..., Any]) -> tu
 
 
 def fake_forward(
-    input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float, activation: Any,
-    residual: Any,
+    of_group: int, input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float,
+    activation: Any, residual: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Output, and mean and rstd (2, N, G), of a forward operator: shapes and strides only."""
+    """Output, and `of_group` statistics of each group: shapes and strides only."""
     dtype = reference.statistics_dtype(input.dtype)
-    statistics = input.new_empty((2, input.shape[0], num_groups), dtype=dtype)
+    statistics = input.new_empty((of_group, input.shape[0], num_groups), dtype=dtype)
     return torch.empty_like(dense(input)[0]), statistics
 
 

@@ -26,6 +26,7 @@ def register(
     launch_forward: Callable[..., tuple[Tensor, Tensor | None]],
     launch_backward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]],
     *,
+    of_group: int,
     device_types: str | None = None,
     launch: Callable[..., None] | None = None,
     always_opaque: bool = False,
@@ -39,6 +40,7 @@ def register(
 
     Args:
         launch_forward: as `Kernels.launch_forward`.
+        of_group: how many statistics of each group it gives.
         launch_backward: as `Kernels.launch_backward`.
         device_types: the operators' only kind of device; None for any.
         launch: how kernels are launched where torch.compile sees the launches; both functions above
@@ -52,7 +54,7 @@ def register(
     custom = partial(custom_op, mutates_args=(), device_types=device_types)
     forward: Any = custom(f"groupnorm::{name}{suffix}", _forward(launch_forward))
     backward: Any = custom(f"groupnorm::{name}_backward{suffix}", _backward(launch_backward))
-    forward.register_fake(fake_forward)
+    forward.register_fake(partial(fake_forward, of_group))
     backward.register_fake(fake_backward)
     if launch is not None:
 

@@ -97,8 +97,8 @@ def compare(
 
     truth, scales, m = expected(x, groups, w, b, r, dy, eps, activation)
     # What centres twice does not see the offset (see tolerances.py).
-    centred = backend == "reference" or (backend == "aten" and needs_shift(x))
-    offsets = {"y": 0.0 if centred or backend in ("native", "triton") else m}
+    centred = backend in ("reference", "native") or (backend == "aten" and needs_shift(x))
+    offsets = {"y": 0.0 if centred or backend == "triton" else m}
     ours = dict(
         zip(
             ["dx"]

@@ -11,6 +11,7 @@ from torch.autograd.graph import increment_version
 from groupnorm.ops.group_norm.autograd import Kernels, run, with_gradients
 from groupnorm.ops.group_norm.memory import unobserved
 from groupnorm.ops.group_norm.native.launch import (
+    STATISTICS,
     finish,
     launch_backward,
     launch_forward,
@@ -19,7 +20,9 @@ from groupnorm.ops.group_norm.native.launch import (
 )
 from groupnorm.ops.group_norm.operators import register
 
-operator = register("group_norm", launch_forward, launch_backward, device_types="cpu")
+operator = register(
+    "group_norm", launch_forward, launch_backward, of_group=STATISTICS, device_types="cpu"
+)
 _KERNELS = Kernels(launch_forward, launch_backward, operator, quick_backward)
 forward = partial(run, _KERNELS)
 

@@ -37,6 +37,7 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 _kernels, why_off = _load()
+STATISTICS = 3  # of a group, kept for the backward pass: mean, rstd, what rounding of the mean left
 
 
 def instruction_sets() -> list[str]:
@@ -97,7 +98,7 @@ def launch_forward(
     residual: Tensor | None,
     with_statistics: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output, and mean and rstd as one tensor (2, N, G) unless they are not wanted.
+    """Output; mean, rstd and what rounding of the mean left, (3, N, G), unless they are not wanted.
 
     Raises:
         RuntimeError: a tensor has no memory.
@@ -118,10 +119,10 @@ def launch_forward(
         if found is not None:
             finish(y, found[1], x, num_groups, weight, bias, eps, activation, residual)
     if found is None:  # no values
-        y, *statistics = reference.forward(x, num_groups, weight, bias, eps, activation, residual)
-        return match_strides(x, y), torch.stack(statistics)
+        y, mean, rstd = reference.forward(x, num_groups, weight, bias, eps, activation, residual)
+        return match_strides(x, y), torch.stack([mean, rstd, torch.zeros_like(mean)])
     y, flat = found if isinstance(found, tuple) else (found, None)
-    return y, flat.view(2, input.size(0), num_groups) if with_statistics else None
+    return y, flat.view(STATISTICS, input.size(0), num_groups) if with_statistics else None
 
 
 def finish(
@@ -137,9 +138,12 @@ def finish(
 ) -> None:
     """Compute the groups that the kernels left, whose rstd is NaN: a sum of squares overflowed.
 
-    Nothing else changes by a bit: they are taken for the groups of one sample.
+    They are taken for the groups of one sample. Where `out` is not the input nothing else changes
+    by a bit. In place the kernels leave the input of such groups in `out`: on channels_last and
+    where rows are short, that of their whole sample, whose other groups are then as if computed by
+    the reference.
     """
-    mean, rstd = statistics.view(2, -1, num_groups)
+    mean, rstd, residual_mean = statistics.view(STATISTICS, -1, num_groups)
     n, g = rstd.isnan().nonzero(as_tuple=True)
     size = input.size(1) // num_groups
     shape = (input.size(0), num_groups, size, *input.shape[2:])
@@ -151,7 +155,7 @@ def finish(
     r = None if residual is None else picked(residual)
     y, m, s = reference.forward(picked(input), len(n), w, b, eps, activation, r)
     out.view(shape)[n, g] = y.view(len(n), size, *input.shape[2:])
-    mean[n, g], rstd[n, g] = m[0], s[0]
+    mean[n, g], rstd[n, g], residual_mean[n, g] = m[0], s[0], 0
 
 
 def launch_backward(
@@ -179,7 +183,9 @@ def launch_backward(
     )  # fmt: skip
     if found is not None:
         return found
-    check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual)
+    check_backward_arguments(
+        grad_output, input, num_groups, weight, bias, statistics, residual, STATISTICS
+    )
     grad_output, input, weight, bias, statistics, residual = _plain(
         grad_output, input, weight, bias, statistics, residual
     )
@@ -193,7 +199,7 @@ def launch_backward(
     if found is not None:
         return found
     # no values, or a group is so spread out that its gradients would leave the range of the type
-    mean, rstd = statistics.view(2, -1, num_groups)
+    mean, rstd, _ = statistics.view(STATISTICS, -1, num_groups)
     dx, dweight, dbias, dz = reference.backward(
         dy, x, num_groups, weight, bias, mean, rstd, activation, residual
     )

@@ -11,6 +11,7 @@ from groupnorm.ops.group_norm.triton.launch import launch_backward, launch_forwa
 
 # The interpreter's kernels are plain functions of real tensors: torch.compile does not see them.
 operator = register(
-    "triton_group_norm", launch_forward, launch_backward, launch=traced, always_opaque=interpreted
-)
+    "triton_group_norm", launch_forward, launch_backward, of_group=2, launch=traced,
+    always_opaque=interpreted,
+)  # fmt: skip
 forward = partial(run, Kernels(launch_forward, launch_backward, operator))

@@ -117,7 +117,7 @@ def launch_backward(
 
     Without an activation dresidual is `grad_output`: then the caller may not ask for it.
     """
-    check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual)
+    check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual, 2)
     if input.numel() == 0:
         mean, rstd = statistics
         dx, dweight, dbias, dz = reference.backward(

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groupnorm.ops.group_norm import group_norm
+from groupnorm.ops.group_norm import group_norm, reference
 from tests.ops.group_norm.comparing import DTYPES, compare, expected, laid_out, largest
 from tests.ops.group_norm.runners import NATIVE, running
-from tests.tolerances import bound
+from tests.tolerances import STEP, bound
 
 LAYOUTS = ("contiguous", "channels_last", "channels_last_3d")
 ON_NATIVE = pytest.mark.parametrize("backend", NATIVE, indirect=True)
@@ -232,3 +232,21 @@ def test_sums_in_the_accumulation_dtype_are_short(shape, groups, layout, backend
         for name, ours in (("y", y), ("dx", dx), ("dweight", dweight)):
             limit = bound(torch.float32, m, scales[name], largest(truth[name]))
             assert largest(ours.double() - truth[name]) <= limit, name
+
+
+@pytest.mark.parametrize("runner", NATIVE)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [(2, 48, 20, 20), (3, 64, 3, 3), (1, 24, 90, 80)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_far_from_zero_relus_slope_is_that_of_the_output(dtype, shape, layout, runner):
+    """It is computed again from the input, the same bits of mean, rstd and parameters."""
+    x = laid_out(torch.randn(shape, dtype=dtype) + 1e4, layout)
+    w, b = torch.randn(2, shape[1], dtype=dtype)
+    r = torch.zeros_like(x, requires_grad=True)
+    x.requires_grad_()
+    with running(runner):
+        y = group_norm(x, 4, w, b, activation="relu", residual=r)
+        (slope,) = torch.autograd.grad(y, r, torch.ones_like(y))
+    assert torch.equal(slope > 0, y > 0)
+    true, _, _ = reference.forward(x.double(), 4, w.double(), b.double())
+    assert ((true > 0) != (slope > 0)).sum() <= (true.abs() < STEP).sum()

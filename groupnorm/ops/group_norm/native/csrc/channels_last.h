@@ -147,28 +147,34 @@ void finish_gradients(const Problem& p, int64_t n, const PartSums<T>& parts, Col
                       Acc<T>* of_groups, Acc<T>* dweight, Acc<T>* dbias) {
   using W = Acc<T>;
   const int64_t D = p.C / p.G;
-  const W *weight = static_cast<const W*>(p.weight), *rstd = static_cast<const W*>(p.rstd) + n * p.G;
+  const W* weight = static_cast<const W*>(p.weight);
   const ColumnSums<T> sums = parts.all();
   add_parts(sums.firsts, columns.l.k, p.C);
   add_parts(sums.seconds, columns.l.k, p.C);
+  W *slopes = of_groups, *constants = slopes + p.G, *rstds = constants + p.G;
   for (int64_t g = 0; g < p.G; ++g) {
+    const Centre<W> centre(p, n * p.G + g);
+    for (int64_t c = g * D; c < (g + 1) * D; ++c)
+      sums.seconds[c] -= double(centre.residual_mean) * sums.firsts[c];
     auto group_sum = [&](const double* values) {
       return sum_of(g * D, (g + 1) * D, [&](int64_t c) GN_INLINE_LAMBDA {
         return weight ? double(weight[c]) * values[c] : values[c];
       });
     };
     const double a = group_sum(sums.firsts), a_centred = group_sum(sums.seconds);
-    const GroupGradient<W> gradient(a, a_centred, double(D * p.S), rstd[g]);
-    of_groups[g] = gradient.slope;
-    of_groups[p.G + g] = gradient.constant;
+    const GroupGradient<W> gradient(a, a_centred, double(D * p.S), centre.rstd,
+                                    centre.residual_mean);
+    slopes[g] = gradient.slope;
+    constants[g] = gradient.constant;
+    rstds[g] = centre.rstd;
   }
-  spread(rstd, p.G, D, columns.slope);
+  spread<W>(rstds, p.G, D, columns.slope);
   for (int64_t c = 0; c < p.C; ++c) {
     dbias[c] += W(sums.firsts[c]);
     dweight[c] += W(sums.seconds[c] * double(columns.slope[c]));
   }
-  spread<W>(of_groups, p.G, D, columns.slope);
-  spread<W>(of_groups + p.G, p.G, D, columns.constant);
+  spread<W>(slopes, p.G, D, columns.slope);
+  spread<W>(constants, p.G, D, columns.constant);
   columns.finish(p.C, 3, 5);
 }
 
@@ -187,7 +193,7 @@ void backward_channels_last(const Problem& p, Sum sum_terms, Write write) {
   over_units(p, units, parts, samples * size, [&](int64_t begin, int64_t end) {
     PartSums<T> sums(l, parts);
     Columns<T> columns(l);
-    Scratch<W> of_groups(2 * p.G), scratch(keeps ? size : 0);
+    Scratch<W> of_groups(3 * p.G), scratch(keeps ? size : 0);
     for (int64_t u = begin; u < end; ++u) {
       W *dw = dweight + u * p.C, *db = dbias + u * p.C;
       std::memset(dw, 0, size_t(p.C) * sizeof(W));
@@ -195,8 +201,10 @@ void backward_channels_last(const Problem& p, Sum sum_terms, Write write) {
       for (int64_t n = u * samples; n < smaller(p.N, (u + 1) * samples); ++n) {
         Tensors<T> t = all.at(n * size);
         if (keeps) t.kept = scratch;
-        set_columns<T>(p, static_cast<const W*>(p.mean) + n * p.G, nullptr,
-                       static_cast<const W*>(p.rstd) + n * p.G, columns);
+        const auto of_sample = [&](const void* statistics) {
+          return advance(static_cast<const W*>(statistics), n * p.G);
+        };
+        set_columns<T>(p, of_sample(p.mean), of_sample(p.residual_mean), of_sample(p.rstd), columns);
         over_parts(p, parts, l.count, kRowsAtOnce, [&](int64_t k, int64_t from, int64_t to) {
           sums.of(k).clear();
           sum_sample(t, l, from, to, sum_terms, columns, sums.of(k));

@@ -187,8 +187,10 @@ void backward_contiguous(const Problem& p, Sum sum_terms, Write write_rows) {
       };
       auto group = [&](int64_t i) {
         Group<T> g = group_of<T>(p, groups, i);
-        g.mean = static_cast<const W*>(p.mean)[i];
-        g.rstd = static_cast<const W*>(p.rstd)[i];
+        const Centre<W> centre(p, i);
+        g.mean = centre.mean;
+        g.residual_mean = centre.residual_mean;
+        g.rstd = centre.rstd;
         return g;
       };
       for (int64_t i = b; i < stop; ++i) {
@@ -209,12 +211,14 @@ void backward_contiguous(const Problem& p, Sum sum_terms, Write write_rows) {
         double a = 0, a_centred = 0;
         for (int64_t d = 0; d < D; ++d) {
           const double w = g.weight ? double(g.weight[d]) : 1.0;
+          own[2 * d + 1] -= double(g.residual_mean) * own[2 * d];
           a += w * own[2 * d];
           a_centred += w * own[2 * d + 1];
           dbias[i * D + d] = W(own[2 * d]);
           dweight[i * D + d] = W(own[2 * d + 1] * double(g.rstd));
         }
-        const GroupGradient<W> gradient(a, a_centred, double(p.I * groups.length), g.rstd);
+        const GroupGradient<W> gradient(a, a_centred, double(p.I * groups.length), g.rstd,
+                                        g.residual_mean);
         g.slope = gradient.slope;
         g.constant = gradient.constant;
         write_group(p, groups, t, g, write_rows);

@@ -110,12 +110,12 @@ struct Call {
     return residual.object == nullptr || residual.is_like(x);
   }
 
-  // Means, rstd and, with `var`, variances in one tensor.
-  void set_statistics(void* memory, bool var) {
+  // Three statistics of each group in one tensor; of batch norm, backward, only the first two.
+  void set_statistics(void* memory) {
     const int64_t size = p.N * p.G * size_of(accumulation(p.type));
     p.mean = memory;
     p.rstd = static_cast<char*>(memory) + size;
-    if (var) p.var = static_cast<char*>(memory) + 2 * size;
+    (batch_norm ? p.var : p.residual_mean) = static_cast<char*>(memory) + 2 * size;
   }
 
   // Without the interpreter's lock, unless the tensor is so small that giving it back costs more.
@@ -136,8 +136,9 @@ struct Call {
   }
 };
 
-// (input, weight, bias, residual, out): y, or the pair of it and mean and rstd, (2, N, G) in one
-// axis; of batch norm with variances. If a sum of squares overflows, None, but with `out` the pair.
+// (input, weight, bias, residual, out): y, or the pair of it and mean, rstd and what rounding of the
+// mean left (of batch norm: the variance), (3, N, G) in one axis. If a sum of squares overflows, None,
+// but with `out` the pair.
 PyObject* forward(PyObject*, PyObject* const* args, Py_ssize_t tensors, PyObject* keys) {
   Call call;
   Problem& p = call.p;
@@ -152,11 +153,11 @@ PyObject* forward(PyObject*, PyObject* const* args, Py_ssize_t tensors, PyObject
   p.y = out.t.data;
   Object y(Py_XNewRef(out.object)), statistics;
   if (!y && !(y = new_like(x, &p.y))) return nullptr;
-  const int64_t size = (call.batch_norm ? 3 : 2) * p.N * p.G;
+  const int64_t size = 3 * p.N * p.G;
   std::vector<double> unseen(call.flag || !out.object ? 0 : size);
   void* memory = unseen.data();
   if (call.flag && !(statistics = new_sums(x, size, &memory))) return nullptr;
-  if (call.flag || out.object) call.set_statistics(memory, call.batch_norm);
+  if (call.flag || out.object) call.set_statistics(memory);
   call.run(kernels.forward, {out.object ? nullptr : p.y});
   if (overflowed && !out.object) return none();
   if (overflowed && !call.flag) {
@@ -179,10 +180,10 @@ PyObject* backward(PyObject*, PyObject* const* args, Py_ssize_t tensors, PyObjec
   Problem& p = call.p;
   const View &dy = call.views[4], &statistics = call.views[5];
   if (!call.read(args, tensors, keys, "needs_residual") || !dy.is_like(call.x) ||
-      statistics.type != accumulation(p.type) || statistics.count != 2 * p.N * p.G ||
-      statistics.channels_last)
+      statistics.type != accumulation(p.type) || statistics.channels_last ||
+      statistics.count != (call.batch_norm ? 2 : 3) * p.N * p.G)
     return none();
-  call.set_statistics(statistics.t.data, false);
+  call.set_statistics(statistics.t.data);
   if (p.type == Type::f64 ? out_of_range<double>(p, 0x1p-480) : out_of_range<float>(p, 0x1p-44f))
     return none();
   p.dy = dy.t.data;

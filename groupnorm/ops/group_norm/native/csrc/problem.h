@@ -36,6 +36,7 @@ struct Problem {
   bool parameters_as_input;  // weight and bias have `type`
   void* mean;            // accumulation type (N, G): written forward (unless null), read backward
   void* rstd;
+  void* residual_mean;   // what rounding of the mean left, like the mean; or null
   void* var;             // forward: the biased variance, like the mean; or null
 
   // Forward: the output, which may be x or residual (then mean and rstd are not null). A group whose

@@ -55,15 +55,17 @@ template <class T, Activation A> void forward_short_rows(const Problem& p) {
   });
 }
 
-// One group; adds dz and dz * (x - mean) * rstd, number by number, to dbias and dweight.
+// One group; adds dz and dz * xhat, number by number, to dbias and dweight.
 template <class T, Activation A>
-GN_INLINE void short_gradient(Tensors<T> t, ShortGroup<T> g, Acc<T> rstd, Acc<T>* dweight,
+GN_INLINE void short_gradient(Tensors<T> t, ShortGroup<T> g, Centre<Acc<T>> centre, Acc<T>* dweight,
                               Acc<T>* dbias) {
   using W = Acc<T>;
-  const Chunk<T> zero = filled<T>(0), r = filled<T>(rstd);
+  const Chunk<T> zero = filled<T>(0), r = filled<T>(centre.rstd);
+  const Chunk<T> left_over = filled<T>(centre.residual_mean);
   Pair<T> sums{zero, zero};
   for_chunks<T>(g.length, [&](auto whole, int64_t i, int n) GN_INLINE_LAMBDA {
-    Pair<T> terms = Gradient<T, A>::template at<decltype(whole)::value>(t, i, n, g.at(i, zero));
+    Pair<T> terms = Gradient<T, A>::template at<decltype(whole)::value>(t, i, n, g.at(i, left_over));
+    terms.second = terms.second - terms.first * left_over;
     const Chunk<T> w = load_numbers<T>(g.weight + i);
     Pair<T> weighted{terms.first * w, terms.second * w};
     terms.second = terms.second * r;
@@ -77,10 +79,11 @@ GN_INLINE void short_gradient(Tensors<T> t, ShortGroup<T> g, Acc<T> rstd, Acc<T>
   });
   double totals[2] = {0, 0};
   add_totals(totals, sums.first, sums.second);
-  const GroupGradient<W> gradient(totals[0], totals[1], double(g.length), rstd);
+  const GroupGradient<W> gradient(totals[0], totals[1], double(g.length), centre.rstd,
+                                  centre.residual_mean);
   g.k.slope = filled<T>(gradient.slope);
   g.k.constant = filled<T>(gradient.constant);
-  write_short<InputGradient<T, A>>(t, g, 0);
+  write_short<InputGradient<T, A>>(t, g, centre.residual_mean);
 }
 
 template <class T, Activation A> void backward_short_rows(const Problem& p) {
@@ -100,10 +103,9 @@ template <class T, Activation A> void backward_short_rows(const Problem& p) {
         const int64_t first = i % p.G * length;
         Tensors<T> t = all.at(i / p.G * size + first);
         if (keeps) t.kept = scratch;
-        const W rstd = static_cast<const W*>(p.rstd)[i];
-        const W mean = static_cast<const W*>(p.mean)[i];
-        short_gradient<T, A>(t, ShortGroup<T>(p, i % p.G, mean, rstd), rstd, dw + first,
-                             db + first);
+        const Centre<W> centre(p, i);
+        short_gradient<T, A>(t, ShortGroup<T>(p, i % p.G, centre.mean, centre.rstd), centre,
+                             dw + first, db + first);
       }
     }
   });

@@ -51,12 +51,22 @@ template <class W> GN_INLINE Statistics<W> statistics_of(const Moments& m, doubl
   return {mean, W((m.mean - double(mean)) + m.mean_low), W(variance), rstd};
 }
 
+// What the forward pass has written.
+template <class W> struct Centre {
+  W mean, residual_mean, rstd;
+  Centre(const Problem& p, int64_t group)
+      : mean(static_cast<const W*>(p.mean)[group]),
+        residual_mean(p.residual_mean ? static_cast<const W*>(p.residual_mean)[group] : W(0)),
+        rstd(static_cast<const W*>(p.rstd)[group]) {}
+};
+
 template <class W>
 void write_statistics(const Problem& p, int64_t group, const Statistics<W>& s) {
   if (s.rstd != s.rstd) __atomic_store_n(p.overflowed, true, __ATOMIC_RELAXED);
   if (p.mean == nullptr) return;
   static_cast<W*>(p.mean)[group] = s.mean;
   static_cast<W*>(p.rstd)[group] = s.rstd;
+  if (p.residual_mean != nullptr) static_cast<W*>(p.residual_mean)[group] = s.residual_mean;
   if (p.var != nullptr) static_cast<W*>(p.var)[group] = s.var;
 }
 

@@ -66,13 +66,14 @@ template <class T> bool keeps_in_scratch(const Problem& p, int64_t count) {
 // dx = dz * scale + (x - mean) * slope + constant.
 template <class T> struct Constants { Chunk<T> mean, scale, shift, slope, constant; };
 
-// With a = dz * weight: slope = -rstd^2 * mean(a * xhat), constant = -rstd * mean(a).
+// With a = dz * weight and m = mean + residual mean, of which the sums are: slope = -rstd^2 * mean(a *
+// xhat), constant = -rstd * mean(a), as if x - m came instead of x - mean.
 template <class W> struct GroupGradient {
   W slope, constant;
-  GroupGradient(double sum_a, double sum_a_centred, double count, W rstd) {
-    const double r = double(rstd);
-    slope = W(-r * r * r * sum_a_centred / count);
-    constant = W(-r * sum_a / count);
+  GroupGradient(double sum_a, double sum_a_centred, double count, W rstd, W residual_mean) {
+    const double r = double(rstd), exact_slope = -r * r * r * sum_a_centred / count;
+    slope = W(exact_slope);
+    constant = W(-r * sum_a / count - exact_slope * double(residual_mean));
   }
 };
 
