@@ -557,6 +557,35 @@ def copies_section() -> str:
     return "\n".join([*markdown(header, lines), "", *_of_operators(folder, record)])
 
 
+def threads_section() -> str:
+    """Kernels in copies and times faster than PyTorch and its ReLU, on one thread and on two."""
+    folder = only("bench-ops-*-2-threads-*")
+    two = json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
+    records = (operators_record()[1], two)
+    found: dict[tuple[str, ...], list[str]] = {}
+    for line in two["summary"]["speed"]:
+        if line["among"] == SEVEN_RELU:
+            found[line["direction"], line["dtype"], line["layout"]] = []
+    for key, cells in found.items():
+        for quantity, among in (("copies", "seven shapes"), ("speed", SEVEN_RELU)):
+            for record in records:
+                line = next(
+                    line
+                    for line in record["summary"][quantity]
+                    if line["among"] == among
+                    and (line["direction"], line["dtype"], line["layout"]) == key
+                )
+                value = line.get("kernel" if quantity == "copies" else "geometric_mean")
+                cells.append(f"{value:.2f}" if value is not None else "")
+    header = ["geometric means of the seven shapes", "kernel in copies, one thread", "two",
+              "times faster than PyTorch eager and its ReLU, one thread", "two"]  # fmt: skip
+    rows = [
+        [f"{key[0].replace('+', ' + ')}, {key[1]}, {key[2]}", *cells]
+        for key, cells in found.items()
+    ]
+    return "\n".join([*markdown(header, rows), "", *_of_operators(folder, two)])
+
+
 def cells_section() -> str:
     """Every one of the seven shapes: the kernel alone, through Python, and PyTorch, in copies."""
     _, record = operators_record()
@@ -843,6 +872,7 @@ def kernels_sections() -> dict[str, str]:
         "speed": speed_of_kernels_section(),
         "copies": copies_section(),
         "cells": cells_section(),
+        "threads": threads_section(),
         "memory": memory_section(),
         "training": training_section(),
         "call": call_section(),
