@@ -38,7 +38,7 @@ def ours(x: Tensor, weight: Tensor | None = None, relu: bool = False) -> Tensor:
 
 
 def errors(function: Callable[..., Tensor], x: Tensor, dy: Tensor) -> dict[str, float]:
-    """What is wrong with output and gradients."""
+    """Of the output, and of the gradient of gamma."""
     exact = x.double()
     true = pytorchs(exact)
     found = {"output": float((function(x).double() - true).abs().max())}

@@ -19,8 +19,8 @@ def keep_large_blocks() -> bool:
 
     Call it once at the start of a script, for training or inference on the CPU: no step then pays
     for page faults of its activations again. It raises malloc's mmap and trim thresholds for this
-    process, which cannot be undone; the peak of its memory stays reserved. Blocks that another
-    thread than the main one takes may be given back all the same: its heap is at most 64 MB.
+    process, which cannot be undone; the peak of its memory stays reserved. Blocks taken
+    by a thread other than the main one may be given back all the same: its heap is at most 64 MB.
 
     Returns:
         True where glibc obeyed; False on other systems and with other C libraries.

@@ -441,7 +441,7 @@ def kernels_section() -> str:
             *markdown(["times faster than PyTorch eager and its ReLU", *layouts], lines),
             "",
             "Geometric means over seven shapes from 0.2 to 134 MB, with kept blocks and, in "
-            f"brackets, without. The slowest of {len(record['rows']) // 3} cases "
+            f"brackets, without, in one run. Of {len(record['rows']) // 3} cases the slowest "
             f"{'; '.join(slowest)}. The call of a layer on 2 x 64 x 8 x 8 takes "
             f"{' and '.join(calls)}. One thread of {env['cpu']}, torch {env['torch']}, "
             f"`{record['command']}`; [record]({folder.relative_to(ROOT).as_posix()}).",
@@ -533,8 +533,8 @@ def _of_operators(folder: Path, record: dict[str, Any]) -> list[str]:
     env = record["environment"]
     return [
         f"`{record['command']}`, torch {env['torch']}, {env['cpu']} ({env['group_norm']}); the "
-        f"median of {counted(record['repeats'], 'run')}; record: "
-        f"[{folder.name}](../results/{folder.name})."
+        f"median of {counted(record['repeats'], 'run')}, of glibc as it is and torch.compile one; "
+        f"record: [{folder.name}](../results/{folder.name})."
     ]
 
 
@@ -583,7 +583,20 @@ def threads_section() -> str:
         [f"{key[0].replace('+', ' + ')}, {key[1]}, {key[2]}", *cells]
         for key, cells in found.items()
     ]
-    return "\n".join([*markdown(header, rows), "", *_of_operators(folder, two)])
+    slow = [
+        f"{where}: {ratio:.2f}"
+        for row in two["rows"]
+        if row["direction"] != "backward"
+        and (ratio := row["seconds"]["eager"]["median"] / row["seconds"]["groupnorm"]["median"])
+        < (0.9 if row["activation"] is None else 1.0)
+        and (where := ", ".join(row[key] for key in ("workload", "dtype", "layout", "direction")))
+    ]
+    below = (
+        f"Of {len(two['rows']) // 3} cases on two threads {len(slow)} are less than 0.9 times as "
+        "fast as PyTorch without an activation, or slower than it with one, forward or forward + "
+        f"backward: {'; '.join(slow)}."
+    )
+    return "\n".join([*markdown(header, rows), "", below, "", *_of_operators(folder, two)])
 
 
 def cells_section() -> str:

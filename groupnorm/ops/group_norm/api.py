@@ -64,11 +64,11 @@ def group_norm(
         try:
             y = quick(input, num_groups, weight, bias, eps, activation, residual, out)
         except (AttributeError, TypeError):
-            check_types(input, num_groups, weight, bias, eps, activation, residual, out)
+            check_types(input, num_groups, weight, bias, eps, activation, residual, out, backend)
             raise
         if y is not None:
             return y
-    check_types(input, num_groups, weight, bias, eps, activation, residual, out)
+    check_types(input, num_groups, weight, bias, eps, activation, residual, out, backend)
     check_arguments(input, num_groups, weight, bias, activation, residual)
     run = choose(input, backend).forward
     if out is None:

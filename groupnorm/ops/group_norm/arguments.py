@@ -22,6 +22,7 @@ def check_types(
     activation: Any,
     residual: Any,
     out: Any,
+    backend: Any,
 ) -> None:
     """Check of what type each argument of `group_norm` is.
 
@@ -41,8 +42,13 @@ def check_types(
             raise TypeError(
                 f"num_groups must be an integer, got {type(num_groups).__name__} {num_groups!r}"
             ) from None
-    if not hasattr(eps, "__float__"):
+    # also what stands for one number, but no array of several
+    if not isinstance(eps, int | float) and (
+        not hasattr(eps, "__float__") or getattr(eps, "ndim", None)
+    ):
         raise TypeError(f"eps must be a number, got {type(eps).__name__}")
+    if not isinstance(backend, str):
+        raise TypeError(f"backend must be a name, got {type(backend).__name__}")
     check_activation(activation)
 
 

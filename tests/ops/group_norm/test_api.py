@@ -250,12 +250,16 @@ def test_errors_say_what_came(change, message):
         ({"input": np.ones((2, 4), np.float32)}, "input must be a tensor, got ndarray"),
         ({"num_groups": 2.0}, r"num_groups must be an integer, got float 2\.0"),
         ({"num_groups": None}, "num_groups must be an integer, got NoneType None"),
+        ({"num_groups": torch.tensor(2.7)}, "num_groups must be an integer, got Tensor"),
         ({"weight": [1.0] * 4}, "weight must be a tensor or None, got list"),
         ({"bias": 0.0}, "bias must be a tensor or None, got float"),
         ({"residual": "relu"}, "residual must be a tensor or None, got str"),
         ({"out": 3}, "out must be a tensor or None, got int"),
         ({"eps": "small"}, "eps must be a number, got str"),
         ({"eps": None}, "eps must be a number, got NoneType"),
+        ({"eps": torch.tensor([1e-5, 1e-5])}, "eps must be a number, got Tensor"),
+        ({"eps": np.ones(2)}, "eps must be a number, got ndarray"),
+        ({"backend": ["auto"]}, "backend must be a name, got list"),
     ],
 )
 def test_errors_name_the_argument_of_a_wrong_type(change, message, backend):

@@ -89,7 +89,7 @@ struct Call {
     p.C = x.t.shape[1];
     p.G = int64_t(n[0]);
     p.S = x.count / x.t.shape[0] / p.C;
-    if (p.G < 1 || p.C % p.G || x.t.shape[0] % p.I) return false;
+    if (p.G != n[0] || p.G < 1 || p.C % p.G || x.t.shape[0] % p.I) return false;
     p.channels_last = x.channels_last || (batch_norm && p.S == 1);
     if (p.channels_last) p.S *= p.I, p.I = 1;
     p.type = x.type;
@@ -110,12 +110,13 @@ struct Call {
     return residual.object == nullptr || residual.is_like(x);
   }
 
-  // Three statistics of each group in one tensor; of batch norm, backward, only the first two.
-  void set_statistics(void* memory) {
+  // The statistics of each group in one tensor: three, but for batch norm's backward pass two.
+  void set_statistics(void* memory, bool backward) {
     const int64_t size = p.N * p.G * size_of(accumulation(p.type));
     p.mean = memory;
     p.rstd = static_cast<char*>(memory) + size;
-    (batch_norm ? p.var : p.residual_mean) = static_cast<char*>(memory) + 2 * size;
+    if (!batch_norm) p.residual_mean = static_cast<char*>(memory) + 2 * size;
+    else if (!backward) p.var = static_cast<char*>(memory) + 2 * size;
   }
 
   // Without the interpreter's lock, unless the tensor is so small that giving it back costs more.
@@ -157,7 +158,7 @@ PyObject* forward(PyObject*, PyObject* const* args, Py_ssize_t tensors, PyObject
   std::vector<double> unseen(call.flag || !out.object ? 0 : size);
   void* memory = unseen.data();
   if (call.flag && !(statistics = new_sums(x, size, &memory))) return nullptr;
-  if (call.flag || out.object) call.set_statistics(memory);
+  if (call.flag || out.object) call.set_statistics(memory, false);
   call.run(kernels.forward, {out.object ? nullptr : p.y});
   if (overflowed && !out.object) return none();
   if (overflowed && !call.flag) {
@@ -183,7 +184,7 @@ PyObject* backward(PyObject*, PyObject* const* args, Py_ssize_t tensors, PyObjec
       statistics.type != accumulation(p.type) || statistics.channels_last ||
       statistics.count != (call.batch_norm ? 2 : 3) * p.N * p.G)
     return none();
-  call.set_statistics(statistics.t.data);
+  call.set_statistics(statistics.t.data, true);
   if (p.type == Type::f64 ? out_of_range<double>(p, 0x1p-480) : out_of_range<float>(p, 0x1p-44f))
     return none();
   p.dy = dy.t.data;
