@@ -596,7 +596,9 @@ def threads_section() -> str:
         "fast as PyTorch without an activation, or slower than it with one, forward or forward + "
         f"backward: {'; '.join(slow)}."
     )
-    return "\n".join([*markdown(header, rows), "", below, "", *_of_operators(folder, two)])
+    picture = f"![Speed of the kernels on two threads](../results/{folder.name}/speed.png)"
+    table = markdown(header, rows)
+    return "\n".join([picture, "", *table, "", below, "", *_of_operators(folder, two)])
 
 
 def cells_section() -> str:
