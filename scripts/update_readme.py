@@ -404,9 +404,9 @@ def accuracy_table(quantity: str) -> str:
     return "\n".join([*table, "", source])
 
 
-def operators_record() -> tuple[Path, dict[str, Any]]:
-    """The newest benchmark of the C++ kernels on one thread: its folder, and what it holds."""
-    folder = only("bench-ops-*-1-thread-*")
+def operators_record(threads: str = "1-thread") -> tuple[Path, dict[str, Any]]:
+    """The newest benchmark of the C++ kernels on so many threads: its folder, and what it holds."""
+    folder = only(f"bench-ops-*-{threads}-*")
     return folder, json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
 
 
@@ -451,16 +451,24 @@ def kernels_section() -> str:
 
 def worst_cell(rows: list[dict[str, Any]], activation: bool) -> str:
     """The least ratio to PyTorch, forward or with backward, and where that is."""
-    least, worst = min(
-        (
-            (row["seconds"]["eager"]["median"] / row["seconds"]["groupnorm"]["median"], row)
-            for row in rows
-            if row["direction"] != "backward" and (row["activation"] is not None) == activation
-        ),
-        key=lambda pair: pair[0],
-    )
-    where = ", ".join(str(worst[key]) for key in ("workload", "dtype", "layout"))
-    return f"{least:.2f} times ({where}, {worst['direction'].replace('+', ' + ')})"
+    worst = min(
+        (row for row in rows
+         if row["direction"] != "backward" and (row["activation"] is not None) == activation),
+        key=times_faster,
+    )  # fmt: skip
+    return f"{times_faster(worst):.2f} times ({where_of(worst)})"
+
+
+def times_faster(row: dict[str, Any]) -> float:
+    """PyTorch's time over ours, of one case of the operators' benchmark."""
+    seconds = row["seconds"]
+    return float(seconds["eager"]["median"] / seconds["groupnorm"]["median"])
+
+
+def where_of(row: dict[str, Any]) -> str:
+    """Shape, dtype, layout and direction of such a case."""
+    place = ", ".join(str(row[key]) for key in ("workload", "dtype", "layout"))
+    return f"{place}, {row['direction'].replace('+', ' + ')}"
 
 
 def kept_sentence() -> str:
@@ -559,8 +567,7 @@ def copies_section() -> str:
 
 def threads_section() -> str:
     """Kernels in copies and times faster than PyTorch and its ReLU, on one thread and on two."""
-    folder = only("bench-ops-*-2-threads-*")
-    two = json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
+    folder, two = operators_record("2-threads")
     records = (operators_record()[1], two)
     found: dict[tuple[str, ...], list[str]] = {}
     for line in two["summary"]["speed"]:
@@ -584,12 +591,10 @@ def threads_section() -> str:
         for key, cells in found.items()
     ]
     slow = [
-        f"{where}: {ratio:.2f}"
+        f"{where_of(row)}: {times_faster(row):.2f}"
         for row in two["rows"]
         if row["direction"] != "backward"
-        and (ratio := row["seconds"]["eager"]["median"] / row["seconds"]["groupnorm"]["median"])
-        < (0.9 if row["activation"] is None else 1.0)
-        and (where := ", ".join(row[key] for key in ("workload", "dtype", "layout", "direction")))
+        and times_faster(row) < (0.9 if row["activation"] is None else 1.0)
     ]
     below = (
         f"Of {len(two['rows']) // 3} cases on two threads {len(slow)} are less than 0.9 times as "

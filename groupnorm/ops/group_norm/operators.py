@@ -40,8 +40,8 @@ def register(
 
     Args:
         launch_forward: as `Kernels.launch_forward`.
-        of_group: how many statistics of each group it gives.
         launch_backward: as `Kernels.launch_backward`.
+        of_group: how many statistics of each group `launch_forward` gives.
         device_types: the operators' only kind of device; None for any.
         launch: how kernels are launched where torch.compile sees the launches; both functions above
             take it by keyword.

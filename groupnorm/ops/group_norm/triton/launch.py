@@ -21,6 +21,7 @@ from groupnorm.ops.group_norm.triton.kernels import backward as backward_kernels
 from groupnorm.ops.group_norm.triton.kernels import forward as forward_kernels
 from groupnorm.ops.group_norm.triton.plan import Plan, Tiling, multiple_of, power_of_two
 
+STATISTICS = 2  # of a group, kept for the backward pass: mean and rstd
 # What `partial_statistics` is compiled for.
 _STATISTICAL = ("CHANNELS_LAST", "MULTIPLE", "BLOCK_C", "BLOCK_S", "BLOCK_G", "num_warps")
 
@@ -68,7 +69,7 @@ def launch_forward(
     n, c, positions = _sizes(x)
     statistics = None
     if with_statistics:
-        statistics = x.new_empty((2, n, num_groups), dtype=torch.float32)
+        statistics = x.new_empty((STATISTICS, n, num_groups), dtype=torch.float32)
     schedule = _plan(x, num_groups, channels_last, backward=False)
     cut = schedule.cut
     tensors = (x, _or(residual, x), _or(weight, x), _or(bias, x), y, _or(statistics, x))
@@ -117,7 +118,9 @@ def launch_backward(
 
     Without an activation dresidual is `grad_output`: then the caller may not ask for it.
     """
-    check_backward_arguments(grad_output, input, num_groups, weight, bias, statistics, residual, 2)
+    check_backward_arguments(
+        grad_output, input, num_groups, weight, bias, statistics, residual, STATISTICS
+    )
     if input.numel() == 0:
         mean, rstd = statistics
         dx, dweight, dbias, dz = reference.backward(
