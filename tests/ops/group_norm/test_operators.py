@@ -27,15 +27,18 @@ def backend(request):
 
 @pytest.fixture
 def operator(backend):
-    return getattr(torch.ops.groupnorm, NAMES[backend])
+    return getattr(torch.ops.groupnorm, NAMES[backend][0])
 
 
 @pytest.fixture
 def backward_operator(backend):
-    return getattr(torch.ops.groupnorm, NAMES[backend] + "_backward")
+    return getattr(torch.ops.groupnorm, NAMES[backend][1])
 
 
-NAMES = {"native": "group_norm", "triton": "triton_group_norm"}
+NAMES = {
+    "native": ("group_norm_3_statistics", "group_norm_backward"),
+    "triton": ("triton_group_norm_2_statistics", "triton_group_norm_backward"),
+}
 
 
 def arguments(backend, dtype=torch.float32, layout="contiguous", grad=True, activation="silu"):
@@ -82,7 +85,8 @@ def test_the_operator_has_gradients_and_their_gradients(activation):
     w, b = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
     def f(x, w, b, r):
-        return torch.ops.groupnorm.group_norm(x, 2, w, b, 1e-5, activation, r)[0]
+        operator = torch.ops.groupnorm.group_norm_3_statistics
+        return operator(x, 2, w, b, 1e-5, activation, r)[0]
 
     assert torch.autograd.gradcheck(f, (x, w, b, r))
     assert torch.autograd.gradgradcheck(f, (x, w, b, r))
@@ -196,3 +200,22 @@ def test_torch_compile_sees_the_launches_and_what_they_write(tmp_path):
         ("apply_backward", ["p_dr", "p_dx"]),
     ]
     assert not done.stderr
+
+
+@pytest.mark.slow
+def test_graphs_cached_on_disk_are_not_used_for_kernels_with_other_statistics(tmp_path):
+    """The caches outlive an upgrade, and know an operator by its name and arguments alone."""
+    found = []
+    for of_group in (2, 2, 3):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.ops.group_norm.compile_statistics", str(of_group)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(int(done.stdout))
+    assert found[0] == 0
+    assert found[1] > 0
+    assert found[2] == 0
