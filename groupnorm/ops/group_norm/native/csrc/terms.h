@@ -38,13 +38,13 @@ template <class T> struct Tensors {
   }
 };
 
-// Stores past the cache pay where the output would not stay in it: from about half of the last
-// level, in channels_last, which reads its input from memory twice, from a quarter. Every stretch of
+// Stores past the cache pay where the output would not stay in it: forward on contiguous input from
+// about half of the last level on; where more is read than written, from a quarter. Every stretch of
 // `length` numbers must begin at a vector's address.
 template <class T> bool goes_past_cache(const Problem& p, int64_t length) {
   const void* result = p.dx ? p.dx : p.y;
   const int64_t bytes = p.N * p.I * p.C * p.S * int64_t(sizeof(T));
-  return p.cache_bytes > 0 && bytes >= p.cache_bytes / (p.channels_last ? 4 : 2) &&
+  return p.cache_bytes > 0 && bytes >= p.cache_bytes / (p.dx || p.channels_last ? 4 : 2) &&
          reinterpret_cast<uintptr_t>(result) % kVectorBytes == 0 &&
          length * int64_t(sizeof(T)) % kVectorBytes == 0 && result != p.x &&
          result != p.residual;
@@ -66,8 +66,9 @@ template <class T> bool keeps_in_scratch(const Problem& p, int64_t count) {
 // dx = dz * scale + (x - mean) * slope + constant.
 template <class T> struct Constants { Chunk<T> mean, scale, shift, slope, constant; };
 
-// With a = dz * weight and m = mean + residual mean, of which the sums are: slope = -rstd^2 * mean(a *
-// xhat), constant = -rstd * mean(a), as if x - m came instead of x - mean.
+// With a = dz * weight and the exact mean m = mean + residual_mean: slope = -rstd^2 * mean(a * xhat) and
+// constant = -rstd * mean(a), xhat = (x - m) * rstd. The writing loop has x - mean, not x - m: the
+// constant takes up the difference.
 template <class W> struct GroupGradient {
   W slope, constant;
   GroupGradient(double sum_a, double sum_a_centred, double count, W rstd, W residual_mean) {
