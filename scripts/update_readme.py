@@ -404,9 +404,9 @@ def accuracy_table(quantity: str) -> str:
     return "\n".join([*table, "", source])
 
 
-def operators_record(threads: str = "1-thread") -> tuple[Path, dict[str, Any]]:
-    """The newest benchmark of the C++ kernels on so many threads: its folder, and what it holds."""
-    folder = only(f"bench-ops-*-{threads}-*")
+def operators_record(names: str = "bench-ops-*-1-thread-*") -> tuple[Path, dict[str, Any]]:
+    """The newest benchmark of the C++ kernels of such names: its folder, and what it holds."""
+    folder = only(names)
     return folder, json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
 
 
@@ -530,7 +530,8 @@ def speed_of_kernels_section() -> str:
             "",
             *markdown(header, lines),
             "",
-            f"In all, with the copies and the calls of a layer, {missed(record)}",
+            f"In all, with the copies and the calls of a layer, {missed(record)}, where the tables "
+            "say so.",
             "",
             *_of_operators(folder, record),
         ]
@@ -567,15 +568,58 @@ def copies_section() -> str:
 
 def threads_section() -> str:
     """Kernels in copies and times faster than PyTorch and its ReLU, on one thread and on two."""
-    folder, two = operators_record("2-threads")
-    records = (operators_record()[1], two)
+    folder, two = operators_record("bench-ops-*-2-threads-*")
+    picture = f"![Speed of the kernels on two threads](../results/{folder.name}/speed.png)"
+    table = side_by_side(operators_record()[1], two, ("one thread", "two"))
+    below = f"On two threads {slow_cells(two)}"
+    return "\n".join([picture, "", *table, "", below, "", *_of_operators(folder, two)])
+
+
+def slow_cells(record: dict[str, Any]) -> str:
+    """Which cells are slower than they were to be at worst, as the end of a sentence."""
+    slow = [
+        f"{where_of(row)}: {times_faster(row):.2f}"
+        for row in record["rows"]
+        if row["direction"] != "backward"
+        and times_faster(row) < (0.9 if row["activation"] is None else 1.0)
+    ]
+    cases = sum(row["direction"] == "forward" for row in record["rows"])
+    return (
+        f"{len(slow)} of {cases} cases are less than 0.9 times as fast as PyTorch without an "
+        f"activation, or slower than it with one, forward or forward + backward: {'; '.join(slow)}."
+    )
+
+
+def busier_section() -> str:
+    """The same on one thread of a machine that other work made slower, beside the other record."""
+    folder, busier = operators_record("busier-bench-ops-*-1-thread-*")
+    _, record = operators_record()
+    copies = [
+        1e6 * row["seconds"]["copy"]["median"]
+        for found in (record, busier)
+        for row in found["rows"]
+        if (row["workload"], row["dtype"], row["layout"], row["direction"])
+        == ("8 x 64 x 56 x 56", "float32", "contiguous", "forward")
+    ]
+    said = (
+        f"A copy of 8 x 64 x 56 x 56 in float32 took {copies[1]:.0f} microseconds there instead of "
+        f"{copies[0]:.0f}. There {missed(busier)}; {slow_cells(busier)}"
+    )
+    table = side_by_side(record, busier, ("above", "busier"))
+    return "\n".join([*table, "", said, "", *_of_operators(folder, busier)])
+
+
+def side_by_side(
+    first: dict[str, Any], second: dict[str, Any], titles: tuple[str, str]
+) -> list[str]:
+    """Two records: kernels in copies, and times faster than PyTorch and its ReLU."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for line in two["summary"]["speed"]:
+    for line in second["summary"]["speed"]:
         if line["among"] == SEVEN_RELU:
             found[line["direction"], line["dtype"], line["layout"]] = []
     for key, cells in found.items():
         for quantity, among in (("copies", "seven shapes"), ("speed", SEVEN_RELU)):
-            for record in records:
+            for record in (first, second):
                 line = next(
                     line
                     for line in record["summary"][quantity]
@@ -584,26 +628,13 @@ def threads_section() -> str:
                 )
                 value = line.get("kernel" if quantity == "copies" else "geometric_mean")
                 cells.append(f"{value:.2f}" if value is not None else "")
-    header = ["geometric means of the seven shapes", "kernel in copies, one thread", "two",
-              "times faster than PyTorch eager and its ReLU, one thread", "two"]  # fmt: skip
+    header = ["geometric means of the seven shapes", f"kernel in copies, {titles[0]}", titles[1],
+              f"times faster than PyTorch eager and its ReLU, {titles[0]}", titles[1]]  # fmt: skip
     rows = [
         [f"{key[0].replace('+', ' + ')}, {key[1]}, {key[2]}", *cells]
         for key, cells in found.items()
     ]
-    slow = [
-        f"{where_of(row)}: {times_faster(row):.2f}"
-        for row in two["rows"]
-        if row["direction"] != "backward"
-        and times_faster(row) < (0.9 if row["activation"] is None else 1.0)
-    ]
-    below = (
-        f"Of {len(two['rows']) // 3} cases on two threads {len(slow)} are less than 0.9 times as "
-        "fast as PyTorch without an activation, or slower than it with one, forward or forward + "
-        f"backward: {'; '.join(slow)}."
-    )
-    picture = f"![Speed of the kernels on two threads](../results/{folder.name}/speed.png)"
-    table = markdown(header, rows)
-    return "\n".join([picture, "", *table, "", below, "", *_of_operators(folder, two)])
+    return markdown(header, rows)
 
 
 def cells_section() -> str:
@@ -627,7 +658,7 @@ def cells_section() -> str:
 
 
 def missed(record: dict[str, Any]) -> str:
-    """Which of the targets of a benchmark of the kernels are missed, as a sentence."""
+    """Which of the targets of a benchmark of the kernels are missed, as a part of a sentence."""
     speed, in_copies = record["summary"]["speed"], record["summary"]["copies"]
     calls = [row for row in record["calls"] if row["what"].startswith("layer")
              and "without" not in row["direction"]]  # fmt: skip
@@ -642,7 +673,7 @@ def missed(record: dict[str, Any]) -> str:
     count = {name: verdicts.count(name) for name in ("", CLOSE, "missed")}
     return (
         f"of {len(verdicts)} targets {count['']} are met, {count[CLOSE]} are missed by no more "
-        f"than 5 % and {count['missed']} by more, where the tables say so."
+        f"than 5 % and {count['missed']} by more"
     )
 
 
@@ -657,6 +688,29 @@ def cell(found: float, target: float | None, least: bool = False) -> str:
     if target is None:
         return f"{found:.2f}"
     return f"{found:.2f} ({target:g}) {verdict(found, target, least)}".strip()
+
+
+def past_cache_section() -> str:
+    """How much faster outputs are written past the cache, by their size, with what reads them."""
+    folder = only("stores-past-cache-*")
+    record = json.loads((folder / "stores_past_cache.json").read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = {}
+    for line in record["summary"]:
+        where = f"{line['direction']}, {line['layout']}, {counted(line['threads'], 'thread')}"
+        found.setdefault(where, []).append(
+            f"{line['mean']:.2f} ({line['least']:.2f} to {line['greatest']:.2f})"
+        )
+    megabytes = record["cache_bytes"] / 1e6
+    shares = dict.fromkeys(line["share"] for line in record["summary"])
+    header = ["times faster past the cache", *(f"{share * megabytes:.0f} MB" for share in shares)]
+    rows = [[where, *cells] for where, cells in found.items()]
+    env = record["environment"]
+    source = (
+        f"`{record['command']}`, torch {env['torch']}, {env['cpu']} ({env['group_norm']}), "
+        f"{megabytes:.0f} MB in the last level; record: [{folder.name}](../results/{folder.name})."
+    )
+    picture = f"![Stores past the cache](../results/{folder.name}/stores_past_cache.png)"
+    return "\n".join([picture, "", *markdown(header, rows), "", source])
 
 
 def memory_section() -> str:
@@ -893,6 +947,8 @@ def kernels_sections() -> dict[str, str]:
         "copies": copies_section(),
         "cells": cells_section(),
         "threads": threads_section(),
+        "busier": busier_section(),
+        "past cache": past_cache_section(),
         "memory": memory_section(),
         "training": training_section(),
         "call": call_section(),

@@ -178,5 +178,21 @@ GN_INLINE void write(const Tensors<T>& t, int64_t i, int n, const Constants<T>& 
   else store_some<Whole>(t.result + i, n, c);
 }
 
+// Writes the results of `Count` whole chunks from i on. All are read before one is written: the
+// processor takes a number for one just written where their addresses differ by a multiple of 4096,
+// and waits. Of tensors made one after another the addresses differ by nearly that.
+template <int Count, class Result, class T>
+GN_INLINE void write_chunks(const Tensors<T>& t, int64_t i, const Constants<T>& k) {
+  constexpr int L = kNumbers<T>;
+  Chunk<T> chunks[Count];
+  GN_UNROLL
+  for (int j = 0; j < Count; ++j) chunks[j] = Result::template at<true>(t, i + j * L, L, k);
+  T* result = t.result + i;
+  GN_UNROLL
+  for (int j = 0; j < Count; ++j)
+    if (t.past_cache) store_past_cache(result + j * L, chunks[j]);
+    else store(result + j * L, chunks[j]);
+}
+
 }  // namespace GN_ISA
 }  // namespace groupnorm

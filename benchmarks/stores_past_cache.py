@@ -1,0 +1,222 @@
+"""From which size on it pays to write the output past the cache, with what reads it next.
+
+    python benchmarks/stores_past_cache.py [--rounds 11] [--out FOLDER]
+
+Group norm of five tensors one after another, each followed by an operation that reads the output,
+as in a network, where the next call has other tensors. Forward into kept memory, backward as a
+training calls it; blocks are kept. Sizes are shares of the last level of the cache. The two ways
+to store take turns; one thread and all processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groupnorm.environment import environment
+from groupnorm.memory import keep_large_blocks
+from groupnorm.ops.group_norm.native import launch
+
+SHARES = (0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DIRECTIONS = ("forward", "backward")
+READERS = ("ReLU in place", "sum", "group norm")
+RING, CHANNELS, GROUPS = 5, 320, 32
+ALWAYS, NEVER = 1, 2**40  # sizes of a cache, in bytes, past which all outputs or none are written
+
+
+class Ring:
+    """Five inputs, with gradients and outputs of their own."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, layout: str) -> None:
+        def draw() -> Tensor:
+            t = torch.randn(shape, dtype=DTYPES[dtype])
+            return t.contiguous(memory_format=LAYOUTS[layout])
+
+        self.inputs, self.gradients, self.outputs = ([draw() for _ in range(RING)] for _ in "xdy")
+        self.weight, self.bias = torch.ones(2, CHANNELS, dtype=DTYPES[dtype])
+        self.statistics = self.launch_forward(self.inputs[0], None)[1]
+
+    def launch_forward(self, input: Tensor, out: Tensor | None) -> Any:
+        """The kernels' output; with the statistics where `out` is None."""
+        return launch.quick_forward(
+            input, GROUPS, self.weight, self.bias, 1e-5, None, None, out is None, out
+        )
+
+    def forward(self, i: int) -> Tensor:
+        """Of one of the tensors."""
+        self.launch_forward(self.inputs[i], self.outputs[i])
+        return self.outputs[i]
+
+    def backward(self, i: int) -> Tensor:
+        """Its gradient, in new memory; the statistics are another's, which costs the same."""
+        self.outputs[i] = launch.quick_backward(
+            self.gradients[i], self.inputs[i], GROUPS, self.weight, None, self.statistics, None,
+            None, False,
+        )[0]  # fmt: skip
+        return self.outputs[i]
+
+    def read(self, reader: str, y: Tensor, i: int) -> None:
+        """What comes after the norm; group norm itself by ordinary stores."""
+        if reader == "ReLU in place":
+            torch.relu_(y)
+        elif reader == "sum":
+            torch.add(y, 1, out=self.gradients[i])
+        else:
+            set_cache_bytes(NEVER)
+            self.launch_forward(y, self.gradients[i])
+
+
+def set_cache_bytes(size: int) -> int:
+    """Have the kernels take the last level of the cache for so large; gives what it was."""
+    before: int = launch._kernels.set_cache_bytes(size)  # type: ignore[union-attr]
+    return before
+
+
+def measure(ring: Ring, direction: str, reader: str, rounds: int) -> dict[str, float]:
+    """Median seconds of one norm and its reader, either way, and how much faster past the cache."""
+    call: Callable[[int], Tensor] = getattr(ring, direction)
+    seconds: dict[int, list[float]] = {ALWAYS: [], NEVER: []}
+    for _ in range(rounds + 1):
+        for size, times in seconds.items():
+            began = time.perf_counter()
+            for i in range(RING):
+                set_cache_bytes(size)
+                ring.read(reader, call(i), i)
+            times.append((time.perf_counter() - began) / RING)
+    past, cached = (
+        statistics.median(times[1:]) for times in seconds.values()
+    )  # the first warms up
+    return {"past_cache_seconds": past, "cached_seconds": cached, "times_faster": cached / past}
+
+
+def shape_of(share: float, dtype: str, cache_bytes: int) -> tuple[int, int, int, int]:
+    """A map of about so large a share of the cache, whose groups are whole vectors."""
+    images = 2 if dtype == "float32" else 4
+    of_position = images * CHANNELS * DTYPES[dtype].itemsize
+    side = 4 * round(math.sqrt(share * cache_bytes / of_position) / 4)
+    return images, CHANNELS, side, side
+
+
+def measure_all(rounds: int) -> dict[str, Any]:
+    """Every size, layout, type, direction and reader, on one thread and on all processors."""
+    cache_bytes = set_cache_bytes(NEVER)
+    if not cache_bytes:
+        raise SystemExit("this machine does not tell the size of its last-level cache")
+    rows = []
+    for threads in dict.fromkeys((1, len(os.sched_getaffinity(0)))):
+        torch.set_num_threads(threads)
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                for share in SHARES:
+                    shape = shape_of(share, dtype, cache_bytes)
+                    ring = Ring(shape, dtype, layout)
+                    for direction in DIRECTIONS:
+                        for reader in READERS:
+                            row = {
+                                "threads": threads, "dtype": dtype, "layout": layout,
+                                "share": share, "shape": shape, "direction": direction,
+                                "reader": reader,
+                            }  # fmt: skip
+                            rows.append(row | measure(ring, direction, reader, rounds))
+                    print(
+                        f"{threads} threads, {dtype}, {layout}, {share:g} of the cache", flush=True
+                    )
+    set_cache_bytes(cache_bytes)
+    return {
+        "command": f"python benchmarks/stores_past_cache.py --rounds {rounds}",
+        "environment": environment(),
+        "cache_bytes": cache_bytes,
+        "summary": summary(rows),
+        "rows": rows,
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Times faster past the cache: geometric mean, least and greatest of the types and readers."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("direction", "layout", "threads", "share"))
+        found.setdefault(key, []).append(row["times_faster"])
+    return [
+        {
+            "direction": direction, "layout": layout, "threads": threads, "share": share,
+            "mean": statistics.geometric_mean(values), "least": min(values),
+            "greatest": max(values),
+        }
+        for (direction, layout, threads, share), values in found.items()
+    ]  # fmt: skip
+
+
+COLOURS = {"contiguous": "#0072b2", "channels_last": "#d55e00"}
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Times faster by the size, a panel for each direction, bands from least to greatest."""
+    from matplotlib.figure import Figure
+
+    lines = record["summary"]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, direction in zip(panels, DIRECTIONS, strict=True):
+        for layout, colour in COLOURS.items():
+            for threads in dict.fromkeys(line["threads"] for line in lines):
+                chosen = [
+                    line
+                    for line in lines
+                    if (line["direction"], line["layout"], line["threads"])
+                    == (direction, layout, threads)
+                ]
+                shares, means, least, greatest = (
+                    [line[name] for line in chosen]
+                    for name in ("share", "mean", "least", "greatest")
+                )
+                style = "o-" if threads == 1 else "s--"
+                label = f"{layout}, {threads} thread{'s' if threads > 1 else ''}"
+                panel.plot(shares, means, style, color=colour, label=label, markersize=4)
+                panel.fill_between(shares, least, greatest, color=colour, alpha=0.12, linewidth=0)
+        panel.axhline(1, color="0.5", linewidth=0.8)
+        panel.set_title(direction)
+        panel.set_xlabel("output / last level of the cache")
+        panel.grid(linewidth=0.3)
+    panels[0].set_ylabel("times faster past the cache")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower center")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure, print, write the record and the figure."""
+    parser = argparse.ArgumentParser(description="When stores past the cache pay.")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--out", type=Path, metavar="FOLDER")
+    arguments = parser.parse_args()
+    if not keep_large_blocks():
+        raise SystemExit("this needs glibc, which can keep freed blocks")
+    record = measure_all(arguments.rounds)
+    for line in record["summary"]:
+        print(
+            f"{line['direction']}, {line['layout']}, {line['threads']} threads, "
+            f"{line['share']:g} of the cache: {line['mean']:.2f} times faster past it "
+            f"({line['least']:.2f} to {line['greatest']:.2f})"
+        )
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(record, indent=1) + "\n"
+        (arguments.out / "stores_past_cache.json").write_text(text, encoding="utf-8")
+        draw(record, arguments.out / "stores_past_cache.png")
+
+
+if __name__ == "__main__":
+    main()
