@@ -4,13 +4,15 @@
 
 Group norm of five tensors one after another, each followed by an operation that reads the output,
 as in a network, where the next call has other tensors. Forward into kept memory, backward as a
-training calls it; blocks are kept. Sizes are shares of the last level of the cache. The two ways
-to store take turns; one thread and all processors.
+training calls it, without an activation and with SiLU, whose dz waits in the output; blocks are
+kept. Sizes are at least shares of the last level of the cache. The two ways to store take turns, on
+one thread and on all processors.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from groupnorm.environment import environment
+from groupnorm.files import write_atomic
 from groupnorm.memory import keep_large_blocks
 from groupnorm.ops.group_norm.native import launch
 
@@ -31,6 +34,7 @@ SHARES = (0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIRECTIONS = ("forward", "backward")
+ACTIVATIONS = (None, "silu")
 READERS = ("ReLU in place", "sum", "group norm")
 RING, CHANNELS, GROUPS = 5, 320, 32
 ALWAYS, NEVER = 1, 2**40  # sizes of a cache, in bytes, past which all outputs or none are written
@@ -39,20 +43,25 @@ ALWAYS, NEVER = 1, 2**40  # sizes of a cache, in bytes, past which all outputs o
 class Ring:
     """Five inputs, with gradients and outputs of their own."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, layout: str) -> None:
-        def draw() -> Tensor:
-            t = torch.randn(shape, dtype=DTYPES[dtype])
-            return t.contiguous(memory_format=LAYOUTS[layout])
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str, layout: str, activation: str | None
+    ) -> None:
+        def tensors() -> list[Tensor]:
+            drawn = torch.randn(RING, *shape, dtype=DTYPES[dtype])
+            return [t.contiguous(memory_format=LAYOUTS[layout]).clone() for t in drawn]
 
-        self.inputs, self.gradients, self.outputs = ([draw() for _ in range(RING)] for _ in "xdy")
+        self.inputs, self.gradients, self.outputs = tensors(), tensors(), tensors()
         self.weight, self.bias = torch.ones(2, CHANNELS, dtype=DTYPES[dtype])
+        self.activation = activation
         self.statistics = self.launch_forward(self.inputs[0], None)[1]
 
     def launch_forward(self, input: Tensor, out: Tensor | None) -> Any:
         """The kernels' output; with the statistics where `out` is None."""
-        return launch.quick_forward(
-            input, GROUPS, self.weight, self.bias, 1e-5, None, None, out is None, out
+        found = launch.quick_forward(
+            input, GROUPS, self.weight, self.bias, 1e-5, self.activation, None, out is None, out
         )
+        assert found is not None
+        return found
 
     def forward(self, i: int) -> Tensor:
         """Of one of the tensors."""
@@ -61,10 +70,12 @@ class Ring:
 
     def backward(self, i: int) -> Tensor:
         """Its gradient, in new memory; the statistics are another's, which costs the same."""
-        self.outputs[i] = launch.quick_backward(
-            self.gradients[i], self.inputs[i], GROUPS, self.weight, None, self.statistics, None,
-            None, False,
-        )[0]  # fmt: skip
+        found = launch.quick_backward(
+            self.gradients[i], self.inputs[i], GROUPS, self.weight, self.bias, self.statistics,
+            self.activation, None, False,
+        )  # fmt: skip
+        assert found is not None
+        self.outputs[i] = found[0]
         return self.outputs[i]
 
     def read(self, reader: str, y: Tensor, i: int) -> None:
@@ -102,38 +113,38 @@ def measure(ring: Ring, direction: str, reader: str, rounds: int) -> dict[str, f
 
 
 def shape_of(share: float, dtype: str, cache_bytes: int) -> tuple[int, int, int, int]:
-    """A map of about so large a share of the cache, whose groups are whole vectors."""
+    """The smallest map of at least such a share of the cache whose groups are whole vectors."""
     images = 2 if dtype == "float32" else 4
     of_position = images * CHANNELS * DTYPES[dtype].itemsize
-    side = 4 * round(math.sqrt(share * cache_bytes / of_position) / 4)
+    side = 4 * math.ceil(math.sqrt(share * cache_bytes / of_position) / 4)
     return images, CHANNELS, side, side
 
 
 def measure_all(rounds: int) -> dict[str, Any]:
-    """Every size, layout, type, direction and reader, on one thread and on all processors."""
-    cache_bytes = set_cache_bytes(NEVER)
+    """Every size, layout, type, activation, direction and reader, on one thread and on all."""
+    cache_bytes, threads_before = set_cache_bytes(NEVER), torch.get_num_threads()
     if not cache_bytes:
         raise SystemExit("this machine does not tell the size of its last-level cache")
     rows = []
-    for threads in dict.fromkeys((1, len(os.sched_getaffinity(0)))):
-        torch.set_num_threads(threads)
-        for dtype in DTYPES:
-            for layout in LAYOUTS:
-                for share in SHARES:
-                    shape = shape_of(share, dtype, cache_bytes)
-                    ring = Ring(shape, dtype, layout)
-                    for direction in DIRECTIONS:
-                        for reader in READERS:
-                            row = {
-                                "threads": threads, "dtype": dtype, "layout": layout,
-                                "share": share, "shape": shape, "direction": direction,
-                                "reader": reader,
-                            }  # fmt: skip
-                            rows.append(row | measure(ring, direction, reader, rounds))
-                    print(
-                        f"{threads} threads, {dtype}, {layout}, {share:g} of the cache", flush=True
-                    )
-    set_cache_bytes(cache_bytes)
+    try:
+        for threads in dict.fromkeys((1, len(os.sched_getaffinity(0)))):
+            torch.set_num_threads(threads)
+            for case in itertools.product(DTYPES, LAYOUTS, ACTIVATIONS, SHARES):
+                dtype, layout, activation, share = case
+                shape = shape_of(share, dtype, cache_bytes)
+                ring = Ring(shape, dtype, layout, activation)
+                for direction, reader in itertools.product(DIRECTIONS, READERS):
+                    row = {
+                        "threads": threads, "dtype": dtype, "layout": layout,
+                        "activation": activation, "share": share, "shape": shape,
+                        "bytes": math.prod(shape) * DTYPES[dtype].itemsize,
+                        "direction": direction, "reader": reader,
+                    }  # fmt: skip
+                    rows.append(row | measure(ring, direction, reader, rounds))
+                print(f"{threads} threads, {', '.join(map(str, case))} of the cache", flush=True)
+    finally:
+        set_cache_bytes(cache_bytes)
+        torch.set_num_threads(threads_before)
     return {
         "command": f"python benchmarks/stores_past_cache.py --rounds {rounds}",
         "environment": environment(),
@@ -144,19 +155,23 @@ def measure_all(rounds: int) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Times faster past the cache: geometric mean, least and greatest of the types and readers."""
-    found: dict[tuple[Any, ...], list[float]] = {}
+    """Times faster past the cache, over types, activations and readers, and the mean size."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("direction", "layout", "threads", "share"))
-        found.setdefault(key, []).append(row["times_faster"])
-    return [
-        {
-            "direction": direction, "layout": layout, "threads": threads, "share": share,
-            "mean": statistics.geometric_mean(values), "least": min(values),
-            "greatest": max(values),
-        }
-        for (direction, layout, threads, share), values in found.items()
-    ]  # fmt: skip
+        found.setdefault(key, []).append(row)
+    lines = []
+    for (direction, layout, threads, share), cells in found.items():
+        times = [row["times_faster"] for row in cells]
+        lines.append(
+            {
+                "direction": direction, "layout": layout, "threads": threads, "share": share,
+                "bytes": statistics.mean(row["bytes"] for row in cells),
+                "geometric_mean": statistics.geometric_mean(times),
+                "least": min(times), "greatest": max(times),
+            }
+        )  # fmt: skip
+    return lines
 
 
 COLOURS = {"contiguous": "#0072b2", "channels_last": "#d55e00"}
@@ -178,17 +193,31 @@ def draw(record: dict[str, Any], path: Path) -> None:
                     if (line["direction"], line["layout"], line["threads"])
                     == (direction, layout, threads)
                 ]
-                shares, means, least, greatest = (
+                sizes, means, least, greatest = (
                     [line[name] for line in chosen]
-                    for name in ("share", "mean", "least", "greatest")
+                    for name in ("bytes", "geometric_mean", "least", "greatest")
                 )
                 style = "o-" if threads == 1 else "s--"
                 label = f"{layout}, {threads} thread{'s' if threads > 1 else ''}"
-                panel.plot(shares, means, style, color=colour, label=label, markersize=4)
-                panel.fill_between(shares, least, greatest, color=colour, alpha=0.12, linewidth=0)
+                panel.plot(
+                    [size / 1e6 for size in sizes],
+                    means,
+                    style,
+                    color=colour,
+                    label=label,
+                    markersize=4,
+                )
+                panel.fill_between(
+                    [size / 1e6 for size in sizes],
+                    least,
+                    greatest,
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
         panel.axhline(1, color="0.5", linewidth=0.8)
         panel.set_title(direction)
-        panel.set_xlabel("output / last level of the cache")
+        panel.set_xlabel(f"megabytes of the output (last level: {record['cache_bytes'] / 1e6:.0f})")
         panel.grid(linewidth=0.3)
     panels[0].set_ylabel("times faster past the cache")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -208,13 +237,13 @@ def main() -> None:
     for line in record["summary"]:
         print(
             f"{line['direction']}, {line['layout']}, {line['threads']} threads, "
-            f"{line['share']:g} of the cache: {line['mean']:.2f} times faster past it "
+            f"{line['share']:g} of the cache: {line['geometric_mean']:.2f} times faster past it "
             f"({line['least']:.2f} to {line['greatest']:.2f})"
         )
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(record, indent=1) + "\n"
-        (arguments.out / "stores_past_cache.json").write_text(text, encoding="utf-8")
+        write_atomic(arguments.out / "stores_past_cache.json", text)
         draw(record, arguments.out / "stores_past_cache.png")
 
 

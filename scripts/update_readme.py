@@ -404,10 +404,15 @@ def accuracy_table(quantity: str) -> str:
     return "\n".join([*table, "", source])
 
 
-def operators_record(names: str = "bench-ops-*-1-thread-*") -> tuple[Path, dict[str, Any]]:
-    """The newest benchmark of the C++ kernels of such names: its folder, and what it holds."""
-    folder = only(names)
+def operators_record(pattern: str = "bench-ops-*-1-thread-*") -> tuple[Path, dict[str, Any]]:
+    """The newest benchmark of the C++ kernels whose name matches: its folder, and what it holds."""
+    folder = only(pattern)
     return folder, json.loads((folder / "bench_ops.json").read_text(encoding="utf-8"))
+
+
+def busier_record() -> tuple[Path, dict[str, Any]]:
+    """The same on a machine that others made slower."""
+    return operators_record("busier-bench-ops-*-1-thread-*")
 
 
 SEVEN_RELU = "seven shapes, ReLU"
@@ -426,9 +431,6 @@ def kernels_section() -> str:
             found.setdefault(name, {})[line["layout"]] = ratios
     layouts = list(next(iter(found.values())))
     lines = [[name, *(by[layout] for layout in layouts)] for name, by in found.items()]
-    slowest = [f"{with_or_without}: {worst_cell(record['rows'], activation)}"
-               for with_or_without, activation in (("with an activation", True),
-                                                   ("without one", False))]  # fmt: skip
     calls = [
         f"{row['warm']['groupnorm']:.1f} microseconds {row['direction'].replace('+', ' + ')} "
         f"(PyTorch {row['warm']['eager']:.1f})"
@@ -442,11 +444,21 @@ def kernels_section() -> str:
             "",
             "Geometric means over seven shapes from 0.2 to 134 MB, with kept blocks and, in "
             f"brackets, without, in one run. Of {len(record['rows']) // 3} cases the slowest "
-            f"{'; '.join(slowest)}. The call of a layer on 2 x 64 x 8 x 8 takes "
+            f"{'; '.join(slowest_of(record))}. The call of a layer on 2 x 64 x 8 x 8 takes "
             f"{' and '.join(calls)}. One thread of {env['cpu']}, torch {env['torch']}, "
-            f"`{record['command']}`; [record]({folder.relative_to(ROOT).as_posix()}).",
+            f"`{record['command']}`; [record]({folder.relative_to(ROOT).as_posix()}). On "
+            "[a busier machine](docs/kernels.md#on-a-busier-machine) of the kind the slowest "
+            f"were {' and '.join(slowest_of(busier_record()[1]))}.",
         ]
     )
+
+
+def slowest_of(record: dict[str, Any]) -> list[str]:
+    """The slowest cases with an activation and without one."""
+    return [
+        f"{with_or_without}: {worst_cell(record['rows'], activation)}"
+        for with_or_without, activation in (("with an activation", True), ("without one", False))
+    ]
 
 
 def worst_cell(rows: list[dict[str, Any]], activation: bool) -> str:
@@ -576,23 +588,23 @@ def threads_section() -> str:
 
 
 def slow_cells(record: dict[str, Any]) -> str:
-    """Which cells are slower than they were to be at worst, as the end of a sentence."""
+    """Which measurements are slower than they were to be at worst, as the end of a sentence."""
+    rows = [row for row in record["rows"] if row["direction"] != "backward"]
     slow = [
         f"{where_of(row)}: {times_faster(row):.2f}"
-        for row in record["rows"]
-        if row["direction"] != "backward"
-        and times_faster(row) < (0.9 if row["activation"] is None else 1.0)
+        for row in rows
+        if times_faster(row) < (0.9 if row["activation"] is None else 1.0)
     ]
-    cases = sum(row["direction"] == "forward" for row in record["rows"])
     return (
-        f"{len(slow)} of {cases} cases are less than 0.9 times as fast as PyTorch without an "
-        f"activation, or slower than it with one, forward or forward + backward: {'; '.join(slow)}."
+        f"{len(slow) or 'none'} of {len(rows)} measurements, forward or forward + backward, "
+        f"{'is' if len(slow) == 1 else 'are'} less than 0.9 times as fast as PyTorch without an "
+        f"activation, or slower than it with one{': ' if slow else ''}{'; '.join(slow)}."
     )
 
 
 def busier_section() -> str:
     """The same on one thread of a machine that other work made slower, beside the other record."""
-    folder, busier = operators_record("busier-bench-ops-*-1-thread-*")
+    folder, busier = busier_record()
     _, record = operators_record()
     copies = [
         1e6 * row["seconds"]["copy"]["median"]
@@ -698,16 +710,16 @@ def past_cache_section() -> str:
     for line in record["summary"]:
         where = f"{line['direction']}, {line['layout']}, {counted(line['threads'], 'thread')}"
         found.setdefault(where, []).append(
-            f"{line['mean']:.2f} ({line['least']:.2f} to {line['greatest']:.2f})"
+            f"{line['geometric_mean']:.2f} ({line['least']:.2f} to {line['greatest']:.2f})"
         )
-    megabytes = record["cache_bytes"] / 1e6
-    shares = dict.fromkeys(line["share"] for line in record["summary"])
-    header = ["times faster past the cache", *(f"{share * megabytes:.0f} MB" for share in shares)]
+    sizes = dict.fromkeys(line["bytes"] for line in record["summary"])
+    header = ["times faster past the cache", *(f"{size / 1e6:.1f} MB" for size in sizes)]
     rows = [[where, *cells] for where, cells in found.items()]
     env = record["environment"]
     source = (
         f"`{record['command']}`, torch {env['torch']}, {env['cpu']} ({env['group_norm']}), "
-        f"{megabytes:.0f} MB in the last level; record: [{folder.name}](../results/{folder.name})."
+        f"{record['cache_bytes'] / 1e6:.1f} MB in the last level; record: "
+        f"[{folder.name}](../results/{folder.name})."
     )
     picture = f"![Stores past the cache](../results/{folder.name}/stores_past_cache.png)"
     return "\n".join([picture, "", *markdown(header, rows), "", source])

@@ -35,7 +35,8 @@ def register(
 
     They are `NAME_K_statistics` and `NAME_backward`, K the statistics of each group. K is in the
     name because torch.compile's caches on disk outlive an upgrade and know an operator by its name
-    and arguments alone: a graph cached for other statistics would be run, and fail.
+    and arguments alone: a graph cached for another number of statistics would be run, and fail. The
+    backward operator has the statistics among its arguments.
 
     Without `launch` the operators are opaque to torch.compile. With it Inductor sees the launches
     of the kernels where the sizes are numbers. Where they are symbols, because one graph is to
@@ -54,11 +55,12 @@ def register(
     Returns:
         The forward operator without its statistics.
     """
-    names = f"groupnorm::{name}_{of_group}_statistics", f"groupnorm::{name}_backward"
+    forward_name = f"groupnorm::{name}_{of_group}_statistics"
+    backward_name = f"groupnorm::{name}_backward"
     suffix = "" if launch is None else "_opaque"
     custom = partial(custom_op, mutates_args=(), device_types=device_types)
-    forward: Any = custom(names[0] + suffix, _forward(launch_forward))
-    backward: Any = custom(names[1] + suffix, _backward(launch_backward))
+    forward: Any = custom(forward_name + suffix, _forward(launch_forward))
+    backward: Any = custom(backward_name + suffix, _backward(launch_backward))
     forward.register_fake(partial(fake_forward, of_group))
     backward.register_fake(fake_backward)
     if launch is not None:
@@ -69,8 +71,8 @@ def register(
 
         seen_forward = _forward(partial(launch_forward, launch=launch), forward, opaque)
         seen_backward = _backward(partial(launch_backward, launch=launch), backward, opaque)
-        forward = triton_op(names[0], seen_forward, mutates_args=())
-        backward = triton_op(names[1], seen_backward, mutates_args=())
+        forward = triton_op(forward_name, seen_forward, mutates_args=())
+        backward = triton_op(backward_name, seen_backward, mutates_args=())
 
     def differentiate(ctx: Any, grad_output: Tensor, unused: Tensor) -> tuple[Any, ...]:
         return gradients(ctx, grad_output, backward)

@@ -12,7 +12,7 @@ namespace GN_ISA {
 
 constexpr int64_t kPieceBytes = 256 << 10;  // written front to back
 constexpr int64_t kBatchBytes = 24 << 10;   // of groups that stay in the first cache
-constexpr int kAtOnce = 4;                  // chunks that are read before one is written
+constexpr int kChunksAtOnce = 4;            // read before one of them is written
 
 // ---- the two loops ------------------------------------------------------------------------------
 
@@ -87,7 +87,8 @@ void write_rows_of(Tensors<T> t, Group<T> g, int64_t S, int64_t from, int64_t to
     for (Constants<T> k = g.channel(c), next = k; i < stop; ++c, k = next) {
       const int64_t end = smaller(stop, (c + 1) * S);
       if (end < stop) next = g.channel(c + 1);
-      for (; i + kAtOnce * L <= end; i += kAtOnce * L) write_chunks<kAtOnce, Result>(t, i, k);
+      for (; i + kChunksAtOnce * L <= end; i += kChunksAtOnce * L)
+        write_chunks<kChunksAtOnce, Result>(t, i, k);
       for (; i + L <= end; i += L) write<true, Result>(t, i, L, k);
       if (i >= end) continue;
       const int n = int(smaller<int64_t>(L, stop - i));

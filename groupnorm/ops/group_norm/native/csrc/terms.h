@@ -39,15 +39,16 @@ template <class T> struct Tensors {
 };
 
 // Stores past the cache pay where the output would not stay in it: forward on contiguous input from
-// about half of the last level on; where more is read than written, from a quarter. Every stretch of
-// `length` numbers must begin at a vector's address.
+// about half of the last level on, on channels_last and backward from a quarter; not where the output
+// already holds dz. Every stretch of `length` numbers must begin at a vector's address.
 template <class T> bool goes_past_cache(const Problem& p, int64_t length) {
-  const void* result = p.dx ? p.dx : p.y;
+  const Tensors<T> t(p);
+  const void* result = t.result;
   const int64_t bytes = p.N * p.I * p.C * p.S * int64_t(sizeof(T));
   return p.cache_bytes > 0 && bytes >= p.cache_bytes / (p.dx || p.channels_last ? 4 : 2) &&
          reinterpret_cast<uintptr_t>(result) % kVectorBytes == 0 &&
-         length * int64_t(sizeof(T)) % kVectorBytes == 0 && result != p.x &&
-         result != p.residual;
+         length * int64_t(sizeof(T)) % kVectorBytes == 0 && result != t.x &&
+         result != t.residual && result != t.kept;
 }
 inline void finish_stores_past_cache() {
 #if defined(__x86_64__)
@@ -170,28 +171,29 @@ template <class T, Activation A> struct InputGradient {
   }
 };
 
-// Writes the result of n numbers from i on.
-template <bool Whole, class Result, class T>
-GN_INLINE void write(const Tensors<T>& t, int64_t i, int n, const Constants<T>& k) {
-  const Chunk<T> c = Result::template at<Whole>(t, i, n, k);
+template <bool Whole, class T>
+GN_INLINE void store_result(const Tensors<T>& t, int64_t i, int n, Chunk<T> c) {
   if (Whole && t.past_cache) store_past_cache(t.result + i, c);
   else store_some<Whole>(t.result + i, n, c);
 }
 
-// Writes the results of `Count` whole chunks from i on. All are read before one is written: the
-// processor takes a number for one just written where their addresses differ by a multiple of 4096,
-// and waits. Of tensors made one after another the addresses differ by nearly that.
+// Writes the result of n numbers from i on.
+template <bool Whole, class Result, class T>
+GN_INLINE void write(const Tensors<T>& t, int64_t i, int n, const Constants<T>& k) {
+  store_result<Whole>(t, i, n, Result::template at<Whole>(t, i, n, k));
+}
+
+// Writes the results of `Count` whole chunks from i on, all of which are read before one is written. A
+// load waits for a store just before it if their addresses are equal modulo 4096, as those of the
+// next chunk and the result are where two tensors were made one after another; so fewer loads wait.
 template <int Count, class Result, class T>
 GN_INLINE void write_chunks(const Tensors<T>& t, int64_t i, const Constants<T>& k) {
   constexpr int L = kNumbers<T>;
   Chunk<T> chunks[Count];
   GN_UNROLL
   for (int j = 0; j < Count; ++j) chunks[j] = Result::template at<true>(t, i + j * L, L, k);
-  T* result = t.result + i;
   GN_UNROLL
-  for (int j = 0; j < Count; ++j)
-    if (t.past_cache) store_past_cache(result + j * L, chunks[j]);
-    else store(result + j * L, chunks[j]);
+  for (int j = 0; j < Count; ++j) store_result<true>(t, i + j * L, L, chunks[j]);
 }
 
 }  // namespace GN_ISA
