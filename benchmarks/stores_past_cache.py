@@ -4,9 +4,8 @@
 
 Group norm of five tensors one after another, each followed by an operation that reads the output,
 as in a network, where the next call has other tensors. Forward into kept memory, backward as a
-training calls it, without an activation and with SiLU, whose dz waits in the output; blocks are
-kept. Sizes are at least shares of the last level of the cache. The two ways to store take turns, on
-one thread and on all processors.
+training calls it, without an activation and with SiLU; blocks are kept. Sizes are at least shares
+of the last level of the cache. Both ways to store take turns, on one thread and on all processors.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groupnorm.counts import counted
 from groupnorm.environment import environment
 from groupnorm.files import write_atomic
 from groupnorm.memory import keep_large_blocks
@@ -155,73 +155,58 @@ def measure_all(rounds: int) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Times faster past the cache, over types, activations and readers, and the mean size."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    """Times faster past the cache, over the readers."""
+    names = ("direction", "activation", "dtype", "layout", "threads", "bytes")
+    found: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("direction", "layout", "threads", "share"))
-        found.setdefault(key, []).append(row)
-    lines = []
-    for (direction, layout, threads, share), cells in found.items():
-        times = [row["times_faster"] for row in cells]
-        lines.append(
-            {
-                "direction": direction, "layout": layout, "threads": threads, "share": share,
-                "bytes": statistics.mean(row["bytes"] for row in cells),
-                "geometric_mean": statistics.geometric_mean(times),
-                "least": min(times), "greatest": max(times),
-            }
-        )  # fmt: skip
-    return lines
+        found.setdefault(tuple(row[name] for name in names), []).append(row["times_faster"])
+    return [
+        dict(zip(names, key, strict=True))
+        | {
+            "geometric_mean": statistics.geometric_mean(times),
+            "least": min(times),
+            "greatest": max(times),
+        }
+        for key, times in found.items()
+    ]
 
 
 COLOURS = {"contiguous": "#0072b2", "channels_last": "#d55e00"}
+MARKERS = {"float32": "o", "bfloat16": "s"}
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Times faster by the size, a panel for each direction, bands from least to greatest."""
+    """Times faster by the size, a panel for each direction and activation."""
     from matplotlib.figure import Figure
 
-    lines = record["summary"]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, direction in zip(panels, DIRECTIONS, strict=True):
-        for layout, colour in COLOURS.items():
-            for threads in dict.fromkeys(line["threads"] for line in lines):
-                chosen = [
-                    line
-                    for line in lines
-                    if (line["direction"], line["layout"], line["threads"])
-                    == (direction, layout, threads)
-                ]
-                sizes, means, least, greatest = (
-                    [line[name] for line in chosen]
-                    for name in ("bytes", "geometric_mean", "least", "greatest")
-                )
-                style = "o-" if threads == 1 else "s--"
-                label = f"{layout}, {threads} thread{'s' if threads > 1 else ''}"
-                panel.plot(
-                    [size / 1e6 for size in sizes],
-                    means,
-                    style,
-                    color=colour,
-                    label=label,
-                    markersize=4,
-                )
-                panel.fill_between(
-                    [size / 1e6 for size in sizes],
-                    least,
-                    greatest,
-                    color=colour,
-                    alpha=0.12,
-                    linewidth=0,
-                )
-        panel.axhline(1, color="0.5", linewidth=0.8)
-        panel.set_title(direction)
-        panel.set_xlabel(f"megabytes of the output (last level: {record['cache_bytes'] / 1e6:.0f})")
-        panel.grid(linewidth=0.3)
-    panels[0].set_ylabel("times faster past the cache")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower center")
+    curves: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for line in record["summary"]:
+        panel, curve = (line["direction"], line["activation"]), (line["layout"], line["dtype"])
+        key = (panel, *curve, line["threads"])
+        curves.setdefault(key, []).append((line["bytes"] / 1e6, line["geometric_mean"]))
+    figure = Figure(figsize=(10, 6.6), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    for axes, (direction, activation) in zip(
+        panels.flat, itertools.product(DIRECTIONS, ACTIVATIONS), strict=True
+    ):
+        for (panel, layout, dtype, threads), points in curves.items():
+            if panel != (direction, activation):
+                continue
+            axes.plot(
+                *zip(*points, strict=True), MARKERS[dtype] + ("-" if threads == 1 else "--"),
+                color=COLOURS[layout], markersize=4,
+                markerfacecolor=COLOURS[layout] if dtype == "float32" else "white",
+                label=f"{layout}, {dtype}, {counted(threads, 'thread')}",
+            )  # fmt: skip
+        axes.axhline(1, color="0.5", linewidth=0.8)
+        axes.set_title(direction + (", SiLU" if activation else ""))
+        axes.grid(linewidth=0.3)
+    for axes in panels[1]:
+        axes.set_xlabel(f"MB of the output (last level: {record['cache_bytes'] / 1e6:.1f} MB)")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("times faster past the cache")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncols=3, loc="outside lower center")
     figure.savefig(path, dpi=150)
 
 
@@ -236,8 +221,9 @@ def main() -> None:
     record = measure_all(arguments.rounds)
     for line in record["summary"]:
         print(
-            f"{line['direction']}, {line['layout']}, {line['threads']} threads, "
-            f"{line['share']:g} of the cache: {line['geometric_mean']:.2f} times faster past it "
+            f"{line['direction']}, {line['activation']}, {line['dtype']}, {line['layout']}, "
+            f"{counted(line['threads'], 'thread')}, {line['bytes'] / 1e6:.1f} MB: "
+            f"{line['geometric_mean']:.2f} times faster past the cache "
             f"({line['least']:.2f} to {line['greatest']:.2f})"
         )
     if arguments.out:

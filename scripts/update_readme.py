@@ -703,18 +703,28 @@ def cell(found: float, target: float | None, least: bool = False) -> str:
 
 
 def past_cache_section() -> str:
-    """How much faster outputs are written past the cache, by their size, with what reads them."""
+    """How much faster outputs are written past the cache, with what reads them next."""
     folder = only("stores-past-cache-*")
     record = json.loads((folder / "stores_past_cache.json").read_text(encoding="utf-8"))
-    found: dict[str, list[str]] = {}
-    for line in record["summary"]:
-        where = f"{line['direction']}, {line['layout']}, {counted(line['threads'], 'thread')}"
-        found.setdefault(where, []).append(
-            f"{line['geometric_mean']:.2f} ({line['least']:.2f} to {line['greatest']:.2f})"
-        )
-    sizes = dict.fromkeys(line["bytes"] for line in record["summary"])
-    header = ["times faster past the cache", *(f"{size / 1e6:.1f} MB" for size in sizes)]
-    rows = [[where, *cells] for where, cells in found.items()]
+    rows: dict[str, dict[str, list[float]]] = {}
+    sizes = [row["bytes"] for row in record["rows"] if 4 * row["bytes"] >= record["cache_bytes"]]
+    for row in record["rows"]:
+        if row["bytes"] in sizes:
+            activation = ", SiLU" if row["activation"] else ""
+            line = rows.setdefault(f"{row['direction']}{activation}, {row['dtype']}", {})
+            column = f"{row['layout']}, {counted(row['threads'], 'thread')}"
+            line.setdefault(column, []).append(row["times_faster"])
+    columns = list(next(iter(rows.values())))
+    lines = [
+        [name]
+        + [
+            f"{statistics.geometric_mean(line[column]):.2f} "
+            f"({min(line[column]):.2f} to {max(line[column]):.2f})"
+            for column in columns
+        ]
+        for name, line in rows.items()
+    ]
+    header = [f"times faster past the cache, {min(sizes) / 1e6:.1f} to {max(sizes) / 1e6:.1f} MB"]
     env = record["environment"]
     source = (
         f"`{record['command']}`, torch {env['torch']}, {env['cpu']} ({env['group_norm']}), "
@@ -722,7 +732,7 @@ def past_cache_section() -> str:
         f"[{folder.name}](../results/{folder.name})."
     )
     picture = f"![Stores past the cache](../results/{folder.name}/stores_past_cache.png)"
-    return "\n".join([picture, "", *markdown(header, rows), "", source])
+    return "\n".join([picture, "", *markdown(header + columns, lines), "", source])
 
 
 def memory_section() -> str:
