@@ -57,7 +57,8 @@ def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int
 
     Raises:
         ValueError: another name, in which case the message lists the known ones; a width other
-            than 1 of a model that is no ResNet for small images; or a size too small for the model.
+            than 1 of a model that is no ResNet for small images, or one that leaves a stage without
+            channels; or a size too small for the model.
     """
     if name not in _DEPTHS:
         raise ValueError(
@@ -71,6 +72,8 @@ def check_model(name: str, width: float = 1.0, sizes: Sequence[int] = ()) -> int
         raise ValueError(
             f"{name} has its published width; width={width} goes with {', '.join(_SMALL)}"
         )
+    if name in _SMALL:
+        widths.cifar_widths(width)
     smallest = _usual_images(name).smallest
     if sizes and min(sizes) < smallest:
         raise ValueError(f"{name} takes images of {smallest} pixels at least, got {min(sizes)}")

@@ -10,7 +10,7 @@ from groupnorm.run import (
     setup_of,
     video,
 )
-from groupnorm.run.tasks import describe_fields, reported_metric
+from groupnorm.run.tasks import check, describe_fields, reported_metric
 from groupnorm.training.config import DetectionConfig, RunConfig, SegmentationConfig, VideoConfig
 from groupnorm.training.metric import (
     BOX_DETECTION,
@@ -41,6 +41,13 @@ def test_other_configurations_name_their_task():
     assert setup_of(SegmentationConfig(steps=1)) is segmentation
     assert config_class({"task": "video"}) is VideoConfig
     assert setup_of(VideoConfig(steps=1)) is video
+
+
+@pytest.mark.parametrize("model", ["resnet8", "preact_resnet8"])
+def test_a_width_without_channels_is_found_before_any_data(model):
+    check(RunConfig(epochs=1, model=model, width=1 / 16))
+    with pytest.raises(ValueError, match="width 1e-09 leaves no channels"):
+        check(RunConfig(epochs=1, model=model, width=1e-9))
 
 
 def test_the_reported_metric_is_the_first_one():
