@@ -132,11 +132,13 @@ def test_what_differs_from_the_last_commit(root):
     assert "box/new.py" in ImportGraph(root).files
 
 
+@pytest.mark.slow
 def test_a_data_set_reaches_whoever_loads_it_by_name():
     found = ImportGraph(ROOT).tests_reached_by(["groupnorm/data/sets/digits.py"])
     assert {"tests/data/test_catalog.py", "tests/run/test_train.py"} <= set(found)
 
 
+@pytest.mark.slow
 def test_on_this_project():
     command = [sys.executable, "scripts/affected_tests.py", "scripts/affected_tests.py"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, check=True)
