@@ -16,12 +16,14 @@ import json
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import turns
+from bench_ops import COLOURS, MARKERS
 from torch import Tensor
 
 from groupnorm.counts import counted
@@ -98,17 +100,18 @@ def set_cache_bytes(size: int) -> int:
 def measure(ring: Ring, direction: str, reader: str, rounds: int) -> dict[str, float]:
     """Median seconds of one norm and its reader, either way, and how much faster past the cache."""
     call: Callable[[int], Tensor] = getattr(ring, direction)
-    seconds: dict[int, list[float]] = {ALWAYS: [], NEVER: []}
-    for _ in range(rounds + 1):
-        for size, times in seconds.items():
-            began = time.perf_counter()
-            for i in range(RING):
-                set_cache_bytes(size)
-                ring.read(reader, call(i), i)
-            times.append((time.perf_counter() - began) / RING)
-    past, cached = (
-        statistics.median(times[1:]) for times in seconds.values()
-    )  # the first warms up
+
+    def once_around(size: int) -> None:
+        for i in range(RING):
+            set_cache_bytes(size)
+            ring.read(reader, call(i), i)
+
+    variants: turns.Variants = {
+        "past": partial(once_around, ALWAYS),
+        "cached": partial(once_around, NEVER),
+    }
+    seconds = turns.on_cpu(variants, rounds=rounds)
+    past, cached = (seconds[name]["median"] / RING for name in variants)
     return {"past_cache_seconds": past, "cached_seconds": cached, "times_faster": cached / past}
 
 
@@ -141,7 +144,8 @@ def measure_all(rounds: int) -> dict[str, Any]:
                         "direction": direction, "reader": reader,
                     }  # fmt: skip
                     rows.append(row | measure(ring, direction, reader, rounds))
-                print(f"{threads} threads, {', '.join(map(str, case))} of the cache", flush=True)
+                of_case = ", ".join(map(str, (counted(threads, "thread"), *case)))
+                print(f"{of_case} of the cache", flush=True)
     finally:
         set_cache_bytes(cache_bytes)
         torch.set_num_threads(threads_before)
@@ -169,10 +173,6 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for key, times in found.items()
     ]
-
-
-COLOURS = {"contiguous": "#0072b2", "channels_last": "#d55e00"}
-MARKERS = {"float32": "o", "bfloat16": "s"}
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -216,6 +216,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--out", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error(f"--rounds must be at least 2, got {arguments.rounds}")
     if not keep_large_blocks():
         raise SystemExit("this needs glibc, which can keep freed blocks")
     record = measure_all(arguments.rounds)
